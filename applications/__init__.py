@@ -1,0 +1,7 @@
+"""Host models: complete anomaly detectors that embed the block."""
+
+from keras_sspcab.applications.autoencoder import AutoEncoder
+from keras_sspcab.applications.base import AnomalyModel
+from keras_sspcab.applications.registry import APPLICATIONS, get_application
+
+__all__ = ["APPLICATIONS", "AnomalyModel", "AutoEncoder", "get_application"]

@@ -1,0 +1,243 @@
+"""The plain auto-encoder of the SSPCAB paper."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from keras_sspcab.applications.base import AnomalyModel
+from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.scoring import (
+    Calibration,
+    MapPooling,
+    MapSmoothing,
+    SquaredError,
+)
+
+PLACES = ("early", "middle", "late")
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class AutoEncoder(AnomalyModel):
+    """Convolutional auto-encoder that scores by its reconstruction error.
+
+    Three 3x3 convolutions with ReLU and 2x2 max-pooling down to an eighth of
+    the size, three nearest-neighbour up-samplings with a convolution each, and
+    one output convolution. Fully convolutional: it can be trained on small
+    patches and applied to large images.
+
+    References:
+    - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Tables 1, 4
+      and 5: this network on object crops of Avenue, without skip connections
+      (micro AUC 80.0 % without the block, 85.9 % with it, late).
+    - Georgescu et al., "A Background-Agnostic Framework with Adversarial
+      Training for Abnormal Event Detection in Video", TPAMI 2021, for the
+      layers.
+
+    Open points: the paper names the places without defining them; here they
+    are the convolutions with as many input as output channels, `"early"` the
+    second of the encoder, `"middle"` the first and `"late"` the third of the
+    decoder (its penultimate). The output activation, the optimiser and whether
+    an object's score is the mean or the sum of the error are not stated.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None
+            or any number. Sizes that are no multiple of 8 are rounded up inside
+            and cropped again. Defaults to `(64, 64, 1)`, the paper's crops.
+        sspcab: Where blocks replace a convolution: `"early"`, `"middle"`,
+            `"late"`, several of them, or None. Defaults to `"late"`.
+        filters: Channels of the three encoder convolutions, the first two
+            equal. Defaults to `(32, 32, 16)`.
+        sspcab_options: Arguments of the `SSPCABLayer`s, such as
+            `{"loss_weight": 0.1}`.
+        output_activation: Activation of the reconstruction. Defaults to
+            `"sigmoid"`, for images in [0, 1].
+        smoothing: Odd integer, side in pixels of a mean filter over the error
+            map. Defaults to 1, none.
+        pooling: How the map becomes one score: `"mean"` (the paper's crops) or
+            `"max"` (small defects in large images).
+        calibration: A `Calibration`; set by `calibrate`.
+        name: Name of the model.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> model = AutoEncoder(input_shape=(64, 64, 1))
+    >>> model.count_params()
+    25957
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int | None] = (64, 64, 1),
+        sspcab: str | Sequence[str] | None = "late",
+        filters: Sequence[int] = (32, 32, 16),
+        sspcab_options: dict[str, Any] | None = None,
+        output_activation: str = "sigmoid",
+        smoothing: int = 1,
+        pooling: str = "mean",
+        calibration: Calibration | dict[str, Any] | None = None,
+        name: str = "autoencoder",
+    ) -> None:
+        shape = _check_input_shape(input_shape)
+        places = _check_places(sspcab)
+        first, second, latent = _check_filters(filters)
+
+        # === Functional model ===
+        def conv(x: Any, channels: int, name: str, place: str = "") -> Any:
+            if place in places:
+                block = SSPCABLayer(
+                    **{
+                        "data_format": "channels_last",
+                        "name": f"sspcab_{place}",
+                        **(sspcab_options or {}),
+                    }
+                )
+                return block(x)
+            return layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                activation="relu",
+                data_format="channels_last",
+                name=name,
+            )(x)
+
+        def pool(x: Any, name: str) -> Any:
+            return layers.MaxPooling2D(
+                padding="same", data_format="channels_last", name=name
+            )(x)
+
+        def up(x: Any, like: Any, index: int) -> Any:
+            x = layers.UpSampling2D(
+                data_format="channels_last", name=f"upsampling{index}"
+            )(x)
+            if x.shape[1:3] == like.shape[1:3] and None not in x.shape[1:3]:
+                return x
+            return CropLike(name=f"crop{index}")(x, like)
+
+        image = keras.Input(shape, name="image")
+        encoded1 = conv(image, first, "encoder_conv1")
+        pooled1 = pool(encoded1, "encoder_pool1")
+        encoded2 = conv(pooled1, second, "encoder_conv2", "early")
+        pooled2 = pool(encoded2, "encoder_pool2")
+        encoded3 = conv(pooled2, latent, "encoder_conv3")
+        x = pool(encoded3, "encoder_pool3")
+        x = conv(up(x, encoded3, 1), latent, "decoder_conv1", "middle")
+        x = conv(up(x, encoded2, 2), second, "decoder_conv2")
+        x = conv(up(x, encoded1, 3), second, "decoder_conv3", "late")
+        x = layers.Conv2D(
+            shape[-1],
+            3,
+            padding="same",
+            data_format="channels_last",
+            name="decoder_conv4",
+        )(x)
+        # float32 under mixed precision too: the score is a small difference.
+        reconstruction = layers.Activation(
+            output_activation, dtype="float32", name="reconstruction"
+        )(x)
+        raw_map = SquaredError(name="error_map")(image, reconstruction)
+        raw_map = MapSmoothing(smoothing, name="smoothing")(raw_map)
+        raw_score = MapPooling(pooling, name="pooling")(raw_map)
+        super().__init__(
+            inputs=image,
+            outputs=self.detector_outputs(
+                raw_score,
+                raw_map,
+                calibration,
+                reconstruction=reconstruction,
+            ),
+            name=name,
+        )
+
+        # === Config ===
+        self.arguments = {
+            "input_shape": shape,
+            "sspcab": places or None,
+            "filters": (first, second, latent),
+            "sspcab_options": sspcab_options,
+            "output_activation": output_activation,
+            "smoothing": smoothing,
+            "pooling": pooling,
+        }
+
+    def default_losses(self) -> dict[str, Any]:
+        """Mean squared error of the reconstruction."""
+        return {"reconstruction": keras.losses.MeanSquaredError()}
+
+    def training_targets(self, x: Any, y: Any) -> dict[str, Any]:
+        """The image itself, or the one given (to train on denoising)."""
+        target = x if y is None else y
+        if len(target.shape) != 4:
+            raise ValueError(
+                "The target of an auto-encoder is an image of the input's "
+                "shape, or nothing. Received a target of shape "
+                f"{tuple(target.shape)}; for data with labels, pass only the "
+                "images."
+            )
+        return {"reconstruction": target}
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class CropLike(keras.layers.Layer):
+    """Crops a map at its lower and right border to the size of another.
+
+    Call arguments:
+        inputs: Tensor `(batch, height, width, channels)`.
+        reference: Tensor of at most that height and width.
+    """
+
+    def call(self, inputs: Any, reference: Any) -> Any:
+        shape = ops.shape(reference)
+        return inputs[:, : shape[1], : shape[2], :]
+
+    def compute_output_shape(
+        self,
+        inputs_shape: tuple[int | None, ...],
+        reference_shape: tuple[int | None, ...],
+    ) -> tuple[int | None, ...]:
+        return (
+            inputs_shape[0],
+            *reference_shape[1:3],
+            inputs_shape[3],
+        )
+
+
+def _check_input_shape(shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    shape = tuple(shape)
+    if len(shape) != 3 or shape[2] is None:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels) with known "
+            f"channels. Received: input_shape={shape}"
+        )
+    if any(size is not None and size < 1 for size in shape):
+        raise ValueError(
+            "The sizes in `input_shape` must be positive. "
+            f"Received: input_shape={shape}"
+        )
+    return shape
+
+
+def _check_places(sspcab: str | Sequence[str] | None) -> tuple[str, ...]:
+    places = (sspcab,) if isinstance(sspcab, str) else tuple(sspcab or ())
+    if unknown := [place for place in places if place not in PLACES]:
+        raise ValueError(
+            f"`sspcab` must be one or several of {list(PLACES)}, or None. "
+            f"Received: {unknown}"
+        )
+    return places
+
+
+def _check_filters(filters: Sequence[int]) -> tuple[int, int, int]:
+    filters = tuple(filters)
+    if len(filters) != 3 or min(filters) < 1 or filters[0] != filters[1]:
+        raise ValueError(
+            "`filters` must be three positive integers, the first two equal "
+            "(the places of the block need as many input as output channels). "
+            f"Received: filters={filters}"
+        )
+    return filters[0], filters[1], filters[2]

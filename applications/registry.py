@@ -1,0 +1,28 @@
+"""The hosts by name, for the command line, tests and documents."""
+
+from keras_sspcab.applications.autoencoder import AutoEncoder
+from keras_sspcab.applications.base import AnomalyModel
+
+APPLICATIONS: dict[str, type[AnomalyModel]] = {
+    "autoencoder": AutoEncoder,
+}
+
+
+def get_application(name: str) -> type[AnomalyModel]:
+    """Returns the class of a host.
+
+    Args:
+        name: One of the keys of `APPLICATIONS`.
+
+    Returns:
+        The class, a subclass of `AnomalyModel`.
+
+    Raises:
+        ValueError: If there is no host of that name.
+    """
+    if name not in APPLICATIONS:
+        raise ValueError(
+            f"There is no model named {name!r}. "
+            f"Choose one of: {', '.join(sorted(APPLICATIONS))}"
+        )
+    return APPLICATIONS[name]

@@ -1,0 +1,25 @@
+"""SSPCAB for Keras 3: the block, detectors that embed it, and exports.
+
+`import keras_sspcab` gives the layers on any backend of Keras, and makes
+models that hold them loadable. `keras_sspcab.applications` holds the host
+models and `keras_sspcab.export` takes them to SavedModel, TFLite and ONNX.
+"""
+
+from keras_sspcab.layers import (
+    ChannelAttention,
+    MaskedConv2D,
+    MaskedConv3D,
+    SpatialAttention,
+    SSPCABLayer,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ChannelAttention",
+    "MaskedConv2D",
+    "MaskedConv3D",
+    "SSPCABLayer",
+    "SpatialAttention",
+    "__version__",
+]

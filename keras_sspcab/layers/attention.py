@@ -1,0 +1,284 @@
+"""Attention gates that close the block: channel-wise and spatial."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sspcab.layers._arguments import (
+    standardize_data_format,
+    standardize_int,
+)
+
+
+class _Gate(keras.layers.Layer):
+    """What both gates share: arguments of their kernels and biases."""
+
+    def __init__(
+        self,
+        data_format: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self.data_format = standardize_data_format(data_format)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    @property
+    def _channel_axis(self) -> int:
+        return -1 if self.data_format == "channels_last" else 1
+
+    @property
+    def _spatial_axes(self) -> tuple[int, int]:
+        return (1, 2) if self.data_format == "channels_last" else (2, 3)
+
+    def _channels(self, input_shape: tuple[int | None, ...]) -> int:
+        channels = input_shape[self._channel_axis]
+        if channels is None:
+            raise ValueError(
+                "The channel dimension of the input must be defined. "
+                f"Received: input_shape={tuple(input_shape)}, "
+                f"data_format={self.data_format!r}"
+            )
+        return channels
+
+    def _child_arguments(self) -> dict[str, Any]:
+        return {
+            "use_bias": self.use_bias,
+            # Rebuilt from its config: one object would draw the same numbers
+            # for every child.
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "bias_initializer": keras.initializers.serialize(
+                self.bias_initializer
+            ),
+            "kernel_regularizer": self.kernel_regularizer,
+            "bias_regularizer": self.bias_regularizer,
+            "kernel_constraint": self.kernel_constraint,
+            "bias_constraint": self.bias_constraint,
+            "dtype": self.dtype_policy,
+        }
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        self._channels(input_shape)
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(
+            {
+                "data_format": self.data_format,
+                "use_bias": self.use_bias,
+                "kernel_initializer": keras.initializers.serialize(
+                    self.kernel_initializer
+                ),
+                "bias_initializer": keras.initializers.serialize(
+                    self.bias_initializer
+                ),
+                "kernel_regularizer": keras.regularizers.serialize(
+                    self.kernel_regularizer
+                ),
+                "bias_regularizer": keras.regularizers.serialize(
+                    self.bias_regularizer
+                ),
+                "kernel_constraint": keras.constraints.serialize(
+                    self.kernel_constraint
+                ),
+                "bias_constraint": keras.constraints.serialize(
+                    self.bias_constraint
+                ),
+            }
+        )
+        return config
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class ChannelAttention(_Gate):
+    """Scales each channel by a gate computed from all channels' means.
+
+    Squeeze-and-Excitation: the mean over height and width of each channel
+    passes a bottleneck of two dense layers, ReLU then sigmoid, and multiplies
+    the channel.
+
+    References:
+    - [Hu et al., "Squeeze-and-Excitation Networks", CVPR
+      2018](https://arxiv.org/abs/1709.01507).
+    - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), equation 1.
+      The equation has no biases; the authors' code has them, so they are on by
+      default here.
+
+    Args:
+        reduction_ratio: Integer `r`. The bottleneck has `channels // r` units,
+            at least one (the guard is ours: the authors' code would fail with
+            fewer channels than `r`). Defaults to `8`.
+        data_format: `"channels_last"` or `"channels_first"`; `None` takes
+            `keras.config.image_data_format()`.
+        use_bias: Whether the dense layers have biases. Defaults to `True`.
+        kernel_initializer: Initialiser of both dense kernels.
+        bias_initializer: Initialiser of both biases.
+        kernel_regularizer: Optional regulariser of both kernels.
+        bias_regularizer: Optional regulariser of both biases.
+        activity_regularizer: Optional regulariser of the output.
+        kernel_constraint: Optional constraint on both kernels.
+        bias_constraint: Optional constraint on both biases.
+        **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
+
+    Input shape:
+        4D tensor `(batch, height, width, channels)`, or channels first.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: If `reduction_ratio` is not a positive integer or the
+            number of channels is unknown.
+
+    Example:
+
+    >>> ChannelAttention(reduction_ratio=4)(np.ones((2, 8, 8, 16))).shape
+    (2, 8, 8, 16)
+    """
+
+    def __init__(self, reduction_ratio: int = 8, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reduction_ratio = standardize_int(
+            reduction_ratio, "reduction_ratio", minimum=1
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self._channels(input_shape)
+        units = max(1, channels // self.reduction_ratio)
+        self.squeeze = keras.layers.Dense(
+            units, activation="relu", name="squeeze", **self._child_arguments()
+        )
+        self.squeeze.build((None, channels))
+        self.excite = keras.layers.Dense(
+            channels,
+            activation="sigmoid",
+            name="excite",
+            **self._child_arguments(),
+        )
+        self.excite.build((None, units))
+        self.input_spec = keras.layers.InputSpec(
+            ndim=4, axes={self._channel_axis: channels}
+        )
+
+    def call(self, inputs: Any) -> Any:
+        # float16 overflows in the sum over large maps.
+        means = ops.mean(ops.cast(inputs, "float32"), axis=self._spatial_axes)
+        gate = self.excite(self.squeeze(ops.cast(means, self.compute_dtype)))
+        gate = ops.expand_dims(gate, self._spatial_axes)
+        return ops.multiply(inputs, gate)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["reduction_ratio"] = self.reduction_ratio
+        return config
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class SpatialAttention(_Gate):
+    """Scales each position by a gate computed from its neighbourhood.
+
+    The mean and the maximum over the channels pass one convolution with a
+    sigmoid, whose single output channel multiplies the position.
+
+    References:
+    - [Woo et al., "CBAM: Convolutional Block Attention Module", ECCV
+      2018](https://arxiv.org/abs/1807.06521), section 3.
+    - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), rows SA and
+      CA+SA of Table 1. The paper does not describe its module; CBAM's, without
+      batch normalisation, is assumed. Unconfirmed.
+
+    Args:
+        kernel_size: Odd integer, side of the convolution. Defaults to `7`, as
+            in CBAM.
+        data_format: `"channels_last"` or `"channels_first"`; `None` takes
+            `keras.config.image_data_format()`.
+        use_bias: Whether the convolution has a bias. Defaults to `True`.
+        kernel_initializer: Initialiser of the kernel.
+        bias_initializer: Initialiser of the bias.
+        kernel_regularizer: Optional regulariser of the kernel.
+        bias_regularizer: Optional regulariser of the bias.
+        activity_regularizer: Optional regulariser of the output.
+        kernel_constraint: Optional constraint on the kernel.
+        bias_constraint: Optional constraint on the bias.
+        **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
+
+    Input shape:
+        4D tensor `(batch, height, width, channels)`, or channels first.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: If `kernel_size` is not a positive odd integer or the
+            number of channels is unknown.
+
+    Example:
+
+    >>> SpatialAttention()(np.ones((2, 8, 8, 16))).shape
+    (2, 8, 8, 16)
+    """
+
+    def __init__(self, kernel_size: int = 7, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kernel_size = standardize_int(
+            kernel_size, "kernel_size", minimum=1
+        )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                "The `kernel_size` argument must be odd. "
+                f"Received: kernel_size={kernel_size}"
+            )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self._channels(input_shape)
+        self.conv = keras.layers.Conv2D(
+            1,
+            self.kernel_size,
+            padding="same",
+            activation="sigmoid",
+            data_format=self.data_format,
+            name="conv",
+            **self._child_arguments(),
+        )
+        shape: list[int | None] = [None] * 4
+        shape[self._channel_axis] = 2
+        self.conv.build(tuple(shape))
+        self.input_spec = keras.layers.InputSpec(
+            ndim=4, axes={self._channel_axis: channels}
+        )
+
+    def call(self, inputs: Any) -> Any:
+        axis = self._channel_axis
+        statistics = ops.concatenate(
+            [
+                ops.mean(inputs, axis=axis, keepdims=True),
+                ops.max(inputs, axis=axis, keepdims=True),
+            ],
+            axis=axis,
+        )
+        return ops.multiply(inputs, self.conv(statistics))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["kernel_size"] = self.kernel_size
+        return config

@@ -1,0 +1,345 @@
+"""The self-supervised predictive convolutional attentive block."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sspcab import losses
+from keras_sspcab.layers._arguments import (
+    standardize_choice,
+    standardize_data_format,
+    standardize_int,
+)
+from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
+from keras_sspcab.layers.auxiliary_loss import (
+    AuxiliaryLossMetric,
+    auxiliary_losses_enabled,
+    enter_sweep,
+)
+from keras_sspcab.layers.masked_conv import PADDING_MODES, MaskedConv2D
+
+ATTENTIONS = ("channel", "spatial", "channel_spatial")
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class SSPCABLayer(keras.layers.Layer):
+    """Predicts each position of a feature map from its dilated surroundings.
+
+    A masked convolution with ReLU, then channel attention. The block learns to
+    predict what it cannot see, the centre of its own receptive field; how far
+    it is off (`loss` between its input and its output, times `loss_weight`) is
+    added to the losses of the model that holds it. Where only normal examples
+    are seen in training, what is not predictable from its surroundings is
+    suspicious.
+
+    Put it in place of the penultimate convolution of an anomaly detector: that
+    convolution must have stride 1 and as many output as input channels. The
+    output is never negative (with the default activation), so the input should
+    not be either: place the block behind a ReLU. `replace_penultimate_conv`
+    does this for existing models.
+
+    The term is added once in each call, in float32 whatever the dtype policy,
+    and counts in `fit` and `evaluate`. In both, a metric named `sspcab_loss`
+    reports it (the sum over the blocks of a model). With
+    `keras.layers.TimeDistributed` each time step is a call and adds a term.
+
+    Reference:
+    - [Ristea et al., "Self-Supervised Predictive Convolutional Attentive
+      Block for Anomaly Detection", CVPR 2022](https://arxiv.org/abs/2111.09099)
+
+    Deviations and open points:
+    - The paper does not mention biases; they follow the authors' PyTorch code
+      (one vector a corner, which add up, and one for each dense layer).
+    - `attention="spatial"` is assumed to be CBAM's, `mask_size > 1` is the
+      natural generalisation; the paper gives no formulas for either.
+    - Attention sees means over the whole map, the masked position included:
+      only the masked convolution is strictly blind to its centre.
+
+    Args:
+        kernel_size: Integer, the paper's `k'`: side of each of the four
+            corners that carry weights. Defaults to `1`.
+        dilation_rate: Integer of at least 0, the paper's `d`: distance between
+            a corner and the mask. Defaults to `1`.
+        reduction_ratio: Integer, the paper's `r`: the bottleneck of the channel
+            attention has `max(1, channels // r)` units. Defaults to `8`.
+        mask_size: Integer, side of the masked centre. Defaults to `1`.
+        loss: `"mse"` (the paper), `"mae"`, `"huber"` (threshold 1), a
+            `keras.losses.Loss`, or None for no loss term.
+        loss_weight: Float of at least 0, the paper's lambda. 0 adds no loss
+            term. The paper uses 0.1, for HF2-VAD 0.01. Defaults to `0.1`.
+        attention: `"channel"` (the paper), `"spatial"`, `"channel_spatial"`
+            (in this order), or None.
+        padding_mode: `"zeros"` (the paper) or `"reflect"` (the authors'
+            TensorFlow file). Defaults to `"zeros"`.
+        activation: Activation behind the masked convolution. Defaults to
+            `"relu"`.
+        use_bias: Whether the convolution and the attention have biases.
+            Defaults to `True`.
+        stop_gradient: Whether the loss leaves the block's input alone. The
+            authors let the gradient flow on into the layers before the block,
+            which may lower the loss by shrinking their output. Defaults to
+            `False`.
+        data_format: `"channels_last"` or `"channels_first"`; `None` takes
+            `keras.config.image_data_format()`.
+        kernel_initializer: Initialiser of all kernels of the block.
+        bias_initializer: Initialiser of all biases.
+        kernel_regularizer: Optional regulariser of all kernels. Each adds an
+            entry of its own to the losses.
+        bias_regularizer: Optional regulariser of all biases.
+        kernel_constraint: Optional constraint on all kernels.
+        bias_constraint: Optional constraint on all biases.
+        per_corner_activation: Whether bias and activation are applied to each
+            corner before the sum. With `padding_mode="reflect"` this is the
+            authors' TensorFlow file. Defaults to `False`.
+        **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
+
+    Call arguments:
+        inputs: 4D tensor.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height,
+        width)` with `data_format="channels_first"`. Only the channels must be
+        known.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the number of
+            channels is unknown.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((64, 64, 3)),
+    ...     keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
+    ...     SSPCABLayer(),
+    ...     keras.layers.Conv2D(3, 3, padding="same"),
+    ... ])
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(images, images)
+    >>> sorted(history.history)
+    ['loss', 'sspcab_loss']
+    """
+
+    def __init__(
+        self,
+        kernel_size: int = 1,
+        dilation_rate: int = 1,
+        reduction_ratio: int = 8,
+        mask_size: int = 1,
+        loss: Any = "mse",
+        loss_weight: float = 0.1,
+        attention: str | None = "channel",
+        padding_mode: str = "zeros",
+        activation: Any = "relu",
+        use_bias: bool = True,
+        stop_gradient: bool = False,
+        data_format: str | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        per_corner_activation: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kernel_size = standardize_int(
+            kernel_size, "kernel_size", minimum=1
+        )
+        self.dilation_rate = standardize_int(
+            dilation_rate, "dilation_rate", minimum=0
+        )
+        self.reduction_ratio = standardize_int(
+            reduction_ratio, "reduction_ratio", minimum=1
+        )
+        self.mask_size = standardize_int(mask_size, "mask_size", minimum=1)
+        self._loss_function = losses.resolve(loss)
+        self.loss = loss
+        if not float(loss_weight) >= 0:
+            raise ValueError(
+                "The `loss_weight` argument must be zero (no loss term) or "
+                f"positive. Received: loss_weight={loss_weight!r}"
+            )
+        self.loss_weight = float(loss_weight)
+        if attention is not None:
+            attention = standardize_choice(attention, ATTENTIONS, "attention")
+        self.attention = attention
+        self.padding_mode = standardize_choice(
+            padding_mode, PADDING_MODES, "padding_mode"
+        )
+        self.activation = keras.activations.get(activation)
+        self.use_bias = bool(use_bias)
+        self.stop_gradient = bool(stop_gradient)
+        self.data_format = standardize_data_format(data_format)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.per_corner_activation = bool(per_corner_activation)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        self._loss_report = _LossReport(self.adds_loss)
+
+    @property
+    def adds_loss(self) -> bool:
+        """Whether the layer adds a loss term at all."""
+        return self._loss_function is not None and self.loss_weight > 0
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics of the layer: `sspcab_loss` where it adds a loss."""
+        collected = super().metrics
+        if self._loss_report.metric is not None:
+            collected.append(enter_sweep(self._loss_report.metric))
+        return collected
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channel_axis = -1 if self.data_format == "channels_last" else 1
+        channels = input_shape[channel_axis]
+        if channels is None:
+            raise ValueError(
+                "The channel dimension of the input must be defined; the "
+                "spatial ones may be None. "
+                f"Received: input_shape={tuple(input_shape)}, "
+                f"data_format={self.data_format!r}"
+            )
+        self.masked_conv = MaskedConv2D(
+            channels,
+            kernel_size=self.kernel_size,
+            dilation_rate=self.dilation_rate,
+            mask_size=self.mask_size,
+            padding_mode=self.padding_mode,
+            activation=self.activation,
+            per_corner_activation=self.per_corner_activation,
+            name="masked_conv",
+            **self._child_arguments(),
+        )
+        self.masked_conv.build(input_shape)
+        self.channel_attention = None
+        if self.attention in ("channel", "channel_spatial"):
+            self.channel_attention = ChannelAttention(
+                self.reduction_ratio,
+                name="channel_attention",
+                **self._child_arguments(),
+            )
+            self.channel_attention.build(input_shape)
+        self.spatial_attention = None
+        if self.attention in ("spatial", "channel_spatial"):
+            self.spatial_attention = SpatialAttention(
+                name="spatial_attention", **self._child_arguments()
+            )
+            self.spatial_attention.build(input_shape)
+        self.input_spec = keras.layers.InputSpec(
+            ndim=4, axes={channel_axis: channels}
+        )
+
+    def call(self, inputs: Any) -> Any:
+        outputs = self.masked_conv(inputs)
+        if self.channel_attention is not None:
+            outputs = self.channel_attention(outputs)
+        if self.spatial_attention is not None:
+            outputs = self.spatial_attention(outputs)
+        if self.adds_loss and auxiliary_losses_enabled():
+            self._add_reconstruction_loss(inputs, outputs)
+        return outputs
+
+    def _add_reconstruction_loss(self, inputs: Any, outputs: Any) -> None:
+        # Both operands: a float16 difference would overflow when squared.
+        target = ops.cast(inputs, "float32")
+        if self.stop_gradient:
+            target = ops.stop_gradient(target)
+        term = self.loss_weight * ops.cast(
+            self._loss_function(target, ops.cast(outputs, "float32")),
+            "float32",
+        )
+        same_pass = self._loss_report.is_among(self.losses)
+        self.add_loss(term)
+        self._loss_report.note(term, ops.shape(inputs)[0], same_pass)
+
+    def _child_arguments(self) -> dict[str, Any]:
+        return {
+            "use_bias": self.use_bias,
+            "data_format": self.data_format,
+            # Rebuilt from its config: one object would draw the same numbers
+            # for every child.
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "bias_initializer": keras.initializers.serialize(
+                self.bias_initializer
+            ),
+            "kernel_regularizer": self.kernel_regularizer,
+            "bias_regularizer": self.bias_regularizer,
+            "kernel_constraint": self.kernel_constraint,
+            "bias_constraint": self.bias_constraint,
+            "dtype": self.dtype_policy,
+        }
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(
+            {
+                "kernel_size": self.kernel_size,
+                "dilation_rate": self.dilation_rate,
+                "reduction_ratio": self.reduction_ratio,
+                "mask_size": self.mask_size,
+                "loss": losses.serialize(self.loss),
+                "loss_weight": self.loss_weight,
+                "attention": self.attention,
+                "padding_mode": self.padding_mode,
+                "activation": keras.activations.serialize(self.activation),
+                "use_bias": self.use_bias,
+                "stop_gradient": self.stop_gradient,
+                "data_format": self.data_format,
+                "kernel_initializer": keras.initializers.serialize(
+                    self.kernel_initializer
+                ),
+                "bias_initializer": keras.initializers.serialize(
+                    self.bias_initializer
+                ),
+                "kernel_regularizer": keras.regularizers.serialize(
+                    self.kernel_regularizer
+                ),
+                "bias_regularizer": keras.regularizers.serialize(
+                    self.bias_regularizer
+                ),
+                "kernel_constraint": keras.constraints.serialize(
+                    self.kernel_constraint
+                ),
+                "bias_constraint": keras.constraints.serialize(
+                    self.bias_constraint
+                ),
+                "per_corner_activation": self.per_corner_activation,
+            }
+        )
+        return config
+
+
+class _LossReport:
+    """Holds the layer's metric where Keras does not look for state to save.
+
+    A metric that is an attribute of a layer ends up in weight files.
+    """
+
+    def __init__(self, active: bool) -> None:
+        self.metric = AuxiliaryLossMetric("sspcab_loss") if active else None
+        self._last_term: Any = None
+
+    def is_among(self, terms: list[Any]) -> bool:
+        """Whether the last term noted is one of `terms`."""
+        return any(term is self._last_term for term in terms)
+
+    def note(self, term: Any, num_samples: Any, same_pass: bool) -> None:
+        self._last_term = term
+        if self.metric is not None:
+            self.metric.note(term, num_samples, same_pass)

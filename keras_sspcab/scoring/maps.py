@@ -1,0 +1,117 @@
+"""Layers from a reconstruction to an error map and one raw score."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sspcab.layers._arguments import standardize_choice, standardize_int
+
+POOLINGS = ("mean", "max")
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class SquaredError(keras.layers.Layer):
+    """Squared difference of two images, averaged over the channels.
+
+    Call arguments:
+        target: Tensor `(batch, height, width, channels)`.
+        prediction: Tensor of the same shape.
+
+    Output shape:
+        `(batch, height, width)`, float32.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, target: Any, prediction: Any) -> Any:
+        return ops.mean(ops.square(prediction - target), axis=-1)
+
+    def compute_output_shape(
+        self,
+        target_shape: tuple[int | None, ...],
+        prediction_shape: tuple[int | None, ...],
+    ) -> tuple[int | None, ...]:
+        return tuple(target_shape[:-1])
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class MapSmoothing(keras.layers.Layer):
+    """Mean filter over a map; at the border, over what lies inside.
+
+    Args:
+        size: Odd integer, side of the square window in pixels. 1 leaves the
+            map as it is.
+        **kwargs: Base layer keyword arguments.
+
+    Input shape:
+        `(batch, height, width)`.
+
+    Output shape:
+        As the input.
+    """
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.size = standardize_int(size, "size", minimum=1)
+        if self.size % 2 == 0:
+            raise ValueError(
+                f"The `size` argument must be odd. Received: size={size}"
+            )
+
+    def call(self, inputs: Any) -> Any:
+        if self.size == 1:
+            return inputs
+        pooled = ops.average_pool(
+            ops.expand_dims(inputs, -1),
+            self.size,
+            strides=1,
+            padding="same",
+            data_format="channels_last",
+        )
+        return ops.squeeze(pooled, axis=-1)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["size"] = self.size
+        return config
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class MapPooling(keras.layers.Layer):
+    """One number for each map: its mean or its maximum.
+
+    Args:
+        pooling: `"mean"` or `"max"`.
+        **kwargs: Base layer keyword arguments.
+
+    Input shape:
+        `(batch, height, width)`.
+
+    Output shape:
+        `(batch,)`.
+    """
+
+    def __init__(self, pooling: str, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.pooling = standardize_choice(pooling, POOLINGS, "pooling")
+
+    def call(self, inputs: Any) -> Any:
+        reduce = ops.mean if self.pooling == "mean" else ops.max
+        return reduce(inputs, axis=(1, 2))
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return tuple(input_shape[:1])
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["pooling"] = self.pooling
+        return config
