@@ -12,6 +12,8 @@ from keras_sspcab.layers import (
     SpatialAttention,
     SSPCABLayer,
 )
+from keras_sspcab.surgery import replace_penultimate_conv
+from keras_sspcab.torch_weights import from_torch_state_dict
 
 __version__ = "0.1.0"
 
@@ -22,4 +24,6 @@ __all__ = [
     "SSPCABLayer",
     "SpatialAttention",
     "__version__",
+    "from_torch_state_dict",
+    "replace_penultimate_conv",
 ]

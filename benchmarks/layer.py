@@ -1,0 +1,235 @@
+"""Times the block against the convolution it replaces, and against other forms.
+
+Run: python benchmarks/layer.py [--quick] [--output benchmarks/results/x.csv]
+
+Everything is measured side by side in one run, the variants taking turns, and
+reported as ratios of medians, so that another machine or a busy one changes
+them little:
+
+(a) conv3x3: the 3x3 convolution with ReLU that the block replaces;
+(b) shifted: four k' x k' convolutions on shifted views, summed, with ReLU: the
+    masked convolution as the paper states it, without attention and loss;
+(c) masked: one k x k convolution with a kernel that is zero outside of the
+    corners, likewise.
+
+Forward is inference on one batch; a training step is the forward pass with the
+block's loss and the gradients of all weights and of the input. Peak memory is
+the growth of the process during a training step, each in a fresh process.
+"""
+
+import argparse
+import csv
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+CHANNELS = (32, 64, 128, 256, 512)
+SIZES = (16, 64)
+COLUMNS = ("block", "dilated", "stacked", "shifted", "masked", "conv3x3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is timed: one size of map, one size of corner, one compiler."""
+
+    channels: int
+    size: int
+    kernel_size: int = 1
+    xla: bool = False
+    batch: int = 4
+
+    @property
+    def title(self) -> str:
+        engine = "XLA" if self.xla else "graph"
+        return (
+            f"{engine:5} k'={self.kernel_size} "
+            f"{self.batch}x{self.size}x{self.size}x{self.channels}"
+        )
+
+
+def make_layer(variant: str, channels: int, kernel_size: int) -> Any:
+    import keras
+
+    import keras_sspcab
+
+    if variant == "conv3x3":
+        return keras.layers.Conv2D(
+            channels, 3, padding="same", activation="relu"
+        )
+    if variant == "block":
+        return keras_sspcab.SSPCABLayer(kernel_size=kernel_size)
+    return keras_sspcab.MaskedConv2D(
+        channels, kernel_size=kernel_size, activation="relu"
+    )
+
+
+def make_functions(
+    variant: str, case: Case
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Returns forward and training step of a variant as compiled functions."""
+    import tensorflow as tf
+
+    from keras_sspcab.layers import masked_conv_form
+
+    layer = make_layer(variant, case.channels, case.kernel_size)
+    shape = (case.batch, case.size, case.size, case.channels)
+    layer.build((None, *shape[1:]))
+    x = tf.nn.relu(tf.random.stateless_normal(shape, (1, 2)))
+    upstream = tf.random.stateless_normal(shape, (3, 4))
+    form = variant if variant not in ("block", "conv3x3") else "auto"
+
+    @tf.function(jit_compile=case.xla)
+    def forward(inputs: Any) -> Any:
+        with masked_conv_form(form):
+            return layer(inputs, training=False)
+
+    @tf.function(jit_compile=case.xla)
+    def train(inputs: Any) -> Any:
+        with masked_conv_form(form), tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True)
+            loss = tf.reduce_sum(outputs * upstream) + sum(layer.losses)
+        return tape.gradient(loss, [inputs, *layer.trainable_weights])
+
+    return lambda: forward(x), lambda: train(x)
+
+
+def time_side_by_side(
+    functions: dict[str, Callable[[], Any]], seconds: float
+) -> dict[str, float]:
+    """Returns the median seconds of each function, called in turns."""
+    for function in functions.values():
+        for _ in range(3):
+            wait(function())
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline or len(times["conv3x3"]) < 7:
+        for name, function in functions.items():
+            start = time.perf_counter()
+            wait(function())
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def wait(result: Any) -> None:
+    # Reading one value makes sure that everything has been computed.
+    first = result[-1] if isinstance(result, list) else result
+    first.numpy()
+
+
+def peak_memory(variant: str, case: Case) -> float:
+    """Returns by how many MB a training step makes a fresh process grow."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_grow, (variant, case))
+
+
+def _grow(variant: str, case: Case) -> float:
+    small = dataclasses.replace(case, size=4, batch=1)
+    for function in make_functions(variant, small):
+        wait(function())
+    _, train = make_functions(variant, case)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wait(train())
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (after - before) / 1024
+
+
+def measure(case: Case, seconds: float) -> list[dict[str, Any]]:
+    variants = [
+        variant
+        for variant in COLUMNS
+        if not (case.xla and variant == "masked" and case.kernel_size > 1)
+    ]
+    functions = {name: make_functions(name, case) for name in variants}
+    rows = []
+    for index, what in enumerate(("forward", "training step")):
+        times = time_side_by_side(
+            {name: both[index] for name, both in functions.items()}, seconds
+        )
+        rows.append({"case": case, "what": what, "values": times})
+    return rows
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Formats rows as a Markdown table of ratios."""
+    lines = [
+        "| case | what | conv3x3 | block / (a) | block / (b) | block / (c) "
+        "| dilated : stacked : shifted : masked |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        values = row["values"]
+        base = values["conv3x3"]
+        unit = "MB" if row["what"] == "peak memory" else "ms"
+        scale = 1 if unit == "MB" else 1e3
+
+        def ratio(over: str, values: dict[str, float] = values) -> str:
+            if not values.get(over):
+                return "-"
+            return f"{values['block'] / values[over]:.2f}"
+
+        forms = [
+            f"{values[form] / base:.2f}" if form in values and base else "-"
+            for form in ("dilated", "stacked", "shifted", "masked")
+        ]
+        lines.append(
+            f"| {row['case'].title} | {row['what']} "
+            f"| {base * scale:.2f} {unit} | {ratio('conv3x3')} "
+            f"| {ratio('shifted')} | {ratio('masked')} | {' : '.join(forms)} |"
+        )
+    return "\n".join(lines)
+
+
+def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", "what", *COLUMNS])
+        for row in rows:
+            values = [row["values"].get(name, "") for name in COLUMNS]
+            writer.writerow([row["case"].title, row["what"], *values])
+    temporary.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--kernel-sizes", type=int, nargs="+", default=[1])
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--no-xla", action="store_true")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+
+    rows = []
+    engines = (False,) if arguments.no_xla else (False, True)
+    for xla, kernel_size, size, channels in itertools.product(
+        engines, arguments.kernel_sizes, arguments.sizes, arguments.channels
+    ):
+        case = Case(channels, size, kernel_size, xla)
+        rows += measure(case, arguments.seconds)
+        if not (arguments.no_memory or xla):
+            values = {name: peak_memory(name, case) for name in COLUMNS}
+            rows.append({"case": case, "what": "peak memory", "values": values})
+        print(f"measured {case.title}", flush=True)
+    print(report(rows))
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(rows, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Puts the block into models that exist already."""
+
+import warnings
+from typing import Any
+
+import keras
+
+from keras_sspcab.layers import SSPCABLayer
+
+_CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+
+
+def replace_penultimate_conv(
+    model: keras.Model, layer_name: str | None = None, **block_args: Any
+) -> keras.Model:
+    """Clones a functional model with one convolution replaced by the block.
+
+    The paper places one block instead of the host's penultimate convolution.
+    Only a convolution that keeps height, width and the number of channels can
+    be replaced. By default that is the last but one spatial convolution (those
+    of 1x1 do not count); where it does not qualify, the nearest one before it
+    that does, with a warning. All other layers keep their weights; the given
+    model is not changed.
+
+    The block brings its own ReLU: an activation inside the replaced convolution
+    goes with it. Layers behind it, such as batch normalisation, stay. Its input
+    should not be negative, that is, come from a ReLU.
+
+    Args:
+        model: Any functional or Sequential model, those of
+            `keras.applications` included. Models nested in it are not searched.
+        layer_name: Name of the convolution to replace. None takes the
+            penultimate one.
+        **block_args: Arguments of the `SSPCABLayer`, such as `loss_weight`. Its
+            name defaults to `"sspcab"`.
+
+    Returns:
+        A new functional (or Sequential) model with the same name, not compiled.
+
+    Raises:
+        TypeError: If the model is neither functional nor Sequential.
+        ValueError: If it is not built, if the named layer does not exist or
+            does not qualify, or if no layer does. The message names the
+            candidates.
+
+    Source: SSPCAB paper, section 4.3 and supplementary 6.1.
+
+    Example:
+
+    >>> backbone = keras.applications.ResNet50(include_top=False, weights=None)
+    >>> detector = replace_penultimate_conv(backbone, loss_weight=0.1)
+    >>> detector.get_layer("sspcab")
+    <SSPCABLayer name=sspcab, built=True>
+    """
+    is_sequential = isinstance(model, keras.Sequential)
+    # `operations` is the graph of a functional model.
+    if not is_sequential and not hasattr(model, "operations"):
+        raise TypeError(
+            "`replace_penultimate_conv` needs a functional or Sequential "
+            "model, whose layers are known as a graph. "
+            f"Received: {type(model).__name__}. In a subclassed model, put "
+            "an SSPCABLayer in place of the convolution yourself."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built. Give it a keras.Input, or "
+            "call `build` first."
+        )
+    convolutions = [
+        layer for layer in model.layers if isinstance(layer, _CONVOLUTIONS)
+    ]
+    if layer_name is None:
+        replaced = _penultimate(model, convolutions)
+    else:
+        replaced = _by_name(model, convolutions, layer_name)
+    block = SSPCABLayer(
+        **{
+            "name": "sspcab",
+            "data_format": replaced.data_format,
+            "dtype": replaced.dtype_policy,
+            **block_args,
+        }
+    )
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if layer is replaced:
+            return block
+        return layer.__class__.from_config(layer.get_config())
+
+    result = keras.models.clone_model(model, clone_function=clone)
+    for old, new in zip(model.layers, result.layers, strict=True):
+        if new is not block:
+            new.set_weights(old.get_weights())
+    return result
+
+
+def _penultimate(
+    model: keras.Model, convolutions: list[keras.layers.Layer]
+) -> keras.layers.Layer:
+    spatial = [conv for conv in convolutions if max(conv.kernel_size) > 1]
+    for conv in reversed(spatial[:-1]):
+        if _obstacle(conv) is None:
+            if conv is not spatial[-2]:
+                warnings.warn(
+                    f"The penultimate convolution {spatial[-2].name!r} "
+                    f"{_obstacle(spatial[-2])}; {conv.name!r}, the nearest "
+                    "one before it that qualifies, was replaced.",
+                    stacklevel=3,
+                )
+            return conv
+    raise ValueError(
+        f"No convolution of the model {model.name!r} before its last can be "
+        "replaced by the block. " + _candidates(spatial)
+    )
+
+
+def _by_name(
+    model: keras.Model, convolutions: list[keras.layers.Layer], name: str
+) -> keras.layers.Layer:
+    for layer in model.layers:
+        if layer.name == name:
+            if layer not in convolutions:
+                raise ValueError(
+                    f"The layer {name!r} is a {type(layer).__name__}, not a "
+                    "convolution. " + _candidates(convolutions)
+                )
+            if (obstacle := _obstacle(layer)) is not None:
+                raise ValueError(
+                    f"The layer {name!r} cannot be replaced: it {obstacle}. "
+                    + _candidates(convolutions)
+                )
+            return layer
+    raise ValueError(
+        f"The model {model.name!r} has no layer {name!r}. "
+        + _candidates(convolutions)
+    )
+
+
+def _obstacle(conv: keras.layers.Layer) -> str | None:
+    """Says why a convolution cannot be replaced, or None if it can."""
+    axis = -1 if conv.data_format == "channels_last" else 1
+    inputs, outputs = conv.input.shape[axis], conv.output.shape[axis]
+    if inputs != outputs:
+        return f"has {inputs} input and {outputs} output channels"
+    if max(conv.strides) > 1:
+        return f"has strides {tuple(conv.strides)}"
+    if max(conv.kernel_size) > 1 and conv.padding != "same":
+        return f"has padding {conv.padding!r} and changes the size"
+    return None
+
+
+def _candidates(convolutions: list[keras.layers.Layer]) -> str:
+    fitting = [conv.name for conv in convolutions if _obstacle(conv) is None]
+    if fitting:
+        return f"Layers that qualify: {fitting}"
+    reasons = [f"{conv.name} {_obstacle(conv)}" for conv in convolutions]
+    if not reasons:
+        return "It has no convolution at all."
+    return "None of its convolutions keeps size and channels: " + "; ".join(
+        reasons
+    )

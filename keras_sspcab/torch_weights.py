@@ -1,0 +1,134 @@
+"""Loads blocks that were trained with the authors' PyTorch code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_sspcab.layers import SSPCABLayer
+
+# The authors number their convolutions top left, bottom left, top right, bottom
+# right; ours are ordered by row, then column.
+_TORCH_CONV_OF_CORNER = {
+    (0, 0): "conv1",
+    (0, 1): "conv3",
+    (1, 0): "conv2",
+    (1, 1): "conv4",
+}
+
+
+def from_torch_state_dict(
+    layer: SSPCABLayer, state_dict: Mapping[str, Any], prefix: str = ""
+) -> SSPCABLayer:
+    """Copies the weights of the authors' PyTorch block into a layer.
+
+    The layer must have the same channels, `kernel_size` and, for the attention,
+    the same bottleneck; then both give the same outputs, to 1e-5. Dilation is
+    not part of the weights: set `dilation_rate` as in training.
+
+    Args:
+        layer: A `SSPCABLayer`, built or not, with `attention="channel"` or
+            `"channel_spatial"` if the attention is to be loaded, or None to
+            leave it out.
+        state_dict: Arrays by name: `conv1.weight` `(c, c, k', k')` and
+            `conv1.bias` `(c,)` to `conv4`, `se.fc1.weight` `(c // r, c)`,
+            `se.fc2.weight` `(c, c // r)` and their biases. NumPy arrays or
+            anything that `numpy.asarray` accepts; other names are left alone.
+        prefix: What stands before these names, such as `"decoder.block."`.
+
+    Returns:
+        The same layer.
+
+    Raises:
+        ValueError: If a name is missing, a shape does not fit, or the weights
+            have biases for which the layer has no place. The layer is left as
+            it was.
+
+    Source: the key names and the order of the corners are those of the authors'
+    public code (see the SSPCAB paper's repository).
+    """
+    kernel_size = layer.kernel_size
+    first = _fetch(state_dict, prefix + "conv1.weight")
+    if first.ndim != 4:
+        raise ValueError(
+            f"{prefix}conv1.weight must have 4 dimensions (output and input "
+            f"channels, height, width). Received: shape={first.shape}"
+        )
+    channels = first.shape[1]
+    if not layer.built:
+        shape: list[int | None] = [None] * 4
+        shape[-1 if layer.data_format == "channels_last" else 1] = channels
+        layer.build(tuple(shape))
+
+    kernel = np.empty(layer.masked_conv.kernel.shape, "float32")
+    biases = np.zeros((4, channels), "float32")
+    for index, corner in enumerate(layer.masked_conv.corners):
+        name = prefix + _TORCH_CONV_OF_CORNER[corner]
+        weight = _fetch(
+            state_dict,
+            name + ".weight",
+            (kernel.shape[-1], kernel.shape[-2], kernel_size, kernel_size),
+        )
+        rows, columns = (
+            slice(side * kernel_size, (side + 1) * kernel_size)
+            for side in corner
+        )
+        kernel[rows, columns] = weight.transpose(2, 3, 1, 0)
+        biases[index] = _fetch(state_dict, name + ".bias", (channels,))
+
+    new_values = [(layer.masked_conv.kernel, kernel)]
+    new_values += _bias_values(layer.masked_conv.bias, biases, prefix + "conv")
+    if layer.channel_attention is not None:
+        for dense, name in (
+            (layer.channel_attention.squeeze, "se.fc1"),
+            (layer.channel_attention.excite, "se.fc2"),
+        ):
+            inputs, units = dense.kernel.shape
+            weight = _fetch(
+                state_dict, f"{prefix}{name}.weight", (units, inputs)
+            )
+            bias = _fetch(state_dict, f"{prefix}{name}.bias", (units,))
+            new_values.append((dense.kernel, weight.T))
+            new_values += _bias_values(
+                dense.bias if dense.use_bias else None, bias, prefix + name
+            )
+    for variable, value in new_values:
+        variable.assign(value)
+    return layer
+
+
+def _fetch(
+    state_dict: Mapping[str, Any],
+    name: str,
+    shape: tuple[int, ...] | None = None,
+) -> np.ndarray:
+    if name not in state_dict:
+        raise ValueError(
+            f"The state dict has no entry {name!r}. "
+            f"Received the names: {sorted(state_dict)[:20]}. "
+            "Is `prefix` right?"
+        )
+    value = state_dict[name]
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    value = np.asarray(value, dtype="float32")
+    if shape is not None and value.shape != shape:
+        raise ValueError(
+            f"{name} does not fit the layer: expected the shape {shape}. "
+            f"Received: shape={value.shape}. Channels, `kernel_size` and "
+            "`reduction_ratio` must be those of training."
+        )
+    return value
+
+
+def _bias_values(
+    variable: Any, value: np.ndarray, name: str
+) -> list[tuple[Any, np.ndarray]]:
+    if variable is not None:
+        return [(variable, value)]
+    if np.any(value):
+        raise ValueError(
+            f"The biases of {name} are not zero, but the layer has none. "
+            "Create it with use_bias=True."
+        )
+    return []
