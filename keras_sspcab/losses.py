@@ -11,7 +11,23 @@ LossFunction = Callable[[Any, Any], Any]
 
 def mean_squared_error(target: Any, prediction: Any) -> Any:
     """Mean over all elements of the squared error; a scalar."""
-    return ops.mean(ops.square(prediction - target))
+    return _mean_squared_error(target, prediction)
+
+
+@ops.custom_gradient
+def _mean_squared_error(target: Any, prediction: Any) -> tuple[Any, Any]:
+    # Derived automatically, the gradient passes over the maps thrice more,
+    # which is a tenth of the block's training step.
+    error = prediction - target
+
+    def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any]:
+        if upstream is None:
+            (upstream,) = arguments
+        size = ops.cast(ops.prod(ops.shape(error)), error.dtype)
+        slope = error * (2.0 * upstream / size)
+        return -slope, slope
+
+    return ops.mean(ops.square(error)), gradient
 
 
 def mean_absolute_error(target: Any, prediction: Any) -> Any:

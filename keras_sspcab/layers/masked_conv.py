@@ -14,6 +14,7 @@ from keras_sspcab.layers._arguments import (
     standardize_data_format,
     standardize_int,
 )
+from keras_sspcab.layers._dilated_conv import dilated_conv
 
 PADDING_MODES = ("zeros", "reflect")
 FORMS = ("auto", "dilated", "stacked", "shifted", "masked")
@@ -189,23 +190,28 @@ class _MaskedConv(keras.layers.Layer):
     def _convolve_dilated(self, inputs: Any) -> Any:
         """Sums one convolution of 2 taps an axis for each kernel element."""
         k = self.kernel_size
-        if k == 1 and self.padding_mode == "zeros":
-            return self._conv(
-                inputs, self.kernel, "same", dilation=self.corner_offset
-            )
-        padded = self._pad(inputs)
+        before, after = self.padding
+        if self.padding_mode == "reflect":
+            inputs, before, after = self._pad(inputs), 0, 0
         outputs = None
         for element in itertools.product(range(k), repeat=self.rank):
             taps = self.kernel[
                 tuple(slice(start, None, k) for start in element)
             ]
-            # Drop what the other elements of the corner would look at.
+            # Less padding, or a crop, by what the other elements of the
+            # corners look at.
+            margins = [
+                (before - start, after - (k - 1 - start)) for start in element
+            ]
             view = self._slice(
-                padded,
-                [(start, k - 1 - start) for start in element],
+                inputs, [(max(0, -b), max(0, -a)) for b, a in margins]
             )
-            term = self._conv(
-                view, taps, "valid", dilation=self.corner_offset
+            term = dilated_conv(
+                view,
+                ops.cast(taps, inputs.dtype),
+                self.corner_offset,
+                [(max(0, b), max(0, a)) for b, a in margins],
+                self.data_format,
             )
             outputs = term if outputs is None else ops.add(outputs, term)
         return outputs
@@ -288,17 +294,13 @@ class _MaskedConv(keras.layers.Layer):
         mode = "reflect" if self.padding_mode == "reflect" else "constant"
         return ops.pad(inputs, widths, mode=mode)
 
-    def _conv(
-        self, inputs: Any, kernel: Any, padding: str, dilation: int = 1
-    ) -> Any:
-        kernel = ops.cast(kernel, inputs.dtype)
+    def _conv(self, inputs: Any, kernel: Any, padding: str) -> Any:
         return ops.conv(
             inputs,
-            kernel,
+            ops.cast(kernel, inputs.dtype),
             strides=1,
             padding=padding,
             data_format=self.data_format,
-            dilation_rate=dilation,
         )
 
     def _channel_vector(self, vector: Any) -> Any:
