@@ -172,7 +172,10 @@ class AutoEncoder(AnomalyModel):
     def training_targets(self, x: Any, y: Any) -> dict[str, Any]:
         """The image itself, or the one given (to train on denoising)."""
         target = x if y is None else y
-        if len(target.shape) != 4:
+        # TensorFlow forgets the rank where it varied between calls.
+        if getattr(target.shape, "rank", 0) is not None and (
+            len(target.shape) != 4
+        ):
             raise ValueError(
                 "The target of an auto-encoder is an image of the input's "
                 "shape, or nothing. Received a target of shape "

@@ -91,7 +91,18 @@ def replace_penultimate_conv(
             return block
         return layer.__class__.from_config(layer.get_config())
 
-    result = keras.models.clone_model(model, clone_function=clone)
+    # Without these, a clone's inputs would lose their names.
+    inputs = None
+    if not is_sequential:
+        inputs = keras.tree.map_structure(
+            lambda tensor: keras.Input(
+                batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name
+            ),
+            model.input,
+        )
+    result = keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=clone
+    )
     for old, new in zip(model.layers, result.layers, strict=True):
         if new is not block:
             new.set_weights(old.get_weights())
@@ -114,7 +125,7 @@ def _penultimate(
             return conv
     raise ValueError(
         f"No convolution of the model {model.name!r} before its last can be "
-        "replaced by the block. " + _candidates(spatial)
+        "replaced by the block. " + _candidates(spatial, reasons=True)
     )
 
 
@@ -153,13 +164,20 @@ def _obstacle(conv: keras.layers.Layer) -> str | None:
     return None
 
 
-def _candidates(convolutions: list[keras.layers.Layer]) -> str:
-    fitting = [conv.name for conv in convolutions if _obstacle(conv) is None]
-    if fitting:
-        return f"Layers that qualify: {fitting}"
-    reasons = [f"{conv.name} {_obstacle(conv)}" for conv in convolutions]
-    if not reasons:
+def _candidates(
+    convolutions: list[keras.layers.Layer], reasons: bool = False
+) -> str:
+    if not convolutions:
         return "It has no convolution at all."
-    return "None of its convolutions keeps size and channels: " + "; ".join(
-        reasons
-    )
+    fitting = [conv.name for conv in convolutions if _obstacle(conv) is None]
+    others = [
+        f"{conv.name} {_obstacle(conv)}"
+        for conv in convolutions
+        if conv.name not in fitting
+    ]
+    text = ""
+    if reasons or not fitting:
+        text = "; ".join(others) + ". "
+    if fitting:
+        text += f"Layers that qualify by name: {fitting}"
+    return text.strip()

@@ -18,9 +18,7 @@ def standardize_int(value: Any, name: str, minimum: int) -> int:
     return int(value)
 
 
-def standardize_choice(
-    value: Any, choices: Sequence[str], name: str
-) -> str:
+def standardize_choice(value: Any, choices: Sequence[str], name: str) -> str:
     """Returns `value` in lower case if it is one of `choices`."""
     lowered = value.lower() if isinstance(value, str) else value
     if lowered not in choices:

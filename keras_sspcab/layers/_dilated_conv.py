@@ -84,9 +84,7 @@ def _conv2d_tensorflow(
     def differentiable(x: Any, taps: Any) -> tuple[Any, Any]:
         def gradient(upstream: Any) -> tuple[Any, Any]:
             return (
-                _gradient_of_inputs(
-                    upstream, taps, dilation, (rows, columns)
-                ),
+                _gradient_of_inputs(upstream, taps, dilation, (rows, columns)),
                 _gradient_of_kernel(
                     x, upstream, taps.shape, dilation, (rows, columns)
                 ),

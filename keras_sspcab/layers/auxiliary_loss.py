@@ -146,9 +146,11 @@ def _belongs_here(term: Any, state: Any) -> bool:
 
         if tf.executing_eagerly():
             return hasattr(term, "numpy")
-        graph = getattr(term, "graph", None) if tf.is_symbolic_tensor(
-            term
-        ) else None
+        graph = (
+            getattr(term, "graph", None)
+            if tf.is_symbolic_tensor(term)
+            else None
+        )
         return graph is tf.compat.v1.get_default_graph()
     if backend == "jax":
         import jax

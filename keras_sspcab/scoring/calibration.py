@@ -178,9 +178,7 @@ class CalibratedScores(keras.layers.Layer):
         calibration = self.calibration
         score = (raw_score - calibration.score_mean) / calibration.score_std
         threshold = (
-            math.inf
-            if calibration.threshold is None
-            else calibration.threshold
+            math.inf if calibration.threshold is None else calibration.threshold
         )
         return {
             "anomaly_score": score,

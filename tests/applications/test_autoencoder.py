@@ -1,0 +1,182 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab import SSPCABLayer
+from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.applications.autoencoder import PLACES
+
+
+def images(n=8, height=16, width=16, channels=1):
+    rng = np.random.default_rng(0)
+    return rng.random((n, height, width, channels)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("channels", "sspcab", "count"),
+    [
+        (1, None, 30689),
+        (2, None, 31266),
+        (1, "late", 25957),
+        (1, "early", 25957),
+        (1, "middle", 30689 - 2320 + 1170),
+        (1, PLACES, 30689 - 2 * (9248 - 4516) - (2320 - 1170)),
+    ],
+)
+def test_parameter_counts_of_the_paper(channels, sspcab, count):
+    model = AutoEncoder(input_shape=(64, 64, channels), sspcab=sspcab)
+    assert model.count_params() == count
+
+
+def test_layer_table_of_the_paper():
+    model = AutoEncoder(sspcab=None)
+    table = {
+        layer.name: (layer.output.shape[1:], layer.count_params())
+        for layer in model.layers
+        if layer.name.split("_")[0] in ("encoder", "decoder")
+    }
+    assert table == {
+        "encoder_conv1": ((64, 64, 32), 320),
+        "encoder_pool1": ((32, 32, 32), 0),
+        "encoder_conv2": ((32, 32, 32), 9248),
+        "encoder_pool2": ((16, 16, 32), 0),
+        "encoder_conv3": ((16, 16, 16), 4624),
+        "encoder_pool3": ((8, 8, 16), 0),
+        "decoder_conv1": ((16, 16, 16), 2320),
+        "decoder_conv2": ((32, 32, 32), 4640),
+        "decoder_conv3": ((64, 64, 32), 9248),
+        "decoder_conv4": ((64, 64, 1), 289),
+    }
+
+
+@pytest.mark.parametrize(
+    ("place", "shape", "units"),
+    [
+        ("early", (32, 32, 32), 4),
+        ("middle", (16, 16, 16), 2),
+        ("late", (64, 64, 32), 4),
+    ],
+)
+def test_places(place, shape, units):
+    block = AutoEncoder(sspcab=place).get_layer(f"sspcab_{place}")
+    assert block.input.shape[1:] == shape
+    assert block.channel_attention.squeeze.units == units
+
+
+def test_several_places_and_options():
+    model = AutoEncoder(
+        sspcab=("early", "late"),
+        sspcab_options={"loss_weight": 0.5, "attention": None},
+    )
+    blocks = [layer for layer in model.layers if isinstance(layer, SSPCABLayer)]
+    assert [block.name for block in blocks] == ["sspcab_early", "sspcab_late"]
+    assert all(block.loss_weight == 0.5 for block in blocks)
+    model(images(2, 64, 64))
+    assert len(model.losses) == 2
+
+
+@pytest.mark.parametrize("size", [(16, 24), (37, 50), (9, 8), (1, 1)])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size_and_channels(size, dynamic, channels):
+    height, width = size
+    model = AutoEncoder(
+        input_shape=(*((None, None) if dynamic else size), channels)
+    )
+    x = images(2, height, width, channels)
+    outputs = model(x)
+    assert outputs["reconstruction"].shape == x.shape
+    assert outputs["anomaly_map"].shape == (2, height, width)
+    model.compile()
+    model.fit(x, verbose=0)
+
+
+def test_static_and_dynamic_sizes_agree():
+    x = images(2, 21, 30)
+    static = AutoEncoder(input_shape=(21, 30, 1))
+    dynamic = AutoEncoder(input_shape=(None, None, 1))
+    dynamic.set_weights(static.get_weights())
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(dynamic(x)["anomaly_map"]),
+        ops.convert_to_numpy(static(x)["anomaly_map"]),
+        atol=1e-6,
+    )
+
+
+def test_score_and_map():
+    x = images()
+    model = AutoEncoder(input_shape=(16, 16, 1))
+    outputs = {k: ops.convert_to_numpy(v) for k, v in model(x).items()}
+    error = ((outputs["reconstruction"] - x) ** 2)[..., 0]
+    np.testing.assert_allclose(outputs["anomaly_map"], error, rtol=1e-4)
+    np.testing.assert_allclose(
+        outputs["raw_score"], error.mean((1, 2)), rtol=1e-4
+    )
+    model = AutoEncoder(input_shape=(16, 16, 1), pooling="max", smoothing=5)
+    outputs = model(x)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(outputs["raw_score"]),
+        ops.convert_to_numpy(outputs["anomaly_map"]).max((1, 2)),
+        rtol=1e-6,
+    )
+
+
+def test_learns_to_reconstruct():
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.repeat(rng.random((32, 2, 2, 1)), 8, 1), 8, 2)
+    model = AutoEncoder(input_shape=(16, 16, 1))
+    model.compile()
+    history = model.fit(
+        x.astype("float32"), epochs=30, batch_size=8, verbose=0
+    ).history
+    host = np.subtract(history["loss"], history["sspcab_loss"])
+    assert host[-1] < 0.5 * host[0]
+
+
+def test_targets_for_denoising():
+    model = AutoEncoder(input_shape=(16, 16, 1))
+    model.compile(keras.optimizers.SGD(0.0))
+    x, clean = images(), np.zeros((8, 16, 16, 1), "float32")
+    history = model.fit(x, clean, verbose=0).history
+    reconstruction = ops.convert_to_numpy(model(x)["reconstruction"])
+    assert history["loss"][0] - history["sspcab_loss"][0] == pytest.approx(
+        (reconstruction**2).mean(), rel=1e-4
+    )
+    model = AutoEncoder(input_shape=(16, 16, 1))
+    model.compile()
+    with pytest.raises(ValueError, match="for data with labels, pass only"):
+        model.fit(x, np.zeros(8), verbose=0)
+
+
+def test_mixed_precision_scores_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = AutoEncoder(input_shape=(16, 16, 1))
+        model.compile()
+        model.fit(images(), verbose=0)
+        for output in model(images()).values():
+            assert keras.backend.standardize_dtype(output.dtype) in (
+                "float32",
+                "bool",
+            )
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (64, 64)}, "`input_shape` must be"),
+        ({"input_shape": (64, 64, None)}, "known channels"),
+        ({"input_shape": (0, 64, 1)}, "must be positive"),
+        ({"sspcab": "last"}, "one or several of.*last"),
+        ({"filters": (32, 16, 16)}, "the first two equal"),
+        ({"filters": (32, 32)}, "three positive integers"),
+        ({"pooling": "median"}, "`pooling`"),
+        ({"smoothing": 2}, "odd"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AutoEncoder(**arguments)

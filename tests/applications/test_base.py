@@ -1,0 +1,150 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.applications import (
+    APPLICATIONS,
+    AutoEncoder,
+    get_application,
+)
+from keras_sspcab.scoring import Calibration
+
+
+def images(n=12, size=16, channels=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, size, size, channels)).astype("float32")
+
+
+def model(**arguments):
+    result = AutoEncoder(
+        **{"input_shape": (16, 16, 1), "filters": (8, 8, 4), **arguments}
+    )
+    result.compile()
+    return result
+
+
+def test_the_five_lines():
+    detector = AutoEncoder(input_shape=(16, 16, 1))
+    detector.compile()
+    detector.fit(images(), verbose=0)
+    detector.calibrate(images(seed=1))
+    outputs = detector.predict(images(5, seed=2), verbose=0)
+    assert {k: v.shape for k, v in outputs.items()} == {
+        "anomaly_score": (5,),
+        "anomaly_map": (5, 16, 16),
+        "is_anomalous": (5,),
+        "raw_score": (5,),
+        "reconstruction": (5, 16, 16, 1),
+    }
+
+
+def test_calibrated_scores_are_standardised_and_flags_follow():
+    detector = model()
+    normal = images(40)
+    calibration = detector.calibrate(normal, quantile=0.9)
+    outputs = detector.predict(normal, verbose=0)
+    assert outputs["anomaly_score"].mean() == pytest.approx(0, abs=1e-2)
+    assert outputs["anomaly_score"].std() == pytest.approx(1, abs=1e-2)
+    assert outputs["anomaly_map"].mean() == pytest.approx(0, abs=1e-2)
+    assert outputs["is_anomalous"].sum() == 4 - 1
+    np.testing.assert_array_equal(
+        outputs["is_anomalous"],
+        outputs["anomaly_score"] >= calibration.threshold,
+    )
+
+
+def test_calibration_replaces_compiled_constants():
+    detector = model()
+    detector.calibrate(images())
+    first = detector.predict(images(), verbose=0)["anomaly_score"]
+    detector.calibration = Calibration(score_std=0.5, threshold=1.0)
+    second = detector.predict(images(), verbose=0)
+    np.testing.assert_allclose(
+        second["anomaly_score"], 2 * second["raw_score"], rtol=1e-5
+    )
+    assert not np.allclose(first, second["anomaly_score"])
+
+
+def test_batches_and_arrays_calibrate_alike():
+    detector = model()
+    x = images(10)
+    from_array = detector.calibrate(x, batch_size=4)
+    from_batches = detector.calibrate([x[:4], (x[4:8], "label"), x[8:]])
+    assert from_array.threshold == pytest.approx(
+        from_batches.threshold, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("filename", ["model.keras"])
+def test_file_keeps_everything(tmp_path, filename):
+    detector = model(pooling="max", smoothing=3)
+    detector.fit(images(), verbose=0)
+    detector.calibrate(images(seed=1))
+    detector.save(tmp_path / filename)
+    loaded = keras.models.load_model(tmp_path / filename)
+    assert isinstance(loaded, AutoEncoder)
+    assert loaded.calibration == detector.calibration
+    expected = detector.predict(images(), verbose=0)
+    result = loaded.predict(images(), verbose=0)
+    for name in expected:
+        np.testing.assert_allclose(result[name], expected[name], atol=1e-5)
+    for ours, theirs in zip(
+        detector.optimizer.variables, loaded.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs)
+        )
+    assert loaded.fit(images(), verbose=0).history["sspcab_loss"][0] > 0
+
+
+def test_failed_calibration_keeps_the_old_one():
+    detector = model()
+    old = detector.calibrate(images())
+    for data, message in (
+        (images(0), "at least one score"),
+        ([], "at least one score"),
+        (np.full((2, 16, 16, 1), np.nan, "float32"), "NaN or infinite"),
+        ([{"image": images(2)}], "Received a dict with the keys"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            detector.calibrate(data)
+        assert detector.calibration == old
+
+
+def test_uncalibrated_prediction_warns():
+    detector = model()
+    with pytest.warns(UserWarning, match="has not been calibrated"):
+        outputs = detector.predict(images(), verbose=0)
+    np.testing.assert_allclose(outputs["anomaly_score"], outputs["raw_score"])
+    detector.calibrate(images())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.predict(images(), verbose=0)
+
+
+def test_own_optimizer_loss_and_metrics():
+    detector = AutoEncoder(input_shape=(16, 16, 1))
+    detector.compile(
+        keras.optimizers.SGD(0.0),
+        {"reconstruction": "mae"},
+        metrics={"reconstruction": ["mse"]},
+    )
+    x = images()
+    history = detector.fit(x, verbose=0).history
+    error = ops.convert_to_numpy(detector(x)["reconstruction"]) - x
+    assert history["loss"][0] - history["sspcab_loss"][0] == pytest.approx(
+        np.abs(error).mean(), rel=1e-4
+    )
+    (mse,) = (history[name] for name in history if name.endswith("mse"))
+    assert mse[0] == pytest.approx((error**2).mean(), rel=1e-4)
+
+
+def test_registry():
+    assert get_application("autoencoder") is AutoEncoder
+    for name, application in APPLICATIONS.items():
+        assert application().name == name
+    with pytest.raises(ValueError, match="no model named 'ae'.*autoencoder"):
+        get_application("ae")

@@ -1,0 +1,37 @@
+"""Settings and fixtures that all tests share."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import keras
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+keras.config.disable_traceback_filtering()
+
+if keras.config.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # Two devices, for the tests of distribution strategies.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * 2,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mvtec_screw() -> Path:
+    """The folder of MVTec AD's screw, where it lies beside the project."""
+    folder = SHARED_DATA / "mvtec_screw"
+    if not folder.is_dir():
+        pytest.skip("needs the MVTec AD screw images beside the project")
+    return folder

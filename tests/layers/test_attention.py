@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab import ChannelAttention, SpatialAttention
+from tests.layers import oracle
+
+
+def features(shape=(2, 6, 5, 16)):
+    rng = np.random.default_rng(0)
+    return np.abs(rng.normal(size=shape)).astype("float32")
+
+
+def test_channel_attention_equals_its_equation():
+    x = features()
+    layer = ChannelAttention(reduction_ratio=4, bias_initializer="ones")
+    result = ops.convert_to_numpy(layer(x))
+    expected = oracle.channel_attention(x, *layer.get_weights())
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "ratio", "count"),
+    [(64, 8, 1096), (64, 4, 2128), (64, 16, 580), (512, 8, 66112)],
+)
+def test_channel_attention_parameters(channels, ratio, count):
+    layer = ChannelAttention(ratio)
+    layer.build((None, 8, 8, channels))
+    assert layer.count_params() == count
+
+
+def test_fewer_channels_than_the_ratio_leave_one_unit():
+    layer = ChannelAttention(8)
+    layer.build((None, 8, 8, 3))
+    assert layer.squeeze.units == 1
+
+
+def test_children_are_initialised_differently():
+    layer = ChannelAttention(1)
+    layer.build((None, 8, 8, 8))
+    squeeze, excite = layer.squeeze.kernel, layer.excite.kernel
+    assert not np.allclose(
+        ops.convert_to_numpy(squeeze), ops.convert_to_numpy(excite)
+    )
+
+
+def test_half_precision_means_do_not_overflow():
+    x = np.full((1, 64, 64, 8), 500.0, "float16")
+    layer = ChannelAttention(dtype="mixed_float16", kernel_initializer="zeros")
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), x / 2)
+
+
+def test_spatial_attention_equals_its_definition():
+    x = features((1, 5, 5, 4))
+    layer = SpatialAttention(kernel_size=3)
+    result = ops.convert_to_numpy(layer(x))
+    kernel, bias = layer.get_weights()
+    statistics = np.stack([x.mean(-1), x.max(-1)], -1)
+    padded = np.pad(statistics, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    logits = np.zeros((1, 5, 5, 1)) + bias
+    for i in range(3):
+        for j in range(3):
+            logits += padded[:, i : i + 5, j : j + 5] @ kernel[i, j]
+    np.testing.assert_allclose(result, x * oracle.sigmoid(logits), rtol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [ChannelAttention, SpatialAttention])
+def test_channels_first(cls):
+    x = features()
+    last, first = cls(), cls(data_format="channels_first")
+    last(x)
+    first.build((None, 16, 6, 5))
+    first.set_weights(last.get_weights())
+    result = ops.convert_to_numpy(first(x.transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(
+        result.transpose(0, 2, 3, 1), ops.convert_to_numpy(last(x)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("cls", [ChannelAttention, SpatialAttention])
+def test_config_round_trip(cls):
+    config = cls(use_bias=False, kernel_regularizer="l2").get_config()
+    assert cls.from_config(config).get_config() == config
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="`reduction_ratio`"):
+        ChannelAttention(0)
+    with pytest.raises(ValueError, match="must be odd"):
+        SpatialAttention(4)
+    with pytest.raises(ValueError, match="channel dimension"):
+        ChannelAttention().build((None, 8, 8, None))

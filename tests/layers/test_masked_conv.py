@@ -1,0 +1,276 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab import MaskedConv2D, MaskedConv3D
+from keras_sspcab.layers import masked_conv_form
+from tests.layers import oracle
+
+FORMS = ("auto", "dilated", "stacked", "shifted", "masked")
+
+
+def randomised(layer, x):
+    layer.build((None, *x.shape[1:]))
+    rng = np.random.default_rng(1)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+    return layer
+
+
+def to_numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("k", "d", "m"), list(itertools.product((1, 2, 3), (0, 1, 2), (1, 2, 3)))
+)
+def test_equals_plain_loops(k, d, m, form):
+    x = np.random.default_rng(0).normal(size=(2, 7, 10, 3)).astype("float32")
+    layer = randomised(
+        MaskedConv2D(4, kernel_size=k, dilation_rate=d, mask_size=m), x
+    )
+    kernel, bias = layer.get_weights()
+    with masked_conv_form(form):
+        result = to_numpy(layer(x))
+    expected = oracle.masked_conv(x, kernel, bias, k, d, m)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("k", "d", "m"), [(1, 1, 1), (2, 0, 1), (1, 2, 3)])
+def test_reflect_padding_equals_plain_loops(k, d, m, form):
+    x = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype("float32")
+    layer = MaskedConv2D(
+        4,
+        kernel_size=k,
+        dilation_rate=d,
+        mask_size=m,
+        padding_mode="reflect",
+    )
+    kernel, bias = randomised(layer, x).get_weights()
+    with masked_conv_form(form):
+        result = to_numpy(layer(x))
+    expected = oracle.masked_conv(x, kernel, bias, k, d, m, "reflect")
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("k", "d", "m"), [(1, 0, 1), (1, 1, 1), (2, 1, 3)])
+def test_three_dimensions_equal_plain_loops(k, d, m):
+    x = np.random.default_rng(0).normal(size=(1, 6, 5, 7, 2))
+    layer = MaskedConv3D(3, kernel_size=k, dilation_rate=d, mask_size=m)
+    kernel, bias = randomised(layer, x).get_weights()
+    expected = oracle.masked_conv(x.astype("float32"), kernel, bias, k, d, m)
+    for form in FORMS:
+        with masked_conv_form(form):
+            result = to_numpy(layer(x))
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("d", "padding_mode", "v"),
+    [
+        (1, "zeros", [1, 1, 2, 1, 1]),
+        (0, "zeros", [1, 2, 2, 2, 1]),
+        (2, "zeros", [1, 1, 0, 1, 1]),
+        (1, "reflect", [2, 2, 2, 2, 2]),
+    ],
+)
+def test_vectors_of_ones(d, padding_mode, v):
+    layer = MaskedConv2D(
+        1,
+        dilation_rate=d,
+        padding_mode=padding_mode,
+        kernel_initializer="ones",
+    )
+    result = to_numpy(layer(np.ones((1, 5, 5, 1))))[0, :, :, 0]
+    np.testing.assert_array_equal(result, np.outer(v, v))
+
+
+def test_vector_of_larger_corners():
+    layer = MaskedConv2D(1, kernel_size=2, kernel_initializer="ones")
+    v = [2, 2, 3, 4, 3, 2, 2]
+    result = to_numpy(layer(np.ones((1, 7, 7, 1))))[0, :, :, 0]
+    np.testing.assert_array_equal(result, np.outer(v, v))
+
+
+@pytest.mark.parametrize(
+    ("d", "padding_mode", "rows"),
+    [
+        (
+            1,
+            "zeros",
+            [
+                [12000, 13000, 15000, 1100, 1200],
+                [17000, 18000, 20500, 1600, 1700],
+                [22020, 23030, 26040, 2101, 2202],
+                [70, 80, 95, 6, 7],
+                [120, 130, 150, 11, 12],
+            ],
+        ),
+        (
+            0,
+            "zeros",
+            [
+                [6000, 7500, 8600, 9700, 800],
+                [11010, 13020, 14131, 15242, 1303],
+                [16060, 18575, 19686, 20797, 1808],
+                [21110, 24130, 25241, 26352, 2313],
+                [160, 185, 196, 207, 18],
+            ],
+        ),
+        (
+            1,
+            "reflect",
+            [
+                [13332, 14241, 15150, 14241, 13332],
+                [18777, 19686, 20595, 19686, 18777],
+                [24222, 25131, 26040, 25131, 24222],
+                [18777, 19686, 20595, 19686, 18777],
+                [13332, 14241, 15150, 14241, 13332],
+            ],
+        ),
+    ],
+)
+def test_vectors_tell_the_corners_apart(d, padding_mode, rows):
+    x = np.arange(25.0).reshape(1, 5, 5, 1)
+    layer = MaskedConv2D(
+        1, dilation_rate=d, padding_mode=padding_mode, use_bias=False
+    )
+    layer.build(x.shape)
+    corners = np.array([[1, 10], [100, 1000]], "float32")
+    layer.set_weights([corners.reshape(2, 2, 1, 1)])
+    np.testing.assert_array_equal(to_numpy(layer(x))[0, :, :, 0], rows)
+
+
+@pytest.mark.parametrize(("k", "d", "m"), [(1, 0, 1), (2, 1, 1), (1, 1, 3)])
+def test_is_blind_to_the_mask_and_sees_the_corners(k, d, m):
+    x = np.random.default_rng(0).normal(size=(1, 15, 15, 2))
+    layer = randomised(
+        MaskedConv2D(3, kernel_size=k, dilation_rate=d, mask_size=m), x
+    )
+    before = to_numpy(layer(x))
+    seen = np.zeros((15, 15), bool)
+    for position in np.ndindex(15, 15):
+        changed = x.copy()
+        changed[(0, *position)] += 1.0
+        difference = np.abs(to_numpy(layer(changed)) - before)[0, 7, 7]
+        seen[position] = difference.max() > 1e-6
+    expected = np.zeros((15, 15), bool)
+    inner = d + (m + 1) // 2
+    arm = [*range(-inner - k + 1, -inner + 1), *range(inner, inner + k)]
+    for dy, dx in itertools.product(arm, arm):
+        expected[7 + dy, 7 + dx] = True
+    np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_activation_per_corner(k):
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    layer = MaskedConv2D(
+        4,
+        kernel_size=k,
+        activation="relu",
+        per_corner_activation=True,
+        padding_mode="reflect",
+    )
+    kernel, bias = randomised(layer, x).get_weights()
+    expected = oracle.masked_conv(
+        x, kernel, bias, k, 1, 1, "reflect", oracle.relu
+    )
+    np.testing.assert_allclose(
+        to_numpy(layer(x)), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_biases_of_the_corners_add_up():
+    layer = MaskedConv2D(2, kernel_initializer="zeros")
+    layer.build((None, 4, 4, 3))
+    layer.bias.assign([[1, 0], [2, 0], [4, 0], [8, 1]])
+    result = to_numpy(layer(np.ones((1, 4, 4, 3))))
+    np.testing.assert_array_equal(result, np.full((1, 4, 4, 2), [15, 1]))
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_channels_first(k):
+    x = np.random.default_rng(0).normal(size=(2, 8, 9, 3)).astype("float32")
+    last = randomised(MaskedConv2D(4, kernel_size=k), x)
+    first = MaskedConv2D(4, kernel_size=k, data_format="channels_first")
+    first.build((None, 3, 8, 9))
+    first.set_weights(last.get_weights())
+    result = to_numpy(first(x.transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(
+        result.transpose(0, 2, 3, 1), to_numpy(last(x)), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("rank", "corners"), [(2, 4), (3, 8)])
+def test_parameter_count(rank, corners):
+    layer = (MaskedConv2D if rank == 2 else MaskedConv3D)(32)
+    layer.build((None, *[8] * rank, 32))
+    assert layer.count_params() == corners * 32 * 32 + corners * 32
+
+
+def test_input_smaller_than_the_field_sees_nothing():
+    layer = MaskedConv2D(2, use_bias=False)
+    assert not to_numpy(layer(np.ones((1, 2, 2, 3)))).any()
+
+
+def test_config_round_trip():
+    layer = MaskedConv2D(
+        8,
+        kernel_size=2,
+        dilation_rate=0,
+        mask_size=3,
+        padding_mode="reflect",
+        activation="relu",
+        per_corner_activation=True,
+        use_bias=False,
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        kernel_constraint=keras.constraints.MaxNorm(2),
+    )
+    config = layer.get_config()
+    assert MaskedConv2D.from_config(config).get_config() == config
+
+
+def test_output_shape_is_known_without_a_call():
+    layer = MaskedConv2D(7)
+    assert layer.compute_output_shape((None, None, 5, 3)) == (
+        None,
+        None,
+        5,
+        7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"filters": 0}, "`filters`.*at least 1.*filters=0"),
+        ({"filters": 2, "kernel_size": 1.5}, "`kernel_size`.*1.5"),
+        ({"filters": 2, "dilation_rate": -1}, "`dilation_rate`.*at least 0"),
+        ({"filters": 2, "mask_size": True}, "`mask_size`.*True"),
+        ({"filters": 2, "padding_mode": "same"}, "`padding_mode`.*zeros"),
+        ({"filters": 2, "data_format": "nhwc"}, "`data_format`.*nhwc"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MaskedConv2D(**arguments)
+
+
+def test_unknown_channels():
+    with pytest.raises(ValueError, match="channel dimension .* defined"):
+        MaskedConv2D(2).build((None, 8, 8, None))
+
+
+def test_too_small_to_reflect():
+    with pytest.raises(ValueError, match="exceed the padding of 2"):
+        MaskedConv2D(2, padding_mode="reflect").build((None, 2, 8, 3))
+
+
+def test_unknown_form():
+    with pytest.raises(ValueError, match="`form`"), masked_conv_form("fast"):
+        pass

@@ -1,0 +1,637 @@
+import itertools
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab import SSPCABLayer
+from keras_sspcab.layers import auxiliary_losses_disabled
+from tests.layers import oracle
+
+TENSORFLOW = keras.config.backend() == "tensorflow"
+needs_tensorflow = pytest.mark.skipif(
+    not TENSORFLOW, reason="a feature of the TensorFlow backend"
+)
+
+
+def images(n=12, size=12, channels=3):
+    rng = np.random.default_rng(0)
+    return rng.random((n, size, size, channels)).astype("float32")
+
+
+def host(*blocks, head=True):
+    """A small host network that holds the given blocks in a row."""
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    for block in blocks:
+        x = block(x)
+    if not head:
+        return keras.Model(inputs, x)
+    x = keras.layers.Conv2D(3, 3, padding="same", dtype="float32")(x)
+    return keras.Model(inputs, x)
+
+
+def value(x):
+    return ops.convert_to_numpy(x)
+
+
+# --- what it computes ---
+
+
+def test_equals_the_paper_in_plain_loops():
+    x = np.abs(np.random.default_rng(0).normal(size=(2, 7, 9, 16)))
+    layer = SSPCABLayer(
+        kernel_size=2, reduction_ratio=4, bias_initializer="random_normal"
+    )
+    result = value(layer(x))
+    kernel, bias, *attention = layer.get_weights()
+    z = oracle.relu(oracle.masked_conv(x, kernel, bias, 2, 1, 1))
+    expected = oracle.channel_attention(z, *attention)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    loss = 0.1 * np.mean((expected - x) ** 2)
+    np.testing.assert_allclose(float(layer.losses[0]), loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("squeeze", "excite", "error"), [(0, 0, 0.68), (1 / 8, 1, 0.63140587)]
+)
+def test_vector_of_the_whole_block(squeeze, excite, error):
+    layer = SSPCABLayer(
+        kernel_initializer=keras.initializers.Constant(1 / 32),
+        loss_weight=1.0,
+    )
+    layer.build((None, 5, 5, 8))
+    attention = layer.channel_attention
+    attention.squeeze.kernel.assign(np.full((8, 1), squeeze))
+    attention.excite.kernel.assign(np.full((1, 8), excite))
+    layer(np.ones((1, 5, 5, 8)))
+    np.testing.assert_allclose(float(layer.losses[0]), error, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("channels", "count"),
+    [
+        (16, 1170),
+        (32, 4516),
+        (64, 17736),
+        (128, 70288),
+        (256, 279840),
+        (512, 1116736),
+        (1024, 4461696),
+    ],
+)
+def test_parameter_counts_of_the_paper(channels, count):
+    layer = SSPCABLayer()
+    layer.build((None, None, None, channels))
+    assert layer.count_params() == count
+
+
+@pytest.mark.parametrize(("kernel_size", "count"), [(2, 66888), (3, 148808)])
+def test_parameter_counts_of_larger_corners(kernel_size, count):
+    layer = SSPCABLayer(kernel_size=kernel_size)
+    layer.build((None, None, None, 64))
+    assert layer.count_params() == count
+
+
+@pytest.mark.parametrize(
+    ("attention", "parts"),
+    [
+        ("channel", {"channel_attention"}),
+        ("spatial", {"spatial_attention"}),
+        ("channel_spatial", {"channel_attention", "spatial_attention"}),
+        (None, set()),
+    ],
+)
+def test_attention(attention, parts):
+    layer = SSPCABLayer(attention=attention)
+    assert layer(images(channels=8)).shape == (12, 12, 12, 8)
+    present = {
+        name
+        for name in ("channel_attention", "spatial_attention")
+        if getattr(layer, name) is not None
+    }
+    assert present == parts
+
+
+# --- the loss term ---
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("mse", lambda e: np.mean(e**2)),
+        ("mae", lambda e: np.mean(np.abs(e))),
+        (
+            "huber",
+            lambda e: np.mean(
+                np.where(np.abs(e) < 1, e**2 / 2, np.abs(e) - 0.5)
+            ),
+        ),
+        (keras.losses.MeanSquaredError(), lambda e: np.mean(e**2)),
+        (
+            keras.losses.MeanAbsoluteError(reduction=None),
+            lambda e: np.mean(np.abs(e)),
+        ),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_loss_is_the_weighted_mean(loss, expected, batch):
+    x = 3 * images(batch, channels=8)
+    layer = SSPCABLayer(loss=loss, loss_weight=0.3)
+    error = value(layer(x)) - x
+    assert len(layer.losses) == 1
+    np.testing.assert_allclose(
+        float(layer.losses[0]), 0.3 * expected(error), rtol=1e-5
+    )
+
+
+def test_gradient_of_the_loss_is_right():
+    # The mean squared error brings its own gradient; Keras' does not.
+    x = images()
+    results = []
+    for loss in ("mse", keras.losses.MeanSquaredError()):
+        keras.utils.set_random_seed(1)
+        model = host(SSPCABLayer(loss=loss, loss_weight=1.0), head=False)
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+        model.fit(x, epochs=2, verbose=0)
+        results.append(model.get_weights())
+    for ours, reference in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, reference, atol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{"loss_weight": 0}, {"loss": None}])
+def test_no_loss(arguments):
+    model = host(SSPCABLayer(**arguments))
+    model(images())
+    assert model.losses == []
+    model.compile("sgd", "mse")
+    assert set(model.fit(images(), images(), verbose=0).history) == {"loss"}
+
+
+def test_disabled_inside_the_context():
+    layer = SSPCABLayer()
+    with auxiliary_losses_disabled():
+        layer(images(channels=8))
+        assert layer.losses == []
+    layer(images(channels=8))
+    assert len(layer.losses) == 1
+
+
+def test_blocks_and_calls_sum():
+    shared = SSPCABLayer()
+    model = host(shared, shared, SSPCABLayer())
+    model(images())
+    assert len(model.losses) == 3
+    model(images(), training=True)
+    assert len(model.losses) == 3
+
+
+def test_stop_gradient_leaves_the_input_alone():
+    """Only the path through the block reaches the layer before it."""
+    gradients = {}
+    for stop in (False, True):
+        keras.utils.set_random_seed(2)
+        # Without weights the block predicts nothing: its output is zero, and
+        # only the direct path remains.
+        block = SSPCABLayer(
+            stop_gradient=stop, kernel_initializer="zeros", loss_weight=1.0
+        )
+        model = host(block, head=False)
+        before = model.layers[1].get_weights()[0]
+        model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+        model.fit(images(), verbose=0)
+        after = model.layers[1].get_weights()[0]
+        gradients[stop] = np.abs(after - before).max()
+    assert gradients[True] == 0
+    assert gradients[False] > 1e-3
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_history_shows_the_term(run_eagerly, num_blocks):
+    x = images()
+    model = host(*[SSPCABLayer() for _ in range(num_blocks)])
+    model.compile("adam", "mse", run_eagerly=run_eagerly)
+    model.predict(x, verbose=0)
+    # Batches of 5, 5 and 2: the mean must weight them.
+    history = model.fit(
+        x, x, batch_size=5, epochs=2, validation_data=(x, x), verbose=0
+    ).history
+    assert set(history) == {
+        "loss",
+        "sspcab_loss",
+        "val_loss",
+        "val_sspcab_loss",
+    }
+    results = model.evaluate(x, x, batch_size=5, verbose=0, return_dict=True)
+    mse = float(np.mean((value(model(x)) - x) ** 2))
+    own = sum(float(term) for term in model.losses)
+    np.testing.assert_allclose(results["loss"], mse + own, rtol=1e-3)
+    np.testing.assert_allclose(
+        results["sspcab_loss"], results["loss"] - mse, rtol=2e-3
+    )
+    np.testing.assert_allclose(
+        history["val_sspcab_loss"][-1], results["sspcab_loss"], rtol=1e-5
+    )
+
+
+def test_a_layer_used_twice_reports_both_terms():
+    x = images()
+    shared = SSPCABLayer()
+    model = host(shared, shared)
+    model.compile("sgd", "mse")
+    results = model.evaluate(x, x, verbose=0, return_dict=True)
+    # Not compared with `model.losses`: on JAX, Keras drops the first of the
+    # two terms from the loss itself.
+    mse = float(np.mean((value(model(x)) - x) ** 2))
+    np.testing.assert_allclose(
+        results["sspcab_loss"], results["loss"] - mse, rtol=2e-3
+    )
+
+
+def test_the_metrics_of_two_models_are_apart():
+    x = images()
+    first, second = host(SSPCABLayer(), SSPCABLayer()), host(SSPCABLayer())
+    for model in (first, second):
+        model.compile("sgd", "mse", run_eagerly=True)
+    assert len(first.metrics) > 2
+    first(x)
+    results = second.evaluate(x, x, verbose=0, return_dict=True)
+    second(x)
+    np.testing.assert_allclose(
+        results["sspcab_loss"], float(second.losses[0]), rtol=1e-5
+    )
+
+
+def test_predicting_during_training_does_not_disturb_the_metric():
+    x = images()
+    model = host(SSPCABLayer())
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+
+    class Predict(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.predict(x[:1], verbose=0)
+
+    history = model.fit(
+        x, x, batch_size=4, callbacks=[Predict()], verbose=0
+    ).history
+    model(x)
+    np.testing.assert_allclose(
+        history["sspcab_loss"][0], float(model.losses[0]), rtol=1e-4
+    )
+
+
+def test_train_on_batch_after_predict():
+    x = images()
+    model = host(SSPCABLayer())
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.predict(x, verbose=0)
+    logs = model.train_on_batch(x, x, return_dict=True)
+    model(x)
+    np.testing.assert_allclose(
+        logs["sspcab_loss"], float(model.losses[0]), rtol=1e-4
+    )
+
+
+def test_training_lowers_the_block_loss():
+    model = host(SSPCABLayer(loss_weight=1.0), head=False)
+    model.compile("adam")
+    x = images()
+    history = model.fit(x, epochs=40, verbose=0).history
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+    np.testing.assert_allclose(
+        history["loss"], history["sspcab_loss"], rtol=1e-3
+    )
+
+
+def test_every_weight_is_trained():
+    model = host(SSPCABLayer(attention="channel_spatial"))
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    before = model.get_weights()
+    model.fit(images(), images(), verbose=0)
+    for variable, old, new in zip(
+        model.weights, before, model.get_weights(), strict=True
+    ):
+        assert not np.array_equal(old, new), variable.path
+
+
+# --- where it works ---
+
+
+def test_sequential_with_dynamic_size():
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+            SSPCABLayer(),
+        ]
+    )
+    for height, width in ((12, 16), (7, 5)):
+        assert model(np.ones((2, height, width, 3))).shape == (
+            2,
+            height,
+            width,
+            8,
+        )
+
+
+def test_subclassed_model():
+    class Host(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = keras.layers.Conv2D(3, 3, padding="same")
+            self.block = SSPCABLayer()
+
+        def call(self, inputs):
+            return self.block(self.conv(inputs))
+
+    model = Host()
+    model.compile("sgd", "mse")
+    history = model.fit(images(), images(), verbose=0).history
+    assert history["sspcab_loss"][0] > 0
+
+
+def test_inside_another_layer():
+    class Wrapper(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.block = SSPCABLayer()
+
+        def build(self, input_shape):
+            self.block.build(input_shape)
+
+        def call(self, inputs):
+            return self.block(inputs)
+
+        def compute_output_shape(self, input_shape):
+            return input_shape
+
+    model = host(Wrapper(), SSPCABLayer())
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    history = model.fit(images(), images(), verbose=0).history
+    model(images())
+    own = sum(float(term) for term in model.losses)
+    np.testing.assert_allclose(history["sspcab_loss"][0], own, rtol=1e-4)
+
+
+def test_channels_first():
+    x = images(channels=16)
+    last = SSPCABLayer(attention="channel_spatial")
+    first = SSPCABLayer(
+        attention="channel_spatial", data_format="channels_first"
+    )
+    expected = value(last(x))
+    first.build((None, 16, 12, 12))
+    first.set_weights(last.get_weights())
+    result = value(first(x.transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(
+        result.transpose(0, 2, 3, 1), expected, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        float(first.losses[0]), float(last.losses[0]), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_mixed_precision(policy, jit_compile):
+    block = SSPCABLayer(dtype=policy, attention="channel_spatial")
+    model = host(block)
+    model.compile("adam", "mse", jit_compile=jit_compile)
+    history = model.fit(images(), images(), epochs=2, verbose=0).history
+    assert np.isfinite(history["sspcab_loss"]).all()
+    outputs = block(images(channels=8))
+    assert keras.backend.standardize_dtype(outputs.dtype) == policy[6:]
+    term = block.losses[0]
+    assert keras.backend.standardize_dtype(term.dtype) == "float32"
+    for child in block._flatten_layers():
+        assert child.compute_dtype == policy[6:], child.name
+        assert child.variable_dtype == "float32", child.name
+
+
+def test_half_precision_loss_does_not_overflow():
+    x = 1000 * images(channels=8)
+    layer = SSPCABLayer(dtype="mixed_float16", kernel_initializer="zeros")
+    layer(x)
+    expected = 0.1 * np.mean(x.astype("float16").astype("float64") ** 2)
+    np.testing.assert_allclose(float(layer.losses[0]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_compiled_training_agrees_with_eager(jit_compile):
+    x = images()
+    weights = []
+    for options in ({"run_eagerly": True}, {"jit_compile": jit_compile}):
+        keras.utils.set_random_seed(3)
+        model = host(SSPCABLayer(kernel_size=2))
+        model.compile(keras.optimizers.SGD(0.1), "mse", **options)
+        model.fit(x, x, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for eager, compiled in zip(*weights, strict=True):
+        np.testing.assert_allclose(eager, compiled, atol=1e-5)
+
+
+def test_time_distributed_adds_a_term_a_step():
+    inputs = keras.Input((4, 12, 12, 8))
+    model = keras.Model(
+        inputs, keras.layers.TimeDistributed(SSPCABLayer())(inputs)
+    )
+    x = images(24, channels=8).reshape(6, 4, 12, 12, 8)
+    outputs = value(model(x))
+    assert len(model.losses) == 4
+    block = model.layers[1].layer
+    single = value(block(x[:, 1]))
+    np.testing.assert_allclose(outputs[:, 1], single, rtol=1e-5, atol=1e-6)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    history = model.fit(x, x, verbose=0).history
+    model(x)
+    own = sum(float(term) for term in model.losses)
+    np.testing.assert_allclose(history["sspcab_loss"][0], own, rtol=1e-4)
+
+
+def test_clone_model():
+    model = host(SSPCABLayer(dilation_rate=2))
+    clone = keras.models.clone_model(model)
+    assert clone.layers[2].dilation_rate == 2
+    clone.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        value(clone(images())), value(model(images())), atol=1e-6
+    )
+
+
+def test_saved_file_loads_in_a_fresh_process(tmp_path):
+    model = host(SSPCABLayer(loss=keras.losses.LogCosh()))
+    model.compile("adam", "mse")
+    model.fit(images(), images(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images())
+    np.save(tmp_path / "outputs.npy", model.predict(images(), verbose=0))
+    script = (
+        "import keras, keras_sspcab, numpy as np;"
+        "model = keras.models.load_model('model.keras');"
+        "x = np.load('images.npy');"
+        "y = model.predict(x, verbose=0);"
+        "np.testing.assert_allclose(y, np.load('outputs.npy'), atol=1e-6);"
+        "print(sorted(model.fit(x, x, verbose=0).history))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "['loss', 'sspcab_loss']" in result.stdout
+
+
+def test_weights_file_holds_only_weights(tmp_path):
+    model = host(SSPCABLayer())
+    model.save_weights(tmp_path / "model.weights.h5")
+    silent = host(SSPCABLayer(loss_weight=0))
+    silent.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(
+        value(silent(images())), value(model(images())), atol=1e-6
+    )
+
+
+@needs_tensorflow
+def test_mirrored_strategy_trains_like_one_device():
+    import tensorflow as tf
+
+    x = images(16)
+    results = []
+    for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+        if len(tf.config.list_logical_devices("CPU")) < len(devices):
+            pytest.skip("needs two virtual CPU devices")
+        with tf.distribute.MirroredStrategy(devices).scope():
+            keras.utils.set_random_seed(4)
+            model = host(SSPCABLayer(loss_weight=1.0))
+            model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+        history = model.fit(
+            x, x, batch_size=8, epochs=2, shuffle=False, verbose=0
+        ).history
+        results.append((model.get_weights(), history["sspcab_loss"]))
+    for one, two in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-3)
+
+
+@needs_tensorflow
+def test_no_trace_of_the_loss_in_an_inference_graph():
+    import tensorflow as tf
+
+    model = host(SSPCABLayer())
+
+    def operations(function):
+        graph = function.get_concrete_function(
+            tf.TensorSpec((None, 12, 12, 3))
+        ).graph
+        return {operation.type for operation in graph.get_operations()}
+
+    @tf.function
+    def plain(x):
+        return model(x, training=False)
+
+    @tf.function
+    def clean(x):
+        with auxiliary_losses_disabled():
+            return model(x, training=False)
+
+    def has_loss(types):
+        return bool({"Square", "SquaredDifference"} & types)
+
+    assert has_loss(operations(plain))
+    assert not has_loss(operations(clean))
+
+
+# --- configuration and errors ---
+
+
+def test_config_round_trip():
+    layer = SSPCABLayer(
+        kernel_size=2,
+        dilation_rate=0,
+        reduction_ratio=4,
+        mask_size=3,
+        loss=keras.losses.LogCosh(),
+        loss_weight=0.01,
+        attention="spatial",
+        padding_mode="reflect",
+        activation="elu",
+        use_bias=False,
+        stop_gradient=True,
+        data_format="channels_last",
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        kernel_constraint=keras.constraints.MaxNorm(2),
+        per_corner_activation=True,
+        name="block",
+    )
+    config = layer.get_config()
+    clone = SSPCABLayer.from_config(config)
+    assert clone.get_config() == config
+    x = images(channels=8)
+    layer(x), clone(x)
+    clone.set_weights(layer.get_weights())
+    layer(x), clone(x)
+    np.testing.assert_allclose(
+        float(layer.losses[0]), float(clone.losses[0]), rtol=1e-6
+    )
+
+
+def test_regularizers_add_their_own_terms():
+    layer = SSPCABLayer(kernel_regularizer="l2", bias_regularizer="l2")
+    layer(images(channels=8))
+    # The term of the block, and kernel and bias of three parts.
+    assert len(layer.losses) == 1 + 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 0}, "`kernel_size`"),
+        ({"dilation_rate": -1}, "`dilation_rate`"),
+        ({"reduction_ratio": 0}, "`reduction_ratio`"),
+        ({"loss": "rmse"}, "`loss`.*rmse"),
+        ({"loss_weight": -0.1}, "`loss_weight`.*-0.1"),
+        ({"loss_weight": float("nan")}, "`loss_weight`.*nan"),
+        ({"attention": "self"}, "`attention`.*self"),
+        ({"padding_mode": "valid"}, "`padding_mode`"),
+        ({"dilation": 1}, "Unrecognized keyword"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SSPCABLayer(**arguments)
+
+
+def test_unknown_channels():
+    with pytest.raises(ValueError, match="channel dimension .* defined"):
+        SSPCABLayer()(keras.Input((8, 8, None)))
+
+
+def test_wrong_number_of_channels():
+    layer = SSPCABLayer()
+    layer(images(channels=8))
+    with pytest.raises(ValueError, match="axis -1"):
+        layer(images(channels=9))
+
+
+def test_all_argument_combinations_run():
+    x = images(2, 8, 4)
+    for attention, padding_mode, per_corner, use_bias in itertools.product(
+        ("channel", "spatial", "channel_spatial", None),
+        ("zeros", "reflect"),
+        (False, True),
+        (False, True),
+    ):
+        layer = SSPCABLayer(
+            attention=attention,
+            padding_mode=padding_mode,
+            per_corner_activation=per_corner,
+            use_bias=use_bias,
+        )
+        assert np.isfinite(value(layer(x))).all()

@@ -1,0 +1,80 @@
+"""The package as a whole: what it exports, and what it must not import."""
+
+import inspect
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import keras_sspcab
+import keras_sspcab.applications
+import keras_sspcab.layers
+import keras_sspcab.scoring
+
+PUBLIC_MODULES = (
+    keras_sspcab,
+    keras_sspcab.applications,
+    keras_sspcab.layers,
+    keras_sspcab.scoring,
+)
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_public_names_exist_and_are_documented(module):
+    for name in module.__all__:
+        item = getattr(module, name)
+        if callable(item):
+            assert inspect.getdoc(item), name
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_layers_and_models_are_registered(module):
+    for name in module.__all__:
+        item = getattr(module, name)
+        if inspect.isclass(item) and issubclass(item, keras.layers.Layer):
+            if name == "AnomalyModel":
+                continue
+            assert keras.saving.get_registered_name(item) == (
+                f"keras_sspcab>{name}"
+            )
+
+
+def test_layers_do_not_need_tensorflow():
+    script = (
+        "import sys, os;"
+        "os.environ['KERAS_BACKEND'] = 'jax';"
+        "sys.modules['tensorflow'] = None;"
+        "import keras_sspcab, keras_sspcab.applications as applications;"
+        "import numpy as np;"
+        "applications.AutoEncoder(input_shape=(8, 8, 1))(np.ones((1, 8, 8, 1)));"
+        "print(sorted({'typer', 'skimage'} & set(sys.modules)))"
+    )
+    pytest.importorskip("jax")
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_dependencies_point_one_way():
+    from pathlib import Path
+
+    root = Path(__file__).parents[1]
+    rules = {
+        "keras_sspcab": ("keras_sspcab.applications", "keras_sspcab.export"),
+        "applications": ("keras_sspcab.export", "keras_sspcab.cli"),
+        "export": ("keras_sspcab.cli",),
+    }
+    for folder, banned in rules.items():
+        for path in (root / folder).rglob("*.py"):
+            # The command line stands above everything.
+            if "cli" in path.relative_to(root).parts:
+                continue
+            text = path.read_text()
+            for name in banned:
+                for form in (f"from {name}", f"import {name}"):
+                    assert form not in text, f"{path}: {form}"
