@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 from keras import layers, ops
-
 from keras_sspcab.applications.base import AnomalyModel
+
 from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.scoring import (
     Calibration,
@@ -64,7 +64,6 @@ class AutoEncoder(AnomalyModel):
         ValueError: If an argument is out of its range.
 
     Example:
-
     >>> model = AutoEncoder(input_shape=(64, 64, 1))
     >>> model.count_params()
     25957

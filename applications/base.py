@@ -30,10 +30,10 @@ class AnomalyModel(keras.Model):
 
     A host is a functional model. Its constructor builds the graph from its
     arguments, passes raw score and raw map through `self.detector_outputs`, and
-    hands inputs and outputs to `super().__init__`. It then sets `self.arguments`
-    to its constructor arguments, and overrides what differs: `default_optimizer`,
-    `default_losses`, `training_targets`, and `prepare_training_data` where
-    training examples are made from normal images.
+    hands inputs and outputs to `super().__init__`. It then sets
+    `self.arguments` to its constructor arguments, and overrides what differs:
+    `default_optimizer`, `default_losses`, `training_targets`, and
+    `prepare_training_data` where training examples are made from normal images.
 
     Outputs of `predict`, a dict of arrays:
         anomaly_score: `(batch,)` float32, in standard deviations above the mean

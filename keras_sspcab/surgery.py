@@ -50,7 +50,6 @@ def replace_penultimate_conv(
     Source: SSPCAB paper, section 4.3 and supplementary 6.1.
 
     Example:
-
     >>> backbone = keras.applications.ResNet50(include_top=False, weights=None)
     >>> detector = replace_penultimate_conv(backbone, loss_weight=0.1)
     >>> detector.get_layer("sspcab")
@@ -91,12 +90,19 @@ def replace_penultimate_conv(
             return block
         return layer.__class__.from_config(layer.get_config())
 
-    # Without these, a clone's inputs would lose their names.
+    # Without new inputs, those of a clone would lose their names.
     inputs = None
     if not is_sequential:
+        names = {
+            id(layer.output): layer.name
+            for layer in model.layers
+            if isinstance(layer, keras.layers.InputLayer)
+        }
         inputs = keras.tree.map_structure(
             lambda tensor: keras.Input(
-                batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name
+                batch_shape=tensor.shape,
+                dtype=tensor.dtype,
+                name=names[id(tensor)],
             ),
             model.input,
         )

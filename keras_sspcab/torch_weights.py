@@ -9,7 +9,7 @@ from keras_sspcab.layers import SSPCABLayer
 
 # The authors number their convolutions top left, bottom left, top right, bottom
 # right; ours are ordered by row, then column.
-_TORCH_CONV_OF_CORNER = {
+_TORCH_CONV_OF_CORNER: dict[tuple[int, ...], str] = {
     (0, 0): "conv1",
     (0, 1): "conv3",
     (1, 0): "conv2",

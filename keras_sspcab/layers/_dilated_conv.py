@@ -65,7 +65,7 @@ def _conv2d_tensorflow(
 ) -> Any:
     import tensorflow as tf
 
-    rows, columns = (tuple(pair) for pair in padding)
+    rows, columns = padding
 
     def convolve(x: Any, taps: Any) -> Any:
         return tf.nn.conv2d(

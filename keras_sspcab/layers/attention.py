@@ -151,7 +151,6 @@ class ChannelAttention(_Gate):
             number of channels is unknown.
 
     Example:
-
     >>> ChannelAttention(reduction_ratio=4)(np.ones((2, 8, 8, 16))).shape
     (2, 8, 8, 16)
     """
@@ -233,7 +232,6 @@ class SpatialAttention(_Gate):
             number of channels is unknown.
 
     Example:
-
     >>> SpatialAttention()(np.ones((2, 8, 8, 16))).shape
     (2, 8, 8, 16)
     """

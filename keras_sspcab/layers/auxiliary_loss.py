@@ -44,6 +44,10 @@ class AuxiliaryLossMetric(keras.metrics.Metric):
     Keras merges the results of metrics by name. The blocks of one model all
     report the sum over the model's blocks, under one name, so that the value
     shown is the part of `loss` that is due to them.
+
+    One thing slips through where nothing is traced (the torch backend, or
+    `run_eagerly=True`): a prediction made between the last batch of an epoch
+    and its end, by a callback say, counts like one more batch.
     """
 
     def __init__(self, name: str) -> None:

@@ -449,7 +449,6 @@ class MaskedConv2D(_MaskedConv):
             channels is unknown, or if the input is too small to be reflected.
 
     Example:
-
     >>> layer = MaskedConv2D(1, kernel_initializer="ones", use_bias=False)
     >>> layer(np.ones((1, 5, 5, 1)))[0, :, :, 0]
     [[1, 1, 2, 1, 1],
@@ -513,7 +512,6 @@ class MaskedConv3D(_MaskedConv):
         ValueError: As `MaskedConv2D`.
 
     Example:
-
     >>> MaskedConv3D(16)(np.zeros((2, 8, 32, 32, 4))).shape
     (2, 8, 32, 32, 16)
     """

@@ -110,7 +110,6 @@ class SSPCABLayer(keras.layers.Layer):
             channels is unknown.
 
     Example:
-
     >>> model = keras.Sequential([
     ...     keras.Input((64, 64, 3)),
     ...     keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
@@ -244,18 +243,20 @@ class SSPCABLayer(keras.layers.Layer):
             outputs = self.channel_attention(outputs)
         if self.spatial_attention is not None:
             outputs = self.spatial_attention(outputs)
-        if self.adds_loss and auxiliary_losses_enabled():
-            self._add_reconstruction_loss(inputs, outputs)
+        loss = self._loss_function
+        if loss is not None and self.adds_loss and auxiliary_losses_enabled():
+            self._add_reconstruction_loss(loss, inputs, outputs)
         return outputs
 
-    def _add_reconstruction_loss(self, inputs: Any, outputs: Any) -> None:
+    def _add_reconstruction_loss(
+        self, loss: losses.LossFunction, inputs: Any, outputs: Any
+    ) -> None:
         # Both operands: a float16 difference would overflow when squared.
         target = ops.cast(inputs, "float32")
         if self.stop_gradient:
             target = ops.stop_gradient(target)
         term = self.loss_weight * ops.cast(
-            self._loss_function(target, ops.cast(outputs, "float32")),
-            "float32",
+            loss(target, ops.cast(outputs, "float32")), "float32"
         )
         same_pass = self._loss_report.is_among(self.losses)
         self.add_loss(term)

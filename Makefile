@@ -1,0 +1,60 @@
+# Everything runs in environments of its own, made on first use.
+# Override PYTHON to choose the interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+VENV_216 := .venv-tf216
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export CUDA_VISIBLE_DEVICES ?=
+
+.PHONY: help install demo test test-main test-jax test-tf216 lint bench clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+install: $(VENV)/.installed  ## make the environment in .venv
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,dev]'
+	touch $@
+
+# TensorFlow 2.16 is the oldest one supported and the only one for which
+# tensorflow-io has native operations.
+$(VENV_216)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV_216)
+	$(VENV_216)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV_216)/bin/python -m pip install --quiet --editable . \
+		'tensorflow-cpu==2.16.*' 'tensorflow-io==0.37.1' 'numpy<2' \
+		'pytest>=8' 'hypothesis>=6.100'
+	touch $@
+
+demo: install  ## train, evaluate, report and export on real photographs
+	$(BIN)/keras-sspcab demo $(if $(DATA),--data "$(DATA)") $(DEMO_ARGS)
+
+test: lint test-main test-jax test-tf216  ## all checks and tests
+
+test-main: install  ## tests on the newest TensorFlow
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-jax: install  ## tests of layers and models on the JAX backend
+	$(BIN)/python -m pip install --quiet 'jax[cpu]>=0.4.36'
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers tests/scoring \
+		tests/applications tests/test_surgery.py tests/test_torch_weights.py \
+		-m 'not slow' $(PYTEST_ARGS)
+
+test-tf216: $(VENV_216)/.installed  ## layers and data with tensorflow-io
+	$(VENV_216)/bin/python -m pytest tests/layers tests/data \
+		-m 'not slow' $(PYTEST_ARGS)
+
+lint: install  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/type_check.py
+
+bench: install  ## measure the block; tables in benchmarks/README.md
+	$(BIN)/python benchmarks/layer.py
+
+clean:  ## remove the environments and caches
+	rm -rf $(VENV) $(VENV_216) .build build dist *.egg-info

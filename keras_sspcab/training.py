@@ -1,0 +1,405 @@
+"""Training that can be killed at any moment and goes on as if it had not."""
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from keras_sspcab.runs import files
+from keras_sspcab.runs.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    TrainingState,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+
+class TrainingDiverged(ValueError):  # noqa: N818 (it is no fault of the code)
+    """The loss has become NaN or infinite."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was stopped by a signal; its state is on disk.
+
+    Attributes:
+        signal: Number of the signal.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+def train(
+    model: keras.Model,
+    make_dataset: Callable[[int], Any],
+    epochs: int,
+    checkpoint: str,
+    *,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    every_steps: int = 0,
+    every_seconds: float = 60.0,
+    history_csv: str | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> list[dict[str, float]]:
+    """Trains with `model.fit`, and goes on where an earlier call stopped.
+
+    All state lies in the checkpoint: weights, random generators, optimisers,
+    metrics, epoch, step and history. It is written after each epoch and now and
+    then within, each time completely or not at all. After a kill, the same call
+    continues with the very next batch: weights and history become those of a
+    training that was never interrupted.
+
+    For that, the data of an epoch must follow from its number, as those of
+    `keras_sspcab.data.image_dataset(..., epoch=epoch)` do. Keras and TensorFlow
+    are seeded anew for each epoch, before its data set is made. Layers must
+    draw random numbers from a `keras.random.SeedGenerator` of their own (those
+    of Keras do). Callbacks that remember something start afresh.
+
+    Ctrl-C and SIGTERM let the current step end, write a checkpoint and raise
+    `TrainingInterrupted`; a second Ctrl-C stops at once.
+
+    Args:
+        model: A compiled model. If the checkpoint exists, its weights are
+            replaced.
+        make_dataset: Function from the index of an epoch to its
+            `tf.data.Dataset` of batches, of known length.
+        epochs: Epochs in total, those done before included.
+        checkpoint: File for the state, ending in `.npz`.
+        seed: Seed from which those of the epochs are derived.
+        settings: What must stay the same over all calls, as plain values.
+        every_steps: A checkpoint is due after so many steps; 0: no such rule.
+        every_seconds: The same after so many seconds; 0: no such rule.
+        history_csv: File for the history, one row an epoch; written after each.
+        callbacks: Keras callbacks. They see one training from
+            `on_train_begin` to `on_train_end`, and true numbers of steps;
+            `params["first_epoch"]` and `params["first_step"]` say where it
+            goes on.
+
+    Returns:
+        One dict an epoch: `epoch` (from 1), `loss` and what else `fit` reports.
+
+    Raises:
+        TrainingDiverged: If a result is NaN or infinite. The last checkpoint
+            stays.
+        TrainingInterrupted: On Ctrl-C or SIGTERM.
+        CheckpointError: If the checkpoint is broken, or that of another model
+            or with other settings.
+        ValueError: If a data set is empty or of unknown length.
+    """
+    _check(model, checkpoint)
+    settings = dict(settings or {})
+    state, found = TrainingState(settings=settings), None
+    if os.path.exists(checkpoint):
+        found = read_checkpoint(checkpoint)
+        state = found.state
+        _check_settings(checkpoint, state.settings, settings)
+    if history_csv is not None:
+        # It may lag behind if the kill came between the two files.
+        _write_history(history_csv, state.history)
+    if found is not None and state.epoch >= epochs:
+        found.restore_weights(model)
+        return state.history
+
+    with _deferred_signals() as stop:
+        saver = _Saver(
+            checkpoint, state, found, every_steps, every_seconds, stop
+        )
+        guard = _DivergenceGuard()
+        # The guard comes first: a state with NaN must never be written. The
+        # saver comes last: what it says is done, the others have seen.
+        train_callbacks = _TrainCallbacks(
+            [guard, *callbacks, saver], model, epochs
+        )
+        for epoch in range(state.epoch, epochs):
+            keras.utils.set_random_seed(_epoch_seed(seed, epoch))
+            dataset = _prepare(model, make_dataset(epoch))
+            steps = _num_steps(dataset, epoch)
+            if state.step >= steps:
+                raise CheckpointError(
+                    f"{checkpoint} was written after step {state.step} of an "
+                    f"epoch that has {steps} steps now. Have the data changed? "
+                    "Start a new run"
+                )
+            if found is not None:
+                _create_variables(model, dataset, found)
+                found = None
+            train_callbacks.begin_epoch(epoch, steps, state.step)
+            saver.steps = guard.steps = steps
+            _keras_fit(
+                model,
+                dataset.skip(state.step),
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                callbacks=train_callbacks,
+                shuffle=False,
+                verbose=0,
+            )
+            if history_csv is not None:
+                _write_history(history_csv, state.history)
+            saver.raise_if_stopped()
+        train_callbacks.end_training()
+    return state.history
+
+
+# === Callbacks ===
+
+
+class _TrainCallbacks(keras.callbacks.CallbackList):
+    """Makes several calls of `fit`, one an epoch, look like a single one."""
+
+    def __init__(
+        self,
+        callbacks: list[keras.callbacks.Callback],
+        model: keras.Model,
+        epochs: int,
+    ) -> None:
+        super().__init__(
+            callbacks, add_history=True, model=model, epochs=epochs
+        )
+        self._epochs = epochs
+        self._first_step = 0
+        self._has_begun = False
+
+    def begin_epoch(self, epoch: int, steps: int, first_step: int) -> None:
+        self._first_step = first_step
+        self.set_params(
+            {
+                "verbose": 0,
+                "epochs": self._epochs,
+                "steps": steps,
+                "first_epoch": epoch,
+                "first_step": first_step,
+            }
+        )
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            super().on_train_begin(logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        super().on_train_batch_begin(batch + self._first_step, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        super().on_train_batch_end(batch + self._first_step, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._last_logs = logs
+
+    def end_training(self) -> None:
+        super().on_train_end(self._last_logs)
+
+
+class _Saver(keras.callbacks.Callback):
+    """Restores the checkpoint, keeps the state, and writes checkpoints."""
+
+    def __init__(
+        self,
+        path: str,
+        state: TrainingState,
+        found: Checkpoint | None,
+        every_steps: int,
+        every_seconds: float,
+        stop: "_Stop",
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.state = state
+        self.steps = 0
+        self._found = found
+        self._every_steps = every_steps
+        self._every_seconds = every_seconds
+        self._stop = stop
+        self._unsaved_steps = 0
+        self._saved_at = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # Only now: `fit` has reset the metrics.
+        if self._found is not None:
+            self._found.restore(self.model)
+            self._found = None
+            if self.state.step == 0:
+                # Those restored belong to the epoch before.
+                self.model.reset_metrics()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._unsaved_steps += batch + 1 - self.state.step
+        self.state.step = batch + 1
+        if self.state.step == self.steps:
+            return  # The end of the epoch follows at once.
+        if self._is_due() or self._stop.requested:
+            self._save()
+        self.raise_if_stopped()
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, float] | None = None
+    ) -> None:
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        self.state.history.append({"epoch": epoch + 1, **row})
+        self.state.epoch, self.state.step = epoch + 1, 0
+        self._save()
+
+    def raise_if_stopped(self) -> None:
+        """Stops the training if a signal has asked for it."""
+        if self._stop.requested:
+            raise TrainingInterrupted(
+                self._stop.requested,
+                f"Training stopped in epoch {self.state.epoch + 1} after "
+                f"{self.state.step} steps; the state is in {self.path}",
+            )
+
+    def _is_due(self) -> bool:
+        seconds = time.monotonic() - self._saved_at
+        return 0 < self._every_steps <= self._unsaved_steps or (
+            0 < self._every_seconds <= seconds
+        )
+
+    def _save(self) -> None:
+        write_checkpoint(self.path, self.model, self.state)
+        self._unsaved_steps = 0
+        self._saved_at = time.monotonic()
+
+
+class _DivergenceGuard(keras.callbacks.Callback):
+    """Stops as soon as a result is NaN or infinite."""
+
+    steps = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, float] | None = None
+    ) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                rate = float(
+                    keras.ops.convert_to_numpy(
+                        self.model.optimizer.learning_rate
+                    )
+                )
+                raise TrainingDiverged(
+                    f"The training has diverged. Received: {name}={value} in "
+                    f"epoch {self._epoch + 1}, step {batch + 1} of "
+                    f"{self.steps}, at learning rate {rate:g}. Use a smaller "
+                    "learning rate, and float32 if the precision is mixed"
+                )
+
+
+# === Signals ===
+
+
+class _Stop:
+    """Number of the signal that asked to stop, or 0."""
+
+    requested = 0
+
+
+@contextlib.contextmanager
+def _deferred_signals() -> Iterator[_Stop]:
+    """Notes Ctrl-C and SIGTERM instead of breaking off in mid-step."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = number
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+# === Steps ===
+
+
+def _check(model: keras.Model, checkpoint: str) -> None:
+    if keras.config.backend() != "tensorflow":
+        raise ValueError(
+            "Resumable training needs the TensorFlow backend of Keras. "
+            f"Received: backend={keras.config.backend()!r}"
+        )
+    if not checkpoint.endswith(".npz"):
+        raise ValueError(
+            "The checkpoint must end in .npz. "
+            f"Received: checkpoint={checkpoint!r}"
+        )
+    if getattr(model.optimizer, "use_ema", False):
+        # `fit` overwrites the weights by their average when it returns.
+        raise ValueError(
+            "An optimiser with use_ema=True cannot be resumed. Use the "
+            "callback keras.callbacks.SwapEMAWeights"
+        )
+
+
+def _check_settings(
+    path: str, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise CheckpointError(
+                f"{path} was written with {name}={before.get(name)!r}. "
+                f"Received: {name}={now.get(name)!r}. Go on with the same "
+                "value, or start a new run"
+            )
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    # Any fixed mixture; Keras takes 32 bits.
+    return (seed * 1_000_003 + epoch * 7919 + 1) % 2**32
+
+
+def _prepare(model: keras.Model, dataset: Any) -> Any:
+    """Makes the training examples of a host, which `skip` must count."""
+    prepare = getattr(model, "prepare_training_data", None)
+    return dataset if prepare is None else prepare(dataset)
+
+
+def _keras_fit(model: keras.Model, *args: Any, **kwargs: Any) -> Any:
+    """Calls the `fit` of Keras: that of a host would prepare the data again."""
+    return keras.Model.fit(model, *args, **kwargs)
+
+
+def _create_variables(
+    model: keras.Model, dataset: Any, found: Checkpoint
+) -> None:
+    """Takes a step that will be undone by restoring the checkpoint.
+
+    Optimisers and metrics create variables in the first step, and must have
+    them before their values can be restored.
+    """
+    # Not for its effect, but it refuses a checkpoint of another model.
+    found.restore_weights(model)
+    _keras_fit(model, dataset.take(1), shuffle=False, verbose=0)
+
+
+def _num_steps(dataset: Any, epoch: int) -> int:
+    steps = int(dataset.cardinality())
+    if steps <= 0:
+        raise ValueError(
+            "The data set of an epoch must hold at least one batch and know "
+            f"its length. Received: cardinality {steps} in epoch {epoch + 1}. "
+            "Use tf.data.experimental.assert_cardinality"
+        )
+    return steps
+
+
+def _write_history(path: str, history: list[dict[str, float]]) -> None:
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    files.write_csv(path, columns or ["epoch", "loss"], history)
