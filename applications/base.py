@@ -186,27 +186,22 @@ class AnomalyModel(keras.Model):
         Raises:
             ValueError: If there is no image, or a score is not finite.
         """
-        previous = self.calibration
-        self.calibration = Calibration()
+        # Maps come out in the scale of the present calibration.
+        present = self.calibration
         scores: list[np.ndarray] = []
         maps: list[np.ndarray] = []
-        try:
-            for images in _batches(data, batch_size):
-                outputs = self.predict_on_batch(images)
-                scores.append(np.asarray(outputs["raw_score"]))
-                maps.append(np.asarray(outputs["anomaly_map"]))
-            pixels = _thin_out(maps, _MAX_PIXELS)
-            calibration = Calibration.measure(
-                np.concatenate(scores) if scores else np.empty(0),
-                pixels,
-                quantile,
-                pixel_quantile,
-            )
-        except BaseException:
-            self.calibration = previous
-            raise
-        self.calibration = calibration
-        return calibration
+        for images in _batches(data, batch_size):
+            outputs = self.predict_on_batch(images)
+            scores.append(np.asarray(outputs["raw_score"]))
+            normalised = np.asarray(outputs["anomaly_map"])
+            maps.append(normalised * present.map_std + present.map_mean)
+        self.calibration = Calibration.measure(
+            np.concatenate(scores) if scores else np.empty(0),
+            _thin_out(maps, _MAX_PIXELS),
+            quantile,
+            pixel_quantile,
+        )
+        return self.calibration
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Scores images; see the class for the outputs.

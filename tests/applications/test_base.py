@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-
 from keras_sspcab.applications import (
     APPLICATIONS,
     AutoEncoder,
     get_application,
 )
+
 from keras_sspcab.scoring import Calibration
 
 
@@ -98,6 +98,14 @@ def test_file_keeps_everything(tmp_path, filename):
             ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs)
         )
     assert loaded.fit(images(), verbose=0).history["sspcab_loss"][0] > 0
+
+
+def test_calibrating_twice_gives_the_same():
+    detector = model()
+    first = detector.calibrate(images())
+    second = detector.calibrate(images())
+    for name, value in first.to_dict().items():
+        assert getattr(second, name) == pytest.approx(value, rel=1e-3), name
 
 
 def test_failed_calibration_keeps_the_old_one():

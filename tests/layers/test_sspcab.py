@@ -200,7 +200,7 @@ def test_stop_gradient_leaves_the_input_alone():
             stop_gradient=stop, kernel_initializer="zeros", loss_weight=1.0
         )
         model = host(block, head=False)
-        before = model.layers[1].get_weights()[0]
+        before = model.layers[1].get_weights()[0].copy()
         model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
         model.fit(images(), verbose=0)
         after = model.layers[1].get_weights()[0]
@@ -315,11 +315,12 @@ def test_every_weight_is_trained():
     # Positive biases: a dead ReLU would leave its weights untrained.
     block = SSPCABLayer(
         attention="channel_spatial",
-        bias_initializer=keras.initializers.Constant(0.5),
+        bias_initializer=keras.initializers.Constant(2.0),
     )
     model = host(block)
     model.compile(keras.optimizers.SGD(0.1), "mse")
-    before = model.get_weights()
+    # Copies: on torch, these are views of the weights themselves.
+    before = [weight.copy() for weight in model.get_weights()]
     model.fit(images(), images(), verbose=0)
     for variable, old, new in zip(
         model.weights, before, model.get_weights(), strict=True
