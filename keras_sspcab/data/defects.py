@@ -16,8 +16,10 @@ from scipy import ndimage, spatial
 MINIMUM_OPACITY = 0.1
 
 #: Mean change of the grey value inside the mask, in [0, 1], that a defect must
-#: reach to count as visible; a weaker one is drawn again somewhere else.
+#: reach to count as visible, and the same in standard deviations of the image.
+#: A weaker one is drawn again somewhere else.
 MINIMUM_CONTRAST = 0.04
+MINIMUM_RELATIVE_CONTRAST = 0.45
 
 _ATTEMPTS = 50
 
@@ -58,6 +60,7 @@ def draw_defect(
         raise ValueError(
             "A foreign patch needs another material. Received: foreign=None"
         )
+    visible = max(MINIMUM_CONTRAST, MINIMUM_RELATIVE_CONTRAST * image.std())
     for _ in range(_ATTEMPTS):
         if foreign is not None and defect == "foreign":
             layer, opacity = _foreign(image, rng, foreign)
@@ -67,7 +70,7 @@ def draw_defect(
         opacity = np.where(mask, opacity, 0.0)
         result = np.clip(image + opacity * (layer - image), 0.0, 1.0)
         change = np.abs(result - image)
-        if mask.any() and change[mask].mean() >= MINIMUM_CONTRAST:
+        if mask.any() and change[mask].mean() >= visible:
             return np.where(mask, result, image), mask
     raise ValueError(
         f"No visible {defect!r} could be drawn in {_ATTEMPTS} attempts. "
@@ -80,46 +83,48 @@ def draw_defect(
 
 
 def _scratch(image: np.ndarray, rng: np.random.Generator) -> Layer:
-    """A thin curved groove: one flank catches the light, the other is dark."""
+    """A thin curved groove, bright or dark, with a shadow along one flank."""
     side = min(image.shape)
-    curve = _random_curve(image.shape, rng, rng.uniform(0.3, 0.8) * side)
+    curve = _random_curve(image.shape, rng, rng.uniform(0.35, 0.9) * side)
     tangents = np.gradient(curve, axis=0)
     rows, columns = np.indices(image.shape)
     pixels = np.stack([rows.ravel(), columns.ravel()], axis=1)
     distance, nearest = spatial.cKDTree(curve).query(pixels)
     offset = pixels - curve[nearest]
     tangent = tangents[nearest]
-    # Which side of the curve, from the sign of the cross product.
-    flank = np.sign(
-        tangent[:, 0] * offset[:, 1] - tangent[:, 1] * offset[:, 0]
-    )
+    # Positive on one side of the curve: the sign of the cross product.
+    side_of = tangent[:, 0] * offset[:, 1] - tangent[:, 1] * offset[:, 0]
 
     # Pressure: none at both ends, uneven between them.
     along = np.linspace(0.0, 1.0, len(curve))
-    pressure = np.minimum(1.0, 6.0 * np.minimum(along, 1.0 - along))
+    pressure = np.minimum(1.0, 5.0 * np.minimum(along, 1.0 - along))
     pressure = pressure * (1.0 + 0.35 * _smooth_noise_1d(len(curve), rng))
-    width = side / 128 * rng.uniform(0.9, 1.8) * pressure[nearest]
-    opacity = np.clip(width - distance + 0.5, 0.0, 1.0)
-    opacity = opacity * np.clip(1.5 * pressure[nearest], 0.0, 1.0)
+    pressure = np.clip(pressure, 0.0, 1.6)[nearest]
+    half_width = side / 128 * rng.uniform(0.45, 1.0) * pressure
+    strength = np.clip(1.4 * pressure, 0.0, 1.0)
+    core = strength * np.clip(half_width - distance + 0.5, 0.0, 1.0)
+    flank = np.abs(distance - 2.0 * half_width)
+    shadow = np.clip(half_width - flank + 0.5, 0.0, 1.0) * (side_of > 0.0)
+    shadow = 0.6 * strength * shadow * (1.0 - core)
 
-    strength = rng.uniform(0.18, 0.35)
-    bright = rng.choice([-1.0, 1.0])
-    core = np.exp(-((distance / np.maximum(width, 0.3)) ** 2))
-    relief = bright * (0.7 * core + 0.5 * flank * (1.0 - core))
-    layer = image.ravel() + strength * relief
+    contrast = max(rng.uniform(0.25, 0.4), 1.8 * image.std())
+    tone = rng.choice([-1.0, 1.0]) * contrast
+    ground = 0.4 * image.ravel() + 0.6 * image.mean()
+    share = core / np.maximum(core + shadow, 1e-6)
+    layer = ground + tone * share - 0.6 * tone * (1.0 - share)
+    layer = np.clip(layer, 0.03, 0.97)
+    opacity = core + shadow
     return layer.reshape(image.shape), opacity.reshape(image.shape)
 
 
 def _stain(image: np.ndarray, rng: np.random.Generator) -> Layer:
-    """A dried spill: soft, uneven, with a stronger rim."""
-    field = _blob_field(image.shape, rng, (0.09, 0.2), roughness=0.5)
-    opacity = _smooth_step(field / 0.25)
-    rim = np.exp(-(((field - 0.2) / 0.12) ** 2))
-    uneven = 1.0 + 0.3 * _smooth_noise(image.shape, rng, scale=0.06)
-    amount = np.clip((0.75 + 0.4 * rim) * uneven, 0.0, 1.5)
+    """A spill that has soaked in: soft rim, uneven strength."""
+    field = _blob_field(image.shape, rng, (0.11, 0.23), roughness=1.1)
+    opacity = _smooth_step(field / rng.uniform(0.25, 0.5))
+    uneven = 1.0 + 0.2 * _fractal_noise(image.shape, rng, scale=0.08)
+    amount = np.clip(uneven, 0.4, 1.6)
     if rng.random() < 0.65:
-        darkening = rng.uniform(0.25, 0.45)
-        layer = image * (1.0 - darkening * amount)
+        layer = image * (1.0 - rng.uniform(0.3, 0.5) * amount)
     else:
         # A pale film takes contrast away as well.
         veil = rng.uniform(0.25, 0.4) * amount
@@ -128,43 +133,39 @@ def _stain(image: np.ndarray, rng: np.random.Generator) -> Layer:
 
 
 def _hole(image: np.ndarray, rng: np.random.Generator) -> Layer:
-    """A sharp dark cavity, with its lit wall opposite to the light."""
-    field = _blob_field(image.shape, rng, (0.045, 0.1), roughness=0.9)
+    """A sharp dark cavity; light from the upper left falls on its far wall."""
+    field = _blob_field(image.shape, rng, (0.05, 0.11), roughness=1.2)
+    opacity = _sharp_edge(field)
     scale = min(image.shape) / 128
-    sharpness = np.abs(np.stack(np.gradient(field))).sum(axis=0)
-    opacity = np.clip(field / np.maximum(sharpness, 1e-3) + 0.5, 0.0, 1.0)
-    inside = ndimage.gaussian_filter((field > 0.0).astype(float), 1.2 * scale)
+    inside = ndimage.gaussian_filter((field > 0.0).astype(float), 1.8 * scale)
     down, right = np.gradient(inside)
-    # Light falls from the upper left: the wall at the lower right is lit.
-    wall = np.clip(-(down + right) / np.sqrt(2.0), -1.0, 1.0) * scale
-    floor = image.mean() * rng.uniform(0.12, 0.3)
-    grain = 0.25 * (ndimage.gaussian_filter(image, 0.8) - image.mean())
-    layer = floor + grain + 0.6 * np.clip(wall, 0.0, None)
-    return np.clip(layer, 0.02, 1.0), opacity
+    facing = -(down + right) / np.sqrt(2.0) * scale
+    floor = image.mean() * rng.uniform(0.15, 0.35)
+    grain = 0.3 * (ndimage.gaussian_filter(image, 0.7) - image.mean())
+    # The near wall lies in shadow, the far one is lit.
+    layer = floor + grain + np.where(facing > 0.0, 1.4, 0.4) * facing
+    return np.clip(layer, 0.03, 0.97), opacity
 
 
 def _foreign(
     image: np.ndarray, rng: np.random.Generator, foreign: np.ndarray
 ) -> Layer:
     """A patch of another material, as bright as its surroundings."""
-    field = _blob_field(image.shape, rng, (0.09, 0.18), roughness=0.7)
-    sharpness = np.abs(np.stack(np.gradient(field))).sum(axis=0)
-    opacity = np.clip(
-        field / np.maximum(1.5 * sharpness, 1e-3) + 0.5, 0.0, 1.0
-    )
-    patch = np.rot90(foreign, rng.integers(4)) if _is_square(foreign) else foreign
+    field = _blob_field(image.shape, rng, (0.09, 0.18), roughness=1.2)
+    opacity = _sharp_edge(field, width=1.5)
     here = opacity > 0.5
     if not here.any():
         return image, np.zeros_like(image)
     around = ndimage.binary_dilation(here, iterations=4)
-    patch = patch - patch[here].mean()
-    patch = patch * image[around].std() / max(patch[here].std(), 1e-3)
+    patch = foreign - foreign[here].mean()
+    gain = image[around].std() / max(patch[here].std(), 1e-3)
+    patch = patch * np.clip(gain, 0.6, 1.2)
     return image[around].mean() + patch, opacity
 
 
 def _blur(image: np.ndarray, rng: np.random.Generator) -> Layer:
     """A region smeared in one direction, as if wiped."""
-    field = _blob_field(image.shape, rng, (0.1, 0.2), roughness=0.5)
+    field = _blob_field(image.shape, rng, (0.11, 0.2), roughness=1.0)
     opacity = _smooth_step(field / 0.2)
     length = min(image.shape) / 128 * rng.uniform(11.0, 20.0)
     smeared = _smear(image, rng.uniform(0.0, np.pi), length)
@@ -206,12 +207,13 @@ def _blob_field(
     along = rows * np.cos(angle) + columns * np.sin(angle)
     across = columns * np.cos(angle) - rows * np.sin(angle)
     distance = np.hypot(along / size, across / (size * stretch))
-    noise = _fractal_noise(shape, rng, scale=0.7 * size / side)
-    field = 1.0 - distance + 0.3 * roughness * noise
-    # Only the piece in the middle: noise may cut off islands.
+    noise = _fractal_noise(shape, rng, scale=0.35 * size / side)
+    field = 1.0 - distance + 0.22 * roughness * noise
+    # One piece without gaps: noise may cut off islands and leave holes.
     pieces, _ = ndimage.label(field > 0.0)
     piece = pieces[round(centre[0]), round(centre[1])]
-    return np.where((pieces == piece) & (piece > 0), field, -np.abs(field))
+    blob = ndimage.binary_fill_holes((pieces == piece) & (pieces > 0))
+    return np.where(blob, np.abs(field), -np.abs(field))
 
 
 def _fractal_noise(
@@ -273,10 +275,11 @@ def _smear(image: np.ndarray, angle: float, length: float) -> np.ndarray:
     return np.mean(shifted, axis=0)
 
 
+def _sharp_edge(field: np.ndarray, width: float = 1.0) -> np.ndarray:
+    """Anti-aliases the outline of a blob over about `width` pixels."""
+    return ndimage.gaussian_filter((field > 0.0).astype(float), 0.5 * width)
+
+
 def _smooth_step(values: np.ndarray) -> np.ndarray:
     clipped = np.clip(values, 0.0, 1.0)
     return clipped * clipped * (3.0 - 2.0 * clipped)
-
-
-def _is_square(image: np.ndarray) -> bool:
-    return image.shape[0] == image.shape[1]

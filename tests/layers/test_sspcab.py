@@ -318,7 +318,7 @@ def test_every_weight_is_trained():
         bias_initializer=keras.initializers.Constant(2.0),
     )
     model = host(block)
-    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.compile(keras.optimizers.SGD(10.0), "mse")
     # Copies: on torch, these are views of the weights themselves.
     before = [weight.copy() for weight in model.get_weights()]
     model.fit(images(), images(), verbose=0)

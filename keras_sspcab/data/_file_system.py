@@ -1,0 +1,215 @@
+"""Listing and reading files, local or behind a URL, through `tf.io.gfile`."""
+
+import collections
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from keras_sspcab.data._tensorflow_io import INSTALL_HINT, tensorflow_io
+
+_Result = TypeVar("_Result")
+
+
+def standardize_path(path: Any, name: str = "root") -> str:
+    """Returns a path as text; `~` is expanded, a URL stays as it is.
+
+    Raises:
+        ValueError: If it is no path, or no file system is known for its URL.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise ValueError(
+            f"The `{name}` argument must be a path or a URL. "
+            f"Received: {name}={path!r}"
+        )
+    text = os.fspath(path)
+    if not scheme_of(text):
+        return os.path.normpath(os.path.expanduser(text))
+    require_file_systems([text])
+    return text if text.endswith("://") else text.rstrip("/")
+
+
+def require_file_systems(paths: Iterable[str | None]) -> None:
+    """Raises a ValueError if a path is a URL that nothing can read."""
+    examples = {scheme_of(path): path for path in paths if path}
+    for scheme, example in examples.items():
+        if not scheme or _is_registered(scheme):
+            continue
+        # Importing it may bring the file system.
+        tensorflow_io()
+        if _is_registered(scheme):
+            continue
+        known = sorted(s for s in tf.io.gfile.get_registered_schemes() if s)
+        raise ValueError(
+            f"No file system is known for {scheme}:// URLs. Received: "
+            f"{example!r}. Known: {', '.join(known)}. Others, such as s3, "
+            f"http and hdfs, come with tensorflow-io. {INSTALL_HINT}"
+        )
+
+
+def scheme_of(path: str) -> str:
+    """Returns `s3` of `s3://bucket/folder`, and an empty text of a path."""
+    return path.split("://", 1)[0] if "://" in path else ""
+
+
+def is_folder(path: str) -> bool:
+    """Says whether `path` is a folder that can be reached."""
+    return reach(path, lambda: tf.io.gfile.isdir(path))
+
+
+def require_folder(root: str) -> None:
+    """Raises a ValueError unless `root` is a folder; says what there is."""
+    if is_folder(root):
+        return
+    if reach(root, lambda: tf.io.gfile.exists(root)):
+        hint = ""
+        if scheme_of(root) in ("http", "https"):
+            hint = " HTTP servers do not list folders: list the files yourself."
+        raise ValueError(
+            "The image folder is a file, not a folder. "
+            f"Received: root={root!r}.{hint}"
+        )
+    message = f"The image folder does not exist. Received: root={root!r}."
+    parent = _parent(root)
+    while parent and not is_folder(parent):
+        parent = _parent(parent)
+    if parent:
+        message += (
+            f" The nearest folder that does is {parent!r}, which holds "
+            f"{describe_folder(parent)}."
+        )
+    raise ValueError(message)
+
+
+def _parent(path: str) -> str:
+    """Returns the folder around, or an empty text where there is none."""
+    if scheme_of(path):
+        scheme, _, rest = path.partition("://")
+        folder = rest.rpartition("/")[0]
+        return f"{scheme}://{folder}" if folder else ""
+    folder = os.path.dirname(path)
+    if folder == path:
+        return ""
+    return folder or "."
+
+
+def join(root: str, relative: str) -> str:
+    """Joins a folder and a path with forward slashes."""
+    if scheme_of(root):
+        return root if not relative else f"{root}/{relative}"
+    return os.path.normpath(os.path.join(root, *relative.split("/")))
+
+
+def list_files(root: str) -> list[str]:
+    """Lists the files below a folder, at any depth, hidden ones left out.
+
+    Returns:
+        Paths relative to `root` with forward slashes, sorted.
+    """
+
+    def collect() -> list[str]:
+        files: list[str] = []
+        for folder, names in _walk(root):
+            inside = folder[len(root) :].replace(os.sep, "/").strip("/")
+            parts = inside.split("/") if inside else []
+            if any(part.startswith(".") for part in parts):
+                continue
+            files += [
+                "/".join([*parts, name])
+                for name in names
+                if not name.startswith(".")
+            ]
+        return sorted(files)
+
+    files = reach(root, collect)
+    # The decoder takes text, not bytes, and Python marks what is not UTF-8.
+    broken = [file for file in files if not _is_utf8(file)]
+    if broken:
+        raise ValueError(
+            f"Names of files must be UTF-8. Received: root={root!r} with "
+            f"{enumerate_names(map(ascii, broken))}. Rename them."
+        )
+    return files
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _walk(
+    folder: str, above: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, list[str]]]:
+    """Yields folders and the names of the files in them.
+
+    Links to folders are followed, but not to one that the way there came
+    through: links may form a circle.
+    """
+    if scheme_of(folder):
+        for inside, _, names in tf.io.gfile.walk(folder):
+            yield inside, names
+        return
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        is_folder = {entry.name: entry.is_dir() for entry in entries}
+    yield folder, [name for name in is_folder if not is_folder[name]]
+    for name in sorted(is_folder):
+        if is_folder[name] and not name.startswith("."):
+            yield from _walk(os.path.join(folder, name), above | {real})
+
+
+def _is_registered(scheme: str) -> bool:
+    return scheme in tf.io.gfile.get_registered_schemes()
+
+
+def describe_folder(root: str) -> str:
+    """Says what lies in a folder, in a few words, for error messages."""
+
+    def look() -> str:
+        names = sorted(n.rstrip("/") for n in tf.io.gfile.listdir(root))
+        folders = [n for n in names if tf.io.gfile.isdir(join(root, n))]
+        files = [n for n in names if n not in set(folders)]
+        if not names:
+            return "nothing"
+        parts = []
+        if folders:
+            parts.append(f"the folders {enumerate_names(folders)}")
+        if files:
+            parts.append(f"{len(files)} files ({count_extensions(files)})")
+        return " and ".join(parts)
+
+    return reach(root, look)
+
+
+def count_extensions(names: Iterable[str]) -> str:
+    """Counts names by extension, such as `3 .txt, 1 without extension`."""
+    counts = collections.Counter(
+        os.path.splitext(name)[1].lower() or "without extension"
+        for name in names
+    )
+    return ", ".join(
+        f"{n} {extension}" for extension, n in counts.most_common()
+    )
+
+
+def enumerate_names(names: Iterable[str], limit: int = 10) -> str:
+    """Joins names by commas; says how many follow after `limit` of them."""
+    names = list(names)
+    text = ", ".join(names[:limit])
+    left = len(names) - limit
+    return text if left <= 0 else f"{text} and {left} more"
+
+
+def reach(path: str, action: Callable[[], _Result]) -> _Result:
+    """Runs `action`; an error of the file system names `path`."""
+    try:
+        return action()
+    except (tf.errors.OpError, OSError) as error:
+        reason = error.message if hasattr(error, "message") else error
+        raise ValueError(f"Cannot read {path!r}: {reason}") from error

@@ -1,0 +1,253 @@
+"""Decodes every image once, before training, and reports all bad ones."""
+
+import dataclasses
+import functools
+import io
+import threading
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import tensorflow as tf
+from PIL import Image
+
+from keras_sspcab.data._file_system import require_file_systems
+from keras_sspcab.data._parallel import parallel_map
+from keras_sspcab.data._tensorflow_io import INSTALL_HINT, tensorflow_io
+from keras_sspcab.data.decoding import (
+    TENSORFLOW_IO_FORMATS,
+    decode_image,
+    image_format,
+    standardize_channels,
+    standardize_size,
+)
+from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.layers._arguments import standardize_choice, standardize_int
+
+_compiling = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageProblem:
+    """A file that cannot be used.
+
+    Attributes:
+        path: The file: an image or a mask.
+        reason: What is wrong with it.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class BadImagesError(ValueError):
+    """Raised for images that cannot be used; `problems` lists all of them."""
+
+    def __init__(self, problems: Iterable[ImageProblem], total: int) -> None:
+        self.problems = tuple(problems)
+        self.total = total
+        super().__init__(
+            f"{_claim(self.problems, total)}Mend or remove them, or leave "
+            'them out with on_error="skip".'
+        )
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.problems, self.total)
+
+
+def check_images(
+    samples: Iterable[ImageSample],
+    channels: int | None = None,
+    expected_size: Any = None,
+    on_error: str = "raise",
+    progress: bool = True,
+    minimum_size: int = 1,
+) -> tuple[ImageSample, ...]:
+    """Decodes all images and masks, as training will, and reports bad files.
+
+    A file is bad if it is missing, empty, no image, broken or truncated, needs
+    tensorflow-io where it is not there, is smaller than `minimum_size` or not
+    of `expected_size`; a mask also if its size is not that of its image. A JPEG
+    with damaged bytes in the middle may decode, as grey or shifted blocks, and
+    is not found.
+
+    Args:
+        samples: Samples from `scan_image_folder`.
+        channels: 1 or 3, as in `image_dataset`; None for either.
+        expected_size: Height and width that every image shall have, in pixels.
+            None (the default) accepts any: `image_dataset` resizes.
+        on_error: `"raise"`, or `"skip"` to go on without the bad ones and warn
+            with their names.
+        progress: False hides the progress bar.
+        minimum_size: Least height and width, in pixels. Defaults to 1.
+
+    Returns:
+        The good samples, in their order; with `"raise"`, all of them.
+
+    Raises:
+        BadImagesError: With all bad files and the reasons, if there are any and
+            `on_error="raise"`, or if there is no good one.
+        ValueError: If there are no samples, or an argument is out of range.
+    """
+    on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
+    minimum_size = standardize_int(minimum_size, "minimum_size", 1)
+    if channels is not None:
+        channels = standardize_channels(channels)
+    if expected_size is not None:
+        expected_size = standardize_size(expected_size, "expected_size")
+    samples = tuple(samples)
+    if not samples:
+        raise ValueError(
+            "There are no images to check. Received: samples with no entry"
+        )
+    require_file_systems(
+        path for s in samples for path in (s.path, s.mask_path)
+    )
+
+    def check(sample: ImageSample) -> list[ImageProblem]:
+        return _check_sample(sample, channels or 3, expected_size, minimum_size)
+
+    found = parallel_map(check, samples, "Checking images", progress)
+    problems = [problem for of_sample in found for problem in of_sample]
+    good = tuple(
+        sample
+        for sample, of_sample in zip(samples, found, strict=True)
+        if not of_sample
+    )
+    if problems and (on_error == "raise" or not good):
+        raise BadImagesError(problems, len(samples))
+    if problems:
+        warnings.warn(
+            f"{_claim(problems, len(samples))}{len(good)} images remain.",
+            stacklevel=2,
+        )
+    return good
+
+
+def read_pixels(path: str, channels: int) -> tf.Tensor:
+    """Reads and decodes one image; errors name the file and the reason.
+
+    Raises:
+        ValueError: If the file cannot be used.
+    """
+    encoded = _read(path)
+    kind = image_format(encoded[:12])
+    if not encoded:
+        raise ValueError("the file is empty")
+    if kind is None:
+        raise ValueError(
+            "not an image that can be read (PNG, JPEG, BMP, GIF, WebP or "
+            f"TIFF); it begins with {encoded[:8]!r}"
+        )
+    if kind in TENSORFLOW_IO_FORMATS and tensorflow_io() is None:
+        raise ValueError(f"{kind} images need tensorflow-io. {INSTALL_HINT}")
+    try:
+        pixels = _decode(encoded, channels)
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"broken or truncated {kind} of {len(encoded)} bytes"
+        ) from error
+    if kind in ("BMP", "TIFF"):
+        _check_with_pillow(encoded, kind)
+    return pixels
+
+
+def _check_sample(
+    sample: ImageSample,
+    channels: int,
+    expected_size: tuple[int, int] | None,
+    minimum_size: int,
+) -> list[ImageProblem]:
+    problems = []
+    size = None
+    try:
+        size = tuple(read_pixels(sample.path, channels).shape[:2])
+        if min(size) < minimum_size:
+            raise ValueError(
+                f"{_text(size)} pixels, smaller than {minimum_size}"
+            )
+        if expected_size is not None and size != expected_size:
+            raise ValueError(
+                f"{_text(size)} pixels instead of {_text(expected_size)}"
+            )
+    except ValueError as error:
+        problems.append(ImageProblem(sample.path, str(error)))
+    if sample.mask_path is not None:
+        try:
+            mask_size = tuple(read_pixels(sample.mask_path, 1).shape[:2])
+            if size is not None and mask_size != size:
+                raise ValueError(
+                    f"mask of {_text(mask_size)} pixels for the image "
+                    f"{sample.path} of {_text(size)}"
+                )
+        except ValueError as error:
+            problems.append(ImageProblem(sample.mask_path, str(error)))
+    return problems
+
+
+def _read(path: str) -> bytes:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.NotFoundError:
+        raise ValueError("the file does not exist") from None
+    except tf.errors.OpError as error:
+        if tf.io.gfile.isdir(path):
+            raise ValueError("a folder, not a file") from error
+        raise ValueError(f"cannot be read: {error.message}") from error
+
+
+def _decode(encoded: bytes, channels: int) -> tf.Tensor:
+    # Two threads must not compile at the same time.
+    with _compiling:
+        decode = _decoder(channels)
+    return decode(tf.constant(encoded))
+
+
+@functools.cache
+def _decoder(channels: int) -> Any:
+    """Compiles the decoder: eagerly, its branches cost more than a PNG."""
+    return tf.function(
+        functools.partial(decode_image, channels=channels),
+        input_signature=[tf.TensorSpec((), tf.string)],
+    ).get_concrete_function()
+
+
+def _check_with_pillow(encoded: bytes, kind: str) -> None:
+    """Finds what TensorFlow's decoders take for valid.
+
+    They fill up truncated TIFF, and take indices into a palette for grey
+    values in BMP.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(encoded)) as image:
+                image.load()
+                mode = image.mode
+    except Image.DecompressionBombError:
+        return
+    except Exception as error:
+        # Pillow raises many types on broken files.
+        raise ValueError(
+            f"broken or truncated {kind} of {len(encoded)} bytes"
+        ) from error
+    if kind == "BMP" and mode == "P":
+        raise ValueError(
+            "BMP with a palette of colours, which TensorFlow reads as grey. "
+            "Convert it to PNG"
+        )
+
+
+def _claim(problems: Iterable[ImageProblem], total: int) -> str:
+    lines = [f"  {problem}" for problem in problems]
+    return "\n".join(
+        [f"{len(lines)} bad files among {total} samples:", *lines, ""]
+    )
+
+
+def _text(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))

@@ -1,0 +1,253 @@
+"""Samples to batches: decoding, caching, shuffling and cropping."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_sspcab.data._augmentation import (
+    CROP,
+    FLIP,
+    ORDER,
+    Example,
+    crop,
+    flip_some,
+    fold,
+    permutation,
+)
+from keras_sspcab.data._file_system import enumerate_names, require_file_systems
+from keras_sspcab.data.cache import Reader, cached_images, cached_masks
+from keras_sspcab.data.decoding import (
+    decode_image,
+    decode_mask,
+    resize,
+    resize_mask,
+    standardize_channels,
+    standardize_size,
+)
+from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.layers._arguments import standardize_int
+
+
+def image_dataset(
+    samples: Iterable[ImageSample],
+    image_size: Any,
+    channels: int = 3,
+    batch_size: int = 16,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    cache: Any = False,
+    patch_size: Any = None,
+    patches_per_image: int = 1,
+    flip: bool = False,
+    with_labels: bool = False,
+    with_masks: bool = False,
+    drop_remainder: bool = False,
+    allow_missing_masks: bool = False,
+    epochs: int = 1,
+) -> tf.data.Dataset:
+    """Makes batches of images, float32 in [0, 1], channels last.
+
+    Order, crops and flips follow from `(seed, epoch)` alone. The same pair
+    gives the same batches, to the bit, at every run; the next epoch gives
+    others. So training that is resumed within an epoch sees the same data:
+    `image_dataset(..., epoch=3).skip(n)` is what follows the first `n` batches.
+
+    A dataset that is iterated twice repeats itself. Several epochs that differ
+    are either one dataset each, or one dataset with `epochs`:
+
+    >>> data = image_dataset(samples, 64, shuffle=True, epochs=10)
+    >>> model.fit(data, epochs=10, steps_per_epoch=len(data) // 10)
+
+    Args:
+        samples: Samples from `scan_image_folder`, best after `check_images`.
+        image_size: Height and width, in pixels. Images of another size are
+            resized; see `decoding.resize`.
+        channels: 1 for grey or 3 for colour. Defaults to 3.
+        batch_size: Images (or patches) a batch. Defaults to 16.
+        shuffle: True to shuffle all images, anew in every epoch.
+        seed: Integer, 0 or more.
+        epoch: Number of the epoch, from 0.
+        cache: False reads the files in every epoch. True keeps the resized
+            images in memory (4 bytes a value), for all datasets made from the
+            same files, until `clear_image_cache()`. A path keeps them in that
+            folder, for other runs as well. Both read them at the call. Files
+            that have changed are read again.
+        patch_size: Height and width of random crops of the resized image, in
+            pixels; None (the default) for whole images.
+        patches_per_image: Crops of each image. Shuffled, a batch holds crops of
+            different images: `batch_size` images are in work at a time.
+        flip: True mirrors left and right with probability 1/2.
+        with_labels: Adds the labels.
+        with_masks: Adds the masks: pixels above 0 in the file, resized by the
+            nearest neighbour. Those of normal images without a file are empty.
+        drop_remainder: True drops the last batch of an epoch if it is smaller.
+        allow_missing_masks: True gives defective images without a mask an empty
+            one; False (the default) is an error.
+        epochs: Epochs in the dataset, from `epoch` on. Defaults to 1.
+
+    Returns:
+        A `tf.data.Dataset` of images `(batch, height, width, channels)`, or of
+        pairs of them and a dict: `"label"`, int32 `(batch,)`, if
+        `with_labels`, and `"mask"`, bool `(batch, height, width)`, if
+        `with_masks`.
+
+    Raises:
+        ValueError: If there are no samples, an argument is out of range, a mask
+            is missing, or a file cannot be read into the cache.
+    """
+    samples = tuple(samples)
+    if not samples:
+        raise ValueError(
+            "A dataset needs images. Received: samples with no entry"
+        )
+    require_file_systems(
+        path for s in samples for path in (s.path, s.mask_path)
+    )
+    size = standardize_size(image_size)
+    channels = standardize_channels(channels)
+    batch_size = standardize_int(batch_size, "batch_size", 1)
+    seed = standardize_int(seed, "seed", 0)
+    epoch = standardize_int(epoch, "epoch", 0)
+    epochs = standardize_int(epochs, "epochs", 1)
+    patches = standardize_int(patches_per_image, "patches_per_image", 1)
+    patch = _standardize_patch(patch_size, size, patches)
+    if with_masks and not allow_missing_masks:
+        _require_masks(samples)
+
+    load = _loader(samples, size, channels, with_labels, with_masks, cache)
+    count = len(samples)
+
+    def examples_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        order: Any = np.arange(count)
+        if shuffle:
+            order = permutation(count, fold(seed, ORDER, epoch))
+
+        def example(index: tf.Tensor) -> Example:
+            stack = {k: v[tf.newaxis] for k, v in load(index).items()}
+            if patch:
+                crop_seed = fold(seed, CROP, epoch, index)
+                stack = crop(stack, patch, patches, crop_seed)
+            if flip:
+                stack = flip_some(stack, fold(seed, FLIP, epoch, index))
+            return stack
+
+        examples = tf.data.Dataset.from_tensor_slices(order).map(
+            example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        if shuffle and patches > 1:
+            examples = examples.batch(batch_size).map(_mix)
+        return examples.unbatch().batch(batch_size, drop_remainder)
+
+    batches = tf.data.Dataset.range(epoch, epoch + epochs)
+    batches = batches.flat_map(examples_of)
+    whole, rest = divmod(count * patches, batch_size)
+    steps = whole + int(rest > 0 and not drop_remainder)
+    batches = batches.apply(
+        tf.data.experimental.assert_cardinality(steps * epochs)
+    )
+    if with_labels or with_masks:
+        batches = batches.map(lambda example: (example.pop("image"), example))
+    else:
+        batches = batches.map(lambda example: example["image"])
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+# === Loading ===
+
+
+def _loader(
+    samples: tuple[ImageSample, ...],
+    size: tuple[int, int],
+    channels: int,
+    with_labels: bool,
+    with_masks: bool,
+    cache: Any,
+) -> Callable[[tf.Tensor], Example]:
+    """Returns a function from the index of a sample to its tensors."""
+    labels = tf.constant([sample.label for sample in samples], tf.int32)
+    if cache is False:
+        images, masks = _from_files(samples, size, channels)
+    else:
+        images = cached_images(samples, size, channels, cache)
+        if with_masks:
+            masks = cached_masks(samples, size, cache)
+
+    def load(index: tf.Tensor) -> Example:
+        example = {"image": images(index)}
+        if with_labels:
+            example["label"] = labels[index]
+        if with_masks:
+            example["mask"] = masks(index)
+        return example
+
+    return load
+
+
+def _from_files(
+    samples: tuple[ImageSample, ...], size: tuple[int, int], channels: int
+) -> tuple[Reader, Reader]:
+    paths = tf.constant([sample.path for sample in samples])
+    mask_paths = tf.constant([sample.mask_path or "" for sample in samples])
+
+    def image(index: tf.Tensor) -> tf.Tensor:
+        encoded = tf.io.read_file(paths[index])
+        pixels = resize(decode_image(encoded, channels), size)
+        return tf.ensure_shape(pixels, (*size, channels))
+
+    def mask(index: tf.Tensor) -> tf.Tensor:
+        path = mask_paths[index]
+        return tf.cond(
+            path == "",
+            lambda: tf.zeros(size, tf.bool),
+            lambda: tf.ensure_shape(
+                resize_mask(decode_mask(tf.io.read_file(path)), size), size
+            ),
+        )
+
+    return image, mask
+
+
+def _mix(group: Example) -> Example:
+    """Orders `(images, patches, ...)` by patch first, then by image."""
+
+    def mix(value: tf.Tensor) -> tf.Tensor:
+        rank = value.shape.rank
+        swapped = tf.transpose(value, [1, 0, *range(2, rank)])
+        return tf.reshape(swapped, [-1, *value.shape[2:]])
+
+    return {name: mix(value) for name, value in group.items()}
+
+
+# === Checks ===
+
+
+def _standardize_patch(
+    patch_size: Any, size: tuple[int, int], patches: int
+) -> tuple[int, int] | None:
+    if patch_size is None:
+        if patches > 1:
+            raise ValueError(
+                "Several patches an image need a patch size. Received: "
+                f"patches_per_image={patches}, patch_size=None"
+            )
+        return None
+    patch = standardize_size(patch_size, "patch_size")
+    if patch[0] > size[0] or patch[1] > size[1]:
+        raise ValueError(
+            "A patch must fit into the resized image. Received: "
+            f"patch_size={patch}, image_size={size}"
+        )
+    return patch
+
+
+def _require_masks(samples: tuple[ImageSample, ...]) -> None:
+    missing = [s.path for s in samples if s.label and s.mask_path is None]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} defective images have no mask. Received: "
+            f"{enumerate_names(missing)}. Add the masks, or take empty ones "
+            "with allow_missing_masks=True."
+        )

@@ -1,0 +1,120 @@
+import gc
+import os
+import weakref
+
+import numpy as np
+import pytest
+from batching import SIZE, VARIANTS, assert_same, batches, make
+
+from keras_sspcab.data import cache, clear_image_cache
+
+
+@pytest.mark.parametrize("variant", [VARIANTS[2], VARIANTS[3], VARIANTS[4]])
+def test_caching_changes_nothing(textured, tmp_path, variant):
+    variant = {**variant, "epochs": 2}
+    plain = batches(textured, **variant)
+    for caching in (True, tmp_path / "cache"):
+        assert_same(plain, batches(textured, **variant, cache=caching))
+    assert_same(plain, batches(textured, **variant, cache=caching))
+
+
+def test_memory_cache_reads_files_once(textured, monkeypatch):
+    reads = []
+    original = cache.read_pixels
+    monkeypatch.setattr(
+        cache, "read_pixels", lambda *a: reads.append(a) or original(*a)
+    )
+    batches(textured, cache=True, shuffle=True)
+    assert len(reads) == 7
+    batches(textured, cache=True, shuffle=True, epoch=1, patch_size=3)
+    assert len(reads) == 7
+    clear_image_cache()
+    batches(textured, cache=True)
+    assert len(reads) == 14
+
+
+def test_disk_cache_serves_other_runs(textured, tmp_path, monkeypatch):
+    folder = tmp_path / "deep/cache"
+    before = batches(textured, cache=folder)
+    monkeypatch.setattr(
+        cache, "read_pixels", lambda *a: pytest.fail("read again")
+    )
+    assert_same(before, batches(textured, cache=folder))
+    (entry,) = os.listdir(folder)
+    assert sorted(os.listdir(folder / entry)) == [
+        f"{i:08d}.raw" for i in range(7)
+    ]
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_changed_files_are_read_again(textured, tmp_path, write_image, on_disk):
+    caching = tmp_path / "cache" if on_disk else True
+    before = batches(textured, cache=caching)
+    path = textured[3].path
+    write_image(path, np.zeros(SIZE, "uint8"))
+    os.utime(path, ns=(1, 1))
+    after = batches(textured, cache=caching)
+    assert not after[0][3].any()
+    np.testing.assert_array_equal(before[0][:3], after[0][:3])
+
+
+def test_settings_have_their_own_cache(textured, tmp_path):
+    for caching in (True, tmp_path / "cache"):
+        assert batches(textured, cache=caching)[0].shape == (7, 12, 10, 1)
+        small = batches(textured, cache=caching, image_size=(5, 4), channels=3)
+        assert small[0].shape == (7, 5, 4, 3)
+        part = batches(textured[2:5], cache=caching)
+        assert_same(part, [batches(textured)[0][2:5]])
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "add"])
+def test_damaged_disk_cache_is_made_again(textured, tmp_path, damage):
+    folder = tmp_path / "cache"
+    before = batches(textured, cache=folder)
+    (entry,) = folder.iterdir()
+    if damage == "truncate":
+        (entry / "00000002.raw").write_bytes(b"123")
+    elif damage == "remove":
+        (entry / "00000002.raw").unlink()
+    else:
+        (entry / "00000007.raw").write_bytes(b"123")
+    assert_same(before, batches(textured, cache=folder))
+    assert os.listdir(folder) == [entry.name]
+
+
+def test_failing_cache_names_the_file_and_leaves_nothing(textured, tmp_path):
+    with open(textured[4].path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+    for caching in (True, tmp_path / "cache"):
+        with pytest.raises(ValueError, match=r"4\.png: broken or truncated"):
+            make(textured, cache=caching)
+    assert os.listdir(tmp_path / "cache") == []
+    assert not cache._memory
+
+
+def test_memory_cache_forgets_the_oldest(textured):
+    for side in range(3, 3 + 2 * cache._MEMORY_SLOTS):
+        cache.cached_images(textured, (side, side), 1, cache=True)
+    assert len(cache._memory) == cache._MEMORY_SLOTS
+
+
+def test_memory_is_freed(textured):
+    dataset = make(textured, cache=True)
+    list(dataset)
+    (values,) = (weakref.ref(v) for v in cache._memory.values())
+    clear_image_cache()
+    assert len(list(dataset)) == 1
+    del dataset
+    gc.collect()
+    assert values() is None
+
+
+@pytest.mark.parametrize("caching", ["ram://cache", 3, None, ""])
+def test_cache_must_be_a_local_folder(textured, caching):
+    with pytest.raises(ValueError, match=f"cache={caching!r}"):
+        make(textured, cache=caching)
+
+
+def test_cache_must_not_be_a_file(textured):
+    with pytest.raises(ValueError, match="must be a folder, not a file"):
+        make(textured, cache=textured[0].path)

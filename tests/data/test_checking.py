@@ -1,0 +1,260 @@
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_sspcab.data import (
+    BadImagesError,
+    ImageSample,
+    check_images,
+    checking,
+    scan_image_folder,
+)
+
+
+def problems_of(samples, **arguments):
+    with pytest.raises(BadImagesError) as error:
+        check_images(samples, progress=False, **arguments)
+    return error.value
+
+
+def sample_of(path, content):
+    path.write_bytes(content)
+    return ImageSample(str(path))
+
+
+def remote_sample(content, path="ram://check.bin"):
+    """A file in memory: quicker than a new temporary folder each time."""
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(content)
+    return ImageSample(path)
+
+
+def test_good_images_are_returned_in_order(mvtec):
+    folder = scan_image_folder(mvtec)
+    samples = folder.train + folder.test
+    assert check_images(samples, progress=False) == samples
+    assert check_images(iter(samples), channels=1) == samples
+
+
+def test_all_bad_files_are_reported_with_reasons(tmp_path, colour, encode):
+    png = encode(colour, "PNG")
+    good = sample_of(tmp_path / "good.png", png)
+    (tmp_path / "folder.png").mkdir()
+    bad = {
+        "missing.png": (None, "does not exist"),
+        "folder.png": (None, "a folder, not a file"),
+        "empty.png": (b"", "the file is empty"),
+        "text.png": (b"<html>not found</html>", "not an image"),
+        "half.png": (png[: len(png) // 2], "broken or truncated PNG"),
+        "half.jpg": (encode(colour, "JPEG")[:-40], "truncated JPEG"),
+        "half.bmp": (encode(colour, "BMP")[:-1], "truncated BMP"),
+        "half.gif": (encode(colour, "GIF")[:-9], "truncated GIF"),
+    }
+    samples = [good]
+    for name, (content, _) in bad.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        samples.append(ImageSample(str(tmp_path / name)))
+    error = problems_of(samples)
+    assert [p.path for p in error.problems] == [s.path for s in samples[1:]]
+    for problem, (_, reason) in zip(error.problems, bad.values(), strict=True):
+        assert reason in problem.reason
+        assert str(problem) in str(error)
+    assert "8 bad files among 9 samples" in str(error)
+    assert 'on_error="skip"' in str(error)
+    assert isinstance(error, ValueError)
+
+
+def test_skip_returns_the_good_ones_and_warns(tmp_path, colour, encode):
+    good = sample_of(tmp_path / "good.png", encode(colour, "PNG"))
+    bad = sample_of(tmp_path / "bad.png", b"")
+    other = sample_of(tmp_path / "other.jpg", encode(colour, "JPEG"))
+    with pytest.warns(UserWarning, match=r"bad\.png: the file is empty") as w:
+        found = check_images([good, bad, other], on_error="skip")
+    assert found == (good, other)
+    assert "2 images remain" in str(w[0].message)
+
+
+def test_skip_raises_when_nothing_is_left(tmp_path):
+    bad = sample_of(tmp_path / "bad.png", b"")
+    assert len(problems_of([bad], on_error="skip").problems) == 1
+
+
+def test_sizes(tmp_path, write_image):
+    samples = [
+        ImageSample(write_image(tmp_path / "a.png", size=(8, 9))),
+        ImageSample(write_image(tmp_path / "b.png", size=(2, 9))),
+        ImageSample(write_image(tmp_path / "c.png", size=(9, 8))),
+    ]
+    assert len(check_images(samples)) == 3
+    (problem,) = problems_of(samples, minimum_size=4).problems
+    assert problem.path == samples[1].path
+    assert problem.reason == "2x9 pixels, smaller than 4"
+    error = problems_of(samples, expected_size=(8, 9))
+    assert [p.reason for p in error.problems] == [
+        "2x9 pixels instead of 8x9",
+        "9x8 pixels instead of 8x9",
+    ]
+
+
+def test_masks_are_checked_too(mvtec, write_image):
+    masks = mvtec / "ground_truth/crack"
+    write_image(masks / "000_mask.png", size=(10, 12))
+    (masks / "001_mask.png").write_bytes(b"")
+    test = scan_image_folder(mvtec).test
+    error = problems_of(test)
+    assert [p.path for p in error.problems] == [
+        str(masks / "000_mask.png"),
+        str(masks / "001_mask.png"),
+    ]
+    reason = error.problems[0].reason
+    assert "mask of 10x12 pixels" in reason
+    assert f"{mvtec / 'test/crack/000.png'} of 12x10" in reason
+    with pytest.warns(UserWarning, match="2 bad files"):
+        assert check_images(test, on_error="skip") == test[2:]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.0, 1.0))
+def test_every_truncation_is_found(kind, encode, colour, share):
+    content = encode(colour, kind)
+    # The last byte of a GIF says only that it is the last one.
+    whole = len(content) - (kind == "GIF")
+    cut = min(int(share * whole), whole - 1)
+    (problem,) = problems_of([remote_sample(content[:cut])]).problems
+    assert problem.path == "ram://check.bin"
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF"])
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0.0, 1.0))
+def test_every_truncation_of_optional_formats_is_found(
+    kind, encode, colour, share
+):
+    content = encode(colour, kind)
+    cut = min(int(share * len(content)), len(content) - 1)
+    assert problems_of([remote_sample(content[:cut])]).problems
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(
+        [
+            b"",
+            b"\x89PNG\r\n\x1a\n",
+            b"\xff\xd8\xff\xe0",
+            b"BM",
+            b"GIF89a",
+            b"RIFF\x20\x00\x00\x00WEBPVP8 ",
+            b"II*\x00\x08\x00\x00\x00",
+        ]
+    ),
+)
+def test_random_bytes_are_reported_and_never_crash(content, magic):
+    (problem,) = problems_of([remote_sample(magic + content)]).problems
+    assert problem.reason
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_damaged_files_never_crash(encode, colour, data):
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF", "TIFF"]))
+    content = bytearray(encode(colour, kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    good = remote_sample(encode(colour, "PNG"), "ram://good.png")
+    damaged = remote_sample(bytes(content))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = check_images([good, damaged], on_error="skip", progress=False)
+    assert found[0] == good
+    assert len(found) + len(caught) == 2
+
+
+def test_optional_formats(tmp_path, colour, encode, has_tensorflow_io):
+    samples = [
+        sample_of(tmp_path / "a.png", encode(colour, "WEBP")),
+        sample_of(tmp_path / "b.jpg", encode(colour, "TIFF")),
+    ]
+    if has_tensorflow_io:
+        assert check_images(samples) == tuple(samples)
+        return
+    error = problems_of(samples)
+    assert [p.reason.split()[0] for p in error.problems] == ["WebP", "TIFF"]
+    for problem in error.problems:
+        assert 'pip install "keras-sspcab[io]"' in problem.reason
+
+
+def test_optional_formats_without_tensorflow_io(
+    tmp_path, colour, encode, monkeypatch
+):
+    monkeypatch.setattr(checking, "tensorflow_io", lambda: None)
+    sample = sample_of(tmp_path / "a.webp", encode(colour, "WEBP"))
+    (problem,) = problems_of([sample]).problems
+    assert problem.path == sample.path
+    assert 'pip install "keras-sspcab[io]"' in problem.reason
+
+
+def test_bmp_with_coloured_palette(tmp_path, colour, encode):
+    # TensorFlow takes the indices for grey values.
+    sample = sample_of(tmp_path / "a.bmp", encode(colour, "BMP", mode="P"))
+    assert "palette" in problems_of([sample]).problems[0].reason
+    grey = sample_of(tmp_path / "b.bmp", encode(colour[..., 0], "BMP"))
+    assert check_images([grey]) == (grey,)
+
+
+def test_unknown_file_system(tmp_path):
+    with pytest.raises(ValueError, match=r"known for nowhere://"):
+        check_images([ImageSample("nowhere://a.png")])
+
+
+def test_the_error_survives_pickling(tmp_path):
+    error = problems_of([ImageSample(str(tmp_path / "no.png"))])
+    copy = pickle.loads(pickle.dumps(error))
+    assert copy.problems == error.problems
+    assert str(copy) == str(error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"on_error": "ignore"},
+        {"minimum_size": 0},
+        {"channels": 2},
+        {"expected_size": (0, 3)},
+    ],
+)
+def test_arguments_are_checked(mvtec, arguments):
+    samples = scan_image_folder(mvtec).train
+    with pytest.raises(ValueError, match="Received"):
+        check_images(samples, **arguments)
+
+
+def test_no_samples():
+    with pytest.raises(ValueError, match="no images to check"):
+        check_images([])
+
+
+def test_progress_bar_stays_off_what_is_no_terminal(mvtec, capsys):
+    check_images(scan_image_folder(mvtec).train, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.data
+def test_screw(mvtec_screw):
+    folder = scan_image_folder(mvtec_screw)
+    samples = folder.train + folder.test
+    good = check_images(samples, channels=1, expected_size=(256, 256))
+    assert len(good) == 480
+    for sample in folder.test[:20]:
+        if sample.mask_path:
+            assert np.any(checking.read_pixels(sample.mask_path, 1))

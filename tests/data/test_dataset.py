@@ -1,0 +1,380 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from batching import SIZE, VARIANTS, assert_same, batches, make, order
+from PIL import Image
+
+from keras_sspcab.data import (
+    ImageSample,
+    decode_and_resize,
+    image_dataset,
+    scan_image_folder,
+)
+
+# === Contents ===
+
+
+def test_images_are_in_order_and_range(samples):
+    found = batches(samples, batch_size=4)
+    assert [b.shape for b in found] == [(4, *SIZE, 1)] * 2 + [(3, *SIZE, 1)]
+    assert found[0].dtype == np.float32
+    assert order(samples) == list(range(11))
+    np.testing.assert_allclose(found[1][0], 4 / 255, atol=1e-7)
+
+
+def test_pixels_are_those_of_the_file(textured):
+    (found,) = batches(textured)
+    for sample, image in zip(textured, found, strict=True):
+        expected = np.asarray(Image.open(sample.path)) / 255.0
+        np.testing.assert_allclose(image[..., 0], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(("size", "channels"), [((7, 9), 1), ((24, 30), 3)])
+def test_pixels_are_those_of_serving(tmp_path, colour, encode, size, channels):
+    serve = tf.function(lambda e: decode_and_resize(e, size, channels))
+    encoded = [encode(colour, kind) for kind in ("PNG", "JPEG", "BMP")]
+    samples = []
+    for i, content in enumerate(encoded):
+        (tmp_path / str(i)).write_bytes(content)
+        samples.append(ImageSample(str(tmp_path / str(i))))
+    for caching in (False, True):
+        (found,) = batches(
+            samples, image_size=size, channels=channels, cache=caching
+        )
+        for image, content in zip(found, encoded, strict=True):
+            served = serve(tf.constant(content))
+            np.testing.assert_array_equal(image, served)
+
+
+def test_specification(samples):
+    dataset = make(samples, batch_size=4, with_labels=True, with_masks=True)
+    images, others = dataset.element_spec
+    assert images == tf.TensorSpec((None, *SIZE, 1), tf.float32)
+    assert others == {
+        "label": tf.TensorSpec((None,), tf.int32),
+        "mask": tf.TensorSpec((None, *SIZE), tf.bool),
+    }
+    assert make(samples).element_spec == images
+    labels = make(samples, with_labels=True).element_spec[1]
+    assert list(labels) == ["label"]
+    masks = make(samples, with_masks=True).element_spec[1]
+    assert list(masks) == ["mask"]
+
+
+@pytest.mark.parametrize("caching", [False, True, "disk"])
+def test_labels_and_masks(mvtec, tmp_path, caching):
+    test = scan_image_folder(mvtec).test
+    caching = tmp_path / "cache" if caching == "disk" else caching
+    dataset = make(test, with_labels=True, with_masks=True, cache=caching)
+    ((_, others),) = list(dataset)
+    assert others["label"].numpy().tolist() == [1, 1, 1, 0, 0, 1]
+    for sample, mask in zip(test, others["mask"].numpy(), strict=True):
+        if sample.mask_path is None:
+            assert not mask.any()
+        else:
+            expected = np.asarray(Image.open(sample.mask_path)) > 0
+            np.testing.assert_array_equal(mask, expected)
+
+
+def test_missing_masks(mvtec):
+    (mvtec / "ground_truth/crack/001_mask.png").unlink()
+    test = scan_image_folder(mvtec).test
+    with pytest.raises(ValueError, match=r"no mask.*crack/001\.png"):
+        make(test, with_masks=True)
+    assert len(list(make(test, with_labels=True))) == 1
+    dataset = make(test, with_masks=True, allow_missing_masks=True)
+    ((_, others),) = list(dataset)
+    assert others["mask"].numpy().any((1, 2)).tolist() == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_batches_and_cardinality(samples):
+    assert len(make(samples, batch_size=4)) == 3
+    assert len(make(samples, batch_size=4, drop_remainder=True)) == 2
+    assert len(batches(samples, batch_size=4, drop_remainder=True)) == 2
+    assert len(make(samples, batch_size=11)) == 1
+    assert len(make(samples, batch_size=4, epochs=5)) == 15
+    patched = make(samples, batch_size=4, patch_size=3, patches_per_image=2)
+    assert len(patched) == len(list(patched)) == 6
+
+
+# === Order ===
+
+
+def test_shuffling_gives_each_image_once(samples):
+    shuffled = order(samples, shuffle=True)
+    assert sorted(shuffled) == list(range(11))
+    assert shuffled != list(range(11))
+
+
+def test_order_follows_from_seed_and_epoch(samples):
+    def shuffled(seed, epoch):
+        return order(samples, shuffle=True, seed=seed, epoch=epoch, cache=True)
+
+    first = shuffled(5, 2)
+    assert shuffled(5, 2) == first
+    assert first not in (shuffled(5, 3), shuffled(6, 2), shuffled(2, 5))
+
+
+def test_order_is_the_same_in_every_version(samples):
+    # What TensorFlow 2.16 and 2.21 give: training must resume with another.
+    expected = [1, 9, 5, 0, 2, 10, 6, 7, 3, 4, 8]
+    assert order(samples, shuffle=True) == expected
+    assert order(samples, shuffle=True, seed=2**40) != expected
+
+
+def test_epochs_are_chained(samples):
+    options = {"shuffle": True, "batch_size": 4, "patch_size": 5}
+    chained = batches(samples, epoch=3, epochs=3, **options)
+    single = [
+        batch
+        for epoch in (3, 4, 5)
+        for batch in batches(samples, epoch=epoch, **options)
+    ]
+    assert_same(chained, single)
+
+
+def test_shuffling_is_fair(samples):
+    places = np.array(
+        order(samples, shuffle=True, epochs=300, cache=True)
+    ).reshape(300, 11)
+    counts = np.array(
+        [np.bincount(column, minlength=11) for column in places.T]
+    )
+    # Expected 27.3 each; five standard deviations.
+    assert counts.min() > 27.3 - 25
+    assert counts.max() < 27.3 + 25
+
+
+def test_keras_sees_every_epoch_in_turn(samples):
+    seen = []
+
+    class Spy(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = keras.layers.Conv2D(1, 1)
+
+        def call(self, inputs):
+            return self.layer(inputs)
+
+        def train_step(self, data):
+            tf.numpy_function(
+                lambda x: seen.append(x) or np.float32(0), [data], tf.float32
+            )
+            return {"loss": tf.zeros(())}
+
+    model = Spy()
+    model.compile()
+    dataset = make(samples, batch_size=4, shuffle=True, epochs=3)
+    model.fit(dataset, epochs=3, steps_per_epoch=3, shuffle=False, verbose=0)
+    expected = batches(samples, batch_size=4, shuffle=True, epochs=3)
+    assert_same(seen, expected)
+
+
+# === Patches and flips ===
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_runs_are_equal_and_epochs_are_not(textured, variant):
+    variant = {**variant, "batch_size": 4, "epoch": 1, "epochs": 2}
+    found = batches(textured, **variant)
+    assert_same(found, batches(textured, **variant))
+    half = len(found) // 2
+    assert not all(map(np.array_equal, found[:half], found[half:]))
+
+
+@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[3]])
+def test_seeds_differ(textured, variant):
+    first = batches(textured, **variant)
+    other = batches(textured, **variant, seed=1)
+    assert [b.shape for b in first] == [b.shape for b in other]
+    assert not all(map(np.array_equal, first, other))
+
+
+@pytest.mark.parametrize(
+    ("variant", "caching"),
+    [
+        *((v, False) for v in VARIANTS),
+        (VARIANTS[3], True),
+        (VARIANTS[3], "disk"),
+    ],
+)
+def test_skipping_gives_the_tail(textured, tmp_path, variant, caching):
+    caching = tmp_path / "cache" if caching == "disk" else caching
+    variant = {**variant, "batch_size": 2, "cache": caching, "epochs": 2}
+    whole = batches(textured, **variant)
+    dataset = make(textured, **variant)
+    for count in (1, 5):
+        tail = [batch.numpy() for batch in dataset.skip(count)]
+        assert_same(tail, whole[count:])
+
+
+def test_patches_are_parts_of_their_image(textured):
+    (images,) = batches(textured)
+    (patches,) = batches(
+        textured, batch_size=99, patch_size=(3, 5), patches_per_image=4
+    )
+    assert patches.shape == (28, 3, 5, 1)
+    places = set()
+    for i, patch in enumerate(patches):
+        windows = np.lib.stride_tricks.sliding_window_view(
+            images[i // 4, ..., 0], (3, 5)
+        )
+        matches = np.argwhere((windows == patch[..., 0]).all((2, 3)))
+        assert len(matches) == 1
+        places.add(tuple(matches[0]))
+    assert len(places) > 14
+
+
+def test_patches_reach_every_place(samples, tmp_path, write_image):
+    pixels = np.arange(16, dtype="uint8").reshape(4, 4)
+    sample = ImageSample(write_image(tmp_path / "small.png", pixels))
+    (patches,) = batches(
+        [sample],
+        image_size=(4, 4),
+        patch_size=2,
+        patches_per_image=300,
+        batch_size=300,
+    )
+    corners = np.round(patches[:, 0, 0, 0] * 255).astype(int)
+    counts = np.bincount(corners, minlength=16).reshape(4, 4)
+    assert (counts[:3, :3] > 10).all()
+    assert counts[3].sum() == counts[:, 3].sum() == 0
+
+
+def test_a_patch_of_full_size_is_the_image(textured):
+    assert_same(batches(textured, patch_size=SIZE), batches(textured))
+
+
+def test_shuffled_batches_hold_patches_of_different_images(samples):
+    patched = {"patch_size": 4, "patches_per_image": 3, "batch_size": 4}
+    found = batches(samples, shuffle=True, **patched)
+    owners = [np.unique(b[:, 0, 0, 0]) for b in found[:6]]
+    # Two groups of four images give three batches each.
+    assert [len(o) for o in owners] == [4] * 6
+    everything = np.concatenate(found)[:, 0, 0, 0]
+    _, counts = np.unique(everything, return_counts=True)
+    assert counts.tolist() == [3] * 11
+
+
+def test_patches_keep_label_and_mask(mvtec, write_image):
+    # The image is its mask, so every crop must match.
+    for path in (mvtec / "test/crack").iterdir():
+        mask = mvtec / f"ground_truth/crack/{path.stem}_mask.png"
+        path.write_bytes(mask.read_bytes())
+    test = [s for s in scan_image_folder(mvtec).test if s.defect != "hole"]
+    dataset = make(
+        test,
+        patch_size=5,
+        patches_per_image=6,
+        flip=True,
+        shuffle=True,
+        batch_size=99,
+        with_labels=True,
+        with_masks=True,
+    )
+    ((images, others),) = list(dataset)
+    labels, masks = others["label"].numpy(), others["mask"].numpy()
+    assert labels.tolist().count(1) == 18
+    assert labels.tolist().count(0) == 12
+    assert masks[labels == 1].any()
+    assert not masks[labels == 0].any()
+    np.testing.assert_array_equal(
+        images.numpy()[labels == 1][..., 0] > 0.5, masks[labels == 1]
+    )
+
+
+def test_flips_mirror_about_half(textured):
+    (images,) = batches(textured)
+    flipped = 0
+    for found in batches(textured, flip=True, epochs=20):
+        for before, after in zip(images, found, strict=True):
+            is_same = np.array_equal(before, after)
+            assert is_same or np.array_equal(before[:, ::-1], after)
+            flipped += not is_same
+    # 140 tosses of a coin: 70 expected, five standard deviations are 30.
+    assert 40 < flipped < 100
+
+
+# === Mistakes, other file systems ===
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"image_size": (0, 4)}, "height=0|image_size"),
+        ({"channels": 2}, "channels=2"),
+        ({"seed": -1}, "seed=-1"),
+        ({"epoch": -1}, "epoch=-1"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"patch_size": (13, 4)}, r"patch_size=\(13, 4\), image_size"),
+        ({"patch_size": 0}, "patch_size|height"),
+        ({"patches_per_image": 2}, "patches_per_image=2, patch_size=None"),
+        ({"patches_per_image": 0, "patch_size": 2}, "patches_per_image=0"),
+    ],
+)
+def test_arguments_are_checked(samples, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(samples, **arguments)
+
+
+def test_no_samples():
+    with pytest.raises(ValueError, match="needs images"):
+        image_dataset([], 8)
+
+
+def test_remote_files(encode, colour):
+    with tf.io.gfile.GFile("ram://image.png", "wb") as file:
+        file.write(encode(colour, "PNG"))
+    sample = ImageSample("ram://image.png")
+    for caching in (False, True):
+        (found,) = batches(
+            [sample], image_size=(40, 32), channels=3, cache=caching
+        )
+        np.testing.assert_allclose(found[0], colour / 255.0, atol=1e-7)
+
+
+def test_unknown_file_system():
+    with pytest.raises(ValueError, match=r"known for nowhere://"):
+        image_dataset([ImageSample("nowhere://a.png")], 8)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF"])
+def test_optional_formats(kind, tmp_path, colour, encode, has_tensorflow_io):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    (tmp_path / "a").write_bytes(encode(colour, kind, **options))
+    sample = ImageSample(str(tmp_path / "a"))
+    arguments = {"image_size": (40, 32), "channels": 3}
+    if has_tensorflow_io:
+        (found,) = batches([sample], **arguments)
+        np.testing.assert_allclose(found[0], colour / 255.0, atol=1e-7)
+        return
+    with pytest.raises(ValueError, match=r"keras-sspcab\[io\]"):
+        make([sample], cache=True, **arguments)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"keras-sspcab\[io\]"
+    ):
+        batches([sample], **arguments)
+
+
+@pytest.mark.data
+def test_screw(mvtec_screw):
+    folder = scan_image_folder(mvtec_screw).with_validation()
+    assert (len(folder.train), len(folder.validation)) == (288, 32)
+    dataset = image_dataset(
+        folder.test, 64, channels=1, with_labels=True, with_masks=True
+    )
+    labels = np.concatenate([o["label"] for _, o in dataset])
+    masks = np.concatenate([o["mask"] for _, o in dataset])
+    assert labels.sum() == 119
+    assert not masks[labels == 0].any()
+    # At a quarter of the size, thin masks may vanish, but not many.
+    assert masks[labels == 1].any((1, 2)).mean() > 0.9

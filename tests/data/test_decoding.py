@@ -1,0 +1,273 @@
+import io
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from keras_sspcab.data import (
+    decode_and_resize,
+    decode_image,
+    decode_mask,
+    decoding,
+    resize,
+    resize_mask,
+)
+
+
+def luma(colour):
+    weights = np.array([299, 587, 114])
+    return ((colour.astype(int) * weights).sum(-1) + 500) // 1000
+
+
+def pillow(encoded, mode="RGB"):
+    return np.asarray(Image.open(io.BytesIO(encoded)).convert(mode))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_colour_is_exact(kind, colour, encode):
+    encoded = encode(colour, kind)
+    np.testing.assert_array_equal(decode_image(encoded, 3), colour)
+    grey = decode_image(encoded, 1)
+    assert grey.dtype == tf.uint8
+    np.testing.assert_array_equal(grey[..., 0], luma(colour))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+def test_colour_agrees_with_pillow(kind, colour, encode):
+    encoded = encode(colour, kind)
+    expected = pillow(encoded)
+    decoded = decode_image(encoded, 3).numpy()
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+    grey = decode_image(encoded, 1).numpy()[..., 0]
+    np.testing.assert_array_equal(grey, luma(decoded))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
+def test_grey_is_exact_in_both_forms(kind, encode):
+    grey = np.arange(256, dtype="uint8").reshape(16, 16)
+    encoded = encode(grey, kind)
+    np.testing.assert_array_equal(decode_image(encoded, 1)[..., 0], grey)
+    repeated = np.stack([grey] * 3, -1)
+    np.testing.assert_array_equal(decode_image(encoded, 3), repeated)
+    # Grey stored as colour keeps its values too.
+    as_colour = encode(repeated, kind)
+    np.testing.assert_array_equal(decode_image(as_colour, 1)[..., 0], grey)
+
+
+def test_grey_jpeg(encode, colour):
+    encoded = encode(colour[..., 0], "JPEG")
+    decoded = decode_image(encoded, 1).numpy()[..., 0].astype(int)
+    assert np.abs(decoded - pillow(encoded, "L")).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "1", "P"])
+def test_png_modes(mode, colour, encode):
+    source = Image.fromarray(colour).convert(mode)
+    if mode in ("LA", "RGBA"):
+        source.putalpha(77)
+    stream = io.BytesIO()
+    source.save(stream, "PNG")
+    expected = np.asarray(source.convert("RGB"))
+    np.testing.assert_array_equal(decode_image(stream.getvalue(), 3), expected)
+    grey = decode_image(stream.getvalue(), 1)[..., 0]
+    np.testing.assert_array_equal(grey, luma(expected))
+
+
+def test_16_bit_png_keeps_the_upper_bits(encode):
+    values = np.arange(0, 65536, 64, dtype="uint16").reshape(32, 32)
+    values[-1, -1] = 65535
+    grey = decode_image(encode(values, "PNG"), 1).numpy()[..., 0]
+    np.testing.assert_array_equal(grey, values // 256)
+    assert (grey.min(), grey.max()) == (0, 255)
+
+
+def test_cmyk_jpeg(colour, encode):
+    encoded = encode(colour, "JPEG", mode="CMYK")
+    assert decode_image(encoded, 3).shape == (40, 32, 3)
+    assert decode_image(encoded, 1).shape == (40, 32, 1)
+
+
+def test_first_frame_of_an_animation(colour):
+    frames = [Image.fromarray(colour[..., i]) for i in range(3)]
+    stream = io.BytesIO()
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
+    decoded = decode_image(stream.getvalue(), 1)[..., 0]
+    np.testing.assert_array_equal(decoded, colour[..., 0])
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"RIFF", b"\x89PNG\r\n\x1a\n"])
+def test_garbage_is_an_error(content):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_image(content)
+
+
+def test_shapes_are_known_in_graphs(colour, encode):
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def decode(encoded):
+        image = decode_image(encoded, 1)
+        assert image.shape.as_list() == [None, None, 1]
+        ready = decode_and_resize(encoded, (8, 6), 3)
+        assert ready.shape.as_list() == [8, 6, 3]
+        return image
+
+    for kind in ("PNG", "JPEG", "BMP"):
+        assert decode(encode(colour, kind)).shape == (40, 32, 1)
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4, True, None, "RGB"])
+def test_channels_are_checked(channels):
+    with pytest.raises(ValueError, match=f"channels={channels!r}"):
+        decode_image(b"", channels)
+
+
+# === WebP and TIFF ===
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("WEBP", "RGB", {"lossless": True}),
+        ("WEBP", "RGBA", {"lossless": True}),
+        ("WEBP", "L", {"lossless": True}),
+        ("WEBP", "RGB", {"quality": 90}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "RGBA", {"compression": "tiff_lzw"}),
+        ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", "L", {}),
+        ("TIFF", "LA", {}),
+    ],
+)
+def test_optional_formats(
+    kind, mode, options, colour, encode, has_tensorflow_io
+):
+    encoded = encode(colour, kind, mode=mode, **options)
+    if not has_tensorflow_io:
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=r"keras-sspcab\[io\]"
+        ):
+            decode_image(encoded)
+        return
+    expected = pillow(encoded)
+    # Decoders of lossy WebP round chroma in their own ways.
+    tolerance = 2 if "quality" in options else 0
+    for channels, target in ((3, expected), (1, luma(expected)[..., None])):
+        decoded = decode_image(encoded, channels).numpy()
+        assert decoded.shape == (40, 32, channels)
+        assert np.abs(decoded.astype(int) - target).max() <= tolerance
+
+
+def test_exported_graphs_hold_no_optional_operations(colour, encode):
+    for kind in ("WEBP", "TIFF"):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=r"keras-sspcab\[io\]"
+        ):
+            decode_and_resize(encode(colour, kind), (8, 8))
+    graph = (
+        tf.function(lambda e: decode_and_resize(e, (8, 8)))
+        .get_concrete_function(tf.TensorSpec((), tf.string))
+        .graph.as_graph_def()
+    )
+    nodes = itertools.chain(
+        graph.node, *(f.node_def for f in graph.library.function)
+    )
+    operations = {node.op for node in nodes}
+    assert "DecodeImage" in operations
+    assert not [name for name in operations if name.startswith("IO>")]
+
+
+def test_tensorflow_io_that_does_not_work_counts_as_absent(
+    monkeypatch, colour, encode
+):
+    monkeypatch.setattr(decoding, "tensorflow_io", lambda: None)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"keras-sspcab\[io\]"
+    ):
+        decode_image(encode(colour, "TIFF"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]
+)
+def test_image_format(kind, colour, encode):
+    expected = {"WEBP": "WebP", "PPM": None}.get(kind, kind)
+    head = encode(colour, kind)[:12]
+    assert decoding.image_format(head) == expected
+
+
+# === Resizing ===
+
+
+def test_same_size_keeps_the_values(colour):
+    expected = tf.image.convert_image_dtype(colour, tf.float32)
+    np.testing.assert_array_equal(resize(colour, (40, 32)), expected)
+
+
+@pytest.mark.parametrize("size", [(20, 16), (13, 7), (80, 64), (10, 90)])
+def test_resize_agrees_with_pillow(size, colour):
+    # Pillow's bilinear filter is antialiased as well.
+    resized = resize(colour, size).numpy()
+    for i in range(3):
+        plane = Image.fromarray(colour[..., i].astype("float32") / 255.0)
+        expected = plane.resize(size[::-1], Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(resized[..., i], expected, atol=2e-5)
+
+
+def test_resize_takes_batches_and_floats(colour):
+    batch = np.stack([colour, colour[::-1]])
+    resized = resize(batch, (9, 9))
+    assert resized.dtype == tf.float32
+    np.testing.assert_array_equal(resized[1], resize(colour[::-1], 9))
+    floats = tf.image.convert_image_dtype(colour, tf.float32)
+    np.testing.assert_array_equal(resize(floats, 9), resize(colour, 9))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(0, 2**31),
+)
+def test_resize_stays_in_range(height, width, new_height, new_width, seed):
+    rng = np.random.default_rng(seed)
+    image = rng.choice([0, 255], (height, width, 1)).astype("uint8")
+    resized = resize(image, (new_height, new_width)).numpy()
+    assert resized.shape == (new_height, new_width, 1)
+    assert resized.min() >= 0.0
+    assert resized.max() <= 1.0
+
+
+@pytest.mark.parametrize("size", [0, (3,), (4, -1), (4, 4, 3), "big", (2.5, 2)])
+def test_image_size_is_checked(size, colour):
+    with pytest.raises(ValueError, match=r"image_size|height|width"):
+        resize(colour, size)
+
+
+def test_decode_and_resize_is_both(colour, encode):
+    encoded = encode(colour, "PNG")
+    expected = resize(decode_image(encoded, 1), (11, 13))
+    result = decode_and_resize(encoded, (11, 13), 1)
+    assert result.dtype == tf.float32
+    np.testing.assert_array_equal(result, expected)
+
+
+# === Masks ===
+
+
+def test_masks_are_what_lies_above_zero(encode):
+    grey = np.array([[0, 1], [128, 255]], "uint8")
+    expected = [[False, True], [True, True]]
+    np.testing.assert_array_equal(decode_mask(encode(grey, "PNG")), expected)
+
+
+def test_masks_are_resized_by_the_nearest_neighbour():
+    mask = np.zeros((8, 8), bool)
+    mask[2:4, 4:8] = True
+    np.testing.assert_array_equal(resize_mask(mask, (4, 4)), mask[::2, ::2])
+    large = np.repeat(np.repeat(mask, 2, 0), 2, 1)
+    np.testing.assert_array_equal(resize_mask(mask, (16, 16)), large)

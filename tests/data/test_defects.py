@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from keras_sspcab.data import DEFECTS, draw_defect, textures
+
+
+def crop(texture="gravel", size=96, seed=0):
+    rng = np.random.default_rng([9, seed])
+    photograph = textures._photograph(texture)
+    return textures._crop(photograph, size, rng) / 255.0
+
+
+def draw(defect, image=None, seed=0, other="grass"):
+    image = crop() if image is None else image
+    rng = np.random.default_rng(seed)
+    foreign = crop(other, len(image))
+    return draw_defect(image, defect, rng, foreign=foreign)
+
+
+@pytest.mark.parametrize("texture", ["brick", "gravel"])
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("seed", range(5))
+def test_mask_marks_what_changed(defect, texture, seed):
+    image = crop(texture, seed=seed)
+    result, mask = draw(defect, image, seed)
+    assert mask.dtype == bool
+    assert result.shape == mask.shape == image.shape
+    np.testing.assert_array_equal(result[~mask], image[~mask])
+    change = np.abs(result - image)[mask]
+    # Visible on the whole, and nearly everywhere inside.
+    assert change.mean() >= max(0.04, 0.45 * image.std())
+    assert (change > 0.0).mean() > 0.95
+    assert result.min() >= 0.0
+    assert result.max() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("defect", "smallest", "largest"),
+    [
+        ("scratch", 0.001, 0.04),
+        ("stain", 0.008, 0.2),
+        ("hole", 0.001, 0.05),
+        ("foreign", 0.005, 0.15),
+        ("blur", 0.008, 0.2),
+    ],
+)
+def test_sizes_are_realistic_and_varied(defect, smallest, largest):
+    shares = [draw(defect, seed=seed)[1].mean() for seed in range(12)]
+    assert min(shares) > smallest
+    assert max(shares) < largest
+    assert max(shares) > 1.3 * min(shares)
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_the_seed_decides(defect):
+    first, mask = draw(defect, seed=3)
+    again, same_mask = draw(defect, seed=3)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(mask, same_mask)
+    assert not np.array_equal(mask, draw(defect, seed=4)[1])
+
+
+@pytest.mark.parametrize("defect", ["hole", "foreign"])
+def test_blobs_are_one_piece_without_gaps(defect):
+    for seed in range(6):
+        mask = draw(defect, seed=seed)[1]
+        # Two parts may touch by a corner only.
+        _, pieces = ndimage.label(mask, np.ones((3, 3)))
+        assert pieces == 1
+        np.testing.assert_array_equal(mask, ndimage.binary_fill_holes(mask))
+
+
+def test_holes_are_dark_and_scratches_thin():
+    for seed in range(5):
+        result, mask = draw("hole", seed=seed)
+        assert result[mask].mean() < 0.6 * crop().mean()
+        _, mask = draw("scratch", seed=seed)
+        assert ndimage.distance_transform_edt(mask).max() < 5.0
+
+
+def test_blur_takes_detail_away():
+    image = crop()
+
+    def detail(pixels, where):
+        return np.abs(ndimage.laplace(pixels))[where].mean()
+
+    for seed in range(5):
+        result, mask = draw("blur", image, seed)
+        inner = ndimage.binary_erosion(mask, iterations=4)
+        assert detail(result, inner) < 0.5 * detail(image, inner)
+
+
+def test_foreign_patch_matches_in_brightness():
+    image = crop("gravel")
+    for seed in range(5):
+        result, mask = draw("foreign", image, seed)
+        around = ndimage.binary_dilation(mask, iterations=4)
+        gap = result[mask].mean() - image[around].mean()
+        assert abs(gap) < 0.05
+
+
+def test_unknown_defect():
+    with pytest.raises(ValueError, match="defect='dent'"):
+        draw("dent")
+
+
+def test_foreign_needs_a_material():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="another material"):
+        draw_defect(crop(), "foreign", rng)
+
+
+def test_what_cannot_be_seen_is_an_error():
+    with pytest.raises(ValueError, match="No visible 'blur'"):
+        draw("blur", np.full((64, 64), 0.5))

@@ -1,0 +1,244 @@
+import json
+import os
+import pathlib
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.data import (
+    DEFECTS,
+    TEXTURES,
+    check_images,
+    scan_image_folder,
+    textures,
+    write_texture_folder,
+)
+
+SMALL = {
+    "image_size": 48,
+    "num_train": 4,
+    "num_test_good": 2,
+    "num_test_defective": 7,
+}
+
+
+def contents(root):
+    root = pathlib.Path(root)
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_layout_counts_and_masks(tmp_path):
+    folder = write_texture_folder(tmp_path / "demo", **SMALL)
+    assert folder == scan_image_folder(tmp_path / "demo", layout="mvtec")
+    assert len(folder.train) == 4
+    defects = [sample.defect for sample in folder.test]
+    assert {d: defects.count(d) for d in defects} == {
+        "good": 2,
+        "scratch": 2,
+        "stain": 2,
+        "hole": 1,
+        "foreign": 1,
+        "blur": 1,
+    }
+    samples = folder.train + folder.test
+    assert check_images(samples, expected_size=(48, 48)) == samples
+    for sample in folder.test:
+        if sample.label:
+            values = np.unique(pixels(sample.mask_path)).tolist()
+            assert values == [0, 255]
+    assert pixels(samples[0].path).shape == (48, 48)
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_test_crops_come_from_columns_that_training_never_sees(
+    tmp_path, texture, monkeypatch
+):
+    # A photograph whose pixels tell where they are: 100 left, 201 right.
+    def photograph(name):
+        columns = np.arange(512) >= 320
+        return np.tile(np.where(columns, 201, 100), (512, 1)).astype("uint8")
+
+    monkeypatch.setattr(textures, "_photograph", photograph)
+    defective = {"num_test_defective": 0}
+    folder = write_texture_folder(
+        tmp_path / "demo", texture, **{**SMALL, **defective}
+    )
+    for sample in folder.train:
+        assert abs(int(pixels(sample.path).max()) - 100) <= 5
+    for sample in folder.test:
+        assert abs(int(pixels(sample.path).min()) - 201) <= 9
+
+
+def test_photographs_come_from_the_wheel(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    for name in TEXTURES:
+        photograph = textures._photograph(name)
+        assert photograph.shape == (512, 512)
+        assert photograph.dtype == np.uint8
+        assert photograph.std() > 20
+
+
+def test_missing_photograph_is_no_download():
+    with pytest.raises(ValueError, match=r"nothing\.png is not in this"):
+        textures._photograph("nothing")
+
+
+def test_the_arguments_decide(tmp_path):
+    write_texture_folder(tmp_path / "a", **SMALL)
+    write_texture_folder(tmp_path / "b", **SMALL)
+    write_texture_folder(tmp_path / "c", **SMALL, seed=1)
+    first = contents(tmp_path / "a")
+    assert first == contents(tmp_path / "b")
+    other = contents(tmp_path / "c")
+    assert first.keys() == other.keys()
+    same = [name for name in first if first[name] == other[name]]
+    assert same == []
+
+
+def test_more_images_keep_the_first_ones(tmp_path):
+    write_texture_folder(tmp_path / "a", **SMALL)
+    write_texture_folder(tmp_path / "b", **{**SMALL, "num_train": 6})
+    first, more = contents(tmp_path / "a"), contents(tmp_path / "b")
+    first.pop("dataset.json")
+    assert all(more[name] == first[name] for name in first)
+
+
+def test_normal_images_differ(tmp_path):
+    folder = write_texture_folder(tmp_path / "demo", **SMALL)
+    images = {pixels(s.path).tobytes() for s in folder.train}
+    assert len(images) == 4
+
+
+def test_card_says_what_it_is(tmp_path):
+    write_texture_folder(tmp_path / "demo", "grass", **SMALL, seed=3)
+    card = json.loads((tmp_path / "demo/dataset.json").read_text())
+    assert card["photograph"] == "skimage.data.grass (CC0)"
+    assert card["arguments"]["seed"] == 3
+    assert card["arguments"]["defects"] == list(DEFECTS)
+    on_disk = set(contents(tmp_path / "demo")) - {"dataset.json"}
+    assert set(card["files"]) == on_disk
+
+
+def test_defects_can_be_chosen(tmp_path):
+    folder = write_texture_folder(tmp_path / "demo", **SMALL, defects=["hole"])
+    assert {s.defect for s in folder.test} == {"good", "hole"}
+
+
+# === Files ===
+
+
+def test_own_folder_is_replaced(tmp_path):
+    write_texture_folder(tmp_path / "demo", **SMALL)
+    write_texture_folder(tmp_path / "demo", "gravel", **SMALL, seed=1)
+    write_texture_folder(tmp_path / "new", "gravel", **SMALL, seed=1)
+    assert contents(tmp_path / "demo") == contents(tmp_path / "new")
+    assert sorted(os.listdir(tmp_path)) == ["demo", "new"]
+
+
+def test_empty_folder_is_filled_and_parents_are_made(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_texture_folder(tmp_path / "empty", **SMALL)
+    write_texture_folder(tmp_path / "deep/er/demo", **SMALL)
+    assert contents(tmp_path / "empty") == contents(tmp_path / "deep/er/demo")
+    assert os.listdir(tmp_path / "deep/er") == ["demo"]
+
+
+def test_strange_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="was not written by") as error:
+        write_texture_folder(tmp_path, **SMALL)
+    assert "thesis.tex" in str(error.value)
+    assert contents(tmp_path) == {"thesis.tex": b"x"}
+
+
+@pytest.mark.parametrize("card", ["", "{}", "[]", '{"written_by": "me"}'])
+def test_strange_card_is_left_alone(tmp_path, card):
+    (tmp_path / "dataset.json").write_text(card)
+    with pytest.raises(ValueError, match="was not written by"):
+        write_texture_folder(tmp_path, **SMALL)
+    assert list(contents(tmp_path)) == ["dataset.json"]
+
+
+def test_own_folder_with_other_files_is_left_alone(tmp_path):
+    root = tmp_path / "demo"
+    write_texture_folder(root, **SMALL)
+    (root / "train/good/mine.png").write_bytes(b"x")
+    before = contents(root)
+    with pytest.raises(ValueError, match="did not write") as error:
+        write_texture_folder(root, **SMALL, seed=1)
+    assert "train/good/mine.png" in str(error.value)
+    assert contents(root) == before
+
+
+def test_file_in_place_is_left_alone(tmp_path):
+    (tmp_path / "demo").write_text("x")
+    with pytest.raises(ValueError, match="There is a file in place of"):
+        write_texture_folder(tmp_path / "demo", **SMALL)
+    assert (tmp_path / "demo").read_text() == "x"
+
+
+def test_failure_leaves_what_was_there(tmp_path, monkeypatch):
+    root = tmp_path / "demo"
+    write_texture_folder(root, **SMALL)
+    before = contents(root)
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(json, "dump", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_texture_folder(root, **SMALL, seed=1)
+    assert contents(root) == before
+    assert os.listdir(tmp_path) == ["demo"]
+
+
+def test_failure_of_the_last_move_restores_the_folder(tmp_path, monkeypatch):
+    root = tmp_path / "demo"
+    write_texture_folder(root, **SMALL)
+    before = contents(root)
+    rename = os.rename
+
+    def fail(source, target):
+        if source.endswith(".new"):
+            raise OSError("no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="no"):
+        write_texture_folder(root, **SMALL, seed=1)
+    assert contents(root) == before
+    assert os.listdir(tmp_path) == ["demo"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"texture": "wood"}, "texture='wood'"),
+        ({"image_size": 193}, "image_size=193"),
+        ({"image_size": 16}, "image_size=16"),
+        ({"num_train": 0}, "num_train=0"),
+        ({"num_test_good": -1}, "num_test_good=-1"),
+        ({"num_test_defective": 1.5}, "num_test_defective=1.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"defects": ["dent"]}, "defects='dent'"),
+        ({"defects": []}, r"defects=\(\)"),
+        ({"root": "ram://demo"}, "ram://demo"),
+    ],
+)
+def test_arguments_are_checked(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        write_texture_folder(**{"root": tmp_path / "demo", **arguments})
+    assert not (tmp_path / "demo").exists()
