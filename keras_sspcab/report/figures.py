@@ -1,0 +1,232 @@
+"""Charts as SVG whose colours are those of the page, in light and in dark."""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from keras_sspcab.metrics import Curve
+
+# Each of these colours stands for a variable of the style sheet.
+_VARIABLES = {
+    "#010201": "var(--ink)",
+    "#010202": "var(--muted)",
+    "#010203": "var(--rule)",
+    "#010204": "var(--normal)",
+    "#010205": "var(--anomalous)",
+    "#010206": "var(--accent)",
+}
+_INK, _MUTED, _RULE, NORMAL, ANOMALOUS, ACCENT = _VARIABLES
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "text.color": _INK,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+}
+_BINS = 40
+
+
+def unit_curves(
+    name: str,
+    curves: Sequence[tuple[str, str, Curve]],
+    labels: tuple[str, str],
+    chance: bool = False,
+    steps: bool = False,
+    limit: float | None = None,
+) -> str:
+    """Draws curves in the unit square.
+
+    Args:
+        name: Identifier, unique in the page.
+        curves: Legend, colour and points of each.
+        labels: What the axes say.
+        chance: Whether the diagonal is drawn.
+        steps: Whether each value holds back to the previous point.
+        limit: The area up to this x is tinted.
+
+    Returns:
+        An `<svg>` element.
+    """
+    with _axes(name, (4.2, 3.6)) as (axes, result):
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        if chance:
+            axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, ls=":")
+        for legend, color, curve in curves:
+            axes.plot(
+                *curve,
+                color=color,
+                label=legend,
+                drawstyle="steps-pre" if steps else "default",
+                ls="-" if color == curves[0][1] else "--",
+            )
+            if limit is not None:
+                x = np.append(curve.x[curve.x < limit], limit)
+                axes.fill_between(
+                    x,
+                    np.interp(x, *curve),
+                    color=color,
+                    alpha=0.15,
+                    linewidth=0,
+                )
+                axes.axvline(limit, color=_MUTED, linewidth=1, ls=":")
+        if len(curves) > 1:
+            axes.legend(loc="best")
+    return result[0]
+
+
+def score_histogram(
+    name: str,
+    series: Sequence[tuple[str, str, Sequence[float]]],
+    threshold: float | None,
+    size: tuple[float, float],
+) -> str:
+    """Draws how the scores of normal and anomalous images are spread.
+
+    Args:
+        name: Identifier, unique in the page.
+        series: Legend, colour and scores of each.
+        threshold: Where the line is drawn, or None.
+        size: Width and height in inches, at which text has 10 points.
+
+    Returns:
+        An `<svg>` element.
+    """
+    values = np.concatenate([np.asarray(scores) for *_, scores in series])
+    marks = np.append(values, [] if threshold is None else threshold)
+    low, high = float(marks.min()), float(marks.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    # Far outliers would press all normal images into one bar.
+    middle = max(float(np.median(np.abs(marks))), abs(threshold or 0.0), 1e-6)
+    is_wide = high - low > 20 * middle
+    edges = np.linspace(low, high, _BINS + 1)
+    if is_wide:
+        edges = middle * np.sinh(
+            np.linspace(np.arcsinh(low / middle), np.arcsinh(high / middle), 41)
+        )
+        edges[0], edges[-1] = low, high
+    with _axes(name, size) as (axes, result):
+        for legend, color, scores in series:
+            axes.hist(
+                scores,
+                edges,
+                color=color,
+                alpha=0.35,
+                label=f"{legend} ({len(scores)})",
+            )
+            axes.hist(scores, edges, color=color, histtype="step", lw=1.5)
+        if threshold is not None:
+            axes.axvline(
+                threshold, color=_INK, lw=1.5, ls="--", label="threshold"
+            )
+        if is_wide:
+            axes.set_xscale("asinh", linear_width=middle)
+            axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.grid(visible=False, axis="x")
+        unit = "score, standard deviations above normal"
+        axes.set(xlabel=unit, ylabel="images")
+        axes.legend(loc="best")
+    return result[0]
+
+
+def training_curve(
+    name: str,
+    series: Sequence[tuple[str, str, np.ndarray]],
+    epochs: np.ndarray,
+) -> str:
+    """Draws losses over epochs.
+
+    Args:
+        name: Identifier, unique in the page.
+        series: Legend, colour and one value an epoch (NaN where missing).
+        epochs: Their numbers.
+
+    Returns:
+        An `<svg>` element.
+    """
+    with _axes(name, (4.2, 3.2)) as (axes, result):
+        for legend, color, values in series:
+            kept = np.isfinite(values)
+            axes.plot(
+                epochs[kept],
+                values[kept],
+                color=color,
+                label=legend,
+                marker="o" if kept.sum() == 1 else None,
+            )
+        finite = np.concatenate([v[np.isfinite(v)] for *_, v in series])
+        low, high = finite.min(), finite.max()
+        if low > 0 and high > 10 * low:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            # Plain text: formulas are laid out for another font.
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="epoch")
+        axes.legend(loc="upper right")
+    return result[0]
+
+
+@contextlib.contextmanager
+def _axes(
+    name: str, size: tuple[float, float]
+) -> Iterator[tuple[Any, list[str]]]:
+    """Yields axes and a list that holds the SVG when the block has ended."""
+    result: list[str] = []
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure.add_subplot(), result
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None},
+        )
+    result.append(_for_page(buffer.getvalue(), name))
+
+
+def _for_page(svg: str, name: str) -> str:
+    """Makes a file of matplotlib's an element of a page."""
+    svg = svg[svg.index("<svg") :]
+    for element in ("metadata", "style"):
+        svg = re.sub(rf"<{element}.*?</{element}>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s(xmlns(:\w+)?)=\"[^\"]*\"", "", svg)
+    # Identifiers are those of the page now: they must not meet others.
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    svg = svg.replace('xlink:href="#', f'href="#{name}-')
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--font)", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, variable)
+    # The page says what it shows, and how large it is.
+    opening = svg[: svg.index(">")]
+    sized = re.sub(r'\s(width|height)="[^"]*"', "", opening)
+    sized += ' aria-hidden="true" focusable="false"'
+    return sized + svg[len(opening) :].strip()

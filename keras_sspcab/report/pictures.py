@@ -1,0 +1,100 @@
+"""Images, maps and masks, small enough to be part of a page."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from skimage import measure
+
+from keras_sspcab.report.heat import COLOR_TABLE, LEVELS, heat_levels
+
+# Coarser colours halve the size of the page; no eye tells 64 steps from 256.
+_STEPS = 64
+
+
+def load_photo(path: str, max_side: int | None = None) -> Image.Image | None:
+    """Opens an image file as 8-bit RGB.
+
+    Of 16-bit images the upper 8 bits are kept, an alpha channel is dropped and
+    the orientation tag is not applied, as when the model reads them.
+
+    Args:
+        path: The file.
+        max_side: Larger images are shrunk to this, in pixels.
+
+    Returns:
+        The image, or None if it is gone or cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                upper = np.clip(np.asarray(image) >> 8, 0, 255)
+                photo = Image.fromarray(upper.astype("uint8")).convert("RGB")
+            else:
+                photo = image.convert("RGB")
+    except (OSError, ValueError, UnidentifiedImageError, SyntaxError):
+        return None
+    if max_side is not None:
+        photo.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return photo
+
+
+def load_mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
+    """Opens a mask and resizes it by the nearest neighbour.
+
+    Args:
+        path: The file; pixels above 0 belong to the defect.
+        size: Height and width.
+
+    Returns:
+        Bool array `(height, width)`, or None if it is gone or cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            mask = image.convert("L")
+    except (OSError, ValueError, UnidentifiedImageError, SyntaxError):
+        return None
+    resized = mask.resize(size[::-1], Image.Resampling.NEAREST)
+    return np.asarray(resized) > 0
+
+
+def photo_uri(photo: Image.Image) -> str:
+    """Returns an image as a JPEG data URI."""
+    return _uri(photo, "jpeg", quality=85, optimize=True)
+
+
+def heat_uri(anomaly_map: np.ndarray, scale: float, max_side: int) -> str:
+    """Returns the colours of a map as a transparent PNG data URI."""
+    height, width = anomaly_map.shape
+    picture = Image.fromarray(anomaly_map.astype("float32"))
+    shrink = max_side / max(height, width)
+    if shrink < 1:
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    levels = heat_levels(np.asarray(picture), scale)
+    step = (levels.astype("uint16") * (_STEPS - 1) + LEVELS // 2) // LEVELS
+    indexed = Image.fromarray(step.astype("uint8"))
+    kept = np.rint(np.linspace(0, LEVELS - 1, _STEPS)).astype(int)
+    indexed.putpalette(COLOR_TABLE[kept, :3].tobytes())
+    return _uri(
+        indexed, "png", optimize=True, transparency=bytes(COLOR_TABLE[kept, 3])
+    )
+
+
+def outline(mask: np.ndarray) -> str:
+    """Returns the border of a mask as the `d` of an SVG path, in pixels."""
+    padded = np.pad(mask.astype("float32"), 1)
+    parts = []
+    for contour in measure.find_contours(padded, 0.5):
+        corners = measure.approximate_polygon(contour, 0.4) - 0.5
+        points = "L".join(f"{column:.1f} {row:.1f}" for row, column in corners)
+        parts.append(f"M{points}Z")
+    return "".join(parts)
+
+
+def _uri(image: Image.Image, kind: str, **options: object) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind};base64,{encoded}"
