@@ -148,7 +148,11 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 for sspcab in (None, "late"):
                     result = run(train, test, sspcab, seed, arguments.steps)
-                    row = {"data": name, "block": sspcab or "none", "seed": seed}
+                    row = {
+                        "data": name,
+                        "block": sspcab or "none",
+                        "seed": seed,
+                    }
                     rows.append({**row, **result})
                     print(rows[-1], flush=True)
     print(format_table(rows))

@@ -8,9 +8,7 @@ from keras_sspcab.data import scan_image_folder, write_texture_folder
 
 
 def metrics_over_seeds(train, test, seeds=(0, 1), **arguments):
-    return [
-        run(train, test, "late", seed, **arguments) for seed in seeds
-    ]
+    return [run(train, test, "late", seed, **arguments) for seed in seeds]
 
 
 @pytest.mark.slow

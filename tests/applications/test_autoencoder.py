@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from keras_sspcab.applications import AutoEncoder
-from keras_sspcab.applications.autoencoder import PLACES
 
 from keras_sspcab import SSPCABLayer
+from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.applications.autoencoder import PLACES
 
 
 def images(n=8, height=16, width=16, channels=1):

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+
 from keras_sspcab.applications import (
     APPLICATIONS,
     AutoEncoder,
     get_application,
 )
-
 from keras_sspcab.scoring import Calibration
 
 

@@ -427,7 +427,9 @@ def test_half_precision_loss_does_not_overflow():
     layer = SSPCABLayer(dtype="mixed_float16", kernel_initializer="zeros")
     layer(x)
     expected = 0.1 * np.mean(x.astype("float16").astype("float64") ** 2)
-    np.testing.assert_allclose(float(value(layer.losses[0])), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        float(value(layer.losses[0])), expected, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

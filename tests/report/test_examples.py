@@ -22,6 +22,11 @@ def test_picture_shows_defects_in_colour(run_folder, tmp_path):
     assert rows.max() < 0.67
 
 
+def test_jpeg(run_folder, tmp_path):
+    path = save_examples_figure(run_folder, tmp_path / "a.jpg", count=1)
+    assert Image.open(path).format == "JPEG"
+
+
 def test_all_kinds_are_shown_by_their_median():
     def kind(name, scores):
         return [Prediction("", 1, name, s, True, "m", "p") for s in scores]

@@ -1,0 +1,97 @@
+"""Takes the images that a check or a quantisation is given."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_sspcab.export.inference import Inference
+
+
+def collect_images(
+    inference: Inference, images: Any, limit: int, argument: str = "images"
+) -> list[np.ndarray]:
+    """Returns the first images, one array for each input of the model.
+
+    Args:
+        inference: What will run on them.
+        images: An array `(batch, height, width, channels)`, a dict of arrays
+            by input name, or an iterable of such batches (a
+            `tf.data.Dataset`, say), of which tuples count by their first part.
+        limit: How many to take, at most.
+        argument: Name of the argument, for messages.
+
+    Returns:
+        Arrays of the dtypes that the model takes, with at least one image.
+
+    Raises:
+        ValueError: If there is no image, or they do not fit the model.
+    """
+    batches: list[list[np.ndarray]] = []
+    count = 0
+    for batch in _batches(images):
+        arrays = _arrays(inference, batch, argument)
+        batches.append([array[: limit - count] for array in arrays])
+        count += len(batches[-1][0])
+        if count >= limit:
+            break
+    if count == 0:
+        raise ValueError(
+            f"`{argument}` holds no image. Pass real images, as the model "
+            "will see them in use."
+        )
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def _batches(images: Any) -> Iterable[Any]:
+    if hasattr(images, "shape") or isinstance(images, Mapping):
+        return [images]
+    return (
+        batch[0] if isinstance(batch, (tuple, list)) else batch
+        for batch in images
+    )
+
+
+def _arrays(
+    inference: Inference, batch: Any, argument: str
+) -> list[np.ndarray]:
+    if not isinstance(batch, Mapping):
+        batch = {inference.input_names[0]: batch}
+    if set(batch) != set(inference.input_names):
+        raise ValueError(
+            f"`{argument}` must hold the inputs of {inference.model.name}: "
+            f"{list(inference.input_names)}. Received: {list(batch)}"
+        )
+    arrays = []
+    for spec in inference.specs:
+        array = np.asarray(batch[spec.name])
+        if not spec.shape.is_compatible_with(array.shape):
+            raise ValueError(
+                f"{inference.model.name} takes {spec.name} of shape "
+                f"{tuple(spec.shape)}. Received in `{argument}`: shape "
+                f"{array.shape}"
+            )
+        if spec.dtype.is_floating:
+            _check_range(array, inference.is_detector, argument)
+        arrays.append(array.astype(spec.dtype.as_numpy_dtype))
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(
+            f"The inputs in `{argument}` differ in number. Received: "
+            f"{ {n: len(batch[n]) for n in inference.input_names} }"
+        )
+    return arrays
+
+
+def _check_range(array: np.ndarray, is_detector: bool, argument: str) -> None:
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"`{argument}` must be float. Received: dtype={array.dtype}. "
+            "Divide 8-bit images by 255."
+        )
+    if array.size and not np.isfinite(array).all():
+        raise ValueError(f"`{argument}` holds values that are not finite.")
+    if is_detector and array.size and (array.min() < 0 or array.max() > 1):
+        raise ValueError(
+            f"`{argument}` must lie in [0, 1], as in training. Received: "
+            f"values from {array.min():g} to {array.max():g}"
+        )

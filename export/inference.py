@@ -1,0 +1,319 @@
+"""The one inference function of a model, which all formats export."""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# No public name for it; all converters of TensorFlow use this one.
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,
+)
+
+from keras_sspcab.applications import AnomalyModel
+from keras_sspcab.data.decoding import standardize_size
+from keras_sspcab.layers import (
+    MaskedConv2D,
+    MaskedConv3D,
+    auxiliary_losses_disabled,
+    masked_conv_form,
+)
+
+#: What an `AnomalyModel` exports unless it is told otherwise.
+DETECTOR_OUTPUTS = ("anomaly_score", "anomaly_map", "is_anomalous")
+
+# Protocol buffers, which all three formats are made of, end at 2 GiB.
+_MAX_WEIGHT_BYTES = 1_900_000_000
+
+
+class Inference:
+    """What a model computes in use, with names for inputs and outputs.
+
+    Any functional or sequential Keras model has one. Of an `AnomalyModel` it
+    gives scores, maps and flags, of other models all outputs, under their keys
+    if they are a dict, else under the names of the layers that end the model.
+
+    Nothing here changes the model.
+
+    Args:
+        model: A Keras model with known inputs.
+        outputs: Names of the outputs to give. None takes the default.
+        allow_uncalibrated: Whether an `AnomalyModel` without thresholds is
+            accepted.
+        image_size: Height and width, for models that take any size. None
+            leaves open what is open.
+
+    Raises:
+        ValueError: If the model cannot be exported as it is.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        outputs: Sequence[str] | None = None,
+        allow_uncalibrated: bool = False,
+        image_size: Sequence[int] | None = None,
+    ) -> None:
+        _check_model(model, allow_uncalibrated)
+        self.model = model
+        self.specs = _input_specs(model)
+        if image_size is not None:
+            size = self.image_size(image_size)
+            spec = self.specs[0]
+            shape = (*spec.shape[:-3], *size, spec.shape[-1])
+            self.specs = [tf.TensorSpec(shape, spec.dtype, spec.name)]
+        known = _output_names(model)
+        if outputs is None:
+            outputs = (
+                DETECTOR_OUTPUTS if isinstance(model, AnomalyModel) else known
+            )
+        if not outputs:
+            raise ValueError(
+                "At least one output must be exported. "
+                f"Received: outputs={outputs!r}"
+            )
+        if unknown := [name for name in outputs if name not in known]:
+            raise ValueError(
+                f"{model.name} has no output named {unknown}. "
+                f"Choose among: {', '.join(known)}"
+            )
+        self.output_names = tuple(outputs)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in the order in which they are passed."""
+        return tuple(spec.name for spec in self.specs)
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether the model is an `AnomalyModel`."""
+        return isinstance(self.model, AnomalyModel)
+
+    def predict(self, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs one batch through Keras, as `model.predict` does."""
+        results = self.model.predict_on_batch(self._pack(inputs))
+        named = self._named(results)
+        return {name: np.asarray(named[name]) for name in self.output_names}
+
+    def freeze(
+        self, batch_size: int | None = None, form: str | None = None
+    ) -> "FrozenInference":
+        """Traces the function into a graph without variables.
+
+        Args:
+            batch_size: Size of a batch; None leaves it open.
+            form: How masked convolutions are computed, see
+                `masked_conv_form`. None takes the fastest.
+
+        Returns:
+            The graph. Weights are constants in it, and losses, metrics and
+            whatever else the outputs do not need are gone.
+        """
+        specs = [
+            tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype, spec.name)
+            for spec in self.specs
+        ]
+
+        @tf.function(input_signature=specs, autograph=False)
+        def infer(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            named = self._named(self.model(self._pack(inputs), training=False))
+            return {name: named[name] for name in self.output_names}
+
+        # All that shapes the graph must hold while it is traced; a function
+        # that is saved later would be traced again, without.
+        with (
+            _computing_in_float32(self.model),
+            auxiliary_losses_disabled(),
+            masked_conv_form(form or fastest_form(self.model)),
+        ):
+            concrete = infer.get_concrete_function()
+        return FrozenInference(
+            convert_variables_to_constants_v2(concrete),
+            specs,
+            self.output_names,
+        )
+
+    def image_size(
+        self, wanted: Sequence[int] | None = None
+    ) -> tuple[int | None, int | None]:
+        """Height and width of the only input, or the wanted ones if they fit.
+
+        Raises:
+            ValueError: If the model has other sizes than wanted.
+        """
+        shape = self.specs[0].shape
+        if len(self.specs) > 1 or len(shape) not in (4, 5):
+            raise ValueError(
+                "`image_size` is for models with one input, of images. "
+                f"Received: {self.model.name} with {self.specs}"
+            )
+        height, width = shape[-3], shape[-2]
+        if wanted is None:
+            return height, width
+        wanted = standardize_size(wanted)
+        if height not in (None, wanted[0]) or width not in (None, wanted[1]):
+            raise ValueError(
+                f"{self.model.name} is built for images of {height} x {width} "
+                f"pixels. Received: image_size={wanted}. Leave `image_size` "
+                "out, or build the model for another size."
+            )
+        return wanted
+
+    def _pack(self, inputs: Sequence[Any]) -> Any:
+        """Puts flat inputs into the structure that the model takes."""
+        return keras.tree.pack_sequence_as(_inputs(self.model), list(inputs))
+
+    def _named(self, results: Any) -> dict[str, Any]:
+        names = _output_names(self.model)
+        return dict(zip(names, keras.tree.flatten(results), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenInference:
+    """A graph of tensors in, dict of tensors out, without variables.
+
+    Attributes:
+        function: The graph function.
+        specs: Shapes, dtypes and names of its inputs.
+        output_names: Names of what it returns.
+    """
+
+    function: Any
+    specs: list[tf.TensorSpec]
+    output_names: tuple[str, ...]
+
+    def __call__(self, *inputs: Any) -> dict[str, Any]:
+        # TensorFlow flattens dicts in the order of their keys.
+        results = self.function(*inputs)
+        return dict(zip(sorted(self.output_names), results, strict=True))
+
+
+def fastest_form(model: keras.Model, integer: bool = False) -> str:
+    """Returns the form of masked convolutions for an exported graph.
+
+    Measured on graphs of batch 1 with TensorFlow, LiteRT and ONNX Runtime
+    (export/README.md). With corners of one pixel, the default, a single dilated
+    convolution is fastest and smallest in all of them. With larger corners one
+    convolution a corner is. In integers each term of that sum would be rounded,
+    so there the corners are stacked.
+
+    Args:
+        model: The model to export.
+        integer: Whether it will compute in integers.
+    """
+    sizes = [
+        layer.kernel_size
+        for layer in model._flatten_layers()
+        if isinstance(layer, (MaskedConv2D, MaskedConv3D))
+    ]
+    if all(size == 1 for size in sizes):
+        return "dilated"
+    return "stacked" if integer else "shifted"
+
+
+@contextlib.contextmanager
+def _computing_in_float32(model: keras.Model) -> Iterator[None]:
+    """Lets layers that compute in 16 bits compute in float32 for a while.
+
+    Under mixed precision the weights are float32 anyway, and 16-bit kernels are
+    missing from LiteRT and slow on CPUs.
+    """
+    changed = []
+    try:
+        for layer in model._flatten_layers():
+            policy = layer.dtype_policy
+            if policy.compute_dtype in ("float16", "bfloat16"):
+                layer.dtype_policy = "float32"
+                changed.append((layer, policy))
+        yield
+    finally:
+        for layer, policy in changed:
+            layer.dtype_policy = policy
+
+
+def _check_model(model: Any, allow_uncalibrated: bool) -> None:
+    if keras.config.backend() != "tensorflow":
+        raise ValueError(
+            "Exports need the TensorFlow backend of Keras. Received: "
+            f"{keras.config.backend()!r}. Set KERAS_BACKEND=tensorflow and "
+            "load the model again; `.keras` files hold for all backends."
+        )
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
+    if not (getattr(model, "inputs", None) and getattr(model, "outputs", None)):
+        raise ValueError(
+            "`model` must be a functional model, or a sequential one that "
+            "begins with `keras.Input`: its inputs are unknown. "
+            f"Received: {model.name} of type {type(model).__name__}"
+        )
+    num_bytes = sum(int(np.prod(weight.shape)) * 4 for weight in model.weights)
+    if num_bytes > _MAX_WEIGHT_BYTES:
+        raise ValueError(
+            f"{model.name} has {num_bytes / 1e9:.1f} GB of weights; an "
+            "exported graph can hold less than 2 GB."
+        )
+    if (
+        isinstance(model, AnomalyModel)
+        and not model.calibration.is_calibrated
+        and not allow_uncalibrated
+    ):
+        raise ValueError(
+            f"{model.name} has not been calibrated: its scores would be raw "
+            "and nothing would ever be flagged. Call `model.calibrate` with "
+            "normal images first, or pass `allow_uncalibrated=True`."
+        )
+
+
+def _inputs(model: keras.Model) -> Any:
+    """The inputs in the structure in which they are passed."""
+    # A sequential model has only the list.
+    return (
+        model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    )
+
+
+def _input_specs(model: keras.Model) -> list[tf.TensorSpec]:
+    structure = _inputs(model)
+    tensors = keras.tree.flatten(structure)
+    names = (
+        sorted(structure)
+        if isinstance(structure, Mapping)
+        else [tensor.name for tensor in tensors]
+    )
+    # Keras numbers unnamed inputs by what the process has built before.
+    unnamed = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
+    names = ["input" if unnamed.fullmatch(name) else name for name in names]
+    return [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name)
+        for tensor, name in zip(tensors, _identifiers(names), strict=True)
+    ]
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    if isinstance(model, keras.Sequential):
+        names = [model.layers[-1].name]
+    elif isinstance(model.output, Mapping):
+        names = sorted(model.output)
+    else:
+        names = list(getattr(model, "output_names", []))
+    count = len(model.outputs)
+    if len(names) != count:
+        names = [f"output_{index}" for index in range(count)]
+    return _identifiers(names)
+
+
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """Makes names unique and fit for every format."""
+    result: list[str] = []
+    for name in names:
+        base = unique = re.sub(r"\W", "_", name)
+        number = 1
+        while unique in result:
+            unique, number = f"{base}_{number}", number + 1
+        result.append(unique)
+    return result

@@ -1,0 +1,336 @@
+"""Compares an artefact with the model that it was made from."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sspcab.data import decode_and_resize
+from keras_sspcab.export.images import collect_images
+from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.runners import SavedModelRunner, load_runner
+
+#: Largest relative difference allowed, by the precision of the artefact. The
+#: README says what has been measured.
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 0.25}
+
+#: The same, where the model itself computes in fewer bits than the artefact.
+POLICY_TOLERANCES = {"float16": 1e-2, "bfloat16": 0.1}
+
+#: Single pixels of a map may be off by this many times more: unlike scores they
+#: are no mean or maximum of many.
+PIXEL_FACTOR = 4.0
+
+#: How many images a check looks at, at most.
+MAX_IMAGES = 64
+
+_BATCH_SIZE = 8
+
+ZSCORE_UNIT = "standard deviations of normal images"
+VALUE_UNIT = "units of the output"
+SHARE_UNIT = "share of values that differ"
+
+
+class ExportMismatchError(ValueError):
+    """An artefact does not compute what its model computes.
+
+    Attributes:
+        result: The comparison.
+    """
+
+    def __init__(self, result: "ParityResult") -> None:
+        super().__init__(
+            f"The exported {result.artefact} differs from the model by more "
+            f"than {result.precision} explains:\n{result.summary()}\n"
+            "Nothing has been written. `tolerance` allows more."
+        )
+        self.result = result
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputDifference:
+    """How far one output of an artefact is from the model's.
+
+    Attributes:
+        max_difference: Largest absolute difference, in `unit`.
+        unit: What it is measured in.
+        relative_difference: What is held against the tolerance. For calibrated
+            scores and maps, the difference as a share of the largest of one
+            standard deviation, the value itself and the mean of raw values, in
+            standard deviations. For other numbers, as a share of the largest
+            value.
+        tolerance: Largest relative difference allowed.
+    """
+
+    max_difference: float
+    unit: str
+    relative_difference: float
+    tolerance: float
+
+    @property
+    def passes(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.relative_difference <= self.tolerance
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityResult:
+    """The comparison of an artefact with its model.
+
+    Attributes:
+        artefact: Name of the file, or of the folder.
+        precision: Precision of the artefact.
+        tolerance: Largest relative difference allowed for scores.
+        num_images: How many images were compared.
+        outputs: The differences, by name of the output. Those of the
+            signature for encoded images begin with `serving_bytes/`.
+        flags_differing: Images that only one of the two flags.
+        flags_beyond_tolerance: Those of them whose score is further from the
+            threshold than the tolerance allows.
+    """
+
+    artefact: str
+    precision: str
+    tolerance: float
+    num_images: int
+    outputs: dict[str, OutputDifference]
+    flags_differing: int = 0
+    flags_beyond_tolerance: int = 0
+
+    @property
+    def passes(self) -> bool:
+        """Whether the artefact may be used in place of the model."""
+        return self.flags_beyond_tolerance == 0 and all(
+            output.passes for output in self.outputs.values()
+        )
+
+    def summary(self) -> str:
+        """Returns one line for each output."""
+        lines = [
+            f"  {name}: {output.max_difference:.3g} {output.unit} "
+            f"({output.relative_difference:.3g} relative, "
+            f"{output.tolerance:g} allowed)"
+            for name, output in self.outputs.items()
+        ]
+        lines.append(
+            f"  {self.flags_differing} of {self.num_images} flags differ, "
+            f"{self.flags_beyond_tolerance} beyond tolerance"
+        )
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, for JSON."""
+        return {**dataclasses.asdict(self), "passes": self.passes}
+
+
+def check_parity(
+    model: keras.Model,
+    path: Any,
+    images: Any,
+    tolerance: float | None = None,
+    precision: str = "float32",
+    image_size: Sequence[int] | None = None,
+) -> ParityResult:
+    """Runs model and artefact on the same images and compares the outputs.
+
+    The model runs as in `model.predict`, the artefact in its own runtime:
+    TensorFlow, LiteRT or ONNX Runtime. A SavedModel that takes encoded images
+    is also given these as PNG files.
+
+    Args:
+        model: The model that was exported.
+        path: The folder of a SavedModel, a `.tflite` or an `.onnx` file.
+        images: Real images: an array, or an iterable of batches; the first 64
+            count.
+        tolerance: Largest relative difference allowed, see `OutputDifference`;
+            four times that for single pixels of the anomaly map. None takes
+            that of the precision (`TOLERANCES`), or of the model's own where
+            the model computes in 16 bits (`POLICY_TOLERANCES`).
+        precision: Precision of the artefact: `"float32"`, `"float16"` or
+            `"int8"`.
+        image_size: Height and width that the artefact was made for, where the
+            model takes any size. A SavedModel resizes encoded images to it;
+            without it only float images are compared.
+
+    Returns:
+        The result; nothing is raised where the two differ.
+
+    Raises:
+        ValueError: If there is no artefact, no image, or they do not fit.
+    """
+    if precision not in TOLERANCES:
+        raise ValueError(
+            f"`precision` must be one of {list(TOLERANCES)}. "
+            f"Received: precision={precision!r}"
+        )
+    path = pathlib.Path(path)
+    runner = load_runner(path)
+    takes_files = isinstance(runner, SavedModelRunner)
+    inference = Inference(
+        model,
+        runner.output_names,
+        allow_uncalibrated=True,
+        image_size=None if takes_files else image_size,
+    )
+    if tolerance is None:
+        tolerance = max(TOLERANCES[precision], _policy_tolerance(model))
+    inputs = collect_images(inference, images, MAX_IMAGES)
+    comparison = _Comparison(inference, tolerance)
+    reference = _in_batches(inference.predict, inputs)
+    names = inference.input_names
+    comparison.add(
+        reference,
+        _in_batches(
+            lambda *batch: runner(**dict(zip(names, batch, strict=True))),
+            inputs,
+        ),
+    )
+    if isinstance(runner, SavedModelRunner) and runner.takes_encoded_images:
+        size = inference.image_size(image_size)
+        if None not in size:
+            _compare_encoded(comparison, inputs[0], runner, size)
+    return ParityResult(
+        artefact=path.name,
+        precision=precision,
+        tolerance=tolerance,
+        num_images=len(inputs[0]),
+        outputs=comparison.outputs,
+        flags_differing=comparison.flags_differing,
+        flags_beyond_tolerance=comparison.flags_beyond_tolerance,
+    )
+
+
+class _Comparison:
+    """Collects the differences of one or several runs."""
+
+    def __init__(self, inference: Inference, tolerance: float) -> None:
+        self._inference = inference
+        self._tolerance = tolerance
+        self.outputs: dict[str, OutputDifference] = {}
+        self.flags_differing = 0
+        self.flags_beyond_tolerance = 0
+
+    def add(
+        self,
+        reference: dict[str, np.ndarray],
+        actual: dict[str, np.ndarray],
+        prefix: str = "",
+    ) -> None:
+        for name, expected in reference.items():
+            received = actual[name]
+            if received.shape != expected.shape:
+                raise ValueError(
+                    f"The artefact gives {name} of shape {received.shape}, "
+                    f"the model of shape {expected.shape}."
+                )
+            if name == "is_anomalous" and self._inference.is_detector:
+                self._add_flags(reference, expected != received)
+            else:
+                self.outputs[prefix + name] = self._difference(
+                    name, expected, received
+                )
+
+    def _add_flags(
+        self, reference: dict[str, np.ndarray], differs: np.ndarray
+    ) -> None:
+        self.flags_differing += int(differs.sum())
+        threshold = self._inference.model.calibration.threshold
+        if "anomaly_score" in reference and threshold is not None:
+            score = reference["anomaly_score"]
+            band = self._tolerance * self._scale("anomaly_score", score)
+            differs = differs & (np.abs(score - threshold) > band)
+        self.flags_beyond_tolerance += int(differs.sum())
+
+    def _difference(
+        self, name: str, expected: np.ndarray, received: np.ndarray
+    ) -> OutputDifference:
+        if not np.issubdtype(expected.dtype, np.floating):
+            share = float(np.mean(expected != received))
+            return OutputDifference(share, SHARE_UNIT, share, self._tolerance)
+        expected = expected.astype("float64")
+        equal = (expected == received) | (
+            np.isnan(expected) & np.isnan(received)
+        )
+        # Where one of them is not a number they differ in full.
+        comparable = np.isfinite(expected) & np.isfinite(received)
+        difference = np.where(equal, 0.0, np.inf)
+        difference[comparable] = np.abs(
+            expected[comparable] - received[comparable]
+        )
+        relative = difference / self._scale(name, expected)
+        is_map = self._inference.is_detector and name == "anomaly_map"
+        return OutputDifference(
+            max_difference=float(difference.max(initial=0.0)),
+            unit=ZSCORE_UNIT if self._is_zscore(name) else VALUE_UNIT,
+            relative_difference=float(relative.max(initial=0.0)),
+            tolerance=self._tolerance * (PIXEL_FACTOR if is_map else 1.0),
+        )
+
+    def _scale(self, name: str, expected: np.ndarray) -> np.ndarray:
+        """What a difference of `name` is divided by."""
+        finite = np.where(np.isfinite(expected), np.abs(expected), 0.0)
+        if not self._is_zscore(name):
+            return np.asarray(finite.max(initial=0.0) or 1.0)
+        calibration = self._inference.model.calibration
+        # The raw value is `z + mean / std` standard deviations: rounding it
+        # moves z by a share of that, however small z is.
+        offset = (
+            calibration.score_mean / calibration.score_std
+            if name == "anomaly_score"
+            else calibration.map_mean / calibration.map_std
+        )
+        return np.maximum(np.maximum(1.0, finite), abs(offset))
+
+    def _is_zscore(self, name: str) -> bool:
+        # Of one image there is no standard deviation.
+        return (
+            self._inference.is_detector
+            and name in ("anomaly_score", "anomaly_map")
+            and self._inference.model.calibration.num_images > 1
+        )
+
+
+def _in_batches(
+    function: Callable[..., dict[str, np.ndarray]], inputs: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    parts = [
+        function(*(array[start : start + _BATCH_SIZE] for array in inputs))
+        for start in range(0, len(inputs[0]), _BATCH_SIZE)
+    ]
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _compare_encoded(
+    comparison: _Comparison,
+    images: np.ndarray,
+    runner: SavedModelRunner,
+    size: tuple[int, int],
+) -> None:
+    """Compares what becomes of PNG files in the artefact and here."""
+    import tensorflow as tf
+
+    pixels = np.round(images * 255).astype("uint8")
+    files = np.array([tf.io.encode_png(image).numpy() for image in pixels])
+    channels = images.shape[-1]
+    decoded = np.stack(
+        [decode_and_resize(file, size, channels).numpy() for file in files]
+    )
+    inference = comparison._inference
+    comparison.add(
+        _in_batches(inference.predict, [decoded]),
+        _in_batches(runner.run_encoded, [files]),
+        prefix="serving_bytes/",
+    )
+
+
+def _policy_tolerance(model: keras.Model) -> float:
+    return max(
+        (
+            POLICY_TOLERANCES.get(layer.dtype_policy.compute_dtype, 0.0)
+            for layer in model._flatten_layers()
+        ),
+        default=0.0,
+    )

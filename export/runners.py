@@ -1,0 +1,131 @@
+"""Runs exported artefacts, each in the runtime that it is made for."""
+
+import pathlib
+from typing import Any, Protocol
+
+import numpy as np
+
+from keras_sspcab.export._optional import require
+
+
+class Runner(Protocol):
+    """An artefact that is ready to run.
+
+    Attributes:
+        input_names: Names of its inputs.
+        output_names: Names of its outputs.
+    """
+
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs a batch of any size."""
+
+
+def load_runner(path: Any) -> Runner:
+    """Loads an artefact; what it is shows from its name.
+
+    Args:
+        path: Folder of a SavedModel (with `saved_model.pb` in it), or a
+            `.tflite` or `.onnx` file.
+
+    Raises:
+        ValueError: If there is no such artefact.
+        ImportError: If the runtime is not installed.
+    """
+    path = pathlib.Path(path)
+    if (path / "saved_model.pb").is_file():
+        return SavedModelRunner(path)
+    if path.suffix == ".tflite" and path.is_file():
+        return TFLiteRunner(path)
+    if path.suffix == ".onnx" and path.is_file():
+        return ONNXRunner(path)
+    raise ValueError(
+        f"There is no artefact at {path}: neither a folder with "
+        "`saved_model.pb` in it nor a `.tflite` or `.onnx` file. A SavedModel "
+        "lies in the folder of its version, such as `models/screws/1`."
+    )
+
+
+class SavedModelRunner:
+    """Runs the signatures of a SavedModel in TensorFlow."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        import tensorflow as tf
+
+        # Kept: what the signatures refer to ends with it.
+        self._loaded = tf.saved_model.load(str(path))
+        self._function = self._loaded.signatures["serving_default"]
+        self.input_names = tuple(self._function.structured_input_signature[1])
+        self.output_names = tuple(self._function.structured_outputs)
+
+    @property
+    def takes_encoded_images(self) -> bool:
+        """Whether there is a signature for the content of image files."""
+        return "serving_bytes" in self._loaded.signatures
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return _run_signature(self._function, inputs)
+
+    def run_encoded(self, files: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs on the contents of image files."""
+        return _run_signature(
+            self._loaded.signatures["serving_bytes"], {"image_bytes": files}
+        )
+
+
+def _run_signature(
+    function: Any, inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    import tensorflow as tf
+
+    tensors = {name: tf.constant(value) for name, value in inputs.items()}
+    return {name: value.numpy() for name, value in function(**tensors).items()}
+
+
+class TFLiteRunner:
+    """Runs a TFLite file in LiteRT, in as many calls as its batch needs."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        require("ai_edge_litert")
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._runner = Interpreter(model_path=str(path)).get_signature_runner()
+        details = self._runner.get_input_details()
+        self.input_names = tuple(details)
+        self.output_names = tuple(self._runner.get_output_details())
+        self._batch_size = int(next(iter(details.values()))["shape"][0])
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        count = len(next(iter(inputs.values())))
+        parts: dict[str, list[np.ndarray]] = {n: [] for n in self.output_names}
+        for start in range(0, count, self._batch_size):
+            # The last call is filled up with its last image.
+            index = np.arange(start, start + self._batch_size)
+            index = np.minimum(index, count - 1)
+            results = self._runner(**{n: v[index] for n, v in inputs.items()})
+            for name, value in results.items():
+                # A copy: the interpreter will write here again.
+                parts[name].append(np.array(value))
+        return {
+            n: np.concatenate(values)[:count] for n, values in parts.items()
+        }
+
+
+class ONNXRunner:
+    """Runs an ONNX file in ONNX Runtime, on the CPU."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        require("onnxruntime")
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(
+            str(path), providers=["CPUExecutionProvider"]
+        )
+        self.input_names = tuple(i.name for i in self._session.get_inputs())
+        self.output_names = tuple(o.name for o in self._session.get_outputs())
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        results = self._session.run(list(self.output_names), inputs)
+        return dict(zip(self.output_names, results, strict=True))

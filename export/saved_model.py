@@ -1,0 +1,189 @@
+"""Export to SavedModel, in the layout of TensorFlow Serving."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_sspcab.data import decode_and_resize
+from keras_sspcab.export.artefacts import (
+    ExportResult,
+    ParityCheck,
+    staging_path,
+    write_report,
+)
+from keras_sspcab.export.audit import audit_saved_model
+from keras_sspcab.export.inference import FrozenInference, Inference
+from keras_sspcab.layers._arguments import standardize_int
+
+
+def export_saved_model(
+    model: keras.Model,
+    directory: Any,
+    version: int | None = None,
+    images: Any = None,
+    check: bool = True,
+    image_size: Sequence[int] | None = None,
+    serving_bytes: bool | None = None,
+    outputs: Sequence[str] | None = None,
+    tolerance: float | None = None,
+    allow_uncalibrated: bool = False,
+) -> ExportResult:
+    """Writes `directory/version/`, which TensorFlow Serving can serve.
+
+    Signatures, both with any batch size and the same outputs by name:
+        serving_default: Float images `(batch, height, width, channels)` in
+            [0, 1], under the name of the model's input (`image`).
+        serving_bytes: `image_bytes`, a vector of strings: the contents of PNG,
+            JPEG, BMP or GIF files. They are decoded and resized in the graph
+            as `keras_sspcab.data` does it in training.
+
+    The weights are constants in the graph. Nothing has to be restored, both
+    signatures share one copy, and neither losses, metrics nor the optimiser can
+    slip in; it runs as fast as with variables and takes half the space
+    (README.md). The price is the limit of 2 GB.
+
+    Args:
+        model: An `AnomalyModel`, or any functional or sequential Keras model.
+        directory: The model's base folder; its name is the model's name in
+            TensorFlow Serving.
+        version: Positive integer. None takes the next that is free.
+        images: Real images to compare artefact and model on; see
+            `check_parity`.
+        check: Whether to compare. False must be said explicitly.
+        image_size: Height and width that encoded images are resized to, for
+            models that take any size. Others know theirs.
+        serving_bytes: Whether to write the second signature. None does so for
+            an `AnomalyModel` of grey or colour images.
+        outputs: Names of the outputs. None takes score, map and flag of an
+            `AnomalyModel`, and all of another model.
+        tolerance: As in `check_parity`.
+        allow_uncalibrated: Whether an `AnomalyModel` without thresholds may be
+            exported.
+
+    Returns:
+        Path of the version and the comparison, which is also written to
+        `parity.json` in it.
+
+    Raises:
+        ValueError: If an argument does not fit, or the version exists.
+        ExportMismatchError: If artefact and model differ; nothing is left.
+    """
+    inference = Inference(model, outputs, allow_uncalibrated)
+    directory = pathlib.Path(directory)
+    if serving_bytes is None:
+        serving_bytes = inference.is_detector and _takes_images(inference)
+    size = _encoded_size(inference, image_size) if serving_bytes else None
+    parity_check = ParityCheck.prepare(
+        inference, images, check, tolerance=tolerance, image_size=size
+    )
+    # A number that is taken is told before the work, not after it.
+    target = _version_folder(directory, version)
+    frozen = inference.freeze()
+    with staging_path(target) as staged:
+        _write(frozen, size, staged)
+        if problems := audit_saved_model(staged):
+            raise ValueError(
+                f"{model.name} cannot be served as it is: its graph holds "
+                f"what does not belong into inference: {'; '.join(problems)}"
+            )
+        parity = parity_check.run(staged, target)
+        write_report(
+            staged / "parity.json",
+            {
+                "format": "savedmodel",
+                **parity_check.report(staged, frozen, parity),
+            },
+        )
+        # Onto a folder with files in it a folder cannot be renamed: whoever
+        # comes second does not overwrite.
+        target = _version_folder(directory, version)
+        os.rename(staged, target)
+    return ExportResult(target, parity)
+
+
+def _write(
+    frozen: FrozenInference, size: tuple[int, int] | None, path: pathlib.Path
+) -> None:
+    module = tf.Module()
+    module.infer = tf.function(
+        frozen.__call__, input_signature=frozen.specs, autograph=False
+    )
+    signatures = {"serving_default": module.infer}
+    if size is not None:
+        channels = frozen.specs[0].shape[-1]
+
+        def infer_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            images = tf.map_fn(
+                lambda file: decode_and_resize(file, size, channels),
+                image_bytes,
+                fn_output_signature=tf.TensorSpec((*size, channels)),
+            )
+            return frozen(images)
+
+        spec = tf.TensorSpec((None,), tf.string, "image_bytes")
+        module.infer_encoded = tf.function(
+            infer_encoded, input_signature=[spec]
+        )
+        signatures["serving_bytes"] = module.infer_encoded
+    tf.saved_model.save(module, str(path), signatures)
+
+
+def _takes_images(inference: Inference) -> bool:
+    """Whether the model has one input, of grey or colour images."""
+    spec = inference.specs[0]
+    return (
+        len(inference.specs) == 1
+        and spec.dtype == tf.float32
+        and len(spec.shape) == 4
+        and spec.shape[-1] in (1, 3)
+    )
+
+
+def _encoded_size(
+    inference: Inference, image_size: Sequence[int] | None
+) -> tuple[int, int]:
+    if not _takes_images(inference):
+        raise ValueError(
+            "`serving_bytes` is for models of grey or colour images, float. "
+            f"Received: {inference.model.name} with {inference.specs}"
+        )
+    height, width = inference.image_size(image_size)
+    if height is None or width is None:
+        raise ValueError(
+            f"{inference.model.name} takes images of any size, so the size "
+            "that encoded images are resized to must be given: pass "
+            "`image_size=(height, width)`, or `serving_bytes=False` to leave "
+            f"their signature out. Received: image_size={image_size}"
+        )
+    return height, width
+
+
+def _version_folder(
+    directory: pathlib.Path, version: int | None
+) -> pathlib.Path:
+    if version is None:
+        taken = (
+            [
+                int(path.name)
+                for path in directory.iterdir()
+                if _is_version(path)
+            ]
+            if directory.is_dir()
+            else []
+        )
+        version = max(taken, default=0) + 1
+    folder = directory / str(standardize_int(version, "version", minimum=1))
+    if folder.exists():
+        raise ValueError(
+            f"Version {version} exists already: {folder}. Versions are never "
+            "overwritten; leave `version` out to write the next one."
+        )
+    return folder
+
+
+def _is_version(path: pathlib.Path) -> bool:
+    return path.name.isascii() and path.name.isdigit()

@@ -1,0 +1,217 @@
+"""Export to TFLite, for LiteRT on phones and boards."""
+
+import pathlib
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_sspcab.export._optional import require
+from keras_sspcab.export.artefacts import (
+    ExportResult,
+    ParityCheck,
+    publish_file,
+    staging_path,
+)
+from keras_sspcab.export.flatbuffer import read_graph
+from keras_sspcab.export.float_scopes import FloatScopes
+from keras_sspcab.export.images import collect_images
+from keras_sspcab.export.inference import (
+    FrozenInference,
+    Inference,
+    fastest_form,
+)
+from keras_sspcab.layers._arguments import standardize_choice, standardize_int
+
+PRECISIONS = ("float32", "float16", "int8")
+
+#: How many representative images are used, at most.
+MAX_REPRESENTATIVE_IMAGES = 100
+
+
+def export_tflite(
+    model: keras.Model,
+    path: Any,
+    precision: str = "float32",
+    representative_data: Any = None,
+    images: Any = None,
+    check: bool = True,
+    image_size: Sequence[int] | None = None,
+    batch_size: int = 1,
+    outputs: Sequence[str] | None = None,
+    tolerance: float | None = None,
+    allow_uncalibrated: bool = False,
+) -> ExportResult:
+    """Writes a `.tflite` file that needs nothing but built-in operations.
+
+    Shapes are fixed: with open ones the converter cannot keep the channels of
+    up-sampled maps, and delegates refuse the graph. The signature
+    `serving_default` has inputs and outputs by name. Inputs and outputs are
+    float in every precision.
+
+    Precisions:
+        float32: As in Keras.
+        float16: Weights in half the space; computes in float32.
+        int8: Weights and activations in integers, except where that would
+            ruin the result: in the scoring and in the bottleneck of the channel
+            attention (see `FloatScopes`).
+
+    Args:
+        model: An `AnomalyModel`, or any functional or sequential Keras model.
+        path: File to write, ending in `.tflite`; replaced if it exists.
+        precision: `"float32"`, `"float16"` or `"int8"`.
+        representative_data: Real normal images to measure the ranges of
+            activations on, for int8: an array or an iterable of batches; the
+            first 100 count.
+        images: Real images to compare artefact and model on; see
+            `check_parity`.
+        check: Whether to compare. False must be said explicitly.
+        image_size: Height and width, for models that take any size.
+        batch_size: Images a call. Defaults to 1.
+        outputs: Names of the outputs. None takes score, map and flag of an
+            `AnomalyModel`, and all of another model.
+        tolerance: As in `check_parity`.
+        allow_uncalibrated: Whether an `AnomalyModel` without thresholds may be
+            exported.
+
+    Returns:
+        The path and the comparison, which is also written beside it, to
+        `<name>.tflite.parity.json`.
+
+    Raises:
+        ValueError: If an argument does not fit, or the model needs operations
+            that TFLite does not have.
+        ExportMismatchError: If artefact and model differ; nothing is written.
+        ImportError: If a package is missing.
+    """
+    if check:
+        require("ai_edge_litert")
+    path = pathlib.Path(path)
+    if path.suffix != ".tflite":
+        raise ValueError(f"`path` must end in .tflite. Received: path={path}")
+    precision = standardize_choice(precision, PRECISIONS, "precision")
+    batch_size = standardize_int(batch_size, "batch_size", minimum=1)
+    inference = Inference(model, outputs, allow_uncalibrated, image_size)
+    _check_sizes(inference)
+    representative = _representative_inputs(
+        inference, precision, representative_data, batch_size
+    )
+    parity_check = ParityCheck.prepare(
+        inference,
+        images,
+        check,
+        tolerance=tolerance,
+        precision=precision,
+        image_size=image_size,
+    )
+    frozen = inference.freeze(
+        batch_size, fastest_form(model, integer=precision == "int8")
+    )
+    content = _convert(frozen, precision, representative, FloatScopes.of(model))
+    if missing := read_graph(content).foreign_operations:
+        raise ValueError(
+            f"{model.name} needs operations that TFLite does not have: "
+            f"{', '.join(sorted(missing))}"
+        )
+    with staging_path(path) as staged:
+        staged.write_bytes(content)
+        parity = parity_check.run(staged, path)
+        report = parity_check.report(staged, frozen, parity)
+        publish_file(staged, path, {"format": "tflite", **report})
+    return ExportResult(path, parity)
+
+
+def _check_sizes(inference: Inference) -> None:
+    for spec in inference.specs:
+        if None in spec.shape[1:]:
+            raise ValueError(
+                f"{inference.model.name} takes inputs of any size, a TFLite "
+                "file of one: pass `image_size=(height, width)`. "
+                f"Received: {spec.name} of shape {tuple(spec.shape)}"
+            )
+
+
+def _representative_inputs(
+    inference: Inference, precision: str, data: Any, batch_size: int
+) -> list[np.ndarray]:
+    if precision != "int8":
+        return []
+    if data is None:
+        raise ValueError(
+            'precision="int8" needs `representative_data`: real normal images '
+            "(a hundred, say) on which the ranges of activations are measured."
+        )
+    inputs = collect_images(
+        inference, data, MAX_REPRESENTATIVE_IMAGES, "representative_data"
+    )
+    if len(inputs[0]) < batch_size:
+        raise ValueError(
+            "`representative_data` must fill one batch at least. Received: "
+            f"{len(inputs[0])} images, batch_size={batch_size}"
+        )
+    return inputs
+
+
+def _convert(
+    frozen: FrozenInference,
+    precision: str,
+    representative: list[np.ndarray],
+    float_scopes: FloatScopes,
+) -> bytes:
+    folder = tempfile.mkdtemp()
+    try:
+        # Only a SavedModel keeps the names of inputs and outputs.
+        module = tf.Module()
+        module.infer = tf.function(
+            frozen.__call__, input_signature=frozen.specs, autograph=False
+        )
+        tf.saved_model.save(module, folder, {"serving_default": module.infer})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if precision == "float32":
+            return converter.convert()
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+            return converter.convert()
+        converter.representative_dataset = lambda: _batches(
+            frozen, representative
+        )
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        ]
+        return _quantise(converter, float_scopes)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _batches(
+    frozen: FrozenInference, inputs: list[np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    names = [spec.name for spec in frozen.specs]
+    size = frozen.specs[0].shape[0]
+    for start in range(0, len(inputs[0]) - size + 1, size):
+        batch = [array[start : start + size] for array in inputs]
+        yield dict(zip(names, batch, strict=True))
+
+
+def _quantise(converter: Any, float_scopes: FloatScopes) -> bytes:
+    """Converts to integers, except for what is computed in some scopes."""
+    experimental = tf.lite.experimental
+    with warnings.catch_warnings():
+        # The debugger, TensorFlow's only public way to leave operations out,
+        # still loads its own interpreter.
+        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter.*")
+        debugger = experimental.QuantizationDebugger(
+            converter=converter,
+            debug_options=experimental.QuantizationDebugOptions(),
+        )
+        graph = read_graph(debugger.calibrated_model)
+        debugger.options = experimental.QuantizationDebugOptions(
+            denylisted_nodes=float_scopes.tensors(graph)
+        )
+        return debugger.get_nondebug_quantized_model()

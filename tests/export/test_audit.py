@@ -1,0 +1,105 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sspcab import SSPCABLayer
+from keras_sspcab.export import audit_saved_model, export_saved_model
+
+
+def save(function, path, **attributes):
+    module = tf.Module()
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    module.infer = tf.function(
+        function, input_signature=[tf.TensorSpec((None, 4), name="image")]
+    )
+    tf.saved_model.save(module, path, {"serving_default": module.infer})
+    return audit_saved_model(path)
+
+
+def test_exports_are_clean(detector, textures, tmp_path):
+    result = export_saved_model(detector, tmp_path, images=textures["test"][:2])
+    assert audit_saved_model(result.path) == []
+
+
+def test_clean_graph(tmp_path):
+    assert save(lambda x: {"y": tf.nn.relu(x)}, tmp_path) == []
+
+
+def test_python_functions(tmp_path):
+    findings = save(
+        lambda x: {
+            "y": tf.ensure_shape(
+                tf.numpy_function(np.sin, [x], tf.float32), (None, 4)
+            )
+        },
+        tmp_path,
+    )
+    assert len(findings) == 1
+    assert "Python function" in findings[0]
+
+
+def test_python_functions_inside_loops(tmp_path):
+    def infer(x):
+        return {
+            "y": tf.map_fn(
+                lambda row: tf.ensure_shape(
+                    tf.py_function(np.sin, [row], tf.float32), (4,)
+                ),
+                x,
+            )
+        }
+
+    findings = save(infer, tmp_path)
+    assert [f for f in findings if "EagerPyFunc" in f]
+
+
+def test_variables(tmp_path):
+    weight = tf.Variable(tf.ones((4, 2)))
+    findings = save(lambda x: {"y": x @ weight}, tmp_path, weight=weight)
+    assert any("variable ReadVariableOp" in finding for finding in findings)
+
+
+def test_gradients(tmp_path):
+    def infer(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(tf.tanh(x))
+        return {"y": tape.gradient(y, x)}
+
+    findings = save(infer, tmp_path)
+    assert any("training operation TanhGrad" in f for f in findings)
+
+
+def test_random_numbers(tmp_path):
+    findings = save(
+        lambda x: {"y": tf.nn.dropout(x, 0.5)},
+        tmp_path,
+    )
+    assert any("random operation" in finding for finding in findings)
+
+
+def test_losses_that_no_output_needs(tmp_path):
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, SSPCABLayer()(inputs))
+    module = tf.Module()
+    module.model = model
+    module.infer = tf.function(
+        lambda x: {"y": model(x)},
+        input_signature=[tf.TensorSpec((None, 4, 4, 2), name="image")],
+    )
+    tf.saved_model.save(module, tmp_path, {"serving_default": module.infer})
+    findings = audit_saved_model(tmp_path)
+    assert any("unused operation" in f and "Square" in f for f in findings)
+
+
+def test_export_refuses_what_the_audit_finds(tmp_path):
+    class Noise(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs + tf.random.uniform(tf.shape(inputs))
+
+    model = keras.Sequential([keras.Input((4,)), Noise()])
+    with pytest.raises(ValueError, match="does not belong into inference: ra"):
+        export_saved_model(model, tmp_path / "model", check=False)
+    assert not list((tmp_path / "model").iterdir())

@@ -1,0 +1,128 @@
+import importlib.util
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+
+from keras_sspcab.applications import APPLICATIONS
+from keras_sspcab.export import EXPORTERS, check_parity, export_model
+from tests.export.conftest import SIZE, assert_same
+
+NAMES = {"savedmodel": "served", "tflite": "m.tflite", "onnx": "m.onnx"}
+
+
+def test_order_does_not_matter(detector, textures, tmp_path, fingerprint):
+    images = textures["test"]
+    before = fingerprint(detector)
+    expected = detector.predict(images, verbose=0)
+    for to in ("onnx", "savedmodel", "savedmodel", "onnx"):
+        path = tmp_path / NAMES[to]
+        result = export_model(detector, path, to, images=images[:4])
+        assert check_parity(detector, result.path, images).passes
+    assert_same(before, fingerprint(detector))
+    after = detector.predict(images, verbose=0)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, after[name])
+
+
+def test_export_then_train_then_export(make_detector, textures, tmp_path):
+    model = make_detector()
+    options = {"images": textures["test"], "serving_bytes": False}
+    first = export_model(model, tmp_path, **options)
+    history = model.fit(textures["train"], verbose=0)
+    assert history.history["sspcab_loss"][0] > 0
+    second = export_model(model, tmp_path, **options)
+    assert (first.path.name, second.path.name) == ("1", "2")
+    assert check_parity(model, second.path, textures["test"]).passes
+    assert not check_parity(model, first.path, textures["test"]).passes
+
+
+def test_loaded_models_export(detector, textures, tmp_path):
+    detector.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    path = export_model(
+        loaded, tmp_path / "m.onnx", "onnx", images=textures["test"]
+    ).path
+    assert check_parity(detector, path, textures["test"]).passes
+
+
+@pytest.mark.parametrize("name", sorted(APPLICATIONS))
+def test_every_application(name, textures, tmp_path):
+    model = APPLICATIONS[name]()
+    if len(model.inputs) > 1 or len(model.inputs[0].shape) != 4:
+        pytest.skip("not a model of single images")
+    _, height, width, channels = model.inputs[0].shape
+    images = tf.image.resize(textures["test"], (height, width)).numpy()
+    images = np.repeat(images, channels, axis=-1).clip(0, 1)
+    model.calibrate(images[:8])
+    for to in ("savedmodel", "onnx"):
+        result = export_model(model, tmp_path / NAMES[to], to, images=images)
+        assert result.parity.passes
+
+
+def test_unknown_format(detector, tmp_path):
+    with pytest.raises(ValueError, match="`to` argument must be one of"):
+        export_model(detector, tmp_path, to="caffe")
+
+
+@pytest.mark.parametrize(
+    ("to", "package"),
+    [
+        ("onnx", "tf2onnx"),
+        ("onnx", "onnxruntime"),
+        ("tflite", "ai_edge_litert"),
+    ],
+)
+def test_missing_packages(
+    detector, textures, tmp_path, monkeypatch, to, package
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == package else find(name, *rest),
+    )
+    message = rf'needs {package}.*pip install "keras-sspcab\[export\]"'
+    with pytest.raises(ImportError, match=message):
+        export_model(
+            detector, tmp_path / NAMES[to], to, images=textures["test"]
+        )
+
+
+def test_import_needs_no_optional_package():
+    code = """
+        import sys
+
+        for name in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert"):
+            sys.modules[name] = None  # makes its import fail
+        import keras_sspcab.export
+        print(sorted(keras_sspcab.export.EXPORTERS))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == str(sorted(EXPORTERS))
+
+
+def test_keras_own_export_of_a_plain_model(plain_model, textures, tmp_path):
+    images = textures["test"][:3]
+    expected = plain_model.predict(images, verbose=0)
+
+    plain_model.export(tmp_path / "served", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "served")
+    np.testing.assert_allclose(loaded.serve(images), expected, atol=1e-5)
+
+    path = tmp_path / "model.onnx"
+    plain_model.export(path, format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (results,) = session.run(None, {"photo": images})
+    np.testing.assert_allclose(results, expected, atol=1e-5)
+    assert results.shape == (3, SIZE, SIZE, 1)

@@ -1,0 +1,236 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sspcab import SSPCABLayer
+from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.export.inference import Inference, fastest_form
+from tests.export.conftest import assert_same
+
+DETECTOR_OUTPUTS = ("anomaly_score", "anomaly_map", "is_anomalous")
+
+
+def operations(frozen):
+    return {op.type for op in frozen.function.graph.get_operations()}
+
+
+def test_detector_gives_score_map_and_flag(detector, textures):
+    inference = Inference(detector)
+    assert inference.input_names == ("image",)
+    assert inference.output_names == DETECTOR_OUTPUTS
+    images = textures["test"]
+    expected = detector.predict(images, verbose=0)
+    for results in (
+        inference.predict(images),
+        inference.freeze()(tf.constant(images)),
+    ):
+        assert set(results) == set(DETECTOR_OUTPUTS)
+        for name, value in results.items():
+            np.testing.assert_allclose(value, expected[name], atol=1e-3)
+
+
+def test_host_outputs_are_there_when_named(detector, textures):
+    inference = Inference(detector, outputs=["reconstruction", "raw_score"])
+    results = inference.freeze()(tf.constant(textures["test"]))
+    assert list(results) == ["raw_score", "reconstruction"]
+    np.testing.assert_allclose(
+        results["reconstruction"],
+        detector.predict(textures["test"], verbose=0)["reconstruction"],
+        atol=1e-5,
+    )
+
+
+def test_unknown_output(detector):
+    with pytest.raises(ValueError, match=r"no output named \['map'\].*raw_sc"):
+        Inference(detector, outputs=["map"])
+    with pytest.raises(ValueError, match="At least one output"):
+        Inference(detector, outputs=[])
+
+
+def test_nothing_but_inference_in_the_graph(detector):
+    frozen = Inference(detector).freeze()
+    assert not list(frozen.function.variables)
+    kinds = operations(frozen)
+    assert "Conv2D" in kinds
+    assert not {kind for kind in kinds if "Variable" in kind or "Var" in kind}
+    # The error map has one square. The block's loss would be a second one.
+    squares = [
+        op.name
+        for op in frozen.function.graph.get_operations()
+        if op.type in ("Square", "SquaredDifference")
+    ]
+    assert len(squares) == 1
+    assert "error_map" in squares[0]
+
+
+def test_the_loss_would_be_found():
+    # The test above can fail: without the context the loss is in the graph.
+    inputs = keras.Input((8, 8, 4))
+    model = keras.Model(inputs, SSPCABLayer()(inputs))
+    traced = tf.function(lambda x: model(x)).get_concrete_function(
+        tf.TensorSpec((None, 8, 8, 4))
+    )
+    assert "Square" in {op.type for op in traced.graph.get_operations()}
+
+
+def test_model_is_left_alone(detector, fingerprint):
+    before = fingerprint(detector)
+    inference = Inference(detector)
+    inference.freeze()
+    inference.freeze(batch_size=1, form="masked")
+    assert_same(before, fingerprint(detector))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_computes_in_float32(
+    make_detector, textures, fingerprint, policy
+):
+    standard = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = make_detector()
+    finally:
+        keras.config.set_dtype_policy(standard)
+    before = fingerprint(model)
+    assert policy in before["policies"]
+    frozen = Inference(model).freeze()
+    dtypes = {
+        tensor.dtype
+        for op in frozen.function.graph.get_operations()
+        for tensor in op.outputs
+    }
+    assert not dtypes & {tf.float16, tf.bfloat16}
+    assert_same(before, fingerprint(model))
+    # It still computes in 16 bits itself.
+    layer = model.get_layer("sspcab_late")
+    assert layer(np.ones((1, 8, 8, 8), "float32")).dtype != tf.float32
+
+
+def test_policies_come_back_when_tracing_fails():
+    class Broken(keras.layers.Layer):
+        def call(self, inputs):
+            if isinstance(inputs, tf.Tensor):
+                raise RuntimeError("broken")
+            return inputs
+
+        def compute_output_spec(self, inputs):
+            return inputs
+
+    inputs = keras.Input((8, 8, 1), name="image")
+    outputs = Broken(dtype="mixed_float16")(inputs)
+    model = keras.Model(inputs, outputs)
+    with pytest.raises(RuntimeError, match="broken"):
+        Inference(model).freeze()
+    assert model.layers[-1].dtype_policy.name == "mixed_float16"
+
+
+def test_uncalibrated(textures):
+    model = AutoEncoder((32, 32, 1))
+    with pytest.raises(ValueError, match="has not been calibrated"):
+        Inference(model)
+    inference = Inference(model, allow_uncalibrated=True)
+    results = inference.freeze()(tf.constant(textures["test"]))
+    assert not results["is_anomalous"].numpy().any()
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_all_forms_agree(make_detector, textures, kernel_size):
+    model = make_detector(sspcab_options={"kernel_size": kernel_size})
+    inference = Inference(model)
+    images = tf.constant(textures["test"])
+    results = [
+        inference.freeze(form=form)(images)["anomaly_score"].numpy()
+        for form in ("dilated", "stacked", "shifted", "masked")
+    ]
+    np.testing.assert_allclose(results[1:], [results[0]] * 3, atol=1e-3)
+
+
+def test_fastest_form():
+    def model(*sizes):
+        inputs = x = keras.Input((16, 16, 4))
+        for size in sizes:
+            x = SSPCABLayer(kernel_size=size)(x)
+        return keras.Model(inputs, x)
+
+    assert fastest_form(model(1, 1)) == "dilated"
+    assert fastest_form(model(1, 1), integer=True) == "dilated"
+    assert fastest_form(model(1, 2)) == "shifted"
+    assert fastest_form(model(1, 2), integer=True) == "stacked"
+
+
+def test_names_of_other_models(plain_model):
+    inference = Inference(plain_model)
+    assert inference.input_names == ("photo",)
+    assert inference.output_names == ("drawing",)
+
+
+def test_names_are_made_unique_and_plain():
+    inputs = {name: keras.Input((4,), name=name) for name in ("a-b", "a_b")}
+    x = keras.layers.Concatenate()(list(inputs.values()))
+    model = keras.Model(
+        inputs,
+        [
+            keras.layers.Dense(2, name="left.side")(x),
+            keras.layers.Dense(3, name="right")(x),
+        ],
+    )
+    inference = Inference(model)
+    assert inference.input_names == ("a_b", "a_b_1")
+    assert inference.output_names == ("left_side", "right")
+    ones, twos = np.ones((2, 4), "float32"), np.full((2, 4), 2, "float32")
+    expected = model.predict({"a-b": ones, "a_b": twos}, verbose=0)
+    for results in (
+        inference.predict(ones, twos),
+        inference.freeze()(tf.constant(ones), tf.constant(twos)),
+    ):
+        np.testing.assert_allclose(results["left_side"], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(results["right"], expected[1], rtol=1e-5)
+
+
+def test_unnamed_inputs_get_the_same_name_each_time():
+    for _ in range(2):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        assert Inference(model).input_names == ("input",)
+
+
+def test_image_size_fixes_open_sizes(sizeless_detector):
+    spec = Inference(sizeless_detector, image_size=(24, 40)).specs[0]
+    assert tuple(spec.shape) == (None, 24, 40, 1)
+    assert spec.name == "image"
+
+
+def test_image_size_must_fit(detector):
+    assert Inference(detector, image_size=(32, 32)).image_size() == (32, 32)
+    with pytest.raises(ValueError, match="built for images of 32 x 32"):
+        Inference(detector, image_size=(64, 32))
+
+
+def test_image_size_is_for_images():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="for models with one input, of im"):
+        Inference(model, image_size=(8, 8))
+
+
+def test_models_without_known_inputs():
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    for model in (Subclassed(), keras.Sequential([keras.layers.Dense(2)])):
+        with pytest.raises(ValueError, match="its inputs are unknown"):
+            Inference(model)
+    with pytest.raises(ValueError, match="must be a Keras model"):
+        Inference("model.keras")
+
+
+def test_too_large(monkeypatch, detector):
+    monkeypatch.setattr("keras_sspcab.export.inference._MAX_WEIGHT_BYTES", 1000)
+    with pytest.raises(ValueError, match="less than 2 GB"):
+        Inference(detector)
+
+
+def test_other_backends(monkeypatch, detector):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="Exports need the TensorFlow backend"):
+        Inference(detector)

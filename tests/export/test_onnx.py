@@ -1,0 +1,202 @@
+import json
+import os
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from keras_sspcab.export import ExportMismatchError, export_onnx
+from keras_sspcab.export import onnx as onnx_module
+from tests.export.conftest import SIZE, assert_same
+
+OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
+
+
+@pytest.fixture(scope="module")
+def exported(detector, textures, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "bricks.onnx"
+    return export_onnx(detector, path, images=textures["test"])
+
+
+def run(path, images, name="image"):
+    session = onnxruntime.InferenceSession(
+        str(path), providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {name: images}), strict=True))
+
+
+def check(results, expected):
+    for name, value in results.items():
+        assert value.shape == expected[name].shape
+        assert value.dtype == expected[name].dtype
+        np.testing.assert_allclose(
+            value, expected[name], rtol=1e-4, atol=1e-3, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_results(exported, detector, textures, batch):
+    images = textures["test"][:batch]
+    results = run(exported.path, images)
+    assert set(results) == OUTPUTS
+    check(results, detector.predict(images, verbose=0))
+
+
+def test_file(exported, detector):
+    proto = onnx.load(exported.path)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.opset_import[0].version == 17
+    (image,) = proto.graph.input
+    axes = image.type.tensor_type.shape.dim
+    assert image.name == "image"
+    assert axes[0].dim_param == "batch"
+    assert [axis.dim_value for axis in axes[1:]] == [SIZE, SIZE, 1]
+    assert {output.name for output in proto.graph.output} == OUTPUTS
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert metadata["value_range"] == "[0, 1]"
+    calibration = json.loads(metadata["calibration"])
+    assert calibration == detector.calibration.to_dict()
+
+
+def test_report(exported):
+    folder = exported.path.parent
+    assert sorted(os.listdir(folder)) == [
+        "bricks.onnx",
+        "bricks.onnx.parity.json",
+    ]
+    report = json.loads((folder / "bricks.onnx.parity.json").read_text())
+    assert report["format"] == "onnx"
+    assert report["opset"] == 17
+    assert report["image_size"] == [SIZE, SIZE]
+    assert report["parity"] == exported.parity.to_dict()
+    assert exported.parity.passes
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_other_opsets(detector, textures, tmp_path, opset):
+    path = tmp_path / "model.onnx"
+    export_onnx(detector, path, opset=opset, images=textures["test"][:2])
+    assert onnx.load(path).opset_import[0].version == opset
+
+
+@pytest.mark.parametrize("opset", [12, 19, "17"])
+def test_unknown_opsets(detector, tmp_path, opset):
+    with pytest.raises(ValueError, match="must lie in 13 to 18"):
+        export_onnx(detector, tmp_path / "m.onnx", opset=opset, check=False)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2])
+def test_models_of_any_size(make_detector, textures, tmp_path, kernel_size):
+    model = make_detector(
+        size=None,
+        sspcab=("middle", "late"),
+        sspcab_options={"kernel_size": kernel_size},
+    )
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, images=textures["test"][:4])
+    (image,) = onnx.load(path).graph.input
+    report = json.loads((tmp_path / "model.onnx.parity.json").read_text())
+    assert report["image_size"] is None
+    names = [axis.dim_param for axis in image.type.tensor_type.shape.dim]
+    assert names == ["batch", "height", "width", ""]
+    wide = np.concatenate([textures["test"][:3]] * 2, axis=2)[:, :27]
+    check(run(path, wide), model.predict(wide, verbose=0))
+
+
+def test_image_size_fixes_open_sizes(sizeless_detector, textures, tmp_path):
+    path = tmp_path / "model.onnx"
+    export_onnx(
+        sizeless_detector,
+        path,
+        images=textures["test"][:, :24],
+        image_size=(24, SIZE),
+    )
+    (image,) = onnx.load(path).graph.input
+    sizes = [axis.dim_value for axis in image.type.tensor_type.shape.dim]
+    assert sizes == [0, 24, SIZE, 1]
+    with pytest.raises(ValueError, match=r"takes image of shape.*\(18, 32, 32"):
+        export_onnx(
+            sizeless_detector,
+            path,
+            images=textures["test"],
+            image_size=(24, SIZE),
+        )
+
+
+def test_without_block(make_detector, textures, tmp_path):
+    result = export_onnx(
+        make_detector(sspcab=None),
+        tmp_path / "model.onnx",
+        images=textures["test"],
+    )
+    assert result.parity.passes
+
+
+def test_plain_models(plain_model, textures, tmp_path, fingerprint):
+    before = fingerprint(plain_model)
+    path = tmp_path / "model.onnx"
+    export_onnx(plain_model, path, images=textures["test"])
+    assert_same(before, fingerprint(plain_model))
+    images = textures["test"][:3]
+    results = run(path, images, "photo")
+    assert list(results) == ["drawing"]
+    np.testing.assert_allclose(
+        results["drawing"], plain_model.predict(images, verbose=0), atol=1e-5
+    )
+    assert not [e for e in onnx.load(path).metadata_props if "cal" in e.key]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(make_detector, textures, tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = make_detector()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = tmp_path / "model.onnx"
+    result = export_onnx(model, path, images=textures["test"])
+    assert result.parity.passes
+    types = {t.data_type for t in onnx.load(path).graph.initializer}
+    assert onnx.TensorProto.FLOAT in types
+    assert not types & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+
+
+def test_mismatch_keeps_what_was_there(
+    detector, make_detector, textures, tmp_path, monkeypatch
+):
+    path = tmp_path / "model.onnx"
+    export_onnx(detector, path, images=textures["test"][:2])
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    other = make_detector()
+    convert = onnx_module._convert
+    monkeypatch.setattr(
+        onnx_module,
+        "_convert",
+        lambda frozen, opset: convert(
+            onnx_module.Inference(other).freeze(), opset
+        ),
+    )
+    with pytest.raises(ExportMismatchError, match="Nothing has been written"):
+        export_onnx(detector, path, images=textures["test"][:2])
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_files_that_do_not_run_are_not_left(
+    detector, textures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        onnx_module,
+        "_check_and_save",
+        lambda proto, path: path.write_bytes(b""),
+    )
+    with pytest.raises(ValueError, match=r"exported m\.onnx does not run"):
+        export_onnx(detector, tmp_path / "m.onnx", images=textures["test"])
+    assert os.listdir(tmp_path) == []
+
+
+def test_path(detector, tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.onnx"):
+        export_onnx(detector, tmp_path / "model", check=False)

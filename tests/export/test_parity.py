@@ -1,0 +1,226 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sspcab.export import (
+    check_parity,
+    export_onnx,
+    export_saved_model,
+    load_runner,
+)
+from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.parity import (
+    SHARE_UNIT,
+    VALUE_UNIT,
+    ZSCORE_UNIT,
+    _Comparison,
+)
+from keras_sspcab.scoring import Calibration
+
+
+@pytest.fixture(scope="module")
+def artefact(detector, textures, tmp_path_factory):
+    path = tmp_path_factory.mktemp("parity") / "model.onnx"
+    return export_onnx(detector, path, images=textures["test"][:2]).path
+
+
+@pytest.fixture
+def judge(detector):
+    """A function that compares outputs that it is given."""
+    kept = detector.calibration
+
+    def compare(expected, received, tolerance=1e-2, **calibration):
+        detector.calibration = Calibration(
+            **{
+                "score_mean": 3.0,
+                "score_std": 1.0,
+                "map_mean": 1.0,
+                "map_std": 1.0,
+                "threshold": 2.0,
+                "num_images": 10,
+                **calibration,
+            }
+        )
+        names = list(expected)
+        inference = Inference(detector, names, allow_uncalibrated=True)
+        comparison = _Comparison(inference, tolerance)
+        comparison.add(
+            {k: np.asarray(v) for k, v in expected.items()},
+            {k: np.asarray(v) for k, v in received.items()},
+        )
+        return comparison
+
+    yield compare
+    detector.calibration = kept
+
+
+def test_same_model(detector, artefact, textures):
+    result = check_parity(detector, artefact, textures["test"])
+    assert result.passes
+    assert result.num_images == 18
+    assert result.artefact == "model.onnx"
+    assert result.flags_differing == 0
+    assert set(result.outputs) == {"anomaly_score", "anomaly_map"}
+    json.dumps(result.to_dict())
+
+
+def test_other_model(make_detector, artefact, textures):
+    result = check_parity(make_detector(), artefact, textures["test"])
+    assert not result.passes
+    assert not result.to_dict()["passes"]
+    assert "anomaly_score" in result.summary()
+
+
+def test_changed_threshold(detector, artefact, textures):
+    calibration = detector.calibration
+    detector.calibration = dataclasses.replace(
+        calibration, threshold=calibration.threshold + 5
+    )
+    try:
+        result = check_parity(detector, artefact, textures["test"])
+    finally:
+        detector.calibration = calibration
+    assert result.outputs["anomaly_score"].passes
+    assert result.flags_beyond_tolerance > 0
+    assert not result.passes
+
+
+def test_scores_are_compared_in_standard_deviations(judge):
+    comparison = judge(
+        {"anomaly_score": [0.0, 1.0]}, {"anomaly_score": [0.0, 1.03]}
+    )
+    output = comparison.outputs["anomaly_score"]
+    assert output.max_difference == pytest.approx(0.03)
+    assert output.unit == ZSCORE_UNIT
+    # Of a raw value of 3 standard deviations that is one per cent.
+    assert output.relative_difference == pytest.approx(0.01)
+
+
+def test_large_scores_are_compared_relatively(judge):
+    comparison = judge({"anomaly_score": [1000.0]}, {"anomaly_score": [1001.0]})
+    output = comparison.outputs["anomaly_score"]
+    assert output.relative_difference == pytest.approx(1e-3)
+
+
+def test_single_pixels_may_be_off_by_more(judge):
+    maps = np.zeros((1, 2, 2))
+    output = judge({"anomaly_map": maps}, {"anomaly_map": maps + 0.03}).outputs[
+        "anomaly_map"
+    ]
+    assert output.relative_difference == pytest.approx(0.03)
+    assert output.tolerance == 0.04
+    assert output.passes
+
+
+def test_scores_of_one_image_have_no_standard_deviation(judge):
+    output = judge(
+        {"anomaly_score": [0.01, 0.02]},
+        {"anomaly_score": [0.01, 0.03]},
+        num_images=1,
+    ).outputs["anomaly_score"]
+    assert output.unit == VALUE_UNIT
+    assert output.relative_difference == pytest.approx(0.5)
+    assert not output.passes
+
+
+def test_other_outputs_are_compared_with_the_largest_value(judge):
+    output = judge(
+        {"raw_score": [0.1, 2.0]}, {"raw_score": [0.2, 2.0]}
+    ).outputs["raw_score"]
+    assert output.relative_difference == pytest.approx(0.05)
+    assert output.unit == VALUE_UNIT
+
+
+@pytest.mark.parametrize(
+    ("score", "flag", "differing", "beyond"),
+    [
+        (2.02, False, 1, 0),  # within the band of 3 per cent
+        (2.04, False, 1, 1),
+        (1.96, True, 1, 1),
+        (2.04, True, 0, 0),
+    ],
+)
+def test_flags_count_outside_of_the_band(judge, score, flag, differing, beyond):
+    comparison = judge(
+        {"anomaly_score": [score], "is_anomalous": [score >= 2]},
+        {"anomaly_score": [score], "is_anomalous": [flag]},
+    )
+    assert comparison.flags_differing == differing
+    assert comparison.flags_beyond_tolerance == beyond
+
+
+def test_flags_alone_must_agree(judge):
+    comparison = judge({"is_anomalous": [True]}, {"is_anomalous": [False]})
+    assert comparison.flags_beyond_tolerance == 1
+
+
+def test_not_a_number(judge):
+    nan, inf = np.nan, np.inf
+    comparison = judge(
+        {"raw_score": [1.0, 1.0], "anomaly_score": [nan, inf]},
+        {"raw_score": [1.0, nan], "anomaly_score": [nan, inf]},
+    )
+    assert comparison.outputs["raw_score"].relative_difference == inf
+    assert comparison.outputs["anomaly_score"].relative_difference == 0
+
+
+def test_shapes_must_agree(judge):
+    with pytest.raises(ValueError, match=r"raw_score of shape \(1,\)"):
+        judge({"raw_score": [1.0, 1.0]}, {"raw_score": [1.0]})
+
+
+def test_integer_outputs(tmp_path):
+    class Largest(keras.layers.Layer):
+        def call(self, inputs):
+            return keras.ops.argmax(inputs, axis=-1)
+
+    model = keras.Sequential([keras.Input((5,)), Largest(name="largest")])
+    images = np.random.default_rng(0).random((6, 5)).astype("float32")
+    path = export_saved_model(model, tmp_path, images=images).path
+    output = check_parity(model, path, images).outputs["largest"]
+    assert output.unit == SHARE_UNIT
+    assert output.relative_difference == 0
+
+
+def test_datasets_and_tuples(detector, artefact, textures):
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (textures["test"], np.zeros(18))
+    ).batch(4)
+    assert check_parity(detector, artefact, dataset).num_images == 18
+    endless = dataset.repeat()
+    assert check_parity(detector, artefact, endless).num_images == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (x * 255).astype("uint8"), "Divide 8-bit images by 255"),
+        (lambda x: x * 255, r"must lie in \[0, 1\]"),
+        (lambda x: x - 1, r"must lie in \[0, 1\]"),
+        (lambda x: x * np.nan, "not finite"),
+        (lambda x: x[..., 0], r"Received in `images`: shape \(18, 32, 32\)"),
+        (lambda x: x[:, :16], r"takes image of shape \(None, 32, 32, 1\)"),
+        (lambda x: x[:0], "`images` holds no image"),
+        (lambda x: [], "`images` holds no image"),
+        (lambda x: {"photo": x}, r"Received: \['photo'\]"),
+    ],
+)
+def test_images_that_do_not_fit(detector, artefact, textures, change, message):
+    with pytest.raises(ValueError, match=message):
+        check_parity(detector, artefact, change(textures["test"]))
+
+
+def test_precision(detector, artefact, textures):
+    with pytest.raises(ValueError, match="`precision` must be one of"):
+        check_parity(detector, artefact, textures["test"], precision="int4")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "folder", "x"])
+def test_no_artefact(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="There is no artefact at"):
+        load_runner(tmp_path / name)

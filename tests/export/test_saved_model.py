@@ -1,0 +1,318 @@
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sspcab.data import decode_and_resize
+from keras_sspcab.export import (
+    ExportMismatchError,
+    check_parity,
+    export_saved_model,
+)
+from keras_sspcab.export import saved_model as saved_model_module
+from tests.export.conftest import SIZE, assert_same
+
+OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
+
+
+@pytest.fixture(scope="module")
+def exported(detector, textures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "bricks"
+    return export_saved_model(detector, folder, images=textures["test"])
+
+
+def files(images):
+    pixels = np.round(images * 255).astype("uint8")
+    return [tf.io.encode_png(image).numpy() for image in pixels]
+
+
+def test_layout(exported):
+    assert exported.path.name == "1"
+    assert (exported.path / "saved_model.pb").is_file()
+    # Nothing else in the base folder: TensorFlow Serving watches it.
+    assert os.listdir(exported.path.parent) == ["1"]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_float_images(exported, detector, textures, batch):
+    images = textures["test"][:batch]
+    loaded = tf.saved_model.load(str(exported.path))
+    results = loaded.signatures["serving_default"](image=tf.constant(images))
+    expected = detector.predict(images, verbose=0)
+    assert set(results) == OUTPUTS
+    for name, value in results.items():
+        assert value.shape == expected[name].shape
+        np.testing.assert_allclose(
+            value, expected[name], rtol=1e-4, atol=1e-3, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_encoded_images(exported, detector, textures, batch):
+    encoded = files(textures["test"][:batch])
+    loaded = tf.saved_model.load(str(exported.path))
+    results = loaded.signatures["serving_bytes"](
+        image_bytes=tf.constant(encoded)
+    )
+    decoded = np.round(textures["test"][:batch] * 255) / 255
+    expected = detector.predict(decoded.astype("float32"), verbose=0)
+    assert set(results) == OUTPUTS
+    for name, value in results.items():
+        np.testing.assert_allclose(
+            value, expected[name], rtol=1e-4, atol=1e-3, err_msg=name
+        )
+
+
+def test_encoded_images_of_other_sizes_and_formats(exported, detector):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (50, 70, 3)).astype("uint8")
+    encoded = [
+        tf.io.encode_jpeg(pixels).numpy(),
+        tf.io.encode_png(pixels).numpy(),
+        tf.io.encode_png(pixels[..., :1]).numpy(),
+    ]
+    loaded = tf.saved_model.load(str(exported.path))
+    results = loaded.signatures["serving_bytes"](
+        image_bytes=tf.constant(encoded)
+    )
+    # The very function that training data go through.
+    images = np.stack([decode_and_resize(e, (SIZE, SIZE), 1) for e in encoded])
+    expected = detector.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        results["anomaly_score"], expected["anomaly_score"], rtol=1e-4
+    )
+
+
+def test_broken_image_is_refused(exported):
+    loaded = tf.saved_model.load(str(exported.path))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        loaded.signatures["serving_bytes"](
+            image_bytes=tf.constant([b"no image"])
+        )
+
+
+def test_weights_are_stored_once_and_as_constants(exported, detector):
+    weights = sum(w.nbytes for w in detector.get_weights())
+    proto = exported.path / "saved_model.pb"
+    content = proto.read_bytes()
+    kernel = detector.get_layer("encoder_conv2").get_weights()[0]
+    assert content.count(kernel.tobytes()) == 1
+    assert not list((exported.path / "variables").glob("*.data-*")) or (
+        sum(
+            path.stat().st_size
+            for path in (exported.path / "variables").glob("*.data-*")
+        )
+        < weights / 4
+    )
+
+
+def test_report(exported, detector):
+    report = json.loads((exported.path / "parity.json").read_text())
+    assert report["format"] == "savedmodel"
+    assert report["inputs"]["image"] == {
+        "shape": [None, SIZE, SIZE, 1],
+        "dtype": "float32",
+        "value_range": [0.0, 1.0],
+    }
+    assert report["image_size"] == [SIZE, SIZE]
+    assert report["calibration"]["threshold"] == detector.calibration.threshold
+    assert report["packages"]["keras"] == keras.__version__
+    parity = report["parity"]
+    assert parity == exported.parity.to_dict()
+    assert parity["passes"]
+    assert parity["num_images"] == 18
+    assert set(parity["outputs"]) == {
+        "anomaly_score",
+        "anomaly_map",
+        "serving_bytes/anomaly_score",
+        "serving_bytes/anomaly_map",
+    }
+
+
+def test_versions_count_up_and_are_never_overwritten(
+    detector, textures, tmp_path
+):
+    options = {"images": textures["test"][:2], "serving_bytes": False}
+    first = export_saved_model(detector, tmp_path, version=9, **options)
+    before = (first.path / "saved_model.pb").read_bytes()
+    (tmp_path / "notes").mkdir()
+    second = export_saved_model(detector, tmp_path, **options)
+    assert second.path == tmp_path / "10"
+    with pytest.raises(ValueError, match="Version 9 exists already"):
+        export_saved_model(detector, tmp_path, version=9, **options)
+    assert (first.path / "saved_model.pb").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["10", "9", "notes"]
+
+
+def test_version_that_appears_meanwhile_is_not_overwritten(
+    detector, textures, tmp_path, monkeypatch
+):
+    write = saved_model_module._write
+
+    def write_slowly(*arguments):
+        write(*arguments)
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "saved_model.pb").write_text("another's")
+
+    monkeypatch.setattr(saved_model_module, "_write", write_slowly)
+    options = {"images": textures["test"][:2], "serving_bytes": False}
+    with pytest.raises(ValueError, match="Version 1 exists already"):
+        export_saved_model(detector, tmp_path, version=1, **options)
+    assert os.listdir(tmp_path) == ["1"]
+    assert (tmp_path / "1" / "saved_model.pb").read_text() == "another's"
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", 1.5, True])
+def test_versions_are_positive_integers(detector, tmp_path, version):
+    with pytest.raises(ValueError, match="`version` argument must be an int"):
+        export_saved_model(detector, tmp_path, version, check=False)
+
+
+def test_mismatch_leaves_nothing(detector, textures, tmp_path, monkeypatch):
+    write = saved_model_module._write
+
+    def write_wrong(frozen, size, path):
+        function = frozen.function
+        wrong = type(frozen)(
+            lambda x: [function(x)[0] + 1, *function(x)[1:]],
+            frozen.specs,
+            frozen.output_names,
+        )
+        write(wrong, size, path)
+
+    monkeypatch.setattr(saved_model_module, "_write", write_wrong)
+    with pytest.raises(ExportMismatchError, match="anomaly_map: 1 stand"):
+        export_saved_model(detector, tmp_path, images=textures["test"])
+    assert os.listdir(tmp_path) == []
+
+
+def test_failure_while_writing_leaves_nothing(
+    detector, textures, tmp_path, monkeypatch
+):
+    def fail(frozen, size, path):
+        path.mkdir()
+        (path / "saved_model.pb").write_text("half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(saved_model_module, "_write", fail)
+    with pytest.raises(OSError, match="No space"):
+        export_saved_model(detector, tmp_path, images=textures["test"])
+    assert os.listdir(tmp_path) == []
+
+
+def test_images_are_required_unless_the_check_is_off(detector, tmp_path):
+    with pytest.raises(ValueError, match="or `check=False` to go without"):
+        export_saved_model(detector, tmp_path)
+    result = export_saved_model(detector, tmp_path, check=False)
+    assert result.parity is None
+    report = json.loads((result.path / "parity.json").read_text())
+    assert report["parity"] is None
+
+
+def test_models_of_any_size(sizeless_detector, textures, tmp_path):
+    with pytest.raises(ValueError, match=r"pass `image_size=\(height, width"):
+        export_saved_model(sizeless_detector, tmp_path, images=textures["test"])
+    result = export_saved_model(
+        sizeless_detector,
+        tmp_path,
+        images=textures["test"],
+        image_size=(24, 40),
+    )
+    assert "serving_bytes/anomaly_map" in result.parity.outputs
+    loaded = tf.saved_model.load(str(result.path))
+    results = loaded.signatures["serving_bytes"](
+        image_bytes=tf.constant(files(textures["test"][:2]))
+    )
+    assert results["anomaly_map"].shape == (2, 24, 40)
+    # Float images still may have any size.
+    wide = np.concatenate([textures["test"][:2]] * 2, axis=2)
+    results = loaded.signatures["serving_default"](image=tf.constant(wide))
+    np.testing.assert_allclose(
+        results["anomaly_score"],
+        sizeless_detector.predict(wide, verbose=0)["anomaly_score"],
+        rtol=1e-4,
+        atol=1e-3,
+    )
+
+
+def test_models_of_any_size_without_encoded_images(
+    sizeless_detector, textures, tmp_path
+):
+    result = export_saved_model(
+        sizeless_detector,
+        tmp_path,
+        images=textures["test"],
+        serving_bytes=False,
+    )
+    loaded = tf.saved_model.load(str(result.path))
+    assert list(loaded.signatures) == ["serving_default"]
+
+
+def test_plain_models(plain_model, textures, tmp_path, fingerprint):
+    before = fingerprint(plain_model)
+    result = export_saved_model(
+        plain_model, tmp_path, images=textures["test"], serving_bytes=True
+    )
+    assert_same(before, fingerprint(plain_model))
+    loaded = tf.saved_model.load(str(result.path))
+    images = textures["test"][:3]
+    for results in (
+        loaded.signatures["serving_default"](photo=tf.constant(images)),
+        loaded.signatures["serving_bytes"](
+            image_bytes=tf.constant(files(images))
+        ),
+    ):
+        assert list(results) == ["drawing"]
+        np.testing.assert_allclose(
+            results["drawing"],
+            plain_model.predict(images, verbose=0),
+            atol=1e-5,
+        )
+
+
+def test_plain_models_have_no_encoded_images_by_default(
+    plain_model, textures, tmp_path
+):
+    result = export_saved_model(plain_model, tmp_path, images=textures["test"])
+    loaded = tf.saved_model.load(str(result.path))
+    assert list(loaded.signatures) == ["serving_default"]
+
+
+def test_encoded_images_need_grey_or_colour(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.ReLU()])
+    with pytest.raises(ValueError, match="for models of grey or colour"):
+        export_saved_model(model, tmp_path, check=False, serving_bytes=True)
+
+
+def test_models_with_two_inputs(tmp_path):
+    inputs = [
+        keras.Input((4,), name="left"),
+        keras.Input((3,), name="right", dtype="int32"),
+    ]
+    right = keras.layers.Embedding(5, 2)(inputs[1])
+    right = keras.layers.Flatten()(right)
+    x = keras.layers.Concatenate()([inputs[0], right])
+    model = keras.Model(inputs, {"sum": keras.layers.Dense(2)(x)})
+    rng = np.random.default_rng(0)
+    images = {
+        "left": rng.random((5, 4)).astype("float32"),
+        "right": rng.integers(0, 5, (5, 3)),
+    }
+    result = export_saved_model(model, tmp_path, images=images)
+    assert result.parity.passes
+    loaded = tf.saved_model.load(str(result.path))
+    assert loaded.signatures["serving_default"].structured_outputs["sum"]
+
+
+def test_mixed_precision(make_detector, textures, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = make_detector()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    result = export_saved_model(model, tmp_path, images=textures["test"])
+    assert result.parity.tolerance == 0.01
+    assert check_parity(model, result.path, textures["test"]).passes

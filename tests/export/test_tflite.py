@@ -1,0 +1,316 @@
+"""The converter leaks memory at each call: as few calls as possible."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from keras_sspcab import SSPCABLayer
+from keras_sspcab.export import (
+    ExportMismatchError,
+    check_parity,
+    export_tflite,
+)
+from keras_sspcab.export.flatbuffer import Graph, Operation, read_graph
+from keras_sspcab.export.float_scopes import FloatScopes
+from tests.export.conftest import SIZE
+
+OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tflite")
+
+
+@pytest.fixture(scope="module")
+def float32(detector, textures, folder):
+    return export_tflite(
+        detector, folder / "float32.tflite", images=textures["test"]
+    )
+
+
+@pytest.fixture(scope="module")
+def float16(detector, textures, folder):
+    return export_tflite(
+        detector,
+        folder / "float16.tflite",
+        precision="float16",
+        images=textures["test"],
+    )
+
+
+@pytest.fixture(scope="module")
+def int8(detector, textures, folder):
+    return export_tflite(
+        detector,
+        folder / "int8.tflite",
+        precision="int8",
+        representative_data=textures["train"],
+        images=textures["test"],
+    )
+
+
+def run(path, image, name="image", **options):
+    interpreter = Interpreter(model_path=str(path), **options)
+    runner = interpreter.get_signature_runner()
+    return {k: np.array(v) for k, v in runner(**{name: image}).items()}
+
+
+def operations(path):
+    return [o.name for o in read_graph(path.read_bytes()).operations]
+
+
+def tensor_types(path):
+    details = Interpreter(model_path=str(path)).get_tensor_details()
+    return [np.dtype(detail["dtype"]).name for detail in details]
+
+
+def test_results(float32, detector, textures):
+    for image in textures["test"][:3, None]:
+        results = run(float32.path, image)
+        assert set(results) == OUTPUTS
+        expected = detector.predict(image, verbose=0)
+        for name, value in results.items():
+            assert value.shape == expected[name].shape
+            np.testing.assert_allclose(
+                value, expected[name], rtol=1e-4, atol=1e-3, err_msg=name
+            )
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_only_builtin_operations_and_no_variables(precision, request):
+    names = set(operations(request.getfixturevalue(precision).path))
+    assert "CONV_2D" in names
+    assert not {n for n in names if n.startswith("Flex") or "VAR" in n}
+    # What dilated convolutions become where a converter is not sure of them.
+    assert not names & {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"}
+
+
+def test_weights_are_halved(float32, float16):
+    assert "float16" in tensor_types(float16.path)
+    assert "float16" not in tensor_types(float32.path)
+
+
+def test_float16_results(float16, detector, textures):
+    result = check_parity(
+        detector, float16.path, textures["test"], precision="float16"
+    )
+    assert result.passes
+    assert not check_parity(
+        detector, float16.path, textures["test"], tolerance=1e-7
+    ).passes
+
+
+def test_int8_computes_in_integers_but_scores_in_float(int8):
+    graph = read_graph(int8.path.read_bytes())
+    types = tensor_types(int8.path)
+    convolutions = [o for o in graph.operations if o.name == "CONV_2D"]
+    assert len(convolutions) == 7
+    for operation in convolutions:
+        assert types[operation.inputs[0]] == "int8"
+        assert types[operation.inputs[1]] == "int8"
+    scoring = [
+        operation
+        for operation in graph.operations
+        if any(
+            scope in graph.tensor_names[operation.outputs[0]]
+            for scope in ("error_map", "smoothing", "pooling", "calibration")
+        )
+    ]
+    assert len(scoring) >= 4
+    for operation in scoring:
+        assert types[operation.outputs[0]] == "float32"
+
+
+def test_int8_still_ranks_the_images(
+    int8, detector, textures, folder, monkeypatch
+):
+    images = textures["test"]
+    expected = detector.predict(images, verbose=0)["anomaly_score"]
+
+    def scores(path):
+        # Without delegates: they may refuse what is compared with below.
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return np.concatenate(
+            [
+                run(path, image, experimental_op_resolver_type=kernels)[
+                    "anomaly_score"
+                ]
+                for image in images[:, None]
+            ]
+        )
+
+    assert np.corrcoef(scores(int8.path), expected)[0, 1] > 0.99
+    errors = np.abs(scores(int8.path) - expected)
+    # Quantised, and not float under another name.
+    assert errors.max() > 1e-4
+    # What it would be with the scoring in integers, too.
+    monkeypatch.setattr(FloatScopes, "of", lambda model: FloatScopes((), ()))
+    naive = export_tflite(
+        detector,
+        folder / "naive.tflite",
+        precision="int8",
+        representative_data=textures["train"],
+        check=False,
+    )
+    assert errors.max() < np.abs(scores(naive.path) - expected).max() / 3
+
+
+def test_int8_where_the_bottleneck_is_always_zero(textures, folder):
+    block = SSPCABLayer(name="block")
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 1), name="photo"),
+            keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+            block,
+            keras.layers.Conv2D(1, 3, padding="same", name="drawing"),
+        ]
+    )
+    squeeze = block.channel_attention.squeeze
+    squeeze.set_weights([-np.ones((8, 1)), np.zeros(1)])
+    path = folder / "plain_int8.tflite"
+    result = export_tflite(
+        model,
+        path,
+        precision="int8",
+        representative_data=textures["train"],
+        images=textures["test"],
+    )
+    assert result.parity.passes
+    types = tensor_types(path)
+    operations = read_graph(path.read_bytes()).operations
+    assert {
+        types[operation.outputs[0]]
+        for operation in operations
+        if operation.name in ("CONV_2D", "MEAN", "MUL")
+    } == {"int8"}
+    assert {
+        types[operation.outputs[0]]
+        for operation in operations
+        if operation.name == "FULLY_CONNECTED"
+    } == {"float32"}
+    assert run(path, textures["test"][:1], "photo")["drawing"].dtype == "f4"
+
+
+def test_int8_needs_representative_images(detector, textures, folder):
+    with pytest.raises(ValueError, match="needs `representative_data`"):
+        export_tflite(
+            detector, folder / "x.tflite", "int8", images=textures["test"]
+        )
+    with pytest.raises(ValueError, match="must fill one batch at least"):
+        export_tflite(
+            detector,
+            folder / "x.tflite",
+            "int8",
+            representative_data=textures["train"][:2],
+            images=textures["test"],
+            batch_size=3,
+        )
+    with pytest.raises(ValueError, match="`representative_data` must lie in"):
+        export_tflite(
+            detector,
+            folder / "x.tflite",
+            "int8",
+            representative_data=textures["train"] * 255,
+            images=textures["test"],
+        )
+
+
+def test_report(int8):
+    report = json.loads(
+        int8.path.with_name("int8.tflite.parity.json").read_text()
+    )
+    assert report["format"] == "tflite"
+    assert report["precision"] == "int8"
+    assert report["inputs"]["image"]["shape"] == [1, SIZE, SIZE, 1]
+    assert report["parity"]["tolerance"] == 0.25
+    assert report["parity"] == int8.parity.to_dict()
+
+
+def test_bigger_batch_of_a_plain_model(plain_model, textures, folder):
+    path = folder / "plain.tflite"
+    result = export_tflite(
+        plain_model, path, images=textures["test"], batch_size=3
+    )
+    assert result.parity.passes
+    assert result.parity.num_images == 18
+    images = textures["test"][:3]
+    results = run(path, images, "photo")
+    assert list(results) == ["drawing"]
+    np.testing.assert_allclose(
+        results["drawing"], plain_model.predict(images, verbose=0), atol=1e-5
+    )
+    # The last of the batches of 8 is not full.
+    assert check_parity(plain_model, path, textures["test"][:8]).passes
+
+
+def test_models_of_any_size(sizeless_detector, textures, folder):
+    path = folder / "size.tflite"
+    images = textures["test"][:, :24]
+    with pytest.raises(ValueError, match=r"pass `image_size=\(height, width"):
+        export_tflite(sizeless_detector, path, images=images)
+    result = export_tflite(
+        sizeless_detector, path, images=images, image_size=(24, SIZE)
+    )
+    report = json.loads((folder / "size.tflite.parity.json").read_text())
+    assert report["image_size"] == [24, SIZE]
+    assert result.parity.passes
+    names = operations(path)
+    assert names.count("CONV_2D") == 7
+    assert "SPACE_TO_BATCH_ND" not in names
+
+
+def test_larger_corners_under_mixed_precision(make_detector, textures, folder):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = make_detector(
+            sspcab="middle", sspcab_options={"kernel_size": 2}
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = folder / "corners.tflite"
+    assert export_tflite(model, path, images=textures["test"]).parity.passes
+    assert "float16" not in tensor_types(path)
+
+
+def test_mismatch_leaves_nothing(detector, textures, tmp_path):
+    with pytest.raises(ExportMismatchError) as caught:
+        export_tflite(
+            detector,
+            tmp_path / "model.tflite",
+            precision="float16",
+            images=textures["test"],
+            tolerance=1e-9,
+        )
+    assert os.listdir(tmp_path) == []
+    assert not caught.value.result.passes
+    assert caught.value.result.outputs["anomaly_map"].max_difference > 0
+
+
+def test_arguments(detector, tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.tflite"):
+        export_tflite(detector, tmp_path / "model", check=False)
+    with pytest.raises(ValueError, match="`precision` argument must be one"):
+        export_tflite(detector, tmp_path / "m.tflite", "int4", check=False)
+    with pytest.raises(ValueError, match="`batch_size` argument must be an"):
+        export_tflite(
+            detector, tmp_path / "m.tflite", batch_size=None, check=False
+        )
+    with pytest.raises(ValueError, match="or `check=False`"):
+        export_tflite(detector, tmp_path / "m.tflite")
+
+
+def test_foreign_operations():
+    graph = Graph(
+        (
+            Operation("CONV_2D", False, (0,), (1,)),
+            Operation("FlexErf", True, (1,), (2,)),
+            Operation("VAR_HANDLE", False, (), (3,)),
+        ),
+        ("a", "b", "c", "d"),
+    )
+    assert graph.foreign_operations == {"FlexErf", "VAR_HANDLE"}
