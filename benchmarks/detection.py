@@ -1,6 +1,6 @@
 """Measures the plain auto-encoder with and without the block, over seeds.
 
-Run: python benchmarks/detection.py [--screw FOLDER] [--seeds 3] [--output x.csv]
+Run: python benchmarks/detection.py [--screw FOLDER] [--output x.csv]
 
 Data: crops of one photograph each (brick, grass, gravel, from scikit-image),
 with drawn defects, and, where its folder is given, MVTec AD's screw. Each image

@@ -1,5 +1,6 @@
 """Exports to SavedModel, TFLite and ONNX, each checked against the model."""
 
+from collections.abc import Callable
 from typing import Any
 
 from keras_sspcab.export.artefacts import ExportResult
@@ -19,7 +20,7 @@ from keras_sspcab.export.tflite import export_tflite
 from keras_sspcab.layers._arguments import standardize_choice
 
 #: Exporters by name of the format.
-EXPORTERS = {
+EXPORTERS: dict[str, Callable[..., ExportResult]] = {
     "savedmodel": export_saved_model,
     "tflite": export_tflite,
     "onnx": export_onnx,

@@ -189,9 +189,9 @@ def check_parity(
         ),
     )
     if isinstance(runner, SavedModelRunner) and runner.takes_encoded_images:
-        size = inference.image_size(image_size)
-        if None not in size:
-            _compare_encoded(comparison, inputs[0], runner, size)
+        height, width = inference.image_size(image_size)
+        if height is not None and width is not None:
+            _compare_encoded(comparison, inputs[0], runner, (height, width))
     return ParityResult(
         artefact=path.name,
         precision=precision,

@@ -24,7 +24,8 @@ def test_picture_shows_defects_in_colour(run_folder, tmp_path):
 
 def test_jpeg(run_folder, tmp_path):
     path = save_examples_figure(run_folder, tmp_path / "a.jpg", count=1)
-    assert Image.open(path).format == "JPEG"
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG"
 
 
 def test_all_kinds_are_shown_by_their_median():
