@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 from keras import layers, ops
-from keras_sspcab.applications.base import AnomalyModel
 
+from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.scoring import (
     Calibration,

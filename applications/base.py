@@ -124,6 +124,9 @@ class AnomalyModel(keras.Model):
         """
         if y is None:
             x = self.prepare_training_data(x)
+        if not hasattr(x, "shape"):
+            # Datasets bring their own order; Keras warns about its default.
+            kwargs.setdefault("shuffle", False)
         return super().fit(x, y, **kwargs)
 
     def compute_loss(

@@ -1,40 +1,33 @@
 """Training that can be killed at any moment and goes on as if it had not."""
 
-import contextlib
-import math
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from keras_sspcab.runs import files
+from keras_sspcab.runs.callbacks import (
+    DivergenceGuard,
+    Saver,
+    TrainCallbacks,
+    TrainingDiverged,
+    TrainingInterrupted,
+    deferred_signals,
+)
 from keras_sspcab.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
     TrainingState,
     read_checkpoint,
-    write_checkpoint,
 )
 
-
-class TrainingDiverged(ValueError):  # noqa: N818 (it is no fault of the code)
-    """The loss has become NaN or infinite."""
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Training was stopped by a signal; its state is on disk.
-
-    Attributes:
-        signal: Number of the signal.
-    """
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.signal = number
+__all__ = [
+    "CheckpointError",
+    "TrainingDiverged",
+    "TrainingInterrupted",
+    "train",
+]
 
 
 def train(
@@ -109,14 +102,14 @@ def train(
         found.restore_weights(model)
         return state.history
 
-    with _deferred_signals() as stop:
-        saver = _Saver(
+    with deferred_signals() as stop:
+        saver = Saver(
             checkpoint, state, found, every_steps, every_seconds, stop
         )
-        guard = _DivergenceGuard()
+        guard = DivergenceGuard()
         # The guard comes first: a state with NaN must never be written. The
         # saver comes last: what it says is done, the others have seen.
-        train_callbacks = _TrainCallbacks(
+        train_callbacks = TrainCallbacks(
             [guard, *callbacks, saver], model, epochs
         )
         for epoch in range(state.epoch, epochs):
@@ -148,185 +141,6 @@ def train(
             saver.raise_if_stopped()
         train_callbacks.end_training()
     return state.history
-
-
-# === Callbacks ===
-
-
-class _TrainCallbacks(keras.callbacks.CallbackList):
-    """Makes several calls of `fit`, one an epoch, look like a single one."""
-
-    def __init__(
-        self,
-        callbacks: list[keras.callbacks.Callback],
-        model: keras.Model,
-        epochs: int,
-    ) -> None:
-        super().__init__(
-            callbacks, add_history=True, model=model, epochs=epochs
-        )
-        self._epochs = epochs
-        self._first_step = 0
-        self._has_begun = False
-
-    def begin_epoch(self, epoch: int, steps: int, first_step: int) -> None:
-        self._first_step = first_step
-        self.set_params(
-            {
-                "verbose": 0,
-                "epochs": self._epochs,
-                "steps": steps,
-                "first_epoch": epoch,
-                "first_step": first_step,
-            }
-        )
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            super().on_train_begin(logs)
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        super().on_train_batch_begin(batch + self._first_step, logs)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        super().on_train_batch_end(batch + self._first_step, logs)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self._last_logs = logs
-
-    def end_training(self) -> None:
-        super().on_train_end(self._last_logs)
-
-
-class _Saver(keras.callbacks.Callback):
-    """Restores the checkpoint, keeps the state, and writes checkpoints."""
-
-    def __init__(
-        self,
-        path: str,
-        state: TrainingState,
-        found: Checkpoint | None,
-        every_steps: int,
-        every_seconds: float,
-        stop: "_Stop",
-    ) -> None:
-        super().__init__()
-        self.path = path
-        self.state = state
-        self.steps = 0
-        self._found = found
-        self._every_steps = every_steps
-        self._every_seconds = every_seconds
-        self._stop = stop
-        self._unsaved_steps = 0
-        self._saved_at = time.monotonic()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        # Only now: `fit` has reset the metrics.
-        if self._found is not None:
-            self._found.restore(self.model)
-            self._found = None
-            if self.state.step == 0:
-                # Those restored belong to the epoch before.
-                self.model.reset_metrics()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._unsaved_steps += batch + 1 - self.state.step
-        self.state.step = batch + 1
-        if self.state.step == self.steps:
-            return  # The end of the epoch follows at once.
-        if self._is_due() or self._stop.requested:
-            self._save()
-        self.raise_if_stopped()
-
-    def on_epoch_end(
-        self, epoch: int, logs: dict[str, float] | None = None
-    ) -> None:
-        row = {name: float(value) for name, value in (logs or {}).items()}
-        self.state.history.append({"epoch": epoch + 1, **row})
-        self.state.epoch, self.state.step = epoch + 1, 0
-        self._save()
-
-    def raise_if_stopped(self) -> None:
-        """Stops the training if a signal has asked for it."""
-        if self._stop.requested:
-            raise TrainingInterrupted(
-                self._stop.requested,
-                f"Training stopped in epoch {self.state.epoch + 1} after "
-                f"{self.state.step} steps; the state is in {self.path}",
-            )
-
-    def _is_due(self) -> bool:
-        seconds = time.monotonic() - self._saved_at
-        return 0 < self._every_steps <= self._unsaved_steps or (
-            0 < self._every_seconds <= seconds
-        )
-
-    def _save(self) -> None:
-        write_checkpoint(self.path, self.model, self.state)
-        self._unsaved_steps = 0
-        self._saved_at = time.monotonic()
-
-
-class _DivergenceGuard(keras.callbacks.Callback):
-    """Stops as soon as a result is NaN or infinite."""
-
-    steps = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_end(
-        self, batch: int, logs: dict[str, float] | None = None
-    ) -> None:
-        for name, value in (logs or {}).items():
-            if not math.isfinite(value):
-                rate = float(
-                    keras.ops.convert_to_numpy(
-                        self.model.optimizer.learning_rate
-                    )
-                )
-                raise TrainingDiverged(
-                    f"The training has diverged. Received: {name}={value} in "
-                    f"epoch {self._epoch + 1}, step {batch + 1} of "
-                    f"{self.steps}, at learning rate {rate:g}. Use a smaller "
-                    "learning rate, and float32 if the precision is mixed"
-                )
-
-
-# === Signals ===
-
-
-class _Stop:
-    """Number of the signal that asked to stop, or 0."""
-
-    requested = 0
-
-
-@contextlib.contextmanager
-def _deferred_signals() -> Iterator[_Stop]:
-    """Notes Ctrl-C and SIGTERM instead of breaking off in mid-step."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = number
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-# === Steps ===
 
 
 def _check(model: keras.Model, checkpoint: str) -> None:

@@ -1,0 +1,106 @@
+"""Builds the model of a configuration, and loads one that was trained."""
+
+import inspect
+import os
+import zipfile
+from typing import TYPE_CHECKING
+
+from keras_sspcab.cli._backend import import_backend
+from keras_sspcab.runs import Config, ConfigError, RunFolder
+
+if TYPE_CHECKING:
+    from keras_sspcab.applications import AnomalyModel
+
+Size = tuple[int | None, int | None]
+
+
+def build_model(config: Config) -> "AnomalyModel":
+    """Builds and compiles the model to train.
+
+    Raises:
+        ConfigError: If the section [model] does not fit the host.
+    """
+    import keras
+
+    keras.utils.set_random_seed(config.training.seed)
+    size: Size = config.data.image_size
+    if config.data.patch_size:
+        # The weights serve patches and, later, whole images.
+        size = (None, None)
+    model = construct(config, size)
+    model.compile(jit_compile=config.training.jit_compile)
+    if config.training.learning_rate:
+        model.optimizer.learning_rate = config.training.learning_rate
+    return model
+
+
+def construct(config: Config, size: Size) -> "AnomalyModel":
+    """Builds the host of a configuration.
+
+    Args:
+        config: The configuration.
+        size: Height and width of its images; None for any.
+
+    Raises:
+        ConfigError: If the section [model] does not fit the host.
+    """
+    from keras_sspcab.applications import get_application
+
+    host = get_application(config.model.name)
+    reserved = {"input_shape", "calibration", "name", "self"}
+    allowed = sorted(set(inspect.signature(host).parameters) - reserved)
+    if unknown := sorted(set(config.model.options) - set(allowed)):
+        raise ConfigError(
+            f"Unknown key `model.{unknown[0]}` for the model "
+            f"{config.model.name!r}. Allowed in [model] are: name, "
+            f"{', '.join(allowed)}"
+        )
+    if host.kind != "image":
+        raise ConfigError(
+            f"The model {config.model.name!r} looks at {host.kind}, and the "
+            "command line trains on images. Train it from Python"
+        )
+    try:
+        return host(
+            input_shape=(*size, config.data.channels), **config.model.options
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"The section [model] does not fit {config.model.name!r}: {error}"
+        ) from error
+
+
+def load_detector(path: str) -> "AnomalyModel":
+    """Loads the model of a run folder or of a `.keras` file.
+
+    Raises:
+        ValueError: If there is none, or it is no detector of this package.
+    """
+    if not path.endswith(".keras"):
+        path = RunFolder(path).require("model.keras", "keras-sspcab train")
+    if not os.path.isfile(path):
+        raise ValueError(f"There is no model at {path!r}")
+    import_backend()
+    import keras
+
+    from keras_sspcab.applications import AnomalyModel
+
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (
+        KeyError,
+        OSError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be loaded. It must be written by "
+            f"`keras-sspcab train` or `model.save`. Received: {error}"
+        ) from error
+    if not isinstance(model, AnomalyModel):
+        raise ValueError(
+            f"{path} holds no anomaly detector of this package. "
+            f"Received: {type(model).__name__}"
+        )
+    return model

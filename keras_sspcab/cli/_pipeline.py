@@ -1,0 +1,177 @@
+"""The steps of a training, from a configuration to a model in a run folder."""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from keras_sspcab.cli._console import number, say, warn
+from keras_sspcab.cli._data import (
+    cache_of,
+    fingerprint,
+    images_of,
+    split_folder,
+)
+from keras_sspcab.cli._model import build_model, construct
+from keras_sspcab.runs import Config, RunFolder, files
+from keras_sspcab.runs.folder import now
+from keras_sspcab.runs.parsing import write_config
+
+if TYPE_CHECKING:
+    from keras_sspcab.applications import AnomalyModel
+    from keras_sspcab.data import ImageFolder
+
+# With fewer held-out images, the threshold is little more than a guess.
+_FEW_IMAGES = 20
+
+# May change between the start and the continuation of a run.
+FREE_SETTINGS = (
+    "data.path",
+    "data.on_error",
+    "data.cache",
+    "training.epochs",
+    "training.checkpoint_every_steps",
+    "training.checkpoint_every_seconds",
+    "calibration.quantile",
+    "calibration.pixel_quantile",
+)
+
+
+def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
+    """Trains, calibrates and saves the model of a run.
+
+    Args:
+        run: The folder: a new one, or with `resume` one that `train_run` has
+            begun.
+        config: Its configuration.
+        resume: Whether to go on with a run.
+    """
+    folder = split_folder(config)
+    say(folder.summary())
+    with _precision(config.training.mixed_precision):
+        model = build_model(config)
+        if resume:
+            write_config(run.file("config.toml"), config)
+        else:
+            run.create(config)
+        run.update_record(
+            state="training",
+            data={
+                "root": os.path.abspath(folder.root),
+                "train": len(folder.train),
+                "validation": len(folder.validation),
+                "test": len(folder.test),
+                "training_images": fingerprint(folder),
+                "notes": list(folder.notes),
+            },
+        )
+        say(f"Run {run.path}: {config.model.name}, {_describe(model)}")
+        _fit(run, config, folder, model)
+        weights = model.get_weights()
+    _finish(run, config, folder, weights)
+
+
+def _describe(model: "AnomalyModel") -> str:
+    from keras_sspcab.layers import SSPCABLayer
+
+    layers = model._flatten_layers(include_self=False)
+    blocks = sum(isinstance(layer, SSPCABLayer) for layer in layers)
+    return f"{model.count_params():,} parameters, SSPCAB blocks: {blocks}"
+
+
+def _fit(
+    run: RunFolder,
+    config: Config,
+    folder: "ImageFolder",
+    model: "AnomalyModel",
+) -> None:
+    from keras_sspcab.cli._progress import TrainingProgress
+    from keras_sspcab.cli._tensorboard import FlushedTensorBoard
+    from keras_sspcab.data import image_dataset
+    from keras_sspcab.training import TrainingInterrupted, train
+
+    data, training = config.data, config.training
+    cache = cache_of(run, data, len(folder.train))
+
+    def make_dataset(epoch: int) -> Any:
+        return image_dataset(
+            folder.train,
+            data.image_size,
+            data.channels,
+            batch_size=training.batch_size,
+            shuffle=True,
+            seed=training.seed,
+            epoch=epoch,
+            cache=cache,
+            patch_size=data.patch_size or None,
+            patches_per_image=data.patches_per_image if data.patch_size else 1,
+            flip=data.flip,
+        )
+
+    settings = {
+        f"{section}.{key}": value
+        for section, values in config.to_dict().items()
+        for key, value in values.items()
+        if f"{section}.{key}" not in FREE_SETTINGS
+    }
+    progress = TrainingProgress()
+    try:
+        train(
+            model,
+            make_dataset,
+            training.epochs,
+            run.file("checkpoint.npz"),
+            seed=training.seed,
+            settings={**settings, "training images": fingerprint(folder)},
+            every_steps=training.checkpoint_every_steps,
+            every_seconds=training.checkpoint_every_seconds,
+            history_csv=run.file("history.csv"),
+            callbacks=[progress, FlushedTensorBoard(run.file("logs"))],
+        )
+    except TrainingInterrupted as error:
+        raise TrainingInterrupted(
+            error.signal,
+            f"{error}. Continue with: "
+            f"keras-sspcab train --run {shlex.quote(run.path)} --resume",
+        ) from error
+    finally:
+        progress.close()
+
+
+def _finish(
+    run: RunFolder, config: Config, folder: "ImageFolder", weights: list[Any]
+) -> None:
+    """Calibrates a model of the images' size, in float32, and saves it."""
+    model = construct(config, config.data.image_size)
+    model.set_weights(weights)
+    calibration = model.calibrate(
+        images_of(folder.validation, config.data),
+        config.calibration.quantile,
+        config.calibration.pixel_quantile,
+    )
+    with files.replacing(run.file("model.keras")) as temporary:
+        model.save(temporary)
+    run.update_record(state="finished", finished=now())
+    if calibration.num_images < _FEW_IMAGES:
+        warn(
+            f"The threshold was measured on {calibration.num_images} held-out "
+            "normal images only: it is rough. More images help"
+        )
+    say(
+        f"Calibrated on {calibration.num_images} held-out normal images: "
+        f"anomalous from score {number(calibration.threshold)} on."
+    )
+    say(f"Saved {run.file('model.keras')}", style="green")
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

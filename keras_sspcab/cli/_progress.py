@@ -1,0 +1,87 @@
+"""Shows how far a training has come; imported only where Keras is."""
+
+import time
+from typing import Any
+
+import keras
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from keras_sspcab.cli._console import console, say
+
+_SHOWN = ("loss", "sspcab_loss")
+
+
+class TrainingProgress(keras.callbacks.Callback):
+    """A bar over all steps on a terminal, else one line an epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = console()
+        self._bar: Progress | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not self._console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[results]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        steps = self.params["steps"]
+        self._task = self._bar.add_task(
+            "Training",
+            total=self.params["epochs"] * steps,
+            completed=self.params["first_epoch"] * steps
+            + self.params["first_step"],
+            results="",
+        )
+        self._bar.start()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        self._started = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, description=self._title())
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, float] | None = None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update(
+                self._task,
+                completed=self._epoch * self.params["steps"] + batch + 1,
+                results=_results(logs),
+            )
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, float] | None = None
+    ) -> None:
+        if self._bar is None:
+            seconds = time.monotonic() - self._started
+            say(f"{self._title()}  {_results(logs)}  {seconds:.1f} s")
+
+    def close(self) -> None:
+        """Leaves the terminal in order, however the training ended."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _title(self) -> str:
+        return f"epoch {self._epoch + 1}/{self.params['epochs']}"
+
+
+def _results(logs: dict[str, float] | None) -> str:
+    logs = logs or {}
+    names = [name for name in _SHOWN if name in logs]
+    return "  ".join(f"{name} {logs[name]:.3e}" for name in names)

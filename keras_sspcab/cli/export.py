@@ -1,0 +1,179 @@
+"""`keras-sspcab export`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from keras_sspcab.cli._console import command, number, show
+from keras_sspcab.runs import DataConfig, RunFolder
+
+if TYPE_CHECKING:
+    from keras_sspcab.applications import AnomalyModel
+    from keras_sspcab.data import ImageSample
+    from keras_sspcab.export import ExportResult
+
+FORMATS = ("savedmodel", "tflite", "onnx")
+
+# Images that every artefact is compared with the model on.
+_CHECKED_IMAGES = 32
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command()(command(export))
+
+
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="Run folder, or a .keras file.")
+    ],
+    to: Annotated[
+        list[str],
+        typer.Option(help="savedmodel, tflite or onnx. Repeatable."),
+    ],
+    precision: Annotated[
+        str, typer.Option(help="float32; for tflite also float16 or int8.")
+    ] = "float32",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the files. Default: RUN/export."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of normal images to compare on, and for int8 to "
+            "measure ranges on. Default: those of the run."
+        ),
+    ] = None,
+) -> None:
+    """Export a model, and compare each artefact with it on real images.
+
+    An artefact that differs from the model is not written.
+    """
+    _check_formats(to, precision)
+    from keras_sspcab.cli._model import load_detector
+
+    detector = load_detector(str(model))
+    is_run = model.suffix != ".keras"
+    folder = out or (model if is_run else model.parent) / "export"
+    checked, normal = find_images(model if is_run else None, images)
+    results = {
+        name: export_to(detector, name, folder, checked, normal, precision)
+        for name in dict.fromkeys(to)
+    }
+    show_exports(results)
+
+
+def _check_formats(to: Sequence[str], precision: str) -> None:
+    for name in to:
+        if name not in FORMATS:
+            raise ValueError(
+                f"--to must be one of {', '.join(FORMATS)}. Received: {name}"
+            )
+        if precision != "float32" and name != "tflite":
+            raise ValueError(
+                f"The precision {precision!r} is for tflite only. Received: "
+                f"--to {name} --precision {precision}"
+            )
+
+
+def find_images(
+    run: Path | None, images: Path | None
+) -> "tuple[Sequence[ImageSample], Sequence[ImageSample]]":
+    """Returns images to compare on, and normal ones to measure ranges on.
+
+    Args:
+        run: Run folder whose images serve, or None.
+        images: Folder of images that take their place, or None.
+
+    Raises:
+        ValueError: If there are neither.
+    """
+    from keras_sspcab.cli._data import split_folder
+    from keras_sspcab.data import check_images, scan_image_folder
+
+    if images is not None:
+        found = scan_image_folder(str(images), layout="plain").train
+        return check_images(found)[:_CHECKED_IMAGES], found
+    if run is None:
+        raise ValueError(
+            "Each artefact is compared with the model on real images, and a "
+            ".keras file names none. Give a folder with --images"
+        )
+    folder = split_folder(RunFolder(str(run)).config)
+    candidates = folder.test or folder.validation
+    # Spread over all kinds of defects.
+    step = max(1, len(candidates) // _CHECKED_IMAGES)
+    chosen = candidates[::step][:_CHECKED_IMAGES]
+    return check_images(chosen, on_error="skip"), folder.train
+
+
+def export_to(
+    detector: "AnomalyModel",
+    name: str,
+    folder: Path,
+    checked: "Sequence[ImageSample]",
+    normal: "Sequence[ImageSample]",
+    precision: str = "float32",
+) -> "ExportResult":
+    """Exports a model to one format.
+
+    Args:
+        detector: The model.
+        name: One of `FORMATS`.
+        folder: Where the folder of the format is made.
+        checked: Images to compare on.
+        normal: Images to measure ranges on, for `"int8"`.
+        precision: `"float32"`, or another one for TFLite.
+
+    Returns:
+        The path of the artefact, and the comparison.
+    """
+    from keras_sspcab.cli._data import images_of
+    from keras_sspcab.export import export_model
+
+    height, width, channels = detector.input_shape[1:]
+    data = DataConfig(
+        image_size=(height, width), channels=channels, patch_size=0
+    )
+    options: dict[str, Any] = {"images": images_of(checked, data)}
+    target = folder / name / detector.name
+    if name != "savedmodel":
+        suffix = "" if precision == "float32" else f"-{precision}"
+        target = target.with_name(f"{target.name}{suffix}.{name}")
+    if name == "tflite":
+        options["precision"] = precision
+    if precision == "int8":
+        options["representative_data"] = images_of(normal, data)
+    return export_model(detector, target, to=name, **options)
+
+
+def show_exports(results: "dict[str, ExportResult]") -> None:
+    """Prints where artefacts are and how far they are from the model."""
+    table = Table(title="Largest differences between artefact and model")
+    table.add_column("format")
+    table.add_column("score", justify="right")
+    table.add_column("pixel of map", justify="right")
+    table.add_column("flags", justify="right")
+    table.add_column("images", justify="right")
+    table.add_column("artefact", overflow="fold")
+    for name, result in results.items():
+        parity = result.parity
+        if parity is None:
+            raise ValueError(f"The export to {name} has not been compared")
+        table.add_row(
+            name,
+            *(
+                number(parity.outputs[output].max_difference)
+                for output in ("anomaly_score", "anomaly_map")
+            ),
+            str(parity.flags_differing),
+            str(parity.num_images),
+            os.fspath(result.path),
+        )
+    table.caption = "in standard deviations of normal images"
+    show(table)

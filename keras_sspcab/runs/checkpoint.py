@@ -1,0 +1,221 @@
+"""The whole state of a training in one file, without pickle."""
+
+import dataclasses
+import json
+import zipfile
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sspcab.runs import files
+
+_FORMAT = "keras-sspcab checkpoint"
+_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is broken or belongs to another training."""
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """How far a training has come.
+
+    Attributes:
+        epoch: Epochs done, and so the index of the one that is running.
+        step: Steps done in that epoch.
+        history: One dict of results for each epoch done.
+        settings: What must stay the same for the training to go on.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read.
+
+    Attributes:
+        path: Its file, for messages.
+        state: How far the training had come.
+        arrays: Values of the variables, in the order of the model.
+        names: What the variables are, likewise.
+    """
+
+    path: str
+    state: TrainingState
+    arrays: list[np.ndarray]
+    names: list[str]
+
+    def restore(self, model: keras.Model) -> None:
+        """Sets all variables of a compiled model, its optimiser and metrics.
+
+        Args:
+            model: The model. It has taken a step: optimisers and metrics
+                create their variables then.
+
+        Raises:
+            CheckpointError: If the checkpoint is that of another model.
+        """
+        self._assign(_variables(model), self.names, self.arrays)
+
+    def restore_weights(self, model: keras.Model) -> None:
+        """Sets the variables of a model that is not to be trained further.
+
+        Args:
+            model: The model.
+
+        Raises:
+            CheckpointError: If the checkpoint is that of another model.
+        """
+        variables = [("model", variable) for variable in model.variables]
+        count = sum(name.startswith("model ") for name in self.names)
+        self._assign(variables, self.names[:count], self.arrays[:count])
+
+    def _assign(
+        self,
+        variables: list[tuple[str, Any]],
+        names: list[str],
+        arrays: list[np.ndarray],
+    ) -> None:
+        expected = [_name(kind, variable) for kind, variable in variables]
+        if expected != names:
+            unlike = [
+                pair
+                for pair in zip(expected, names, strict=False)
+                if pair[0] != pair[1]
+            ]
+            counts = f"{len(expected)} variables", f"{len(names)} variables"
+            mine, theirs = unlike[0] if unlike else counts
+            raise CheckpointError(
+                f"{self.path} is the checkpoint of another model: it holds "
+                f"{theirs} where this one has {mine}. Start a new run"
+            )
+        for (_, variable), value in zip(variables, arrays, strict=True):
+            variable.assign(value)
+
+
+def write_checkpoint(
+    path: str, model: keras.Model, state: TrainingState
+) -> None:
+    """Writes a checkpoint; the one before stays until this one is complete.
+
+    Args:
+        path: File, ending in `.npz`.
+        model: A model in training: its weights, the state of its random
+            generators, of all optimisers and of all metrics is written.
+        state: How far the training has come.
+    """
+    variables = _variables(model)
+    description = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "names": [_name(kind, variable) for kind, variable in variables],
+        "state": dataclasses.asdict(state),
+    }
+    arrays: dict[str, Any] = {"description": np.array(json.dumps(description))}
+    for index, (_, variable) in enumerate(variables):
+        arrays[f"variable_{index}"] = _to_numpy(variable)
+    with files.replacing(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_checkpoint(path: str) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The checkpoint, nothing restored yet.
+
+    Raises:
+        CheckpointError: If the file is broken or no checkpoint.
+    """
+    advice = (
+        "Remove it to start again from the first epoch, or put a copy in place"
+    )
+    try:
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):
+            description = json.loads(str(archive["description"]))
+            if description["format"] != _FORMAT:
+                raise KeyError("format")
+            version = description["version"]
+            if version != _VERSION:
+                raise CheckpointError(
+                    f"{path} has version {version} of the format, this "
+                    f"package reads version {_VERSION}. Use the package that "
+                    "wrote it, or start a new run"
+                )
+            names = list(description["names"])
+            # Reading all of it finds damage before anything is changed.
+            arrays = [archive[f"variable_{i}"] for i in range(len(names))]
+            state = TrainingState(**description["state"])
+    except CheckpointError:
+        raise
+    except (
+        AttributeError,  # an .npy file has no members
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint of a training, or broken: "
+            f"{type(error).__name__}: {error}. {advice}"
+        ) from error
+    return Checkpoint(path, state, arrays, names)
+
+
+def _variables(model: keras.Model) -> list[tuple[str, Any]]:
+    """Returns all state of a training, each variable once."""
+    found = [("model", variable) for variable in model.variables]
+    for optimizer in _optimizers(model):
+        found += [("optimizer", variable) for variable in optimizer.variables]
+    found += [("metric", variable) for variable in model.metrics_variables]
+    unique: dict[int, tuple[str, Any]] = {}
+    for kind, variable in found:
+        unique.setdefault(id(variable), (kind, variable))
+    return list(unique.values())
+
+
+def _optimizers(model: keras.Model) -> list[Any]:
+    """Returns the optimiser, then others that a host holds as attributes."""
+    found = [model.optimizer]
+    for name in sorted(vars(model)):
+        value = getattr(model, name, None)
+        if isinstance(value, dict):
+            found += value.values()
+        elif isinstance(value, (list, tuple)):
+            found += value
+        else:
+            found.append(value)
+    optimizers: list[Any] = []
+    for value in found:
+        is_optimizer = isinstance(value, keras.optimizers.Optimizer)
+        if is_optimizer and not any(value is other for other in optimizers):
+            optimizers.append(value)
+    return optimizers
+
+
+def _name(kind: str, variable: Any) -> str:
+    # Names such as `conv2d_8` count the layers of the process: neither the
+    # path nor the names of optimisers, which hold it, say what a variable is.
+    name = "" if kind == "optimizer" else f" {variable.name}"
+    return f"{kind}{name} {tuple(variable.shape)} {variable.dtype}"
+
+
+def _to_numpy(variable: Any) -> np.ndarray:
+    value = keras.ops.convert_to_numpy(variable)
+    # The .npy format has no bfloat16 and the like; float32 holds them exactly.
+    return value.astype("float32") if value.dtype.kind == "V" else value

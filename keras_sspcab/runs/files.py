@@ -1,0 +1,86 @@
+"""Files that are either complete or not there at all."""
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Yields a temporary path that becomes `path` if the block succeeds.
+
+    The temporary file lies in the same folder and has the same suffix (some
+    writers look at it). If the block fails, it is removed and the file that was
+    there before stays.
+
+    Args:
+        path: The file to write.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    stem, suffix = os.path.splitext(name)
+    temporary = os.path.join(folder, f".{stem}.{os.getpid()}.tmp{suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            # Without it the new name can reach the disk before the content.
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str) -> Iterator[str]:
+    """Yields an empty folder that becomes `path` if the block succeeds.
+
+    Args:
+        path: The folder to write. One that is there is removed after the block.
+    """
+    path = os.path.abspath(path)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    previous = os.path.join(folder, f".{name}.{os.getpid()}.old")
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        if os.path.isdir(path):
+            os.rename(path, previous)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file, all of it or nothing."""
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write(text)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes a JSON file, all of it or nothing; NaN is refused."""
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def write_csv(
+    path: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]
+) -> None:
+    """Writes a CSV file, all of it or nothing; missing values stay empty."""
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

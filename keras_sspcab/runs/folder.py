@@ -1,0 +1,179 @@
+"""The folder of one run: where its files lie and what state it is in."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+from typing import Any
+
+from keras_sspcab.runs import files
+from keras_sspcab.runs.config import Config
+from keras_sspcab.runs.parsing import load_config, write_config
+
+_PACKAGES = ("keras-sspcab", "keras", "numpy", "pillow")
+_TENSORFLOW = ("tensorflow", "tensorflow-cpu")
+
+
+class RunFolder:
+    """Paths and records of one run.
+
+    Files:
+        config.toml: the resolved configuration.
+        run.json: versions, seed, data summary, command, times, state.
+        checkpoint.npz: everything needed to go on training.
+        history.csv: one row an epoch.
+        logs/: for TensorBoard.
+        model.keras: the trained and calibrated model.
+        metrics.json, predictions/: written by `evaluate`.
+        report.html: written by `report`.
+        export/: written by `export`.
+
+    Args:
+        path: The folder; it need not exist.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.normpath(path)
+
+    def file(self, *parts: str) -> str:
+        """Returns the path of something inside the folder."""
+        return os.path.join(self.path, *parts)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return os.path.isfile(self.file("config.toml"))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its training has come to its end."""
+        return os.path.isfile(self.file("model.keras")) and (
+            self.record.get("state") == "finished"
+        )
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the run was started with."""
+        return load_config(self.require("config.toml", "keras-sspcab train"))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says; empty if there is none."""
+        path = self.file("run.json")
+        if not os.path.isfile(path):
+            return {}
+        with open(path, encoding="utf-8") as file:
+            try:
+                return json.load(file)
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} is no valid JSON: {error}. Remove it, or start "
+                    "a new run"
+                ) from error
+
+    def update_record(self, **values: Any) -> None:
+        """Changes entries of `run.json`."""
+        files.write_json(self.file("run.json"), {**self.record, **values})
+
+    def check_free(self) -> None:
+        """Raises if a run cannot be started in this folder.
+
+        Raises:
+            ValueError: If the folder holds a run or other files.
+        """
+        if self.exists:
+            state, advice = "an interrupted", "Continue it with --resume, or"
+            if self.is_finished:
+                state = "a finished"
+                advice = "Train it further with --resume and more --epochs, or"
+            raise ValueError(
+                f"{self.path} holds {state} run. {advice} choose another --run"
+            )
+        if os.path.lexists(self.path) and not os.path.isdir(self.path):
+            raise ValueError(
+                f"{self.path} is a file. Choose a folder for --run"
+            )
+        # A start that was killed at once may have left a record.
+        if os.path.isdir(self.path) and set(os.listdir(self.path)) - {
+            "run.json"
+        }:
+            raise ValueError(
+                f"{self.path} is not empty and holds no run. "
+                "Choose another --run"
+            )
+
+    def create(self, config: Config) -> None:
+        """Starts a run in this folder.
+
+        Args:
+            config: Its configuration.
+
+        Raises:
+            ValueError: If the folder holds a run or other files.
+        """
+        self.check_free()
+        os.makedirs(self.path, exist_ok=True)
+        self.update_record(
+            state="training",
+            command=[os.path.basename(sys.argv[0]), *sys.argv[1:]],
+            started=now(),
+            seed=config.training.seed,
+            versions=versions(),
+        )
+        # Last: a folder with this file is a run.
+        write_config(self.file("config.toml"), config)
+
+    def require(self, name: str, command: str) -> str:
+        """Returns the path of a file, or says which command writes it.
+
+        Args:
+            name: The file, relative to the folder.
+            command: The command that writes it.
+
+        Raises:
+            ValueError: If it is missing.
+        """
+        path = self.file(name)
+        if os.path.exists(path):
+            return path
+        if not os.path.isdir(self.path):
+            problem = f"There is no run folder {self.path!r}"
+        elif not self.exists:
+            problem = f"{self.path!r} is no run folder: it has no config.toml"
+        else:
+            problem = f"The run {self.path} has no {name} yet"
+        raise ValueError(f"{problem}. It is written by `{command}`")
+
+
+def default_run_path(config: Config, root: str = "runs") -> str:
+    """Returns a free folder named after model and data.
+
+    Args:
+        config: The configuration of the run.
+        root: The folder for all runs.
+    """
+    data = os.path.basename(os.path.abspath(config.data.path))
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{config.model.name}-{data}")
+    number = 1
+    while os.path.exists(path := os.path.join(root, f"{name}-{number}")):
+        number += 1
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what a run depends on."""
+    found = {"python": platform.python_version()}
+    for package in (*_PACKAGES, *_TENSORFLOW):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """Returns the time, to the second, with its zone."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,200 @@
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import roc_auc_score
+
+from keras_sspcab.cli._model import load_detector
+from keras_sspcab.runs import RunFolder
+
+
+@pytest.fixture(scope="module")
+def rows(evaluated):
+    with open(evaluated / "predictions" / "scores.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def metrics(evaluated):
+    return json.loads((evaluated / "metrics.json").read_text())
+
+
+def _pixels(path):
+    content = tf.io.read_file(path)
+    return tf.io.decode_png(content, channels=1).numpy() / np.float32(255)
+
+
+def test_scores_are_those_of_the_model(evaluated, rows):
+    model = load_detector(str(evaluated))
+    outputs = model.predict(
+        np.stack([_pixels(row["path"]) for row in rows]), verbose=0
+    )
+    scores = [float(row["anomaly_score"]) for row in rows]
+    np.testing.assert_allclose(
+        scores, outputs["anomaly_score"], rtol=1e-4, atol=1e-3
+    )
+    assert [row["is_anomalous"] == "1" for row in rows] == list(
+        outputs["is_anomalous"]
+    )
+    for i, row in enumerate(rows):
+        anomaly_map = np.load(evaluated / "predictions" / row["map_file"])
+        assert anomaly_map.dtype == np.float16
+        np.testing.assert_allclose(
+            anomaly_map, outputs["anomaly_map"][i], rtol=1e-2, atol=1e-2
+        )
+
+
+def test_rows_hold_labels_and_masks(rows, images):
+    assert [row["defect"] for row in rows] == (
+        ["good"] * 4 + ["hole"] * 2 + ["stain"] * 2
+    )
+    for row in rows:
+        defect, path = row["defect"], row["path"]
+        assert row["label"] == str(int(defect != "good"))
+        assert path.startswith(str(images / "test" / defect))
+        assert row["mask_path"] == (
+            ""
+            if defect == "good"
+            else path.replace(
+                os.path.join("test", defect),
+                os.path.join("ground_truth", defect),
+            ).replace(".png", "_mask.png")
+        )
+
+
+def test_metrics_are_those_of_the_rows(evaluated, rows, metrics):
+    labels = [int(row["label"]) for row in rows]
+    scores = [float(row["anomaly_score"]) for row in rows]
+    assert metrics["num_test_images"] == 8
+    assert metrics["num_defective_images"] == 4
+    assert metrics["image_auroc"] == pytest.approx(
+        roc_auc_score(labels, scores)
+    )
+    masks = [
+        _pixels(row["mask_path"])[..., 0] > 0
+        if row["mask_path"]
+        else np.zeros((48, 48), bool)
+        for row in rows
+    ]
+    maps = [
+        np.load(evaluated / "predictions" / row["map_file"]) for row in rows
+    ]
+    assert metrics["pixel_auroc"] == pytest.approx(
+        roc_auc_score(np.ravel(masks), np.ravel(maps)), abs=1e-3
+    )
+    assert list(metrics["per_defect"]) == ["hole", "stain"]
+    for defect, values in metrics["per_defect"].items():
+        chosen = [
+            i for i, row in enumerate(rows) if row["defect"] in ("good", defect)
+        ]
+        assert values["num_images"] == 2
+        assert values["image_auroc"] == pytest.approx(
+            roc_auc_score(
+                [labels[i] for i in chosen], [scores[i] for i in chosen]
+            )
+        )
+        assert values["pixel_auroc"] == pytest.approx(
+            roc_auc_score(
+                np.ravel([masks[i] for i in chosen]),
+                np.ravel([maps[i] for i in chosen]),
+            ),
+            abs=1e-3,
+        )
+    flags = [int(row["is_anomalous"]) for row in rows]
+    assert metrics["false_alarm_rate"] == np.mean(flags[:4])
+    assert metrics["detection_rate"] == np.mean(flags[4:])
+    calibration = load_detector(str(evaluated)).calibration
+    assert metrics["calibration"] == calibration.to_dict()
+
+
+def test_table_shows_each_defect(invoke, copy):
+    output = invoke("evaluate", copy).stdout
+    for text in ("all", "hole", "stain", "image AUROC", "AUPRO"):
+        assert text in output
+    assert RunFolder(str(copy)).record["evaluated"]["split"] == "test"
+
+
+def test_other_images_and_missing_masks(invoke, copy, images, tmp_path):
+    data = tmp_path / "other"
+    shutil.copytree(images, data)
+    (data / "ground_truth" / "hole" / "000_mask.png").unlink()
+    (data / "test" / "stain" / "001.png").write_bytes(b"broken")
+    (data / "ground_truth" / "stain" / "001_mask.png").unlink()
+    result = invoke("evaluate", copy, f"--data={data}", code=2)
+    assert "001.png: not an image" in result.stderr
+    result = invoke("evaluate", copy, f"--data={data}", "--on-error=skip")
+    assert "1 defective images have no mask" in result.stderr
+    metrics = json.loads((copy / "metrics.json").read_text())
+    assert metrics["num_test_images"] == 7
+    assert 0 <= metrics["pixel_auroc"] <= 1
+
+
+def test_normal_test_images_give_scores_and_no_metrics(
+    invoke, copy, images, tmp_path
+):
+    data = tmp_path / "normal"
+    shutil.copytree(images / "train", data / "train")
+    shutil.copytree(images / "test" / "good", data / "test" / "good")
+    result = invoke("evaluate", copy, f"--data={data}")
+    assert "Metrics need defective images" in result.stderr
+    metrics = json.loads((copy / "metrics.json").read_text())
+    assert "image_auroc" not in metrics
+    assert metrics["num_test_images"] == 4
+    assert "false_alarm_rate" in metrics
+    assert metrics["per_defect"] == {}
+    scores = (copy / "predictions" / "scores.csv").read_text()
+    assert len(scores.splitlines()) == 5
+
+
+def test_without_test_images_the_held_out_ones_are_scored(invoke, copy, images):
+    data = images / "train" / "good"
+    result = invoke("evaluate", copy, f"--data={data}")
+    assert "no test images; the held-out normal images" in result.stderr
+    run = RunFolder(str(copy))
+    assert run.record["evaluated"]["split"] == "validation"
+    metrics = json.loads((copy / "metrics.json").read_text())
+    assert metrics["num_test_images"] == 3
+
+
+def test_only_defective_images_are_told(invoke, copy, images, tmp_path):
+    data = tmp_path / "defective"
+    shutil.copytree(images, data)
+    shutil.rmtree(data / "test" / "good")
+    result = invoke("evaluate", copy, f"--data={data}")
+    assert "Image metrics need normal images as well" in result.stderr
+    metrics = json.loads((copy / "metrics.json").read_text())
+    assert "image_auroc" not in metrics
+    assert "pixel_auroc" in metrics
+
+
+def test_failed_evaluation_leaves_the_one_before(
+    invoke, evaluated, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    before = sorted(path.name for path in run.rglob("*"))
+    written = 0
+    save = np.save
+
+    def fail(path, array):
+        nonlocal written
+        written += 1
+        if written == 3:
+            raise OSError("disk full")
+        save(path, array)
+
+    monkeypatch.setattr(np, "save", fail)
+    result = invoke("evaluate", run, code=2)
+    assert "disk full" in result.stderr
+    assert sorted(path.name for path in run.rglob("*")) == before
+
+
+def test_unfinished_runs_have_no_model(invoke, copy):
+    (copy / "model.keras").unlink()
+    result = invoke("evaluate", copy, code=2)
+    assert "has no model.keras yet" in result.stderr
+    assert "keras-sspcab train" in result.stderr

@@ -1,0 +1,82 @@
+import json
+import shutil
+import webbrowser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.cli._model import load_detector
+
+
+def test_export_writes_compared_artefacts(invoke, copy, images):
+    result = invoke("export", copy, "--to=savedmodel", "--to=onnx")
+    folder = copy / "export" / "savedmodel" / "autoencoder" / "1"
+    onnx = copy / "export" / "onnx" / "autoencoder.onnx"
+    for path in (folder, onnx):
+        assert path.exists()
+        assert path.name in result.stdout
+    assert "Largest differences" in result.stdout
+
+    from keras_sspcab.export import load_runner
+
+    image = np.asarray(
+        Image.open(images / "test" / "hole" / "000.png"), "float32"
+    )[np.newaxis, ..., np.newaxis]
+    expected = load_detector(str(copy)).predict(image / 255, verbose=0)
+    for path in (folder, onnx):
+        found = load_runner(path)(image=image / 255)
+        np.testing.assert_allclose(
+            found["anomaly_score"],
+            expected["anomaly_score"],
+            rtol=1e-3,
+            atol=1e-3,
+        )
+    report = json.loads((folder / "parity.json").read_text())
+    assert report["parity"]["num_images"] == 8
+
+
+@pytest.mark.slow
+def test_export_to_integers(invoke, copy):
+    result = invoke("export", copy, "--to=tflite", "--precision=int8")
+    path = copy / "export" / "tflite" / "autoencoder-int8.tflite"
+    assert path.exists()
+    assert "autoencoder-int8.tflite" in result.stdout
+
+
+def test_export_of_a_model_file_needs_images(invoke, trained, images, tmp_path):
+    model = shutil.copy(trained / "model.keras", tmp_path)
+    result = invoke("export", model, "--to=onnx", code=2)
+    assert "Give a folder with --images" in result.stderr
+    out = tmp_path / "out"
+    invoke(
+        "export",
+        model,
+        "--to=onnx",
+        f"--images={images / 'train' / 'good'}",
+        f"--out={out}",
+    )
+    assert (out / "onnx" / "autoencoder.onnx").exists()
+
+
+def test_report_is_written_and_opened(invoke, evaluated, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    result = invoke("report", evaluated, "--open")
+    path = evaluated / "report.html"
+    assert f"Wrote {path}" in result.stdout
+    assert "<html" in path.read_text()
+    assert opened == [path.as_uri()]
+
+
+def test_report_needs_an_evaluation(invoke, trained):
+    result = invoke("report", trained, code=2)
+    assert "keras-sspcab evaluate" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["scores.csv"])
+def test_report_names_broken_files(invoke, evaluated, tmp_path, name):
+    run = shutil.copytree(evaluated, tmp_path / "run")
+    (run / "predictions" / name).write_text("nonsense\n1\n")
+    result = invoke("report", run, code=2)
+    assert name in result.stderr

@@ -1,0 +1,173 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.cli._model import load_detector
+
+
+@pytest.fixture
+def scores(evaluated):
+    with open(evaluated / "predictions" / "scores.csv", newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def test_scores_equal_those_of_the_evaluation(
+    invoke, trained, images, scores, tmp_path
+):
+    out = tmp_path / "new" / "scores.csv"
+    result = invoke(
+        "predict",
+        trained,
+        images / "test" / "hole",
+        images / "test" / "good" / "000.png",
+        images / "test" / "good" / "000.png",
+        f"--out={out}",
+    )
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [
+        str(images / "test" / name)
+        for name in ("hole/000.png", "hole/001.png", "good/000.png")
+    ]
+    for row in rows:
+        expected = scores[row["path"]]
+        assert float(row["anomaly_score"]) == pytest.approx(
+            float(expected["anomaly_score"]), rel=1e-4, abs=1e-3
+        )
+        assert row["path"] in result.stdout.replace("\n", "")
+    assert "of 3 anomalous" in result.stdout
+
+
+def test_json_and_the_model_file_alone(invoke, trained, images, tmp_path):
+    model = shutil.copy(trained / "model.keras", tmp_path / "detector.keras")
+    out = tmp_path / "scores.json"
+    image = images / "test" / "hole" / "000.png"
+    invoke("predict", model, image, f"--out={out}")
+    (row,) = json.loads(out.read_text())
+    assert row["path"] == str(image)
+    threshold = load_detector(str(model)).calibration.threshold
+    assert row["is_anomalous"] is (row["anomaly_score"] >= threshold)
+    assert set(row) == {"path", "anomaly_score", "is_anomalous", "raw_score"}
+
+
+def test_images_of_any_size_and_kind(invoke, trained, tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (30, 70, 3), dtype="uint8")
+    image = tmp_path / "Größe [1].jpg"
+    Image.fromarray(pixels).save(image)
+    heat_maps = tmp_path / "maps"
+    result = invoke("predict", trained, image, f"--heat-maps={heat_maps}")
+    assert "Größe [1].jpg" in result.stdout
+    (picture,) = heat_maps.iterdir()
+    with Image.open(picture) as opened:
+        assert opened.size == (70, 30)
+        assert opened.mode == "RGB"
+
+
+def test_heat_maps_show_where_the_defect_is(invoke, trained, images, tmp_path):
+    heat_maps = tmp_path / "maps"
+    image = images / "test" / "hole" / "000.png"
+    out = tmp_path / "s.csv"
+    invoke(
+        "predict", trained, image, f"--heat-maps={heat_maps}", f"--out={out}"
+    )
+    (picture,) = heat_maps.iterdir()
+    assert str(picture) in out.read_text()
+    colors = np.asarray(Image.open(picture), "float32")
+    pixels = np.asarray(Image.open(image), "float32")
+    changed = np.abs(colors - pixels[..., np.newaxis]).sum(-1)
+    model = load_detector(str(trained))
+    (anomaly_map,) = model.predict(
+        pixels[np.newaxis, ..., np.newaxis] / 255, verbose=0
+    )["anomaly_map"]
+    hot = anomaly_map >= model.calibration.pixel_threshold
+    cold = anomaly_map <= 0
+    assert hot.any()
+    assert changed[hot].mean() > 50
+    assert changed[cold].max() == 0
+
+
+@pytest.mark.parametrize("threshold", [-1e9, 1e9])
+def test_exit_code_tells_of_anomalies(
+    invoke, trained, images, tmp_path, threshold
+):
+    import dataclasses
+
+    model = load_detector(str(trained))
+    model.calibration = dataclasses.replace(
+        model.calibration, threshold=threshold
+    )
+    path = tmp_path / "m.keras"
+    model.save(path)
+    image = images / "test" / "good" / "000.png"
+    found = threshold < 0
+    result = invoke("predict", path, image)
+    assert ("1 of 1 anomalous" in result.stdout) is found
+    invoke("predict", path, image, "--fail-on-anomaly", code=int(found))
+
+
+def test_broken_and_missing_files(invoke, trained, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    good = images / "test" / "good" / "000.png"
+    missing = tmp_path / "missing.png"
+    out = tmp_path / "s.csv"
+    arguments = ["predict", trained, broken, good, missing, f"--out={out}"]
+    result = invoke(*arguments, code=2)
+    assert "broken.png: broken or truncated PNG" in result.stderr
+    assert "missing.png: the file does not exist" in result.stderr
+    assert not out.exists()
+    result = invoke(*arguments, "--on-error=skip")
+    assert "Warning: 2 bad files among 3" in result.stderr
+    assert len(out.read_text().splitlines()) == 2
+
+
+def test_uncalibrated_models_flag_nothing(invoke, images, tmp_path):
+    from keras_sspcab.applications import AutoEncoder
+
+    path = tmp_path / "m.keras"
+    AutoEncoder((48, 48, 1), filters=(4, 4, 2)).save(path)
+    result = invoke(
+        "predict",
+        path,
+        images / "test" / "hole",
+        f"--heat-maps={tmp_path / 'maps'}",
+        "--fail-on-anomaly",
+    )
+    assert "not calibrated: nothing is flagged" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_bytes(b"no model"),
+        lambda path: path.write_bytes(b""),
+    ],
+)
+def test_files_that_are_no_model(invoke, images, tmp_path, make):
+    path = tmp_path / "m.keras"
+    make(path)
+    result = invoke("predict", path, images, code=2)
+    assert "m.keras cannot be loaded" in result.stderr
+
+
+def test_models_that_are_no_detector(invoke, images, tmp_path):
+    import keras
+
+    path = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
+    result = invoke("predict", path, images, code=2)
+    assert "holds no anomaly detector of this package" in result.stderr
+
+
+def test_models_of_any_size_are_refused(invoke, images, tmp_path):
+    from keras_sspcab.applications import AutoEncoder
+
+    path = tmp_path / "m.keras"
+    AutoEncoder((None, None, 1), filters=(4, 4, 2)).save(path)
+    result = invoke("predict", path, images, code=2)
+    assert "takes images of any size" in result.stderr

@@ -1,0 +1,355 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sspcab.cli._model import load_detector
+from keras_sspcab.runs import RunFolder
+from tests.cli.conftest import TRAINING
+from tests.cli.program import command, start
+
+
+def assert_same_model(run, other):
+    ours, theirs = load_detector(str(run)), load_detector(str(other))
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert ours.calibration == theirs.calibration
+
+
+def test_run_folder_is_complete(trained, images):
+    assert sorted(os.listdir(trained)) == [
+        "checkpoint.npz",
+        "config.toml",
+        "history.csv",
+        "logs",
+        "model.keras",
+        "run.json",
+    ]
+    run = RunFolder(str(trained))
+    assert run.is_finished
+    assert run.config.data.path == str(images)
+    assert run.config.data.image_size == (48, 48)
+    assert run.config.model.options["filters"] == [4, 4, 2]
+    record = run.record
+    assert record["data"] == {
+        "root": str(images),
+        "train": 9,
+        "validation": 3,
+        "test": 8,
+        "training_images": record["data"]["training_images"],
+        "notes": record["data"]["notes"],
+    }
+    assert "3 of 12 normal images held out" in record["data"]["notes"][-1]
+    with open(trained / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["loss"]) > float(row["sspcab_loss"]) for row in rows)
+
+
+def test_model_is_calibrated_on_held_out_images_of_full_size(trained):
+    model = load_detector(str(trained))
+    assert model.input_shape == (None, 48, 48, 1)
+    assert model.calibration.num_images == 3
+    assert model.calibration.is_calibrated
+    assert not model.compiled
+
+
+def test_tensorboard_can_read_the_logs(trained):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    events = accumulator.EventAccumulator(str(trained / "logs" / "train"))
+    events.Reload()
+    assert {"epoch_loss", "epoch_sspcab_loss"} <= set(events.Tags()["tensors"])
+    steps = [event.step for event in events.Tensors("epoch_loss")]
+    assert steps == [0, 1]
+
+
+def test_output_reads_well_in_a_log(invoke, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("train", "--data", images, *TRAINING, "--epochs=1")
+    run = os.path.join("runs", "autoencoder-brick-1")
+    for text in (
+        "validation: 3 of 12 normal images held out of train",
+        "SSPCAB blocks: 1",
+        "epoch 1/1  loss ",
+        "sspcab_loss ",
+        "Calibrated on 3 held-out normal images",
+        f"Saved {os.path.join(run, 'model.keras')}",
+    ):
+        assert text in result.stdout
+    assert "measured on 3 held-out normal images only" in result.stderr
+    assert "\x1b" not in result.output
+    assert RunFolder(run).is_finished
+
+
+def test_terminal_shows_a_bar(monkeypatch, capsys):
+    from keras_sspcab.cli._progress import TrainingProgress
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    progress = TrainingProgress()
+    progress.set_params(
+        {"epochs": 2, "steps": 4, "first_epoch": 0, "first_step": 1}
+    )
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    progress.on_train_batch_end(3, {"loss": 0.5, "sspcab_loss": 0.25})
+    progress.on_epoch_end(0, {"loss": 0.5})
+    progress.close()
+    text = capsys.readouterr().out
+    assert "epoch 1/2" in text
+    assert "50%" in text
+    assert "loss 5.000e-01  sspcab_loss 2.500e-01" in text
+
+
+def test_block_can_be_left_out(invoke, images, tmp_path):
+    result = invoke(
+        "train",
+        f"--data={images}",
+        f"--run={tmp_path / 'r'}",
+        *TRAINING,
+        "--epochs=1",
+        "--sspcab=none",
+    )
+    assert "SSPCAB blocks: 0" in result.stdout
+
+
+@pytest.mark.slow
+def test_whole_images_and_mixed_precision(invoke, images, tmp_path):
+    before = keras.config.dtype_policy()
+    run = tmp_path / "r"
+    config = tmp_path / "c.toml"
+    config.write_text(
+        "[training]\nmixed_precision = 'mixed_bfloat16'\nepochs = 5\n"
+    )
+    invoke(
+        "train",
+        f"--data={images}",
+        f"--config={config}",
+        f"--run={run}",
+        *TRAINING,
+        "--epochs=1",
+        "--patch-size=0",
+        "--set=data.flip=true",
+        "--set=data.cache=disk",
+    )
+    assert keras.config.dtype_policy() == before
+    assert RunFolder(str(run)).config.training.epochs == 1
+    assert len(os.listdir(run / "cache")) == 1
+    model = load_detector(str(run))
+    assert model.layers[1].compute_dtype == "float32"
+    assert model.calibration.is_calibrated
+
+
+def test_broken_images_are_named_or_skipped(invoke, images, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    (data / "train" / "good" / "000.png").write_bytes(b"no image")
+    (data / "train" / "good" / "003.png").write_bytes(b"")
+    run = tmp_path / "r"
+    arguments = ["train", f"--data={data}", f"--run={run}", *TRAINING]
+    result = invoke(*arguments, code=2)
+    assert "000.png: not an image" in result.stderr
+    assert "003.png: the file is empty" in result.stderr
+    assert not run.exists()
+    result = invoke(*arguments, "--epochs=1", "--on-error=skip")
+    assert "Warning: 2 bad files among 12 samples" in result.stderr
+    record = RunFolder(str(run)).record["data"]
+    assert record["train"] + record["validation"] == 10
+
+
+def test_arguments_of_the_model_are_checked_first(invoke, images, tmp_path):
+    run = tmp_path / "r"
+    arguments = ["train", f"--data={images}", f"--run={run}", "--channels=1"]
+    for option, message in {
+        "--model=draemm": "There is no model named 'draemm'",
+        "--set=model.smooth=3": "Unknown key `model.smooth` for the model",
+        "--set=model.smoothing=4": "must be odd",
+        "--set=model.smoothing=x": "The section [model] does not fit",
+        "--sspcab=inside": "`sspcab` must be one or several of",
+        "--set=model.calibration=1": "Unknown key `model.calibration`",
+    }.items():
+        result = invoke(*arguments, option, "--image-size=64", code=2)
+        assert message in result.stderr
+    assert not run.exists()
+
+
+def test_divergence_is_told(invoke, images, tmp_path):
+    result = invoke(
+        "train",
+        f"--data={images}",
+        f"--run={tmp_path / 'r'}",
+        *TRAINING,
+        "--learning-rate=1e30",
+        "--set=model.output_activation=linear",
+        code=2,
+    )
+    assert "The training has diverged" in result.stderr
+    assert "at learning rate 1e+30" in result.stderr
+
+
+# === Continuing ===
+
+
+def test_finished_runs_are_not_overwritten(invoke, images, copy):
+    before = (copy / "model.keras").read_bytes()
+    result = invoke(
+        "train", f"--data={images}", f"--run={copy}", *TRAINING, code=2
+    )
+    assert "holds a finished run" in result.stderr
+    assert "--resume" in result.stderr
+    assert (copy / "model.keras").read_bytes() == before
+
+
+def test_resume_of_a_finished_run_says_so(invoke, copy):
+    before = (copy / "model.keras").read_bytes()
+    result = invoke("train", f"--run={copy}", "--resume")
+    assert "is finished, after 2 epochs. A larger --epochs" in result.stdout
+    assert (copy / "model.keras").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_more_epochs_end_like_a_longer_training(invoke, images, copy, tmp_path):
+    invoke("train", f"--run={copy}", "--resume", "--epochs=3")
+    longer = tmp_path / "longer"
+    invoke(
+        "train", f"--data={images}", f"--run={longer}", *TRAINING, "--epochs=3"
+    )
+    assert_same_model(copy, longer)
+    assert (copy / "history.csv").read_bytes() == (
+        longer / "history.csv"
+    ).read_bytes()
+    assert RunFolder(str(copy)).config.training.epochs == 3
+    assert RunFolder(str(copy)).is_finished
+
+
+def test_new_thresholds_need_no_training(invoke, copy, trained):
+    result = invoke(
+        "train",
+        f"--run={copy}",
+        "--resume",
+        "--set=calibration.pixel_quantile=0.5",
+    )
+    assert "epoch" not in result.stdout
+    new, old = load_detector(str(copy)), load_detector(str(trained))
+    assert new.calibration.pixel_threshold < old.calibration.pixel_threshold
+    assert new.calibration.map_std == old.calibration.map_std
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--batch-size=3", "started with training.batch_size=8. Received: 3"),
+        ("--set=model.smoothing=5", "model.smoothing=3. Received: 5"),
+        ("--epochs=1", "has 2 epochs behind it"),
+        ("--config=c.toml", "has its configuration, in config.toml"),
+    ],
+)
+def test_settings_cannot_change_on_the_way(invoke, copy, option, message):
+    before = (copy / "config.toml").read_bytes()
+    result = invoke("train", f"--run={copy}", "--resume", option, code=2)
+    assert message in result.stderr
+    assert (copy / "config.toml").read_bytes() == before
+
+
+def test_training_images_cannot_change_on_the_way(
+    invoke, images, copy, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    for name in ("000.png", "001.png", "002.png", "003.png"):
+        (data / "train" / "good" / name).unlink()
+    result = invoke(
+        "train",
+        f"--run={copy}",
+        f"--data={data}",
+        "--resume",
+        "--epochs=3",
+        code=2,
+    )
+    assert "training images='9 images, names with hash" in result.stderr
+
+
+@pytest.mark.slow
+def test_images_may_move_on_the_way(invoke, images, copy, tmp_path):
+    data = tmp_path / "moved"
+    shutil.copytree(images, data)
+    invoke("train", f"--run={copy}", f"--data={data}", "--resume", "--epochs=3")
+    assert RunFolder(str(copy)).config.data.path == str(data)
+
+
+def test_settings_edited_by_hand_are_noticed(invoke, copy):
+    path = copy / "config.toml"
+    path.write_text(path.read_text().replace("flip = false", "flip = true"))
+    result = invoke("train", f"--run={copy}", "--resume", "--epochs=3", code=2)
+    assert "written with data.flip=False. Received: data.flip" in result.stderr
+
+
+def test_broken_checkpoint_is_told(invoke, copy):
+    (copy / "checkpoint.npz").write_bytes(b"half")
+    result = invoke("train", f"--run={copy}", "--resume", "--epochs=3", code=2)
+    assert "checkpoint.npz is no checkpoint" in result.stderr
+
+
+def _stop_when_training(arguments, run, number):
+    """Starts the program, signals it in an epoch, returns code and output."""
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    checkpoint = run / "checkpoint.npz"
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns > before:
+            process.send_signal(number)
+            break
+        time.sleep(0.01)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_runs_end_like_undisturbed_ones(
+    invoke, images, tmp_path
+):
+    options = [
+        f"--data={images}",
+        *TRAINING,
+        "--epochs=24",
+        "--set=training.checkpoint_every_steps=1",
+    ]
+    whole = tmp_path / "whole"
+    invoke("train", *options, f"--run={whole}")
+
+    run = tmp_path / "run"
+    first = ["train", *options, f"--run={run}"]
+    code, output = _stop_when_training(first, run, signal.SIGKILL)
+    assert code == -signal.SIGKILL, output
+    again = ["train", f"--run={run}", "--resume"]
+    code, output = _stop_when_training(again, run, signal.SIGINT)
+    assert code == 128 + signal.SIGINT, output
+    assert f"Continue with: keras-sspcab train --run {run} --resume" in output
+    assert "Traceback" not in output
+    assert not (run / "model.keras").exists()
+    result = invoke(*first, code=2)
+    assert "holds an interrupted run. Continue it with --resume" in (
+        result.stderr
+    )
+    result = start(*again)
+    assert result.returncode == 0, result.stderr
+    assert "epoch 1/24" not in result.stdout
+    assert_same_model(run, whole)
+    assert (run / "history.csv").read_bytes() == (
+        whole / "history.csv"
+    ).read_bytes()
+    assert json.loads((run / "run.json").read_text())["state"] == "finished"

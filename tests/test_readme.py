@@ -1,0 +1,39 @@
+"""The README's Python examples run as they stand."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_sspcab.data import write_texture_folder
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def examples():
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_one_layer():
+    (code,) = [c for c in examples() if "keras.Sequential" in c]
+    scope = {"images": np.zeros((4, 64, 64, 3), "float32")}
+    exec(code, scope)
+    assert "sspcab_loss" in scope["model"].history.history
+
+
+@pytest.mark.slow
+def test_one_detector(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_texture_folder(
+        "screws",
+        image_size=64,
+        num_train=20,
+        num_test_good=4,
+        num_test_defective=5,
+    )
+    (code,) = [c for c in examples() if "AutoEncoder" in c]
+    scope = {}
+    exec(code.replace("epochs=20", "epochs=1"), scope)
+    assert scope["result"]["anomaly_map"].shape == (9, 64, 64)
+    assert Path("screws.keras").is_file()

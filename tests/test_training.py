@@ -1,0 +1,499 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.runs.checkpoint import (
+    CheckpointError,
+    TrainingState,
+    read_checkpoint,
+    write_checkpoint,
+)
+from keras_sspcab.training import TrainingDiverged, TrainingInterrupted, train
+from tests.training_script import (
+    EPOCHS,
+    STEPS,
+    After,
+    make_dataset,
+    make_model,
+)
+
+
+class Killed(BaseException):
+    pass
+
+
+def die():
+    raise Killed
+
+
+def run(folder, kill_after=0, function=die, **options):
+    model = make_model()
+    history = train(
+        model,
+        make_dataset,
+        EPOCHS,
+        str(folder / "checkpoint.npz"),
+        history_csv=str(folder / "history.csv"),
+        callbacks=[After(kill_after, function)],
+        **{"every_steps": 2, **options},
+    )
+    return model, history
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    model, history = run(folder)
+    return model.get_weights(), history, (folder / "history.csv").read_text()
+
+
+def assert_same(weights, expected):
+    assert len(weights) == len(expected)
+    for value, wanted in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
+# === Continuing ===
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        (1, 4),  # before any checkpoint; in the very step of one
+        (STEPS,),  # in the last step of an epoch
+        (STEPS + 1, 1, 2),  # after an epoch; without progress; in the second
+    ],
+)
+def test_killed_training_ends_like_an_undisturbed_one(
+    tmp_path, reference, kills
+):
+    for kill_after in kills:
+        with pytest.raises(Killed):
+            run(tmp_path, kill_after)
+    model, history = run(tmp_path)
+    weights, expected_history, expected_csv = reference
+    assert_same(model.get_weights(), weights)
+    assert history == expected_history
+    assert (tmp_path / "history.csv").read_text() == expected_csv
+
+
+@pytest.mark.slow
+def test_sigkill_of_a_process_loses_nothing(tmp_path):
+    script = Path(__file__).with_name("training_script.py")
+
+    def start(folder, *kill_after):
+        folder.mkdir(exist_ok=True)
+        result = subprocess.run(
+            [sys.executable, str(script), str(folder), *kill_after],
+            capture_output=True,
+            text=True,
+        )
+        return result.returncode, result.stderr
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole)[0] == 0
+    for kill_after in ("5", "1", "8"):
+        assert start(killed, kill_after)[0] == -signal.SIGKILL
+    code, errors = start(killed)
+    assert code == 0, errors
+    with (
+        np.load(whole / "weights.npz") as expected,
+        np.load(killed / "weights.npz") as found,
+    ):
+        assert_same(
+            [found[name] for name in expected],
+            [expected[name] for name in expected],
+        )
+    assert (killed / "history.csv").read_bytes() == (
+        whole / "history.csv"
+    ).read_bytes()
+
+
+def test_training_goes_on_from_the_checkpoint_and_not_from_the_start(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, STEPS + 5)
+    state = read_checkpoint(str(tmp_path / "checkpoint.npz")).state
+    assert (state.epoch, state.step) == (1, 4)
+    assert [row["epoch"] for row in state.history] == [1]
+
+    seen = []
+    log = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: seen.append("begin"),
+        on_train_end=lambda logs: seen.append("end"),
+        on_epoch_begin=lambda epoch, logs: seen.append(f"epoch {epoch}"),
+        on_epoch_end=lambda epoch, logs: seen.append("epoch end"),
+    )
+    log.on_train_batch_end = lambda batch, logs=None: seen.append(batch)
+    model = make_model()
+    train(
+        model,
+        make_dataset,
+        EPOCHS,
+        str(tmp_path / "checkpoint.npz"),
+        callbacks=[log],
+    )
+    assert seen == [
+        "begin",
+        "epoch 1",
+        *range(4, STEPS),
+        "epoch end",
+        "epoch 2",
+        *range(STEPS),
+        "epoch end",
+        "end",
+    ]
+    assert log.params == {
+        "verbose": 0,
+        "epochs": EPOCHS,
+        "steps": STEPS,
+        "first_epoch": 2,
+        "first_step": 0,
+    }
+
+
+def test_epochs_can_be_added(tmp_path, reference):
+    path = str(tmp_path / "checkpoint.npz")
+    train(make_model(), make_dataset, 1, path)
+    model = make_model()
+    assert train(model, make_dataset, EPOCHS, path) == reference[1]
+    assert_same(model.get_weights(), reference[0])
+
+
+def test_finished_training_gives_weights_and_history_again(tmp_path, reference):
+    run(tmp_path)
+    model, history = run(tmp_path, 1)  # would die in its first step
+    assert_same(model.get_weights(), reference[0])
+    assert history == reference[1]
+
+
+def test_history_file_is_made_good_from_the_checkpoint(tmp_path, reference):
+    run(tmp_path)
+    (tmp_path / "history.csv").unlink()
+    run(tmp_path)
+    with open(tmp_path / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", *list(reference[1][0])[1:]]
+    assert {"loss", "mae", "sspcab_loss"} <= set(rows[0])
+    assert [float(row["loss"]) for row in rows] == [
+        row["loss"] for row in reference[1]
+    ]
+
+
+def test_results_equal_those_of_one_plain_fit(tmp_path, reference):
+    # Dropout draws from its own generator, so seeding epochs changes nothing.
+    datasets = iter(map(make_dataset, range(EPOCHS)))
+    joined = next(datasets)
+    for dataset in datasets:
+        joined = joined.concatenate(dataset)
+    model = make_model()
+    history = model.fit(
+        joined,
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        shuffle=False,
+        verbose=0,
+    ).history
+    assert_same(model.get_weights(), reference[0])
+    assert history["loss"] == [row["loss"] for row in reference[1]]
+
+
+def test_checkpoints_are_due_by_time(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, 3, every_steps=0, every_seconds=1e-9)
+    state = read_checkpoint(str(tmp_path / "checkpoint.npz")).state
+    assert (state.epoch, state.step) == (0, 2)
+
+
+@pytest.mark.slow
+def test_hosts_prepare_their_data_and_train_in_mixed_precision(tmp_path):
+    images = np.random.default_rng(0).random((12, 8, 8, 1), dtype="float32")
+    path = str(tmp_path / "checkpoint.npz")
+    prepared = []
+
+    class Host(AutoEncoder):
+        def prepare_training_data(self, data):
+            prepared.append(True)
+            return data.map(lambda x: x[:, ::-1])
+
+    def start(kill_after=0):
+        keras.utils.set_random_seed(0)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            model = Host((8, 8, 1), filters=(4, 4, 2))
+            model.compile()
+            history = train(
+                model,
+                lambda epoch: tf.data.Dataset.from_tensor_slices(images).batch(
+                    4
+                ),
+                2,
+                path,
+                every_steps=1,
+                callbacks=[After(kill_after, die)],
+            )
+        finally:
+            keras.config.set_dtype_policy(before)
+        return model, history
+
+    model, history = start()
+    assert prepared == [True, True]
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    os.remove(path)
+    with pytest.raises(Killed):
+        start(5)
+    again, history_again = start()
+    assert_same(again.get_weights(), model.get_weights())
+    assert history_again == history
+
+
+def test_all_optimisers_of_a_host_are_kept(tmp_path):
+    class Adversarial(keras.Sequential):
+        def compile(self, **kwargs):
+            super().compile(**kwargs)
+            self.others = {"critic": keras.optimizers.SGD(0.1, momentum=0.9)}
+            self.others["critic"].build(self.trainable_variables)
+
+    def build():
+        model = Adversarial([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(optimizer="sgd", loss="mse")
+        return model
+
+    path = str(tmp_path / "checkpoint.npz")
+    model = build()
+    for variable in model.others["critic"].variables:
+        variable.assign(np.full(variable.shape, 7))
+    write_checkpoint(path, model, TrainingState())
+    restored = build()
+    read_checkpoint(path).restore(restored)
+    values = [np.asarray(v) for v in restored.others["critic"].variables]
+    assert len(values) == 4
+    for value in values:
+        assert (value == 7).all()
+
+
+def test_bfloat16_variables_survive_exactly(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2, dtype="bfloat16")]
+    )
+    model.compile("sgd", "mse")
+    path = str(tmp_path / "checkpoint.npz")
+    write_checkpoint(path, model, TrainingState())
+    before = [np.asarray(v, "float32") for v in model.weights]
+    for variable in model.weights:
+        variable.assign(np.zeros(variable.shape))
+    read_checkpoint(path).restore(model)
+    for variable, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(variable, "float32"), value)
+
+
+# === Stopping ===
+
+
+@pytest.mark.parametrize(
+    ("number", "steps"),
+    [
+        (signal.SIGINT, 3),
+        (signal.SIGINT, STEPS),
+        (signal.SIGTERM, EPOCHS * STEPS),
+    ],
+)
+def test_signals_stop_after_the_step_and_lose_nothing(
+    tmp_path, reference, number, steps
+):
+    handlers = signal.getsignal(number)
+    with pytest.raises(TrainingInterrupted, match="state is in") as caught:
+        run(
+            tmp_path,
+            steps,
+            lambda: os.kill(os.getpid(), number),
+            every_steps=0,
+        )
+    assert caught.value.signal == number
+    assert signal.getsignal(number) is handlers
+    state = read_checkpoint(str(tmp_path / "checkpoint.npz")).state
+    assert (state.epoch, state.step) == divmod(steps, STEPS)
+    model, history = run(tmp_path)
+    assert_same(model.get_weights(), reference[0])
+    assert history == reference[1]
+
+
+def test_second_interrupt_stops_at_once(tmp_path):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(tmp_path, 3, twice)
+    assert not isinstance(caught.value, TrainingInterrupted)
+
+
+def test_divergence_is_told_and_not_saved(tmp_path):
+    path = str(tmp_path / "checkpoint.npz")
+    model = make_model()
+    train(model, make_dataset, 1, path)
+    model.optimizer.learning_rate = 1e30
+
+    class TooFast(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.get_layer(index=0).kernel.assign(
+                np.full((3, 3, 4, 8), np.inf)
+            )
+
+        on_train_batch_begin = on_epoch_begin
+
+    model = make_model()
+    with pytest.raises(
+        TrainingDiverged,
+        match=r"epoch 2, step 1 of 7, at learning rate 0\.01\. Use a smaller",
+    ):
+        train(
+            model,
+            make_dataset,
+            EPOCHS,
+            path,
+            every_steps=1,
+            callbacks=[TooFast()],
+        )
+    found = read_checkpoint(path)
+    assert (found.state.epoch, found.state.step) == (1, 0)
+    assert all(np.isfinite(array).all() for array in found.arrays)
+
+
+# === Checkpoints ===
+
+
+@pytest.fixture(scope="module")
+def checkpoint_bytes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "c.npz"
+    model = make_model()
+    train(model, make_dataset, 1, str(path), settings={"batch": 4})
+    return path.read_bytes()
+
+
+def _npz(**arrays):
+    def write(path, _):
+        np.savez(path, **arrays)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path, content: path.write_bytes(b""),
+        lambda path, content: path.write_bytes(content[: len(content) // 2]),
+        lambda path, content: path.write_bytes(content[:-1]),
+        lambda path, content: path.write_bytes(
+            content[:5000] + bytes(64) + content[5064:]
+        ),
+        lambda path, content: path.write_text("no checkpoint"),
+        lambda path, content: path.write_bytes(b"\x80\x04N."),  # a pickle
+        _npz(weights=np.ones(3)),
+        _npz(description=np.array('{"format": "other"}')),
+        _npz(description=np.array("[]")),
+    ],
+)
+def test_broken_checkpoint_is_named_and_left_alone(
+    tmp_path, checkpoint_bytes, damage
+):
+    path = tmp_path / "checkpoint.npz"
+    damage(path, checkpoint_bytes)
+    content = path.read_bytes()
+    with pytest.raises(CheckpointError, match="checkpoint.npz is no checkp"):
+        train(make_model(), make_dataset, 2, str(path))
+    assert path.read_bytes() == content
+
+
+def test_no_pickle_is_read(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    np.savez(path, description=np.array({"format": 1}, dtype=object))
+    with pytest.raises(CheckpointError, match="pickle"):
+        read_checkpoint(str(path))
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path, checkpoint_bytes):
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(checkpoint_bytes)
+    other = keras.Sequential(
+        [keras.Input((12, 12, 4)), keras.layers.Conv2D(4, 1)]
+    )
+    other.compile("adam", "mse")
+    before = other.get_weights()
+    with pytest.raises(CheckpointError, match="checkpoint of another model"):
+        train(other, make_dataset, 2, str(path), settings={"batch": 4})
+    assert_same(other.get_weights(), before)
+
+
+def test_checkpoint_with_other_settings_is_refused(tmp_path, checkpoint_bytes):
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(checkpoint_bytes)
+    with pytest.raises(CheckpointError, match=r"batch=4. Received: batch=8"):
+        train(make_model(), make_dataset, 2, str(path), settings={"batch": 8})
+
+
+def test_data_that_became_shorter_are_refused(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, 5)
+    with pytest.raises(CheckpointError, match="step 4 of an epoch that has 3"):
+        train(
+            make_model(),
+            lambda epoch: make_dataset(epoch).take(3),
+            2,
+            str(tmp_path / "checkpoint.npz"),
+        )
+
+
+def test_failed_write_keeps_the_checkpoint_before(
+    tmp_path, checkpoint_bytes, monkeypatch
+):
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(checkpoint_bytes)
+
+    def savez(file, **arrays):
+        Path(file).write_bytes(b"half of it")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", savez)
+    with pytest.raises(OSError, match="disk full"):
+        write_checkpoint(str(path), make_model(), TrainingState())
+    assert path.read_bytes() == checkpoint_bytes
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.npz"]
+
+
+# === Arguments ===
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda data: data.take(0), "cardinality 0 in epoch 1"),
+        (lambda data: data.filter(lambda x, y: True), "cardinality -2"),
+    ],
+)
+def test_length_of_an_epoch_must_be_known(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message):
+        train(
+            make_model(),
+            lambda epoch: make(make_dataset(epoch)),
+            1,
+            str(tmp_path / "c.npz"),
+        )
+
+
+def test_arguments_are_checked(tmp_path):
+    with pytest.raises(ValueError, match=r"end in \.npz"):
+        train(make_model(), make_dataset, 1, str(tmp_path / "c.h5"))
+    model = make_model()
+    model.compile(keras.optimizers.SGD(use_ema=True), "mse")
+    with pytest.raises(ValueError, match="SwapEMAWeights"):
+        train(model, make_dataset, 1, str(tmp_path / "c.npz"))
