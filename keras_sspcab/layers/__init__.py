@@ -1,12 +1,9 @@
 """Layers: the block and the parts that it is made of."""
 
+from keras_sspcab.layers._masked_conv import masked_conv_form
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_disabled
-from keras_sspcab.layers.masked_conv import (
-    MaskedConv2D,
-    MaskedConv3D,
-    masked_conv_form,
-)
+from keras_sspcab.layers.masked_conv import MaskedConv2D, MaskedConv3D
 from keras_sspcab.layers.sspcab import SSPCABLayer
 
 __all__ = [

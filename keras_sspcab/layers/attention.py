@@ -5,108 +5,26 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.layers._arguments import (
-    standardize_data_format,
-    standardize_int,
-)
+from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.layers._weighted_layer import WeightedLayer
 
 
-class _Gate(keras.layers.Layer):
-    """What both gates share: arguments of their kernels and biases."""
+class _Gate(WeightedLayer):
+    """What both gates share: they keep the shape of a map."""
 
-    def __init__(
-        self,
-        data_format: str | None = None,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.data_format = standardize_data_format(data_format)
-        self.use_bias = bool(use_bias)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
-
-    @property
-    def _channel_axis(self) -> int:
-        return -1 if self.data_format == "channels_last" else 1
 
     @property
     def _spatial_axes(self) -> tuple[int, int]:
         return (1, 2) if self.data_format == "channels_last" else (2, 3)
 
-    def _channels(self, input_shape: tuple[int | None, ...]) -> int:
-        channels = input_shape[self._channel_axis]
-        if channels is None:
-            raise ValueError(
-                "The channel dimension of the input must be defined. "
-                f"Received: input_shape={tuple(input_shape)}, "
-                f"data_format={self.data_format!r}"
-            )
-        return channels
-
-    def _child_arguments(self) -> dict[str, Any]:
-        return {
-            "use_bias": self.use_bias,
-            # Rebuilt from its config: one object would draw the same numbers
-            # for every child.
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-            "kernel_regularizer": self.kernel_regularizer,
-            "bias_regularizer": self.bias_regularizer,
-            "kernel_constraint": self.kernel_constraint,
-            "bias_constraint": self.bias_constraint,
-            "dtype": self.dtype_policy,
-        }
-
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        self._channels(input_shape)
+        self._num_channels(input_shape)
         return tuple(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.update(
-            {
-                "data_format": self.data_format,
-                "use_bias": self.use_bias,
-                "kernel_initializer": keras.initializers.serialize(
-                    self.kernel_initializer
-                ),
-                "bias_initializer": keras.initializers.serialize(
-                    self.bias_initializer
-                ),
-                "kernel_regularizer": keras.regularizers.serialize(
-                    self.kernel_regularizer
-                ),
-                "bias_regularizer": keras.regularizers.serialize(
-                    self.bias_regularizer
-                ),
-                "kernel_constraint": keras.constraints.serialize(
-                    self.kernel_constraint
-                ),
-                "bias_constraint": keras.constraints.serialize(
-                    self.bias_constraint
-                ),
-            }
-        )
-        return config
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -162,7 +80,7 @@ class ChannelAttention(_Gate):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self._channels(input_shape)
+        channels = self._num_channels(input_shape)
         units = max(1, channels // self.reduction_ratio)
         self.squeeze = keras.layers.Dense(
             units, activation="relu", name="squeeze", **self._child_arguments()
@@ -248,7 +166,7 @@ class SpatialAttention(_Gate):
             )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self._channels(input_shape)
+        channels = self._num_channels(input_shape)
         self.conv = keras.layers.Conv2D(
             1,
             self.kernel_size,

@@ -8,22 +8,23 @@ from keras import ops
 from keras_sspcab import losses
 from keras_sspcab.layers._arguments import (
     standardize_choice,
-    standardize_data_format,
     standardize_int,
 )
+from keras_sspcab.layers._masked_conv import PADDING_MODES
+from keras_sspcab.layers._weighted_layer import WeightedLayer
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.auxiliary_loss import (
     AuxiliaryLossMetric,
     auxiliary_losses_enabled,
     enter_sweep,
 )
-from keras_sspcab.layers.masked_conv import PADDING_MODES, MaskedConv2D
+from keras_sspcab.layers.masked_conv import MaskedConv2D
 
 ATTENTIONS = ("channel", "spatial", "channel_spatial")
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class SSPCABLayer(keras.layers.Layer):
+class SSPCABLayer(WeightedLayer):
     """Predicts each position of a feature map from its dilated surroundings.
 
     A masked convolution with ReLU, then channel attention. The block learns to
@@ -145,7 +146,17 @@ class SSPCABLayer(keras.layers.Layer):
         per_corner_activation: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            data_format=data_format,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
         self.kernel_size = standardize_int(
             kernel_size, "kernel_size", minimum=1
         )
@@ -171,15 +182,7 @@ class SSPCABLayer(keras.layers.Layer):
             padding_mode, PADDING_MODES, "padding_mode"
         )
         self.activation = keras.activations.get(activation)
-        self.use_bias = bool(use_bias)
         self.stop_gradient = bool(stop_gradient)
-        self.data_format = standardize_data_format(data_format)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
         self.per_corner_activation = bool(per_corner_activation)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self._loss_report = _LossReport(self.adds_loss)
@@ -198,15 +201,7 @@ class SSPCABLayer(keras.layers.Layer):
         return collected
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channel_axis = -1 if self.data_format == "channels_last" else 1
-        channels = input_shape[channel_axis]
-        if channels is None:
-            raise ValueError(
-                "The channel dimension of the input must be defined; the "
-                "spatial ones may be None. "
-                f"Received: input_shape={tuple(input_shape)}, "
-                f"data_format={self.data_format!r}"
-            )
+        channels = self._num_channels(input_shape)
         self.masked_conv = MaskedConv2D(
             channels,
             kernel_size=self.kernel_size,
@@ -234,7 +229,7 @@ class SSPCABLayer(keras.layers.Layer):
             )
             self.spatial_attention.build(input_shape)
         self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes={channel_axis: channels}
+            ndim=4, axes={self._channel_axis: channels}
         )
 
     def call(self, inputs: Any) -> Any:
@@ -263,23 +258,8 @@ class SSPCABLayer(keras.layers.Layer):
         self._loss_report.note(term, ops.shape(inputs)[0], same_pass)
 
     def _child_arguments(self) -> dict[str, Any]:
-        return {
-            "use_bias": self.use_bias,
-            "data_format": self.data_format,
-            # Rebuilt from its config: one object would draw the same numbers
-            # for every child.
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-            "kernel_regularizer": self.kernel_regularizer,
-            "bias_regularizer": self.bias_regularizer,
-            "kernel_constraint": self.kernel_constraint,
-            "bias_constraint": self.bias_constraint,
-            "dtype": self.dtype_policy,
-        }
+        arguments = super()._child_arguments()
+        return {"data_format": self.data_format, **arguments}
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -299,27 +279,7 @@ class SSPCABLayer(keras.layers.Layer):
                 "attention": self.attention,
                 "padding_mode": self.padding_mode,
                 "activation": keras.activations.serialize(self.activation),
-                "use_bias": self.use_bias,
                 "stop_gradient": self.stop_gradient,
-                "data_format": self.data_format,
-                "kernel_initializer": keras.initializers.serialize(
-                    self.kernel_initializer
-                ),
-                "bias_initializer": keras.initializers.serialize(
-                    self.bias_initializer
-                ),
-                "kernel_regularizer": keras.regularizers.serialize(
-                    self.kernel_regularizer
-                ),
-                "bias_regularizer": keras.regularizers.serialize(
-                    self.bias_regularizer
-                ),
-                "kernel_constraint": keras.constraints.serialize(
-                    self.kernel_constraint
-                ),
-                "bias_constraint": keras.constraints.serialize(
-                    self.bias_constraint
-                ),
                 "per_corner_activation": self.per_corner_activation,
             }
         )

@@ -1,0 +1,337 @@
+"""The maths of the masked convolutions, in every form, for any rank."""
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sspcab.layers._arguments import (
+    standardize_choice,
+    standardize_int,
+)
+from keras_sspcab.layers._dilated_conv import dilated_conv
+from keras_sspcab.layers._weighted_layer import WeightedLayer
+
+PADDING_MODES = ("zeros", "reflect")
+FORMS = ("auto", "dilated", "stacked", "shifted", "masked")
+
+_form = threading.local()
+
+
+@contextlib.contextmanager
+def masked_conv_form(form: str) -> Iterator[None]:
+    """Chooses how masked convolutions are computed inside a `with` block.
+
+    All forms give the same numbers and use the same weights; they differ in
+    speed and in the operations that end up in an exported graph. The choice is
+    made when a layer is called or traced, and holds for the current thread.
+
+    Args:
+        form: One of
+
+            - `"auto"`: the fastest exact form for the layer (see
+              `benchmarks/README.md`). The default outside of this context.
+            - `"dilated"`: `kernel_size ** rank` convolutions with a kernel of
+              two samples an axis, dilated over the whole field; a single one
+              for `kernel_size=1`.
+            - `"stacked"`: one convolution over the channel-wise stack of the
+              shifted views of the input, one view a corner.
+            - `"shifted"`: one convolution for each corner, summed (the form
+              in which the paper is written).
+            - `"masked"`: one convolution over the full receptive field with a
+              kernel that is zero outside of the corners.
+
+    Raises:
+        ValueError: If `form` is none of these.
+    """
+    form = standardize_choice(form, FORMS, "form")
+    previous = getattr(_form, "value", "auto")
+    _form.value = form
+    try:
+        yield
+    finally:
+        _form.value = previous
+
+
+class BaseMaskedConv(WeightedLayer):
+    """The maths of `MaskedConv2D` and `MaskedConv3D`, for any rank."""
+
+    rank: int
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 1,
+        dilation_rate: int = 1,
+        mask_size: int = 1,
+        padding_mode: str = "zeros",
+        data_format: str | None = None,
+        activation: Any = None,
+        per_corner_activation: bool = False,
+        use_bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_format=data_format, use_bias=use_bias, **kwargs)
+        self.filters = standardize_int(filters, "filters", minimum=1)
+        self.kernel_size = standardize_int(
+            kernel_size, "kernel_size", minimum=1
+        )
+        self.dilation_rate = standardize_int(
+            dilation_rate, "dilation_rate", minimum=0
+        )
+        self.mask_size = standardize_int(mask_size, "mask_size", minimum=1)
+        self.padding_mode = standardize_choice(
+            padding_mode, PADDING_MODES, "padding_mode"
+        )
+        self.activation = keras.activations.get(activation)
+        self.per_corner_activation = bool(per_corner_activation)
+        self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
+
+    @property
+    def receptive_field(self) -> int:
+        """Side of the receptive field, `2k' + 2d + m` samples."""
+        return 2 * self.kernel_size + 2 * self.dilation_rate + self.mask_size
+
+    @property
+    def corner_offset(self) -> int:
+        """Distance between the corners along an axis, `k' + 2d + m`."""
+        return self.receptive_field - self.kernel_size
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Samples padded before and after each spatial axis."""
+        before = (self.receptive_field - 1) // 2
+        return before, self.receptive_field - 1 - before
+
+    @property
+    def corners(self) -> list[tuple[int, ...]]:
+        """The corners in the order of the biases; 0 is first, 1 last."""
+        return list(itertools.product((0, 1), repeat=self.rank))
+
+    @property
+    def _spatial_axes(self) -> tuple[int, ...]:
+        first = 1 if self.data_format == "channels_last" else 2
+        return tuple(range(first, first + self.rank))
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self._check_shape(input_shape)
+        channels = input_shape[self._channel_axis]
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(2 * self.kernel_size,) * self.rank
+            + (channels, self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            trainable=True,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(len(self.corners), self.filters),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                trainable=True,
+            )
+        self.input_spec = keras.layers.InputSpec(
+            ndim=self.rank + 2, axes={self._channel_axis: channels}
+        )
+
+    def call(self, inputs: Any) -> Any:
+        if self.per_corner_activation and self.activation is not None:
+            outputs = self._sum_of_activated_corners(inputs)
+        else:
+            outputs = self._convolve(inputs)
+            if self.bias is not None:
+                outputs = ops.add(
+                    outputs, self._channel_vector(ops.sum(self.bias, axis=0))
+                )
+            if self.activation is not None:
+                outputs = self.activation(outputs)
+        return outputs
+
+    def _convolve(self, inputs: Any) -> Any:
+        form = getattr(_form, "value", "auto")
+        if form == "auto":
+            # Measured: see benchmarks/README.md.
+            form = "dilated" if self.kernel_size == 1 else "shifted"
+        if form == "dilated":
+            return self._convolve_dilated(inputs)
+        if form == "stacked":
+            return self._convolve_stacked(inputs)
+        if form == "shifted":
+            return self._convolve_shifted(inputs)
+        return self._convolve_masked(inputs)
+
+    def _convolve_dilated(self, inputs: Any) -> Any:
+        """Sums one convolution of 2 taps an axis for each kernel element."""
+        k = self.kernel_size
+        before, after = self.padding
+        if self.padding_mode == "reflect":
+            inputs, before, after = self._pad(inputs), 0, 0
+        outputs = None
+        for element in itertools.product(range(k), repeat=self.rank):
+            taps = self.kernel[
+                tuple(slice(start, None, k) for start in element)
+            ]
+            # Less padding, or a crop, by what the other elements of the
+            # corners look at.
+            margins = [
+                (before - start, after - (k - 1 - start)) for start in element
+            ]
+            view = self._slice(
+                inputs, [(max(0, -b), max(0, -a)) for b, a in margins]
+            )
+            term = dilated_conv(
+                view,
+                ops.cast(taps, inputs.dtype),
+                self.corner_offset,
+                [(max(0, b), max(0, a)) for b, a in margins],
+                self.data_format,
+            )
+            outputs = term if outputs is None else ops.add(outputs, term)
+        return outputs
+
+    def _convolve_stacked(self, inputs: Any) -> Any:
+        """Convolves the channel-wise stack of the corners' views once."""
+        padded = self._pad(inputs)
+        views = [self._corner_view(padded, corner) for corner in self.corners]
+        kernel = ops.concatenate(
+            [self._corner_kernel(corner) for corner in self.corners], axis=-2
+        )
+        stack = ops.concatenate(views, axis=self._channel_axis)
+        return self._conv(stack, kernel, "valid")
+
+    def _convolve_shifted(self, inputs: Any) -> Any:
+        """Sums one convolution for each corner."""
+        padded = self._pad(inputs)
+        outputs = None
+        for corner in self.corners:
+            term = self._conv_corner(padded, corner)
+            outputs = term if outputs is None else ops.add(outputs, term)
+        return outputs
+
+    def _convolve_masked(self, inputs: Any) -> Any:
+        """Convolves with the full kernel, zero outside of the corners."""
+        kernel = self.kernel
+        gap = self.corner_offset - self.kernel_size
+        for axis in range(self.rank):
+            first, last = ops.split(kernel, 2, axis=axis)
+            shape = list(first.shape)
+            shape[axis] = gap
+            kernel = ops.concatenate(
+                [first, ops.zeros(shape, dtype=first.dtype), last], axis=axis
+            )
+        if self.padding_mode == "zeros":
+            return self._conv(inputs, kernel, "same")
+        return self._conv(self._pad(inputs), kernel, "valid")
+
+    def _sum_of_activated_corners(self, inputs: Any) -> Any:
+        padded = self._pad(inputs)
+        outputs = None
+        for index, corner in enumerate(self.corners):
+            term = self._conv_corner(padded, corner)
+            if self.bias is not None:
+                term = ops.add(term, self._channel_vector(self.bias[index]))
+            term = self.activation(term)
+            outputs = term if outputs is None else ops.add(outputs, term)
+        return outputs
+
+    def _conv_corner(self, padded: Any, corner: tuple[int, ...]) -> Any:
+        return self._conv(
+            self._corner_view(padded, corner),
+            self._corner_kernel(corner),
+            "valid",
+        )
+
+    def _corner_kernel(self, corner: tuple[int, ...]) -> Any:
+        k = self.kernel_size
+        return self.kernel[tuple(slice(c * k, (c + 1) * k) for c in corner)]
+
+    def _corner_view(self, padded: Any, corner: tuple[int, ...]) -> Any:
+        offset = self.corner_offset
+        return self._slice(
+            padded, [(offset, 0) if c else (0, offset) for c in corner]
+        )
+
+    def _slice(self, inputs: Any, crops: list[tuple[int, int]]) -> Any:
+        """Crops `(before, after)` samples off each spatial axis."""
+        if not any(before or after for before, after in crops):
+            # A slice of everything would stay in exported graphs as a copy.
+            return inputs
+        index = [slice(None)] * (self.rank + 2)
+        for axis, (before, after) in zip(
+            self._spatial_axes, crops, strict=True
+        ):
+            index[axis] = slice(before, -after if after else None)
+        return inputs[tuple(index)]
+
+    def _pad(self, inputs: Any) -> Any:
+        widths = [(0, 0)] * (self.rank + 2)
+        for axis in self._spatial_axes:
+            widths[axis] = self.padding
+        mode = "reflect" if self.padding_mode == "reflect" else "constant"
+        return ops.pad(inputs, widths, mode=mode)
+
+    def _conv(self, inputs: Any, kernel: Any, padding: str) -> Any:
+        return ops.conv(
+            inputs,
+            ops.cast(kernel, inputs.dtype),
+            strides=1,
+            padding=padding,
+            data_format=self.data_format,
+        )
+
+    def _channel_vector(self, vector: Any) -> Any:
+        vector = ops.cast(vector, self.compute_dtype)
+        if self.data_format == "channels_last":
+            return vector
+        return ops.reshape(vector, (1, -1) + (1,) * self.rank)
+
+    def _check_shape(self, input_shape: tuple[int | None, ...]) -> None:
+        if len(input_shape) != self.rank + 2:
+            raise ValueError(
+                f"{type(self).__name__} expects an input of {self.rank + 2} "
+                "dimensions (batch, space and channels). "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self._num_channels(input_shape)
+        if self.padding_mode == "reflect":
+            needed = max(self.padding)
+            sizes = [input_shape[axis] for axis in self._spatial_axes]
+            if any(size is not None and size <= needed for size in sizes):
+                raise ValueError(
+                    "Reflect padding needs every spatial dimension to exceed "
+                    f"the padding of {needed} samples. "
+                    f"Received: input_shape={tuple(input_shape)}. Use a larger "
+                    'input or padding_mode="zeros".'
+                )
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        self._check_shape(input_shape)
+        shape = list(input_shape)
+        shape[self._channel_axis] = self.filters
+        return tuple(shape)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(
+            {
+                "filters": self.filters,
+                "kernel_size": self.kernel_size,
+                "dilation_rate": self.dilation_rate,
+                "mask_size": self.mask_size,
+                "padding_mode": self.padding_mode,
+                "activation": keras.activations.serialize(self.activation),
+                "per_corner_activation": self.per_corner_activation,
+            }
+        )
+        return config
