@@ -99,7 +99,7 @@ def _gradient_of_inputs(
     upstream: Any, kernel: Any, dilation: int, padding: Padding
 ) -> Any:
     """A convolution with the kernel turned by 180 degrees."""
-    turned = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
+    turned = ops.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
     reach = [dilation * (kernel.shape[axis] - 1) for axis in (0, 1)]
     mirrored = [
         (extent - before, extent - after)
