@@ -137,8 +137,7 @@ class AnomalyModel(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        targets = self.training_targets(x, y)
-        predictions = {name: y_pred[name] for name in targets}
+        targets, predictions = self._matched(x, y, y_pred)
         return super().compute_loss(
             x, targets, predictions, sample_weight, training
         )
@@ -146,9 +145,15 @@ class AnomalyModel(keras.Model):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        targets = self.training_targets(x, y)
-        predictions = {name: y_pred[name] for name in targets}
+        targets, predictions = self._matched(x, y, y_pred)
         return super().compute_metrics(x, targets, predictions, sample_weight)
+
+    def _matched(
+        self, x: Any, y: Any, y_pred: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Targets, and the outputs that they are for."""
+        targets = self.training_targets(x, y)
+        return targets, {name: y_pred[name] for name in targets}
 
     @property
     def calibration(self) -> Calibration:

@@ -117,18 +117,16 @@ def enter_sweep(metric: AuxiliaryLossMetric) -> AuxiliaryLossMetric:
 
 
 def _current_group(metric: AuxiliaryLossMetric) -> list[AuxiliaryLossMetric]:
-    sweep = [reference() for reference in getattr(_local, "sweep", [])]
-    members = [member for member in sweep if member is not None]
-    if getattr(_local, "sweep_is_open", False):
-        _local.sweep_is_open = False
+    visited = [reference() for reference in getattr(_local, "sweep", [])]
+    members = [member for member in visited if member is not None]
+    if metric not in members:
+        members = [metric]
+    elif _local.sweep_is_open:
         # Earlier members were visited for another model and never read.
-        for position, member in enumerate(members):
-            if member is metric:
-                members = members[position:]
+        members = members[members.index(metric) :]
         _local.sweep = [weakref.ref(member) for member in members]
-    if any(member is metric for member in members):
-        return members
-    return [metric]
+    _local.sweep_is_open = False
+    return members
 
 
 def _notes() -> Any:
@@ -150,12 +148,10 @@ def _belongs_here(term: Any, state: Any) -> bool:
 
         if tf.executing_eagerly():
             return hasattr(term, "numpy")
-        graph = (
-            getattr(term, "graph", None)
-            if tf.is_symbolic_tensor(term)
-            else None
+        return (
+            tf.is_symbolic_tensor(term)
+            and term.graph is tf.compat.v1.get_default_graph()
         )
-        return graph is tf.compat.v1.get_default_graph()
     if backend == "jax":
         import jax
 
