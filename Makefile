@@ -40,7 +40,7 @@ test-main: install  ## tests on the newest TensorFlow
 
 test-jax: install  ## tests of layers and models on the JAX backend
 	$(BIN)/python -m pip install --quiet 'jax[cpu]>=0.4.36'
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers tests/scoring \
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers tests/losses tests/scoring \
 		tests/applications tests/test_package.py tests/test_surgery.py \
 		tests/test_torch_weights.py \
 		-m 'not slow' $(PYTEST_ARGS)

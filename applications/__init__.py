@@ -2,6 +2,15 @@
 
 from keras_sspcab.applications.autoencoder import AutoEncoder
 from keras_sspcab.applications.base import AnomalyModel
+from keras_sspcab.applications.cutpaste import CutPaste
+from keras_sspcab.applications.draem import DRAEM
 from keras_sspcab.applications.registry import APPLICATIONS, get_application
 
-__all__ = ["APPLICATIONS", "AnomalyModel", "AutoEncoder", "get_application"]
+__all__ = [
+    "APPLICATIONS",
+    "DRAEM",
+    "AnomalyModel",
+    "AutoEncoder",
+    "CutPaste",
+    "get_application",
+]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import layers
 
+from keras_sspcab.applications._arguments import check_input_shape, check_places
 from keras_sspcab.applications.base import AnomalyModel
-from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.layers import CropLike, SSPCABLayer
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -81,8 +82,8 @@ class AutoEncoder(AnomalyModel):
         calibration: Calibration | dict[str, Any] | None = None,
         name: str = "autoencoder",
     ) -> None:
-        shape = _check_input_shape(input_shape)
-        places = _check_places(sspcab)
+        shape = check_input_shape(input_shape)
+        places = check_places(sspcab, PLACES)
         first, second, latent = _check_filters(filters)
 
         # === Functional model ===
@@ -182,56 +183,6 @@ class AutoEncoder(AnomalyModel):
                 "images."
             )
         return {"reconstruction": target}
-
-
-@keras.saving.register_keras_serializable(package="keras_sspcab")
-class CropLike(keras.layers.Layer):
-    """Crops a map at its lower and right border to the size of another.
-
-    Call arguments:
-        inputs: Tensor `(batch, height, width, channels)`.
-        reference: Tensor of at most that height and width.
-    """
-
-    def call(self, inputs: Any, reference: Any) -> Any:
-        shape = ops.shape(reference)
-        return inputs[:, : shape[1], : shape[2], :]
-
-    def compute_output_shape(
-        self,
-        inputs_shape: tuple[int | None, ...],
-        reference_shape: tuple[int | None, ...],
-    ) -> tuple[int | None, ...]:
-        return (
-            inputs_shape[0],
-            *reference_shape[1:3],
-            inputs_shape[3],
-        )
-
-
-def _check_input_shape(shape: Sequence[int | None]) -> tuple[int | None, ...]:
-    shape = tuple(shape)
-    if len(shape) != 3 or shape[2] is None:
-        raise ValueError(
-            "`input_shape` must be (height, width, channels) with known "
-            f"channels. Received: input_shape={shape}"
-        )
-    if any(size is not None and size < 1 for size in shape):
-        raise ValueError(
-            "The sizes in `input_shape` must be positive. "
-            f"Received: input_shape={shape}"
-        )
-    return shape
-
-
-def _check_places(sspcab: str | Sequence[str] | None) -> tuple[str, ...]:
-    places = (sspcab,) if isinstance(sspcab, str) else tuple(sspcab or ())
-    if unknown := [place for place in places if place not in PLACES]:
-        raise ValueError(
-            f"`sspcab` must be one or several of {list(PLACES)}, or None. "
-            f"Received: {unknown}"
-        )
-    return places
 
 
 def _check_filters(filters: Sequence[int]) -> tuple[int, int, int]:

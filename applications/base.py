@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.scoring import CalibratedScores, Calibration
 
 # Pixels kept for the quantile of the map, at most; 40 MB as float32.
@@ -32,8 +33,9 @@ class AnomalyModel(keras.Model):
     arguments, passes raw score and raw map through `self.detector_outputs`, and
     hands inputs and outputs to `super().__init__`. It then sets
     `self.arguments` to its constructor arguments, and overrides what differs:
-    `default_optimizer`, `default_losses`, `training_targets`, and
-    `prepare_training_data` where training examples are made from normal images.
+    `default_optimizer`, `default_losses`, `training_targets`,
+    `prepare_training_data` where training examples are made from normal images,
+    and `fit_scoring` where the score needs more than trained weights.
 
     Outputs of `predict`, a dict of arrays:
         anomaly_score: `(batch,)` float32, in standard deviations above the mean
@@ -64,9 +66,17 @@ class AnomalyModel(keras.Model):
 
     # === What a host decides ===
 
-    def default_optimizer(self) -> keras.optimizers.Optimizer:
-        """The optimiser of the host's paper, used when none is given."""
-        return keras.optimizers.Adam(1e-3)
+    def default_optimizer(
+        self, learning_rate: float | None = None, steps: int | None = None
+    ) -> keras.optimizers.Optimizer:
+        """The optimiser of the host's paper, used when none is given.
+
+        Args:
+            learning_rate: The rate to begin with; None takes the paper's.
+            steps: Length of the training, over which the rate follows the
+                paper's schedule; None leaves it constant.
+        """
+        return keras.optimizers.Adam(learning_rate or 1e-3)
 
     def default_losses(self) -> dict[str, Any]:
         """Keras losses by output name, used when none is given."""
@@ -77,37 +87,78 @@ class AnomalyModel(keras.Model):
         raise NotImplementedError
 
     def prepare_training_data(self, data: Any) -> Any:
-        """Turns a dataset of normal images into training examples."""
+        """Turns a dataset of normal images into training examples.
+
+        Args:
+            data: A `tf.data.Dataset` of batches of images.
+
+        Returns:
+            A dataset of as many pairs of inputs and targets, as
+            `training_targets` takes them. Random numbers follow from numpy's
+            global generator, which `keras.utils.set_random_seed` seeds.
+        """
         return data
+
+    def fit_scoring(self, data: Any) -> None:
+        """Fits what the score needs besides the trained weights.
+
+        Called after the training and before `calibrate`: by `fit` with its own
+        images, by the command line with all training images.
+
+        Args:
+            data: The normal training images, as they are: an array or an
+                iterable of batches.
+        """
 
     # === What they share ===
 
     def compile(
-        self, optimizer: Any = None, loss: Any = None, **kwargs: Any
+        self,
+        optimizer: Any = None,
+        loss: Any = None,
+        *,
+        learning_rate: float | None = None,
+        steps: int | None = None,
+        **kwargs: Any,
     ) -> None:
         """Configures training, by default as the host's paper does.
 
         Args:
-            optimizer: As in `keras.Model.compile`; None takes
-                `default_optimizer()`.
+            optimizer: As in `keras.Model.compile`; None takes that of the
+                paper, `default_optimizer(learning_rate, steps)`.
             loss: As in `keras.Model.compile`, a dict by output name; None takes
                 `default_losses()`. The terms of the blocks are added anyway.
+            learning_rate: The rate that the paper's optimiser begins with; None
+                takes the paper's.
+            steps: Steps that the whole training will take, over which the rate
+                follows the paper's schedule; None leaves it constant.
             **kwargs: Passed on.
+
+        Raises:
+            ValueError: If an optimiser is given along with `learning_rate` or
+                `steps`.
         """
+        if optimizer is None:
+            optimizer = self.default_optimizer(learning_rate, steps)
+        elif learning_rate is not None or steps is not None:
+            raise ValueError(
+                "`learning_rate` and `steps` are for the host's own optimiser. "
+                f"Received: optimizer={optimizer!r}, "
+                f"learning_rate={learning_rate}, steps={steps}. Give the "
+                "optimiser its own rate or schedule"
+            )
         super().compile(
-            optimizer=self.default_optimizer()
-            if optimizer is None
-            else optimizer,
+            optimizer=optimizer,
             loss=self.default_losses() if loss is None else loss,
             **kwargs,
         )
+        if self.optimizer is not None:
+            # So that a file has its state, also before the first step.
+            self.optimizer.build(self.trainable_variables)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was when it was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            # So that its state can be loaded as well.
-            self.optimizer.build(self.trainable_variables)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """Trains on normal images; arguments as in `keras.Model.fit`.
@@ -116,18 +167,69 @@ class AnomalyModel(keras.Model):
             x: Normal images: an array or a dataset of batches.
             y: Targets, for hosts that take them; None (the rule) derives them
                 from the images.
-            **kwargs: Passed on.
+            **kwargs: Passed on. `validation_data` are normal images as well, or
+                a pair of inputs and targets.
 
         Returns:
             The `History`. Besides `loss` it holds `sspcab_loss`, the part of
             it that is due to the blocks.
         """
+        images = x
         if y is None:
-            x = self.prepare_training_data(x)
+            x = self._prepared(x, kwargs, shuffle=True)
+            validation = kwargs.get("validation_data")
+            if validation is not None and not isinstance(validation, tuple):
+                kwargs["validation_data"] = self._prepared(
+                    validation, {"batch_size": kwargs.get("batch_size")}
+                )
         if not hasattr(x, "shape"):
             # Datasets bring their own order; Keras warns about its default.
             kwargs.setdefault("shuffle", False)
-        return super().fit(x, y, **kwargs)
+        history = super().fit(x, y, **kwargs)
+        if y is None:
+            self.fit_scoring(images)
+        return history
+
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """Measures the losses on normal images; arguments as in Keras."""
+        if y is None:
+            x = self._prepared(x, kwargs)
+        return super().evaluate(x, y, **kwargs)
+
+    def _prepared(
+        self, data: Any, options: dict[str, Any], shuffle: bool = False
+    ) -> Any:
+        """Makes training examples; takes from `options` what arrays need."""
+        prepare = type(self).prepare_training_data
+        if prepare is AnomalyModel.prepare_training_data:
+            return data
+        if hasattr(data, "shape"):
+            from keras_sspcab.data import batch_array
+
+            batch_size = options.pop("batch_size", None) or 32
+            shuffle = options.pop("shuffle", shuffle)
+            data = batch_array(data, batch_size, shuffle)
+        spec = getattr(data, "element_spec", None)
+        if isinstance(spec, tuple):
+            # Pairs of inputs and targets: training examples already.
+            return data
+        shape = getattr(spec, "shape", None)
+        if shape is None or len(shape) != 4:
+            raise ValueError(
+                f"{self.name} makes its training examples from normal images: "
+                "an array `(images, height, width, channels)` or a "
+                "tf.data.Dataset of batches of them. Received: "
+                f"{type(data).__name__ if spec is None else spec}"
+            )
+        channels = self.input_shape[-1]
+        if shape[-1] not in (None, channels):
+            raise ValueError(
+                f"{self.name} is built for images with {channels} channels. "
+                f"Received: images with {shape[-1]}, of shape {tuple(shape)}. "
+                f"Read them with channels={channels}, or build the model with "
+                f"input_shape=(height, width, {shape[-1]})"
+            )
+        return self.prepare_training_data(data)
 
     def compute_loss(
         self,
@@ -154,6 +256,17 @@ class AnomalyModel(keras.Model):
         """Targets, and the outputs that they are for."""
         targets = self.training_targets(x, y)
         return targets, {name: y_pred[name] for name in targets}
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics of Keras; several blocks are reported one by one too."""
+        collected = super().metrics
+        blocks = [
+            layer.own_loss_metric
+            for layer in self._flatten_layers(include_self=False)
+            if isinstance(layer, SSPCABLayer) and layer.adds_loss
+        ]
+        return collected + (blocks if len(blocks) > 1 else [])
 
     @property
     def calibration(self) -> Calibration:
@@ -198,7 +311,7 @@ class AnomalyModel(keras.Model):
         present = self.calibration
         scores: list[np.ndarray] = []
         maps: list[np.ndarray] = []
-        for images in _batches(data, batch_size):
+        for images in image_batches(data, batch_size):
             outputs = self.predict_on_batch(images)
             scores.append(np.asarray(outputs["raw_score"]))
             normalised = np.asarray(outputs["anomaly_map"])
@@ -241,7 +354,7 @@ class AnomalyModel(keras.Model):
         return cls(**config)
 
 
-def _batches(data: Any, batch_size: int) -> Iterable[Any]:
+def image_batches(data: Any, batch_size: int = 32) -> Iterable[Any]:
     """Yields batches of images from an array or an iterable of batches."""
     if hasattr(data, "shape"):
         for start in range(0, len(data), batch_size):

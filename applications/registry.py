@@ -2,9 +2,13 @@
 
 from keras_sspcab.applications.autoencoder import AutoEncoder
 from keras_sspcab.applications.base import AnomalyModel
+from keras_sspcab.applications.cutpaste import CutPaste
+from keras_sspcab.applications.draem import DRAEM
 
 APPLICATIONS: dict[str, type[AnomalyModel]] = {
     "autoencoder": AutoEncoder,
+    "draem": DRAEM,
+    "cutpaste": CutPaste,
 }
 
 

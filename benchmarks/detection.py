@@ -1,6 +1,6 @@
 """Measures the plain auto-encoder with and without the block, over seeds.
 
-Run: python benchmarks/detection.py [--screw FOLDER] [--output x.csv]
+Run: python -m benchmarks.detection [--screw FOLDER] [--output x.csv]
 
 Data: crops of one photograph each (brick, grass, gravel, from scikit-image),
 with drawn defects, and, where its folder is given, MVTec AD's screw. Each image
@@ -27,6 +27,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 import numpy as np
 
+from benchmarks.equalise import equalise
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.data import (
     image_dataset,
@@ -50,12 +51,6 @@ def load(samples: Any, size: int) -> tuple[np.ndarray, ...]:
     )
     batches = [(x.numpy(), y["label"], y["mask"]) for x, y in dataset]
     return tuple(np.concatenate(part) for part in zip(*batches, strict=True))
-
-
-def equalise(images: np.ndarray) -> np.ndarray:
-    """Shifts each image to a median of one half."""
-    medians = np.median(images, axis=(1, 2, 3), keepdims=True)
-    return np.clip(images - medians + 0.5, 0, 1)
 
 
 def random_patches(

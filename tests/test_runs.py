@@ -44,7 +44,7 @@ def write(tmp_path):
 def test_defaults_are_those_of_the_model():
     config = load_config()
     assert config.model.name == "autoencoder"
-    assert config.model.options == MODEL_DEFAULTS["autoencoder"]
+    assert config.model.options == MODEL_DEFAULTS["autoencoder"]["model"]
     assert config.data == DataConfig()
 
 
@@ -72,7 +72,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
     assert config.data.path == "images"
     assert config.data.image_size == (64, 64)
     assert config.model.options == {
-        **MODEL_DEFAULTS["autoencoder"],
+        **MODEL_DEFAULTS["autoencoder"]["model"],
         "sspcab": None,
         "smoothing": 5,
         "sspcab_options": {
@@ -204,7 +204,9 @@ def test_written_configuration_reads_back_the_same(
 ):
     config = Config(
         data=DataConfig(path=path, image_size=size, patch_size=0, flip=flip),
-        model=ModelConfig(options={**MODEL_DEFAULTS["autoencoder"], **options}),
+        model=ModelConfig(
+            options={**MODEL_DEFAULTS["autoencoder"]["model"], **options}
+        ),
         training=TrainingConfig(learning_rate=rate),
         calibration=CalibrationConfig(quantile=quantile),
     )
@@ -225,7 +227,10 @@ def test_differences_are_named():
     after = load_config(None, {"training.epochs": 1, "model.filters": [1]})
     assert differences(before, before) == {}
     assert differences(before, after) == {
-        "model.smoothing": (3, MODEL_DEFAULTS["autoencoder"]["smoothing"]),
+        "model.smoothing": (
+            3,
+            MODEL_DEFAULTS["autoencoder"]["model"]["smoothing"],
+        ),
         "model.filters": (None, [1]),
         "training.epochs": (TrainingConfig().epochs, 1),
     }

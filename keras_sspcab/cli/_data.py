@@ -58,7 +58,7 @@ def split_folder(config: Config) -> "ImageFolder":
     if folder.validation:
         return folder
     return folder.with_validation(
-        config.data.validation_fraction, config.training.seed
+        config.data.validation_fraction, config.data.validation_seed
     )
 
 

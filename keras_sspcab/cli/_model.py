@@ -1,6 +1,7 @@
 """Builds the model of a configuration, and loads one that was trained."""
 
 import inspect
+import math
 import os
 import zipfile
 from typing import TYPE_CHECKING
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
 Size = tuple[int | None, int | None]
 
 
-def build_model(config: Config) -> "AnomalyModel":
+def build_model(config: Config, num_images: int) -> "AnomalyModel":
     """Builds and compiles the model to train.
+
+    Args:
+        config: The configuration.
+        num_images: Number of its training images.
 
     Raises:
         ConfigError: If the section [model] does not fit the host.
@@ -28,9 +33,15 @@ def build_model(config: Config) -> "AnomalyModel":
         # The weights serve patches and, later, whole images.
         size = (None, None)
     model = construct(config, size)
-    model.compile(jit_compile=config.training.jit_compile)
-    if config.training.learning_rate:
-        model.optimizer.learning_rate = config.training.learning_rate
+    training, patches = config.training, 1
+    if config.data.patch_size:
+        patches = config.data.patches_per_image
+    steps = math.ceil(num_images * patches / training.batch_size)
+    model.compile(
+        learning_rate=training.learning_rate or None,
+        steps=steps * training.epochs,
+        jit_compile=training.jit_compile,
+    )
     return model
 
 

@@ -50,7 +50,7 @@ def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
     folder = split_folder(config)
     say(folder.summary())
     with _precision(config.training.mixed_precision):
-        model = build_model(config)
+        model = build_model(config, len(folder.train))
         if resume:
             write_config(run.file("config.toml"), config)
         else:
@@ -145,6 +145,7 @@ def _finish(
     """Calibrates a model of the images' size, in float32, and saves it."""
     model = construct(config, config.data.image_size)
     model.set_weights(weights)
+    model.fit_scoring(images_of(folder.train, config.data))
     calibration = model.calibrate(
         images_of(folder.validation, config.data),
         config.calibration.quantile,

@@ -3,11 +3,15 @@
 from keras_sspcab.layers._masked_conv import masked_conv_form
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_disabled
+from keras_sspcab.layers.bilinear_upsampling import BilinearUpsampling2D
+from keras_sspcab.layers.crop_like import CropLike
 from keras_sspcab.layers.masked_conv import MaskedConv2D, MaskedConv3D
 from keras_sspcab.layers.sspcab import SSPCABLayer
 
 __all__ = [
+    "BilinearUpsampling2D",
     "ChannelAttention",
+    "CropLike",
     "MaskedConv2D",
     "MaskedConv3D",
     "SSPCABLayer",

@@ -83,12 +83,13 @@ class AuxiliaryLossMetric(keras.metrics.Metric):
 
     def result(self) -> Any:
         """Returns the mean since the last reset, summed over the model."""
-        group = _current_group(self)
-        means = []
-        for metric in group:
-            metric._fold_in()
-            means.append(ops.divide_no_nan(metric.total, metric.count))
+        means = [metric.mean() for metric in _current_group(self)]
         return sum(means[1:], means[0])
+
+    def mean(self) -> Any:
+        """Returns the mean since the last reset, of this block alone."""
+        self._fold_in()
+        return ops.divide_no_nan(self.total, self.count)
 
     def reset_state(self) -> None:
         """Starts a new mean."""
@@ -100,6 +101,27 @@ class AuxiliaryLossMetric(keras.metrics.Metric):
         term, num_samples = _notes().pop(self, (None, None))
         if term is not None and _belongs_here(term, self.total.value):
             self.update_state(term, num_samples)
+
+
+class BlockLossMetric(keras.metrics.Metric):
+    """What one of several blocks contributes to their sum.
+
+    Args:
+        source: The metric of the block, which holds the state.
+        name: Name of the metric.
+    """
+
+    def __init__(self, source: AuxiliaryLossMetric, name: str) -> None:
+        super().__init__(name=name, dtype="float32")
+        # Not the metric: Keras would reset and save its state once more.
+        self._mean = source.mean
+
+    def update_state(self) -> None:
+        """Does nothing: the source is updated."""
+
+    def result(self) -> Any:
+        """Returns the mean of the source since its last reset."""
+        return self._mean()
 
 
 def enter_sweep(metric: AuxiliaryLossMetric) -> AuxiliaryLossMetric:

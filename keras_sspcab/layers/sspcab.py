@@ -15,6 +15,7 @@ from keras_sspcab.layers._weighted_layer import WeightedLayer
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.auxiliary_loss import (
     AuxiliaryLossMetric,
+    BlockLossMetric,
     auxiliary_losses_enabled,
     enter_sweep,
 )
@@ -200,6 +201,14 @@ class SSPCABLayer(WeightedLayer):
             collected.append(enter_sweep(self._loss_report.metric))
         return collected
 
+    @property
+    def own_loss_metric(self) -> keras.metrics.Metric | None:
+        """The term of this block alone, `NAME_loss`, for models with several.
+
+        None where it adds no loss.
+        """
+        return self._loss_report.own_metric(f"{self.name}_loss")
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self._num_channels(input_shape)
         self.masked_conv = MaskedConv2D(
@@ -294,7 +303,14 @@ class _LossReport:
 
     def __init__(self, active: bool) -> None:
         self.metric = AuxiliaryLossMetric("sspcab_loss") if active else None
+        self._own_metric: BlockLossMetric | None = None
         self._last_term: Any = None
+
+    def own_metric(self, name: str) -> BlockLossMetric | None:
+        """Returns a metric of this block alone."""
+        if self._own_metric is None and self.metric is not None:
+            self._own_metric = BlockLossMetric(self.metric, name)
+        return self._own_metric
 
     def is_among(self, terms: list[Any]) -> bool:
         """Whether the last term noted is one of `terms`."""

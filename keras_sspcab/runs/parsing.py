@@ -190,8 +190,11 @@ def _assign(section: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _build(sections: dict[str, Any], origin: str) -> Config:
+    model = sections.get("model", {}).get("name", SECTIONS["model"].name)
+    defaults = MODEL_DEFAULTS.get(model, {})
     values: dict[str, dict[str, Any]] = {
-        name: dict(sections.get(name, {})) for name in SECTIONS
+        name: {**defaults.get(name, {}), **sections.get(name, {})}
+        for name in SECTIONS
     }
     size = values["data"].get("image_size")
     if size is not None:
@@ -203,12 +206,8 @@ def _build(sections: dict[str, Any], origin: str) -> Config:
             if expected is float and key in values[name]:
                 values[name][key] = float(values[name][key])
     options = values["model"]
-    model = {"name": options.pop("name", SECTIONS["model"].name)}
-    model["options"] = {
-        **MODEL_DEFAULTS.get(model["name"], {}),
-        **_text_to_none(options),
-    }
-    values["model"] = model
+    options.pop("name", None)
+    values["model"] = {"name": model, "options": _text_to_none(options)}
     try:
         return Config(
             **{

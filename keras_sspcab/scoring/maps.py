@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
+PADDINGS = ("none", "zeros")
 POOLINGS = ("mean", "max")
 
 
@@ -37,12 +38,38 @@ class SquaredError(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
+class AnomalyProbability(keras.layers.Layer):
+    """Probability of the second of two classes, from their logits.
+
+    Input shape:
+        `(batch, height, width, 2)`.
+
+    Output shape:
+        `(batch, height, width)`, float32.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, inputs: Any) -> Any:
+        # The softmax of two logits.
+        return ops.sigmoid(inputs[..., 1] - inputs[..., 0])
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return tuple(input_shape[:-1])
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
 class MapSmoothing(keras.layers.Layer):
-    """Mean filter over a map; at the border, over what lies inside.
+    """Mean filter over a map.
 
     Args:
         size: Odd integer, side of the square window in pixels. 1 leaves the
             map as it is.
+        padding: What is outside of the map: `"none"` (the default) takes the
+            mean over what lies inside, `"zeros"` counts zeros there.
         **kwargs: Base layer keyword arguments.
 
     Input shape:
@@ -52,8 +79,9 @@ class MapSmoothing(keras.layers.Layer):
         As the input.
     """
 
-    def __init__(self, size: int, **kwargs: Any) -> None:
+    def __init__(self, size: int, padding: str = "none", **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.padding = standardize_choice(padding, PADDINGS, "padding")
         self.size = standardize_int(size, "size", minimum=1)
         if self.size % 2 == 0:
             raise ValueError(
@@ -63,11 +91,15 @@ class MapSmoothing(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         if self.size == 1:
             return inputs
+        maps = ops.expand_dims(inputs, -1)
+        if self.padding == "zeros":
+            margin = (self.size // 2, self.size // 2)
+            maps = ops.pad(maps, ((0, 0), margin, margin, (0, 0)))
         pooled = ops.average_pool(
-            ops.expand_dims(inputs, -1),
+            maps,
             self.size,
             strides=1,
-            padding="same",
+            padding="same" if self.padding == "none" else "valid",
             data_format="channels_last",
         )
         return ops.squeeze(pooled, axis=-1)
@@ -80,6 +112,7 @@ class MapSmoothing(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["size"] = self.size
+        config["padding"] = self.padding
         return config
 
 

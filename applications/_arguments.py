@@ -1,0 +1,49 @@
+"""Checks of constructor arguments that several hosts share."""
+
+from collections.abc import Sequence
+
+
+def check_input_shape(
+    shape: Sequence[int | None], multiple_of: int = 1, minimum: int = 1
+) -> tuple[int | None, ...]:
+    """Returns `(height, width, channels)`, or raises a ValueError.
+
+    Args:
+        shape: The argument of a host; height and width may be None.
+        multiple_of: What height and width must be multiples of.
+        minimum: The least height and width.
+    """
+    shape = tuple(shape)
+    if len(shape) != 3 or shape[2] is None:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels) with known "
+            f"channels. Received: input_shape={shape}"
+        )
+    if any(size is not None and size < 1 for size in shape):
+        raise ValueError(
+            "The sizes in `input_shape` must be positive. "
+            f"Received: input_shape={shape}"
+        )
+    for size in shape[:2]:
+        if size is not None and (size < minimum or size % multiple_of):
+            rule = f"at least {minimum}" if minimum > multiple_of else ""
+            if multiple_of > 1:
+                rule += " and " * bool(rule) + f"a multiple of {multiple_of}"
+            raise ValueError(
+                f"Height and width of the images must each be {rule}. "
+                f"Received: input_shape={shape}. Resize the images"
+            )
+    return shape
+
+
+def check_places(
+    sspcab: str | Sequence[str] | None, choices: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns the places of blocks, or raises a ValueError."""
+    places = (sspcab,) if isinstance(sspcab, str) else tuple(sspcab or ())
+    if unknown := [place for place in places if place not in choices]:
+        raise ValueError(
+            f"`sspcab` must be one or several of {list(choices)}, or None. "
+            f"Received: {unknown}"
+        )
+    return places

@@ -1,0 +1,341 @@
+"""CutPaste: parts of an image, pasted at another place of it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_sspcab.data.simulation._arguments import (
+    check_size,
+    require_images,
+    standardize_number,
+    standardize_range,
+)
+from keras_sspcab.data.simulation._random import (
+    chance,
+    distinct,
+    fold_in,
+    integers,
+    split,
+    standardize_seed,
+    uniform,
+)
+from keras_sspcab.data.simulation.dataset import random_numbers
+from keras_sspcab.layers._arguments import standardize_choice, standardize_int
+
+VARIANTS = ("3way", "cutpaste", "scar", "union")
+
+
+def color_jitter(image: Any, seed: Any, amount: float = 0.1) -> tf.Tensor:
+    """Changes brightness, contrast, saturation and hue, in random order.
+
+    Brightness, contrast and saturation are multiplied by a number from
+    `1 - amount` to `1 + amount`, the hue is turned by up to `amount` of a full
+    turn. Grey images have the first two only.
+
+    Args:
+        image: float32 tensor `(height, width, channels)` in [0, 1].
+        seed: Integer, or seed tensor of shape `(2,)`.
+        amount: Greatest change, in [0, 0.5].
+
+    Returns:
+        Tensor of the same shape, in [0, 1].
+    """
+    amount = standardize_number(amount, "amount", 0.0, 0.5)
+    image = tf.convert_to_tensor(image, tf.float32)
+    if amount == 0:
+        return image
+    order_seed, amounts_seed = split(standardize_seed(seed), 2)
+    draws = uniform(amounts_seed, -amount, amount, (4,))
+
+    def about(centre: tf.Tensor, factor: tf.Tensor) -> Callable[..., Any]:
+        return lambda x: centre(x) + (x - centre(x)) * factor
+
+    changes = [
+        lambda x: x * (1 + draws[0]),
+        about(lambda x: tf.reduce_mean(_grey(x)), 1 + draws[1]),
+        about(_grey, 1 + draws[2]),
+        lambda x: tf.image.adjust_hue(x, draws[3]),
+    ]
+    if image.shape[-1] == 1:
+        changes = changes[:2]
+    order = distinct(order_seed, len(changes), len(changes))
+    for position in range(len(changes)):
+        branches = [
+            lambda change=change, x=image: tf.clip_by_value(change(x), 0.0, 1.0)
+            for change in changes
+        ]
+        image = tf.ensure_shape(
+            tf.switch_case(order[position], branches), image.shape
+        )
+    return image
+
+
+def cut_paste(
+    image: Any,
+    seed: Any,
+    area: Any = (0.02, 0.15),
+    aspect: float = 0.3,
+    jitter: float = 0.1,
+) -> tf.Tensor:
+    """Pastes a jittered rectangle of an image at another place of it.
+
+    Source: [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), section
+    2.1 and appendix A.2.
+
+    Args:
+        image: float32 tensor `(height, width, channels)` in [0, 1].
+        seed: Integer, or seed tensor of shape `(2,)`.
+        area: Least and greatest share of the image that is pasted.
+        aspect: The ratio of width to height lies within `aspect` and its
+            inverse, evenly on a logarithmic scale.
+        jitter: Greatest change of the colours, see `color_jitter`.
+
+    Returns:
+        Tensor of the same shape.
+    """
+    low, high = standardize_range(area, "area")
+    aspect = standardize_number(aspect, "aspect", 1e-3, 1.0)
+    image = tf.convert_to_tensor(image, tf.float32)
+    seeds = split(standardize_seed(seed), 4)
+    height, width = _size(image)
+    share = uniform(seeds[0], low, high)
+    ratio = tf.exp(uniform(seeds[1], math.log(aspect), -math.log(aspect)))
+    pixels = share * tf.cast(height * width, tf.float32)
+
+    def side(length: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(tf.cast(tf.round(length), tf.int32), 1, limit)
+
+    patch_height = side(tf.sqrt(pixels / ratio), height)
+    patch_width = side(tf.sqrt(pixels * ratio), width)
+    rows = integers(fold_in(seeds[2], 0), 0, height - patch_height, (2,))
+    columns = integers(fold_in(seeds[2], 1), 0, width - patch_width, (2,))
+    patch = image[
+        rows[0] : rows[0] + patch_height, columns[0] : columns[0] + patch_width
+    ]
+    patch = color_jitter(patch, seeds[3], jitter)
+    margins = [
+        [rows[1], height - patch_height - rows[1]],
+        [columns[1], width - patch_width - columns[1]],
+        [0, 0],
+    ]
+    mask = tf.pad(tf.ones_like(patch[..., :1], tf.bool), margins)
+    pasted = tf.where(mask, tf.pad(patch, margins), image)
+    return tf.ensure_shape(pasted, image.shape)
+
+
+def cut_paste_scar(
+    image: Any,
+    seed: Any,
+    width: Any = (2.0, 16.0),
+    length: Any = (10.0, 25.0),
+    max_rotation: float = 45.0,
+    jitter: float = 0.1,
+) -> tf.Tensor:
+    """Pastes a thin, rotated and jittered part of an image elsewhere.
+
+    Source: [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), section
+    2.2 and appendix A.2. Pixels at the rim are blended by the share of them
+    that is covered.
+
+    Args:
+        image: float32 tensor `(height, width, channels)` in [0, 1], at least 32
+            x 32 pixels.
+        seed: Integer, or seed tensor of shape `(2,)`.
+        width: Least and greatest width, in pixels.
+        length: Least and greatest length (height), in pixels.
+        max_rotation: Greatest angle, in degrees, either way.
+        jitter: Greatest change of the colours, see `color_jitter`.
+
+    Returns:
+        Tensor of the same shape.
+    """
+    image = tf.convert_to_tensor(image, tf.float32)
+    seeds = split(standardize_seed(seed), 6)
+    sides = tf.cast(tf.stack(_size(image)), tf.float32)
+    # Height and width, whole pixels.
+    patch = tf.round(
+        tf.stack([uniform(seeds[0], *length), uniform(seeds[1], *width)])
+    )
+    source = tf.floor(uniform(seeds[2], shape=(2,)) * (sides - patch + 1.0))
+    top, left = tf.unstack(tf.cast(source, tf.int32))
+    high, wide = tf.unstack(tf.cast(patch, tf.int32))
+    cut = image[top : top + high, left : left + wide]
+    cut = color_jitter(cut, seeds[3], jitter)
+    cut = tf.concat([cut, tf.ones_like(cut[..., :1])], axis=-1)
+    # A rim of nothing, so that the border is interpolated as well.
+    cut = tf.pad(cut, [[1, 1], [1, 1], [0, 0]])
+
+    radians = math.radians(max_rotation)
+    angle = uniform(seeds[4], -radians, radians)
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    # Half of the sides of the box around the rotated patch.
+    reach = tf.stack(
+        [
+            patch[0] * cosine + patch[1] * tf.abs(sine),
+            patch[1] * cosine + patch[0] * tf.abs(sine),
+        ]
+    )
+    reach = tf.minimum(reach, sides) / 2.0
+    centre = uniform(seeds[5], reach, sides - reach, (2,)) - 0.5
+    middle = (patch + 1.0) / 2.0
+    # From a place (x, y) of the image to that of the patch.
+    transform = [
+        cosine,
+        -sine,
+        middle[1] - cosine * centre[1] + sine * centre[0],
+        sine,
+        cosine,
+        middle[0] - sine * centre[1] - cosine * centre[0],
+        0.0,
+        0.0,
+    ]
+    placed = tf.raw_ops.ImageProjectiveTransformV3(
+        images=cut[tf.newaxis],
+        transforms=tf.stack(transform)[tf.newaxis],
+        output_shape=tf.stack(_size(image)),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )[0]
+    colour, opacity = placed[..., :-1], placed[..., -1:]
+    # The colour has been multiplied by the opacity in the interpolation.
+    return tf.ensure_shape(image * (1.0 - opacity) + colour, image.shape)
+
+
+def cutpaste_views(
+    dataset: tf.data.Dataset,
+    variant: str = "3way",
+    *,
+    jitter: float = 0.1,
+    translation: float = 0.0,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Turns batches of normal images into the training data of CutPaste.
+
+    Each image is jittered as a whole, and shifted if `translation` says so. It
+    is then an example of class 0 as it is, and one of each other class with a
+    part of it pasted: all of them share the same jitter.
+
+    The elements follow from the seed and their number alone: they are the same
+    in every process, and `.skip(n)` gives what follows the first `n`. But when
+    the same dataset is iterated again, it gives new examples, as `fit` needs in
+    its next epoch.
+
+    Args:
+        dataset: Batches `(batch, height, width, channels)` of floating point
+            images in [0, 1], RGB or grey, at least 32 x 32 pixels.
+        variant: `"3way"`: normal, `cut_paste` and `cut_paste_scar` are three
+            classes. `"cutpaste"`, `"scar"`: two classes. `"union"`: two
+            classes, the second one of both at random.
+        jitter: Greatest change of the colours, see `color_jitter`.
+        translation: Greatest shift of an image, as a share of its sides; its
+            border is mirrored.
+        seed: Integer, 0 or more.
+
+    Returns:
+        A `tf.data.Dataset` of as many elements `(images, {"logits": labels})`:
+        float32 `(views * batch, height, width, channels)` and int32 `(views *
+        batch,)`. The normal images come first.
+
+    Raises:
+        ValueError: If the dataset has other elements, or an argument is out of
+            range.
+    """
+    variant = standardize_choice(variant, VARIANTS, "variant")
+    jitter = standardize_number(jitter, "jitter", 0.0, 0.5)
+    translation = standardize_number(translation, "translation", 0.0, 0.5)
+    seed = standardize_int(seed, "seed", 0)
+    start = standardize_seed(seed)
+    spec = getattr(dataset, "element_spec", None)
+    if not isinstance(spec, tf.TensorSpec):
+        raise ValueError(
+            "CutPaste takes a tf.data.Dataset of batches of images and nothing "
+            f"else. Received: elements {spec}"
+        )
+    require_images(spec.shape, spec.dtype, rank=4)
+    num_views = 3 if variant == "3way" else 2
+
+    def views(argument: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        image, seed = argument
+        seeds = split(seed, 5)
+        image = _shift(image, seeds[0], translation)
+        image = color_jitter(image, seeds[1], jitter)
+
+        def patch() -> tf.Tensor:
+            return cut_paste(image, seeds[2], jitter=jitter)
+
+        def scar() -> tf.Tensor:
+            return cut_paste_scar(image, seeds[3], jitter=jitter)
+
+        if variant == "3way":
+            return tf.stack([image, patch(), scar()])
+        if variant == "union":
+            other = tf.cond(chance(seeds[4], 0.5), patch, scar)
+        else:
+            other = patch() if variant == "cutpaste" else scar()
+        return tf.stack([image, tf.ensure_shape(other, image.shape)])
+
+    @tf.autograph.experimental.do_not_convert
+    def example(
+        numbered: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        position, images = numbered
+        images = check_size(tf.cast(images, tf.float32))
+        batch = tf.shape(images)[0]
+        batch_seed = fold_in(fold_in(start, number), position)
+        seeds = tf.map_fn(
+            lambda index: fold_in(batch_seed, index),
+            tf.range(batch),
+            fn_output_signature=tf.TensorSpec((2,), tf.uint64),
+        )
+        stacked = tf.map_fn(
+            views,
+            (images, seeds),
+            fn_output_signature=tf.TensorSpec(
+                (num_views, *images.shape[1:]), tf.float32
+            ),
+        )
+        # All normal images first: (views, batch, ...).
+        stacked = tf.transpose(stacked, (1, 0, 2, 3, 4))
+        size = (-1, *(tf.unstack(tf.shape(images)[1:])))
+        merged = tf.reshape(stacked, size)
+        static = images.shape[0]
+        count = None if static is None else static * num_views
+        merged = tf.ensure_shape(merged, (count, *images.shape[1:]))
+        return merged, {"logits": tf.repeat(tf.range(num_views), batch)}
+
+    return (
+        tf.data.Dataset.zip((dataset.enumerate(), random_numbers(seed)))
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    shape = tf.shape(image)
+    return shape[0], shape[1]
+
+
+def _grey(image: tf.Tensor) -> tf.Tensor:
+    """The luma of an image, `(height, width, 1)`."""
+    if image.shape[-1] == 1:
+        return image
+    weights = tf.constant([0.299, 0.587, 0.114])
+    return tf.reduce_sum(image * weights, axis=-1, keepdims=True)
+
+
+def _shift(image: tf.Tensor, seed: tf.Tensor, share: float) -> tf.Tensor:
+    if share == 0:
+        return image
+    height, width = _size(image)
+    limits = tf.cast(
+        tf.cast(tf.stack([height, width]), tf.float32) * share, tf.int32
+    )
+    margins = [[limits[0]] * 2, [limits[1]] * 2, [0, 0]]
+    padded = tf.pad(image, margins, "REFLECT")
+    top = integers(fold_in(seed, 0), 0, 2 * limits[0])
+    left = integers(fold_in(seed, 1), 0, 2 * limits[1])
+    shifted = padded[top : top + height, left : left + width]
+    return tf.ensure_shape(shifted, image.shape)

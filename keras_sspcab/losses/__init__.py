@@ -1,0 +1,24 @@
+"""Losses: those of the block by name, SSIM and focal loss."""
+
+from keras_sspcab.losses.block import (
+    LossFunction,
+    huber,
+    mean_absolute_error,
+    mean_squared_error,
+    resolve,
+    serialize,
+)
+from keras_sspcab.losses.focal import FocalLoss
+from keras_sspcab.losses.ssim import ReconstructionLoss, ssim
+
+__all__ = [
+    "FocalLoss",
+    "LossFunction",
+    "ReconstructionLoss",
+    "huber",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "resolve",
+    "serialize",
+    "ssim",
+]

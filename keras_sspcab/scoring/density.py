@@ -1,0 +1,253 @@
+"""Densities of embeddings: how far from the normal ones is another?"""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sspcab.layers._arguments import standardize_int
+
+
+class Density(keras.layers.Layer):
+    """Base of layers that score embeddings against those of normal data.
+
+    What was fitted lies in weights that are not trained: it is saved with a
+    model and becomes constants in an exported graph. Before the first `fit` a
+    density scores by the distance to the origin.
+
+    Args:
+        **kwargs: Base layer keyword arguments.
+
+    Input shape:
+        `(samples, dimensions)`.
+
+    Output shape:
+        `(samples,)`, float32; larger is less normal.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        self.input_spec = keras.layers.InputSpec(ndim=2)
+
+    def fit(self, embeddings: Any) -> None:
+        """Fits the density to normal embeddings.
+
+        Args:
+            embeddings: Array `(samples, dimensions)`, two samples at least.
+
+        Raises:
+            ValueError: If there are fewer samples, their dimensions are others
+                than those the layer was built for, or a value is not finite.
+        """
+        embeddings = np.asarray(embeddings, dtype="float64")
+        dimensions = self.input_spec.axes.get(-1)
+        if embeddings.ndim != 2 or embeddings.shape[1] != dimensions:
+            raise ValueError(
+                f"{self.name} takes embeddings of shape (samples, "
+                f"{dimensions}). Received: shape {embeddings.shape}"
+            )
+        if len(embeddings) < 2:
+            raise ValueError(
+                f"{self.name} needs the embeddings of at least two normal "
+                f"images. Received: {len(embeddings)}"
+            )
+        if not np.isfinite(embeddings).all():
+            raise ValueError(
+                f"{self.name} received embeddings that are NaN or infinite. "
+                "Has the training diverged?"
+            )
+        self._fit(embeddings)
+
+    def _fit(self, embeddings: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def gradient(self, embeddings: Any) -> Any:
+        """Derivative of the scores by the embeddings, in closed form.
+
+        Args:
+            embeddings: Tensor `(samples, dimensions)`.
+
+        Returns:
+            Tensor of the same shape.
+        """
+        raise NotImplementedError
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if input_shape[-1] is None:
+            raise ValueError(
+                "The dimension of the embeddings must be defined. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.input_spec = keras.layers.InputSpec(
+            ndim=2, axes={-1: input_shape[-1]}
+        )
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return tuple(input_shape[:1])
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class GaussianDensity(Density):
+    """Mahalanobis distance to the mean of the normal embeddings.
+
+    That is the square root of `(x - mean)^T P (x - mean)`, which orders samples
+    as the density of a Gaussian with the covariance `P^-1` does. The covariance
+    is shrunk towards a multiple of the identity as Ledoit and Wolf do, without
+    which few images in many dimensions give none that can be inverted.
+
+    References:
+    - Rippel et al., "Modeling the distribution of normal data in pre-trained
+      deep features for anomaly detection", ICPR 2020
+    - [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), section 2.3; the
+      shrinkage is not mentioned there.
+
+    Arguments and shapes are those of `Density`.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        size = input_shape[-1]
+        self.mean = self.add_weight(
+            shape=(size,), initializer="zeros", trainable=False, name="mean"
+        )
+        self.whitening = self.add_weight(
+            shape=(size, size),
+            initializer=keras.initializers.Identity(),
+            trainable=False,
+            name="whitening",
+        )
+
+    def _fit(self, embeddings: np.ndarray) -> None:
+        from sklearn.covariance import LedoitWolf
+
+        covariance = LedoitWolf().fit(embeddings)
+        if not np.trace(covariance.covariance_) > 0:
+            raise ValueError(
+                f"{self.name} received {len(embeddings)} equal embeddings, "
+                "which have no spread to measure by. Are the images all the "
+                "same, or has the training collapsed?"
+            )
+        # The product of a whitened difference with itself is the distance.
+        root = np.linalg.cholesky(covariance.precision_)
+        self.mean.assign(covariance.location_)
+        self.whitening.assign(root)
+
+    def call(self, inputs: Any) -> Any:
+        whitened = ops.matmul(inputs - self.mean, self.whitening)
+        return ops.sqrt(ops.sum(ops.square(whitened), axis=-1))
+
+    def gradient(self, embeddings: Any) -> Any:
+        whitened = ops.matmul(embeddings - self.mean, self.whitening)
+        distance = ops.sqrt(
+            ops.sum(ops.square(whitened), axis=-1, keepdims=True)
+        )
+        slope = ops.matmul(whitened, ops.transpose(self.whitening))
+        # At the mean itself the slope is zero as well.
+        return slope / ops.maximum(distance, keras.config.epsilon())
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class KernelDensity(Density):
+    """Negative logarithm of a kernel density estimate with Gaussian kernels.
+
+    `-log(mean_i exp(-|x - x_i|^2 / (2 h^2)))` plus the logarithm of the norm of
+    a kernel, over normal embeddings `x_i` and with the bandwidth `h`.
+
+    Args:
+        bandwidth: Standard deviation of the kernels. Defaults to 1.
+        capacity: Largest number of embeddings to keep; of more, a random
+            subset. Defaults to 1024.
+        seed: Seed of the choice.
+        **kwargs: Base layer keyword arguments.
+
+    Shapes are those of `Density`.
+    """
+
+    def __init__(
+        self,
+        bandwidth: float = 1.0,
+        capacity: int = 1024,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not (math.isfinite(bandwidth) and bandwidth > 0):
+            raise ValueError(
+                "The `bandwidth` argument must be finite and positive. "
+                f"Received: bandwidth={bandwidth}"
+            )
+        self.bandwidth = float(bandwidth)
+        self.capacity = standardize_int(capacity, "capacity", 2)
+        self.seed = standardize_int(seed, "seed", 0)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        self.references = self.add_weight(
+            shape=(self.capacity, input_shape[-1]),
+            initializer="zeros",
+            trainable=False,
+            name="references",
+        )
+        # Shares of the references in the density; unused ones have none.
+        self.shares = self.add_weight(
+            shape=(self.capacity,),
+            initializer=keras.initializers.Constant(1.0 / self.capacity),
+            trainable=False,
+            name="shares",
+        )
+
+    def _fit(self, embeddings: np.ndarray) -> None:
+        if len(embeddings) > self.capacity:
+            rng = np.random.default_rng(self.seed)
+            chosen = rng.choice(len(embeddings), self.capacity, replace=False)
+            embeddings = embeddings[np.sort(chosen)]
+        count = len(embeddings)
+        references = np.zeros((self.capacity, embeddings.shape[1]))
+        references[:count] = embeddings
+        shares = np.zeros(self.capacity)
+        shares[:count] = 1.0 / count
+        self.references.assign(references)
+        self.shares.assign(shares)
+
+    def call(self, inputs: Any) -> Any:
+        exponents, shares = self._exponents(inputs)
+        dimensions = inputs.shape[-1]
+        log_norm = 0.5 * dimensions * math.log(2 * math.pi * self.bandwidth**2)
+        # By hand: the largest exponent first, for kernels far away.
+        largest = ops.max(exponents, axis=-1, keepdims=True)
+        total = ops.sum(shares * ops.exp(exponents - largest), axis=-1)
+        return log_norm - ops.log(total) - largest[:, 0]
+
+    def gradient(self, embeddings: Any) -> Any:
+        exponents, shares = self._exponents(embeddings)
+        largest = ops.max(exponents, axis=-1, keepdims=True)
+        weights = shares * ops.exp(exponents - largest)
+        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
+        centre = ops.matmul(weights, self.references)
+        return (embeddings - centre) / self.bandwidth**2
+
+    def _exponents(self, x: Any) -> tuple[Any, Any]:
+        """Exponents of the kernels at each sample, and their shares."""
+        centre = ops.matmul(self.shares[None, :], self.references)
+        # About a common centre, where the difference of squares is exact.
+        x, references = x - centre, self.references - centre
+        squares = (
+            ops.sum(ops.square(x), axis=-1, keepdims=True)
+            + ops.sum(ops.square(references), axis=-1)
+            - 2 * ops.matmul(x, ops.transpose(references))
+        )
+        exponents = -ops.maximum(squares, 0.0) / (2 * self.bandwidth**2)
+        unused = ops.cast(self.shares == 0, exponents.dtype)
+        return exponents - 1e30 * unused, self.shares
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "bandwidth": self.bandwidth,
+            "capacity": self.capacity,
+            "seed": self.seed,
+        }

@@ -1,0 +1,251 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.applications import CutPaste
+from keras_sspcab.scoring import GaussianDensity, KernelDensity
+
+
+def images(n=8, size=32, channels=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, size, size, channels)).astype("float32")
+
+
+def model(**arguments):
+    result = CutPaste(
+        **{"input_shape": (32, 32, 3), "base_width": 8, **arguments}
+    )
+    result.compile(run_eagerly=True)
+    return result
+
+
+def numpy(value):
+    return ops.convert_to_numpy(value)
+
+
+def count(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+@pytest.mark.parametrize(
+    ("head_layers", "variant", "head"),
+    [
+        (1, "3way", 329_987),
+        (8, "3way", 2_175_747),
+        (1, "cutpaste", 329_987 - 129),
+    ],
+)
+def test_parameter_counts(head_layers, variant, head):
+    detector = CutPaste(sspcab=None, head_layers=head_layers, variant=variant)
+    trunk = count(detector.get_layer("trunk").trainable_weights)
+    assert trunk == 11_176_512
+    assert count(detector.trainable_weights) == trunk + head
+
+
+def test_block_saves_parameters():
+    saved = count(CutPaste(sspcab=None).trainable_weights) - count(
+        CutPaste().trainable_weights
+    )
+    assert saved == 2_359_296 - 1_116_736
+
+
+@pytest.mark.parametrize("density", ["gaussian", "kde"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_score_is_that_of_the_density(density, normalize):
+    detector = model(density=density, normalize_embeddings=normalize)
+    x, other = images(20), images(5, seed=1)
+    detector.fit_scoring(x)
+    detector.calibrate(x)
+
+    def embed(values):
+        outputs = detector.predict(values, verbose=0)["embedding"]
+        if normalize:
+            outputs /= np.linalg.norm(outputs, axis=-1, keepdims=True)
+        return outputs
+
+    fresh = {"gaussian": GaussianDensity, "kde": KernelDensity}[density]()
+    fresh.build((None, 64))
+    fresh.fit(embed(x))
+    np.testing.assert_allclose(
+        detector.predict(other, verbose=0)["raw_score"],
+        numpy(fresh(embed(other))),
+        rtol=1e-2,
+    )
+
+
+def test_map_is_grad_cam_of_the_whole_network():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("takes gradients with TensorFlow")
+    import tensorflow as tf
+
+    detector = model(input_shape=(96, 64, 3), sspcab=None)
+    x = np.random.default_rng(0).random((6, 96, 64, 3)).astype("float32")
+    detector.fit_scoring(x)
+    features = detector.get_layer("trunk")(x)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        score, _ = detector.get_layer("embedding_score")(
+            detector.get_layer("embedding")(features)
+        )
+        total = tf.reduce_sum(score)
+    weights = tf.reduce_mean(tape.gradient(total, features), (1, 2))
+    cam = tf.nn.relu(tf.einsum("bhwc,bc->bhw", features, weights))
+    expected = tf.image.resize(cam[..., None], (96, 64))[..., 0]
+    with pytest.warns(UserWarning, match="not been calibrated"):
+        result = detector.predict(x, verbose=0)["anomaly_map"]
+    assert result.max() > 0
+    np.testing.assert_allclose(
+        result, numpy(expected), rtol=1e-3, atol=1e-4 * result.max()
+    )
+
+
+def test_training_computes_the_classes_only():
+    detector = model()
+    assert set(detector(images(), training=True)) == {"logits"}
+    scored = detector(images(), training=False)
+    assert set(scored) > {"logits", "anomaly_score", "anomaly_map"}
+
+
+def test_training_learns_the_classes():
+    detector = CutPaste((32, 32, 3), base_width=8)
+    detector.compile(learning_rate=0.01)
+    x = images(16)
+    history = detector.fit(x, batch_size=8, epochs=12, verbose=0).history
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    # The density has been fitted: trained features have another mean.
+    mean = numpy(detector.get_layer("embedding_score").density.mean)
+    assert np.abs(mean).max() > 0
+
+
+def test_decay_is_a_part_of_the_loss():
+    decayed, free = model(sspcab=None), model(sspcab=None, weight_decay=0.0)
+    free.set_weights(decayed.get_weights())
+    kernels = [
+        layer.kernel
+        for layer in decayed._flatten_layers()
+        if hasattr(layer, "kernel")
+    ]
+    decay = 3e-5 / 2 * sum((numpy(kernel) ** 2).sum() for kernel in kernels)
+    losses = [float(sum(m.losses)) for m in (decayed, free)]
+    assert losses[0] - losses[1] == pytest.approx(decay, rel=1e-3)
+    assert len(kernels) == 20 + 3
+
+
+@pytest.mark.parametrize("size", [32, 40])
+def test_patches(size):
+    detector = model(
+        input_shape=(None, None, 3),
+        localization="patch",
+        patch_size=16,
+        patch_stride=8,
+    )
+    detector.fit(images(12), batch_size=4, verbose=0)
+    x = images(3, size, seed=1)
+    detector.calibrate(images(6, size, seed=2))
+    outputs = detector.predict(x, verbose=0)
+    assert outputs["anomaly_map"].shape == (3, size, size)
+    calibration = detector.calibration
+    raw_map = (
+        outputs["anomaly_map"] * calibration.map_std + calibration.map_mean
+    )
+    np.testing.assert_allclose(
+        outputs["raw_score"], raw_map.max((1, 2)), rtol=1e-3
+    )
+    # A change far away changes the image's pooled features, but no patch here.
+    changed = x.copy()
+    changed[:, -8:, -8:] = 0
+    after = detector.predict(changed, verbose=0)["anomaly_map"]
+    np.testing.assert_allclose(
+        after[:, :16, :16], outputs["anomaly_map"][:, :16, :16], atol=1e-3
+    )
+    assert np.abs(after - outputs["anomaly_map"]).max() > 1e-2
+
+
+def test_patches_add_no_loss_of_the_block():
+    detector = model(
+        localization="patch", patch_size=16, patch_stride=8, weight_decay=0.0
+    )
+    detector(images(), training=False)
+    block_losses = [loss for loss in detector.losses if float(loss) > 0]
+    assert len(block_losses) == 1
+
+
+@pytest.mark.parametrize("variant", ["3way", "cutpaste", "scar", "union"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_variants_and_grey_images(variant, channels):
+    detector = model(input_shape=(32, 32, channels), variant=variant)
+    detector.fit(images(4, channels=channels), verbose=0)
+    detector.calibrate(images(4, channels=channels))
+    logits = detector.predict(images(2, channels=channels), verbose=0)["logits"]
+    assert logits.shape == (2, 3 if variant == "3way" else 2)
+
+
+def test_schedule_of_the_optimiser():
+    detector = model()
+    optimizer = detector.default_optimizer()
+    assert (optimizer.momentum, float(optimizer.learning_rate)) == (
+        0.9,
+        pytest.approx(0.03),
+    )
+    schedule = detector.default_optimizer(steps=100)._learning_rate
+    rates = [float(schedule(step)) for step in (0, 50, 100)]
+    np.testing.assert_allclose(rates, [0.03, 0.015, 0], atol=1e-6)
+
+
+def test_weights_of_a_file_are_not_needed_again(tmp_path):
+    path = tmp_path / "trunk.weights.h5"
+    first = model()
+    first.get_layer("trunk").save_weights(path)
+    second = model(weights=str(path))
+    for ours, theirs in zip(
+        second.get_layer("trunk").get_weights(),
+        first.get_layer("trunk").get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    second.save(tmp_path / "model.keras")
+    path.unlink()
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert "weights" not in loaded.get_config()
+    x = images()
+    np.testing.assert_allclose(
+        numpy(loaded(x)["logits"]), numpy(second(x)["logits"]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (31, 64, 3)}, "at least 32.*31, 64, 3"),
+        ({"input_shape": (32, 32, 2)}, "1 .grey. or 3 .colour.*32, 32, 2"),
+        ({"sspcab": "late"}, "must be one or several.*'late'"),
+        ({"variant": "4way"}, "variant='4way'"),
+        ({"density": "flow"}, "density='flow'"),
+        ({"localization": "lime"}, "localization='lime'"),
+        ({"base_width": 0}, "base_width=0"),
+        ({"head_layers": -1}, "head_layers=-1"),
+        ({"jitter": 1.5}, "jitter=1.5"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        (
+            {"localization": "patch", "patch_size": 15},
+            "whole number of steps of 4.*patch_size=15",
+        ),
+        ({"weights": "missing.npz"}, "no file with weights"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model(**arguments)
+
+
+def test_bad_training_data():
+    detector = model()
+    with pytest.raises(ValueError, match="3 channels.*images with 1"):
+        detector.fit(images(channels=1))
+    with pytest.raises(ValueError, match="pairs of images and a dict"):
+        detector.fit(images(), images(), verbose=0)
+    with pytest.raises(ValueError, match="at least two normal"):
+        detector.fit_scoring(images(1))
+    with pytest.raises(ValueError, match="Received: none"):
+        detector.fit_scoring([])

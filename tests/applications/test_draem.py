@@ -1,0 +1,287 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.applications import DRAEM
+
+BN_STATISTICS = 21_504 + 14_080
+
+
+def images(n=4, size=32, channels=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, size, size, channels)).astype("float32")
+
+
+def model(**arguments):
+    result = DRAEM(
+        **{"input_shape": (32, 32, 3), "base_width": 16, **arguments}
+    )
+    result.compile()
+    return result
+
+
+def count(model, *prefixes):
+    return sum(
+        int(np.prod(weight.shape))
+        for layer in model.layers
+        if layer.name.startswith(prefixes)
+        for weight in layer.trainable_weights
+    )
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The paper's network, without the block."""
+    return DRAEM(sspcab=None)
+
+
+def test_parameter_counts_of_the_paper(paper):
+    encoder = count(paper, "reconstructive_encoder")
+    decoder = count(paper, "reconstructive_decoder", "reconstruction")
+    assert (encoder, decoder) == (37_622_400, 31_426_179)
+    contracting = count(paper, "discriminative_encoder")
+    expanding = count(paper, "discriminative_decoder", "segmentation")
+    assert (contracting, expanding) == (14_134_272, 14_239_874)
+    total = encoder + decoder + contracting + expanding
+    assert total == 97_422_725
+    assert paper.count_params() == total + BN_STATISTICS
+
+
+@pytest.mark.parametrize(
+    ("place", "layer", "before", "after"),
+    [
+        ("reconstructive", "reconstructive_decoder4_conv2", 147_584, 70_288),
+        ("discriminative", "discriminative_decoder5_conv2", 36_928, 17_736),
+    ],
+)
+def test_blocks_replace_the_penultimate_convolutions(
+    paper, place, layer, before, after
+):
+    replaced = paper.get_layer(layer)
+    assert replaced.count_params() == before
+    with_block = DRAEM(sspcab=place)
+    block = with_block.get_layer(f"sspcab_{place}")
+    assert block.count_params() == after
+    assert block.input.shape == replaced.input.shape
+    # The block's input has been activated, its output is normalised.
+    assert block.input._keras_history.operation.name.endswith("conv1_relu")
+    with_block.get_layer(f"sspcab_{place}_norm")
+    assert with_block.count_params() == paper.count_params() - before + after
+
+
+def test_block_in_the_bottleneck(paper):
+    stage = count(paper, "reconstructive_encoder5")
+    model = DRAEM(sspcab="bottleneck")
+    block = model.get_layer("sspcab_bottleneck")
+    assert (stage, block.count_params()) == (18_880_512, 4_461_696)
+    assert block.input.shape[1:] == (16, 16, 1024)
+
+
+def test_layer_table_of_the_paper(paper):
+    shapes = {
+        "reconstructive_encoder1_conv2": (256, 256, 128),
+        "reconstructive_encoder2_conv2": (128, 128, 256),
+        "reconstructive_encoder3_conv2": (64, 64, 512),
+        "reconstructive_encoder4_conv2": (32, 32, 1024),
+        "reconstructive_encoder5_conv2": (16, 16, 1024),
+        "reconstructive_decoder1_conv0": (32, 32, 1024),
+        "reconstructive_decoder1_conv2": (32, 32, 512),
+        "reconstructive_decoder2_conv0": (64, 64, 512),
+        "reconstructive_decoder2_conv2": (64, 64, 256),
+        "reconstructive_decoder3_conv0": (128, 128, 256),
+        "reconstructive_decoder3_conv2": (128, 128, 128),
+        "reconstructive_decoder4_conv0": (256, 256, 128),
+        "reconstructive_decoder4_conv2": (256, 256, 128),
+        "reconstruction": (256, 256, 3),
+        "image_pair": (256, 256, 6),
+        "discriminative_encoder1_conv2": (256, 256, 64),
+        "discriminative_encoder2_conv2": (128, 128, 128),
+        "discriminative_encoder3_conv2": (64, 64, 256),
+        "discriminative_encoder4_conv2": (32, 32, 512),
+        "discriminative_encoder5_conv2": (16, 16, 512),
+        "discriminative_encoder6_conv2": (8, 8, 512),
+        "discriminative_decoder1_conv0": (16, 16, 512),
+        "discriminative_decoder1_skip": (16, 16, 1024),
+        "discriminative_decoder1_conv2": (16, 16, 512),
+        "discriminative_decoder2_conv0": (32, 32, 256),
+        "discriminative_decoder2_skip": (32, 32, 768),
+        "discriminative_decoder3_conv0": (64, 64, 128),
+        "discriminative_decoder3_skip": (64, 64, 384),
+        "discriminative_decoder4_conv0": (128, 128, 64),
+        "discriminative_decoder4_skip": (128, 128, 192),
+        "discriminative_decoder5_conv0": (256, 256, 64),
+        "discriminative_decoder5_skip": (256, 256, 128),
+        "discriminative_decoder5_conv2": (256, 256, 64),
+        "segmentation": (256, 256, 2),
+    }
+    found = {name: paper.get_layer(name).output.shape[1:] for name in shapes}
+    assert found == shapes
+
+
+def test_the_reconstruction_comes_first_in_the_pair():
+    pair = DRAEM((32, 32, 3), base_width=16).get_layer("image_pair")
+    first, second = pair._inbound_nodes[0].input_tensors
+    assert first._keras_history.operation.name == "reconstruction"
+    assert second._keras_history.operation.name == "image"
+
+
+def test_normalisation_and_initial_weights(paper):
+    norms = [
+        layer
+        for layer in paper.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert len(norms) == 22 + 27
+    assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1e-5)}
+    kernel = ops.convert_to_numpy(
+        paper.get_layer("reconstructive_encoder2_conv2").kernel
+    )
+    assert kernel.std() == pytest.approx(0.02, rel=0.02)
+    gamma = np.concatenate([ops.convert_to_numpy(n.gamma) for n in norms])
+    assert gamma.mean() == pytest.approx(1, abs=1e-3)
+    assert gamma.std() == pytest.approx(0.02, rel=0.05)
+
+
+def test_scores_follow_from_the_segmentation():
+    detector = model(smoothing=5)
+    with pytest.warns(UserWarning, match="not been calibrated"):
+        outputs = detector.predict(images(), verbose=0)
+    logits = outputs["segmentation"]
+    exponentials = np.exp(logits.astype("float64"))
+    probability = exponentials[..., 1] / exponentials.sum(-1)
+    np.testing.assert_allclose(
+        outputs["anomaly_map"], probability, rtol=1e-4, atol=1e-6
+    )
+    padded = np.pad(probability, ((0, 0), (2, 2), (2, 2)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), (1, 2))
+    # The divisor is the size of the window at the border too.
+    means = windows.sum((-1, -2)) / 25
+    np.testing.assert_allclose(
+        outputs["raw_score"], means.max((1, 2)), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_five_lines(channels):
+    detector = DRAEM((32, 32, channels), base_width=16, smoothing=3)
+    detector.compile(steps=4, run_eagerly=True)
+    history = detector.fit(
+        images(8, channels=channels), batch_size=4, epochs=2, verbose=0
+    ).history
+    assert set(history) >= {
+        "loss",
+        "sspcab_loss",
+        "sspcab_reconstructive_loss",
+        "sspcab_discriminative_loss",
+        "reconstruction_loss",
+        "segmentation_loss",
+    }
+    for i in range(2):
+        parts = [
+            history[f"sspcab_{p}_loss"][i]
+            for p in ("reconstructive", "discriminative")
+        ]
+        assert min(parts) > 0
+        assert sum(parts) == pytest.approx(history["sspcab_loss"][i], rel=1e-4)
+        assert history["loss"][i] == pytest.approx(
+            history["sspcab_loss"][i]
+            + history["reconstruction_loss"][i]
+            + history["segmentation_loss"][i],
+            rel=1e-3,
+        )
+    detector.calibrate(images(4, channels=channels, seed=1))
+    outputs = detector.predict(images(5, channels=channels, seed=2), verbose=0)
+    assert {k: v.shape for k, v in outputs.items()} == {
+        "anomaly_score": (5,),
+        "anomaly_map": (5, 32, 32),
+        "is_anomalous": (5,),
+        "raw_score": (5,),
+        "reconstruction": (5, 32, 32, channels),
+        "segmentation": (5, 32, 32, 2),
+    }
+
+
+def test_gradients_of_the_segmentation_reach_the_reconstruction():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("takes gradients with TensorFlow")
+    import tensorflow as tf
+
+    detector = model(sspcab=None)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(detector(images())["segmentation"][..., 1])
+    kernel = detector.get_layer("reconstructive_encoder1_conv1").kernel
+    gradient = tape.gradient(loss, kernel.value)
+    assert float(tf.reduce_max(tf.abs(gradient))) > 0
+
+
+def test_schedule_of_the_optimiser():
+    detector = DRAEM((32, 32, 3), base_width=16)
+    constant = detector.default_optimizer()
+    assert float(constant.learning_rate) == pytest.approx(1e-4)
+    assert constant.epsilon == 1e-8
+    schedule = detector.default_optimizer(steps=100)._learning_rate
+    rates = [float(schedule(step)) for step in (0, 80, 81, 90, 91, 99)]
+    np.testing.assert_allclose(
+        rates, [1e-4, 1e-4, 2e-5, 2e-5, 4e-6, 4e-6], rtol=1e-5
+    )
+    slower = detector.default_optimizer(1e-3, steps=100)._learning_rate
+    assert float(slower(0)) == pytest.approx(1e-3)
+
+
+def test_file_keeps_everything(tmp_path):
+    detector = model(sspcab="discriminative", smoothing=3, ssim_weight=0.5)
+    detector.calibrate(images())
+    detector.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == detector.get_config()
+    expected = detector.predict(images(), verbose=0)
+    result = loaded.predict(images(), verbose=0)
+    for name in expected:
+        np.testing.assert_allclose(
+            result[name], expected[name], atol=1e-4, err_msg=name
+        )
+
+
+def test_images_of_any_size_where_it_is_open():
+    open_model = DRAEM((None, None, 3), base_width=16, smoothing=3)
+    fixed = DRAEM((64, 32, 3), base_width=16, smoothing=3)
+    fixed.set_weights(open_model.get_weights())
+    x = np.random.default_rng(0).random((2, 64, 32, 3)).astype("float32")
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(open_model(x)["segmentation"]),
+        ops.convert_to_numpy(fixed(x)["segmentation"]),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (100, 64, 3)}, "a multiple of 32.*100, 64, 3"),
+        ({"input_shape": (16, 16, 3)}, "a multiple of 32"),
+        ({"input_shape": (64, 64)}, "height, width, channels"),
+        ({"sspcab": "late"}, "must be one or several.*'late'"),
+        ({"base_width": 1}, "base_width=1"),
+        ({"discriminative_width": 0}, "discriminative_width=0"),
+        ({"smoothing": 4}, "must be odd"),
+        ({"anomaly_probability": 0.0}, "anomaly_probability=0.0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DRAEM(**{"input_shape": (32, 32, 3), "base_width": 16, **arguments})
+
+
+def test_bad_training_data():
+    detector = model()
+    with pytest.raises(ValueError, match="3 channels.*images with 1.*=3"):
+        detector.fit(images(channels=1))
+    with pytest.raises(ValueError, match="an array.*Received: list"):
+        detector.fit([images()])
+    with pytest.raises(ValueError, match="of shape .0, 32, 32, 3"):
+        detector.fit(images(0))
+    with pytest.raises(ValueError, match="pairs of an image with an anomaly"):
+        detector.fit(images(), images(), verbose=0)
+    with pytest.raises(ValueError, match="the host's own optimiser"):
+        detector.compile("adam", steps=3)

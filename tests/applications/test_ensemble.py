@@ -1,0 +1,1 @@
+"""Being written by the CutPaste helper (started 03:13)."""

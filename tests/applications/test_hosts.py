@@ -1,0 +1,104 @@
+"""What every host must do, whatever it is made of."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.applications import APPLICATIONS
+from tests.hosts import SMALL, small_host
+
+SHARED = {"anomaly_score", "anomaly_map", "is_anomalous", "raw_score"}
+
+
+def images(host, n=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, *host.input_shape[1:])).astype("float32")
+
+
+@pytest.fixture(scope="module", params=sorted(APPLICATIONS))
+def trained(request):
+    """Each host after the five lines, and its history."""
+    keras.utils.set_random_seed(0)
+    host = small_host(request.param)
+    history = host.fit(images(host), batch_size=3, epochs=2, verbose=0)
+    host.calibrate(images(host, seed=1))
+    return request.param, host, history.history
+
+
+def test_every_host_has_a_small_version():
+    assert set(SMALL) == set(APPLICATIONS)
+
+
+def test_block_has_its_share_of_the_loss(trained):
+    _, _, history = trained
+    assert min(history["sspcab_loss"]) > 0
+    assert all(
+        loss > part
+        for loss, part in zip(
+            history["loss"], history["sspcab_loss"], strict=True
+        )
+    )
+
+
+def test_shared_outputs(trained):
+    _, host, _ = trained
+    x = images(host, 5, seed=2)
+    outputs = host.predict(x, verbose=0)
+    assert set(outputs) >= SHARED
+    assert all(outputs[name].shape == (5,) for name in SHARED - {"anomaly_map"})
+    assert outputs["anomaly_map"].shape == x.shape[:3]
+    assert outputs["is_anomalous"].dtype == bool
+    assert all(np.isfinite(value).all() for value in outputs.values())
+    np.testing.assert_array_equal(
+        outputs["is_anomalous"],
+        outputs["anomaly_score"] >= host.calibration.threshold,
+    )
+
+
+def test_scores_do_not_depend_on_the_batch(trained):
+    _, host, _ = trained
+    x = images(host, 5, seed=2)
+    together = host.predict(x, verbose=0)
+    alone = host.predict(x, batch_size=1, verbose=0)
+    for name in SHARED - {"is_anomalous"}:
+        np.testing.assert_allclose(
+            together[name], alone[name], rtol=1e-3, atol=1e-3, err_msg=name
+        )
+
+
+def test_file_keeps_everything(trained, tmp_path):
+    _, host, _ = trained
+    host.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(host)
+    assert loaded.get_config() == host.get_config()
+    x = images(host, seed=2)
+    expected, result = (m.predict(x, verbose=0) for m in (host, loaded))
+    for name in expected:
+        np.testing.assert_allclose(
+            result[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=name
+        )
+    for ours, theirs in zip(
+        host.optimizer.variables, loaded.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs)
+        )
+
+
+def test_block_off():
+    for name in APPLICATIONS:
+        host = small_host(name, run_eagerly=True, sspcab=None)
+        assert host.get_config()["sspcab"] is None
+        history = host.fit(images(host, 3), verbose=0).history
+        assert "sspcab_loss" not in history
+
+
+def test_evaluation_measures_the_losses(trained):
+    _, host, history = trained
+    results = host.evaluate(
+        images(host), batch_size=3, verbose=0, return_dict=True
+    )
+    assert set(results) == set(history)
+    assert all(np.isfinite(value) for value in results.values())

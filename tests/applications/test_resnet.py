@@ -1,0 +1,232 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.applications.resnet import resnet18
+from keras_sspcab.applications.resnet_weights import load_imagenet_weights
+
+
+def trunk(size=64, channels=3, width=8, places=()):
+    image = keras.Input((size, size, channels))
+    return keras.Model(image, resnet18(image, width, places))
+
+
+def state(width=8, channels=3, seed=0):
+    """Random arrays with the names and shapes of torchvision's resnet18."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+
+    def conv(name, inside, outside, size):
+        arrays[f"{name}.weight"] = rng.normal(
+            0, (inside * size**2) ** -0.5, (outside, inside, size, size)
+        )
+
+    def norm(name, size):
+        arrays[f"{name}.weight"] = rng.uniform(0.5, 1.5, size)
+        arrays[f"{name}.bias"] = rng.normal(0, 0.2, size)
+        arrays[f"{name}.running_mean"] = rng.normal(0, 0.2, size)
+        arrays[f"{name}.running_var"] = rng.uniform(0.5, 1.5, size)
+        arrays[f"{name}.num_batches_tracked"] = np.array(7)
+
+    conv("conv1", channels, width, 7)
+    norm("bn1", width)
+    inside = width
+    for stage in range(1, 5):
+        outside = width * 2 ** (stage - 1)
+        for block in range(2):
+            name = f"layer{stage}.{block}"
+            conv(f"{name}.conv1", inside, outside, 3)
+            norm(f"{name}.bn1", outside)
+            conv(f"{name}.conv2", outside, outside, 3)
+            norm(f"{name}.bn2", outside)
+            if inside != outside:
+                conv(f"{name}.downsample.0", inside, outside, 1)
+                norm(f"{name}.downsample.1", outside)
+            inside = outside
+    arrays["fc.weight"] = rng.normal(size=(10, inside))
+    arrays["fc.bias"] = rng.normal(size=10)
+    return {
+        name: np.asarray(value, "int64" if value.dtype == int else "float32")
+        for name, value in arrays.items()
+    }
+
+
+def torch_features(arrays, images):
+    """Runs the network in torch, written down from its description."""
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    weights = {k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}
+
+    def conv(x, name, stride=1):
+        kernel = weights[f"{name}.weight"]
+        return functional.conv2d(
+            x, kernel, stride=stride, padding=kernel.shape[-1] // 2
+        )
+
+    def norm(x, name):
+        parts = ("running_mean", "running_var", "weight", "bias")
+        return functional.batch_norm(
+            x, *(weights[f"{name}.{part}"] for part in parts), eps=1e-5
+        )
+
+    x = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
+    x = norm(conv(x, "conv1", 2), "bn1").relu()
+    x = functional.max_pool2d(x, 3, 2, 1)
+    for stage in range(1, 5):
+        for block in range(2):
+            name = f"layer{stage}.{block}"
+            stride = 2 if stage > 1 and block == 0 else 1
+            identity = x
+            x = norm(conv(x, f"{name}.conv1", stride), f"{name}.bn1").relu()
+            x = norm(conv(x, f"{name}.conv2"), f"{name}.bn2")
+            if f"{name}.downsample.0.weight" in weights:
+                identity = norm(
+                    conv(identity, f"{name}.downsample.0", stride),
+                    f"{name}.downsample.1",
+                )
+            x = (x + identity).relu()
+    return np.moveaxis(x.numpy(), 1, -1)
+
+
+def save(arrays, path):
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".safetensors":
+        pytest.importorskip("safetensors.numpy").save_file(arrays, path)
+    else:
+        torch = pytest.importorskip("torch")
+        torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, path)
+    return str(path)
+
+
+def test_parameter_count_and_stages_of_the_paper():
+    model = trunk(256, width=64)
+    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    assert trainable == 11_176_512
+    shapes = {
+        "relu": (128, 128, 64),
+        "maxpool": (64, 64, 64),
+        "layer1_1_relu2": (64, 64, 64),
+        "layer2_1_relu2": (32, 32, 128),
+        "layer3_1_relu2": (16, 16, 256),
+        "layer4_1_relu2": (8, 8, 512),
+    }
+    found = {name: model.get_layer(name).output.shape[1:] for name in shapes}
+    assert found == shapes
+
+
+def test_block_at_the_penultimate_convolution():
+    plain, model = trunk(256, width=64), trunk(256, 3, 64, ("penultimate",))
+    replaced = plain.get_layer("layer4_1_conv1")
+    block = model.get_layer("sspcab_penultimate")
+    assert replaced.count_params() == 2_359_296
+    assert block.count_params() == 1_116_736
+    assert block.channel_attention.squeeze.units == 64
+    assert block.input.shape == replaced.input.shape == (None, 8, 8, 512)
+    name = block.input._keras_history.operation.name
+    assert name == "layer4_0_relu2"
+    follower = model.get_layer("layer4_1_bn1")
+    assert follower.input._keras_history.operation is block
+
+
+def test_block_after_the_third_stage():
+    model = trunk(256, 3, 64, ("layer3",))
+    block = model.get_layer("sspcab_layer3")
+    assert block.input.shape == (None, 16, 16, 256)
+    plain = trunk(256, width=64)
+    added = model.count_params() - plain.count_params()
+    assert added == block.count_params()
+
+
+def test_normalisation():
+    norms = [
+        layer
+        for layer in trunk().layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert len(norms) == 20
+    assert {(n.momentum, n.epsilon) for n in norms} == {(0.9, 1e-5)}
+
+
+@pytest.mark.parametrize("size", [64, 50])
+@pytest.mark.parametrize("ending", [".npz", ".safetensors", ".pth"])
+def test_equals_torch_with_the_weights_of_a_file(tmp_path, ending, size):
+    arrays = state()
+    path = save(arrays, tmp_path / f"resnet18{ending}")
+    images = np.random.default_rng(1).random((2, size, size, 3), "float32")
+    expected = torch_features(arrays, images)
+    model = trunk(size)
+    load_imagenet_weights(model, path)
+    result = ops.convert_to_numpy(model(images))
+    assert result.std() > 0.1
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_own_files_and_grey_images(tmp_path):
+    arrays = state()
+    path = save(arrays, tmp_path / "resnet18.npz")
+    model = trunk()
+    load_imagenet_weights(model, path)
+    model.save_weights(tmp_path / "trunk.weights.h5")
+    copy = trunk()
+    load_imagenet_weights(copy, str(tmp_path / "trunk.weights.h5"))
+    grey = trunk(channels=1)
+    load_imagenet_weights(grey, path)
+    image = np.random.default_rng(1).random((2, 64, 64, 1), "float32")
+    colour = np.repeat(image, 3, axis=-1)
+    results = [
+        ops.convert_to_numpy(m(x))
+        for m, x in ((model, colour), (copy, colour), (grey, image))
+    ]
+    np.testing.assert_allclose(results[1], results[0], atol=1e-5)
+    np.testing.assert_allclose(results[2], results[0], atol=1e-3)
+
+
+def test_replaced_convolution_is_left_out(tmp_path):
+    path = save(state(), tmp_path / "resnet18.npz")
+    model = trunk(places=("penultimate",))
+    block = model.get_layer("sspcab_penultimate").get_weights()
+    load_imagenet_weights(model, path)
+    for before, after in zip(
+        block, model.get_layer("sspcab_penultimate").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+
+
+def without(name):
+    arrays = state()
+    del arrays[name]
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (without("layer2.0.downsample.1.bias"), "no array 'layer2.0.downsamp"),
+        (state(width=16), "does not fit.*need base_width=64"),
+        ({**state(), "layer5.weight": np.ones(3)}, "has not: layer5.weight"),
+    ],
+)
+def test_files_that_do_not_fit_change_nothing(tmp_path, arrays, message):
+    path = save(arrays, tmp_path / "resnet18.npz")
+    model = trunk()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        load_imagenet_weights(model, path)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_bad_files(tmp_path):
+    for name, message in (
+        ("a.npz", "cannot be read"),
+        ("a.pkl", "must be a file that ends in .npz"),
+        ("a.weights.h5", "does not hold the weights of this trunk"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(b"nothing of the kind")
+        with pytest.raises(ValueError, match=message):
+            load_imagenet_weights(trunk(), str(path))
+    with pytest.raises(ValueError, match="no file with weights at"):
+        load_imagenet_weights(trunk(), str(tmp_path / "missing.npz"))
