@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 def check_input_shape(
     shape: Sequence[int | None], multiple_of: int = 1, minimum: int = 1
-) -> tuple[int | None, ...]:
+) -> tuple[int | None, int | None, int]:
     """Returns `(height, width, channels)`, or raises a ValueError.
 
     Args:
@@ -14,7 +14,8 @@ def check_input_shape(
         minimum: The least height and width.
     """
     shape = tuple(shape)
-    if len(shape) != 3 or shape[2] is None:
+    height, width, channels = shape if len(shape) == 3 else (None,) * 3
+    if channels is None:
         raise ValueError(
             "`input_shape` must be (height, width, channels) with known "
             f"channels. Received: input_shape={shape}"
@@ -33,7 +34,7 @@ def check_input_shape(
                 f"Height and width of the images must each be {rule}. "
                 f"Received: input_shape={shape}. Resize the images"
             )
-    return shape
+    return height, width, channels
 
 
 def check_places(

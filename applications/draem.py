@@ -22,7 +22,7 @@ from keras_sspcab.scoring import (
 TARGETS = {"reconstruction", "segmentation"}
 PLACES = ("reconstructive", "discriminative", "bottleneck")
 
-_LAST = {"data_format": "channels_last"}
+_LAST: dict[str, Any] = {"data_format": "channels_last"}
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")

@@ -11,7 +11,7 @@ from keras_sspcab.layers import SSPCABLayer
 #: block, the trunk's penultimate, or between the third and the fourth stage.
 PLACES = ("penultimate", "layer3")
 
-_LAST = {"data_format": "channels_last"}
+_LAST: dict[str, Any] = {"data_format": "channels_last"}
 
 
 def resnet18(

@@ -1,4 +1,4 @@
-"""The command line `keras-sspcab`: train, evaluate, predict, export, report.
+"""The command line `keras-sspcab`: from images to scores, reports and exports.
 
 Nothing heavy is imported before a command needs it: `--help` is immediate.
 """
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from keras_sspcab.cli import compare as _compare
 from keras_sspcab.cli import demo as _demo
 from keras_sspcab.cli import evaluate as _evaluate
 from keras_sspcab.cli import export as _export
@@ -28,7 +29,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (_train, _evaluate, _predict, _export, _report, _demo):
+for _module in (
+    _train,
+    _evaluate,
+    _predict,
+    _export,
+    _report,
+    _compare,
+    _demo,
+):
     _module.register(app)
 
 

@@ -65,7 +65,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
-            with _warnings_shown():
+            with warnings_shown():
                 function(*args, **kwargs)
         except KeyboardInterrupt as error:
             say(str(error) or "Interrupted.", style="yellow")
@@ -99,7 +99,7 @@ def _show_error(error: Exception) -> None:
 
 
 @contextmanager
-def _warnings_shown() -> Iterator[None]:
+def warnings_shown() -> Iterator[None]:
     """Prints warnings of this package as lines and hides those of others."""
     if options.debug or sys.warnoptions:
         yield

@@ -9,7 +9,15 @@ import pytest
 from keras_sspcab.cli import app
 from tests.cli.program import start
 
-COMMANDS = ("train", "evaluate", "predict", "export", "report", "demo")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "report",
+    "compare",
+    "demo",
+)
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 

@@ -1,0 +1,146 @@
+"""Under which conditions a comparison was measured."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_sspcab.compare.comparison import Comparison
+
+_CPU_INFO = "/proc/cpuinfo"
+
+# Of the versions in a run's record, those that results depend on most.
+_PACKAGES = (
+    "keras-sspcab",
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "numpy",
+    "python",
+)
+
+
+def hardware() -> str:
+    """Describes the processors of this machine; imports TensorFlow."""
+    import tensorflow as tf
+
+    parts = [f"{_cpu_model()}, {_num_cores()} cores"]
+    for device in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(device)
+        parts.append(str(details.get("device_name", device.name)))
+    return "; ".join(parts)
+
+
+def _cpu_model() -> str:
+    if os.path.isfile(_CPU_INFO):
+        with open(_CPU_INFO, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name.strip() == "model name" and value.strip():
+                    return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_conditions(
+    comparison: Comparison,
+    command: str,
+    changed: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Returns the conditions, one line each.
+
+    Args:
+        comparison: The results.
+        command: The command that has made them.
+        changed: By host, the settings that are not its defaults.
+    """
+    grid, records = comparison.grid, _records(comparison)
+    lines = [f"Command: `{command}`"]
+    for model in grid.models:
+        settings = changed.get(model, {})
+        text = ", ".join(
+            f"{key}={without_folders(value)!r}"
+            for key, value in settings.items()
+        )
+        lines.append(f"Settings of {model}: {text or 'its defaults'}")
+    for model in grid.models:
+        counts = " → ".join(
+            f"{comparison.parameters[model, block]:,}" for block in grid.blocks
+        )
+        lines.append(f"Parameters of {model}: {counts}")
+    lines.append(f"Seeds: {', '.join(map(str, grid.seeds))}")
+    lines += [
+        f"Images of {c.name}: {c.num_train} normal ones to train and calibrate "
+        f"on, {c.num_normal} normal and {c.num_defective} defective ones to "
+        "test"
+        for c in comparison.classes
+    ]
+    if records:
+        lines.append(f"Hardware: {_distinct(map(_hardware_in, records))}")
+        lines.append(f"Versions: {_distinct(map(_versions_in, records))}")
+    lines.append(_times(comparison))
+    return lines
+
+
+def without_folders(value: Any) -> Any:
+    """Returns a setting whose paths are reduced to the names of their ends."""
+    if isinstance(value, str):
+        is_path = os.path.isabs(value) or value.startswith(("~", "."))
+        if is_path or "://" in value:
+            return value.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+        return value
+    if isinstance(value, Mapping):
+        return {key: without_folders(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(part) for part in value]
+    return value
+
+
+def format_seconds(seconds: float) -> str:
+    """Formats a duration: `12 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _records(comparison: Comparison) -> Sequence[Mapping[str, Any]]:
+    return [result.record for result in comparison.results.values()]
+
+
+def _hardware_in(record: Mapping[str, Any]) -> str:
+    return record.get("hardware", "not recorded")
+
+
+def _versions_in(record: Mapping[str, Any]) -> str:
+    versions = record.get("versions", {})
+    found = [f"{p} {versions[p]}" for p in _PACKAGES if p in versions]
+    return ", ".join(found) or "not recorded"
+
+
+def _distinct(texts: Any) -> str:
+    """Joins texts; says how many cells have which if they differ."""
+    counts: dict[str, int] = {}
+    for text in texts:
+        counts[text] = counts.get(text, 0) + 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{text} ({n} cells)" for text, n in counts.items())
+
+
+def _times(comparison: Comparison) -> str:
+    def total(part: str) -> str:
+        seconds = [r.seconds(part) for r in comparison.results.values()]
+        return format_seconds(sum(s for s in seconds if s is not None))
+
+    return (
+        f"Time: {total('training')} of training and calibration, "
+        f"{total('evaluation')} of evaluation"
+    )

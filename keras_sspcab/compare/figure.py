@@ -1,0 +1,242 @@
+"""The figure of a comparison: every seed, with and without the block."""
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from keras_sspcab.compare.comparison import Comparison
+from keras_sspcab.compare.grid import OFF, Cell, describe_block
+from keras_sspcab.compare.kinds import Metric
+from keras_sspcab.runs import files
+
+# The light colours of the report's style sheet.
+_INK, _MUTED, _RULE = "#16191d", "#565e68", "#d9dde2"
+_ACCENT, _TEAL, _RUST = "#1f5fbf", "#00796b", "#b03a08"
+
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "comparison",
+    "font.size": 10,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _MUTED,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.bottom": False,
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _MUTED,
+    "text.color": _INK,
+    "legend.frameon": False,
+}
+
+# Shape and filling tell the blocks apart where colours do not.
+_WITHOUT: dict[str, Any] = {
+    "marker": "o",
+    "color": _MUTED,
+    "markerfacecolor": "white",
+}
+_WITH: tuple[dict[str, Any], ...] = (
+    {"marker": "o", "color": _ACCENT},
+    {"marker": "s", "color": _TEAL},
+    {"marker": "^", "color": _RUST},
+    {"marker": "D", "color": _INK},
+)
+
+# With more places than this along the axis, panels are as wide as the figure.
+_WIDE = 6
+# Smaller differences on the axis would look larger than they are.
+_LEAST_SPAN = 2.0
+
+
+def write_figure(comparison: Comparison, paths: Iterable[str]) -> None:
+    """Draws a panel for each metric.
+
+    Each dot is a seed. Thin lines join those of equal class and seed, and a bar
+    marks the mean.
+
+    Args:
+        comparison: The results.
+        paths: The files to write; the suffix, `.png` or `.svg`, is the format.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = _draw(comparison)
+        for path in paths:
+            is_svg = path.endswith(".svg")
+            # Without a date or a version, equal figures are equal files.
+            metadata = {"Date": None, "Creator": None} if is_svg else {}
+            with files.replacing(path) as temporary:
+                figure.savefig(
+                    temporary, metadata=metadata or {"Software": None}
+                )
+
+
+def _draw(comparison: Comparison) -> Figure:
+    grid, metrics = comparison.grid, comparison.metrics
+    num_slots = len(grid.models) * len(grid.classes)
+    is_wide = num_slots > _WIDE
+    num_columns = 1 if is_wide else min(2, len(metrics))
+    num_rows = -(-len(metrics) // num_columns)
+    width = 1 + 0.42 * num_slots if is_wide else max(3.2, 1 + 0.6 * num_slots)
+    figure = Figure(
+        figsize=(max(width * num_columns, 6.4), 2.4 * num_rows + 0.8),
+        dpi=160,
+        layout="constrained",
+        facecolor="white",
+    )
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False)
+    for axes, metric in zip(panels.flat, metrics, strict=False):
+        _draw_values(axes, comparison, metric)
+        # One below the other, they share their labels.
+        _label_classes(axes, comparison, not is_wide or metric == metrics[-1])
+        _separate_hosts(axes, comparison, not is_wide or metric == metrics[0])
+    for axes in panels.flat[len(metrics) :]:
+        axes.set_visible(False)
+    figure.legend(
+        handles=[*_legend(comparison)],
+        loc="outside upper center",
+        ncols=3,
+    )
+    return figure
+
+
+def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
+    grid, values = comparison.grid, comparison.values(metric.key)
+    slots = [(m, c) for m in grid.models for c in grid.classes]
+    offsets = _offsets(len(grid.blocks))
+    for slot, (model, data_class) in enumerate(slots):
+        for seed in grid.seeds:
+            cells = [Cell(data_class, model, b, seed) for b in grid.blocks]
+            points = [
+                (slot + offset, 100 * values[cell])
+                for cell, offset in zip(cells, offsets, strict=True)
+                if cell in values
+            ]
+            if points:
+                axes.plot(*np.transpose(points), color=_MUTED, lw=0.6, zorder=1)
+        for block, offset, mark in zip(
+            grid.blocks, offsets, _marks(grid.blocks), strict=True
+        ):
+            cells = [Cell(data_class, model, block, s) for s in grid.seeds]
+            found = [100 * values[cell] for cell in cells if cell in values]
+            if not found:
+                continue
+            axes.plot(
+                np.full(len(found), slot + offset),
+                found,
+                **mark,
+                zorder=2,
+            )
+            half = 0.4 * _distance(len(grid.blocks))
+            axes.plot(
+                [slot + offset - half, slot + offset + half],
+                [np.mean(found)] * 2,
+                color=_INK,
+                lw=2,
+                solid_capstyle="butt",
+                zorder=3,
+            )
+    axes.set_title(f"{metric.title}, %", pad=6)
+    axes.set_xlim(-0.5, len(slots) - 0.5)
+    _widen(axes)
+    axes.grid(visible=True, axis="y")
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def _label_classes(axes: Any, comparison: Comparison, is_shown: bool) -> None:
+    """Names classes along the axis, or hosts where there is one class."""
+    grid = comparison.grid
+    names: tuple[str, ...] = grid.classes * len(grid.models)
+    if len(grid.classes) == 1:
+        names = grid.models
+    axes.tick_params(axis="x", length=0)
+    if not is_shown:
+        axes.set_xticks(range(len(names)), [""] * len(names))
+        return
+    is_crowded = len(names) > 4 and max(map(len, names)) > 5
+    axes.set_xticks(
+        range(len(names)),
+        [name.replace("_", " ") for name in names],
+        rotation=45 if is_crowded else 0,
+        ha="right" if is_crowded else "center",
+        rotation_mode="anchor",
+    )
+
+
+def _separate_hosts(axes: Any, comparison: Comparison, is_named: bool) -> None:
+    """Draws lines between hosts, and names them above where classes are below.
+
+    The title of the panel makes room for the names.
+    """
+    grid = comparison.grid
+    has_names = len(grid.classes) > 1 and len(grid.models) > 1 and is_named
+    if has_names:
+        axes.set_title(axes.get_title("left"), pad=20)
+    for i, model in enumerate(grid.models):
+        first = i * len(grid.classes) - 0.5
+        if i:
+            axes.axvline(first, color=_RULE, lw=1)
+        if has_names:
+            axes.annotate(
+                model,
+                (first + len(grid.classes) / 2, 1),
+                (0, 4),
+                xycoords=axes.get_xaxis_transform(),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                color=_MUTED,
+            )
+
+
+def _offsets(num_blocks: int) -> np.ndarray:
+    return (np.arange(num_blocks) - (num_blocks - 1) / 2) * _distance(
+        num_blocks
+    )
+
+
+def _distance(num_blocks: int) -> float:
+    return 0.7 / max(num_blocks, 2)
+
+
+def _marks(blocks: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Returns how the values of each block are drawn."""
+    others = itertools.cycle(_WITH)
+    return [
+        {
+            "ls": "",
+            "ms": 5,
+            "mew": 1.2,
+            **(_WITHOUT if block == OFF else next(others)),
+        }
+        for block in blocks
+    ]
+
+
+def _widen(axes: Any) -> None:
+    low, high = axes.get_ylim()
+    missing = _LEAST_SPAN - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)
+
+
+def _legend(comparison: Comparison) -> list[Line2D]:
+    blocks = comparison.grid.blocks
+    marks = [
+        Line2D([], [], label=describe_block(block), **mark)
+        for block, mark in zip(blocks, _marks(blocks), strict=True)
+    ]
+    is_single = len(comparison.grid.seeds) == 1
+    mean = "the value" if is_single else "mean over seeds"
+    return [*marks, Line2D([], [], color=_INK, lw=2, label=mean)]

@@ -1,0 +1,151 @@
+"""What is compared: every data class, model, block and seed."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator
+
+OFF = "off"
+ON = "on"
+
+_LARGEST_SEED = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training and its evaluation.
+
+    Attributes:
+        data_class: Name of the data class.
+        model: Name of the host.
+        block: `"off"`, `"on"` (the host's own place) or a place.
+        seed: Seed of the training.
+    """
+
+    data_class: str
+    model: str
+    block: str
+    seed: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.data_class}, {self.model} {describe_block(self.block)}, "
+            f"seed {self.seed}"
+        )
+
+    @property
+    def folder(self) -> str:
+        """The run folder, relative to that of the comparison."""
+        name = f"{self.model}-{self.block}-seed{self.seed}"
+        return os.path.join("runs", self.data_class, name)
+
+
+def describe_block(block: str) -> str:
+    """Says in words whether, and where, there is a block."""
+    fixed = {OFF: "without the block", ON: "with the block"}
+    return fixed.get(block, f"with the block at {block}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The axes of a comparison.
+
+    Attributes:
+        classes: Names of the data classes.
+        models: Names of the hosts.
+        blocks: Where the block is, `"off"` for nowhere.
+        seeds: Seeds of the trainings.
+    """
+
+    classes: tuple[str, ...]
+    models: tuple[str, ...]
+    blocks: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[Cell]:
+        """Yields the cells, one seed of everything after the other.
+
+        So the first pass fills the whole table, and pairs come together.
+        """
+        for seed, data_class, model, block in itertools.product(
+            self.seeds, self.classes, self.models, self.blocks
+        ):
+            yield Cell(data_class, model, block, seed)
+
+    def __len__(self) -> int:
+        axes = (self.classes, self.models, self.blocks, self.seeds)
+        count = 1
+        for axis in axes:
+            count *= len(axis)
+        return count
+
+    @property
+    def reference(self) -> str:
+        """The block that the others are compared with."""
+        return OFF if OFF in self.blocks else self.blocks[0]
+
+
+def parse_names(text: str, option: str) -> tuple[str, ...]:
+    """Reads a list such as `"off,on"`.
+
+    Args:
+        text: Names, separated by commas.
+        option: What the list is called in errors.
+
+    Raises:
+        ValueError: If it is empty, or holds a name twice.
+    """
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ValueError(
+            f"{option} must be names, separated by commas. Received: {text!r}"
+        )
+    return _require_distinct(names, text, option)
+
+
+def parse_blocks(text: str) -> tuple[str, ...]:
+    """Reads `--sspcab`: `"off"`, `"on"` and places, separated by commas.
+
+    Raises:
+        ValueError: If it is empty, holds a name twice, or says `"none"`.
+    """
+    blocks = parse_names(text, "--sspcab")
+    if "none" in blocks:
+        raise ValueError(
+            f"--sspcab says {OFF!r} where there is no block. Received: {text!r}"
+        )
+    return blocks
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Reads `--seeds`: a number of seeds from 0 on, or a list of seeds.
+
+    Args:
+        text: Such as `"3"` for 0, 1 and 2, or `"3,5,7"`; `"7,"` is one seed.
+
+    Raises:
+        ValueError: If it is neither, or holds a seed twice.
+    """
+    advice = (
+        "--seeds must be how many seeds, at least 1, or a list of them from 0 "
+        f"to 2^32 - 1 such as 3,5,7. Received: {text!r}"
+    )
+    is_list = "," in text
+    try:
+        numbers = [int(part) for part in text.rstrip(",").split(",")]
+    except ValueError as error:
+        raise ValueError(advice) from error
+    if not is_list:
+        # More would be a seed that was meant as one.
+        if not 1 <= numbers[0] <= 1000:
+            raise ValueError(f"{advice}. One seed alone is written as 7,")
+        return tuple(range(numbers[0]))
+    if not all(0 <= number <= _LARGEST_SEED for number in numbers):
+        raise ValueError(advice)
+    return _require_distinct(tuple(numbers), text, "--seeds")
+
+
+def _require_distinct(values: tuple, text: str, option: str) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{option} holds something twice. Received: {text!r}")
+    return values

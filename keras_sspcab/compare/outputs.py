@@ -1,0 +1,177 @@
+"""The files of a comparison: two tables, a page of them, and a figure."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_sspcab.compare import tables
+from keras_sspcab.compare.comparison import Comparison, Result
+from keras_sspcab.compare.figure import write_figure
+from keras_sspcab.compare.grid import Cell
+from keras_sspcab.runs import files
+
+_AXES = ("class", "model", "block")
+_COSTS = ("training_seconds", "parameters")
+_PICTURES = ("png", "svg")
+
+
+def write_outputs(
+    root: str, comparison: Comparison, conditions: Sequence[str]
+) -> list[str]:
+    """Writes `comparison.csv`, `.md`, `.png` and `.svg`, each at once.
+
+    Args:
+        root: The folder of the comparison.
+        comparison: The results so far.
+        conditions: How they were measured, one line each.
+
+    Returns:
+        The paths of the files.
+    """
+    os.makedirs(root, exist_ok=True)
+    paths = [os.path.join(root, "comparison.csv")]
+    _write_csv(paths[0], comparison, (*_AXES, "seed"), _COSTS)
+    ensembles = comparison.of_ensembles()
+    if ensembles is not None:
+        paths.append(os.path.join(root, "comparison-ensembles.csv"))
+        _write_csv(paths[-1], ensembles, _AXES)
+    paths.append(os.path.join(root, "comparison.md"))
+    files.write_text(paths[-1], page(comparison, conditions))
+    if comparison.results and comparison.metrics:
+        pictures = [os.path.join(root, f"comparison.{s}") for s in _PICTURES]
+        write_figure(comparison, pictures)
+        paths += pictures
+    return paths
+
+
+def page(comparison: Comparison, conditions: Sequence[str]) -> str:
+    """Returns `comparison.md`.
+
+    Args:
+        comparison: The results so far.
+        conditions: How they were measured, one line each.
+    """
+    grid = comparison.grid
+    parts = [
+        f"# {', '.join(grid.models)}: {tables.blocks_in_words(comparison)} "
+        "SSPCAB",
+        *_results(comparison),
+        *_published(comparison),
+        *_differences(comparison),
+        *_ensembles(comparison),
+        "## Conditions",
+        "\n".join(f"- {line}" for line in conditions),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _results(comparison: Comparison) -> list[str]:
+    grid, num_seeds = comparison.grid, len(comparison.grid.seeds)
+    how = f"Percent, {tables.blocks_in_words(comparison)} the block. "
+    if num_seeds > 1:
+        how += (
+            f"Mean ± sample standard deviation over {num_seeds} seeds. The "
+            "means of several classes are taken for each seed first; seeds "
+            "that lack a class do not count."
+        )
+    else:
+        how += f"One seed, {grid.seeds[0]}: no spread is known."
+    parts = ["## Results", how, tables.result_table(comparison)]
+    for metric in comparison.metrics:
+        if without := comparison.classes_without(metric.key):
+            parts.append(
+                f"No {metric.title} for {', '.join(without)} (are there no "
+                "masks?): it is not in the means."
+            )
+    if hidden := set(comparison.shown) - set(comparison.metrics):
+        titles = ", ".join(m.title for m in comparison.shown if m in hidden)
+        parts.append(f"No run has given: {titles}.")
+    if missing := comparison.missing:
+        parts.append(
+            f"Missing, {len(missing)} of {len(grid)} runs: "
+            f"{'; '.join(map(str, missing))}."
+        )
+    return parts
+
+
+def _published(comparison: Comparison) -> list[str]:
+    table = tables.published_table(comparison)
+    if table is None:
+        return []
+    return [
+        "## Published figures",
+        "Percent, without → with the block, as the SSPCAB paper gives them for "
+        "its own, full trainings. Networks, epochs and images of the runs "
+        "above are under Conditions.",
+        table,
+    ]
+
+
+def _differences(comparison: Comparison) -> list[str]:
+    reference = comparison.grid.reference
+    if len(comparison.grid.blocks) == 1:
+        return []
+    return [
+        "## Paired differences",
+        f"Percentage points, minus {reference!r}, over pairs of equal class "
+        "and seed. The interval is the percentile bootstrap of the mean; with "
+        "few pairs it is too narrow, and pairs of one class are not "
+        "independent.",
+        tables.difference_table(comparison),
+    ]
+
+
+def _ensembles(comparison: Comparison) -> list[str]:
+    if comparison.ensembles is None:
+        return []
+    title = f"## Ensembles of {len(comparison.grid.seeds)} seeds"
+    ensembles = comparison.of_ensembles()
+    if ensembles is None or not ensembles.metrics:
+        return [title, "None has all its seeds yet."]
+    parts = [
+        title,
+        f"Percent, {tables.blocks_in_words(comparison)} the block. The "
+        "calibrated scores of each image are averaged over the seeds.",
+        tables.result_table(ensembles),
+    ]
+    table = tables.published_table(ensembles, ":ensemble")
+    if table is not None:
+        parts += ["The SSPCAB paper's ensembles of five:", table]
+    return parts
+
+
+def _write_csv(
+    path: str,
+    comparison: Comparison,
+    axes: Sequence[str],
+    costs: Sequence[str] = (),
+) -> None:
+    rows = [
+        _row(cell, comparison.results[cell], comparison.parameters)
+        for cell in comparison.grid
+        if cell in comparison.results
+    ]
+    results = comparison.results.values()
+    metrics = dict.fromkeys(name for r in results for name in r.metrics)
+    columns = [*axes, *metrics, *costs]
+    files.write_csv(
+        path,
+        columns,
+        [{name: row.get(name) for name in columns} for row in rows],
+    )
+
+
+def _row(
+    cell: Cell,
+    result: Result,
+    parameters: Mapping[tuple[str, str], int],
+) -> dict[str, Any]:
+    return {
+        "class": cell.data_class,
+        "model": cell.model,
+        "block": cell.block,
+        "seed": cell.seed,
+        **result.metrics,
+        "training_seconds": result.seconds(),
+        "parameters": parameters[cell.model, cell.block],
+    }

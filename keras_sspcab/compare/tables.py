@@ -1,0 +1,197 @@
+"""The tables of a comparison, as Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+from keras_sspcab.compare.comparison import Comparison
+from keras_sspcab.compare.grid import OFF, ON
+from keras_sspcab.compare.published import MEAN, SOURCE, Figures, published
+from keras_sspcab.compare.statistics import (
+    LEVEL,
+    MIN_PAIRS,
+    PairedDifference,
+    Summary,
+    means_by_seed,
+    paired_difference,
+    summarise,
+)
+
+ARROW = " → "
+NOTHING = "-"
+
+_BLOCKS = {OFF: "without", ON: "with"}
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table, its first column to the left."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+        for line in lines
+    )
+
+
+def result_table(comparison: Comparison) -> str:
+    """Returns the table of results: classes, then means of groups.
+
+    Columns are hosts and metrics, each for all blocks.
+    """
+    grid, rows = comparison.grid, []
+    header = ["class"] + [
+        f"{model}: {metric.title}"
+        for model in grid.models
+        for metric in comparison.metrics
+    ]
+    for name, classes in rows_of(comparison).items():
+        cells = [name]
+        for model in grid.models:
+            for metric in comparison.metrics:
+                summaries = summaries_of(comparison, metric.key, classes, model)
+                cells.append(
+                    ARROW.join(
+                        percent(summary, len(grid.seeds))
+                        for summary in summaries
+                    )
+                )
+        rows.append(cells)
+    return markdown(header, rows)
+
+
+def rows_of(comparison: Comparison) -> dict[str, list[str]]:
+    """Returns the rows of the table of results, with the classes of each.
+
+    Means come only where they are no repetition: of a group if there are
+    several, over all if there are several classes.
+    """
+    classes = comparison.grid.classes
+    rows = {name: [name] for name in classes}
+    groups = comparison.kind.grouped(classes)
+    if len(groups) > 1:
+        rows |= {f"*{name} mean*": found for name, found in groups.items()}
+    if len(classes) > 1:
+        rows["*overall mean*"] = list(classes)
+    return rows
+
+
+def summaries_of(
+    comparison: Comparison, key: str, classes: Sequence[str], model: str
+) -> list[Summary | None]:
+    """Returns mean and spread over seeds for each block.
+
+    Args:
+        comparison: The results.
+        key: The metric.
+        classes: What each seed is averaged over. Classes that have no such
+            metric at all are left out.
+        model: The host.
+    """
+    without = comparison.classes_without(key)
+    counted = [name for name in classes if name not in without]
+    values, grid = comparison.values(key), comparison.grid
+    return [
+        summarise(means_by_seed(values, counted, model, block, grid.seeds))
+        for block in grid.blocks
+    ]
+
+
+def percent(summary: Summary | None, num_seeds: int) -> str:
+    """Formats `mean ± std` in percent, with the count if seeds are missing."""
+    if summary is None:
+        return NOTHING
+    text = f"{100 * summary.mean:.1f}"
+    if summary.std is not None:
+        text += f" ± {100 * summary.std:.1f}"
+    if summary.count < num_seeds:
+        text += f" ({summary.count} of {num_seeds})"
+    return text
+
+
+def blocks_in_words(comparison: Comparison) -> str:
+    """Says what stands on which side of the arrows."""
+    return ARROW.join(
+        _BLOCKS.get(block, block) for block in comparison.grid.blocks
+    )
+
+
+def difference_table(comparison: Comparison) -> str:
+    """Returns the paired differences, in percentage points."""
+    rows = []
+    for (model, block, title), found in differences(comparison).items():
+        what = f"{block} - {comparison.grid.reference}"
+        if found is None:
+            cells = [NOTHING, NOTHING, "0"]
+        else:
+            cells = [signed(found.mean), interval(found), str(found.count)]
+        rows.append([model, title, what, *cells])
+    header = [
+        "host",
+        "metric",
+        "blocks",
+        "mean difference",
+        f"{100 * LEVEL:.0f} % interval",
+        "pairs",
+    ]
+    return markdown(header, rows)
+
+
+def differences(
+    comparison: Comparison,
+) -> dict[tuple[str, str, str], PairedDifference | None]:
+    """Returns the paired differences by host, block and title of metric."""
+    grid = comparison.grid
+    return {
+        (model, block, metric.title): paired_difference(
+            comparison.values(metric.key), model, grid.reference, block
+        )
+        for model in grid.models
+        for block in grid.blocks
+        if block != grid.reference
+        for metric in comparison.metrics
+    }
+
+
+def signed(value: float) -> str:
+    """Formats a difference in percentage points, such as `+1.3`."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def interval(difference: PairedDifference) -> str:
+    """Formats an interval, or says why there is none."""
+    if difference.interval is None:
+        return f"none: fewer than {MIN_PAIRS} pairs"
+    low, high = difference.interval
+    return f"{signed(low)} to {signed(high)}"
+
+
+def published_table(comparison: Comparison, suffix: str = "") -> str | None:
+    """Returns the paper's figures for the classes and hosts present.
+
+    Args:
+        comparison: What to show them beside.
+        suffix: `":ensemble"` for those of ensembles.
+
+    Returns:
+        A table and its source; None if the paper has no such figures.
+    """
+    grid = comparison.grid
+    columns = [
+        (model, metric)
+        for model in grid.models
+        for metric in comparison.metrics
+        if published(model + suffix, metric.key, MEAN)
+    ]
+    rows = []
+    for name in grid.classes:
+        found = [published(m + suffix, k.key, name) for m, k in columns]
+        if any(found):
+            rows.append([name, *map(_figures, found)])
+    if not rows:
+        return None
+    means = [published(m + suffix, k.key, MEAN) for m, k in columns]
+    rows.append(["*mean of all 15 classes*", *map(_figures, means)])
+    header = ["class", *(f"{model}: {k.title}" for model, k in columns)]
+    return f"{markdown(header, rows)}\n\nSource: {SOURCE}."
+
+
+def _figures(found: Figures | None) -> str:
+    return NOTHING if found is None else ARROW.join(f"{x:.1f}" for x in found)

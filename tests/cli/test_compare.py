@@ -1,0 +1,509 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import keras
+import pytest
+import tensorflow as tf
+
+from keras_sspcab.applications import APPLICATIONS, AnomalyModel
+from keras_sspcab.cli import _cell
+from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.runs import RunFolder
+from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.scoring import MapPooling, SquaredError
+from tests.cli.program import command
+
+# Data sets have graphs even so.
+pytestmark = pytest.mark.filterwarnings("ignore:.*run_functions_eagerly")
+
+CONFIG = """
+[data]
+image_size = 48
+channels = 1
+patch_size = 32
+patches_per_image = 1
+validation_fraction = 0.25
+[training]
+epochs = 1
+[autoencoder.model]
+filters = [4, 4, 2]
+smoothing = 3
+"""
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Stub(AnomalyModel):
+    """A host that takes little time: two layers, and one place."""
+
+    def __init__(
+        self,
+        input_shape=(64, 64, 1),
+        sspcab="middle",
+        channels=8,
+        calibration=None,
+        name="stub",
+    ):
+        if sspcab not in (None, "middle"):
+            raise ValueError(f"There is no such place. Received: {sspcab}")
+        image = keras.Input(input_shape, name="image")
+        x = keras.layers.Conv2D(channels, 3, padding="same")(image)
+        if sspcab:
+            x = SSPCABLayer()(x)
+        x = keras.layers.Conv2D(1, 3, padding="same", name="copy")(x)
+        raw_map = SquaredError()(image, x)
+        raw_score = MapPooling("max")(raw_map)
+        outputs = self.detector_outputs(
+            raw_score, raw_map, calibration, reconstruction=x
+        )
+        super().__init__(inputs=image, outputs=outputs, name=name)
+        self.arguments = {
+            "input_shape": tuple(input_shape),
+            "sspcab": sspcab,
+            "channels": channels,
+        }
+
+    def default_losses(self):
+        return {"reconstruction": "mean_squared_error"}
+
+    def training_targets(self, x, y):
+        return {"reconstruction": x if y is None else y}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_this_process():
+    """Starting a process for each cell takes longer than all else here."""
+
+    def run(run, config, environment):
+        try:
+            _cell.run_cell(run, config)
+        except Exception as error:
+            raise _cell.CellError(f"{type(error).__name__}: {error}") from error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cell, "run_in_own_process", run)
+        patch.setitem(APPLICATIONS, "stub", Stub)
+        # A graph takes longer to trace than these few steps.
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def arguments(images, tmp_path_factory):
+    """The options of a comparison of the auto-encoder over two seeds."""
+    config = tmp_path_factory.mktemp("config") / "c.toml"
+    config.write_text(CONFIG)
+    return [
+        "compare",
+        "--models=autoencoder",
+        f"--data={images}",
+        f"--config={config}",
+        "--seeds=2",
+        "--metric=pixel_ap",
+        "--metric=image_auroc",
+        "--ensemble",
+    ]
+
+
+@pytest.fixture(scope="module")
+def compared(arguments, invoke, tmp_path_factory) -> Path:
+    """A comparison that is done; not to be changed."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    result = invoke(*arguments, f"--out={out}")
+    (out / "output.txt").write_text(result.stdout)
+    return out
+
+
+@pytest.fixture
+def copy(compared, tmp_path) -> Path:
+    """A comparison that is done, to play with."""
+    return Path(shutil.copytree(compared, tmp_path / "out"))
+
+
+def cell(out, block, seed, model="autoencoder"):
+    return out / "runs" / "brick" / f"{model}-{block}-seed{seed}"
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# === A whole comparison ===
+
+
+def test_every_cell_has_a_run_with_its_settings(compared, images):
+    folders = sorted(path.name for path in (compared / "runs/brick").iterdir())
+    assert folders == [
+        "autoencoder-off-seed0",
+        "autoencoder-off-seed1",
+        "autoencoder-on-seed0",
+        "autoencoder-on-seed1",
+    ]
+    for block, place in (("off", None), ("on", "late")):
+        for seed in (0, 1):
+            run = RunFolder(str(cell(compared, block, seed)))
+            assert run.is_finished
+            config = run.config
+            assert config.training.seed == seed
+            assert config.training.epochs == 1
+            assert config.data.path == str(images)
+            assert config.model.options["sspcab"] == place
+            assert config.model.options["filters"] == [4, 4, 2]
+            assert run.record["seconds"].keys() == {"training", "evaluation"}
+
+
+def test_seeds_hold_out_the_same_images(compared):
+    found = {
+        RunFolder(str(path)).record["data"]["training_images"]
+        for path in (compared / "runs" / "brick").iterdir()
+    }
+    assert len(found) == 1
+
+
+def test_table_holds_the_metrics_of_the_runs(compared):
+    rows = read_csv(compared / "comparison.csv")
+    assert len(rows) == 4
+    for row in rows:
+        path = cell(compared, row["block"], row["seed"]) / "metrics.json"
+        metrics = json.loads(path.read_text())
+        assert row["class"] == "brick"
+        for name in ("image_auroc", "pixel_ap", "aupro", "num_test_images"):
+            assert float(row[name]) == metrics[name]
+        assert float(row["training_seconds"]) > 0
+    parameters = {row["block"]: int(row["parameters"]) for row in rows}
+    assert parameters["on"] < parameters["off"]
+
+
+def test_page_is_complete_and_names_no_folder(compared, images):
+    text = (compared / "comparison.md").read_text()
+    assert "| brick | " in text
+    assert "none: fewer than 3 pairs" in text
+    assert "## Ensembles of 2 seeds" in text
+    assert (
+        "--data brick --config c.toml --metric pixel_ap --metric image_auroc "
+        "--ensemble`" in text
+    )
+    assert "training.epochs=1" in text
+    assert "Images of brick: 12 normal ones" in text
+    assert "Missing" not in text
+    assert str(images.parent) not in text
+    assert str(compared.parent) not in text
+
+
+def test_progress_names_cell_and_time(compared):
+    text = (compared / "output.txt").read_text()
+    assert "4 cells: 4 to do, in " in text
+    assert "cell 1/4: brick, autoencoder without the block, seed 0\n" in text
+    assert "cell 4/4: brick, autoencoder with the block, seed 1 (" in text
+    assert " so far, about " in text
+    assert "none: fewer than 3 pairs" in text
+    assert "comparison.md" in text.splitlines()[-1]
+
+
+# === Continuing ===
+
+
+def test_done_cells_are_not_run_again(copy, arguments, invoke):
+    before = {p: p.stat().st_mtime_ns for p in copy.glob("runs/*/*/*")}
+    result = invoke(*arguments, f"--out={copy}")
+    assert "4 cells: 4 done" in result.stdout
+    assert "cell 1/4" not in result.stdout
+    assert {p: p.stat().st_mtime_ns for p in copy.glob("runs/*/*/*")} == before
+
+
+def test_what_is_missing_is_run_and_what_fails_is_named(
+    copy, arguments, invoke
+):
+    untouched = cell(copy, "on", 0) / "model.keras"
+    before = untouched.stat().st_mtime_ns
+    # To be evaluated, to be resumed, and not to be run at all.
+    (cell(copy, "on", 0) / "metrics.json").unlink()
+    (cell(copy, "off", 1) / "model.keras").unlink()
+    broken = cell(copy, "on", 1)
+    shutil.rmtree(broken)
+    broken.mkdir()
+    (broken / "thesis.tex").write_text("precious")
+
+    result = invoke(*arguments, f"--out={copy}", "--dry-run")
+    for text in ("1 to do", "1 begun", "1 trained, to be evaluated", "1 done"):
+        assert text in result.stdout
+    result = invoke(*arguments, f"--out={copy}", code=1)
+    assert "cell 1/4" not in result.stdout
+    assert "cell 2/4" in result.stdout
+    assert "epoch 1/1" not in result.stdout
+    assert untouched.stat().st_mtime_ns == before
+    assert RunFolder(str(cell(copy, "off", 1))).is_finished
+    assert "autoencoder with the block, seed 1, has failed" in result.stderr
+    assert (
+        "Failed: brick, autoencoder with the block, seed 1. ValueError: "
+        in result.stdout
+    )
+    assert "is not empty and holds no run" in result.stdout
+    assert (broken / "thesis.tex").read_text() == "precious"
+    assert len(read_csv(copy / "comparison.csv")) == 3
+    text = (copy / "comparison.md").read_text()
+    assert "Missing, 1 of 4 runs: brick, autoencoder with the block, se" in text
+    assert "(1 of 2)" in text
+
+
+def test_other_settings_are_refused_before_anything_is_run(
+    copy, arguments, invoke
+):
+    shutil.rmtree(cell(copy, "off", 0))
+    before = (copy / "comparison.md").read_text()
+    options = [f"--out={copy}", "--set=autoencoder:model.smoothing=5"]
+    result = invoke(*arguments, *options, code=2)
+    assert "3 of 4 cells were run with other settings" in result.stderr
+    assert "model.smoothing was 3 and is 5 now" in result.stderr
+    assert "remove these folders" in result.stderr
+    assert not cell(copy, "off", 0).exists()
+    assert (copy / "comparison.md").read_text() == before
+    result = invoke(*arguments, *options, "--dry-run")
+    assert "done, with other settings: model.smoothing" in result.stdout
+
+
+def test_images_may_move_but_not_change(
+    copy, arguments, invoke, images, tmp_path
+):
+    moved = tmp_path / "elsewhere" / "brick"
+    shutil.copytree(images, moved)
+    options = [f"--out={copy}", f"--data={moved}"]
+    result = invoke(*arguments, *options)
+    assert "4 cells: 4 done" in result.stdout
+    for name in ("000.png", "001.png", "002.png", "003.png"):
+        (moved / "train" / "good" / name).unlink()
+    result = invoke(*arguments, *options, code=2)
+    assert "the training images was '9 images" in result.stderr
+
+
+def test_more_hosts_join_a_comparison(copy, arguments, invoke):
+    result = invoke(
+        *arguments[:-1],
+        "--models=stub,autoencoder",
+        f"--out={copy}",
+        "--seeds=1,",
+    )
+    assert "4 cells: 2 to do, 2 done" in result.stdout
+    rows = read_csv(copy / "comparison.csv")
+    assert [(row["model"], row["block"], row["seed"]) for row in rows] == [
+        ("stub", "off", "1"),
+        ("stub", "on", "1"),
+        ("autoencoder", "off", "1"),
+        ("autoencoder", "on", "1"),
+    ]
+    run = RunFolder(str(cell(copy, "on", 1, "stub")))
+    assert "filters" not in run.config.model.options
+    text = (copy / "comparison.md").read_text()
+    assert (
+        "| class | stub: localisation AP | stub: detection AUROC "
+        "| autoencoder: localisation AP | autoencoder: detection AUROC |"
+        in text
+    )
+    assert "One seed, 1: no spread is known." in text
+
+
+def test_interruption_says_how_to_go_on(
+    copy, arguments, invoke, images, monkeypatch
+):
+    def interrupt(run, config, environment):
+        raise _cell.CellInterrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(_cell, "run_in_own_process", interrupt)
+    shutil.rmtree(cell(copy, "off", 1))
+    result = invoke(
+        *arguments,
+        f"--out={copy}",
+        "--set=training.epochs=1",
+        code=128 + signal.SIGTERM,
+    )
+    assert "Stopped in cell 3/4: brick, autoencoder without" in result.stdout
+    assert (
+        "Continue with: keras-sspcab compare --models autoencoder --sspcab "
+        f"off,on --seeds 2 --data {images} --out {copy} --config "
+        in result.stdout
+    )
+    assert "--set training.epochs=1 --metric" in result.stdout
+
+
+# === Errors, before anything is run ===
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--models=autoencoder,dream"], "There is no model named 'dream'"),
+        (["--models=autoencoder,stub", "--sspcab=off,late"], "that all models"),
+        (["--sspcab=off,inside"], "`sspcab` must be one or several of"),
+        (["--sspcab=none"], "--sspcab says 'off'"),
+        (["--seeds=7,"], "--ensemble needs several seeds"),
+        (["--seeds=0"], "--seeds must be how many seeds"),
+        (["--metric=auroc"], "There is no metric named 'auroc'"),
+        (["--data=missing"], "There is no folder of images"),
+        (["--config=missing.toml"], "There is no configuration file at 'mis"),
+        (["--set=training.epoch=3"], "Unknown key `training.epoch` on the com"),
+        (["--set=model.smooth=3"], "Unknown key `model.smooth` for the model"),
+        (["--set=training.seed=3"], "use --seeds"),
+        (["--set=model.smoothing=4"], "must be odd"),
+    ],
+)
+def test_errors_come_first(arguments, invoke, tmp_path, options, message):
+    out = tmp_path / "out"
+    result = invoke(*arguments, f"--out={out}", *options, code=2)
+    assert message in result.stderr
+    assert not out.exists()
+
+
+def test_class_without_test_images_is_named(
+    arguments, invoke, images, tmp_path
+):
+    data = tmp_path / "data"
+    for name in ("a", "b"):
+        shutil.copytree(images, data / name)
+    shutil.rmtree(data / "b" / "test")
+    shutil.rmtree(data / "b" / "ground_truth")
+    options = [f"--data={data}", f"--out={tmp_path / 'out'}"]
+    result = invoke(*arguments, *options, code=2)
+    assert "1 of 2 data classes cannot be used" in result.stderr
+    assert "b: there are 0 normal test images" in result.stderr
+
+
+def test_dry_run_lists_cells_and_writes_nothing(
+    arguments, invoke, images, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    for name in ("a", "b"):
+        shutil.copytree(images, data / name)
+    (data / "c").mkdir()
+    result = invoke(*arguments, f"--data={data}", "--dry-run")
+    assert "8 cells: 8 to do" in result.stdout
+    assert "b, autoencoder with the block, seed 1" in result.stdout
+    assert "No data classes, left out: c" in result.stderr
+    assert os.listdir(tmp_path) == ["data"]
+
+
+# === The process of a cell ===
+
+
+# The true one: the fixture puts another in its place.
+_run_in_own_process = _cell.run_in_own_process
+
+
+def run_alone(path):
+    config = load_config(None, {"data.path": "/missing"})
+    _run_in_own_process(RunFolder(str(path)), config, None)
+
+
+def test_failure_in_the_process_has_its_reason(tmp_path):
+    with pytest.raises(_cell.CellError, match="ValueError: The image folder"):
+        run_alone(tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "ended by signal 9. Was there"),
+        ("raise SystemExit(7)", "has ended with code 7"),
+    ],
+)
+def test_end_of_the_process_is_told(tmp_path, monkeypatch, script, message):
+    monkeypatch.setattr(_cell, "_START", script)
+    with pytest.raises(_cell.CellError, match=message):
+        run_alone(tmp_path / "r")
+
+
+def test_signals_are_passed_on(tmp_path, monkeypatch):
+    ready, seen = tmp_path / "ready", tmp_path / "seen"
+    script = f"""
+import pathlib, signal, time
+def note(number, frame):
+    pathlib.Path({str(seen)!r}).write_text(str(number))
+    raise SystemExit(1)
+signal.signal(signal.SIGTERM, note)
+pathlib.Path({str(ready)!r}).touch()
+time.sleep(60)
+"""
+    monkeypatch.setattr(_cell, "_START", script)
+
+    def send():
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=send).start()
+    with pytest.raises(_cell.CellInterrupted) as caught:
+        run_alone(tmp_path / "r")
+    assert caught.value.signal == signal.SIGTERM
+    assert seen.read_text() == str(int(signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def _stop_when_training(arguments, run, number, environment):
+    """Starts the program, signals it in its first cell; code and output."""
+    checkpoint = Path(run.file("checkpoint.npz"))
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    deadline = time.monotonic() + 120
+    while not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    # The output ends with the process of the cell, which has it, too.
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_comparisons_go_on(arguments, tmp_path):
+    # As users have it: the processes of the cells are quiet, too.
+    environment = {**os.environ}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    out = tmp_path / "out"
+    options = [*arguments[:-1], "--seeds=1", f"--out={out}"]
+    options.append("--set=training.epochs=24")
+    run = RunFolder(str(cell(out, "off", 0)))
+    seconds = []
+    for number in (signal.SIGKILL, signal.SIGINT):
+        code, output = _stop_when_training(options, run, number, environment)
+        assert "cell 1/2" in output
+        assert "Traceback" not in output
+        assert not run.is_finished
+        # Written at the end of the cell: it has ended in good order.
+        seconds.append(run.record["seconds"]["training"])
+        if number == signal.SIGKILL:
+            assert code == -signal.SIGKILL
+        else:
+            assert code == 128 + signal.SIGINT
+            assert "Continue with: keras-sspcab compare" in output
+    assert 0 < seconds[0] < seconds[1]
+
+    result = subprocess.run(
+        command(*options),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "2 cells: 1 to do, 1 begun" in result.stdout
+    assert "epoch 1/24" not in result.stdout.split("cell 2/2")[0]
+    assert "Traceback" not in result.stderr
+    assert "oneDNN" not in result.stderr
+    assert len(read_csv(out / "comparison.csv")) == 2

@@ -1,0 +1,220 @@
+import csv
+import dataclasses
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.compare import outputs
+from keras_sspcab.compare.comparison import Result
+from keras_sspcab.compare.conditions import (
+    describe_conditions,
+    format_seconds,
+    hardware,
+    without_folders,
+)
+from keras_sspcab.compare.grid import Cell
+
+
+def of_seed(cell):
+    value = 0.5 + 0.1 * cell.seed + 0.05 * (cell.block == "on")
+    metrics = {"pixel_auroc": value, "image_auroc": value}
+    return metrics | ({"extra": 3.0} if cell.seed else {})
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_are_complete(make, tmp_path):
+    comparison = make(
+        of_seed,
+        classes=("screw", "tile"),
+        seconds={"training": 2.0, "evaluation": 1.0},
+    )
+    comparison = dataclasses.replace(
+        comparison,
+        ensembles={Cell("tile", "draem", "on", 0): Result({"image_ap": 0.25})},
+    )
+    root = tmp_path / "out"
+    paths = outputs.write_outputs(str(root), comparison, ["one", "two"])
+    assert sorted(os.listdir(root)) == sorted(map(os.path.basename, paths))
+    assert sorted(os.listdir(root)) == [
+        "comparison-ensembles.csv",
+        "comparison.csv",
+        "comparison.md",
+        "comparison.png",
+        "comparison.svg",
+    ]
+    rows = read_csv(root / "comparison.csv")
+    assert len(rows) == 8
+    assert rows[0] == {
+        "class": "screw",
+        "model": "draem",
+        "block": "off",
+        "seed": "0",
+        "pixel_auroc": "0.5",
+        "image_auroc": "0.5",
+        "extra": "",
+        "training_seconds": "2.0",
+        "parameters": "1000",
+    }
+    assert {row["extra"] for row in rows if row["seed"] == "1"} == {"3.0"}
+    assert read_csv(root / "comparison-ensembles.csv") == [
+        {"class": "tile", "model": "draem", "block": "on", "image_ap": "0.25"}
+    ]
+    text = (root / "comparison.md").read_text()
+    assert text.startswith("# draem: without → with SSPCAB\n")
+    assert text.endswith("## Conditions\n\n- one\n- two\n")
+
+
+def test_nothing_is_drawn_before_there_is_a_result(make, tmp_path):
+    outputs.write_outputs(str(tmp_path), make(lambda cell: None), [])
+    assert sorted(os.listdir(tmp_path)) == ["comparison.csv", "comparison.md"]
+
+
+# === Figure ===
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"seeds": (0,), "blocks": ("on",)},
+        {"blocks": ("off", "on", "early", "late", "middle", "x")},
+        {"classes": tuple("abcdefgh"), "models": ("draem", "cutpaste")},
+        {"shown": ("image_auroc", "pixel_auroc", "image_ap")},
+    ],
+    ids=["two panels", "single", "places", "wide", "three metrics"],
+)
+def test_figure_of_any_grid(make, tmp_path, options):
+    comparison = make(
+        lambda cell: (
+            None
+            if (cell.seed, cell.block) == (1, "on")
+            else {"pixel_auroc": 0.5, "image_auroc": 0.25, "image_ap": 0.1}
+        ),
+        **options,
+    )
+    outputs.write_figure(comparison, [str(tmp_path / "a.png")])
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert pixels.std() > 5
+    # Nothing is cut off.
+    for edge in (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:]):
+        assert edge.min() == 255
+
+
+def test_figure_shows_every_value(make, tmp_path):
+    comparison = make(of_seed, shown=("image_auroc",), seeds=(0, 1, 2))
+    path = tmp_path / "a.svg"
+    outputs.write_figure(comparison, [str(path)])
+    svg = path.read_text()
+    # A mark is a reference to its shape: the values, and those of the legend.
+    marks = re.findall(r"<use [^>]*style=\"fill: (#\w+)", svg)
+    assert marks.count("#ffffff") == 3 + 1
+    assert marks.count("#1f5fbf") == 3 + 1
+    again = tmp_path / "b.svg"
+    outputs.write_figure(comparison, [str(again)])
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_blocks_differ_in_grey(make, tmp_path):
+    def grey(blocks):
+        comparison = make(
+            lambda cell: {"image_auroc": 0.5}, blocks=blocks, seeds=(0,)
+        )
+        path = str(tmp_path / "a.png")
+        outputs.write_figure(comparison, [path])
+        pixels = np.asarray(Image.open(path).convert("L"))
+        return pixels[pixels.shape[0] // 3 :]
+
+    empty, full = grey(("off",)), grey(("on",))
+    assert (full < 150).sum() > (empty < 150).sum() + 20
+
+
+# === Conditions ===
+
+
+def test_conditions_name_all_that_counts_but_no_folder(make):
+    comparison = make(
+        of_seed,
+        blocks=("off", "on"),
+        hardware="CPU, 2 cores",
+        versions={"keras": "3.1", "pillow": "9", "tensorflow": "2.20"},
+        seconds={"training": 100.0, "evaluation": 2.0},
+    )
+    lines = describe_conditions(
+        comparison,
+        "keras-sspcab compare",
+        {"draem": {"training.epochs": 3, "model.textures": "/home/me/dtd"}},
+    )
+    assert lines == [
+        "Command: `keras-sspcab compare`",
+        "Settings of draem: training.epochs=3, model.textures='dtd'",
+        "Parameters of draem: 1,000 → 1,000",
+        "Seeds: 0, 1",
+        "Images of screw: 20 normal ones to train and calibrate on, 5 normal "
+        "and 7 defective ones to test",
+        "Hardware: CPU, 2 cores",
+        "Versions: tensorflow 2.20, keras 3.1",
+        "Time: 7 min of training and calibration, 8 s of evaluation",
+    ]
+
+
+def test_conditions_that_differ_are_counted(make):
+    comparison = make(of_seed, hardware="A")
+    cell = next(iter(comparison.grid))
+    other = {**comparison.results, cell: Result({}, {"hardware": "B"})}
+    comparison = dataclasses.replace(comparison, results=other)
+    lines = describe_conditions(comparison, "x", {})
+    assert "Hardware: B (1 cells); A (3 cells)" in lines
+    assert "Settings of draem: its defaults" in lines
+
+
+def test_hardware_is_described():
+    assert re.fullmatch(r".+, \d+ cores(; .+)*", hardware())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("/a/b/c", "c"),
+        ("/a/b/c/", "c"),
+        ("~/x", "x"),
+        ("../x", "x"),
+        ("gs://bucket/x", "x"),
+        ("mixed_float16", "mixed_float16"),
+        (["/a/b", 3], ["b", 3]),
+        ({"x": "/a/b"}, {"x": "b"}),
+        (0.5, 0.5),
+    ],
+)
+def test_folders_are_reduced_to_their_names(value, expected):
+    assert without_folders(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89, "89 s"), (95, "2 min"), (7500, "2 h 05 min")],
+)
+def test_durations(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def test_time_left_goes_by_the_host(make):
+    comparison = make(of_seed, models=("a", "b"), seeds=(0,))
+    seconds = {("a", "off"): 10.0, ("a", "on"): 20.0, ("b", "off"): 100.0}
+    results = {
+        cell: Result({}, {"seconds": {"training": value, "evaluation": 1.0}})
+        for cell in comparison.grid
+        if (value := seconds.get((cell.model, cell.block)))
+    }
+    some = dataclasses.replace(comparison, results=results)
+    cells = [Cell("x", "a", "on", 5), Cell("x", "b", "on", 5)]
+    assert some.seconds_left(cells) == pytest.approx(16 + 101)
+    unknown = [Cell("x", "c", "on", 5)]
+    assert some.seconds_left(unknown) == pytest.approx((11 + 21 + 101) / 3)
+    assert comparison.seconds_left(cells) is None

@@ -1,0 +1,159 @@
+import pytest
+
+from keras_sspcab.compare.settings import Settings
+from keras_sspcab.runs import ConfigError
+from keras_sspcab.runs.config import MODEL_DEFAULTS
+from keras_sspcab.runs.parsing import load_config
+
+HOSTS = ("autoencoder", "draem", "cutpaste")
+TWO = ("autoencoder", "draem")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "c.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_settings_grow_stronger_from_defaults_to_options_of_a_host(write):
+    path = write(
+        """
+        [training]
+        epochs = 1
+        batch_size = 1
+        learning_rate = 1
+        [draem.training]
+        batch_size = 2
+        learning_rate = 2
+        [draem.data]
+        image_size = 128
+        [cutpaste.training]
+        epochs = 77
+        """
+    )
+    options = ["training.learning_rate=3", "autoencoder:training.epochs=4"]
+    settings = Settings(TWO, HOSTS, path, options)
+    a = settings.config("autoencoder", "/d", "off", 5)
+    b = settings.config("draem", "/d", "on", 6)
+    assert (a.training.epochs, a.training.batch_size) == (4, 1)
+    assert (b.training.epochs, b.training.batch_size) == (1, 2)
+    assert a.training.learning_rate == b.training.learning_rate == 3
+    assert (a.training.seed, b.training.seed) == (5, 6)
+    assert a.data.path == "/d"
+    assert a.data.image_size == load_config().data.image_size
+    assert b.data.image_size == (128, 128)
+    assert b.data.patch_size == MODEL_DEFAULTS["draem"]["data"]["patch_size"]
+
+
+def test_blocks_become_places():
+    settings = Settings(TWO, HOSTS)
+
+    def place(model, block):
+        options = settings.config(model, "", block, 0).model.options
+        return options.get("sspcab", "left out")
+
+    assert place("autoencoder", "off") is None
+    assert place("draem", "off") is None
+    defaults = MODEL_DEFAULTS["autoencoder"]["model"]
+    assert place("autoencoder", "on") == defaults["sspcab"]
+    assert place("draem", "on") == "left out"
+    assert place("autoencoder", "early") == "early"
+
+
+def test_tables_in_the_model_are_merged(write):
+    path = write(
+        """
+        [model.sspcab_options]
+        loss_weight = 0.1
+        reduction_ratio = 4
+        [draem.model.sspcab_options]
+        loss_weight = 0.2
+        """
+    )
+    settings = Settings(TWO, HOSTS, path, ["draem:model.sspcab_options.a=1"])
+    assert settings.config("autoencoder", "", "on", 0).model.options[
+        "sspcab_options"
+    ] == {"loss_weight": 0.1, "reduction_ratio": 4}
+    assert settings.config("draem", "", "on", 0).model.options[
+        "sspcab_options"
+    ] == {"loss_weight": 0.2, "reduction_ratio": 4, "a": 1}
+
+
+def test_changed_settings_are_those_that_are_no_defaults(write):
+    path = write(
+        "[training]\nepochs = 3\n[draem.data]\nimage_size = [64, 32]\n"
+        "[calibration]\nquantile = 0.99\n"
+    )
+    settings = Settings(TWO, HOSTS, path, ["draem:model.base_width=8"])
+    assert settings.changed("autoencoder") == {"training.epochs": 3}
+    assert settings.changed("draem") == {
+        "training.epochs": 3,
+        "data.image_size": [64, 32],
+        "model.base_width": 8,
+    }
+    assert Settings(TWO, HOSTS).changed("draem") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[trainign]\nepochs = 1", r"Unknown table \[trainign\] in .*c\.toml"),
+        ("[dream.training]\nepochs = 1", r"The hosts are: autoencoder, cut"),
+        ("draem = 3", r"Unknown table \[draem\]"),
+        ("[draem]\nepochs = 1", r"Unknown section \[epochs\] in \[draem.epo"),
+        ("[draem.trainign]\nepochs = 1", r"\[trainign\] in \[draem.trainign\]"),
+        ("[training]\nepoch = 1", r"Unknown key `training.epoch` in .*c\.toml"),
+        (
+            "[draem.training]\nepoch = 1",
+            r"Unknown key `training.epoch` in \[draem.training\] of .*c\.toml",
+        ),
+        ("[draem.training]\nepochs = 'x'", "must be an integer. Received: 'x'"),
+        ("[cutpaste.training]\nepoch = 1", "Unknown key `training.epoch`"),
+        ("[training]\nepochs = 0", "Settings of autoencoder.*at least 1"),
+        ("[draem.training]\nepochs = 0", "Settings of draem.*at least 1"),
+        ("[training]\nseed = 0", "training.seed` .* Leave it out, and use --s"),
+        ("[draem.model]\nsspcab = 'both'", "Leave it out, and use --sspcab"),
+        ("[data]\npath = 'x'", "Leave it out, and use --data"),
+        ("[model]\nname = 'draem'", "Leave it out, and use --models"),
+        ("[training.epochs]\nx = 1", "must be an integer"),
+        ("[training", "no valid TOML"),
+    ],
+)
+def test_errors_in_the_file_name_the_place(write, text, message):
+    with pytest.raises(ConfigError, match=message):
+        Settings(TWO, HOSTS, write(text))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("training.epochs", "has the form section.key=value"),
+        ("training=3", "has the form section.key=value"),
+        ("training.epoch=3", "`training.epoch` on the command line"),
+        ("trainign.epochs=3", r"Unknown section \[trainign\] on the command"),
+        ("draem:training.epoch=3", "`training.epoch` on the command line"),
+        ("cutpaste:training.epochs=3", "'cutpaste', which is not compared"),
+        ("training.seed=3", "use --seeds"),
+        ("draem:model.sspcab=none", "use --sspcab"),
+        ("training.epochs.x=3", "Only .model. has tables inside"),
+        ("training.epochs=x", "must be an integer"),
+    ],
+)
+def test_errors_in_options_say_what_is_wrong(option, message):
+    with pytest.raises(ConfigError, match=message):
+        Settings(TWO, HOSTS, None, [option])
+
+
+def test_missing_file_is_told():
+    with pytest.raises(ConfigError, match="no configuration file at 'no.toml'"):
+        Settings(TWO, HOSTS, "no.toml")
+
+
+def test_values_may_hold_colons():
+    settings = Settings(TWO, HOSTS, None, ["model.textures=gs://bucket/x"])
+    options = settings.config("draem", "", "on", 0).model.options
+    assert options["textures"] == "gs://bucket/x"

@@ -1,0 +1,228 @@
+import dataclasses
+
+import pytest
+
+from keras_sspcab.compare import tables
+from keras_sspcab.compare.comparison import Result
+from keras_sspcab.compare.grid import Cell
+from keras_sspcab.compare.outputs import page
+from keras_sspcab.compare.statistics import Summary
+
+VALUES = {
+    ("screw", "off"): [0.5, 0.7],
+    ("screw", "on"): [0.6, 0.9],
+    ("pill", "off"): [0.1, 0.2],
+    ("pill", "on"): [0.3, 0.2],
+    ("tile", "off"): [0.9, 0.9],
+    ("tile", "on"): [1.0, 1.0],
+}
+
+
+def of_values(cell):
+    value = VALUES[cell.data_class, cell.block][cell.seed]
+    return {"pixel_auroc": value, "image_auroc": value / 2}
+
+
+def rows(table):
+    """Returns the cells of a Markdown table, by name of the row."""
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+    ]
+    assert len({len(line) for line in lines}) == 1
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_results_have_means_of_classes_groups_and_all(make):
+    comparison = make(of_values, classes=("screw", "pill", "tile"))
+    found = rows(tables.result_table(comparison))
+    assert found.pop("---") == ["---:"] * 2
+    assert found == {
+        "class": ["draem: localisation AUROC", "draem: detection AUROC"],
+        # Standard deviations with n - 1, by hand: |a - b| / sqrt 2.
+        "screw": ["60.0 ± 14.1 → 75.0 ± 21.2", "30.0 ± 7.1 → 37.5 ± 10.6"],
+        "pill": ["15.0 ± 7.1 → 25.0 ± 7.1", "7.5 ± 3.5 → 12.5 ± 3.5"],
+        "tile": ["90.0 ± 0.0 → 100.0 ± 0.0", "45.0 ± 0.0 → 50.0 ± 0.0"],
+        "*texture mean*": [
+            "90.0 ± 0.0 → 100.0 ± 0.0",
+            "45.0 ± 0.0 → 50.0 ± 0.0",
+        ],
+        # Per seed: 0.3, 0.45 and 0.45, 0.55.
+        "*object mean*": [
+            "37.5 ± 10.6 → 50.0 ± 7.1",
+            "18.8 ± 5.3 → 25.0 ± 3.5",
+        ],
+        # Per seed: 0.5, 0.6 and 1.9 / 3, 0.7.
+        "*overall mean*": [
+            "55.0 ± 7.1 → 66.7 ± 4.7",
+            "27.5 ± 3.5 → 33.3 ± 2.4",
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("classes", "means"),
+    [
+        (("screw",), []),
+        (("screw", "pill"), ["*overall mean*"]),
+        (("a", "b"), ["*overall mean*"]),
+        (
+            ("screw", "b"),
+            ["*object mean*", "*other mean*", "*overall mean*"],
+        ),
+    ],
+)
+def test_means_that_repeat_others_are_left_out(make, classes, means):
+    comparison = make(lambda cell: {"pixel_auroc": 0.5}, classes=classes)
+    assert list(tables.rows_of(comparison)) == [*classes, *means]
+
+
+def test_several_hosts_and_places_stand_side_by_side(make):
+    value = {"off": 0.1, "early": 0.2, "late": 0.3}
+    comparison = make(
+        lambda cell: {"image_auroc": value[cell.block]},
+        models=("draem", "cutpaste"),
+        blocks=("off", "early", "late"),
+        seeds=(0,),
+    )
+    found = rows(tables.result_table(comparison))
+    assert found["screw"] == ["10.0 → 20.0 → 30.0"] * 2
+    assert tables.blocks_in_words(comparison) == "without → early → late"
+    differences = tables.differences(comparison)
+    assert list(differences) == [
+        (model, block, "detection AUROC")
+        for model in ("draem", "cutpaste")
+        for block in ("early", "late")
+    ]
+    assert differences["draem", "late", "detection AUROC"].mean == (
+        pytest.approx(0.2)
+    )
+
+
+def test_missing_cells_are_dashes_and_named(make):
+    lacking = Cell("pill", "draem", "on", 1)
+    comparison = make(
+        lambda cell: None if cell == lacking else of_values(cell),
+        classes=("screw", "pill"),
+    )
+    found = rows(tables.result_table(comparison))
+    assert found["pill"][0] == "15.0 ± 7.1 → 30.0 (1 of 2)"
+    assert found["*overall mean*"][0] == "37.5 ± 10.6 → 45.0 (1 of 2)"
+    text = page(comparison, [])
+    assert "Missing, 1 of 8 runs: pill, draem with the block, seed 1." in text
+    nothing = make(lambda cell: None if cell.block == "on" else of_values(cell))
+    assert rows(tables.result_table(nothing))["screw"][0] == "60.0 ± 14.1 → -"
+    (row,) = [
+        line
+        for line in tables.difference_table(nothing).splitlines()
+        if "localisation AUROC" in line
+    ]
+    assert row.endswith("| on - off | - | - | 0 |")
+
+
+def test_comparison_without_any_result_is_all_dashes(make):
+    comparison = make(lambda cell: None)
+    assert rows(tables.result_table(comparison))["screw"] == ["- → -"] * 2
+    assert "Missing, 4 of 4 runs" in page(comparison, [])
+
+
+def test_classes_without_masks_are_not_in_the_means(make):
+    def metrics_of(cell):
+        metrics = of_values(cell)
+        if cell.data_class == "pill":
+            del metrics["pixel_auroc"]
+        return metrics
+
+    comparison = make(metrics_of, classes=("screw", "pill"))
+    found = rows(tables.result_table(comparison))
+    assert found["pill"][0] == "- → -"
+    assert found["*overall mean*"][0] == found["screw"][0]
+    assert found["*overall mean*"][1] == "18.8 ± 5.3 → 25.0 ± 3.5"
+    assert "No localisation AUROC for pill (are there no masks?)" in page(
+        comparison, []
+    )
+
+
+def test_metrics_that_no_run_has_are_no_columns(make):
+    comparison = make(of_values, shown=("image_auroc", "aupro"))
+    assert len(rows(tables.result_table(comparison))["screw"]) == 1
+    assert "No run has given: AUPRO." in page(comparison, [])
+
+
+def test_differences_say_interval_and_pairs(make):
+    comparison = make(of_values, classes=("screw", "pill"))
+    lines = tables.difference_table(comparison).splitlines()
+    # 0.1, 0.2, 0.2, 0.0; a quarter of a percent of all resamples are extreme.
+    assert lines[2].startswith(
+        "| draem | localisation AUROC | on - off | +12.5"
+    )
+    assert lines[2].endswith("| +5.0 to +20.0 | 4 |")
+    lines = tables.difference_table(make(of_values)).splitlines()
+    assert lines[2].endswith("| +15.0 | none: fewer than 3 pairs | 2 |")
+
+
+def test_one_block_has_no_differences(make):
+    comparison = make(of_values, blocks=("on",))
+    assert "Paired differences" not in page(comparison, [])
+    assert tables.differences(comparison) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0134, "+1.3"), (-0.0134, "-1.3"), (-0.0004, "0.0"), (0.0, "0.0")],
+)
+def test_differences_have_signs(value, text):
+    assert tables.signed(value) == text
+
+
+def test_percent():
+    assert tables.percent(Summary(0.8766, 0.0123, 3), 3) == "87.7 ± 1.2"
+    assert tables.percent(Summary(0.8766, None, 1), 1) == "87.7"
+    assert tables.percent(Summary(0.8766, None, 1), 3) == "87.7 (1 of 3)"
+    assert tables.percent(None, 3) == "-"
+
+
+def test_published_figures_stand_beside_classes_that_have_them(make):
+    comparison = make(
+        lambda cell: {"pixel_auroc": 0.5, "image_auroc": 0.5},
+        classes=("mvtec_screw", "mine"),
+        models=("autoencoder", "draem", "cutpaste"),
+    )
+    table, source = tables.published_table(comparison).split("\n\n")
+    found = rows(table)
+    assert found["class"] == [
+        "draem: localisation AUROC",
+        "draem: detection AUROC",
+        "cutpaste: detection AUROC",
+    ]
+    assert found["mvtec_screw"] == [
+        "97.6 → 99.8",
+        "93.9 → 97.9",
+        "86.3 → 90.8",
+    ]
+    assert found["*mean of all 15 classes*"][0] == "97.3 → 97.2"
+    assert "mine" not in found
+    assert "arxiv.org/abs/2111.09099" in source
+    unknown = make(of_values, models=("autoencoder",))
+    assert tables.published_table(unknown) is None
+    assert "Published" not in page(unknown, [])
+
+
+def test_ensembles_have_a_table_of_their_own(make):
+    comparison = make(of_values, models=("cutpaste",))
+    assert "Ensembles" not in page(comparison, [])
+    waiting = dataclasses.replace(comparison, ensembles={})
+    assert "None has all its seeds yet" in page(waiting, [])
+    ensembles = {
+        Cell("screw", "cutpaste", block, 0): Result({"image_auroc": value})
+        for block, value in (("off", 0.4), ("on", 0.45))
+    }
+    text = page(dataclasses.replace(comparison, ensembles=ensembles), [])
+    part = text[text.index("## Ensembles of 2 seeds") :]
+    assert "| screw | 40.0 → 45.0 |" in part
+    # The paper's ensemble, not its single models.
+    assert "| screw | 88.7 → 90.8 |" in part
+
+
+def test_cells_of_tables_cannot_break_them():
+    assert tables.markdown(["a|b"], [["c|d"]]).splitlines()[2] == "| c\\|d |"
