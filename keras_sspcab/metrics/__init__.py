@@ -1,4 +1,4 @@
-"""Image-level and pixel-level metrics of anomaly detection.
+"""Image-level, pixel-level and video metrics of anomaly detection.
 
 A larger score is more anomalous; label 1 is anomalous and 0 is normal.
 """
@@ -9,12 +9,19 @@ from keras_sspcab.metrics.curves import (
     roc_curve,
     thin_curve,
 )
+from keras_sspcab.metrics.frame_level import FrameAuc, macro_auc, micro_auc
+from keras_sspcab.metrics.frame_scores import (
+    drop_frames,
+    normalise_per_video,
+    z_score,
+)
 from keras_sspcab.metrics.image_level import (
     auroc,
     average_precision,
     f1_optimal_threshold,
     image_metrics,
 )
+from keras_sspcab.metrics.map_regions import regions_from_maps
 from keras_sspcab.metrics.pixel_level import (
     aupro,
     pixel_auroc,
@@ -22,19 +29,47 @@ from keras_sspcab.metrics.pixel_level import (
     pixel_metrics,
 )
 from keras_sspcab.metrics.pixel_scores import PixelScores
+from keras_sspcab.metrics.region_files import (
+    read_detections,
+    read_tracks,
+    write_detections,
+    write_tracks,
+)
+from keras_sspcab.metrics.region_level import RegionMetrics, rbdc_tbdc
+from keras_sspcab.metrics.temporal_smoothing import (
+    smooth_gaussian,
+    smooth_mean,
+    smooth_median,
+)
 
 __all__ = [
     "Curve",
+    "FrameAuc",
     "PixelScores",
+    "RegionMetrics",
     "aupro",
     "auroc",
     "average_precision",
+    "drop_frames",
     "f1_optimal_threshold",
     "image_metrics",
+    "macro_auc",
+    "micro_auc",
+    "normalise_per_video",
     "pixel_auroc",
     "pixel_average_precision",
     "pixel_metrics",
     "precision_recall_curve",
+    "rbdc_tbdc",
+    "read_detections",
+    "read_tracks",
+    "regions_from_maps",
     "roc_curve",
+    "smooth_gaussian",
+    "smooth_mean",
+    "smooth_median",
     "thin_curve",
+    "write_detections",
+    "write_tracks",
+    "z_score",
 ]

@@ -1,0 +1,145 @@
+"""Frame-level metrics of videos: one score and one label a frame."""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+from sklearn import metrics as sklearn_metrics
+
+from keras_sspcab.metrics._arguments import require_both_classes
+from keras_sspcab.metrics._videos import standardize_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameAuc:
+    """A frame-level AUROC over all videos, and that of each video.
+
+    Attributes:
+        value: The metric, in [0, 1].
+        per_video: AUROC of each video by its name (or number, for lists); None
+            where it has a single class, unless sentinel frames define it.
+        single_class: The videos whose frames are all normal or all anomalous.
+    """
+
+    value: float
+    per_video: dict[Any, float | None]
+    single_class: tuple[Any, ...]
+
+
+def micro_auc(scores_by_video: Any, labels_by_video: Any) -> FrameAuc:
+    """One AUROC over the frames of all videos together.
+
+    It depends on how scores of different videos compare, and so on their
+    normalisation; see `normalise_per_video` and `z_score`.
+
+    Args:
+        scores_by_video: Dict from video to array `(n,)` of finite numbers,
+            larger is more anomalous, or list of such arrays.
+        labels_by_video: The same with 0 (normal) and 1 (anomalous), or
+            booleans. A frame is anomalous if one of its pixels is.
+
+    Returns:
+        The AUROC over all frames, and those of the single videos without
+        sentinel frames.
+
+    Raises:
+        ValueError: If there are not both classes over all videos, if the
+            videos or their lengths differ, or if the arguments are not as
+            described. The error names the video.
+    """
+    videos = standardize_frames(scores_by_video, labels_by_video)
+    labels, scores = map(np.concatenate, zip(*videos.values(), strict=True))
+    num_anomalous = int(np.count_nonzero(labels))
+    require_both_classes(labels.size - num_anomalous, num_anomalous, "frames")
+    return FrameAuc(
+        value=_auroc(labels, scores),
+        per_video={
+            video: None if _has_single_class(pair[0]) else _auroc(*pair)
+            for video, pair in videos.items()
+        },
+        single_class=_single_class_videos(videos),
+    )
+
+
+def macro_auc(
+    scores_by_video: Any,
+    labels_by_video: Any,
+    single_class: Literal["sentinel", "skip"] = "sentinel",
+) -> FrameAuc:
+    """The mean of the videos' own AUROCs, each video with the same weight.
+
+    The AUROC of a video with only normal or only anomalous frames is not
+    defined. The published evaluations of the group behind the block add two
+    sentinel frames to every video: a normal one with score 0 and an anomalous
+    one with score 1. That defines all values and raises them slightly.
+
+    Args:
+        scores_by_video: Dict from video to array `(n,)` of finite numbers,
+            larger is more anomalous, or list of such arrays. With sentinel
+            frames the scores lie in [0, 1]; `normalise_per_video` brings them
+            there and does not change the order of a video's frames.
+        labels_by_video: The same with 0 (normal) and 1 (anomalous), or
+            booleans. A frame is anomalous if one of its pixels is.
+        single_class: `"sentinel"` adds the two frames to every video; `"skip"`
+            adds none and takes the mean over the videos with both classes.
+
+    Returns:
+        The mean, and the values that it is made of.
+
+    Raises:
+        ValueError: If no video has both classes (with `"skip"`), if a score is
+            outside [0, 1] (with `"sentinel"`), if the videos or their lengths
+            differ, or if the arguments are not as described. The error names
+            the video.
+    """
+    if single_class not in ("sentinel", "skip"):
+        raise ValueError(
+            "The `single_class` argument must be 'sentinel' or 'skip'. "
+            f"Received: single_class={single_class!r}"
+        )
+    videos = standardize_frames(scores_by_video, labels_by_video)
+    single = _single_class_videos(videos)
+    per_video: dict[Any, float | None] = {}
+    for video, (labels, scores) in videos.items():
+        if single_class == "sentinel":
+            _require_unit_interval(scores, video)
+            labels = np.concatenate([[False], labels, [True]])
+            scores = np.concatenate([[0.0], scores, [1.0]])
+        undefined = _has_single_class(labels)
+        per_video[video] = None if undefined else _auroc(labels, scores)
+    values = [value for value in per_video.values() if value is not None]
+    if not values:
+        raise ValueError(
+            "No video has both normal and anomalous frames. Received: "
+            f"{len(videos)} videos of a single class with single_class='skip'. "
+            "Pass single_class='sentinel'."
+        )
+    return FrameAuc(float(np.mean(values)), per_video, single)
+
+
+def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    return float(sklearn_metrics.roc_auc_score(labels, scores))
+
+
+def _has_single_class(labels: np.ndarray) -> bool:
+    return bool(labels.all() or not labels.any())
+
+
+def _single_class_videos(
+    videos: dict[Any, tuple[np.ndarray, np.ndarray]],
+) -> tuple[Any, ...]:
+    return tuple(
+        video
+        for video, (labels, _) in videos.items()
+        if _has_single_class(labels)
+    )
+
+
+def _require_unit_interval(scores: np.ndarray, video: Any) -> None:
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError(
+            "With sentinel frames of score 0 and 1 all scores must lie in "
+            f"[0, 1]. Received: scores from {scores.min():g} to "
+            f"{scores.max():g} in video {video!r}. Apply `normalise_per_video` "
+            "first, or pass single_class='skip'."
+        )

@@ -1,0 +1,190 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_sspcab.metrics import (
+    rbdc_tbdc,
+    read_detections,
+    read_tracks,
+    write_detections,
+    write_tracks,
+)
+from tests.metrics.test_region_level import (
+    DETECTION_NAMES,
+    TRACK_NAMES,
+    VECTORS,
+)
+
+
+def rows_of(table):
+    return list(
+        zip(*(column.tolist() for column in table.values()), strict=True)
+    )
+
+
+def write(folder, **files):
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_vectors_survive_the_files(tmp_path, name):
+    detections, tracks, num_frames, rbdc, tbdc = VECTORS[name]
+    write_detections(detections, tmp_path / "detections")
+    write_tracks(tracks, tmp_path / "tracks")
+    # Paths as they are, and tables read before.
+    for result in (
+        rbdc_tbdc(
+            tmp_path / "detections", str(tmp_path / "tracks"), num_frames
+        ),
+        rbdc_tbdc(
+            read_detections(tmp_path / "detections"),
+            read_tracks(tmp_path / "tracks"),
+            num_frames,
+        ),
+    ):
+        assert (result.rbdc, result.tbdc) == (rbdc, tbdc)
+
+
+number = st.floats(-1e6, 1e6) | st.integers(-5, 400)
+video = st.sampled_from(["01", "2", "01_0014", "a b", "ä"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            video,
+            st.integers(0, 10**6),
+            number,
+            number,
+            st.floats(1, 9),
+            number,
+        )
+    )
+)
+def test_round_trip_loses_no_digit(tmp_path_factory, cases):
+    rows = [
+        (name, float(frame), x, y, x + size, y + size, float(score))
+        for name, frame, x, y, size, score in cases
+    ]
+    columns = zip(*rows, strict=True) if rows else [[]] * 7
+    table = dict(zip(DETECTION_NAMES, columns, strict=True))
+    folder = tmp_path_factory.mktemp("round") / "detections"
+    write_detections(table, folder, videos=["01", "empty"])
+    read = read_detections(folder)
+    assert tuple(read) == DETECTION_NAMES
+    # By file name; within a video the order stays.
+    expected = sorted(rows, key=lambda row: f"{row[0]}.txt")
+    assert rows_of(read) == expected
+    assert (folder / "empty.txt").read_text() == ""
+
+
+def test_the_published_layout(tmp_path):
+    folder = write(
+        tmp_path / "tracks", b="0,3,1,2,11,12\n0,4,1,2,11,12\n", a="1,0,5,5,6,6"
+    )
+    table = read_tracks(folder)
+    assert tuple(table) == TRACK_NAMES
+    assert rows_of(table) == [
+        ("a", 1, 0, 5, 5, 6, 6),
+        ("b", 0, 3, 1, 2, 11, 12),
+        ("b", 0, 4, 1, 2, 11, 12),
+    ]
+    write_tracks(table, tmp_path / "again")
+    assert (tmp_path / "again" / "b.txt").read_bytes() == (
+        b"0,3,1,2,11,12\n0,4,1,2,11,12\n"
+    )
+
+
+def test_single_rows_empty_files_and_blank_lines(tmp_path):
+    folder = write(
+        tmp_path / "d",
+        a="",
+        b="\n \n",
+        c="3,0,0,9,9,0.5",
+        d="\ufeff1, 0, 0, 9, 9, 1e-3\r\n\r\n2,0,0,9,9,.25\r\n",
+    )
+    (folder / "notes.md").write_text("not a video")
+    assert rows_of(read_detections(folder)) == [
+        ("c", 3, 0, 0, 9, 9, 0.5),
+        ("d", 1, 0, 0, 9, 9, 0.001),
+        ("d", 2, 0, 0, 9, 9, 0.25),
+    ]
+    only_empty = write(tmp_path / "e", a="", b="")
+    assert read_detections(only_empty)["score"].size == 0
+    assert rbdc_tbdc(only_empty, [(0, 0, 0, 0, 0, 9, 9)], 5).rbdc == 0.0
+
+
+def test_videos_without_a_counterpart(tmp_path):
+    detections = write(
+        tmp_path / "d", a="0,0,0,9,9,0.9", normal="0,0,0,9,9,0.95"
+    )
+    tracks = write(tmp_path / "t", a="0,0,0,0,9,9", missed="0,0,0,0,9,9")
+    result = rbdc_tbdc(detections, tracks, 4)
+    # One false positive of four allowed ones; then one of two boxes.
+    assert result.rbdc == result.tbdc == 0.5 * 3 / 4
+
+
+GOOD = "0,0,0,9,9,0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("frame,x_min,y_min,x_max,y_max,score\n" + GOOD, "'frame,.*line 1"),
+        (GOOD + "\n0,0,0,9,9\n" + GOOD, r"'0,0,0,9,9' in .*b\.txt, line 3"),
+        (GOOD * 3 + "0,0,0,9,9,0.5,1\n", r"b\.txt, line 4"),
+        ("0,0,0,9,9\n" * 3, "6 numbers frame, x_min.*line 1"),
+        ("0 0 0 9 9 0.5\n", "separated by commas.*line 1"),
+        (GOOD + "0,0,0,9,9,\n", "line 2"),
+        (GOOD + "0,0,0,9,9,high\n", "high' in .*line 2"),
+        (GOOD + "# comment\n", "line 2"),
+        (GOOD * 2 + "\n0,0,0,9,9,nan\n", "score not finite.*line 4"),
+        (GOOD + "0.5,0,0,9,9,1\n", "frame no whole number.*line 2"),
+        (GOOD + "0,0,0,-1,9,1\n", "x_max below x_min.*line 2"),
+        (GOOD + "\xff\xfe\n", "line 2"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, text, message):
+    folder = write(tmp_path / "d", a=GOOD)
+    (folder / "b.txt").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message) as error:
+        read_detections(folder)
+    assert str(folder / "b.txt") in str(error.value)
+
+
+def test_a_second_box_of_a_track_is_named(tmp_path):
+    folder = write(tmp_path / "t", v="0,0,0,0,9,9\n1,0,0,0,9,9\n\n0,0,5,5,9,9")
+    with pytest.raises(
+        ValueError, match=r"second box of a track.*v.txt, line 4"
+    ):
+        read_tracks(folder)
+
+
+def test_a_folder_without_text_files(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ValueError, match=str(folder)):
+            read_detections(folder)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    folder = write(tmp_path / "d", old=GOOD)
+    detections = VECTORS["A"][0]
+    for path in (folder, folder / "old.txt"):
+        with pytest.raises(ValueError, match="new or empty"):
+            write_detections(detections, path)
+    assert (folder / "old.txt").read_text() == GOOD
+    (tmp_path / "empty").mkdir()
+    write_detections(detections, tmp_path / "empty")
+    assert [p.name for p in (tmp_path / "empty").iterdir()] == ["0.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "empty"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "a\0"])
+def test_videos_are_file_names(tmp_path, name):
+    with pytest.raises(ValueError, match="becomes the name of its file"):
+        write_detections([], tmp_path / "d", videos=[name])
+    assert not (tmp_path / "d").exists()

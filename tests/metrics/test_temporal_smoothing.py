@@ -1,0 +1,95 @@
+import statistics
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage, signal
+
+from keras_sspcab.metrics import smooth_gaussian, smooth_mean, smooth_median
+
+lengths = st.sampled_from([1, 3, 5, 17])
+frame_scores = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(frame_scores, lengths)
+def test_median_has_zeros_beyond_the_ends(scores, length):
+    (smoothed,) = smooth_median([scores], length)
+    padded = [0.0] * (length // 2) + scores + [0.0] * (length // 2)
+    expected = [
+        statistics.median(padded[i : i + length]) for i in range(len(scores))
+    ]
+    assert smoothed.tolist() == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about filters longer than the video
+        np.testing.assert_array_equal(
+            smoothed, signal.medfilt(np.array(scores), length)
+        )
+
+
+@settings(deadline=None)
+@given(frame_scores, st.floats(0.5, 20))
+def test_gaussian_is_that_of_scipy(scores, sigma):
+    (smoothed,) = smooth_gaussian([scores], sigma)
+    expected = ndimage.gaussian_filter1d(
+        np.array(scores), sigma, mode="constant", cval=0.0
+    )
+    np.testing.assert_array_equal(smoothed, expected)
+
+
+def test_gaussian_by_its_formula():
+    scores = np.random.default_rng(0).random(30)
+    (smoothed,) = smooth_gaussian([scores], 2.0, truncate=3.0)
+    offsets = np.arange(-6, 7)
+    weights = np.exp(-0.5 * (offsets / 2.0) ** 2)
+    expected = np.convolve(scores, weights / weights.sum(), mode="same")
+    np.testing.assert_allclose(smoothed, expected, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(frame_scores, lengths)
+def test_mean_is_over_the_frames_that_exist(scores, length):
+    (smoothed,) = smooth_mean([scores], length)
+    half = length // 2
+    expected = [
+        np.mean(scores[max(i - half, 0) : i + half + 1])
+        for i in range(len(scores))
+    ]
+    np.testing.assert_allclose(smoothed, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "smooth",
+    [smooth_median, smooth_mean, smooth_gaussian],
+    ids=lambda f: f.__name__,
+)
+def test_no_video_leaks_into_the_next(smooth):
+    rng = np.random.default_rng(0)
+    videos = {"a": rng.random(12), "b": rng.random(40), "c": rng.random(1)}
+    together = smooth(videos, 5)
+    assert list(together) == ["a", "b", "c"]
+    for name, scores in videos.items():
+        np.testing.assert_array_equal(together[name], smooth([scores], 5)[0])
+        assert together[name].shape == scores.shape
+
+
+@pytest.mark.parametrize("length", [0, -3, 4, 3.0, None])
+@pytest.mark.parametrize("smooth", [smooth_median, smooth_mean])
+def test_lengths_are_odd(smooth, length):
+    with pytest.raises(ValueError, match="length="):
+        smooth([[1.0]], length)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf])
+def test_sigma_and_truncate_are_positive(value):
+    with pytest.raises(ValueError, match="sigma="):
+        smooth_gaussian([[1.0]], value)
+    with pytest.raises(ValueError, match="truncate="):
+        smooth_gaussian([[1.0]], 1.0, truncate=value)
+
+
+def test_bad_scores_name_the_video():
+    with pytest.raises(ValueError, match=r"scores_by_video\['v'\]"):
+        smooth_median({"v": [np.nan]})
