@@ -17,7 +17,7 @@ install: $(VENV)/.installed  ## make the environment in .venv
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,video,dev]'
 	touch $@
 
 # TensorFlow 2.16 is the oldest one supported and the only one for which
@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml
 $(VENV_216)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV_216)
 	$(VENV_216)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV_216)/bin/python -m pip install --quiet --editable . \
+	$(VENV_216)/bin/python -m pip install --quiet --editable '.[video]' \
 		'tensorflow-cpu==2.16.*' 'tensorflow-io==0.37.1' 'numpy<2' \
 		'pytest>=8' 'hypothesis>=6.100'
 	touch $@

@@ -4,6 +4,7 @@ from keras_sspcab.applications.autoencoder import AutoEncoder
 from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.cutpaste import CutPaste
 from keras_sspcab.applications.draem import DRAEM
+from keras_sspcab.applications.ensemble import Ensemble
 from keras_sspcab.applications.registry import APPLICATIONS, get_application
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "AnomalyModel",
     "AutoEncoder",
     "CutPaste",
+    "Ensemble",
     "get_application",
 ]

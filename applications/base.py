@@ -1,13 +1,12 @@
 """The frame that all hosts share: build, compile, fit, calibrate, predict."""
 
 import warnings
-from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import ops
 
+from keras_sspcab.applications._batches import image_batches, thin_out
 from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.scoring import CalibratedScores, Calibration
 
@@ -110,6 +109,11 @@ class AnomalyModel(keras.Model):
                 iterable of batches.
         """
 
+    @property
+    def optimized_variables(self) -> list[Any]:
+        """The variables that `optimizer` trains."""
+        return self.trainable_variables
+
     # === What they share ===
 
     def compile(
@@ -154,7 +158,7 @@ class AnomalyModel(keras.Model):
         )
         if self.optimizer is not None:
             # So that a file has its state, also before the first step.
-            self.optimizer.build(self.trainable_variables)
+            self.optimizer.build(self.optimized_variables)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was when it was saved."""
@@ -318,7 +322,7 @@ class AnomalyModel(keras.Model):
             maps.append(normalised * present.map_std + present.map_mean)
         self.calibration = Calibration.measure(
             np.concatenate(scores) if scores else np.empty(0),
-            _thin_out(maps, _MAX_PIXELS),
+            thin_out(maps, _MAX_PIXELS),
             quantile,
             pixel_quantile,
         )
@@ -352,28 +356,3 @@ class AnomalyModel(keras.Model):
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "AnomalyModel":
         return cls(**config)
-
-
-def image_batches(data: Any, batch_size: int = 32) -> Iterable[Any]:
-    """Yields batches of images from an array or an iterable of batches."""
-    if hasattr(data, "shape"):
-        for start in range(0, len(data), batch_size):
-            yield data[start : start + batch_size]
-        return
-    for batch in data:
-        if isinstance(batch, Mapping):
-            raise ValueError(
-                "Calibration data must yield batches of images, or tuples "
-                "that begin with one. Received a dict with the keys "
-                f"{sorted(batch)}"
-            )
-        images = batch[0] if isinstance(batch, (tuple, list)) else batch
-        yield ops.convert_to_numpy(images)
-
-
-def _thin_out(maps: list[np.ndarray], limit: int) -> np.ndarray:
-    """Returns at most about `limit` values, evenly spread over the maps."""
-    if not maps:
-        return np.empty(0, "float32")
-    step = max(1, -(-sum(part.size for part in maps) // limit))
-    return np.concatenate([part.ravel()[::step] for part in maps])

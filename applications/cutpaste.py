@@ -8,7 +8,8 @@ import numpy as np
 from keras import layers, ops
 
 from keras_sspcab.applications._arguments import check_input_shape, check_places
-from keras_sspcab.applications.base import AnomalyModel, image_batches
+from keras_sspcab.applications._batches import image_batches
+from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.resnet import PLACES, resnet18
 from keras_sspcab.applications.resnet_weights import load_imagenet_weights
 from keras_sspcab.layers import CropLike
@@ -84,8 +85,7 @@ class CutPaste(AnomalyModel):
             scored and the largest score is that of the image. Such a model is
             trained on crops of 64x64: `input_shape=(None, None, 3)`.
         patch_size: Side of the patches, in pixels. Defaults to 32.
-        patch_stride: Distance between two of them. Defaults to 4. An image must
-            hold a whole number of steps.
+        patch_stride: Distance between two of them. Defaults to 4.
         weight_decay: L2 decay of all kernels, as a part of the loss. Defaults
             to 3e-5.
         jitter: Greatest change of brightness, contrast, saturation and hue, of
@@ -154,7 +154,7 @@ class CutPaste(AnomalyModel):
                     f"Received: {key}={value}"
                 )
         if localization == "patch":
-            _check_patches(shape, patch_size, patch_stride)
+            _check_patches(shape, patch_size)
 
         # === Functional model ===
         # The derivative of l2 * w^2 is that of a decay when l2 is its half.
@@ -180,12 +180,10 @@ class CutPaste(AnomalyModel):
             patches = PatchEmbedding(
                 trunk, patch_size, patch_stride, name="patch_embedding"
             )
-            patch_scores = _PatchScores(scoring, name="patch_scores")(
-                patches(image)
-            )
+            patch_scores, _ = scoring(patches(image))
             raw_map = ReceptiveFieldUpsampling(
                 patch_size, patch_stride, name="patch_map"
-            )(patch_scores)
+            )(patch_scores, image)
             raw_score = MapPooling("max", name="pooling")(raw_map)
         else:
             raw_score, slope = scoring(embedding)
@@ -285,16 +283,10 @@ class CutPaste(AnomalyModel):
             rng = np.random.default_rng(0)
             chosen = rng.choice(len(embeddings), _MAX_PATCHES, replace=False)
             embeddings = embeddings[chosen]
-        self._scoring.fit(embeddings)
+        self.get_layer("embedding_score").fit(embeddings)
         # Compiled functions may hold what was fitted before as constants.
         self.predict_function = None
         self.test_function = None
-
-    @property
-    def _scoring(self) -> EmbeddingScore:
-        if self._patches is not None:
-            return self.get_layer("patch_scores").scoring
-        return self.get_layer("embedding_score")
 
     def _embeddings(self, images: Any) -> np.ndarray:
         """Features of images, or of patches that overlap by a half."""
@@ -356,38 +348,10 @@ def _enlarge(raw_map: Any, image: Any) -> Any:
     return CropLike(dtype="float32", name="map")(ops.squeeze(x, -1), image)
 
 
-@keras.saving.register_keras_serializable(package="keras_sspcab")
-class _PatchScores(layers.Layer):
-    """Scores the embeddings `(batch, rows, columns, features)` of patches."""
-
-    def __init__(self, scoring: EmbeddingScore, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
-        self.scoring = scoring
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.scoring.build((None, input_shape[-1]))
-
-    def call(self, inputs: Any) -> Any:
-        batch, rows, columns, features = ops.shape(inputs)
-        scores, _ = self.scoring(ops.reshape(inputs, (-1, features)))
-        return ops.reshape(scores, (batch, rows, columns))
-
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
-        return tuple(input_shape[:-1])
-
-
-def _check_patches(
-    shape: tuple[int | None, ...], patch_size: int, stride: int
-) -> None:
+def _check_patches(shape: tuple[int | None, ...], patch_size: int) -> None:
     for side in shape[:2]:
-        if side is not None and (
-            side < patch_size or (side - patch_size) % stride
-        ):
+        if side is not None and side < patch_size:
             raise ValueError(
-                "Height and width of the images must hold a whole number of "
-                f"steps of {stride} pixels after the first patch of "
-                f"{patch_size}. Received: input_shape={shape}, "
-                f"patch_size={patch_size}, patch_stride={stride}"
+                "Images must not be smaller than their patches. Received: "
+                f"input_shape={shape}, patch_size={patch_size}"
             )

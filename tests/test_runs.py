@@ -360,3 +360,23 @@ def test_csv_has_the_columns_asked_for(tmp_path):
     path = tmp_path / "t.csv"
     files.write_csv(str(path), ["a", "b"], [{"a": 1, "b": "x,y"}, {"a": None}])
     assert path.read_bytes() == b'a,b\n1,"x,y"\n,\n'
+
+
+def test_only_the_model_has_tables_inside():
+    options = load_config(None, {"model.sspcab_options.loss": "mae"})
+    assert options.model.options["sspcab_options"] == {"loss": "mae"}
+    with pytest.raises(ConfigError, match=r"`training\.epochs\.x`.*Only"):
+        load_config(None, {"training.epochs.x": 3})
+
+
+def test_defaults_of_a_model_cover_all_sections():
+    config = load_config(None, {"model.name": "draem"})
+    defaults = MODEL_DEFAULTS["draem"]
+    assert config.model.options == defaults["model"]
+    assert config.data.patch_size == defaults["data"]["patch_size"]
+    assert config.training.batch_size == defaults["training"]["batch_size"]
+    stronger = load_config(
+        None, {"model.name": "draem", "training.batch_size": 3}
+    )
+    assert stronger.training.batch_size == 3
+    assert stronger.training.epochs == defaults["training"]["epochs"]

@@ -109,7 +109,7 @@ def _read_file(
     """Returns the settings for all hosts, and those by host."""
     shared: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
-    for name, value in parsing._read_toml(path).items():
+    for name, value in parsing.read_toml(path).items():
         if name in SECTIONS:
             shared |= _read_section(name, value, f"in {path}")
         elif name in hosts and isinstance(value, dict):
@@ -128,7 +128,7 @@ def _read_file(
 
 
 def _read_section(name: str, section: Any, origin: str) -> dict[str, Any]:
-    parsing._check_section(name, section, origin)
+    parsing.check_section(name, section, origin)
     settings: dict[str, Any] = {}
     for key, value in section.items():
         _check(name, key, value, origin)
@@ -154,7 +154,7 @@ def _read_options(
                 )
             dotted, target = dotted_alone, for_host.setdefault(host, {})
         section, _, key = dotted.partition(".")
-        parsing._check_section(section, {}, origin)
+        parsing.check_section(section, {}, origin)
         if not key:
             raise ConfigError(
                 "A setting has the form section.key=value. "
@@ -172,11 +172,7 @@ def _check(section: str, key: str, value: Any, origin: str) -> None:
             f"`{dotted}` {origin} is what a comparison varies. "
             f"Received: {value!r}. Leave it out, and use {_VARIED[dotted]}"
         )
-    if section != "model" and "." in key:
-        raise ConfigError(
-            f"Unknown key `{dotted}` {origin}. Only [model] has tables inside"
-        )
-    parsing._check_key(section, key.split(".")[0], value, origin)
+    parsing.check_key(section, key, value, origin)
 
 
 def _flatten(key: str, value: Any) -> dict[str, Any]:

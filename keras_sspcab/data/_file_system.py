@@ -58,8 +58,13 @@ def is_folder(path: str) -> bool:
     return reach(path, lambda: tf.io.gfile.isdir(path))
 
 
-def require_folder(root: str) -> None:
-    """Raises a ValueError unless `root` is a folder; says what there is."""
+def require_folder(root: str, content: str = "image") -> None:
+    """Raises a ValueError unless `root` is a folder; says what there is.
+
+    Args:
+        root: The folder.
+        content: What it shall hold, for the message.
+    """
     if is_folder(root):
         return
     if reach(root, lambda: tf.io.gfile.exists(root)):
@@ -67,10 +72,10 @@ def require_folder(root: str) -> None:
         if scheme_of(root) in ("http", "https"):
             hint = " HTTP servers do not list folders: list the files yourself."
         raise ValueError(
-            "The image folder is a file, not a folder. "
+            f"The {content} folder is a file, not a folder. "
             f"Received: root={root!r}.{hint}"
         )
-    message = f"The image folder does not exist. Received: root={root!r}."
+    message = f"The {content} folder does not exist. Received: root={root!r}."
     parent = _parent(root)
     while parent and not is_folder(parent):
         parent = _parent(parent)

@@ -1,4 +1,4 @@
-"""Losses: those of the block by name, SSIM and focal loss."""
+"""Losses: of the block by name, of reconstructions, of predicted frames."""
 
 from keras_sspcab.losses.block import (
     LossFunction,

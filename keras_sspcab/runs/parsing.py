@@ -39,20 +39,20 @@ def load_config(
             value is unknown or of the wrong type. The message names the key,
             where it stands, and what is allowed.
     """
-    sections = {} if path is None else _read_toml(path)
+    sections = {} if path is None else read_toml(path)
     origin = f"in {path}"
     for name, section in sections.items():
-        _check_section(name, section, origin)
+        check_section(name, section, origin)
         for key, value in section.items():
-            _check_key(name, key, value, origin)
+            check_key(name, key, value, origin)
     for dotted, value in (overrides or {}).items():
         name, _, key = dotted.partition(".")
-        _check_section(name, {}, "on the command line")
+        check_section(name, {}, "on the command line")
         if not key:
             raise ConfigError(
                 f"A setting has the form section.key=value. Received: {dotted}"
             )
-        _check_key(name, key.split(".")[0], value, "on the command line")
+        check_key(name, key, value, "on the command line")
         _assign(sections.setdefault(name, {}), key, value)
     return _build(sections, "the configuration" if path is None else path)
 
@@ -103,7 +103,8 @@ def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def read_toml(path: str) -> dict[str, Any]:
+    """Reads a TOML file, or raises a ConfigError that names it."""
     if not os.path.isfile(path):
         raise ConfigError(
             f"There is no configuration file at {path!r}. Give a TOML file "
@@ -116,7 +117,8 @@ def _read_toml(path: str) -> dict[str, Any]:
             raise ConfigError(f"{path} is no valid TOML: {error}") from error
 
 
-def _check_section(name: str, section: Any, origin: str) -> None:
+def check_section(name: str, section: Any, origin: str) -> None:
+    """Raises a ConfigError unless there is such a section."""
     if name not in SECTIONS:
         raise ConfigError(
             f"Unknown section [{name}] {origin}. Allowed are: "
@@ -133,7 +135,13 @@ def _types(section: str) -> dict[str, Any]:
     return typing.get_type_hints(SECTIONS[section])
 
 
-def _check_key(section: str, key: str, value: Any, origin: str) -> None:
+def check_key(section: str, key: str, value: Any, origin: str) -> None:
+    """Raises a ConfigError unless there is such a key, with such a value."""
+    dotted, (key, *inner) = f"{section}.{key}", key.split(".")
+    if inner and section != "model":
+        raise ConfigError(
+            f"Unknown key `{dotted}` {origin}. Only [model] has tables inside"
+        )
     types = _types(section)
     if section == "model":
         # Everything but the name is an argument of the host, which checks it.

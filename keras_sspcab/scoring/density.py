@@ -10,6 +10,7 @@ from keras import ops
 from keras_sspcab.layers._arguments import standardize_int
 
 
+@keras.saving.register_keras_serializable(package="keras_sspcab")
 class Density(keras.layers.Layer):
     """Base of layers that score embeddings against those of normal data.
 

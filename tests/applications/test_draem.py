@@ -162,6 +162,10 @@ def test_scores_follow_from_the_segmentation():
     )
 
 
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow",
+    reason="compiling its training step takes minutes on other backends",
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_five_lines(channels):
     detector = DRAEM((32, 32, channels), base_width=16, smoothing=3)

@@ -12,7 +12,6 @@ from keras_sspcab.scoring import (
     PatchEmbedding,
     ReceptiveFieldUpsampling,
 )
-from keras_sspcab.scoring.embedding import gaussian_kernel
 
 
 def numpy(value):
@@ -97,31 +96,52 @@ def test_patches_are_those_of_slices():
             )
 
 
-@pytest.mark.parametrize(("size", "stride"), [(32, 4), (8, 4), (5, 2), (3, 3)])
-def test_upsampling_is_a_full_convolution_of_spread_scores(size, stride):
+def test_patches_fit_and_leave_a_rest():
+    image = keras.Input((None, None, 1))
+    network = keras.Model(image, keras.layers.Identity()(image))
+    layer = PatchEmbedding(network, patch_size=4, stride=3)
+    x = random(1, 9, 12, 1)
+    assert layer(x).shape == (1, 2, 3, 1)
+    assert layer(x, stride=1).shape == (1, 6, 9, 1)
+    with pytest.raises(ValueError, match=r"at least 4 x 4.*\(1, 3, 12, 1\)"):
+        layer(x[:, :3])
+
+
+def kernel(size, std):
+    offsets = np.arange(size) - (size - 1) / 2
+    return np.exp(-np.add.outer(offsets**2, offsets**2) / (2 * std**2))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "std"),
+    [(32, 4, 10.0), (33, 8, 10.0), (8, 4, 0.9127578), (5, 2, 0.7618834)],
+)
+@pytest.mark.parametrize("rest", [0, 1])
+def test_upsampling_is_a_transposed_convolution(size, stride, std, rest):
     scores = random(2, 4, 5)
+    height, width = 3 * stride + size, 4 * stride + size
+    image = np.zeros((2, height + rest, width + rest, 3), "float32")
     layer = ReceptiveFieldUpsampling(size, stride)
-    result = numpy(layer(scores))
-    spread = np.zeros((2, 3 * stride + 1, 4 * stride + 1))
-    spread[:, ::stride, ::stride] = scores
-    kernel = gaussian_kernel(size)
-    expected = [signal.convolve2d(image, kernel) for image in spread]
-    np.testing.assert_allclose(result, expected, atol=1e-5)
-    assert result.shape == layer.compute_output_shape(scores.shape)
+    result = numpy(layer(scores, image))
+    assert result.shape == layer.compute_output_shape(scores.shape, image.shape)
+
+    def spread(values):
+        grid = np.zeros((3 * stride + 1, 4 * stride + 1))
+        grid[::stride, ::stride] = values
+        return signal.convolve2d(grid, kernel(size, std))
+
+    ones = spread(np.ones((4, 5)))
+    expected = np.stack([spread(values) / ones for values in scores])
+    np.testing.assert_allclose(result[:, :height, :width], expected, atol=1e-5)
+    # Pixels in no patch are like the last ones that are in one.
+    np.testing.assert_array_equal(result[:, -1], result[:, height - 1])
+    np.testing.assert_array_equal(result[..., -1], result[..., width - 1])
 
 
-def test_kernel():
-    kernel = gaussian_kernel(32)
-    assert kernel.sum() == pytest.approx(1)
-    # Between the middle and one standard deviation of 10 pixels from it.
-    assert kernel[15, 25] / kernel[15, 15] == pytest.approx(
-        np.exp(-(9.5**2 - 0.5**2) / 200)
-    )
-    std = np.log10(0.45 * 9 + 1) + 0.25
-    kernel = gaussian_kernel(9)
-    assert kernel[4, 5] / kernel[4, 4] == pytest.approx(
-        np.exp(-1 / (2 * std**2))
-    )
+def test_upsampling_keeps_what_is_the_same_everywhere():
+    layer = ReceptiveFieldUpsampling(8, 4)
+    result = numpy(layer(np.full((1, 3, 3), 7.0), np.zeros((1, 18, 16, 1))))
+    np.testing.assert_allclose(result, 7.0, rtol=1e-5)
 
 
 def test_config():

@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 from keras import ops
-from scipy import ndimage
+from scipy import ndimage, special
 
-from keras_sspcab.scoring import MapPooling, MapSmoothing, SquaredError
+from keras_sspcab.scoring import (
+    AnomalyProbability,
+    MapPooling,
+    MapSmoothing,
+    SquaredError,
+)
 
 
 def maps():
@@ -49,3 +54,25 @@ def test_bad_arguments():
         MapSmoothing(4)
     with pytest.raises(ValueError, match="`pooling`"):
         MapPooling("median")
+
+
+def test_zeros_can_lie_outside_of_a_smoothed_map():
+    maps = np.random.default_rng(0).random((2, 6, 7)).astype("float32")
+    result = ops.convert_to_numpy(MapSmoothing(5, padding="zeros")(maps))
+    expected = ndimage.uniform_filter(
+        maps, (0, 5, 5), mode="constant", cval=0.0
+    )
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+    layer = MapSmoothing(5, padding="zeros")
+    assert MapSmoothing.from_config(layer.get_config()).padding == "zeros"
+    with pytest.raises(ValueError, match="padding='mirror'"):
+        MapSmoothing(5, padding="mirror")
+
+
+def test_probability_of_two_logits():
+    logits = np.random.default_rng(0).normal(0, 9, (2, 3, 4, 2))
+    logits = logits.astype("float32")
+    result = ops.convert_to_numpy(AnomalyProbability()(logits))
+    np.testing.assert_allclose(
+        result, special.softmax(logits, axis=-1)[..., 1], atol=1e-6
+    )

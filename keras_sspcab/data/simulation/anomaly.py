@@ -1,6 +1,7 @@
 """One simulated anomaly: a texture blended into an image, by a mask."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -113,7 +114,7 @@ def make_simulation(
 ) -> Simulation:
     """Checks the arguments of a simulation."""
     if textures is None:
-        textures = EmbeddedTextures()
+        textures = _default_textures()
     elif not isinstance(textures, TextureSource):
         textures = FolderTextures(textures)
 
@@ -128,6 +129,9 @@ def make_simulation(
         standardize_number(max_rotation, "max_rotation", 0.0, 180.0),
         standardize_number(threshold, "threshold", -1.0, 1.0),
     )
+
+
+_default_textures = functools.cache(EmbeddedTextures)
 
 
 def simulate_anomaly(

@@ -1,12 +1,13 @@
 """Datasets with simulated anomalies."""
 
+import functools
 from typing import Any
 
 import tensorflow as tf
 
 from keras_sspcab.data.simulation._arguments import require_images
 from keras_sspcab.data.simulation._random import fold_in, standardize_seed
-from keras_sspcab.data.simulation.anomaly import make_simulation
+from keras_sspcab.data.simulation.anomaly import Simulation, make_simulation
 from keras_sspcab.layers._arguments import standardize_int
 
 
@@ -81,15 +82,14 @@ def simulate_anomalies(
     )
     seed = standardize_int(seed, "seed", 0)
     start = standardize_seed(seed)
+    batch = _compiled(simulation, dataset.element_spec)
 
     @tf.autograph.experimental.do_not_convert
     def simulate(
         numbered: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         position, images = numbered
-        return simulation.batch(
-            images, fold_in(fold_in(start, number), position)
-        )
+        return batch(images, fold_in(fold_in(start, number), position))
 
     return (
         tf.data.Dataset.zip((dataset.enumerate(), random_numbers(seed)))
@@ -115,6 +115,16 @@ def random_numbers(seed: int) -> tf.data.Dataset:
     )
     spec = tf.TensorSpec((), tf.int64)
     return tf.data.experimental.from_variant(variant, spec)
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(simulation: Simulation, spec: tf.TensorSpec) -> Any:
+    """Builds the graph once, although every epoch has a dataset of its own."""
+    return tf.function(
+        simulation.batch,
+        input_signature=[spec, tf.TensorSpec((2,), tf.uint64)],
+        autograph=False,
+    )
 
 
 def _require_batches(dataset: Any) -> None:

@@ -86,6 +86,12 @@ class FolderTextures(TextureSource):
         bad = set(chosen) - {sample.path for sample in good}
         self.paths = tuple(path for path in paths if path not in bad)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FolderTextures) and self.paths == other.paths
+
+    def __hash__(self) -> int:
+        return hash(self.paths)
+
     def draw(
         self, images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:

@@ -1,0 +1,42 @@
+"""Videos: folders of frames or files, ground truth, and batches of clips.
+
+Video files are read through PyAV, which is imported at the first use.
+"""
+
+from keras_sspcab.data.video.attach import attach_labels
+from keras_sspcab.data.video.cache import cache_bytes, cached_frames
+from keras_sspcab.data.video.checking import BadVideosError, check_videos
+from keras_sspcab.data.video.dataset import clip_dataset
+from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
+from keras_sspcab.data.video.folder import (
+    LabelSource,
+    Video,
+    VideoFolder,
+    make_video,
+)
+from keras_sspcab.data.video.masks import frame_labels, iterate_masks
+from keras_sspcab.data.video.pixels import fit_frame
+from keras_sspcab.data.video.reading import count_frames, iterate_frames
+from keras_sspcab.data.video.scanning import scan_video_folder
+from keras_sspcab.data.video.tracks import tracks_from_masks
+
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "BadVideosError",
+    "LabelSource",
+    "Video",
+    "VideoFolder",
+    "attach_labels",
+    "cache_bytes",
+    "cached_frames",
+    "check_videos",
+    "clip_dataset",
+    "count_frames",
+    "fit_frame",
+    "frame_labels",
+    "iterate_frames",
+    "iterate_masks",
+    "make_video",
+    "scan_video_folder",
+    "tracks_from_masks",
+]

@@ -1,0 +1,174 @@
+"""Folders of frames: one image file a frame, numbered or named in order.
+
+All formats are decoded with Pillow, TIFF as in UCSD's data sets included.
+"""
+
+import collections
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
+from keras_sspcab.data.video.pixels import fit_frame
+
+# Frames that are decoded ahead of the one that is asked for.
+_AHEAD = 8
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Orders `2` before `10`."""
+    parts = re.split(r"(\d+)", name)
+    return [
+        (0, int(part), part) if part.isdigit() else (1, 0, part.lower())
+        for part in parts
+        if part
+    ]
+
+
+def list_frames(folder: str) -> list[str]:
+    """Lists the frames of a folder in their order.
+
+    Names that differ in their last number alone are a numbering: it may start
+    anywhere and have any step, but no gap.
+
+    Returns:
+        Paths of the image files.
+
+    Raises:
+        ValueError: If the folder cannot be read or has no images, or if frames
+            are missing in the numbering or have the same number.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot read the folder of frames {folder!r}: {error.strerror}"
+        ) from error
+    names = sorted(
+        (name for name in names if is_image(name) and name[0] != "."),
+        key=natural_key,
+    )
+    if not names:
+        raise ValueError(
+            f"The folder holds no frames. Received: {folder!r}. Accepted "
+            f"extensions: {' '.join(IMAGE_EXTENSIONS)}"
+        )
+    _require_numbering(folder, names)
+    return [os.path.join(folder, name) for name in names]
+
+
+def is_image(name: str) -> bool:
+    """Says whether a file is an image, by its extension."""
+    return name.lower().endswith(IMAGE_EXTENSIONS)
+
+
+def read_frame(
+    path: str,
+    image_size: tuple[int, int] | None = None,
+    channels: int = 3,
+    source_size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Decodes, resizes and colours one frame; see `fit_frame`.
+
+    Args:
+        path: An image file. Of several pages, the first one is read.
+        image_size: Height and width, in pixels; None keeps the frame's.
+        channels: 1 for grey or 3 for colour.
+        source_size: Height and width that the frame must have in its file.
+
+    Returns:
+        uint8 array `(height, width, channels)`.
+
+    Raises:
+        ValueError: If the file cannot be decoded or has another size.
+    """
+    with _open(path) as image:
+        if source_size is not None and image.size != source_size[::-1]:
+            raise ValueError(
+                "The frames of a video must have one size. Received: "
+                f"{path!r} of {image.height}x{image.width} pixels, others of "
+                f"{source_size[0]}x{source_size[1]}"
+            )
+        try:
+            return fit_frame(image, image_size, channels)
+        except Exception as error:
+            # Pillow raises many types on broken files.
+            raise _broken(path, error) from error
+
+
+def frame_size(path: str) -> tuple[int, int]:
+    """Returns height and width from the head of an image file."""
+    with _open(path) as image:
+        return image.height, image.width
+
+
+def iterate_folder(
+    paths: Sequence[str], image_size: tuple[int, int] | None, channels: int
+) -> Iterator[np.ndarray]:
+    """Yields frames in order; some are decoded ahead, in threads."""
+    source_size = frame_size(paths[0])
+    pending: collections.deque = collections.deque()
+    pool = ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1))
+    try:
+        for path in paths:
+            pending.append(
+                pool.submit(read_frame, path, image_size, channels, source_size)
+            )
+            if len(pending) > _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _open(path: str) -> Image.Image:
+    try:
+        return Image.open(path)
+    except Exception as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: str, error: Exception) -> ValueError:
+    if not os.path.exists(path):
+        return ValueError(f"The frame {path!r} does not exist.")
+    size = os.path.getsize(path)
+    what = "is empty" if not size else f"cannot be decoded, of {size} bytes"
+    return ValueError(f"The frame {path!r} {what}: {error}")
+
+
+def _require_numbering(folder: str, names: list[str]) -> None:
+    matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", name) for name in names]
+    if len(names) < 2 or not all(matches):
+        return
+    if len({match[1] for match in matches if match}) > 1:
+        return
+    numbers = [int(match[2]) for match in matches if match]
+    steps = np.diff(numbers)
+    if not steps.all():
+        twice = int(np.argmin(steps))
+        raise ValueError(
+            "Two frames have the same number. Received: "
+            f"{names[twice]} and {names[twice + 1]} in {folder!r}"
+        )
+    step = int(steps.min())
+    if (steps == step).all() or (steps % step).any():
+        # Regular, or no numbering but moments in time.
+        return
+    present = set(numbers)
+    missing = [
+        str(number)
+        for number in range(numbers[0], numbers[-1], step)
+        if number not in present
+    ]
+    raise ValueError(
+        f"Frames are missing in the numbering of {folder!r}. Received: "
+        f"{len(names)} frames from {names[0]} to {names[-1]}, without "
+        f"{enumerate_names(missing)}. Restore them; or, if nothing is "
+        "missing in time, number the frames anew."
+    )

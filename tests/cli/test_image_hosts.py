@@ -1,0 +1,92 @@
+"""The image hosts from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.cli._model import build_model, load_detector
+from keras_sspcab.runs.parsing import load_config
+
+SETTINGS = {
+    "draem": ["--set=model.base_width=16", "--set=model.smoothing=3"],
+    "cutpaste": ["--set=model.base_width=8"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_from_images_to_metrics(name, images, tmp_path, invoke):
+    run = tmp_path / "run"
+    options = ["--image-size=32", "--channels=3", "--batch-size=4"]
+    invoke(
+        *("train", "--model", name, "--data", images, "--run", run),
+        *(*options, "--epochs=1", *SETTINGS[name]),
+    )
+    invoke("evaluate", run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 <= metrics["image_auroc"] <= 1
+    assert np.isfinite(metrics["pixel_auroc"])
+    detector = load_detector(str(run))
+    assert detector.calibration.num_images == 1
+    if name == "cutpaste":
+        density = detector.get_layer("embedding_score").density
+        embeddings = detector.predict(
+            np.random.default_rng(0).random((3, 32, 32, 3), "float32"),
+            verbose=0,
+        )["embedding"]
+        mean = ops.convert_to_numpy(density.mean)
+        # Fitted to features of unit length, as those of any image.
+        assert mean.shape == embeddings.shape[1:]
+        assert 0.5 < np.linalg.norm(mean) <= 1
+
+
+def test_rates_follow_the_schedule_of_the_paper():
+    config = load_config(
+        None,
+        {
+            "model.name": "cutpaste",
+            "model.base_width": 8,
+            "data.image_size": 32,
+            "training.epochs": 5,
+            "training.batch_size": 4,
+            "training.learning_rate": 0.1,
+        },
+    )
+    optimizer = build_model(config, num_images=10).optimizer
+    # Three batches in each of five epochs.
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 15)]
+    np.testing.assert_allclose(rates, [0.1, 0.0], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("draem", ["--image-size=40"], "multiple of 32"),
+        ("cutpaste", ["--image-size=24"], "at least 32"),
+        (
+            "draem",
+            ["--image-size=32", "--set=model.texture_folder=nothing-here"],
+            "nothing-here",
+        ),
+    ],
+)
+def test_bad_settings(name, options, message, images, tmp_path, invoke):
+    result = invoke(
+        *("train", "--model", name, "--data", images),
+        *("--run", tmp_path / "run", *options),
+        code=2,
+    )
+    assert message in " ".join(result.stderr.split())
+
+
+def test_empty_texture_folder(images, tmp_path, invoke):
+    (tmp_path / "textures").mkdir()
+    result = invoke(
+        *("train", "--model", "draem", "--data", images),
+        *("--run", tmp_path / "run", "--image-size=32"),
+        f"--set=model.texture_folder='{tmp_path / 'textures'}'",
+        code=2,
+    )
+    assert "textures" in result.stderr

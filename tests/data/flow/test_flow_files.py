@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from video_writing import noise, write_frames
+
+from keras_sspcab.data import FlowFiles, make_video
+from keras_sspcab.data.flow import resize_flow, write_flo
+
+FLOWS = np.random.default_rng(0).normal(size=(4, 12, 16, 2)).astype("float32")
+
+
+@pytest.fixture
+def video(tmp_path):
+    return make_video(write_frames(tmp_path / "01", noise(4)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "flows/01"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def read(folder, video, **arguments):
+    size = arguments.pop("image_size", None)
+    flows = FlowFiles(folder.parent, **arguments).iterate(video, size)
+    return np.stack(list(flows))
+
+
+def test_one_file_a_frame(folder, video):
+    for t in range(4):
+        # 10 comes after 9.
+        write_flo(folder / f"{t + 8}.flo", FLOWS[t])
+    np.testing.assert_array_equal(read(folder, video), FLOWS)
+    np.testing.assert_array_equal(read(folder, video, scale=2), 2 * FLOWS)
+
+
+def test_one_file_a_pair(folder, video):
+    for t in range(1, 4):
+        np.save(folder / f"{t:03d}.npy", FLOWS[t])
+    flows = read(folder, video)
+    assert not flows[0].any()
+    np.testing.assert_array_equal(flows[1:], FLOWS[1:])
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_one_file_a_video(folder, video, count):
+    np.save(folder.parent / "01.npy", FLOWS[-count:].astype("float16"))
+    flows = read(folder, video)
+    assert flows.dtype == np.float32
+    np.testing.assert_allclose(flows[-count:], FLOWS[-count:], atol=2e-3)
+    assert len(flows) == 4
+
+
+def test_resizing_scales_the_pixels(folder, video):
+    np.save(folder.parent / "01.npy", np.ones((3, 12, 16, 2)))
+    flows = read(folder, video, image_size=(6, 32))
+    assert flows.shape == (4, 6, 32, 2)
+    assert not flows[0].any()
+    np.testing.assert_allclose(flows[1:, ..., 0], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(flows[1:, ..., 1], 0.5, rtol=1e-6)
+    same = resize_flow(FLOWS[0], (12, 16))
+    np.testing.assert_array_equal(same, FLOWS[0])
+
+
+def test_missing_flows(folder, video, tmp_path):
+    with pytest.raises(ValueError, match="no flows of the video '01'"):
+        read(folder, video)
+    write_flo(folder / "1.flo", FLOWS[0])
+    with pytest.raises(ValueError, match="1 flows in.*for the 4 frames"):
+        read(folder, video)
+    with pytest.raises(ValueError, match="does not exist"):
+        FlowFiles(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        (np.zeros((12, 15, 2)), r"002.npy' must be an array \(12, 16, 2\)"),
+        (np.zeros((12, 16)), "002.npy' must be an array"),
+        (np.full((12, 16, 2), 1e10), "002.npy' must be known"),
+        (None, "Cannot read the flow .*002.npy"),
+    ],
+)
+def test_bad_flows_are_named(folder, video, flow, message):
+    for t in range(4):
+        np.save(folder / f"{t:03d}.npy", FLOWS[t])
+    if flow is None:
+        (folder / "002.npy").write_bytes(b"")
+    else:
+        np.save(folder / "002.npy", flow)
+    with pytest.raises(ValueError, match=message):
+        read(folder, video)
+
+
+def test_a_video_file_of_flows_has_four_axes(folder, video):
+    np.save(folder.parent / "01.npy", FLOWS[0])
+    with pytest.raises(ValueError, match=r"\(frames, height, width, 2\)"):
+        read(folder, video)

@@ -1,0 +1,286 @@
+import colorsys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageEnhance, ImageOps
+from skimage import color
+
+from keras_sspcab.data.simulation import AUGMENTERS, augment_texture, rotate
+from keras_sspcab.data.simulation._random import (
+    distinct,
+    split,
+    standardize_seed,
+)
+from keras_sspcab.data.simulation.colour import (
+    add_to_hue_and_saturation,
+    adjust_brightness,
+    to_grey,
+)
+from keras_sspcab.data.simulation.point_operations import (
+    autocontrast,
+    equalize,
+    gamma_contrast,
+    invert,
+    posterize,
+    solarize,
+)
+from keras_sspcab.data.simulation.sharpness import adjust_sharpness
+
+
+def assert_equal_for_all(pictures, function, oracle):
+    for name, picture in pictures.items():
+        found = function(tf.constant(picture, tf.float32))
+        expected = np.asarray(oracle(picture), "float32")
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+# === Those of Pillow ===
+
+
+@pytest.mark.parametrize("cutoff", [0, 1, 7, 20, 49])
+def test_autocontrast_is_that_of_pillow(pictures, cutoff):
+    assert_equal_for_all(
+        pictures,
+        lambda image: autocontrast(image, cutoff),
+        lambda p: ImageOps.autocontrast(Image.fromarray(p), cutoff),
+    )
+
+
+def test_equalize_is_that_of_pillow(pictures):
+    assert_equal_for_all(
+        pictures, equalize, lambda p: ImageOps.equalize(Image.fromarray(p))
+    )
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_posterize_is_that_of_pillow(pictures, bits):
+    assert_equal_for_all(
+        pictures,
+        lambda image: posterize(image, bits),
+        lambda p: ImageOps.posterize(Image.fromarray(p), bits),
+    )
+
+
+@pytest.mark.parametrize("threshold", [0, 32, 77.5, 128, 256])
+def test_solarize_is_that_of_pillow(pictures, threshold):
+    assert_equal_for_all(
+        pictures,
+        lambda image: solarize(image, threshold),
+        lambda p: ImageOps.solarize(Image.fromarray(p), threshold),
+    )
+
+
+def test_invert_is_that_of_pillow(pictures):
+    assert_equal_for_all(
+        pictures, invert, lambda p: ImageOps.invert(Image.fromarray(p))
+    )
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3, 0.77, 1.0, 1.4, 2.0])
+def test_sharpness_is_that_of_pillow(pictures, factor):
+    assert_equal_for_all(
+        pictures,
+        lambda image: adjust_sharpness(image, factor),
+        lambda p: ImageEnhance.Sharpness(Image.fromarray(p)).enhance(factor),
+    )
+
+
+# === Those of imgaug ===
+
+
+@pytest.mark.parametrize("gammas", [(0.5, 1.0, 2.0), (1.7, 0.6, 0.93)])
+def test_gamma(pictures, gammas):
+    for picture in pictures.values():
+        found = gamma_contrast(tf.constant(picture, tf.float32), gammas)
+        exact = 255.0 * (picture / 255.0) ** np.array(gammas)
+        # Cut off; a whole number may come out a little too small.
+        assert np.all(found <= exact + 1e-3)
+        assert np.all(found >= exact - 1.001)
+        np.testing.assert_array_equal(found, np.round(found))
+
+
+def per_pixel(function, picture):
+    pixels = [function(*pixel) for pixel in picture.reshape(-1, 3) / 255.0]
+    return 255.0 * np.reshape(pixels, picture.shape)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (50, 0), (-50, -50), (17, 50)])
+def test_hue_and_saturation(pictures, shift):
+    def oracle(*rgb):
+        h, s, v = colorsys.rgb_to_hsv(*rgb)
+        h, s = (h + shift[0] / 255) % 1.0, np.clip(s + shift[1] / 255, 0, 1)
+        return colorsys.hsv_to_rgb(h, s, v)
+
+    for picture in pictures.values():
+        image = tf.constant(picture, tf.float32)
+        found = add_to_hue_and_saturation(image, *map(float, shift))
+        expected = per_pixel(oracle, picture)
+        np.testing.assert_allclose(found, expected, atol=0.501)
+        np.testing.assert_array_equal(found, np.round(found))
+
+
+CHANGES = [(0.8, 30.0, True), (1.2, -30.0, False), (1.2, 30.0, False)]
+
+
+def changed(luminance, factor, addend, add_first):
+    if add_first:
+        return np.clip(np.clip(luminance + addend, 0, 255) * factor, 0, 255)
+    return np.clip(np.clip(luminance * factor, 0, 255) + addend, 0, 255)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("luminance", ["value", "lightness"])
+def test_brightness_in_hsv_and_hls(pictures, luminance, change):
+    def oracle(*rgb):
+        if luminance == "value":
+            h, s, v = colorsys.rgb_to_hsv(*rgb)
+            return colorsys.hsv_to_rgb(h, s, changed(255 * v, *change) / 255)
+        h, li, s = colorsys.rgb_to_hls(*rgb)
+        return colorsys.hls_to_rgb(h, changed(255 * li, *change) / 255, s)
+
+    for picture in pictures.values():
+        image = tf.constant(picture, tf.float32)
+        found = adjust_brightness(image, luminance, *change)
+        expected = per_pixel(oracle, picture)
+        np.testing.assert_allclose(found, expected, atol=0.501)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_brightness_in_yuv(pictures, change):
+    for picture in pictures.values():
+        yuv = color.rgb2yuv(picture / 255.0)
+        yuv[..., 0] = changed(255 * yuv[..., 0], *change) / 255
+        expected = np.clip(255 * color.yuv2rgb(yuv), 0, 255)
+        image = tf.constant(picture, tf.float32)
+        found = adjust_brightness(image, "luma", *change)
+        np.testing.assert_allclose(found, expected, atol=0.52)
+
+
+def test_grey_is_that_of_pillow(pictures):
+    for picture in pictures.values():
+        expected = Image.fromarray(picture).convert("L")
+        found = to_grey(tf.constant(picture, tf.float32))[..., 0]
+        np.testing.assert_allclose(found, expected, atol=0.51)
+
+
+# === With random strength ===
+
+
+@pytest.fixture(scope="module")
+def augmented(pictures):
+    """Each augmenter, 60 times, on a photograph."""
+    image = tf.constant(pictures["photograph"], tf.float32)
+    results = {}
+    for name, augmenter in AUGMENTERS.items():
+        compiled = tf.function(lambda seed, f=augmenter: f(image, seed))
+        seeds = [standardize_seed(i) for i in range(60)]
+        results[name] = np.stack([compiled(seed) for seed in seeds])
+    return results
+
+
+def test_there_are_ten():
+    assert len(AUGMENTERS) == 10
+
+
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_pixels_stay_whole_numbers_of_8_bits(augmented, name):
+    images = augmented[name]
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, np.round(images))
+    assert images.min() >= 0
+    assert images.max() <= 255
+
+
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_seeds_change_the_strength(augmented, name):
+    different = len(np.unique(augmented[name].reshape(60, -1), axis=0))
+    if name in ("invert", "equalize"):
+        assert different == 1
+    elif name == "posterize":
+        assert different == 8
+    elif name == "autocontrast":
+        assert 14 <= different <= 21
+    elif name == "solarize":
+        # Half of them do nothing.
+        assert 18 <= different <= 45
+    else:
+        # Close to 1, the sharpness changes no pixel.
+        assert different >= 50
+
+
+def test_random_gammas_are_within_their_range(pictures, augmented):
+    image = pictures["photograph"].astype("float64")
+    inner = (image > 30) & (image < 225)
+    ratio = np.log((augmented["gamma_contrast"] + 0.5) / 255) / np.log(
+        np.where(inner, image, 128) / 255
+    )
+    gammas = [
+        np.median(r[..., c][inner[..., c]]) for r in ratio for c in range(3)
+    ]
+    assert 0.48 < min(gammas) < 0.6
+    assert 1.8 < max(gammas) < 2.03
+    assert abs(np.mean(gammas) - 1.25) < 0.15
+
+
+def test_random_rotations_are_up_to_45_degrees(pictures, augmented):
+    # Zeros in the corners, as many as rotations by up to 45 degrees make.
+    zeros = (augmented["rotate"] == 0).all(-1).mean((1, 2))
+    image = pictures["photograph"].astype("float32")
+    most = (np.round(rotate(image, 45.0)) == 0).all(-1).mean()
+    assert zeros.max() <= most + 0.01
+    assert zeros.max() > 0.8 * most
+    assert zeros.min() < 0.3 * most
+
+
+def test_random_brightness_uses_each_luminance(pictures):
+    image = tf.constant(pictures["photograph"], tf.float32)
+    augment = tf.function(lambda seed: AUGMENTERS["brightness"](image, seed))
+    same = 0
+    for i in range(60):
+        # In YUV all channels change by the same, but for the clipped ones.
+        difference = augment(standardize_seed(i)).numpy() - image.numpy()
+        inner = np.ptp(difference, axis=-1)[5:10, 5:10]
+        same += np.median(inner) <= 1
+    assert 15 <= same <= 50
+
+
+def test_three_different_ones_in_the_order_drawn(pictures):
+    image = tf.constant(pictures["photograph"], tf.float32)
+    augment = tf.function(augment_texture)
+    functions = list(AUGMENTERS.values())
+    for i in range(12):
+        seed = standardize_seed(i)
+        choice_seed, *seeds = split(seed, 4)
+        chosen = distinct(choice_seed, 3, 10).numpy()
+        assert len(set(chosen)) == 3
+        expected = image
+        for number, own in zip(chosen, seeds, strict=True):
+            expected = functions[number](expected, own)
+        found = augment(image, seed)
+        assert found.shape == image.shape
+        # Compiled, a value may be rounded the other way.
+        assert np.mean(np.abs(found - expected) > 1) < 0.01
+
+
+def test_each_is_drawn_equally_often_at_each_place():
+    draw = tf.function(lambda seed: distinct(seed, 3, 10))
+    drawn = np.stack([draw(standardize_seed(i)) for i in range(2000)])
+    for place in range(3):
+        share = np.bincount(drawn[:, place], minlength=10) / 2000
+        assert abs(share - 0.1).max() < 0.03
+
+
+def test_sizes_may_be_dynamic(pictures):
+    augment = tf.function(
+        augment_texture,
+        input_signature=[
+            tf.TensorSpec((None, None, 3)),
+            tf.TensorSpec((2,), tf.uint64),
+        ],
+    )
+    for name in ("photograph", "noise"):
+        image = tf.constant(pictures[name], tf.float32)
+        seed = standardize_seed(3)
+        found = augment(image, seed)
+        np.testing.assert_allclose(found, augment_texture(image, 3), atol=1)

@@ -1,0 +1,148 @@
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import ndimage
+
+from keras_sspcab.data.simulation import perlin_mask, perlin_noise
+from keras_sspcab.data.simulation._random import (
+    split,
+    standardize_seed,
+    uniform,
+)
+from keras_sspcab.data.simulation.perlin import _draw_cells, lattice_noise
+
+
+def fade(t):
+    return 6 * t**5 - 15 * t**4 + 10 * t**3
+
+
+def oracle(angles, size):
+    """Perlin noise, pixel by pixel, from its description."""
+    cells = np.array(angles.shape) - 1
+    noise = np.empty(size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y, x = i * cells[0] / size[0], j * cells[1] / size[1]
+            row, column = int(y), int(x)
+            v, u = y - row, x - column
+
+            def corner(a, b, row=row, column=column, v=v, u=u):
+                angle = angles[row + a, column + b]
+                return math.cos(angle) * (v - a) + math.sin(angle) * (u - b)
+
+            upper = corner(0, 0) * (1 - fade(u)) + corner(0, 1) * fade(u)
+            lower = corner(1, 0) * (1 - fade(u)) + corner(1, 1) * fade(u)
+            noise[i, j] = upper * (1 - fade(v)) + lower * fade(v)
+    return math.sqrt(2) * noise
+
+
+@pytest.mark.parametrize(
+    ("cells", "size"),
+    [
+        ((1, 1), (32, 32)),
+        ((4, 8), (32, 64)),
+        ((16, 2), (48, 32)),
+        # Cells that do not divide the sides.
+        ((4, 8), (35, 50)),
+    ],
+)
+def test_noise_is_that_of_the_description(cells, size):
+    shape = (cells[0] + 1, cells[1] + 1)
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, shape)
+    found = lattice_noise(tf.constant(angles, tf.float32), size)
+    np.testing.assert_allclose(found, oracle(angles, size), atol=3e-6)
+
+
+def test_gradients_point_everywhere():
+    noises = np.stack([perlin_noise((32, 32), s, (4, 4)) for s in range(100)])
+    # At lattice points the noise is 0, and its slopes are the gradients.
+    assert np.abs(noises[:, ::8, ::8]).max() < 1e-6
+    assert abs(noises.mean()) < 0.02
+    flipped = [noises[:, ::-1].std(), noises[..., ::-1].std()]
+    np.testing.assert_allclose(flipped, noises.std(), rtol=1e-5)
+    assert noises.max() <= 1.0
+    assert noises.max() > 0.8
+    assert -1.0 <= noises.min() < -0.8
+
+
+def test_seeds():
+    first = perlin_noise((32, 48), 7).numpy()
+    assert first.shape == (32, 48)
+    np.testing.assert_array_equal(perlin_noise((32, 48), 7), first)
+    assert np.abs(perlin_noise((32, 48), 8) - first).max() > 0.1
+    pair = tf.constant([3, 4], tf.int32)
+    np.testing.assert_array_equal(
+        perlin_noise((32, 32), pair), perlin_noise((32, 32), [3, 4])
+    )
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, [1, 2, 3], [0.5, 1.0]])
+def test_bad_seeds(seed):
+    with pytest.raises(ValueError, match=r"seed.*Received: seed="):
+        perlin_noise((32, 32), seed)
+
+
+@pytest.mark.parametrize(
+    ("side", "largest"), [(256, 32), (64, 32), (63, 16), (32, 16)]
+)
+def test_all_cells_occur_equally_often(side, largest):
+    draw = tf.function(lambda seed: _draw_cells(side, seed))
+    seeds = [standardize_seed(i) for i in range(1200)]
+    values, counts = np.unique([draw(s) for s in seeds], return_counts=True)
+    expected = 2 ** np.arange(math.log2(largest) + 1)
+    np.testing.assert_array_equal(values, expected)
+    assert abs(counts / 1200 - 1 / len(expected)).max() < 0.04
+
+
+def test_axes_have_cells_of_their_own():
+    def cells(seed):
+        """Counts cells by the zeros of the noise along a lattice line."""
+        row, column = split(split(standardize_seed(seed), 2)[0], 2)
+        return int(_draw_cells(64, row)), int(_draw_cells(64, column))
+
+    drawn = [cells(seed) for seed in range(60)]
+    assert sum(a != b for a, b in drawn) > 35
+    for seed in range(5):
+        rows, columns = cells(seed)
+        noise = perlin_noise((64, 64), seed).numpy()
+        lattice = noise[:: 64 // rows, :: 64 // columns]
+        np.testing.assert_allclose(lattice, 0.0, atol=1e-6)
+
+
+def test_mask_is_rotated_noise_above_the_threshold():
+    seed = standardize_seed(5)
+    noise_seed, angle_seed = split(seed, 2)
+    noise = perlin_noise((64, 64), noise_seed).numpy()
+    plain = perlin_mask((64, 64), seed, threshold=0.3, max_rotation=0.0)
+    np.testing.assert_array_equal(plain, noise > 0.3)
+    angle = uniform(angle_seed, -90.0, 90.0)
+    assert abs(angle) > 5
+    turned = ndimage.rotate(
+        noise, float(angle), reshape=False, order=1, mode="grid-constant"
+    )
+    found = perlin_mask((64, 64), seed, threshold=0.3).numpy()
+    assert found.dtype == bool
+    assert (found != (turned > 0.3)).mean() < 0.002
+    assert (found != plain.numpy()).mean() > 0.02
+
+
+def test_masks_are_of_all_sizes_and_seldom_empty():
+    draw = tf.function(lambda seed: perlin_mask((64, 64), seed))
+    areas = np.array(
+        [draw(standardize_seed(i)).numpy().mean() for i in range(300)]
+    )
+    assert 0.0 < (areas == 0).mean() < 0.15
+    assert areas.max() < 0.5
+    assert 0.02 < np.median(areas) < 0.2
+
+
+def test_sizes_may_be_dynamic():
+    scalar = tf.TensorSpec((), tf.int32)
+    draw = tf.function(
+        lambda h, w: perlin_noise((h, w), 3), input_signature=[scalar, scalar]
+    )
+    for size in ((48, 64), (33, 200)):
+        found = draw(*map(tf.constant, size))
+        np.testing.assert_allclose(found, perlin_noise(size, 3), atol=1e-6)

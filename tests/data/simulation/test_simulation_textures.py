@@ -1,0 +1,214 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from skimage import data
+
+from keras_sspcab.data import BadImagesError
+from keras_sspcab.data.simulation import (
+    PICTURES,
+    EmbeddedTextures,
+    FolderTextures,
+)
+from keras_sspcab.data.simulation import embedded as embedded_module
+from keras_sspcab.data.simulation._random import standardize_seed
+from keras_sspcab.data.simulation.embedded import _crop, _recolour
+
+
+def draws(source, images, count, index=0):
+    """Draws textures with different seeds."""
+    images = tf.constant(images, tf.float32)
+    draw = tf.function(lambda i, seed: source.draw(images, i, seed))
+    index = tf.constant(index)
+    return np.stack([draw(index, standardize_seed(i)) for i in range(count)])
+
+
+def assert_textures(textures, size):
+    assert textures.shape[1:] == (*size, 3)
+    assert textures.dtype == np.float32
+    np.testing.assert_array_equal(textures, np.round(textures))
+    assert textures.min() >= 0
+    assert textures.max() <= 255
+
+
+# === A folder ===
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures of one colour each, in several formats, at several depths."""
+    root = tmp_path / "textures"
+    for i, name in enumerate(["a.png", "banded/b.PNG", "banded/x/c.bmp"]):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((20 + i, 50, 3), (i, 10 * i, 100 + i), "uint8")
+        Image.fromarray(pixels).save(path)
+    (root / "grey.png").parent.mkdir(exist_ok=True)
+    Image.fromarray(np.full((40, 30), 77, "uint8")).save(root / "grey.png")
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+def test_every_picture_of_a_folder_is_drawn(folder):
+    textures = draws(FolderTextures(folder), np.zeros((2, 48, 32, 1)), 60)
+    assert_textures(textures, (48, 32))
+    np.testing.assert_array_equal(textures.std((1, 2)), 0.0)
+    colours, counts = np.unique(textures[:, 0, 0], axis=0, return_counts=True)
+    expected = [[0, 0, 100], [1, 10, 101], [2, 20, 102], [77, 77, 77]]
+    np.testing.assert_array_equal(colours, expected)
+    assert counts.min() >= 6
+
+
+def test_a_picture_of_the_right_size_is_not_resized(tmp_path, pictures):
+    Image.fromarray(pictures["noise"]).save(tmp_path / "noise.png")
+    source = FolderTextures(str(tmp_path))
+    (texture,) = draws(source, np.zeros((1, 33, 47, 3)), 1)
+    np.testing.assert_array_equal(texture, pictures["noise"])
+
+
+def test_bad_folders(tmp_path):
+    missing = str(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"does not exist.*nowhere"):
+        FolderTextures(missing)
+    with pytest.raises(ValueError, match=r"no image below.*holds nothing"):
+        FolderTextures(tmp_path)
+    (tmp_path / "list.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"no image below.*1 .txt"):
+        FolderTextures(tmp_path)
+    with pytest.raises(ValueError, match=r"is a file, not a folder"):
+        FolderTextures(tmp_path / "list.txt")
+    with pytest.raises(ValueError, match=r"`textures` argument must be a path"):
+        FolderTextures(3)
+
+
+def test_broken_pictures(folder):
+    (folder / "banded" / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
+    (folder / "empty.png").touch()
+    with pytest.raises(BadImagesError, match=r"(?s)broken\.jpg.*empty\.png"):
+        FolderTextures(folder)
+    # Only the first of six is looked at.
+    assert len(FolderTextures(folder, checked=1).paths) == 6
+    with pytest.warns(UserWarning, match=r"(?s)broken\.jpg.*empty\.png"):
+        source = FolderTextures(folder, checked=None, on_error="skip")
+    assert len(source.paths) == 4
+    assert draws(source, np.zeros((1, 32, 32, 3)), 9).shape[0] == 9
+    with pytest.raises(ValueError, match=r"`checked` argument.*checked=0"):
+        FolderTextures(folder, checked=0)
+
+
+# === Pictures on board ===
+
+
+def test_all_pictures_are_drawn(monkeypatch):
+    def picture(name):
+        return np.full((512, 512, 3), PICTURES.index(name), "uint8")
+
+    monkeypatch.setattr(embedded_module, "_picture", picture)
+    monkeypatch.setattr(embedded_module, "_recolour", lambda x, seed: x)
+    source = EmbeddedTextures(batch_share=0)
+    textures = draws(source, np.zeros((1, 32, 32, 3)), 200)
+    values, counts = np.unique(textures, return_counts=True)
+    np.testing.assert_array_equal(values, range(len(PICTURES)))
+    assert counts.min() > 0.3 * counts.mean()
+    source = EmbeddedTextures(("brick", "grass", "gravel"), batch_share=0)
+    assert source.names == tuple(
+        n for n in PICTURES if n not in ("brick", "grass", "gravel")
+    )
+
+
+def test_pictures_are_those_of_scikit_image():
+    brick = embedded_module._picture("brick")
+    np.testing.assert_array_equal(brick, np.stack([data.brick()] * 3, -1))
+    for name in PICTURES:
+        pixels = embedded_module._picture(name)
+        assert pixels.shape == (512, 512, 3)
+        assert pixels.std() > 10
+
+
+def test_textures_vary():
+    textures = draws(EmbeddedTextures(), np.ones((1, 48, 40, 3)) * 0.5, 100)
+    assert_textures(textures, (48, 40))
+    deviations = textures.std((1, 2)).max(-1)
+    # Windows of the image itself, which is plain.
+    assert 0.13 < (deviations == 0).mean() < 0.4
+    assert (deviations > 8).mean() > 0.5
+
+
+def test_share_of_windows_of_the_batch():
+    images = np.full((3, 32, 32, 1), 0.5)
+    for share, low, high in ((0.0, 0, 0), (1.0, 1, 1), (0.5, 0.35, 0.65)):
+        source = EmbeddedTextures(batch_share=share)
+        plain = (draws(source, images, 80) == 128).all((1, 2, 3)).mean()
+        assert low <= plain <= high
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_windows_come_from_other_images(channels):
+    images = np.ones((4, 32, 40, channels)) * np.arange(4).reshape(4, 1, 1, 1)
+    source = EmbeddedTextures(batch_share=1.0)
+    textures = draws(source, images / 255, 60, index=2)
+    assert_textures(textures, (32, 40))
+    values, counts = np.unique(textures[:, 0, 0, 0], return_counts=True)
+    np.testing.assert_array_equal(values, [0, 1, 3])
+    assert counts.min() > 8
+    alone = draws(source, images[:1] + 9 / 255, 5)
+    np.testing.assert_array_equal(alone, 9.0)
+
+
+@pytest.mark.parametrize("sides", [(0.5, 0.5), (0.25, 0.75), (1.0, 0.4)])
+def test_windows(sides):
+    # The pixels tell where they were.
+    rows, columns = np.mgrid[0:101, 0:101] / 100.0
+    ramps = tf.constant(np.stack([rows, columns], -1)[np.newaxis], tf.float32)
+    crop = tf.function(
+        lambda seed: _crop(
+            ramps, tf.constant(0), tf.constant(sides), [9, 7], seed
+        )
+    )
+    windows = np.stack([crop(standardize_seed(i)) for i in range(80)])
+    first, last = windows[:, 0, 0], windows[:, -1, -1]
+    np.testing.assert_allclose(
+        abs(last - first), np.tile(sides, (80, 1)), atol=1e-5
+    )
+    assert windows.min() >= -1e-6
+    assert windows.max() <= 1 + 1e-6
+    for axis, side in enumerate(sides):
+        assert 20 < (last > first)[:, axis].sum() < 60
+        low = np.minimum(first, last)[:, axis]
+        if side < 1:
+            assert low.min() < 0.15 * (1 - side)
+            assert low.max() > 0.85 * (1 - side)
+    middle = (windows[:, 0] + windows[:, -1]) / 2
+    np.testing.assert_allclose(windows[:, 4], middle, atol=1e-5)
+
+
+def test_recolouring():
+    ramp = np.linspace(0, 255, 256, dtype="float32")
+    image = tf.constant(np.tile(ramp[:, None, None], (1, 2, 3)))
+    recolour = tf.function(lambda seed: _recolour(image, seed))
+    results = np.stack([recolour(standardize_seed(i)) for i in range(100)])
+    same = (results == image.numpy()).all((1, 2, 3))
+    assert 35 <= same.sum() <= 65
+    for changed in results[~same]:
+        middle = (changed[0] + changed[-1]) / 2
+        np.testing.assert_allclose(changed[127:129].mean(0), middle, atol=1)
+    ends = results[~same][:, 0, 0]
+    assert ends.min() < 10
+    assert ends.max() > 245
+    assert ends.std(axis=1).mean() > 20
+
+
+def test_bad_arguments(monkeypatch):
+    with pytest.raises(ValueError, match=r"`exclude`.*'bricks'"):
+        EmbeddedTextures(exclude=("bricks",))
+    with pytest.raises(ValueError, match=r"At least one picture must be left"):
+        EmbeddedTextures(exclude=PICTURES)
+    for share in (-0.1, 1.1, "x", None):
+        with pytest.raises(ValueError, match=r"`batch_share` argument"):
+            EmbeddedTextures(batch_share=share)
+    assert "moon" not in EmbeddedTextures("moon").names
+    monkeypatch.setitem(embedded_module._FILES, "moon", "none.png")
+    embedded_module._picture.cache_clear()
+    with pytest.raises(ValueError, match=r"none\.png is not in this scikit"):
+        EmbeddedTextures()
+    embedded_module._picture.cache_clear()

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from scipy import io as scipy_io
+from video_writing import noise, write_frames
+
+from keras_sspcab.data import attach_labels, frame_labels, make_video
+
+
+@pytest.fixture
+def videos(tmp_path):
+    return [
+        make_video(write_frames(tmp_path / name, noise(count)))
+        for name, count in (("01", 3), ("02", 2))
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "truth"
+    folder.mkdir()
+    return folder
+
+
+def test_a_folder_by_name_or_number(videos, folder):
+    (folder / "1_label.txt").write_text("0 1 1")
+    (folder / "readme.md").touch()
+    labelled = attach_labels(videos, folder)
+    assert frame_labels(labelled[0]).tolist() == [0, 1, 1]
+    assert not labelled[1].has_ground_truth
+    (folder / "01.csv").write_text("start,end\n")
+    with pytest.raises(ValueError, match="two files of ground truth"):
+        attach_labels(videos, folder)
+
+
+def test_one_file_for_all(videos, folder):
+    np.save(folder / "all.npy", [0, 1, 0, 0, 1])
+    first, second = attach_labels(videos, folder / "all.npy")
+    assert frame_labels(first).tolist() == [0, 1, 0]
+    assert frame_labels(second).tolist() == [0, 1]
+    (only,) = attach_labels(second, folder / "all.npy")
+    with pytest.raises(ValueError, match="5 labels .* of 2 frames"):
+        frame_labels(only)
+
+
+def test_files_for_another_number_of_videos(videos, folder):
+    cells = np.empty((1, 3), object)
+    cells[:] = [[np.zeros((2, 0))] * 3]
+    scipy_io.savemat(folder / "gt.mat", {"gt": cells})
+    with pytest.raises(ValueError, match="for 3 videos, and 2 videos"):
+        attach_labels(videos, folder / "gt.mat")
+    (folder / "a.txt").write_text("0 1 1 0 0")
+    with pytest.raises(ValueError, match="must be .npy, .mat"):
+        attach_labels(videos, folder / "a.txt")
+    with pytest.raises(ValueError, match="does not exist.*gone"):
+        attach_labels(videos, folder / "gone")

@@ -1,0 +1,96 @@
+import os
+
+import numpy as np
+import pytest
+from video_writing import noise, truncate, write_frames, write_video
+
+from keras_sspcab.data import cached_frames, make_video
+from keras_sspcab.data.video import cache, cache_bytes
+
+SIZE = (12, 16)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the videos that are decoded."""
+    names = []
+    original = cache.iterate_frames
+
+    def spy(video, *arguments):
+        names.append(video.name)
+        return original(video, *arguments)
+
+    monkeypatch.setattr(cache, "iterate_frames", spy)
+    return names
+
+
+def make(videos, folder, size=SIZE, channels=1):
+    return cached_frames(videos, size, channels, str(folder), progress=False)
+
+
+def test_frames_are_decoded_once(tmp_path, decoded):
+    frames = noise(6), noise(4, seed=1)
+    videos = [
+        make_video(write_video(tmp_path / "a.mkv", frames[0])),
+        make_video(write_frames(tmp_path / "b", frames[1])),
+    ]
+    folder = tmp_path / "new/cache"
+    for _ in range(2):
+        arrays = make(videos, folder)
+        for array, expected in zip(arrays, frames, strict=True):
+            np.testing.assert_array_equal(array, expected)
+            assert isinstance(array, np.memmap)
+            assert not array.flags.writeable
+    assert sorted(decoded) == ["a", "b"]
+    files = sorted(os.listdir(folder))
+    assert [file[:2] for file in files] == ["a-", "b-"]
+    data = sum(os.path.getsize(folder / file) for file in files)
+    assert data - 2 * 128 == cache_bytes(videos, SIZE, 1) == 10 * 12 * 16
+
+
+def test_size_and_channels_are_kept_apart(tmp_path, decoded):
+    video = make_video(write_frames(tmp_path / "v", noise(4)))
+    for size, channels in [((12, 16), 1), ((8, 8), 1), ((12, 16), 3)]:
+        (array,) = make(video, tmp_path / "cache", size, channels)
+        assert array.shape == (4, *size, channels)
+    assert len(decoded) == len(os.listdir(tmp_path / "cache")) == 3
+
+
+def test_what_has_changed_is_decoded_anew(tmp_path, decoded):
+    folder = write_frames(tmp_path / "v", noise(4))
+    make(make_video(folder), tmp_path / "cache")
+    changed = noise(4, seed=5)
+    write_frames(folder, changed)
+    for path in folder.iterdir():
+        os.utime(path, ns=(1, 1))
+    (array,) = make(make_video(folder), tmp_path / "cache")
+    np.testing.assert_array_equal(array, changed)
+    assert decoded == ["v", "v"]
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path, decoded):
+    frames = noise(4)
+    video = make_video(write_frames(tmp_path / "v", frames))
+    make(video, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").iterdir()
+    truncate(path, 0.5)
+    (array,) = make(video, tmp_path / "cache")
+    np.testing.assert_array_equal(array, frames)
+    assert decoded == ["v", "v"]
+
+
+def test_a_broken_video_leaves_nothing_behind(tmp_path):
+    path = write_video(tmp_path / "a.avi", noise(40, (32, 48)))
+    truncate(path, 0.6)
+    with pytest.raises(ValueError, match="a.avi' has 40 frames"):
+        make(make_video(path), tmp_path / "cache")
+    assert os.listdir(tmp_path / "cache") == []
+
+
+def test_names_that_are_no_file_names(tmp_path):
+    frames = noise(2)
+    path = write_frames(tmp_path / "v", frames)
+    video = make_video(path, name="../day 1/camera:2" + "x" * 300)
+    (array,) = make(video, tmp_path / "cache")
+    np.testing.assert_array_equal(array, frames)
+    assert len(os.listdir(tmp_path / "cache")) == 1

@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from video_writing import noise, numbered, write_frames, write_video
+
+from keras_sspcab.data import clip_dataset, make_video
+
+SIZE = (12, 16)
+COUNTS = (7, 5, 9)
+
+
+@pytest.fixture
+def contents():
+    """Grey frames: value 2 t + 60 v at frame t of video v."""
+    return [
+        numbered(count, SIZE, first=60 * video)
+        for video, count in enumerate(COUNTS)
+    ]
+
+
+@pytest.fixture
+def folders(tmp_path, contents):
+    return [
+        make_video(write_frames(tmp_path / f"frames/{i}", frames, first=i))
+        for i, frames in enumerate(contents)
+    ]
+
+
+@pytest.fixture
+def files(tmp_path, contents):
+    return [
+        make_video(write_video(tmp_path / f"files/{i}.mkv", frames))
+        for i, frames in enumerate(contents)
+    ]
+
+
+def make(videos, clip_length=3, **arguments):
+    arguments = {"image_size": SIZE, "channels": 1, **arguments}
+    return clip_dataset(videos, clip_length, **arguments)
+
+
+def values(dataset):
+    """The clips as lists of the values of their frames."""
+    clips = np.concatenate([batch.numpy() for batch in dataset])
+    assert clips.dtype == np.float32
+    # Frames are even: each pixel has the value of its frame.
+    assert np.ptp(clips, axis=(2, 3, 4)).max() == 0
+    return np.round(clips[:, :, 0, 0, 0] * 255).astype(int).tolist()
+
+
+def expected_values(length=3, stride=1, step=1):
+    return [
+        [60 * video + 2 * (start + stride * i) for i in range(length)]
+        for video, count in enumerate(COUNTS)
+        for start in range(0, count - (length - 1) * stride, step)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("length", "stride", "step"),
+    [(3, 1, 1), (1, 1, 1), (2, 3, 1), (3, 2, 2), (5, 1, 4), (1, 1, 5)],
+)
+@pytest.mark.parametrize("kind", ["folders", "files"])
+def test_every_clip_in_order(request, kind, length, stride, step):
+    videos = request.getfixturevalue(kind)
+    dataset = make(videos, length, stride=stride, step=step, batch_size=4)
+    expected = expected_values(length, stride, step)
+    assert values(dataset) == expected
+    assert len(dataset) == -(-len(expected) // 4)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_index_names_video_and_last_frame(folders, tmp_path, cached):
+    cache = str(tmp_path / "cache") if cached else False
+    dataset = make(
+        folders, stride=2, step=2, with_index=True, batch_size=3, cache=cache
+    )
+    expected = iter(expected_values(3, 2, 2))
+    for clips, origin in dataset:
+        assert origin["video"].dtype == origin["frame"].dtype == tf.int32
+        for clip, video, frame in zip(
+            clips, origin["video"], origin["frame"], strict=True
+        ):
+            last = next(expected)[-1]
+            assert round(float(clip[-1, 0, 0, 0]) * 255) == last
+            assert 60 * int(video) + 2 * int(frame) == last
+    assert next(expected, None) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(12, 16), (8, 10)])
+def test_files_folders_and_caches_give_the_same_pixels(
+    tmp_path, size, channels
+):
+    frames = noise(6, SIZE, channels)
+    folder = make_video(write_frames(tmp_path / "a", frames))
+    file = make_video(write_video(tmp_path / "a.mkv", frames))
+    cache = str(tmp_path / "cache")
+    arguments = {"image_size": size, "channels": channels, "batch_size": 10}
+    first, *others = (
+        next(iter(make(video, 2, cache=cache, **arguments))).numpy()
+        for video, cache in [
+            (folder, False),
+            (file, False),
+            (folder, cache),
+            (file, cache),
+        ]
+    )
+    assert first.shape == (5, 2, *size, channels)
+    if size == SIZE:
+        expected = frames[:5].astype("float32") / 255
+        np.testing.assert_allclose(first[:, 0], expected, atol=1e-6)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_shuffling_mixes_all_videos(folders, tmp_path, cached):
+    cache = str(tmp_path / "cache") if cached else False
+    clips = values(make(folders, shuffle=True, cache=cache))
+    assert clips != expected_values()
+    assert sorted(clips) == expected_values()
+    # Clips of one video do not stay together.
+    videos = [clip[0] // 60 for clip in clips]
+    assert np.count_nonzero(np.diff(videos)) > 2
+
+
+def test_the_order_follows_from_seed_and_epoch(folders):
+    def order(**arguments):
+        return values(make(folders, shuffle=True, **arguments))
+
+    second, third = order(seed=1, epoch=2), order(seed=1, epoch=3)
+    assert order(seed=1, epoch=2, epochs=2) == second + third
+    assert second != third
+    assert order(seed=2, epoch=2) != second
+
+
+def test_resumed_within_an_epoch(folders):
+    dataset = make(folders, shuffle=True, batch_size=2, epoch=3)
+    assert values(dataset.skip(4)) == values(dataset)[8:]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_shapes_and_numbers_of_batches(folders, shuffle):
+    dataset = make(folders, shuffle=shuffle, batch_size=4, epochs=2)
+    assert len(dataset) == 2 * 4
+    sizes = [len(batch) for batch in dataset]
+    assert sizes == [4, 4, 4, 3] * 2
+    assert dataset.element_spec.shape == (None, 3, *SIZE, 1)
+    dataset = make(folders, shuffle=shuffle, batch_size=4, drop_remainder=True)
+    assert [len(batch) for batch in dataset] == [4, 4, 4]
+    assert len(dataset) == 3
+    assert dataset.element_spec.shape == (4, 3, *SIZE, 1)
+
+
+def test_a_dataset_can_be_iterated_again(files):
+    dataset = make(files)
+    assert values(dataset) == values(dataset) == expected_values()
+
+
+def test_short_videos_are_named(folders):
+    with pytest.raises(ValueError, match=r"at least 6 .*: 1 \(5 frames\)"):
+        make(folders, 6)
+
+
+def test_files_are_shuffled_with_a_cache_only(files, tmp_path):
+    with pytest.raises(ValueError, match="only with a cache.*3 video files"):
+        make(files, shuffle=True)
+    clips = values(make(files, shuffle=True, cache=str(tmp_path / "cache")))
+    assert sorted(clips) == expected_values()
+    with pytest.raises(ValueError, match="cache=True. Give the path"):
+        make(files, cache=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"videos": []}, "at least one `Video`"),
+        ({"videos": ["a.avi"]}, "at least one `Video`.*'a.avi'"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"channels": 2}, "`channels`"),
+        ({"seed": -1}, "`seed`"),
+        ({"step": 0}, "`step`"),
+        ({"image_size": (0, 3)}, "`image_size`"),
+    ],
+)
+def test_arguments_out_of_range(folders, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(**{"videos": folders, **arguments})
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_frames_that_break_later_are_named(folders, tmp_path, shuffle):
+    dataset = make(folders, shuffle=shuffle)
+    (tmp_path / "frames/1/003.png").write_bytes(b"no image")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="1/003.png"):
+        list(dataset)
+
+
+def test_files_that_break_off_are_named(tmp_path):
+    path = write_video(tmp_path / "a.avi", noise(40, (32, 48)))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a.avi' has 40"):
+        list(make(make_video(path)))

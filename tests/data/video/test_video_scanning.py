@@ -1,0 +1,278 @@
+import numpy as np
+import pytest
+from scipy import io as scipy_io
+from video_writing import noise, write_frames, write_video
+
+from keras_sspcab.data import frame_labels, iterate_frames, scan_video_folder
+
+
+def cell(values):
+    cells = np.empty((1, len(values)), object)
+    for position, value in enumerate(values):
+        cells[0, position] = value
+    return cells
+
+
+def names(videos):
+    return [video.name for video in videos]
+
+
+def labels(folder):
+    return [frame_labels(video).tolist() for video in folder.test]
+
+
+def masks_of(values, size=(12, 16)):
+    masks = np.zeros((len(values), *size, 1), "uint8")
+    masks[:, 3, 4] = np.array(values)[:, None] * 255
+    return masks
+
+
+# === UCSD ===
+
+
+@pytest.fixture
+def ucsd(tmp_path):
+    root = tmp_path / "UCSDped2"
+    for i in (1, 2):
+        write_frames(root / f"Train/Train{i:03d}", noise(4), "tif", first=1)
+        write_frames(root / f"Test/Test{i:03d}", noise(4), "tif", first=1)
+        masks = masks_of([0, 1, i - 1, 0])
+        write_frames(root / f"Test/Test{i:03d}_gt", masks, "bmp", first=1)
+    return root
+
+
+def test_ucsd(ucsd):
+    folder = scan_video_folder(ucsd)
+    assert folder.layout == "ucsd"
+    assert names(folder.train) == ["Train001", "Train002"]
+    assert names(folder.test) == ["Test001", "Test002"]
+    assert [video.num_frames for video in folder.test] == [4, 4]
+    assert labels(folder) == [[0, 1, 0, 0], [0, 1, 1, 0]]
+    frames = np.stack(list(iterate_frames(folder.train[0], channels=1)))
+    np.testing.assert_array_equal(frames, noise(4))
+    assert folder.summary().splitlines() == [
+        f"{ucsd} (layout: ucsd)",
+        "  split  videos  frames  labels  masks  tracks",
+        "  train       2       8       -      -       -",
+        "  test        2       8       -      2       -",
+        "  layout: ucsd, because there is a folder Train",
+    ]
+
+
+def test_labels_in_the_script_of_ucsd(ucsd):
+    (ucsd / "Test/UCSDped2.m").write_text(
+        "a{end+1}.gt_frame = [1:2];\na{end+1}.gt_frame = [4:4];\n"
+    )
+    folder = scan_video_folder(ucsd)
+    assert labels(folder) == [[1, 1, 0, 0], [0, 0, 0, 1]]
+    assert "frame labels: Test/UCSDped2.m" in folder.summary()
+    write_frames(ucsd / "Test/Test003", noise(2), "tif")
+    with pytest.raises(ValueError, match="for 2 videos, and 3 videos"):
+        scan_video_folder(ucsd)
+
+
+def test_a_mask_that_is_missing(ucsd):
+    (ucsd / "Test/Test002_gt/004.bmp").unlink()
+    with pytest.raises(ValueError, match="3 masks in .*Test002_gt' for the 4"):
+        scan_video_folder(ucsd)
+
+
+def test_a_frame_that_is_missing(ucsd):
+    (ucsd / "Train/Train002/002.tif").unlink()
+    with pytest.raises(ValueError, match="Train002'.*without 2"):
+        scan_video_folder(ucsd)
+
+
+def test_masks_without_a_video(ucsd):
+    write_frames(ucsd / "Test/Test007_gt", masks_of([1]), "bmp")
+    with pytest.raises(ValueError, match="no test video.*Test007_gt"):
+        scan_video_folder(ucsd)
+
+
+def test_a_folder_above_the_data_sets(ucsd):
+    with pytest.raises(ValueError, match="one folder deeper.*: UCSDped2"):
+        scan_video_folder(ucsd.parent)
+    folder = scan_video_folder(ucsd.parent, layout="plain")
+    assert len(folder.train) == 6
+
+
+# === Avenue ===
+
+
+@pytest.fixture
+def avenue(tmp_path):
+    root = tmp_path / "avenue"
+    for i in (1, 2):
+        write_video(root / f"training_videos/{i:02d}.avi", noise(3, (32, 48)))
+    for i in (1, 2, 10):
+        write_video(root / f"testing_videos/{i:02d}.avi", noise(3, (32, 48)))
+        masks = masks_of([0, 1, i % 2], (32, 48))[..., 0]
+        path = root / f"ground_truth_demo/testing_label_mask/{i}_label.mat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scipy_io.savemat(path, {"volLabel": cell(masks)})
+    return root
+
+
+def test_avenue(avenue):
+    folder = scan_video_folder(avenue)
+    assert folder.layout == "avenue"
+    assert names(folder.train) == ["01", "02"]
+    assert names(folder.test) == ["01", "02", "10"]
+    assert {video.kind for video in folder.test} == {"file"}
+    assert labels(folder) == [[0, 1, 1], [0, 1, 0], [0, 1, 0]]
+    # Files are not opened.
+    assert folder.summary().splitlines()[2].split() == [
+        "train", "2", "?", "-", "-", "-"
+    ]  # fmt: skip
+
+
+def test_two_copies_of_the_ground_truth(avenue):
+    (avenue / "copy").mkdir()
+    (avenue / "copy/1_label.mat").touch()
+    with pytest.raises(ValueError, match="Several folders.*copy, ground_truth"):
+        scan_video_folder(avenue)
+
+
+# === ShanghaiTech ===
+
+
+@pytest.fixture
+def shanghaitech(tmp_path):
+    root = tmp_path / "shanghaitech"
+    for name in ("01_001", "01_002"):
+        write_video(root / f"training/videos/{name}.avi", noise(3, (32, 48)))
+    for i, name in enumerate(("01_0014", "02_0128")):
+        write_frames(root / f"testing/frames/{name}", noise(4), "jpg")
+        masks = masks_of([0, 1, i, 0])[..., 0]
+        for kind in ("test_frame_mask", "test_pixel_mask"):
+            path = root / f"testing/{kind}/{name}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_frames = kind == "test_frame_mask"
+            np.save(path, masks.any((1, 2)) if is_frames else masks)
+    return root
+
+
+def test_shanghaitech(shanghaitech):
+    folder = scan_video_folder(shanghaitech)
+    assert folder.layout == "shanghaitech"
+    assert names(folder.train) == ["01_001", "01_002"]
+    assert {video.kind for video in folder.train} == {"file"}
+    assert names(folder.test) == ["01_0014", "02_0128"]
+    assert {video.kind for video in folder.test} == {"frames"}
+    assert labels(folder) == [[0, 1, 0, 0], [0, 1, 1, 0]]
+    assert all(video.labels and video.masks for video in folder.test)
+
+
+def test_frames_come_before_videos(shanghaitech):
+    write_frames(shanghaitech / "training/frames/01_001", noise(3), "jpg")
+    folder = scan_video_folder(shanghaitech)
+    assert names(folder.train) == ["01_001"]
+    assert "left out: training/videos" in folder.summary()
+
+
+def test_frames_with_one_file_of_labels(tmp_path):
+    for i, count in ((1, 3), (2, 4)):
+        write_frames(tmp_path / f"training/frames/{i:02d}", noise(3), "jpg")
+        write_frames(tmp_path / f"testing/frames/{i:02d}", noise(count), "jpg")
+    np.save(tmp_path / "frame_labels_ped2.npy", [[0, 1, 0, 1, 1, 0, 1]])
+    folder = scan_video_folder(tmp_path)
+    assert labels(folder) == [[0, 1, 0], [1, 1, 0, 1]]
+    assert "frame labels: frame_labels_ped2.npy" in folder.summary()
+    np.save(tmp_path / "frame_labels_ped2.npy", [0, 1, 0, 1, 1, 0])
+    with pytest.raises(ValueError, match="6 labels .* 2 videos of 7 frames"):
+        scan_video_folder(tmp_path)
+    (tmp_path / "frame_labels_ped2.npy").unlink()
+    intervals = cell([np.array([[2], [3]]), np.array([[1, 4], [2, 4]])])
+    scipy_io.savemat(tmp_path / "ped2.mat", {"gt": intervals})
+    assert labels(scan_video_folder(tmp_path)) == [[0, 1, 1], [1, 1, 0, 1]]
+
+
+def test_frames_with_folders_of_masks(tmp_path):
+    write_frames(tmp_path / "training/frames/01", noise(3))
+    write_frames(tmp_path / "testing/frames/01", noise(3))
+    masks = tmp_path / "testing/ground_truth/01"
+    write_frames(masks, masks_of([0, 1, 1]), first=1, prefix="frame")
+    assert labels(scan_video_folder(tmp_path)) == [[0, 1, 1]]
+
+
+# === Plain ===
+
+
+def test_plain_with_ground_truth(tmp_path):
+    write_frames(tmp_path / "train/a", noise(3))
+    write_video(tmp_path / "train/day 2/b.mp4", noise(3, (32, 48)), "libx264")
+    for name in ("c", "d", "e", "f"):
+        write_frames(tmp_path / f"test/{name}", noise(3))
+    truth = tmp_path / "ground_truth"
+    write_frames(truth / "c", masks_of([1, 0, 0]))
+    (truth / "d.csv").write_text("start,end\n1,2\n")
+    np.save(truth / "e_mask.npy", masks_of([0, 0, 1])[..., 0])
+    (tmp_path / "tracks").mkdir()
+    (tmp_path / "tracks/d.txt").write_text("0,1,2,3,4,5\n")
+    folder = scan_video_folder(tmp_path)
+    assert folder.layout == "plain"
+    assert names(folder.train) == ["a", "day 2/b"]
+    assert [v.kind for v in folder.train] == ["frames", "file"]
+    assert names(folder.test) == ["c", "d", "e", "f"]
+    found = [frame_labels(video).tolist() for video in folder.test[:3]]
+    assert found == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
+    tracks = [video.tracks for video in folder.test]
+    assert tracks == [None, str(tmp_path / "tracks/d.txt"), None, None]
+    assert "test videos without ground truth: 1 (f)" in folder.summary()
+    (tmp_path / "tracks/z.txt").touch()
+    with pytest.raises(ValueError, match="no test video.*: z in .*tracks"):
+        scan_video_folder(tmp_path)
+
+
+def test_plain_with_normal_videos_only(tmp_path):
+    write_frames(tmp_path / "2", noise(3))
+    write_frames(tmp_path / "10", noise(3))
+    (tmp_path / "1.mkv").touch()
+    folder = scan_video_folder(tmp_path)
+    assert names(folder.train) == ["1", "2", "10"]
+    assert folder.test == ()
+    assert "every video counts as normal" in folder.summary()
+
+
+def test_a_folder_of_frames_is_a_video(tmp_path):
+    write_frames(tmp_path / "street", noise(3))
+    folder = scan_video_folder(tmp_path / "street")
+    assert names(folder.train) == ["street"]
+
+
+def test_two_videos_of_one_name(tmp_path):
+    write_frames(tmp_path / "train/a", noise(3))
+    (tmp_path / "train/a.avi").touch()
+    with pytest.raises(ValueError, match="Two videos have the same name"):
+        scan_video_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("auto", "no training video.*holds nothing.*'plain' is train/NAME"),
+        ("ucsd", "no training video.*'ucsd' is Train/TrainNNN"),
+        ("avenue", "'avenue' is training_videos"),
+        ("shanghaitech", "'shanghaitech' is training/videos"),
+        ("mvtec", "`layout` argument must be one of"),
+    ],
+)
+def test_folders_without_videos(tmp_path, layout, message):
+    with pytest.raises(ValueError, match=message):
+        scan_video_folder(tmp_path, layout)
+
+
+def test_a_test_folder_is_not_trained_on(tmp_path):
+    write_frames(tmp_path / "test/a", noise(3))
+    with pytest.raises(ValueError, match="no training video.*folders test"):
+        scan_video_folder(tmp_path)
+
+
+def test_roots_that_are_no_folders(tmp_path):
+    with pytest.raises(ValueError, match="video folder does not exist"):
+        scan_video_folder(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="video folder is a file"):
+        scan_video_folder(tmp_path / "file")
+    with pytest.raises(ValueError, match="local disk"):
+        scan_video_folder("gs://bucket/videos")

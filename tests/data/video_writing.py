@@ -1,0 +1,57 @@
+"""Writes small videos, as folders of frames and as files."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def numbered(count, size=(12, 16), first=0):
+    """Grey frames, each of one value that grows by 2 from frame to frame."""
+    values = (2 * np.arange(count) + first).astype("uint8")
+    return np.broadcast_to(
+        values[:, None, None, None], (count, *size, 1)
+    ).copy()
+
+
+def noise(count, size=(12, 16), channels=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *size, channels), dtype="uint8")
+
+
+def write_frames(folder, frames, extension="png", first=0, digits=3, prefix=""):
+    """Writes one image a frame and returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames, first):
+        pixels = frame[..., 0] if frame.shape[-1] == 1 else frame
+        name = f"{prefix}{number:0{digits}d}.{extension}"
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+def write_video(path, frames, codec="ffv1", pixel_format=None, rate=25):
+    """Encodes frames; ffv1, the default, keeps every value."""
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_grey = frames[0].shape[-1] == 1
+    if pixel_format is None:
+        pixel_format = "gray" if is_grey else "bgr0"
+        pixel_format = pixel_format if codec == "ffv1" else "yuv420p"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(rate))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        for pixels in frames:
+            if is_grey:
+                frame = av.VideoFrame.from_ndarray(pixels[..., 0], "gray")
+            else:
+                frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def truncate(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
