@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 VENV_216 := .venv-tf216
 BIN := $(VENV)/bin
+# Files of tests run side by side; their fixtures are made once a file.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export CUDA_VISIBLE_DEVICES ?=
 
@@ -27,7 +29,7 @@ $(VENV_216)/.installed: pyproject.toml
 	$(VENV_216)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV_216)/bin/python -m pip install --quiet --editable '.[video]' \
 		'tensorflow-cpu==2.16.*' 'tensorflow-io==0.37.1' 'numpy<2' \
-		'pytest>=8' 'hypothesis>=6.100'
+		'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100'
 	touch $@
 
 demo: install  ## train, evaluate, report and export on real photographs
@@ -36,17 +38,21 @@ demo: install  ## train, evaluate, report and export on real photographs
 test: lint test-main test-jax test-tf216  ## all checks and tests
 
 test-main: install  ## tests on the newest TensorFlow
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-jax: install  ## tests of layers and models on the JAX backend
 	$(BIN)/python -m pip install --quiet 'jax[cpu]>=0.4.36'
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers tests/losses tests/scoring \
-		tests/applications tests/test_package.py tests/test_surgery.py \
-		tests/test_torch_weights.py \
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/layers \
+		tests/losses tests/scoring tests/test_package.py \
+		tests/test_surgery.py tests/test_torch_weights.py \
+		tests/applications/test_base.py \
+		tests/applications/test_autoencoder.py \
+		tests/applications/test_hosts.py \
+		tests/applications/test_resnet.py \
 		-m 'not slow' $(PYTEST_ARGS)
 
 test-tf216: $(VENV_216)/.installed  ## layers and data with tensorflow-io
-	$(VENV_216)/bin/python -m pytest tests/layers tests/data \
+	$(VENV_216)/bin/python -m pytest $(PARALLEL) tests/layers tests/data \
 		-m 'not slow' $(PYTEST_ARGS)
 
 lint: install  ## style and types

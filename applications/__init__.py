@@ -5,14 +5,18 @@ from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.cutpaste import CutPaste
 from keras_sspcab.applications.draem import DRAEM
 from keras_sspcab.applications.ensemble import Ensemble
+from keras_sspcab.applications.future_frame import FutureFrame
+from keras_sspcab.applications.mnad import MNAD
 from keras_sspcab.applications.registry import APPLICATIONS, get_application
 
 __all__ = [
     "APPLICATIONS",
     "DRAEM",
+    "MNAD",
     "AnomalyModel",
     "AutoEncoder",
     "CutPaste",
     "Ensemble",
+    "FutureFrame",
     "get_application",
 ]

@@ -4,11 +4,15 @@ from keras_sspcab.applications.autoencoder import AutoEncoder
 from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.cutpaste import CutPaste
 from keras_sspcab.applications.draem import DRAEM
+from keras_sspcab.applications.future_frame import FutureFrame
+from keras_sspcab.applications.mnad import MNAD
 
 APPLICATIONS: dict[str, type[AnomalyModel]] = {
     "autoencoder": AutoEncoder,
     "draem": DRAEM,
     "cutpaste": CutPaste,
+    "future_frame": FutureFrame,
+    "mnad": MNAD,
 }
 
 

@@ -1,6 +1,6 @@
 """Writes a copy of a data folder in which all images are equally bright.
 
-Run: python benchmarks/equalise.py FOLDER COPY
+Run: python -m benchmarks.equalise FOLDER COPY
 
 Each image is shifted to a median of one half; masks are copied. In MVTec AD's
 screw the mean brightness alone tells all defective test images from the good

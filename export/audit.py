@@ -8,7 +8,10 @@ from typing import Any
 # Python code: it does not travel with the file.
 _PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"}
 
+# A transposed convolution is computed as the gradient of one; the other
+# gradients that training takes have names of their own.
 _TRAINING = re.compile(
+    r"(?!Conv[23]DBackpropInput(V2)?$)"
     r"(.*Grad(V\d+)?|.*Backprop(Input|Filter)?(V\d+)?"
     r"|(Resource)?(Sparse)?Apply.+|.*Dropout.*)"
 )

@@ -113,8 +113,7 @@ def train(
             [guard, *callbacks, saver], model, epochs
         )
         for epoch in range(state.epoch, epochs):
-            keras.utils.set_random_seed(_epoch_seed(seed, epoch))
-            dataset = _prepare(model, make_dataset(epoch))
+            dataset = _dataset_of(model, make_dataset, seed, epoch)
             steps = _num_steps(dataset, epoch)
             if state.step >= steps:
                 raise CheckpointError(
@@ -125,6 +124,8 @@ def train(
             if found is not None:
                 _create_variables(model, dataset, found)
                 found = None
+                # What is iterated again simulates other anomalies.
+                dataset = _dataset_of(model, make_dataset, seed, epoch)
             train_callbacks.begin_epoch(epoch, steps, state.step)
             saver.steps = guard.steps = steps
             _keras_fit(
@@ -179,8 +180,19 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch * 7919 + 1) % 2**32
 
 
-def _prepare(model: keras.Model, dataset: Any) -> Any:
-    """Makes the training examples of a host, which `skip` must count."""
+def _dataset_of(
+    model: keras.Model,
+    make_dataset: Callable[[int], Any],
+    seed: int,
+    epoch: int,
+) -> Any:
+    """Seeds an epoch and makes its data set.
+
+    Hosts that make training examples from images do so here: it is these that
+    `skip` must count.
+    """
+    keras.utils.set_random_seed(_epoch_seed(seed, epoch))
+    dataset = make_dataset(epoch)
     prepare = getattr(model, "prepare_training_data", None)
     return dataset if prepare is None else prepare(dataset)
 

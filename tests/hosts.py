@@ -7,6 +7,13 @@ SMALL = {
     "autoencoder": {"input_shape": (32, 32, 1), "filters": (8, 8, 4)},
     "draem": {"input_shape": (32, 32, 3), "base_width": 16, "smoothing": 3},
     "cutpaste": {"input_shape": (32, 32, 3), "base_width": 8},
+    # Tracing the flow takes longer than all the rest.
+    "future_frame": {
+        "input_shape": (3, 32, 32, 1),
+        "base_width": 4,
+        "flow_estimator": "none",
+    },
+    "mnad": {"input_shape": (3, 32, 32, 1), "base_width": 4},
 }
 
 

@@ -6,6 +6,7 @@ from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_disabled
 from keras_sspcab.layers.bilinear_upsampling import BilinearUpsampling2D
 from keras_sspcab.layers.crop_like import CropLike
 from keras_sspcab.layers.masked_conv import MaskedConv2D, MaskedConv3D
+from keras_sspcab.layers.prototype_memory import PrototypeMemory
 from keras_sspcab.layers.sspcab import SSPCABLayer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CropLike",
     "MaskedConv2D",
     "MaskedConv3D",
+    "PrototypeMemory",
     "SSPCABLayer",
     "SpatialAttention",
     "auxiliary_losses_disabled",

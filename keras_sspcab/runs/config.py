@@ -21,6 +21,17 @@ MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"base_width": 16},
         "training": {"epochs": 100, "batch_size": 16},
     },
+    # Frames of video; the batch is the papers'.
+    "future_frame": {
+        "data": {"patch_size": 0},
+        "model": {"base_width": 8},
+        "training": {"epochs": 20, "batch_size": 4},
+    },
+    "mnad": {
+        "data": {"patch_size": 0},
+        "model": {"base_width": 8},
+        "training": {"epochs": 20, "batch_size": 4},
+    },
 }
 
 # What `demo` does: arguments of `write_texture_folder`, and settings that apply

@@ -12,6 +12,7 @@ from keras_sspcab.scoring.embedding import (
     PatchEmbedding,
     ReceptiveFieldUpsampling,
 )
+from keras_sspcab.scoring.frames import PeakSignalToNoise, RegularityScore
 from keras_sspcab.scoring.maps import (
     AnomalyProbability,
     MapPooling,
@@ -31,6 +32,8 @@ __all__ = [
     "MapPooling",
     "MapSmoothing",
     "PatchEmbedding",
+    "PeakSignalToNoise",
     "ReceptiveFieldUpsampling",
+    "RegularityScore",
     "SquaredError",
 ]

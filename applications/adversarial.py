@@ -1,0 +1,192 @@
+"""Training of frames against a discriminator."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sspcab.applications._frames import FrameModel, signed
+from keras_sspcab.losses import least_squares
+
+
+class AdversarialModel(FrameModel):
+    """Base of hosts whose predictions shall pass for true frames.
+
+    Each step trains the discriminator, to tell the predictions from the true
+    frames, and then the generator, which is all the rest, on the same batch.
+    Weights and optimiser of the discriminator are parts of the model, of its
+    files and its checkpoints; scores and exports do without.
+
+    A host calls `set_discriminator` in its constructor, puts the judgement of
+    its predictions among its `loss_terms`, and overrides
+    `default_discriminator_optimizer`.
+
+    Attributes:
+        discriminator: A model from frames in [-1, 1] to judgements, 1 for true
+            ones, or None.
+        discriminator_optimizer: Its optimiser, once the model is compiled.
+    """
+
+    discriminator: Any = None
+
+    def set_discriminator(self, discriminator: keras.Model | None) -> None:
+        """Takes the discriminator, or none."""
+        self.discriminator = discriminator
+        self._adversarial = _Untracked()
+
+    def default_discriminator_optimizer(
+        self, learning_rate: float | None = None, steps: int | None = None
+    ) -> keras.optimizers.Optimizer:
+        """The optimiser of the discriminator in the host's paper.
+
+        Args:
+            learning_rate: The rate that the generator begins with; None takes
+                the paper's.
+            steps: As in `default_optimizer`.
+        """
+        raise NotImplementedError
+
+    @property
+    def optimized_variables(self) -> list[Any]:
+        """The variables of the generator."""
+        if self.discriminator is None:
+            return self.trainable_variables
+        others = {id(v) for v in self.discriminator.trainable_variables}
+        return [v for v in self.trainable_variables if id(v) not in others]
+
+    def discriminator_loss(self, target: Any, prediction: Any) -> Any:
+        """How badly true frames are told from predicted ones.
+
+        Args:
+            target: True frames, in [-1, 1].
+            prediction: Predicted frames, in [-1, 1].
+
+        Returns:
+            Scalar: `mean (D(target) - 1)^2 / 2 + mean D(prediction)^2 / 2`.
+        """
+        real = self.discriminator(target)
+        false = self.discriminator(ops.stop_gradient(prediction))
+        return ops.mean(least_squares(1.0, real) + least_squares(0.0, false))
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        if self.discriminator is not None and not training:
+            self._adversarial.discriminator.update_state(
+                self.discriminator_loss(
+                    signed(x[:, -1]), signed(y_pred["prediction"])
+                )
+            )
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics of the base, and the loss of the discriminator."""
+        collected = super().metrics
+        if self.compiled and self.discriminator is not None:
+            collected.append(self._adversarial.discriminator)
+        return collected
+
+    def compile(
+        self,
+        optimizer: Any = None,
+        loss: Any = None,
+        *,
+        discriminator_optimizer: Any = None,
+        learning_rate: float | None = None,
+        steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training, by default as the paper does.
+
+        Args:
+            optimizer: That of the generator, as in `AnomalyModel.compile`.
+            loss: Losses by the name of the term; None takes those of the paper.
+            discriminator_optimizer: That of the discriminator. None takes the
+                paper's.
+            learning_rate: The rate that the paper's optimiser of the generator
+                begins with; that of the discriminator changes with it.
+            steps: Steps that the whole training will take.
+            **kwargs: As in `AnomalyModel.compile`.
+        """
+        super().compile(
+            optimizer, loss, learning_rate=learning_rate, steps=steps, **kwargs
+        )
+        if self.discriminator is None:
+            return
+        if discriminator_optimizer is None:
+            discriminator_optimizer = self.default_discriminator_optimizer(
+                learning_rate, steps
+            )
+        discriminator_optimizer = keras.optimizers.get(discriminator_optimizer)
+        self._adversarial.given_optimizer = discriminator_optimizer
+        scaling = keras.optimizers.LossScaleOptimizer
+        if isinstance(self.optimizer, scaling) and not isinstance(
+            discriminator_optimizer, scaling
+        ):
+            discriminator_optimizer = scaling(discriminator_optimizer)
+        discriminator_optimizer.build(self.discriminator.trainable_variables)
+        self.discriminator_optimizer = discriminator_optimizer
+
+    def get_compile_config(self) -> dict[str, Any]:
+        config = super().get_compile_config()
+        if config and self.discriminator is not None:
+            config["discriminator_optimizer"] = (
+                keras.saving.serialize_keras_object(
+                    self._adversarial.given_optimizer
+                )
+            )
+        return config
+
+    def train_step(self, *args: Any) -> Any:
+        """One step of the discriminator, then one of the generator."""
+        if self.discriminator is None:
+            return super().train_step(*args)
+        if keras.config.backend() != "tensorflow":
+            raise ValueError(
+                "Training against a discriminator needs the TensorFlow backend "
+                f"of Keras. Received: {keras.config.backend()!r}. Set "
+                "KERAS_BACKEND=tensorflow, or build the model with "
+                "adversarial_weight=0"
+            )
+        import tensorflow as tf
+
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
+        variables = self.optimized_variables
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            with tape.stop_recording():
+                self._train_discriminator(x, y_pred)
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        self._loss_tracker.update_state(loss, sample_weight=tf.shape(x)[0])
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def _train_discriminator(self, x: Any, y_pred: dict[str, Any]) -> None:
+        import tensorflow as tf
+
+        optimizer = self.discriminator_optimizer
+        variables = self.discriminator.trainable_variables
+        with tf.GradientTape() as tape:
+            loss = self.discriminator_loss(
+                signed(x[:, -1]), signed(y_pred["prediction"])
+            )
+            scaled = optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, variables)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._adversarial.discriminator.update_state(loss)
+
+
+class _Untracked:
+    """Holds what Keras would save along with the weights."""
+
+    def __init__(self) -> None:
+        self.discriminator = keras.metrics.Mean(name="discriminator_loss")
+        self.given_optimizer: Any = None

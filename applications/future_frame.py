@@ -1,0 +1,271 @@
+"""Future frame prediction: what cannot be foreseen is abnormal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from keras_sspcab.applications._arguments import check_places
+from keras_sspcab.applications._frames import (
+    LAST,
+    PLACES,
+    check_clip_shape,
+    check_weights,
+    output_frame,
+    penultimate_block,
+    stacked_frames,
+)
+from keras_sspcab.applications.adversarial import AdversarialModel
+from keras_sspcab.applications.discriminator import patch_discriminator
+from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.losses import (
+    gradient_difference,
+    least_squares,
+    resolve_flow,
+)
+from keras_sspcab.scoring import (
+    Calibration,
+    MapPooling,
+    PeakSignalToNoise,
+    SquaredError,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class FutureFrame(AdversarialModel):
+    """Predicts the last frame of a clip from those before, and scores by PSNR.
+
+    A U-Net predicts; it is trained to be right in brightness, in edges and in
+    motion (the optical flow from the frame before), and to deceive a patch
+    discriminator, which is trained along with it. `raw_score` is the negative
+    PSNR of the prediction in dB, the map its squared error, both of frames in
+    [0, 1]. For the measure of the paper, bring the PSNR of each video to [0, 1]
+    (`keras_sspcab.metrics`).
+
+    References:
+    - [Liu et al., CVPR 2018](https://arxiv.org/abs/1712.09867), and its code.
+      Frame AUC 95.4 % on Ped2, 84.9 to 85.1 % on Avenue, 72.8 % on
+      ShanghaiTech.
+    - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Table 3:
+      with the block 87.3 % on Avenue and 74.5 % on ShanghaiTech.
+
+    Deviations: the paper measures motion by a pre-trained FlowNet2-SD of 45
+    million weights on frames of 384 x 512; here it is `lucas_kanade` on frames
+    as they are, or an estimator of your own. The paper takes a batch for the
+    discriminator and the next for the generator, here both learn from the same,
+    the discriminator first. Its rate drops to a tenth after a number of steps
+    chosen for each data set; here after half of them.
+
+    Args:
+        input_shape: `(frames, height, width, channels)`, two frames at least;
+            height and width multiples of 8 and at least 16, or None. Defaults
+            to the paper's `(5, 256, 256, 3)`.
+        sspcab: `"penultimate"` (the default; instead of the last convolution
+            but one of the U-Net) or None.
+        base_width: Channels of the first stage, doubled three times; the
+            discriminator begins with twice as many. Defaults to 64, the
+            paper's; 8 trains on a CPU.
+        sspcab_options: Arguments of the `SSPCABLayer`, such as
+            `{"loss_weight": 0.1}`.
+        intensity_weight: Weight of the squared error. Defaults to 1; the paper
+            takes 0.001 for Avenue.
+        gradient_weight: Weight of the difference of edges. Defaults to 1.
+        flow_weight: Weight of the difference of flows, in pixels. Defaults to
+            2; the paper takes 0.01 for Ped1.
+        adversarial_weight: Weight of deceiving the discriminator. Defaults to
+            0.05. 0 leaves the discriminator out.
+        flow_estimator: `"lucas_kanade"` (the default), `"none"`, or for another
+            the path of a `.keras` file, a Keras model, or a function of two
+            frames; see `keras_sspcab.losses.resolve_flow`. Needed in training
+            only. Functions and models are not kept in files: see
+            `set_flow_estimator`.
+        calibration: A `Calibration`; set by `calibrate`.
+        name: Name of the model.
+
+    Outputs besides the shared ones: `prediction`, `(batch, height, width,
+    channels)` in [0, 1].
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+    >>> model = FutureFrame((5, 64, 64, 3), base_width=8)
+    >>> model.compile(steps=1000)
+    >>> model.fit(normal_clips)
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int | None] = (5, 256, 256, 3),
+        sspcab: str | Sequence[str] | None = "penultimate",
+        base_width: int = 64,
+        sspcab_options: dict[str, Any] | None = None,
+        intensity_weight: float = 1.0,
+        gradient_weight: float = 1.0,
+        flow_weight: float = 2.0,
+        adversarial_weight: float = 0.05,
+        flow_estimator: Any = "lucas_kanade",
+        calibration: Calibration | dict[str, Any] | None = None,
+        name: str = "future_frame",
+    ) -> None:
+        # Three poolings; the discriminator mirrors two pixels of an eighth.
+        shape = check_clip_shape(input_shape, 8, 16, "several")
+        places = check_places(sspcab, PLACES)
+        width = standardize_int(base_width, "base_width", 1)
+        weights = check_weights(
+            intensity=intensity_weight,
+            gradient=gradient_weight,
+            flow=flow_weight,
+            adversarial=adversarial_weight,
+        )
+
+        # === Functional model ===
+        clip = keras.Input(shape, name="clip")
+        x = _unet(
+            stacked_frames(clip, shape[0] - 1), width, places, sspcab_options
+        )
+        prediction = output_frame(x, shape[-1])
+        raw_map = SquaredError(name="error_map")(clip[:, -1], prediction)
+        error = MapPooling("mean", name="pooling")(raw_map)
+        raw_score = -PeakSignalToNoise(name="psnr")(error)
+        super().__init__(
+            inputs=clip,
+            outputs=self.detector_outputs(
+                raw_score, raw_map, calibration, prediction=prediction
+            ),
+            name=name,
+        )
+
+        # === What is there for training ===
+        self.set_discriminator(
+            patch_discriminator(shape[-1], 2 * width)
+            if weights["adversarial"]
+            else None
+        )
+        self._weights = weights
+
+        # === Config ===
+        self.arguments = {
+            "input_shape": shape,
+            "sspcab": places or None,
+            "base_width": width,
+            "sspcab_options": sspcab_options,
+            "intensity_weight": intensity_weight,
+            "gradient_weight": gradient_weight,
+            "flow_weight": flow_weight,
+            "adversarial_weight": adversarial_weight,
+        }
+        self.set_flow_estimator(flow_estimator)
+
+    def set_flow_estimator(self, flow_estimator: Any) -> None:
+        """Sets the flow estimator, that of a loaded model for example.
+
+        Where there was none before, or shall be none now, compile the model
+        again.
+
+        Args:
+            flow_estimator: As in the constructor.
+        """
+        self._flow = resolve_flow(flow_estimator)
+        if self._flow is None:
+            flow_estimator = "none"
+        elif not isinstance(flow_estimator, str):
+            flow_estimator = "custom"
+        self.arguments["flow_estimator"] = flow_estimator
+        # Compiled functions hold the one before.
+        self.train_function = None
+        self.test_function = None
+
+    def default_losses(self) -> dict[str, Any]:
+        """Squared error, edges, flow and what the discriminator says."""
+        losses = {
+            "intensity": keras.losses.MeanSquaredError(),
+            "gradient": gradient_difference,
+            "flow": keras.losses.MeanAbsoluteError(),
+            "adversarial": least_squares,
+        }
+        return {name: losses[name] for name in self.default_loss_weights()}
+
+    def default_loss_weights(self) -> dict[str, float]:
+        """Weights of the terms that are not left out."""
+        weights = dict(self._weights)
+        if self._flow is None:
+            weights["flow"] = 0.0
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def loss_terms(
+        self, clip: Any, target: Any, outputs: dict[str, Any]
+    ) -> dict[str, tuple[Any, Any]]:
+        """Frames, flows, and judgements of the discriminator."""
+        prediction = outputs["prediction"]
+        weights = self.default_loss_weights()
+        terms = {
+            "intensity": (target, prediction),
+            "gradient": (target, prediction),
+        }
+        if self._flow is not None and "flow" in weights:
+            before, last = clip[:, -2], clip[:, -1]
+            terms["flow"] = (
+                ops.stop_gradient(self._flow(before, last)),
+                self._flow(before, (prediction + 1.0) / 2.0),
+            )
+        if self.discriminator is not None:
+            judgement = self.discriminator(prediction)
+            terms["adversarial"] = (ops.ones_like(judgement), judgement)
+        return {name: terms[name] for name in weights}
+
+    def default_optimizer(
+        self, learning_rate: float | None = None, steps: int | None = None
+    ) -> keras.optimizers.Optimizer:
+        """Adam at 2e-4, a tenth of it in the second half."""
+        rate: Any = learning_rate or 2e-4
+        if steps is not None:
+            rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+                [max(1, steps // 2)], [rate, 0.1 * rate]
+            )
+        return keras.optimizers.Adam(rate, epsilon=1e-8)
+
+    def default_discriminator_optimizer(
+        self, learning_rate: float | None = None, steps: int | None = None
+    ) -> keras.optimizers.Optimizer:
+        """That of the generator at a tenth of its rate."""
+        return self.default_optimizer(0.1 * (learning_rate or 2e-4), steps)
+
+
+def _unet(
+    x: Any,
+    width: int,
+    places: tuple[str, ...],
+    sspcab_options: dict[str, Any] | None,
+) -> Any:
+    def conv(x: Any, channels: int, name: str) -> Any:
+        return layers.Conv2D(
+            channels, 3, padding="same", activation="relu", name=name, **LAST
+        )(x)
+
+    skips = []
+    for stage in range(1, 5):
+        if stage > 1:
+            skips.append(x)
+            x = layers.MaxPooling2D(name=f"encoder{stage}_pool", **LAST)(x)
+        for index in (1, 2):
+            channels = width * 2 ** (stage - 1)
+            x = conv(x, channels, f"encoder{stage}_conv{index}")
+    for stage in range(1, 4):
+        channels = width * 2 ** (3 - stage)
+        x = layers.Conv2DTranspose(
+            channels,
+            2,
+            strides=2,
+            activation="relu",
+            name=f"decoder{stage}_up",
+            **LAST,
+        )(x)
+        skip = layers.Concatenate(name=f"decoder{stage}_skip")
+        x = skip([skips.pop(), x])
+        x = conv(x, channels, f"decoder{stage}_conv1")
+        if stage == 3 and "penultimate" in places:
+            return penultimate_block(x, sspcab_options)
+        x = conv(x, channels, f"decoder{stage}_conv2")
+    return x

@@ -1,0 +1,292 @@
+"""MNAD: a frame from what a memory of normal features holds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sspcab.applications._arguments import check_places
+from keras_sspcab.applications._batches import image_batches
+from keras_sspcab.applications._frames import (
+    PLACES,
+    FrameModel,
+    check_clip_shape,
+    check_weights,
+    output_frame,
+    stacked_frames,
+)
+from keras_sspcab.applications.mnad_network import (
+    decoder,
+    encoder,
+    generator,
+    pytorch_initializer,
+)
+from keras_sspcab.layers import PrototypeMemory
+from keras_sspcab.layers._arguments import standardize_choice, standardize_int
+from keras_sspcab.scoring import (
+    Calibration,
+    MapPooling,
+    PeakSignalToNoise,
+    RegularityScore,
+    SquaredError,
+)
+
+# Weight of the terms of the memory in the loss, share of the PSNR in the score,
+# and the error up to which a frame is normal enough to learn from.
+_PAPER = {
+    "prediction": (0.1, 0.6, 0.01),
+    "reconstruction": (0.01, 0.7, 0.015),
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class MNAD(FrameModel):
+    """Rebuilds a frame from features and the prototypes they are nearest to.
+
+    An encoder turns frames into a map of features. Each feature is put beside
+    what a memory of a few prototypes of normal features answers to it, and a
+    decoder makes a frame of both: that after the frames it has seen
+    (`task="prediction"`, with skip connections), or the very same
+    (`"reconstruction"`, without). A frame is abnormal if it comes out badly
+    (PSNR) or its features are far from all prototypes (`compactness`).
+
+    `raw_score` is `a (1 - g(psnr)) + (1 - a) g(compactness)`. The paper's `g`
+    takes the extremes over the video that is scored to 0 and 1, for which all
+    of it must have been seen; here it takes those over the normal training
+    clips (`fit_scoring`), so that a live stream can be scored. Outputs `psnr`
+    and `compactness` serve to compute the paper's score of whole videos.
+
+    References:
+    - [Park et al., CVPR 2020](https://arxiv.org/abs/2003.13228), and its code.
+      Frame AUC by prediction 97.0 % on Ped2, 88.5 % on Avenue, 70.5 % on
+      ShanghaiTech; by reconstruction 90.2, 82.8 and 69.8 %.
+    - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Table 3:
+      with the block 84.8 % on Avenue and 69.8 % on ShanghaiTech, up from 82.8
+      and 68.3 %. Which of both tasks this was is not stated; the figures speak
+      for reconstruction.
+
+    Deviations: biases start at zero, and up-sampling convolutions align their
+    output as Keras does, half a pixel from PyTorch. A normalisation that the
+    published code defines and never uses is left out (1,024 parameters).
+
+    Args:
+        input_shape: `(frames, height, width, channels)`: two frames at least
+            for prediction, one for reconstruction; height and width multiples
+            of 8, or None. None (the default) takes the paper's, `(5, 256, 256,
+            3)` or `(1, 256, 256, 3)`.
+        sspcab: `"penultimate"` (the default; instead of the last convolution
+            but one of the decoder, before its normalisation) or None.
+        task: `"prediction"` (the default) or `"reconstruction"`.
+        base_width: Channels of the first stage, doubled three times. Defaults
+            to 64, the paper's; 8 trains on a CPU.
+        num_items: Prototypes in the memory. Defaults to 10.
+        sspcab_options: Arguments of the `SSPCABLayer`, such as
+            `{"loss_weight": 0.1}`.
+        compactness_weight: Weight of the distance to the nearest prototype in
+            the loss. None (the default) takes the paper's: 0.1, or 0.01 for
+            reconstruction.
+        separateness_weight: Weight of the margin between the nearest and the
+            second nearest prototype, likewise.
+        psnr_weight: Share `a` of the PSNR in the score. None (the default)
+            takes the paper's: 0.6, or 0.7 for reconstruction.
+        calibration: A `Calibration`; set by `calibrate`.
+        name: Name of the model.
+
+    Outputs besides the shared ones: `prediction` `(batch, height, width,
+    channels)` in [0, 1], `psnr` in dB, `compactness` and `separateness`, the
+    terms of the memory, `(batch,)`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+    >>> model = MNAD((5, 64, 64, 3), base_width=8)
+    >>> model.compile(steps=1000)
+    >>> model.fit(normal_clips)
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int | None] | None = None,
+        sspcab: str | Sequence[str] | None = "penultimate",
+        task: str = "prediction",
+        base_width: int = 64,
+        num_items: int = 10,
+        sspcab_options: dict[str, Any] | None = None,
+        compactness_weight: float | None = None,
+        separateness_weight: float | None = None,
+        psnr_weight: float | None = None,
+        calibration: Calibration | dict[str, Any] | None = None,
+        name: str = "mnad",
+    ) -> None:
+        task = standardize_choice(task, tuple(_PAPER), "task")
+        predicts = task == "prediction"
+        shape = check_clip_shape(
+            input_shape or (5 if predicts else 1, 256, 256, 3),
+            8,
+            8,
+            "several" if predicts else "one",
+        )
+        places = check_places(sspcab, PLACES)
+        width = standardize_int(base_width, "base_width", 1)
+        memory_weight, default_share, _ = _PAPER[task]
+        share = default_share if psnr_weight is None else psnr_weight
+        loss_weights = {
+            "prediction": 1.0,
+            **check_weights(
+                compactness=memory_weight
+                if compactness_weight is None
+                else compactness_weight,
+                separateness=memory_weight
+                if separateness_weight is None
+                else separateness_weight,
+            ),
+        }
+
+        # === Functional model ===
+        clip = keras.Input(shape, name="clip")
+        x = stacked_frames(clip, shape[0] - predicts)
+        features, skips = encoder(x, width)
+        memory = PrototypeMemory(num_items, name="memory")(features)
+        x = decoder(memory["features"], width, skips if predicts else [])
+        x = generator(x, width, places, sspcab_options)
+        prediction = output_frame(
+            x, shape[-1], kernel_initializer=pytorch_initializer()
+        )
+        raw_map = SquaredError(name="error_map")(clip[:, -1], prediction)
+        error = MapPooling("mean", name="pooling")(raw_map)
+        psnr = PeakSignalToNoise(name="psnr")(error)
+        raw_score = RegularityScore(share, name="regularity")(
+            psnr, memory["compactness"]
+        )
+        super().__init__(
+            inputs=clip,
+            outputs=self.detector_outputs(
+                raw_score,
+                raw_map,
+                calibration,
+                prediction=prediction,
+                psnr=psnr,
+                compactness=memory["compactness"],
+                separateness=memory["separateness"],
+            ),
+            name=name,
+        )
+        # As a function: Keras would take the model for a part of this one.
+        self._encode = keras.Model(clip, features).predict_on_batch
+        self._loss_weights = loss_weights
+
+        # === Config ===
+        self.arguments = {
+            "input_shape": shape,
+            "sspcab": places or None,
+            "task": task,
+            "base_width": width,
+            "num_items": num_items,
+            "sspcab_options": sspcab_options,
+            "compactness_weight": compactness_weight,
+            "separateness_weight": separateness_weight,
+            "psnr_weight": psnr_weight,
+        }
+
+    def default_optimizer(
+        self, learning_rate: float | None = None, steps: int | None = None
+    ) -> keras.optimizers.Optimizer:
+        """Adam at 2e-4, in one cosine down to 0."""
+        rate: Any = learning_rate or 2e-4
+        if steps is not None:
+            rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+        return keras.optimizers.Adam(rate, epsilon=1e-8)
+
+    def default_losses(self) -> dict[str, Any]:
+        """Squared error of the frame, and the terms of the memory."""
+        return {
+            "prediction": keras.losses.MeanSquaredError(),
+            # These are losses already, not negative: compared with zeros.
+            "compactness": keras.losses.MeanAbsoluteError(),
+            "separateness": keras.losses.MeanAbsoluteError(),
+        }
+
+    def default_loss_weights(self) -> dict[str, float]:
+        """The weights that the constructor was given."""
+        return dict(self._loss_weights)
+
+    def loss_terms(
+        self, clip: Any, target: Any, outputs: dict[str, Any]
+    ) -> dict[str, tuple[Any, Any]]:
+        """The frame, and the terms of the memory, which shall be zero."""
+        terms = {"prediction": (target, outputs["prediction"])}
+        for name in ("compactness", "separateness"):
+            term = outputs[name][:, None]
+            terms[name] = (ops.zeros_like(term), term)
+        return terms
+
+    def fit_scoring(self, data: Any) -> None:
+        """Measures PSNR and compactness of normal clips.
+
+        Args:
+            data: Normal clips: an array or an iterable of batches.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        found: list[tuple[Any, Any]] = []
+        for clips in image_batches(data):
+            outputs = self.predict_on_batch(clips)
+            found.append((outputs["psnr"], outputs["compactness"]))
+        psnr, compactness = (
+            np.concatenate([np.empty(0), *(pair[index] for pair in found)])
+            for index in (0, 1)
+        )
+        self.get_layer("regularity").fit(psnr, compactness)
+
+    def predict_online(
+        self, clips: Any, threshold: float | None = None, keep: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Scores clips one after the other, and learns from normal ones.
+
+        After each clip that came out well, the memory is updated with its
+        features as in training, which affects the clips after it. `predict`,
+        and every export, leaves the memory alone. "Well" is a mean `e` of the
+        squared errors `e_i` of all values in [0, 1], weighted by
+        `1 - exp(-e_i)`, below the threshold.
+
+        Args:
+            clips: Clips in the order of time: an array or an iterable of
+                batches.
+            threshold: Limit of the weighted error. None takes the paper's:
+                0.01, or 0.015 for reconstruction.
+            keep: Whether the memory stays as it is in the end; else it is set
+                back to what it was.
+
+        Returns:
+            What `predict` returns, and `updated`, bool `(batch,)`: after which
+            clips the memory was updated.
+        """
+        if threshold is None:
+            threshold = _PAPER[self.arguments["task"]][2]
+        memory = self.get_layer("memory")
+        before = ops.convert_to_numpy(memory.items)
+        rows: list[dict[str, Any]] = []
+        try:
+            for clip in (c for batch in image_batches(clips) for c in batch):
+                outputs = self.predict_on_batch(clip[None])
+                error = np.square(clip[-1] - outputs["prediction"][0])
+                weight = 1.0 - np.exp(-error)
+                # Without any error there is no weight either.
+                mean = (weight * error).sum() / max(weight.sum(), 1e-12)
+                updates = bool(mean < threshold)
+                if updates:
+                    memory.update(self._encode(clip[None]))
+                rows.append({**outputs, "updated": np.array([updates])})
+        finally:
+            if not keep:
+                memory.items.assign(before)
+        if not rows:
+            raise ValueError("There must be at least one clip. Received: none")
+        return {
+            name: np.concatenate([np.asarray(row[name]) for row in rows])
+            for name in rows[0]
+        }

@@ -1,0 +1,89 @@
+"""The convolutions of MNAD."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_sspcab.applications._frames import LAST, penultimate_block
+
+
+def pytorch_initializer() -> keras.initializers.Initializer:
+    """That of PyTorch: uniform within one over the root of the inputs."""
+    # One for each layer: an instance gives the same numbers again.
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def _conv(x: Any, channels: int, name: str) -> Any:
+    return layers.Conv2D(
+        channels,
+        3,
+        padding="same",
+        kernel_initializer=pytorch_initializer(),
+        name=name,
+        **LAST,
+    )(x)
+
+
+def _activate(x: Any, name: str) -> Any:
+    x = layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, name=f"{name}_norm"
+    )(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _stage(x: Any, channels: int, name: str) -> Any:
+    for index in (1, 2):
+        conv = f"{name}_conv{index}"
+        x = _activate(_conv(x, channels, conv), conv)
+    return x
+
+
+def encoder(x: Any, width: int) -> tuple[Any, list[Any]]:
+    """Features, neither normalised nor activated, and the maps to skip to."""
+    skips = []
+    for stage in range(1, 4):
+        x = _stage(x, width * 2 ** (stage - 1), f"encoder{stage}")
+        skips.append(x)
+        x = layers.MaxPooling2D(name=f"encoder{stage}_pool", **LAST)(x)
+    x = _activate(_conv(x, 8 * width, "encoder4_conv1"), "encoder4_conv1")
+    return _conv(x, 8 * width, "encoder4_conv2"), skips
+
+
+def decoder(x: Any, width: int, skips: list[Any]) -> Any:
+    """With skips, up-sampling halves the channels and they fill them up."""
+    skips = list(skips)
+    channels = 8 * width
+    for stage in range(1, 4):
+        x = _stage(x, channels, f"decoder{stage}")
+        name = f"decoder{stage}_up"
+        x = layers.Conv2DTranspose(
+            channels // 2 if skips else channels,
+            3,
+            strides=2,
+            padding="same",
+            kernel_initializer=pytorch_initializer(),
+            name=name,
+            **LAST,
+        )(x)
+        x = _activate(x, name)
+        if skips:
+            skip = layers.Concatenate(name=f"decoder{stage}_skip")
+            x = skip([skips.pop(), x])
+        channels //= 2
+    return x
+
+
+def generator(
+    x: Any,
+    width: int,
+    places: tuple[str, ...],
+    sspcab_options: dict[str, Any] | None,
+) -> Any:
+    """What is between the decoder and the output."""
+    x = _activate(_conv(x, width, "generator_conv1"), "generator_conv1")
+    if "penultimate" in places:
+        x = penultimate_block(x, sspcab_options)
+    else:
+        x = _conv(x, width, "generator_conv2")
+    return _activate(x, "generator_conv2")

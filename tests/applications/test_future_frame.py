@@ -1,0 +1,436 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.applications import FutureFrame
+from keras_sspcab.losses import lucas_kanade
+from tests.applications.clips import count, moving_squares, noise_clips
+
+TENSORFLOW = keras.config.backend() == "tensorflow"
+needs_tensorflow = pytest.mark.skipif(
+    not TENSORFLOW, reason="trains against a discriminator with TensorFlow only"
+)
+TERMS = ("intensity", "gradient", "flow", "adversarial")
+
+
+def small(**arguments):
+    return FutureFrame(
+        **{"input_shape": (3, 32, 32, 1), "base_width": 4, **arguments}
+    )
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The paper's networks, without the block."""
+    return FutureFrame(sspcab=None)
+
+
+def test_parameter_counts_of_the_paper(paper):
+    assert paper.discriminator.count_params() == 6_831_489
+    assert paper.count_params() == 7_704_195 + 6_831_489
+    generator = FutureFrame(sspcab=None, adversarial_weight=0)
+    assert generator.count_params() == 7_704_195
+    assert generator.discriminator is None
+    assert count(paper, "") == 7_704_195
+
+
+def test_block_replaces_the_penultimate_convolution(paper):
+    replaced = paper.get_layer("decoder3_conv2")
+    model = FutureFrame()
+    block = model.get_layer("sspcab_penultimate")
+    assert (replaced.count_params(), block.count_params()) == (36_928, 17_736)
+    assert block.input.shape == replaced.input.shape == (None, 256, 256, 64)
+    # Behind a ReLU, and the last convolution follows at once.
+    before = block.input._keras_history.operation
+    assert (before.name, before.activation.__name__) == (
+        "decoder3_conv1",
+        "relu",
+    )
+    after = model.get_layer("output_conv").input._keras_history.operation
+    assert after is block
+    assert model.count_params() == paper.count_params() - 36_928 + 17_736
+
+
+def test_layer_table_of_the_paper(paper):
+    shapes = {
+        "signed": (256, 256, 12),
+        "encoder1_conv1": (256, 256, 64),
+        "encoder1_conv2": (256, 256, 64),
+        "encoder2_conv2": (128, 128, 128),
+        "encoder3_conv2": (64, 64, 256),
+        "encoder4_conv2": (32, 32, 512),
+        "decoder1_up": (64, 64, 256),
+        "decoder1_skip": (64, 64, 512),
+        "decoder1_conv2": (64, 64, 256),
+        "decoder2_up": (128, 128, 128),
+        "decoder2_skip": (128, 128, 256),
+        "decoder2_conv2": (128, 128, 128),
+        "decoder3_up": (256, 256, 64),
+        "decoder3_skip": (256, 256, 128),
+        "decoder3_conv2": (256, 256, 64),
+        "prediction": (256, 256, 3),
+    }
+    found = {name: paper.get_layer(name).output.shape[1:] for name in shapes}
+    assert found == shapes
+    for name in ("encoder1_conv1", "decoder2_up", "decoder3_conv2"):
+        assert paper.get_layer(name).activation.__name__ == "relu"
+    assert not any(
+        isinstance(layer, keras.layers.BatchNormalization)
+        for layer in paper._flatten_layers()
+    )
+
+
+def test_layer_table_of_the_discriminator(paper):
+    layers = paper.discriminator.layers
+    convs = [n for n in layers if isinstance(n, keras.layers.Conv2D)]
+    assert [conv.filters for conv in convs] == [128, 256, 512, 512, 1]
+    assert [conv.strides[0] for conv in convs] == [2, 2, 2, 1, 1]
+    # The sizes, which the padding decides, follow from any width.
+    narrow = FutureFrame((2, 256, 256, 3), base_width=1).discriminator
+    sides = [256]
+    for conv in [n for n in narrow.layers if n.name.startswith("conv")]:
+        sides.append((sides[-1] + 4 - 4) // conv.strides[0] + 1)
+    assert sides[1:] == [129, 65, 33, 34, 35]
+    judgement = numpy(narrow(np.zeros((1, 256, 256, 3), "float32")))
+    assert judgement.shape == (1, 35, 35, 1)
+    assert 0 < judgement.min() <= judgement.max() < 1
+
+
+def test_frames_are_stacked_in_the_order_of_time():
+    model = small(input_shape=(4, 32, 32, 3))
+    x = noise_clips(2, frames=4, channels=3)
+    stacked = keras.Model(model.input, model.get_layer("signed").output)
+    expected = np.concatenate([2 * x[:, i] - 1 for i in range(3)], axis=-1)
+    np.testing.assert_allclose(numpy(stacked(x)), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*not been calibrated")
+def test_scores_follow_from_the_prediction():
+    model, x = small(), noise_clips()
+    outputs = model.predict(x, verbose=0)
+    prediction = outputs["prediction"].astype("float64")
+    assert 0 <= prediction.min() <= prediction.max() <= 1
+    error = np.square(prediction - x[:, -1])
+    np.testing.assert_allclose(
+        outputs["anomaly_map"], error.mean(-1), rtol=1e-4, atol=1e-6
+    )
+    psnr = 10 * np.log10(1 / error.mean((1, 2, 3)))
+    np.testing.assert_allclose(outputs["raw_score"], -psnr, rtol=1e-4)
+
+
+def test_the_last_frame_is_not_looked_at():
+    model, x = small(), noise_clips()
+    changed = x.copy()
+    changed[:, -1] = 0
+    first, second = (numpy(model(v)["prediction"]) for v in (x, changed))
+    np.testing.assert_array_equal(first, second)
+
+
+def plain_losses(model, x):
+    """The paper's terms, in numpy from predictions and judgements."""
+    outputs = model(x)
+    target, before = 2 * x[:, -1] - 1, x[:, -2]
+    prediction = 2 * numpy(outputs["prediction"]) - 1
+
+    def edges(frame):
+        padded = np.pad(frame, ((0, 0), (0, 1), (0, 1), (0, 0)))
+        dy = np.abs(padded[:, 1:, :-1] - frame)
+        return dy, np.abs(padded[:, :-1, 1:] - frame)
+
+    flows = [
+        numpy(lucas_kanade(before, (frame + 1) / 2))
+        for frame in (target, prediction)
+    ]
+    real, false = (numpy(model.discriminator(v)) for v in (target, prediction))
+    return {
+        "intensity": np.mean((prediction - target) ** 2),
+        "gradient": np.mean(
+            sum(
+                np.abs(t - p)
+                for t, p in zip(edges(target), edges(prediction), strict=True)
+            )
+        ),
+        "flow": np.mean(np.abs(flows[0] - flows[1])),
+        "adversarial": np.mean((false - 1) ** 2) / 2,
+        "discriminator": np.mean((real - 1) ** 2) / 2 + np.mean(false**2) / 2,
+    }
+
+
+def test_losses_of_the_formulas():
+    weights = {
+        "intensity_weight": 0.7,
+        "gradient_weight": 0.8,
+        "flow_weight": 0.3,
+        "adversarial_weight": 0.05,
+    }
+    model, x = small(**weights), noise_clips()
+    model.compile(run_eagerly=TENSORFLOW)
+    results = model.evaluate(x, verbose=0, return_dict=True)
+    expected = plain_losses(model, x)
+    for name, value in expected.items():
+        assert results[f"{name}_loss"] == pytest.approx(value, rel=1e-3), name
+    total = results["sspcab_loss"] + sum(
+        weights[f"{name}_weight"] * expected[name] for name in TERMS
+    )
+    assert results["loss"] == pytest.approx(total, rel=1e-3)
+    assert set(results) == {
+        "loss",
+        "sspcab_loss",
+        "discriminator_loss",
+        *(f"{name}_loss" for name in TERMS),
+    }
+
+
+@needs_tensorflow
+def test_gradients_reach_each_network_from_its_own_loss():
+    import tensorflow as tf
+
+    model, x = small(), tf.constant(noise_clips(2))
+    model.compile(run_eagerly=True)
+    target = 2 * x[:, -1] - 1
+    with tf.GradientTape(persistent=True) as tape:
+        outputs = model(x, training=True)
+        prediction = 2 * outputs["prediction"] - 1
+        terms = model.loss_terms(
+            x, target, {**outputs, "prediction": prediction}
+        )
+        parts = {
+            name: tf.reduce_mean(tf.abs(a - b))
+            for name, (a, b) in terms.items()
+        }
+        judge = model.discriminator_loss(target, prediction)
+        total = model.compute_loss(x, None, outputs)
+    generator = model.optimized_variables
+    for variable, gradient in zip(
+        generator, tape.gradient(total, generator), strict=True
+    ):
+        assert float(tf.reduce_max(tf.abs(gradient))) > 0, variable.path
+    first = model.get_layer("encoder1_conv1").kernel.value
+    for name in TERMS:
+        gradient = tape.gradient(parts[name], first)
+        assert float(tf.reduce_max(tf.abs(gradient))) > 0, name
+    assert tape.gradient(judge, first) is None
+    own = model.discriminator.trainable_variables
+    for gradient in tape.gradient(judge, own):
+        assert float(tf.reduce_max(tf.abs(gradient))) > 0
+
+
+@needs_tensorflow
+def test_each_optimiser_moves_its_own_network():
+    x = noise_clips(2)
+    for still in ("generator", "discriminator"):
+        model = small(flow_estimator="none")
+        rest, moving = keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.1)
+        first, second = (
+            (rest, moving) if still == "generator" else (moving, rest)
+        )
+        model.compile(first, discriminator_optimizer=second, run_eagerly=True)
+        parts = {
+            "generator": model.optimized_variables,
+            "discriminator": model.discriminator.trainable_variables,
+        }
+        before = {k: [numpy(v) for v in vs] for k, vs in parts.items()}
+        model.fit(x, verbose=0)
+        for name, variables in parts.items():
+            change = max(
+                np.abs(numpy(v) - old).max()
+                for v, old in zip(variables, before[name], strict=True)
+            )
+            assert (change == 0) == (name == still)
+
+
+@needs_tensorflow
+def test_training_learns_the_motion():
+    model, x = small(base_width=8, flow_estimator="none"), moving_squares(8)
+    model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+    before = model.evaluate(x, verbose=0, return_dict=True)
+    history = model.fit(x, batch_size=8, epochs=60, verbose=0).history
+    after = model.evaluate(x, verbose=0, return_dict=True)
+    assert set(history) == set(after)
+    assert after["loss"] < 0.6 * before["loss"]
+    assert after["intensity_loss"] < 0.3 * before["intensity_loss"]
+    assert after["discriminator_loss"] < before["discriminator_loss"]
+    # A square that jumps back is less well foreseen.
+    model.calibrate(x)
+    odd = x.copy()
+    odd[:, -1] = x[:, 0][::-1]
+    scores = [model.predict(v, verbose=0)["anomaly_score"] for v in (x, odd)]
+    assert scores[1].mean() > scores[0].mean() + 1
+
+
+@pytest.mark.skipif(TENSORFLOW, reason="what other backends can do")
+def test_other_backends():
+    x = noise_clips(4)
+    model = small(flow_estimator="none")
+    model.compile()
+    with pytest.raises(ValueError, match="needs the TensorFlow backend"):
+        model.fit(x, verbose=0)
+    model = small(adversarial_weight=0, flow_estimator="none")
+    model.compile()
+    history = model.fit(x, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@needs_tensorflow
+def test_training_is_resumed(tmp_path):
+    import tensorflow as tf
+
+    from keras_sspcab.training import train
+
+    x = moving_squares(2)
+
+    def run(epochs, name):
+        keras.utils.set_random_seed(0)
+        model = small(flow_estimator="none", base_width=1)
+        model.compile(steps=4, run_eagerly=True)
+        history = train(
+            model,
+            lambda epoch: tf.data.Dataset.from_tensor_slices(x).batch(1),
+            epochs,
+            str(tmp_path / name),
+        )
+        return model, history
+
+    whole, expected = run(2, "whole.npz")
+    run(1, "parts.npz")
+    resumed, history = run(2, "parts.npz")
+    assert history == expected
+    for ours, theirs in zip(
+        [*resumed.variables, *resumed.discriminator_optimizer.variables],
+        [*whole.variables, *whole.discriminator_optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(numpy(ours), numpy(theirs))
+    assert int(resumed.discriminator_optimizer.iterations) == 4
+
+
+@needs_tensorflow
+def test_mixed_precision():
+    import tensorflow as tf
+
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = small(flow_estimator="none")
+        model.compile(run_eagerly=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    scaling = keras.optimizers.LossScaleOptimizer
+    assert isinstance(model.optimizer, scaling)
+    assert isinstance(model.discriminator_optimizer, scaling)
+    history = model.fit(noise_clips(2), verbose=0).history
+    assert all(np.isfinite(value).all() for value in history.values())
+    outputs = model(noise_clips(2))
+    assert {o.dtype for o in outputs.values()} == {tf.float32, tf.bool}
+
+
+def test_file_keeps_everything(tmp_path):
+    model = small(
+        flow_estimator=lambda first, second: (second - first)[..., :1]
+    )
+    assert model.get_config()["flow_estimator"] == "custom"
+    model.compile(
+        steps=10,
+        discriminator_optimizer=keras.optimizers.SGD(0.5),
+        run_eagerly=TENSORFLOW,
+    )
+    if TENSORFLOW:
+        model.fit(noise_clips(2), verbose=0)
+    model.calibrate(noise_clips())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    x = noise_clips(seed=1)
+    expected, result = (m.predict(x, verbose=0) for m in (model, loaded))
+    for name in expected:
+        np.testing.assert_allclose(result[name], expected[name], atol=1e-4)
+    ours, theirs = (
+        [
+            *m.discriminator.variables,
+            *m.optimizer.variables,
+            *m.discriminator_optimizer.variables,
+        ]
+        for m in (model, loaded)
+    )
+    for first, second in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(numpy(first), numpy(second))
+    assert float(loaded.discriminator_optimizer.learning_rate) == 0.5
+    if TENSORFLOW:
+        with pytest.raises(ValueError, match="set_flow_estimator"):
+            loaded.fit(x, verbose=0)
+        loaded.set_flow_estimator("lucas_kanade")
+        assert np.isfinite(loaded.fit(x, verbose=0).history["flow_loss"]).all()
+
+
+def test_terms_that_are_left_out():
+    model = small(flow_estimator="none", intensity_weight=0)
+    assert set(model.default_losses()) == {"gradient", "adversarial"}
+    model = small(flow_weight=0, adversarial_weight=0)
+    assert set(model.default_losses()) == {"intensity", "gradient"}
+    model.compile(loss={"intensity": "mae"}, run_eagerly=TENSORFLOW)
+    x = noise_clips()
+    loss, block = (
+        model.evaluate(x, verbose=0, return_dict=True)[name]
+        for name in ("loss", "sspcab_loss")
+    )
+    error = np.abs(2 * (numpy(model(x)["prediction"]) - x[:, -1])).mean()
+    assert loss - block == pytest.approx(error, rel=1e-3)
+
+
+def test_schedule_of_the_optimisers():
+    model = small()
+    model.compile(steps=100)
+    for optimizer, rate in (
+        (model.optimizer, 2e-4),
+        (model.discriminator_optimizer, 2e-5),
+    ):
+        assert optimizer.epsilon == 1e-8
+        rates = [float(optimizer._learning_rate(s)) for s in (0, 50, 51)]
+        np.testing.assert_allclose(rates, [rate, rate, 0.1 * rate], rtol=1e-5)
+    model.compile(learning_rate=1e-3)
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-3)
+    rate = model.discriminator_optimizer.learning_rate
+    assert float(rate) == pytest.approx(1e-4)
+
+
+def test_clips_of_any_size_where_it_is_open():
+    open_model = small(input_shape=(3, None, None, 1))
+    fixed = small(input_shape=(3, 32, 24, 1))
+    fixed.set_weights(open_model.get_weights())
+    x = noise_clips()[:, :, :, :24]
+    np.testing.assert_allclose(
+        numpy(open_model(x)["prediction"]),
+        numpy(fixed(x)["prediction"]),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (3, 100, 64, 3)}, "a multiple of 8.*100, 64, 3"),
+        ({"input_shape": (3, 8, 64, 3)}, "at least 16"),
+        ({"input_shape": (64, 64, 3)}, "frames, height, width, channels"),
+        ({"input_shape": (None, 64, 64, 3)}, "known number of frames"),
+        ({"input_shape": (1, 64, 64, 3)}, "two frames or more"),
+        ({"sspcab": "late"}, "must be one or several.*'late'"),
+        ({"base_width": 0}, "base_width=0"),
+        ({"flow_weight": -1.0}, "flow_weight=-1.0"),
+        ({"flow_estimator": "farneback"}, "flow_estimator='farneback'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small(**arguments)
+
+
+@needs_tensorflow
+def test_labels_are_refused():
+    model = small(flow_estimator="none")
+    model.compile(run_eagerly=True)
+    with pytest.raises(ValueError, match="pass only the clips"):
+        model.fit(noise_clips(2), np.zeros(2), verbose=0)

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.losses import gradient_difference, least_squares
+
+
+def frames(seed, shape=(2, 5, 7, 3)):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def test_gradient_difference_of_the_formula():
+    true, predicted = frames(0), frames(1)
+    expected = np.zeros(2)
+    for b in range(2):
+        for y in range(5):
+            for x in range(7):
+                for c in range(3):
+
+                    def at(frame, y, x, b=b, c=c):
+                        # One row and one column of zeros, below and right.
+                        inside = y < 5 and x < 7
+                        return frame[b, y, x, c] if inside else 0.0
+
+                    for dy, dx in ((0, 1), (1, 0)):
+                        t, p = (
+                            abs(at(f, y + dy, x + dx) - at(f, y, x))
+                            for f in (true, predicted)
+                        )
+                        expected[b] += abs(t - p)
+    result = ops.convert_to_numpy(gradient_difference(true, predicted))
+    np.testing.assert_allclose(result, expected / (5 * 7 * 3), rtol=1e-5)
+
+
+def test_gradient_difference_sees_only_edges_inside():
+    true = frames(0)
+    shifted = ops.convert_to_numpy(gradient_difference(true, true + 1.0))
+    # A constant shows at the two padded borders alone.
+    edge = np.abs(np.abs(true[:, :, -1]) - np.abs(true[:, :, -1] + 1)).sum(
+        (1, 2)
+    ) + np.abs(np.abs(true[:, -1]) - np.abs(true[:, -1] + 1)).sum((1, 2))
+    np.testing.assert_allclose(shifted, edge / (5 * 7 * 3), rtol=1e-4)
+    assert ops.convert_to_numpy(gradient_difference(true, true)).max() == 0
+
+
+def test_least_squares_of_the_formula():
+    judgement = frames(2, (2, 3, 3, 1))
+    for label in (0.0, 1.0):
+        result = ops.convert_to_numpy(least_squares(label, judgement))
+        expected = [((part - label) ** 2).mean() / 2 for part in judgement]
+        assert result == pytest.approx(expected, rel=1e-5)
