@@ -190,7 +190,9 @@ class AnomalyModel(keras.Model):
             # Datasets bring their own order; Keras warns about its default.
             kwargs.setdefault("shuffle", False)
         history = super().fit(x, y, **kwargs)
-        if y is None:
+        pairs = isinstance(getattr(images, "element_spec", None), tuple)
+        if y is None and not pairs:
+            # Inputs that come with targets may be anything but normal.
             self.fit_scoring(images)
         return history
 

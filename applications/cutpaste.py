@@ -82,8 +82,12 @@ class CutPaste(AnomalyModel):
         normalize_embeddings: Whether features are scaled to unit length before
             the density.
         localization: `"gradcam"`, or `"patch"`: all patches of an image are
-            scored and the largest score is that of the image. Such a model is
-            trained on crops of 64x64: `input_shape=(None, None, 3)`.
+            scored and the largest value of the map is the score of the image.
+            Such a model is trained on crops of 64x64: `input_shape=(None, None,
+            3)`. Feature maps of crops are 2x2, of patches 1x1: the block at its
+            default place sees nothing but its padding there, at `"layer3"`
+            little else; the SSPCAB paper has figures of whole images only.
+            Predict few images at a time, each is thousands of patches.
         patch_size: Side of the patches, in pixels. Defaults to 32.
         patch_stride: Distance between two of them. Defaults to 4.
         weight_decay: L2 decay of all kernels, as a part of the loss. Defaults
