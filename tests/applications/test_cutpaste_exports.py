@@ -11,6 +11,9 @@ if keras.config.backend() != "tensorflow":
 
 from keras_sspcab.export import check_parity, export_model, load_runner
 
+# Minutes, with the converters that they load.
+pytestmark = pytest.mark.slow
+
 NAMES = {"savedmodel": "served", "tflite": "m.tflite", "onnx": "m.onnx"}
 
 
