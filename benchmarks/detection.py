@@ -14,7 +14,6 @@ standard deviations over seeds.
 """
 
 import argparse
-import csv
 import os
 import tempfile
 import time
@@ -35,6 +34,7 @@ from keras_sspcab.data import (
     write_texture_folder,
 )
 from keras_sspcab.metrics import image_metrics, pixel_metrics
+from keras_sspcab.runs.files import write_csv
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
 
@@ -153,12 +153,7 @@ def main() -> None:
     print(format_table(rows))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = arguments.output.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(arguments.output)
+        write_csv(str(arguments.output), list(rows[0]), rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Prints a Markdown table.
 """
 
 import argparse
-import csv
 import os
 import tempfile
 import time
@@ -28,6 +27,7 @@ from PIL import Image
 from skimage import data as pictures
 
 from keras_sspcab.data import simulate_anomalies
+from keras_sspcab.runs.files import write_csv
 
 #: Trains on one batch.
 Step = Callable[[Any, Any], Any]
@@ -179,12 +179,7 @@ def main() -> None:
     print(format_table(rows))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = arguments.output.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(arguments.output)
+        write_csv(str(arguments.output), list(rows[0]), rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ that is allocated beside the arguments is traced in a run of its own.
 """
 
 import argparse
-import csv
 import os
 import time
 import tracemalloc
@@ -26,6 +25,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import numpy as np
 
 from keras_sspcab.metrics import rbdc_tbdc
+from keras_sspcab.runs.files import write_csv
 
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
 TRACK_LENGTH = 50
@@ -153,12 +153,7 @@ def main() -> None:
     print(format_table(rows))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = arguments.output.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(arguments.output)
+        write_csv(str(arguments.output), list(rows[0]), rows)
 
 
 if __name__ == "__main__":

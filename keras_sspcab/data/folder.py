@@ -2,10 +2,9 @@
 
 import collections
 import dataclasses
-import hashlib
-import numbers
 
 from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data._hold_out import hold_out
 
 #: Name of the "defect type" of normal images.
 GOOD = "good"
@@ -76,41 +75,12 @@ class ImageFolder:
             ValueError: If there is a validation split already, there are less
                 than two training images, or the fraction is out of range.
         """
-        is_number = isinstance(fraction, numbers.Real)
-        if not is_number or not 0.0 < fraction < 1.0:
-            raise ValueError(
-                "The `fraction` argument must lie between 0 and 1. "
-                f"Received: fraction={fraction!r}"
-            )
-        if self.validation:
-            raise ValueError(
-                "There is a validation split already, of "
-                f"{len(self.validation)} images. Received: root={self.root!r}"
-            )
-        total = len(self.train)
-        if total < 2:
-            raise ValueError(
-                "Holding images out takes at least two training images. "
-                f"Received: root={self.root!r} with {total}"
-            )
-        held = min(max(round(fraction * total), 1), total - 1)
 
-        def rank(sample: ImageSample) -> str:
+        def name_of(sample: ImageSample) -> str:
             name = sample.path.removeprefix(self.root).replace("\\", "/")
-            text = f"{seed}:{name.strip('/')}"
-            return hashlib.sha256(text.encode()).hexdigest()
+            return name.strip("/")
 
-        chosen = set(sorted(self.train, key=rank)[:held])
-        note = (
-            f"validation: {held} of {total} normal images held out of train "
-            f"(fraction {fraction}, seed {seed})"
-        )
-        return dataclasses.replace(
-            self,
-            train=tuple(s for s in self.train if s not in chosen),
-            validation=tuple(s for s in self.train if s in chosen),
-            notes=(*self.notes, note),
-        )
+        return hold_out(self, name_of, fraction, seed, "images")
 
     def summary(self) -> str:
         """Returns a table of counts by split and defect type, and the notes."""

@@ -1,11 +1,10 @@
 """What a folder of videos holds: videos with ground truth, in splits."""
 
 import dataclasses
-import hashlib
-import numbers
 import os
 
 from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data._hold_out import hold_out
 from keras_sspcab.layers._arguments import standardize_choice
 
 #: A video is a folder of frames or a video file.
@@ -102,40 +101,13 @@ class VideoFolder:
             ValueError: If there is a validation split already, there are less
                 than two training videos, or the fraction is out of range.
         """
-        is_number = isinstance(fraction, numbers.Real)
-        if not is_number or not 0.0 < fraction < 1.0:
-            raise ValueError(
-                "The `fraction` argument must lie between 0 and 1. "
-                f"Received: fraction={fraction!r}"
-            )
-        if self.validation:
-            raise ValueError(
-                "There is a validation split already, of "
-                f"{len(self.validation)} videos. Received: root={self.root!r}"
-            )
-        total = len(self.train)
-        if total < 2:
-            raise ValueError(
-                "Holding videos out takes at least two training videos. "
-                f"Received: root={self.root!r} with {total}. Cut a long video "
-                "into parts, or add another one."
-            )
-        held = min(max(round(fraction * total), 1), total - 1)
-
-        def rank(video: Video) -> str:
-            text = f"{seed}:{video.name}"
-            return hashlib.sha256(text.encode()).hexdigest()
-
-        chosen = {v.name for v in sorted(self.train, key=rank)[:held]}
-        note = (
-            f"validation: {held} of {total} normal videos held out of train "
-            f"(fraction {fraction}, seed {seed})"
-        )
-        return dataclasses.replace(
+        return hold_out(
             self,
-            train=tuple(v for v in self.train if v.name not in chosen),
-            validation=tuple(v for v in self.train if v.name in chosen),
-            notes=(*self.notes, note),
+            lambda video: video.name,
+            fraction,
+            seed,
+            "videos",
+            ". Cut a long video into parts, or add another one.",
         )
 
     def summary(self) -> str:
