@@ -8,9 +8,12 @@ import tensorflow as tf
 
 from keras_sspcab.data.simulation._arguments import (
     check_size,
-    require_images,
     standardize_number,
     standardize_range,
+)
+from keras_sspcab.data.simulation._batches import (
+    map_with_seeds,
+    require_batches,
 )
 from keras_sspcab.data.simulation._random import (
     chance,
@@ -21,7 +24,6 @@ from keras_sspcab.data.simulation._random import (
     standardize_seed,
     uniform,
 )
-from keras_sspcab.data.simulation.dataset import random_numbers
 from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 VARIANTS = ("3way", "cutpaste", "scar", "union")
@@ -259,14 +261,7 @@ def cutpaste_views(
     jitter = standardize_number(jitter, "jitter", 0.0, 0.5)
     translation = standardize_number(translation, "translation", 0.0, 0.5)
     seed = standardize_int(seed, "seed", 0)
-    start = standardize_seed(seed)
-    spec = getattr(dataset, "element_spec", None)
-    if not isinstance(spec, tf.TensorSpec):
-        raise ValueError(
-            "CutPaste takes a tf.data.Dataset of batches of images and nothing "
-            f"else. Received: elements {spec}"
-        )
-    require_images(spec.shape, spec.dtype, rank=4)
+    require_batches(dataset)
     num_views = 3 if variant == "3way" else 2
 
     def views(argument: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -289,14 +284,11 @@ def cutpaste_views(
             other = patch() if variant == "cutpaste" else scar()
         return tf.stack([image, tf.ensure_shape(other, image.shape)])
 
-    @tf.autograph.experimental.do_not_convert
     def example(
-        numbered: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
+        images: tf.Tensor, batch_seed: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        position, images = numbered
         images = check_size(tf.cast(images, tf.float32))
         batch = tf.shape(images)[0]
-        batch_seed = fold_in(fold_in(start, number), position)
         seeds = tf.map_fn(
             lambda index: fold_in(batch_seed, index),
             tf.range(batch),
@@ -318,11 +310,7 @@ def cutpaste_views(
         merged = tf.ensure_shape(merged, (count, *images.shape[1:]))
         return merged, {"logits": tf.repeat(tf.range(num_views), batch)}
 
-    return (
-        tf.data.Dataset.zip((dataset.enumerate(), random_numbers(seed)))
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return map_with_seeds(dataset, example, seed)
 
 
 def _pixels(value: Any, name: str) -> tuple[float, float]:

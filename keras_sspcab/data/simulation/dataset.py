@@ -5,8 +5,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.simulation._arguments import require_images
-from keras_sspcab.data.simulation._random import fold_in, standardize_seed
+from keras_sspcab.data.simulation._batches import (
+    map_with_seeds,
+    require_batches,
+)
 from keras_sspcab.data.simulation.anomaly import Simulation, make_simulation
 from keras_sspcab.layers._arguments import standardize_int
 
@@ -71,7 +73,7 @@ def simulate_anomalies(
         ValueError: If the dataset has other elements, an argument is out of
             range, or the textures cannot be read.
     """
-    _require_batches(dataset)
+    require_batches(dataset)
     simulation = make_simulation(
         textures,
         anomaly_probability,
@@ -81,40 +83,8 @@ def simulate_anomalies(
         threshold,
     )
     seed = standardize_int(seed, "seed", 0)
-    start = standardize_seed(seed)
     batch = _compiled(simulation, dataset.element_spec)
-
-    @tf.autograph.experimental.do_not_convert
-    def simulate(
-        numbered: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        position, images = numbered
-        return batch(images, fold_in(fold_in(start, number), position))
-
-    return (
-        tf.data.Dataset.zip((dataset.enumerate(), random_numbers(seed)))
-        .map(simulate, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def random_numbers(seed: int) -> tf.data.Dataset:
-    """Random int64 numbers without end, others in each iteration.
-
-    The first iteration follows from the seed alone. That of
-    `tf.data.Dataset.random` follows from TensorFlow's global seed as well.
-    """
-    variant = tf.raw_ops.RandomDatasetV2(
-        seed=tf.constant(seed % 2**63, tf.int64),
-        # Two zeros would stand for a seed from the clock.
-        seed2=tf.constant(1, tf.int64),
-        seed_generator=tf.raw_ops.DummySeedGenerator(),
-        rerandomize_each_iteration=True,
-        output_types=[tf.int64],
-        output_shapes=[tf.TensorShape([])],
-    )
-    spec = tf.TensorSpec((), tf.int64)
-    return tf.data.experimental.from_variant(variant, spec)
+    return map_with_seeds(dataset, batch, seed)
 
 
 @functools.lru_cache(maxsize=4)
@@ -125,19 +95,3 @@ def _compiled(simulation: Simulation, spec: tf.TensorSpec) -> Any:
         input_signature=[spec, tf.TensorSpec((2,), tf.uint64)],
         autograph=False,
     )
-
-
-def _require_batches(dataset: Any) -> None:
-    if not isinstance(dataset, tf.data.Dataset):
-        raise ValueError(
-            "Anomalies are simulated in a tf.data.Dataset. Received: "
-            f"dataset={dataset!r}. tf.data.Dataset.from_tensor_slices(images)"
-            ".batch(8) makes one from an array."
-        )
-    spec = dataset.element_spec
-    if not isinstance(spec, tf.TensorSpec):
-        raise ValueError(
-            "The dataset must yield batches of images and nothing else. "
-            f"Received: elements {spec}"
-        )
-    require_images(spec.shape, spec.dtype, rank=4)
