@@ -8,6 +8,11 @@ from keras_sspcab.applications.ensemble import Ensemble
 from keras_sspcab.applications.future_frame import FutureFrame
 from keras_sspcab.applications.mnad import MNAD
 from keras_sspcab.applications.registry import APPLICATIONS, get_application
+from keras_sspcab.applications.video_scoring import (
+    ScoredFrame,
+    VideoStream,
+    score_frames,
+)
 
 __all__ = [
     "APPLICATIONS",
@@ -18,5 +23,8 @@ __all__ = [
     "CutPaste",
     "Ensemble",
     "FutureFrame",
+    "ScoredFrame",
+    "VideoStream",
     "get_application",
+    "score_frames",
 ]

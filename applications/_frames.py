@@ -1,9 +1,10 @@
 """What the hosts share that predict frames of video."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_sspcab.applications._arguments import check_input_shape
@@ -26,6 +27,26 @@ class FrameModel(AnomalyModel):
     """
 
     kind: ClassVar[str] = "video"
+
+    #: The outputs that `score_video` looks at.
+    video_score_outputs: ClassVar[tuple[str, ...]] = ("raw_score",)
+
+    def score_video(self, outputs: Mapping[str, Any]) -> np.ndarray:
+        """Scores the frames of a whole video as the host's paper does.
+
+        It brings the values to [0, 1] by their extremes over the video, for
+        which all of it must have been seen; `anomaly_score` needs no look
+        ahead.
+
+        Args:
+            outputs: Arrays `(frames,)` of one video in the order of time, by
+                the names in `video_score_outputs`.
+
+        Returns:
+            Array `(frames,)` in [0, 1], larger is more anomalous; 0 for a video
+            whose frames are all alike.
+        """
+        return to_unit_interval(outputs["raw_score"])
 
     def default_loss_weights(self) -> dict[str, float]:
         """Weights of the losses, by the name of the term."""
@@ -91,6 +112,13 @@ class FrameModel(AnomalyModel):
             sample_weight,
             training,
         )
+
+
+def to_unit_interval(values: Any) -> np.ndarray:
+    """Brings the extremes of a series to 0 and 1; a constant one is 0."""
+    series = np.asarray(values, "float64")
+    low, high = series.min(), series.max()
+    return (series - low) / (high - low) if high > low else 0.0 * series
 
 
 def check_clip_shape(

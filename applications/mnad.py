@@ -1,7 +1,7 @@
 """MNAD: a frame from what a memory of normal features holds."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from keras_sspcab.applications._frames import (
     check_weights,
     output_frame,
     stacked_frames,
+    to_unit_interval,
 )
 from keras_sspcab.applications.mnad_network import (
     decoder,
@@ -191,6 +192,26 @@ class MNAD(FrameModel):
             "psnr_weight": psnr_weight,
         }
 
+    video_score_outputs: ClassVar[tuple[str, ...]] = ("psnr", "compactness")
+
+    def score_video(self, outputs: Mapping[str, Any]) -> np.ndarray:
+        """Scores the frames of a whole video as the paper does.
+
+        `a (1 - g(psnr)) + (1 - a) g(compactness)`, where `g` takes the extremes
+        over the video to 0 and 1.
+
+        Args:
+            outputs: `psnr` and `compactness` of its frames, `(frames,)`.
+
+        Returns:
+            Array `(frames,)` in [0, 1].
+        """
+        share = self.get_layer("regularity").psnr_weight
+        # 1 - g(x) is g(-x), but for a constant video.
+        error = to_unit_interval(-np.asarray(outputs["psnr"]))
+        distance = to_unit_interval(outputs["compactness"])
+        return share * error + (1.0 - share) * distance
+
     def default_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
@@ -265,11 +286,31 @@ class MNAD(FrameModel):
             What `predict` returns, and `updated`, bool `(batch,)`: after which
             clips the memory was updated.
         """
+        rows = list(self.iterate_online(clips, threshold, keep))
+        if not rows:
+            raise ValueError("There must be at least one clip. Received: none")
+        return {
+            name: np.concatenate([row[name] for row in rows])
+            for name in rows[0]
+        }
+
+    def iterate_online(
+        self, clips: Any, threshold: float | None = None, keep: bool = False
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Does what `predict_online` does, for streams of any length.
+
+        Args:
+            clips: As there.
+            threshold: As there.
+            keep: As there; the memory is set back when the iterator is closed.
+
+        Yields:
+            The outputs of one clip after the other, with a batch axis of 1.
+        """
         if threshold is None:
             threshold = _PAPER[self.arguments["task"]][2]
         memory = self.get_layer("memory")
         before = ops.convert_to_numpy(memory.items)
-        rows: list[dict[str, Any]] = []
         try:
             for clip in (c for batch in image_batches(clips) for c in batch):
                 outputs = self.predict_on_batch(clip[None])
@@ -280,13 +321,8 @@ class MNAD(FrameModel):
                 updates = bool(mean < threshold)
                 if updates:
                     memory.update(self._encode(clip[None]))
-                rows.append({**outputs, "updated": np.array([updates])})
+                rows = {**outputs, "updated": [updates]}
+                yield {name: np.asarray(row) for name, row in rows.items()}
         finally:
             if not keep:
                 memory.items.assign(before)
-        if not rows:
-            raise ValueError("There must be at least one clip. Received: none")
-        return {
-            name: np.concatenate([np.asarray(row[name]) for row in rows])
-            for name in rows[0]
-        }

@@ -18,7 +18,7 @@ from keras_sspcab.runs import (
     default_run_path,
     files,
 )
-from keras_sspcab.runs.config import DEMO, DEMO_FAST, MODEL_DEFAULTS
+from keras_sspcab.runs.defaults import DEMO, DEMO_FAST, MODEL_DEFAULTS
 from keras_sspcab.runs.parsing import (
     differences,
     dump_config,

@@ -1,8 +1,6 @@
 """Runs the cells of a comparison, one after the other."""
 
-import contextlib
 import dataclasses
-import gc
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -10,17 +8,21 @@ from typing import Any
 
 from keras_sspcab.cli import _cell
 from keras_sspcab.cli._backend import import_backend
+from keras_sspcab.cli._comparison_setup import (
+    check_data_sections,
+    count_parameters,
+    hide_gpus,
+    kind_of,
+)
 from keras_sspcab.cli._console import say, warn
-from keras_sspcab.cli._data import fingerprint, split_folder
-from keras_sspcab.cli._model import construct
+from keras_sspcab.cli._sources import source_of
 from keras_sspcab.compare.classes import find_classes
 from keras_sspcab.compare.comparison import Comparison, read_results
 from keras_sspcab.compare.conditions import describe_conditions, format_seconds
-from keras_sspcab.compare.grid import OFF, ON, Cell, Grid
-from keras_sspcab.compare.kinds import KINDS, Kind
+from keras_sspcab.compare.grid import Cell, Grid
 from keras_sspcab.compare.settings import Settings
 from keras_sspcab.compare.states import State, changed_settings, state_of
-from keras_sspcab.runs import Config, ConfigError, RunFolder
+from keras_sspcab.runs import Config, ConfigError, DataConfig, RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +79,25 @@ class Jobs:
         # As the user has set it: `import_backend` silences this process.
         self._environment = dict(os.environ)
         import_backend()
-        _hide_gpus()
+        hide_gpus()
         from keras_sspcab.applications import APPLICATIONS
 
         self.request = request
-        self.kind = _kind_of(request.models)
+        self.kind = kind_of(request.models)
         self.shown = self.kind.choose_metrics(request.metrics)
+        if request.has_ensembles and not self.kind.has_ensembles:
+            raise ConfigError(
+                f"Scores of {self.kind.words.samples} are not averaged over "
+                "seeds. Received: --ensemble with --models "
+                f"{','.join(request.models)}. Leave --ensemble out"
+            )
         self.settings = Settings(
             request.models, APPLICATIONS, request.config, request.settings
         )
-        self.classes, self.left_out = find_classes(request.data)
+        layout = check_data_sections(self.settings, request.models)
+        self.classes, self.left_out = find_classes(
+            request.data, self.kind, layout
+        )
         self.grid = Grid(
             tuple(data_class.name for data_class in self.classes),
             request.models,
@@ -94,11 +105,12 @@ class Jobs:
             request.seeds,
         )
         self.parameters = {
-            (model, block): _count_parameters(self.settings, model, block)
+            (model, block): count_parameters(self.settings, model, block)
             for model in request.models
             for block in request.blocks
         }
         paths = {found.name: found.path for found in self.classes}
+        self._fingerprints: dict[DataConfig, str] = {}
         self.jobs = [
             Job(
                 cell,
@@ -120,7 +132,7 @@ class Jobs:
     def examine(self) -> Iterator[tuple[Cell, State, dict[str, Any]]]:
         """Yields cells, their states, and settings that are others now."""
         for job in self.jobs:
-            yield job.cell, state_of(job.run), _changes(job)
+            yield job.cell, state_of(job.run), self._changes(job)
 
     def run(self) -> dict[Cell, str]:
         """Runs all cells that are not done.
@@ -191,7 +203,7 @@ class Jobs:
         for job in self.jobs:
             texts = [
                 f"{key} was {old!r} and is {new!r} now"
-                for key, (old, new) in _changes(job).items()
+                for key, (old, new) in self._changes(job).items()
             ]
             if texts:
                 lines.append(f"{job.run.path}: {', '.join(texts)}")
@@ -202,6 +214,25 @@ class Jobs:
                 "choose another --out, or remove these folders to run them "
                 "anew"
             )
+
+    def _changes(self, job: Job) -> dict[str, Any]:
+        """Returns what a run was started with that is another now."""
+        changed: dict[str, Any] = changed_settings(job.run, job.config)
+        if changed or not job.run.exists:
+            return changed
+        data = job.config.data
+        if job.run.config.data.path != data.path:
+            # It may be the same folder in another place.
+            source = source_of(job.config)
+            known = job.run.record.get("data", {})
+            before = known.get(f"training_{source.noun}")
+            if data not in self._fingerprints:
+                found = source.fingerprint(source.split(job.config))
+                self._fingerprints[data] = found
+            now = self._fingerprints[data]
+            if before not in (None, now):
+                changed[f"the training {source.noun}"] = (before, now)
+        return changed
 
     def _times(self, number: int, elapsed: float) -> str:
         """Says how long it has taken and will take, as far as is known."""
@@ -230,67 +261,3 @@ class Jobs:
             f"Stopped in {title}. What is done is kept. "
             f"Continue with: {self.request.command}",
         )
-
-
-def _hide_gpus() -> None:
-    """Leaves the GPUs to the processes of the cells."""
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
-        # Too late where something else in this process uses them.
-        with contextlib.suppress(RuntimeError):
-            tf.config.set_visible_devices([], "GPU")
-
-
-def _kind_of(models: Sequence[str]) -> Kind:
-    """Returns the kind of data that all hosts look at."""
-    from keras_sspcab.applications import get_application
-
-    kinds = {model: get_application(model).kind for model in models}
-    if len(set(kinds.values())) > 1:
-        raise ConfigError(
-            "Models are compared that look at the same kind of data. "
-            f"Received: {', '.join(f'{m} ({k})' for m, k in kinds.items())}"
-        )
-    kind = kinds[models[0]]
-    if kind not in KINDS:
-        raise ConfigError(
-            f"Models of {kind} cannot be compared. Received: "
-            f"{', '.join(models)}. Choose models of: {', '.join(KINDS)}"
-        )
-    return KINDS[kind]
-
-
-def _count_parameters(settings: Settings, model: str, block: str) -> int:
-    """Builds a model as the training will; returns its size."""
-    import keras
-
-    config = settings.config(model, "", block, 0)
-    try:
-        if config.data.patch_size:
-            construct(config, (None, None))
-        return construct(config, config.data.image_size).count_params()
-    except ConfigError as error:
-        if block in (OFF, ON):
-            raise
-        raise ConfigError(
-            f"--sspcab must name places that all models know. Received: "
-            f"{block}. {error}"
-        ) from error
-    finally:
-        keras.backend.clear_session()
-        gc.collect()
-
-
-def _changes(job: Job) -> dict[str, Any]:
-    """Returns what a run was started with that is another now."""
-    changed: dict[str, Any] = changed_settings(job.run, job.config)
-    if changed or not job.run.exists:
-        return changed
-    if job.run.config.data.path != job.config.data.path:
-        # It may be the same folder in another place.
-        before = job.run.record.get("data", {}).get("training_images")
-        images = fingerprint(split_folder(job.config))
-        if before not in (None, images):
-            changed["the training images"] = (before, images)
-    return changed

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from keras_sspcab.cli._backend import import_backend
@@ -18,6 +18,64 @@ INFERENCE_BATCH_SIZE = 8
 
 # Decoded images of up to this size are kept in memory unasked.
 _MEMORY_LIMIT = 2**30
+
+
+class ImageSource:
+    """Images, for hosts that look at images; see `Source`."""
+
+    noun = "images"
+
+    def check(self, config: Config) -> None:
+        """All settings are for images, or have no effect on them."""
+
+    def split(self, config: Config) -> "ImageFolder":
+        """Lists the images, some of the normal ones held out."""
+        return split_folder(config)
+
+    def count(self, config: Config, folder: "ImageFolder") -> int:
+        """Patches or images in an epoch."""
+        data = config.data
+        patches = data.patches_per_image if data.patch_size else 1
+        return len(folder.train) * patches
+
+    def training_datasets(
+        self, run: RunFolder, config: Config, folder: "ImageFolder"
+    ) -> Callable[[int], Any]:
+        """Images or patches in random order."""
+        from keras_sspcab.data import image_dataset
+
+        data, training = config.data, config.training
+        cache = _cache_of(run, data, len(folder.train))
+
+        def make_dataset(epoch: int) -> Any:
+            return image_dataset(
+                folder.train,
+                data.image_size,
+                data.channels,
+                batch_size=training.batch_size,
+                shuffle=True,
+                seed=training.seed,
+                epoch=epoch,
+                cache=cache,
+                patch_size=data.patch_size or None,
+                patches_per_image=(
+                    data.patches_per_image if data.patch_size else 1
+                ),
+                flip=data.flip,
+            )
+
+        return make_dataset
+
+    def scoring_dataset(
+        self, samples: "Iterable[ImageSample]", config: Config
+    ) -> Any:
+        """Whole images in order."""
+        return images_of(samples, config.data)
+
+    def fingerprint(self, folder: "ImageFolder") -> str:
+        """Names the training images, wherever the folder lies."""
+        names = [sample.path for sample in folder.train]
+        return describe_names(names, folder.root, self.noun)
 
 
 def scan_folder(config: Config) -> "ImageFolder":
@@ -77,7 +135,7 @@ def images_of(
     )
 
 
-def cache_of(run: RunFolder, data: DataConfig, num_images: int) -> bool | str:
+def _cache_of(run: RunFolder, data: DataConfig, num_images: int) -> bool | str:
     """Returns the `cache` argument of `image_dataset`."""
     height, width = data.image_size
     size = num_images * height * width * data.channels * 4
@@ -92,11 +150,8 @@ def cache_of(run: RunFolder, data: DataConfig, num_images: int) -> bool | str:
     return data.cache in ("auto", "memory")
 
 
-def fingerprint(folder: "ImageFolder") -> str:
-    """Names the training images, wherever the folder lies."""
-    names = sorted(
-        sample.path.removeprefix(folder.root).strip("/")
-        for sample in folder.train
-    )
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
-    return f"{len(names)} images, names with hash {digest[:12]}"
+def describe_names(names: Iterable[str], root: str, noun: str) -> str:
+    """Returns a count and a hash of paths, wherever their root lies."""
+    found = sorted(name.removeprefix(root).strip("/") for name in names)
+    digest = hashlib.sha256("\n".join(found).encode()).hexdigest()
+    return f"{len(found)} {noun}, names with hash {digest[:12]}"

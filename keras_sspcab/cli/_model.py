@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 Size = tuple[int | None, int | None]
 
 
-def build_model(config: Config, num_images: int) -> "AnomalyModel":
+def build_model(config: Config, num_samples: int) -> "AnomalyModel":
     """Builds and compiles the model to train.
 
     Args:
         config: The configuration.
-        num_images: Number of its training images.
+        num_samples: Training samples in an epoch.
 
     Raises:
         ConfigError: If the section [model] does not fit the host.
@@ -33,10 +33,8 @@ def build_model(config: Config, num_images: int) -> "AnomalyModel":
         # The weights serve patches and, later, whole images.
         size = (None, None)
     model = construct(config, size)
-    training, patches = config.training, 1
-    if config.data.patch_size:
-        patches = config.data.patches_per_image
-    steps = math.ceil(num_images * patches / training.batch_size)
+    training = config.training
+    steps = math.ceil(num_samples / training.batch_size)
     model.compile(
         learning_rate=training.learning_rate or None,
         steps=steps * training.epochs,
@@ -50,7 +48,7 @@ def construct(config: Config, size: Size) -> "AnomalyModel":
 
     Args:
         config: The configuration.
-        size: Height and width of its images; None for any.
+        size: Height and width of its images or frames; None for any.
 
     Raises:
         ConfigError: If the section [model] does not fit the host.
@@ -66,15 +64,11 @@ def construct(config: Config, size: Size) -> "AnomalyModel":
             f"{config.model.name!r}. Allowed in [model] are: name, "
             f"{', '.join(allowed)}"
         )
-    if host.kind != "image":
-        raise ConfigError(
-            f"The model {config.model.name!r} looks at {host.kind}, and the "
-            "command line trains on images. Train it from Python"
-        )
+    shape: tuple[int | None, ...] = (*size, config.data.channels)
+    if host.kind == "video":
+        shape = (config.data.clip_length, *shape)
     try:
-        return host(
-            input_shape=(*size, config.data.channels), **config.model.options
-        )
+        return host(input_shape=shape, **config.model.options)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"The section [model] does not fit {config.model.name!r}: {error}"

@@ -1,26 +1,21 @@
 """The steps of a training, from a configuration to a model in a run folder."""
 
 import contextlib
+import dataclasses
 import os
 import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from keras_sspcab.cli._console import number, say, warn
-from keras_sspcab.cli._data import (
-    cache_of,
-    fingerprint,
-    images_of,
-    split_folder,
-)
 from keras_sspcab.cli._model import build_model, construct
-from keras_sspcab.runs import Config, RunFolder, files
+from keras_sspcab.cli._sources import Source, source_of
+from keras_sspcab.runs import Config, EvaluationConfig, RunFolder, files
 from keras_sspcab.runs.folder import now
 from keras_sspcab.runs.parsing import write_config
 
 if TYPE_CHECKING:
     from keras_sspcab.applications import AnomalyModel
-    from keras_sspcab.data import ImageFolder
 
 # With fewer held-out images, the threshold is little more than a guess.
 _FEW_IMAGES = 20
@@ -35,6 +30,10 @@ FREE_SETTINGS = (
     "training.checkpoint_every_seconds",
     "calibration.quantile",
     "calibration.pixel_quantile",
+    *(
+        f"evaluation.{field.name}"
+        for field in dataclasses.fields(EvaluationConfig)
+    ),
 )
 
 
@@ -47,10 +46,11 @@ def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
         config: Its configuration.
         resume: Whether to go on with a run.
     """
-    folder = split_folder(config)
+    source = source_of(config)
+    folder = source.split(config)
     say(folder.summary())
     with _precision(config.training.mixed_precision):
-        model = build_model(config, len(folder.train))
+        model = build_model(config, source.count(config, folder))
         if resume:
             write_config(run.file("config.toml"), config)
         else:
@@ -62,14 +62,14 @@ def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
                 "train": len(folder.train),
                 "validation": len(folder.validation),
                 "test": len(folder.test),
-                "training_images": fingerprint(folder),
+                f"training_{source.noun}": source.fingerprint(folder),
                 "notes": list(folder.notes),
             },
         )
         say(f"Run {run.path}: {config.model.name}, {_describe(model)}")
-        _fit(run, config, folder, model)
+        _fit(run, config, source, folder, model)
         weights = model.get_weights()
-    _finish(run, config, folder, weights)
+    _finish(run, config, source, folder, weights)
 
 
 def _describe(model: "AnomalyModel") -> str:
@@ -83,32 +83,15 @@ def _describe(model: "AnomalyModel") -> str:
 def _fit(
     run: RunFolder,
     config: Config,
-    folder: "ImageFolder",
+    source: Source,
+    folder: Any,
     model: "AnomalyModel",
 ) -> None:
     from keras_sspcab.cli._progress import TrainingProgress
     from keras_sspcab.cli._tensorboard import FlushedTensorBoard
-    from keras_sspcab.data import image_dataset
     from keras_sspcab.training import TrainingInterrupted, train
 
-    data, training = config.data, config.training
-    cache = cache_of(run, data, len(folder.train))
-
-    def make_dataset(epoch: int) -> Any:
-        return image_dataset(
-            folder.train,
-            data.image_size,
-            data.channels,
-            batch_size=training.batch_size,
-            shuffle=True,
-            seed=training.seed,
-            epoch=epoch,
-            cache=cache,
-            patch_size=data.patch_size or None,
-            patches_per_image=data.patches_per_image if data.patch_size else 1,
-            flip=data.flip,
-        )
-
+    training = config.training
     settings = {
         f"{section}.{key}": value
         for section, values in config.to_dict().items()
@@ -119,11 +102,14 @@ def _fit(
     try:
         train(
             model,
-            make_dataset,
+            source.training_datasets(run, config, folder),
             training.epochs,
             run.file("checkpoint.npz"),
             seed=training.seed,
-            settings={**settings, "training images": fingerprint(folder)},
+            settings={
+                **settings,
+                f"training {source.noun}": source.fingerprint(folder),
+            },
             every_steps=training.checkpoint_every_steps,
             every_seconds=training.checkpoint_every_seconds,
             history_csv=run.file("history.csv"),
@@ -140,27 +126,32 @@ def _fit(
 
 
 def _finish(
-    run: RunFolder, config: Config, folder: "ImageFolder", weights: list[Any]
+    run: RunFolder,
+    config: Config,
+    source: Source,
+    folder: Any,
+    weights: list[Any],
 ) -> None:
     """Calibrates a model of the images' size, in float32, and saves it."""
     model = construct(config, config.data.image_size)
     model.set_weights(weights)
-    model.fit_scoring(images_of(folder.train, config.data))
+    model.fit_scoring(source.scoring_dataset(folder.train, config))
     calibration = model.calibrate(
-        images_of(folder.validation, config.data),
+        source.scoring_dataset(folder.validation, config),
         config.calibration.quantile,
         config.calibration.pixel_quantile,
     )
     with files.replacing(run.file("model.keras")) as temporary:
         model.save(temporary)
     run.update_record(state="finished", finished=now())
+    noun = {"videos": "frames"}.get(source.noun, source.noun)
     if calibration.num_images < _FEW_IMAGES:
         warn(
             f"The threshold was measured on {calibration.num_images} held-out "
-            "normal images only: it is rough. More images help"
+            f"normal {noun} only: it is rough. More {noun} help"
         )
     say(
-        f"Calibrated on {calibration.num_images} held-out normal images: "
+        f"Calibrated on {calibration.num_images} held-out normal {noun}: "
         f"anomalous from score {number(calibration.threshold)} on."
     )
     say(f"Saved {run.file('model.keras')}", style="green")

@@ -1,6 +1,8 @@
 """Shows how far a training has come; imported only where Keras is."""
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -16,6 +18,33 @@ from rich.progress import (
 from keras_sspcab.cli._console import console, say
 
 _SHOWN = ("loss", "sspcab_loss")
+
+
+@contextlib.contextmanager
+def frame_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows a bar over frames on a terminal.
+
+    Args:
+        title: What is done.
+        total: How many frames there are.
+
+    Yields:
+        A function to call after each frame.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        console=console(),
+        disable=not console().is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)
 
 
 class TrainingProgress(keras.callbacks.Callback):

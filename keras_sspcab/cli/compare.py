@@ -25,10 +25,15 @@ def register(app: typer.Typer) -> None:
 def compare(
     data: Annotated[
         Path,
-        typer.Option(help="Folder in MVTec layout, or a folder of such ones."),
+        typer.Option(
+            help="Folder in MVTec layout or of videos, or a folder of such."
+        ),
     ],
     models: Annotated[
-        str, typer.Option(help="Models, such as autoencoder,draem,cutpaste.")
+        str,
+        typer.Option(
+            help="Models, such as autoencoder,draem or future_frame,mnad."
+        ),
     ],
     sspcab: Annotated[
         str,
@@ -59,17 +64,19 @@ def compare(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Show this metric, as image_ap. Repeatable."),
+        typer.Option(help="Show this metric, as aupro or rbdc. Repeatable."),
     ] = None,
     ensemble: Annotated[
         bool,
-        typer.Option("--ensemble", help="Also average scores over the seeds."),
+        typer.Option(
+            "--ensemble", help="Images: also average scores over the seeds."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what there is to do.")
     ] = False,
 ) -> None:
-    """Measure models with and without the block, over seeds and data classes.
+    """Measure models with and without the block, over seeds and data.
 
     Trains and evaluates each in a run folder, and writes tables and a figure.
     The same command goes on where it was stopped. Exit codes: 0 done, 1 some
@@ -126,7 +133,9 @@ def compare(
     )
     jobs = Jobs(request)
     if jobs.left_out:
-        warn(f"No data classes, left out: {', '.join(jobs.left_out)}")
+        names_left_out = ", ".join(jobs.left_out)
+        words = jobs.kind.words
+        warn(f"No {words.data_classes}, left out: {names_left_out}")
     if dry_run:
         _list(jobs)
         return
@@ -157,7 +166,8 @@ def _show(comparison: "Comparison") -> None:
     if not comparison.results:
         return
     grid = comparison.grid
-    over = "" if len(grid.classes) == 1 else ", mean of all classes"
+    shorts = comparison.kind.words.shorts
+    over = "" if len(grid.classes) == 1 else f", mean of all {shorts}"
     table = Table(title=f"Percent{over}")
     blocks = tables.blocks_in_words(comparison)
     for title in ("model", "metric", blocks, "difference", "interval", "pairs"):

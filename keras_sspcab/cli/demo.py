@@ -11,7 +11,7 @@ from rich.table import Table
 from keras_sspcab.cli._console import command, number, say, show, warn
 from keras_sspcab.cli.export import FORMATS
 from keras_sspcab.runs import Config, RunFolder
-from keras_sspcab.runs.config import DEMO, DEMO_FAST
+from keras_sspcab.runs.defaults import DEMO, DEMO_FAST
 from keras_sspcab.runs.parsing import differences
 
 
@@ -103,10 +103,10 @@ def _evaluate_and_report(run: RunFolder, config: Config) -> None:
 def _export(run: RunFolder) -> None:
     """Exports to all formats; what was exported before is kept."""
     from keras_sspcab.cli._model import load_detector
-    from keras_sspcab.cli.export import export_to, find_images, show_exports
+    from keras_sspcab.cli.export import export_to, find_inputs, show_exports
 
     detector = load_detector(run.path)
-    checked, normal = find_images(Path(run.path), None)
+    checked, normal = find_inputs(detector, Path(run.path), None)
     exported = run.record.get("exported", {})
     results = {}
     for name in FORMATS:

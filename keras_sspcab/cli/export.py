@@ -9,17 +9,17 @@ import typer
 from rich.table import Table
 
 from keras_sspcab.cli._console import command, number, show
-from keras_sspcab.runs import DataConfig, RunFolder
+from keras_sspcab.runs import Config, DataConfig, RunFolder
 
 if TYPE_CHECKING:
     from keras_sspcab.applications import AnomalyModel
-    from keras_sspcab.data import ImageSample
     from keras_sspcab.export import ExportResult
 
 FORMATS = ("savedmodel", "tflite", "onnx")
 
 # Images that every artefact is compared with the model on.
 _CHECKED_IMAGES = 32
+_CLIPS_IN_BATCH = 8
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +45,8 @@ def export(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of normal images to compare on, and for int8 to "
-            "measure ranges on. Default: those of the run."
+            help="Folder of normal images or videos to compare on, and for "
+            "int8 to measure ranges on. Default: those of the run."
         ),
     ] = None,
 ) -> None:
@@ -60,7 +60,7 @@ def export(
     detector = load_detector(str(model))
     is_run = model.suffix != ".keras"
     folder = out or (model if is_run else model.parent) / "export"
-    checked, normal = find_images(model if is_run else None, images)
+    checked, normal = find_inputs(detector, model if is_run else None, images)
     results = {
         name: export_to(detector, name, folder, checked, normal, precision)
         for name in dict.fromkeys(to)
@@ -81,43 +81,96 @@ def _check_formats(to: Sequence[str], precision: str) -> None:
             )
 
 
-def find_images(
-    run: Path | None, images: Path | None
-) -> "tuple[Sequence[ImageSample], Sequence[ImageSample]]":
-    """Returns images to compare on, and normal ones to measure ranges on.
+def find_inputs(
+    detector: "AnomalyModel", run: Path | None, data: Path | None
+) -> tuple[Any, Any]:
+    """Returns batches to compare on, and normal ones to measure ranges on.
 
     Args:
-        run: Run folder whose images serve, or None.
-        images: Folder of images that take their place, or None.
+        detector: The model.
+        run: Run folder whose images or videos serve, or None.
+        data: Folder of images or videos that take their place, or None.
 
     Raises:
         ValueError: If there are neither.
     """
-    from keras_sspcab.cli._data import split_folder
-    from keras_sspcab.data import check_images, scan_image_folder
-
-    if images is not None:
-        found = scan_image_folder(str(images), layout="plain").train
-        return check_images(found)[:_CHECKED_IMAGES], found
-    if run is None:
+    if run is None and data is None:
         raise ValueError(
             "Each artefact is compared with the model on real images, and a "
             ".keras file names none. Give a folder with --images"
         )
-    folder = split_folder(RunFolder(str(run)).config)
-    candidates = folder.test or folder.validation
-    # Spread over all kinds of defects.
-    step = max(1, len(candidates) // _CHECKED_IMAGES)
-    chosen = candidates[::step][:_CHECKED_IMAGES]
-    return check_images(chosen, on_error="skip"), folder.train
+    config = None if run is None else RunFolder(str(run)).config
+    if detector.kind == "video":
+        return _find_clips(detector, config, data)
+    return _find_images(detector, config, data)
+
+
+def _find_images(
+    detector: "AnomalyModel", config: Config | None, images: Path | None
+) -> tuple[Any, Any]:
+    from keras_sspcab.cli._data import images_of, split_folder
+    from keras_sspcab.data import check_images, scan_image_folder
+
+    height, width, channels = detector.input_shape[1:]
+    data = DataConfig(
+        image_size=(height, width), channels=channels, patch_size=0
+    )
+    if images is not None or config is None:
+        normal = scan_image_folder(str(images), layout="plain").train
+        checked = check_images(normal)[:_CHECKED_IMAGES]
+    else:
+        folder = split_folder(config)
+        candidates = folder.test or folder.validation
+        # Spread over all kinds of defects.
+        step = max(1, len(candidates) // _CHECKED_IMAGES)
+        chosen = candidates[::step][:_CHECKED_IMAGES]
+        checked, normal = check_images(chosen, on_error="skip"), folder.train
+    return images_of(checked, data), images_of(normal, data)
+
+
+def _find_clips(
+    detector: "AnomalyModel", config: Config | None, path: Path | None
+) -> tuple[Any, Any]:
+    from keras_sspcab.cli._video_data import scan_videos
+    from keras_sspcab.data.video import (
+        check_videos,
+        clip_dataset,
+        count_clips,
+        scan_video_folder,
+    )
+
+    length, height, width, channels = detector.input_shape[1:]
+    stride = 1 if config is None else config.data.stride
+    if path is not None or config is None:
+        folder = scan_video_folder(str(path), layout="plain")
+    else:
+        folder = scan_videos(config)
+
+    def clips(videos: Any, limit: int | None = None) -> Any:
+        videos = check_videos(videos, on_error="skip")
+        step = 1
+        if limit is not None:
+            step = max(1, count_clips(videos, length, stride) // limit)
+        return clip_dataset(
+            videos,
+            length,
+            (height, width),
+            channels,
+            stride=stride,
+            step=step,
+            batch_size=_CLIPS_IN_BATCH,
+        )
+
+    checked = clips(folder.test or folder.train, _CHECKED_IMAGES)
+    return checked.take(_CHECKED_IMAGES // _CLIPS_IN_BATCH), clips(folder.train)
 
 
 def export_to(
     detector: "AnomalyModel",
     name: str,
     folder: Path,
-    checked: "Sequence[ImageSample]",
-    normal: "Sequence[ImageSample]",
+    checked: Any,
+    normal: Any,
     precision: str = "float32",
 ) -> "ExportResult":
     """Exports a model to one format.
@@ -126,21 +179,16 @@ def export_to(
         detector: The model.
         name: One of `FORMATS`.
         folder: Where the folder of the format is made.
-        checked: Images to compare on.
-        normal: Images to measure ranges on, for `"int8"`.
+        checked: Batches of images or clips to compare on.
+        normal: Batches to measure ranges on, for `"int8"`.
         precision: `"float32"`, or another one for TFLite.
 
     Returns:
         The path of the artefact, and the comparison.
     """
-    from keras_sspcab.cli._data import images_of
     from keras_sspcab.export import export_model
 
-    height, width, channels = detector.input_shape[1:]
-    data = DataConfig(
-        image_size=(height, width), channels=channels, patch_size=0
-    )
-    options: dict[str, Any] = {"images": images_of(checked, data)}
+    options: dict[str, Any] = {"images": checked}
     target = folder / name / detector.name
     if name != "savedmodel":
         suffix = "" if precision == "float32" else f"-{precision}"
@@ -148,7 +196,7 @@ def export_to(
     if name == "tflite":
         options["precision"] = precision
     if precision == "int8":
-        options["representative_data"] = images_of(normal, data)
+        options["representative_data"] = normal
     return export_model(detector, target, to=name, **options)
 
 

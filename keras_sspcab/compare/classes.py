@@ -1,48 +1,66 @@
-"""The data classes that are compared on."""
+"""The data classes that are compared on: of images, or data sets of videos."""
 
 import dataclasses
 import os
 
-_PARTS = ("train", "test", "ground_truth")
+from keras_sspcab.compare.kinds import Kind
+
+# Folders of which a data class has one at least.
+_PARTS = {
+    "image": ("train", "test", "ground_truth"),
+    "video": (
+        *("Train", "Test"),
+        *("training_videos", "testing_videos"),
+        *("training", "testing"),
+        *("train", "test"),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class DataClass:
-    """A folder of images in the layout of MVTec AD.
+    """A folder of images in the layout of MVTec AD, or a data set of videos.
 
     Attributes:
         name: Name of the folder.
         path: The folder.
-        num_train: Normal images in `train/good` (and `validation/good`).
-        num_normal: Normal test images.
-        num_defective: Defective test images.
+        num_train: Normal images or videos to train and to calibrate on.
+        num_normal: Normal test images, or frames of test videos.
+        num_abnormal: Defective test images, or abnormal frames.
     """
 
     name: str
     path: str
     num_train: int
     num_normal: int
-    num_defective: int
+    num_abnormal: int
 
 
-def find_classes(root: str) -> tuple[tuple[DataClass, ...], tuple[str, ...]]:
+def find_classes(
+    root: str, kind: Kind, layout: str = "auto"
+) -> tuple[tuple[DataClass, ...], tuple[str, ...]]:
     """Finds the data classes of a folder, and checks that each is complete.
 
     Args:
-        root: A folder in the layout of MVTec AD, which is one class, or a
-            folder of such folders.
+        root: A folder that is one class, or a folder of such folders. Classes
+            of images are in the layout of MVTec AD; data sets of videos in
+            those of `keras_sspcab.data.video.scan_video_folder`.
+        kind: What they hold.
+        layout: The layout of data sets of videos.
 
     Returns:
         The classes by name, and the names of folders that are none.
 
     Raises:
-        ValueError: If there is no class, or if one lacks images to train on, or
-            normal or defective test images. The message names them all.
+        ValueError: If there is no class, or if one lacks normal data to train
+            and calibrate on, or normal or abnormal data to test with. The
+            message names them all.
     """
     root = os.path.abspath(os.path.expanduser(root))
+    words = kind.words
     if not os.path.isdir(root):
         raise ValueError(
-            f"There is no folder of images. Received: --data {root}"
+            f"There is no folder of {words.samples}. Received: --data {root}"
         )
     names = sorted(
         entry.name
@@ -50,62 +68,87 @@ def find_classes(root: str) -> tuple[tuple[DataClass, ...], tuple[str, ...]]:
         if entry.is_dir() and not entry.name.startswith(".")
     )
     left_out: tuple[str, ...] = ()
-    if _is_class(names):
+    if _is_class(names, kind):
         paths = [root]
     else:
         has_parts = {
-            name: _is_class(os.listdir(os.path.join(root, name)))
+            name: _is_class(os.listdir(os.path.join(root, name)), kind)
             for name in names
         }
         paths = [os.path.join(root, name) for name in names if has_parts[name]]
         left_out = tuple(name for name in names if not has_parts[name])
     if not paths:
         raise ValueError(
-            "The folder is no data class, and holds none: a class has the "
-            "folders train/good, test/good and test/DEFECT. "
+            f"The folder is no {words.data_class}, and holds none: a "
+            f"{words.short} has the folders {words.folders}. "
             f"Received: --data {root}"
         )
-    return _scan(paths), left_out
+    return _scan(paths, kind, layout), left_out
 
 
-def _is_class(names: list[str]) -> bool:
-    return any(part in names for part in _PARTS)
+def _is_class(names: list[str], kind: Kind) -> bool:
+    return any(part in names for part in _PARTS[kind.name])
 
 
-def _scan(paths: list[str]) -> tuple[DataClass, ...]:
-    from keras_sspcab.data import scan_image_folder
-
+def _scan(paths: list[str], kind: Kind, layout: str) -> tuple[DataClass, ...]:
+    scan = {"image": _scan_images, "video": _scan_videos}[kind.name]
     found, problems = [], []
     for path in paths:
         name = os.path.basename(path)
         try:
-            folder = scan_image_folder(path, layout="mvtec")
+            found.append(scan(name, path, layout))
         except ValueError as error:
             problems.append(f"{name}: {error}")
-            continue
-        defective = sum(sample.label for sample in folder.test)
-        data_class = DataClass(
-            name,
-            path,
-            len(folder.train) + len(folder.validation),
-            len(folder.test) - defective,
-            defective,
-        )
-        found.append(data_class)
-        if not data_class.num_normal or not data_class.num_defective:
-            problems.append(
-                f"{name}: there are {data_class.num_normal} normal test images "
-                f"(test/good) and {defective} defective ones (test/DEFECT); "
-                "metrics need both"
-            )
-        elif data_class.num_train < 2:
-            problems.append(
-                f"{name}: there is one image in train/good; one to train on "
-                "and one to calibrate on are the least"
-            )
     if problems:
         raise ValueError(
-            f"{len(problems)} of {len(paths)} data classes cannot be used:\n"
-            + "\n".join(problems)
+            f"{len(problems)} of {len(paths)} {kind.words.data_classes} cannot "
+            "be used:\n" + "\n".join(problems)
         )
     return tuple(found)
+
+
+def _scan_images(name: str, path: str, layout: str) -> DataClass:
+    from keras_sspcab.data import scan_image_folder
+
+    folder = scan_image_folder(path, layout="mvtec")
+    defective = sum(sample.label for sample in folder.test)
+    num_train = len(folder.train) + len(folder.validation)
+    num_normal = len(folder.test) - defective
+    if not num_normal or not defective:
+        raise ValueError(
+            f"there are {num_normal} normal test images (test/good) and "
+            f"{defective} defective ones (test/DEFECT); metrics need both"
+        )
+    if num_train < 2:
+        raise ValueError(
+            "there is one image in train/good; one to train on and one to "
+            "calibrate on are the least"
+        )
+    return DataClass(name, path, num_train, num_normal, defective)
+
+
+def _scan_videos(name: str, path: str, layout: str) -> DataClass:
+    from keras_sspcab.data.video import frame_labels, scan_video_folder
+
+    folder = scan_video_folder(path, layout)
+    known = [video for video in folder.test if video.has_ground_truth]
+    if not known:
+        raise ValueError(
+            f"there are {len(folder.test)} test videos, and none has ground "
+            "truth (labels or masks); metrics need it"
+        )
+    num_train = len(folder.train) + len(folder.validation)
+    if num_train < 2:
+        raise ValueError(
+            "there is one training video; one to train on and one to calibrate "
+            "on are the least. Cut a long video into parts"
+        )
+    labels = [frame_labels(video) for video in known]
+    num_abnormal = sum(int(found.sum()) for found in labels)
+    num_normal = sum(map(len, labels)) - num_abnormal
+    if not num_normal or not num_abnormal:
+        raise ValueError(
+            f"the test videos have {num_normal} normal and {num_abnormal} "
+            "abnormal frames; metrics need both"
+        )
+    return DataClass(name, path, num_train, num_normal, num_abnormal)

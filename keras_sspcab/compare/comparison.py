@@ -8,7 +8,7 @@ from typing import Any
 from keras_sspcab.compare.classes import DataClass
 from keras_sspcab.compare.grid import Cell, Grid
 from keras_sspcab.compare.kinds import Kind, Metric
-from keras_sspcab.compare.states import read_metrics
+from keras_sspcab.compare.states import read_conventions, read_metrics
 from keras_sspcab.runs import RunFolder
 
 
@@ -19,10 +19,12 @@ class Result:
     Attributes:
         metrics: Numbers by name, as in `metrics.json`.
         record: What `run.json` says.
+        conventions: How they were measured, as in `metrics.json`.
     """
 
     metrics: Mapping[str, float]
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def seconds(self, part: str = "training") -> float | None:
         """Returns the time of a part, `"training"` or `"evaluation"`."""
@@ -129,5 +131,6 @@ def read_results(root: str, grid: Grid) -> dict[Cell, Result]:
         if run.exists and run.is_finished:
             metrics = read_metrics(run)
             if metrics is not None:
-                results[cell] = Result(metrics, run.record)
+                conventions = read_conventions(run)
+                results[cell] = Result(metrics, run.record, conventions)
     return results

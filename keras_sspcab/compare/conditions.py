@@ -1,11 +1,13 @@
 """Under which conditions a comparison was measured."""
 
+import dataclasses
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_sspcab.compare.comparison import Comparison
+from keras_sspcab.compare.grid import Cell
 
 _CPU_INFO = "/proc/cpuinfo"
 
@@ -69,17 +71,16 @@ def describe_conditions(
         )
         lines.append(f"Settings of {model}: {text or 'its defaults'}")
     for model in grid.models:
-        counts = " → ".join(
+        sizes = " → ".join(
             f"{comparison.parameters[model, block]:,}" for block in grid.blocks
         )
-        lines.append(f"Parameters of {model}: {counts}")
+        lines.append(f"Parameters of {model}: {sizes}")
     lines.append(f"Seeds: {', '.join(map(str, grid.seeds))}")
+    counts = comparison.kind.words.counts
     lines += [
-        f"Images of {c.name}: {c.num_train} normal ones to train and calibrate "
-        f"on, {c.num_normal} normal and {c.num_defective} defective ones to "
-        "test"
-        for c in comparison.classes
+        counts.format(**dataclasses.asdict(c)) for c in comparison.classes
     ]
+    lines += _conventions(comparison)
     if records:
         lines.append(f"Hardware: {_distinct(map(_hardware_in, records))}")
         lines.append(f"Versions: {_distinct(map(_versions_in, records))}")
@@ -123,6 +124,36 @@ def _versions_in(record: Mapping[str, Any]) -> str:
     versions = record.get("versions", {})
     found = [f"{p} {versions[p]}" for p in _PACKAGES if p in versions]
     return ", ".join(found) or "not recorded"
+
+
+def _conventions(comparison: Comparison) -> list[str]:
+    """Says what all figures share, or which cells have which conventions."""
+    lines = []
+    for key, convention in comparison.kind.conventions.items():
+        found = {
+            cell: convention.describe(result.conventions[key])
+            for cell, result in comparison.results.items()
+            if key in result.conventions
+        }
+        if found:
+            lines.append(f"{convention.title}: {_by_axis(found)}")
+    return lines
+
+
+def _by_axis(texts: Mapping[Cell, str]) -> str:
+    """Joins texts; names the hosts or data that have each if they differ."""
+    axes: tuple[Callable[[Cell], str], ...] = (
+        lambda cell: cell.model,
+        lambda cell: cell.data_class,
+    )
+    for axis in axes:
+        names: dict[str, dict[str, None]] = {}
+        for cell, text in texts.items():
+            names.setdefault(text, {})[axis(cell)] = None
+        all_names = [name for found in names.values() for name in found]
+        if len(names) > 1 and len(all_names) == len(set(all_names)):
+            return "; ".join(f"{t} ({', '.join(n)})" for t, n in names.items())
+    return _distinct(texts.values())
 
 
 def _distinct(texts: Any) -> str:

@@ -1,16 +1,15 @@
 """The files of a comparison: two tables, a page of them, and a figure."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from keras_sspcab.compare import tables
-from keras_sspcab.compare.comparison import Comparison, Result
+from keras_sspcab.compare import forms, tables
+from keras_sspcab.compare.comparison import Comparison
 from keras_sspcab.compare.figure import write_figure
 from keras_sspcab.compare.grid import Cell
 from keras_sspcab.runs import files
 
-_AXES = ("class", "model", "block")
 _COSTS = ("training_seconds", "parameters")
 _PICTURES = ("png", "svg")
 
@@ -30,11 +29,12 @@ def write_outputs(
     """
     os.makedirs(root, exist_ok=True)
     paths = [os.path.join(root, "comparison.csv")]
-    _write_csv(paths[0], comparison, (*_AXES, "seed"), _COSTS)
+    axes = (_class_column(comparison), "model", "block")
+    _write_csv(paths[0], comparison, (*axes, "seed"), _COSTS)
     ensembles = comparison.of_ensembles()
     if ensembles is not None:
         paths.append(os.path.join(root, "comparison-ensembles.csv"))
-        _write_csv(paths[-1], ensembles, _AXES)
+        _write_csv(paths[-1], ensembles, axes)
     paths.append(os.path.join(root, "comparison.md"))
     files.write_text(paths[-1], page(comparison, conditions))
     if comparison.results and comparison.metrics:
@@ -67,21 +67,17 @@ def page(comparison: Comparison, conditions: Sequence[str]) -> str:
 
 def _results(comparison: Comparison) -> list[str]:
     grid, num_seeds = comparison.grid, len(comparison.grid.seeds)
-    how = f"Percent, {tables.blocks_in_words(comparison)} the block. "
+    how = f"{forms.describe_results(comparison)}. "
     if num_seeds > 1:
-        how += (
-            f"Mean ± sample standard deviation over {num_seeds} seeds. The "
-            "means of several classes are taken for each seed first; seeds "
-            "that lack a class do not count."
-        )
+        how += forms.form_of(comparison).describe_means(num_seeds)
     else:
         how += f"One seed, {grid.seeds[0]}: no spread is known."
-    parts = ["## Results", how, tables.result_table(comparison)]
+    parts = ["## Results", how, forms.result_table(comparison)]
     for metric in comparison.metrics:
         if without := comparison.classes_without(metric.key):
             parts.append(
-                f"No {metric.title} for {', '.join(without)} (are there no "
-                "masks?): it is not in the means."
+                f"No {metric.title} for {', '.join(without)} "
+                f"{comparison.kind.words.lacking}."
             )
     if hidden := set(comparison.shown) - set(comparison.metrics):
         titles = ", ".join(m.title for m in comparison.shown if m in hidden)
@@ -95,27 +91,28 @@ def _results(comparison: Comparison) -> list[str]:
 
 
 def _published(comparison: Comparison) -> list[str]:
-    table = tables.published_table(comparison)
+    table = forms.published_table(comparison)
     if table is None:
         return []
+    what = forms.form_of(comparison).describe(f"without{tables.ARROW}with")
     return [
         "## Published figures",
-        "Percent, without → with the block, as the SSPCAB paper gives them for "
-        "its own, full trainings. Networks, epochs and images of the runs "
+        f"{what}, as the SSPCAB paper gives them for its own, full trainings. "
+        f"Networks, epochs and {comparison.kind.words.samples} of the runs "
         "above are under Conditions.",
         table,
     ]
 
 
 def _differences(comparison: Comparison) -> list[str]:
-    reference = comparison.grid.reference
+    reference, short = comparison.grid.reference, comparison.kind.words.short
     if len(comparison.grid.blocks) == 1:
         return []
     return [
         "## Paired differences",
-        f"Percentage points, minus {reference!r}, over pairs of equal class "
+        f"Percentage points, minus {reference!r}, over pairs of equal {short} "
         "and seed. The interval is the percentile bootstrap of the mean; with "
-        "few pairs it is too narrow, and pairs of one class are not "
+        f"few pairs it is too narrow, and pairs of one {short} are not "
         "independent.",
         tables.difference_table(comparison),
     ]
@@ -130,11 +127,11 @@ def _ensembles(comparison: Comparison) -> list[str]:
         return [title, "None has all its seeds yet."]
     parts = [
         title,
-        f"Percent, {tables.blocks_in_words(comparison)} the block. The "
-        "calibrated scores of each image are averaged over the seeds.",
-        tables.result_table(ensembles),
+        f"{forms.describe_results(comparison)}. The calibrated scores of each "
+        "image are averaged over the seeds.",
+        forms.result_table(ensembles),
     ]
-    table = tables.published_table(ensembles, ":ensemble")
+    table = forms.published_table(ensembles, ":ensemble")
     if table is not None:
         parts += ["The SSPCAB paper's ensembles of five:", table]
     return parts
@@ -147,7 +144,7 @@ def _write_csv(
     costs: Sequence[str] = (),
 ) -> None:
     rows = [
-        _row(cell, comparison.results[cell], comparison.parameters)
+        _row(cell, comparison)
         for cell in comparison.grid
         if cell in comparison.results
     ]
@@ -161,17 +158,18 @@ def _write_csv(
     )
 
 
-def _row(
-    cell: Cell,
-    result: Result,
-    parameters: Mapping[tuple[str, str], int],
-) -> dict[str, Any]:
+def _class_column(comparison: Comparison) -> str:
+    return comparison.kind.words.short.replace(" ", "_")
+
+
+def _row(cell: Cell, comparison: Comparison) -> dict[str, Any]:
+    result = comparison.results[cell]
     return {
-        "class": cell.data_class,
+        _class_column(comparison): cell.data_class,
         "model": cell.model,
         "block": cell.block,
         "seed": cell.seed,
         **result.metrics,
         "training_seconds": result.seconds(),
-        "parameters": parameters[cell.model, cell.block],
+        "parameters": comparison.parameters[cell.model, cell.block],
     }

@@ -43,6 +43,27 @@ def read_metrics(run: RunFolder) -> dict[str, float] | None:
         Numbers by name; None if the run has not been evaluated, or if the file
         is broken.
     """
+    values = _read(run)
+    if values is None:
+        return None
+    return {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
+
+
+def read_conventions(run: RunFolder) -> dict[str, Any]:
+    """Returns how the metrics were measured, as `metrics.json` says.
+
+    Returns:
+        Values by name of the convention; none if it does not say.
+    """
+    conventions = (_read(run) or {}).get("conventions")
+    return conventions if isinstance(conventions, dict) else {}
+
+
+def _read(run: RunFolder) -> dict[str, Any] | None:
     path = run.file("metrics.json")
     if not os.path.isfile(path):
         return None
@@ -51,13 +72,7 @@ def read_metrics(run: RunFolder) -> dict[str, float] | None:
             values = json.load(file)
         except ValueError:
             return None
-    if not isinstance(values, dict):
-        return None
-    return {
-        key: value
-        for key, value in values.items()
-        if isinstance(value, (int, float)) and math.isfinite(value)
-    }
+    return values if isinstance(values, dict) else None
 
 
 def changed_settings(

@@ -1,10 +1,9 @@
-"""The tables of a comparison, as Markdown."""
+"""What the tables of a comparison hold, as numbers and as Markdown."""
 
 from collections.abc import Iterable, Sequence
 
 from keras_sspcab.compare.comparison import Comparison
 from keras_sspcab.compare.grid import OFF, ON
-from keras_sspcab.compare.published import MEAN, SOURCE, Figures, published
 from keras_sspcab.compare.statistics import (
     LEVEL,
     MIN_PAIRS,
@@ -28,32 +27,6 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
         for line in lines
     )
-
-
-def result_table(comparison: Comparison) -> str:
-    """Returns the table of results: classes, then means of groups.
-
-    Columns are hosts and metrics, each for all blocks.
-    """
-    grid, rows = comparison.grid, []
-    header = ["class"] + [
-        f"{model}: {metric.title}"
-        for model in grid.models
-        for metric in comparison.metrics
-    ]
-    for name, classes in rows_of(comparison).items():
-        cells = [name]
-        for model in grid.models:
-            for metric in comparison.metrics:
-                summaries = summaries_of(comparison, metric.key, classes, model)
-                cells.append(
-                    ARROW.join(
-                        percent(summary, len(grid.seeds))
-                        for summary in summaries
-                    )
-                )
-        rows.append(cells)
-    return markdown(header, rows)
 
 
 def rows_of(comparison: Comparison) -> dict[str, list[str]]:
@@ -161,37 +134,3 @@ def interval(difference: PairedDifference) -> str:
         return f"none: fewer than {MIN_PAIRS} pairs"
     low, high = difference.interval
     return f"{signed(low)} to {signed(high)}"
-
-
-def published_table(comparison: Comparison, suffix: str = "") -> str | None:
-    """Returns the paper's figures for the classes and hosts present.
-
-    Args:
-        comparison: What to show them beside.
-        suffix: `":ensemble"` for those of ensembles.
-
-    Returns:
-        A table and its source; None if the paper has no such figures.
-    """
-    grid = comparison.grid
-    columns = [
-        (model, metric)
-        for model in grid.models
-        for metric in comparison.metrics
-        if published(model + suffix, metric.key, MEAN)
-    ]
-    rows = []
-    for name in grid.classes:
-        found = [published(m + suffix, k.key, name) for m, k in columns]
-        if any(found):
-            rows.append([name, *map(_figures, found)])
-    if not rows:
-        return None
-    means = [published(m + suffix, k.key, MEAN) for m, k in columns]
-    rows.append(["*mean of all 15 classes*", *map(_figures, means)])
-    header = ["class", *(f"{model}: {k.title}" for model, k in columns)]
-    return f"{markdown(header, rows)}\n\nSource: {SOURCE}."
-
-
-def _figures(found: Figures | None) -> str:
-    return NOTHING if found is None else ARROW.join(f"{x:.1f}" for x in found)

@@ -1,7 +1,7 @@
 """Frame-level metrics of videos: one score and one label a frame."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from sklearn import metrics as sklearn_metrics
@@ -64,7 +64,7 @@ def micro_auc(scores_by_video: Any, labels_by_video: Any) -> FrameAuc:
 def macro_auc(
     scores_by_video: Any,
     labels_by_video: Any,
-    single_class: Literal["sentinel", "skip"] = "sentinel",
+    single_class: str = "sentinel",
 ) -> FrameAuc:
     """The mean of the videos' own AUROCs, each video with the same weight.
 

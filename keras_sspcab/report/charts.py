@@ -1,6 +1,8 @@
 """Which charts a report has, made from the content of a run."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +14,11 @@ from keras_sspcab.metrics import (
 )
 from keras_sspcab.report import figures, pictures
 from keras_sspcab.report.run_data import RunData
+from keras_sspcab.report.run_files import Run
 
 _FPR_LIMIT = 0.3
-_POINTS = 300
+POINTS = 300
+LabelledCurve = tuple[str, str, Curve]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,24 +40,39 @@ class Chart:
 
 def score_chart(run: RunData) -> Chart | None:
     """Returns the histogram of the scores; None without predictions."""
-    if not run.predictions:
+    return histogram_chart(
+        run.predictions, run.threshold, "images", "defective"
+    )
+
+
+def histogram_chart(
+    scored: Sequence[Any], threshold: float | None, things: str, anomalous: str
+) -> Chart | None:
+    """Returns the histogram of anything with `label` and `score`.
+
+    Args:
+        scored: Images or frames; None is returned if there are none.
+        threshold: From which score on they are flagged, or None.
+        things: What they are called.
+        anomalous: What those with an anomaly are called.
+    """
+    if not scored:
         return None
     kinds = (
         (0, "normal", figures.NORMAL),
-        (1, "defective", figures.ANOMALOUS),
+        (1, anomalous, figures.ANOMALOUS),
         (None, "no label", figures.ACCENT),
     )
     series = []
     for label, legend, color in kinds:
-        scores = [p.score for p in run.predictions if p.label == label]
+        scores = [p.score for p in scored if p.label == label]
         if scores:
             series.append((legend, color, scores))
     ranges = "; ".join(
-        f"{legend}: {len(scores)} images from {min(scores):.2f} to "
+        f"{legend}: {len(scores)} {things} from {min(scores):.2f} to "
         f"{max(scores):.2f}"
         for legend, _, scores in series
     )
-    threshold = run.threshold
     line = (
         "The model is not calibrated, so there is no threshold."
         if threshold is None
@@ -61,9 +80,14 @@ def score_chart(run: RunData) -> Chart | None:
     )
     return Chart(
         "Scores",
-        f"How many images have which score. {ranges}. {line}",
-        figures.score_histogram("scores", series, threshold, (8.4, 3.4)),
-        figures.score_histogram("scores-narrow", series, threshold, (4.2, 3.4)),
+        f"How many {things} have which score. {ranges}. {line}",
+        *(
+            figures.score_histogram(name, series, threshold, size, things)
+            for name, size in (
+                ("scores", (8.4, 3.4)),
+                ("scores-narrow", (4.2, 3.4)),
+            )
+        ),
     )
 
 
@@ -75,58 +99,39 @@ def ranking_charts(run: RunData) -> list[Chart]:
     pixels = gather_pixels(run)
     has_images = len(set(labels)) == 2
     has_pixels = pixels.num_normal > 0 and pixels.num_anomalous > 0
-    roc: list[tuple[str, str, Curve]] = []
-    precision_recall: list[tuple[str, str, Curve]] = []
+    roc: list[LabelledCurve] = []
+    precision_recall: list[LabelledCurve] = []
     if has_images:
         roc.append(
-            ("images", figures.ACCENT, roc_curve(labels, scores, _POINTS))
+            ("images", figures.ACCENT, roc_curve(labels, scores, POINTS))
         )
         precision_recall.append(
             (
                 "images",
                 figures.ACCENT,
-                precision_recall_curve(labels, scores, _POINTS),
+                precision_recall_curve(labels, scores, POINTS),
             )
         )
     if has_pixels:
-        roc.append(("pixels", figures.ANOMALOUS, pixels.roc_curve(_POINTS)))
+        roc.append(("pixels", figures.ANOMALOUS, pixels.roc_curve(POINTS)))
         precision_recall.append(
             (
                 "pixels",
                 figures.ANOMALOUS,
-                pixels.precision_recall_curve(_POINTS),
+                pixels.precision_recall_curve(POINTS),
             )
         )
     charts = []
     if roc:
-        areas = _values(run, image_auroc="images", pixel_auroc="pixels")
+        areas = metric_values(run, image_auroc="images", pixel_auroc="pixels")
         charts.append(
-            Chart(
-                "ROC",
-                "Share of defects found over share of normal ones flagged, "
-                f"for every threshold. Area: {areas}. The dotted line is "
-                "chance, 0.5.",
-                figures.unit_curves(
-                    "roc",
-                    roc,
-                    ("false positive rate", "true positive rate"),
-                    chance=True,
-                ),
+            roc_chart(
+                roc, "defects found over share of normal ones flagged", areas
             )
         )
-        areas = _values(run, image_ap="images", pixel_ap="pixels")
+        areas = metric_values(run, image_ap="images", pixel_ap="pixels")
         charts.append(
-            Chart(
-                "Precision and recall",
-                "Share of alarms that are right over share of defects found. "
-                f"Average precision: {areas}.",
-                figures.unit_curves(
-                    "precision-recall",
-                    precision_recall,
-                    ("recall", "precision"),
-                    steps=True,
-                ),
-            )
+            precision_recall_chart(precision_recall, "defects found", areas)
         )
     if has_pixels:
         charts.append(
@@ -135,14 +140,14 @@ def ranking_charts(run: RunData) -> list[Chart]:
                 "Mean covered share of the defective regions over share of "
                 "normal pixels flagged. The tinted area up to "
                 f"{_FPR_LIMIT}, divided by {_FPR_LIMIT}, is AUPRO: "
-                f"{_values(run, aupro='')}.",
+                f"{metric_values(run, aupro='')}.",
                 figures.unit_curves(
                     "pro",
                     [
                         (
                             "overlap",
                             figures.ANOMALOUS,
-                            pixels.pro_curve(_POINTS),
+                            pixels.pro_curve(POINTS),
                         )
                     ],
                     ("false positive rate", "per-region overlap"),
@@ -153,7 +158,53 @@ def ranking_charts(run: RunData) -> list[Chart]:
     return charts
 
 
-def training_charts(run: RunData) -> list[Chart]:
+def roc_chart(
+    curves: Sequence[LabelledCurve], shares: str, areas: str
+) -> Chart:
+    """Returns receiver operating characteristics.
+
+    Args:
+        curves: Legend, colour and points of each.
+        shares: What is drawn over what, in words.
+        areas: The areas below them, in words.
+    """
+    return Chart(
+        "ROC",
+        f"Share of {shares}, for every threshold. Area: {areas}. The dotted "
+        "line is chance, 0.5.",
+        figures.unit_curves(
+            "roc",
+            curves,
+            ("false positive rate", "true positive rate"),
+            chance=True,
+        ),
+    )
+
+
+def precision_recall_chart(
+    curves: Sequence[LabelledCurve], found: str, areas: str
+) -> Chart:
+    """Returns precision over recall.
+
+    Args:
+        curves: Legend, colour and points of each.
+        found: What the recall is the share of, in words.
+        areas: The average precision of each, in words.
+    """
+    return Chart(
+        "Precision and recall",
+        f"Share of alarms that are right over share of {found}. Average "
+        f"precision: {areas}.",
+        figures.unit_curves(
+            "precision-recall",
+            curves,
+            ("recall", "precision"),
+            steps=True,
+        ),
+    )
+
+
+def training_charts(run: Run) -> list[Chart]:
     """Returns the loss and the part of the block in it."""
     history = run.history
     epochs = history.get("epoch")
@@ -215,7 +266,7 @@ def gather_pixels(run: RunData) -> PixelScores:
     return pixels
 
 
-def _values(run: RunData, **names: str) -> str:
+def metric_values(run: Run, **names: str) -> str:
     """Returns metrics of the run in words, such as `images 0.950`."""
     found = [
         f"{what} {run.metrics[key]:.3f}".strip()

@@ -23,13 +23,13 @@ _VARIABLES = {
     "#010205": "var(--anomalous)",
     "#010206": "var(--accent)",
 }
-_INK, _MUTED, _RULE, NORMAL, ANOMALOUS, ACCENT = _VARIABLES
+INK, MUTED, _RULE, NORMAL, ANOMALOUS, ACCENT = _VARIABLES
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
+    "axes.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -38,9 +38,9 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "xtick.color": _RULE,
     "ytick.color": _RULE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-    "text.color": _INK,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "text.color": INK,
     "legend.frameon": False,
     "lines.linewidth": 2,
 }
@@ -68,11 +68,11 @@ def unit_curves(
     Returns:
         An `<svg>` element.
     """
-    with _axes(name, (4.2, 3.6)) as (axes, result):
+    with page_axes(name, (4.2, 3.6)) as (axes, result):
         axes.set(xlabel=labels[0], ylabel=labels[1])
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         if chance:
-            axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, ls=":")
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, ls=":")
         for legend, color, curve in curves:
             axes.plot(
                 *curve,
@@ -90,7 +90,7 @@ def unit_curves(
                     alpha=0.15,
                     linewidth=0,
                 )
-                axes.axvline(limit, color=_MUTED, linewidth=1, ls=":")
+                axes.axvline(limit, color=MUTED, linewidth=1, ls=":")
         if len(curves) > 1:
             axes.legend(loc="best")
     return result[0]
@@ -101,6 +101,7 @@ def score_histogram(
     series: Sequence[tuple[str, str, Sequence[float]]],
     threshold: float | None,
     size: tuple[float, float],
+    things: str = "images",
 ) -> str:
     """Draws how the scores of normal and anomalous images are spread.
 
@@ -109,25 +110,20 @@ def score_histogram(
         series: Legend, colour and scores of each.
         threshold: Where the line is drawn, or None.
         size: Width and height in inches, at which text has 10 points.
+        things: What has the scores.
 
     Returns:
         An `<svg>` element.
     """
     values = np.concatenate([np.asarray(scores) for *_, scores in series])
-    marks = np.append(values, [] if threshold is None else threshold)
-    low, high = float(marks.min()), float(marks.max())
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    # Far outliers would press all normal images into one bar.
-    middle = max(float(np.median(np.abs(marks))), abs(threshold or 0.0), 1e-6)
-    is_wide = high - low > 20 * middle
+    low, high, middle = score_range(values, threshold)
     edges = np.linspace(low, high, _BINS + 1)
-    if is_wide:
+    if middle is not None:
         edges = middle * np.sinh(
             np.linspace(np.arcsinh(low / middle), np.arcsinh(high / middle), 41)
         )
         edges[0], edges[-1] = low, high
-    with _axes(name, size) as (axes, result):
+    with page_axes(name, size) as (axes, result):
         for legend, color, scores in series:
             axes.hist(
                 scores,
@@ -139,17 +135,38 @@ def score_histogram(
             axes.hist(scores, edges, color=color, histtype="step", lw=1.5)
         if threshold is not None:
             axes.axvline(
-                threshold, color=_INK, lw=1.5, ls="--", label="threshold"
+                threshold, color=INK, lw=1.5, ls="--", label="threshold"
             )
-        if is_wide:
+        if middle is not None:
             axes.set_xscale("asinh", linear_width=middle)
             axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.grid(visible=False, axis="x")
         unit = "score, standard deviations above normal"
-        axes.set(xlabel=unit, ylabel="images")
+        axes.set(xlabel=unit, ylabel=things)
         axes.legend(loc="best")
     return result[0]
+
+
+def score_range(
+    values: np.ndarray, threshold: float | None
+) -> tuple[float, float, float | None]:
+    """Chooses the axis of scores.
+
+    Args:
+        values: The scores, at least one.
+        threshold: A value that the axis shows as well, or None.
+
+    Returns:
+        Its two ends, and the width of its linear part if it has to be an asinh
+        axis: far outliers would press all else into one place on a linear one.
+    """
+    marks = np.append(values, [] if threshold is None else threshold)
+    low, high = float(marks.min()), float(marks.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    middle = max(float(np.median(np.abs(marks))), abs(threshold or 0.0), 1e-6)
+    return low, high, middle if high - low > 20 * middle else None
 
 
 def training_curve(
@@ -167,7 +184,7 @@ def training_curve(
     Returns:
         An `<svg>` element.
     """
-    with _axes(name, (4.2, 3.2)) as (axes, result):
+    with page_axes(name, (4.2, 3.2)) as (axes, result):
         for legend, color, values in series:
             kept = np.isfinite(values)
             axes.plot(
@@ -192,7 +209,7 @@ def training_curve(
 
 
 @contextlib.contextmanager
-def _axes(
+def page_axes(
     name: str, size: tuple[float, float]
 ) -> Iterator[tuple[Any, list[str]]]:
     """Yields axes and a list that holds the SVG when the block has ended."""

@@ -1,23 +1,43 @@
 """Which images a report shows, and in what order: worst misses first."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from keras_sspcab.report import pictures
 from keras_sspcab.report.heat import HeatScale
-from keras_sspcab.report.run_data import Prediction
+from keras_sspcab.report.run_files import ScoredPicture
 
 MAX_SIDE = 320
+Picture = TypeVar("Picture", bound=ScoredPicture)
+
+
+class Words(NamedTuple):
+    """What the pictures are called.
+
+    Attributes:
+        things: All of them.
+        anomalous: Those with an anomaly, at the beginning of a sentence.
+        found: Heading of those that were found.
+    """
+
+    things: str
+    anomalous: str
+    found: str
+
+
+IMAGES = Words("images", "Defective images", "Found defects")
+FRAMES = Words("frames", "Abnormal frames", "Found abnormal frames")
 
 
 @dataclasses.dataclass
-class Group:
-    """Images that ended in the same way.
+class Group(Generic[Picture]):
+    """Pictures that ended in the same way.
 
     Attributes:
         key: For the page's markup.
         title: Heading.
-        verdict: What one of the images is called.
+        verdict: What one of them is called.
         order: How they are sorted, in words.
         members: All of them, sorted.
         shown: How many of them the page shows.
@@ -27,23 +47,29 @@ class Group:
     title: str
     verdict: str
     order: str
-    members: list[Prediction]
+    members: list[Picture]
     shown: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """One image of the gallery.
+    """One picture of the gallery.
 
     Attributes:
-        prediction: What is shown.
+        picture: What is shown.
+        name: What it is called.
+        kind: Of its anomaly, may be empty.
+        target: Identifier in the page that its name leads to, or empty.
         photo: Data URI of the image, or None if it cannot be read.
         heat: Data URI of the map's colours, or None if there is no map.
         outline: Path of the ground truth's border, in pixels, or None.
         size: Width and height of the picture, in pixels.
     """
 
-    prediction: Prediction
+    picture: ScoredPicture
+    name: str
+    kind: str
+    target: str
     photo: str | None
     heat: str | None
     outline: str | None
@@ -51,15 +77,18 @@ class Card:
 
 
 def group_predictions(
-    predictions: Iterable[Prediction], max_images: int
-) -> list[Group]:
+    members: Iterable[Picture],
+    max_images: int,
+    words: Words = IMAGES,
+) -> list[Group[Picture]]:
     """Sorts images into groups, the most instructive first.
 
     Args:
-        predictions: All of them.
+        members: All of them.
         max_images: How many are shown. A tenth is kept for each group, so that
             there is something to compare with; misses take what they need of
             the rest, then false alarms, then the others.
+        words: What they are called.
 
     Returns:
         The groups that have members.
@@ -67,58 +96,58 @@ def group_predictions(
 
     def by_score(
         label: int | None, flags: tuple[bool, ...], descending: bool
-    ) -> list[Prediction]:
+    ) -> list[Picture]:
         chosen = [
-            p
-            for p in predictions
-            if p.label == label and p.is_anomalous in flags
+            p for p in members if p.label == label and p.is_anomalous in flags
         ]
         return sorted(chosen, key=lambda p: p.score, reverse=descending)
 
-    predictions = list(predictions)
+    members = list(members)
+    things = words.things
     groups = [
         Group(
             "missed",
             "Misses",
             "Missed",
-            "Defective images below the threshold, lowest score first.",
+            f"{words.anomalous} below the threshold, lowest score first.",
             by_score(1, (False,), False),
         ),
         Group(
             "false-alarm",
             "False alarms",
             "False alarm",
-            "Normal images at or above the threshold, highest score first.",
+            f"Normal {things} at or above the threshold, highest score first.",
             by_score(0, (True,), True),
         ),
         Group(
             "flagged",
-            "Flagged images",
+            f"Flagged {things}",
             "Flagged",
-            "Images without a label, at or above the threshold, most "
-            "suspicious first.",
+            f"{things.capitalize()} without a label, at or above the "
+            "threshold, most suspicious first.",
             by_score(None, (True,), True),
         ),
         Group(
             "unflagged",
-            "Other images",
+            f"Other {things}",
             "Not flagged",
-            "Images without a label, below the threshold, most suspicious "
-            "first.",
+            f"{things.capitalize()} without a label, below the threshold, most "
+            "suspicious first.",
             by_score(None, (False,), True),
         ),
         Group(
             "found",
-            "Found defects",
+            words.found,
             "Found",
-            "Defective images at or above the threshold, closest calls first.",
+            f"{words.anomalous} at or above the threshold, closest calls "
+            "first.",
             by_score(1, (True,), False),
         ),
         Group(
             "passed",
-            "Passed normal images",
+            f"Passed normal {things}",
             "Passed",
-            "Normal images below the threshold, closest calls first.",
+            f"Normal {things} below the threshold, closest calls first.",
             by_score(0, (False,), True),
         ),
     ]
@@ -127,7 +156,7 @@ def group_predictions(
     return groups
 
 
-def _share_out(groups: list[Group], max_images: int) -> None:
+def _share_out(groups: Sequence[Group[Any]], max_images: int) -> None:
     """Sets how many images of each group are shown."""
     # Something of all groups, to compare with, however many misses there are.
     for group in groups:
@@ -145,20 +174,29 @@ def _share_out(groups: list[Group], max_images: int) -> None:
         left -= more
 
 
-def make_card(prediction: Prediction, scale: HeatScale) -> Card:
-    """Loads what one image of the gallery shows."""
-    photo = pictures.load_photo(prediction.path, MAX_SIDE)
-    anomaly_map = prediction.load_map()
+def make_card(
+    picture: ScoredPicture,
+    scale: HeatScale,
+    name: str,
+    kind: str = "",
+    target: str = "",
+) -> Card:
+    """Loads what one card of the gallery shows; see `Card`."""
+    photo = pictures.load_photo(picture.path, MAX_SIDE)
+    anomaly_map = picture.load_map()
     size = (MAX_SIDE, MAX_SIDE)
     if photo is not None:
         size = photo.size
     elif anomaly_map is not None:
         size = (anomaly_map.shape[1], anomaly_map.shape[0])
     mask = None
-    if prediction.mask_path is not None:
-        mask = pictures.load_mask(prediction.mask_path, size[::-1])
+    if picture.mask_path is not None:
+        mask = pictures.load_mask(picture.mask_path, size[::-1])
     return Card(
-        prediction=prediction,
+        picture=picture,
+        name=name,
+        kind=kind,
+        target=target,
         photo=None if photo is None else pictures.photo_uri(photo),
         heat=(
             None

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from keras_sspcab.report.run_data import RunData
+from keras_sspcab.report.run_files import Run
 
 LEVELS = 256
 DEFAULT_ALPHA = 0.75
@@ -42,14 +42,14 @@ class HeatScale:
     is_calibrated: bool
 
     @classmethod
-    def of_run(cls, run: RunData) -> "HeatScale":
+    def of_run(cls, run: Run) -> "HeatScale":
         """Twice the pixel threshold, or else the largest value of all maps."""
         threshold = run.pixel_threshold
         if threshold is not None and threshold > 0:
             return cls(2 * threshold, True)
         largest = 0.0
-        for prediction in run.predictions:
-            values = prediction.load_map()
+        for picture in run.pictures:
+            values = picture.load_map()
             if values is not None and values.size:
                 largest = max(largest, float(values.max()))
         return cls(largest or 1.0, False)

@@ -5,6 +5,7 @@ from keras_sspcab.runs.config import (
     Config,
     ConfigError,
     DataConfig,
+    EvaluationConfig,
     ModelConfig,
     TrainingConfig,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "EvaluationConfig",
     "ModelConfig",
     "RunFolder",
     "TrainingConfig",

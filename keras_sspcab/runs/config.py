@@ -3,63 +3,13 @@
 import dataclasses
 from typing import Any
 
-# The numbers to tune for a kind of model, by section: they apply where neither
-# the file nor the command line says otherwise.
-MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    # Small defects in large images: the largest smoothed error counts.
-    "autoencoder": {
-        "model": {"sspcab": "late", "pooling": "max", "smoothing": 11}
-    },
-    # An eighth of the paper's width: a step takes seconds on a CPU.
-    "draem": {
-        "data": {"patch_size": 0},
-        "model": {"base_width": 16},
-        "training": {"epochs": 100, "batch_size": 8},
-    },
-    "cutpaste": {
-        "data": {"patch_size": 0},
-        "model": {"base_width": 16},
-        "training": {"epochs": 100, "batch_size": 16},
-    },
-    # Frames of video; the batch is the papers'.
-    "future_frame": {
-        "data": {"patch_size": 0},
-        "model": {"base_width": 8},
-        "training": {"epochs": 20, "batch_size": 4},
-    },
-    "mnad": {
-        "data": {"patch_size": 0},
-        "model": {"base_width": 8},
-        "training": {"epochs": 20, "batch_size": 4},
-    },
-}
-
-# What `demo` does: arguments of `write_texture_folder`, and settings that apply
-# to textures, and to all data.
-DEMO: dict[str, dict[str, Any]] = {
-    "texture": {},
-    "texture_settings": {"data.image_size": 128, "data.channels": 1},
-    "settings": {"training.epochs": 20},
-}
-DEMO_FAST: dict[str, dict[str, Any]] = {
-    "texture": {
-        "image_size": 64,
-        "num_train": 24,
-        "num_test_good": 8,
-        "num_test_defective": 10,
-    },
-    "texture_settings": {"data.image_size": 64, "data.channels": 1},
-    "settings": {
-        "data.patch_size": 32,
-        "data.patches_per_image": 2,
-        "training.epochs": 2,
-    },
-}
-
-LAYOUTS = ("auto", "mvtec", "plain")
+LAYOUTS = ("auto", "mvtec", "plain", "ucsd", "avenue", "shanghaitech")
 CACHES = ("auto", "memory", "disk", "none")
 ON_ERROR = ("raise", "skip")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+NORMALISATIONS = ("per_video", "none")
+SMOOTHINGS = ("none", "median", "gaussian", "mean")
+SINGLE_CLASS = ("sentinel", "skip")
 
 
 class ConfigError(ValueError):
@@ -73,12 +23,14 @@ def _require(condition: bool, key: str, rule: str, value: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Section `[data]`: which images, and how they are read.
+    """Section `[data]`: which images or videos, and how they are read.
 
     Attributes:
-        path: Folder of the images.
-        layout: `"mvtec"` (train/good, test/DEFECT, ground_truth/DEFECT),
-            `"plain"` (a folder of normal images) or `"auto"`.
+        path: Folder of the images or videos.
+        layout: Of images `"mvtec"` (train/good, test/DEFECT,
+            ground_truth/DEFECT); of videos `"ucsd"`, `"avenue"` or
+            `"shanghaitech"`; of both `"plain"` (normal ones only, or the
+            project's own layout) or `"auto"`.
         image_size: `(height, width)` that images are resized to; one number
             for squares.
         channels: 1 reads images as grey, 3 as RGB.
@@ -94,7 +46,11 @@ class DataConfig:
             leaves them out.
         cache: Where decoded images are kept while training: `"memory"`,
             `"disk"` (in the run folder), `"none"`, or `"auto"`, which is
-            memory for up to 1 GiB and else none.
+            memory for up to 1 GiB and else none; for videos it is the disk.
+        clip_length: Frames a clip, for hosts that look at videos.
+        stride: Frames from one of a clip to the next, 1 for all.
+        step: Frames from one training clip to the next; larger ones take fewer
+            of the clips that overlap.
     """
 
     path: str = ""
@@ -108,6 +64,9 @@ class DataConfig:
     validation_seed: int = 0
     on_error: str = "raise"
     cache: str = "auto"
+    clip_length: int = 5
+    stride: int = 1
+    step: int = 1
 
     def __post_init__(self) -> None:
         _require(
@@ -132,12 +91,9 @@ class DataConfig:
             f"{list(self.image_size)}",
             self.patch_size,
         )
-        _require(
-            self.patches_per_image >= 1,
-            "data.patches_per_image",
-            "at least 1",
-            self.patches_per_image,
-        )
+        for name in ("patches_per_image", "clip_length", "stride", "step"):
+            value = getattr(self, name)
+            _require(value >= 1, f"data.{name}", "at least 1", value)
         _require(
             0 < self.validation_fraction < 1,
             "data.validation_fraction",
@@ -253,6 +209,73 @@ class CalibrationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Section `[evaluation]`: how the scores of video frames become figures.
+
+    Attributes:
+        normalisation: `"per_video"` brings the scores of each test video to
+            [0, 1] by its own extremes, as most papers do; `"none"` takes the
+            calibrated scores, which need no look ahead.
+        smoothing: Filter over the frames of a video: `"none"`, `"median"`,
+            `"mean"` or `"gaussian"`.
+        smoothing_size: Frames under the filter (odd), or the standard deviation
+            of the Gaussian in frames.
+        single_class: What macro AUC does with videos of one class:
+            `"sentinel"` or `"skip"`; see `keras_sspcab.metrics.macro_auc`.
+        update_memory: Whether MNAD learns from frames that look normal while
+            it is tested, as its paper does.
+        region_smoothing: Standard deviation of the Gaussian over anomaly maps
+            before regions are cut from them, as a share of their height.
+        region_levels: Number of levels at which they are cut, each twice the
+            one before; the first is half the pixel threshold.
+        region_min_area: Pixels of the map that a region has at least.
+        iou_threshold: Overlap from which on a region finds an anomaly.
+        track_threshold: Share of a track from which on it is found.
+    """
+
+    normalisation: str = "per_video"
+    smoothing: str = "none"
+    smoothing_size: float = 17.0
+    single_class: str = "sentinel"
+    update_memory: bool = False
+    region_smoothing: float = 0.03
+    region_levels: int = 4
+    region_min_area: int = 4
+    iou_threshold: float = 0.1
+    track_threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("normalisation", NORMALISATIONS),
+            ("smoothing", SMOOTHINGS),
+            ("single_class", SINGLE_CLASS),
+        ):
+            value = getattr(self, name)
+            rule = f"one of {list(allowed)}"
+            _require(value in allowed, f"evaluation.{name}", rule, value)
+        size = self.smoothing_size
+        _require(
+            size > 0 and (self.smoothing == "gaussian" or size % 2 == 1),
+            "evaluation.smoothing_size",
+            "positive, and an odd number of frames for median and mean",
+            size,
+        )
+        _require(
+            0 <= self.region_smoothing <= 1,
+            "evaluation.region_smoothing",
+            "from 0 to 1",
+            self.region_smoothing,
+        )
+        for name in ("region_levels", "region_min_area"):
+            value = getattr(self, name)
+            _require(value >= 1, f"evaluation.{name}", "at least 1", value)
+        for name in ("iou_threshold", "track_threshold"):
+            value = getattr(self, name)
+            rule = "above 0 and at most 1"
+            _require(0 < value <= 1, f"evaluation.{name}", rule, value)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration of a run; see the sections."""
 
@@ -260,6 +283,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Returns the sections as plain values, as they stand in a file."""

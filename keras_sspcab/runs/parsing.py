@@ -10,7 +10,8 @@ from typing import Any
 import tomli_w
 
 from keras_sspcab.runs import files
-from keras_sspcab.runs.config import MODEL_DEFAULTS, Config, ConfigError
+from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.defaults import MODEL_DEFAULTS
 
 if sys.version_info >= (3, 11):
     import tomllib

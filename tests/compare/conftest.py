@@ -19,19 +19,20 @@ def make():
         blocks=("off", "on"),
         seeds=(0, 1),
         shown=("pixel_auroc", "image_auroc"),
+        kind="image",
+        conventions_of=lambda cell: {},
         **record,
     ):
         grid = Grid(tuple(classes), tuple(models), tuple(blocks), tuple(seeds))
         found = {cell: metrics_of(cell) for cell in grid}
-        kind = KINDS["image"]
         return Comparison(
             grid=grid,
-            kind=kind,
-            shown=kind.choose_metrics(shown),
+            kind=KINDS[kind],
+            shown=KINDS[kind].choose_metrics(shown),
             classes=tuple(DataClass(name, "/x", 20, 5, 7) for name in classes),
             parameters={(m, b): 1000 for m in models for b in blocks},
             results={
-                cell: Result(metrics, record)
+                cell: Result(metrics, record, conventions_of(cell))
                 for cell, metrics in found.items()
                 if metrics is not None
             },

@@ -3,6 +3,9 @@ import pytest
 from PIL import Image
 
 from keras_sspcab.compare.classes import DataClass, find_classes
+from keras_sspcab.compare.kinds import KINDS
+
+IMAGE = KINDS["image"]
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def write(tmp_path):
 
 def test_folder_of_a_class_is_one_class(write):
     root = write("screw")
-    (found,), left_out = find_classes(str(root / "screw"))
+    (found,), left_out = find_classes(str(root / "screw"), IMAGE)
     assert found == DataClass("screw", str(root / "screw"), 3, 1, 2)
     assert left_out == ()
 
@@ -37,7 +40,7 @@ def test_folder_of_classes_holds_them_by_name(write):
     (root / "papers").mkdir()
     (root / ".hidden" / "train").mkdir(parents=True)
     (root / "readme.txt").write_text("x")
-    found, left_out = find_classes(str(root))
+    found, left_out = find_classes(str(root), IMAGE)
     assert [data_class.name for data_class in found] == ["a", "b"]
     assert found[1].path == str(root / "b")
     assert left_out == ("papers",)
@@ -50,7 +53,7 @@ def test_incomplete_classes_are_all_named(write):
     write("d", train=1)
     root = write("e", train=0)
     with pytest.raises(ValueError) as caught:
-        find_classes(str(root))
+        find_classes(str(root), IMAGE)
     first, *lines = str(caught.value).splitlines()
     assert first == "4 of 5 data classes cannot be used:"
     assert lines[0].startswith("b: there are 0 normal test images (test/good)")
@@ -61,6 +64,6 @@ def test_incomplete_classes_are_all_named(write):
 
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is no data class, and holds none"):
-        find_classes(str(tmp_path))
+        find_classes(str(tmp_path), IMAGE)
     with pytest.raises(ValueError, match="There is no folder of images"):
-        find_classes(str(tmp_path / "missing"))
+        find_classes(str(tmp_path / "missing"), IMAGE)

@@ -2,7 +2,7 @@ import pytest
 
 from keras_sspcab.compare.settings import Settings
 from keras_sspcab.runs import ConfigError
-from keras_sspcab.runs.config import MODEL_DEFAULTS
+from keras_sspcab.runs.defaults import MODEL_DEFAULTS
 from keras_sspcab.runs.parsing import load_config
 
 HOSTS = ("autoencoder", "draem", "cutpaste")

@@ -7,6 +7,7 @@ from keras_sspcab.compare.grid import Cell, Grid
 from keras_sspcab.compare.states import (
     State,
     changed_settings,
+    read_conventions,
     read_metrics,
     state_of,
 )
@@ -59,6 +60,17 @@ def test_metrics_are_the_numbers(run):
     assert read_metrics(run) == {"image_auroc": 0.5, "n": 3}
 
 
+def test_conventions_are_those_of_the_file(run):
+    run.create(CONFIG)
+    assert read_conventions(run) == {}
+    evaluate(run, image_auroc=0.5)
+    assert read_conventions(run) == {}
+    evaluate(run, micro_auc=0.5, conventions={"smoothing": "median 17"})
+    assert read_conventions(run) == {"smoothing": "median 17"}
+    evaluate(run, conventions="none")
+    assert read_conventions(run) == {}
+
+
 def test_changed_settings_are_named_but_for_those_without_effect(run):
     assert changed_settings(run, CONFIG) == {}
     run.create(CONFIG)
@@ -82,11 +94,12 @@ def test_results_are_those_of_finished_cells(tmp_path):
     for cell in (done, Cell("a", "m", "off", 0)):
         run = RunFolder(str(tmp_path / cell.folder))
         run.create(CONFIG)
-        evaluate(run, image_auroc=0.75)
+        evaluate(run, image_auroc=0.75, conventions={"tracks": "masks"})
     finish(RunFolder(str(tmp_path / done.folder)))
     results = read_results(str(tmp_path), grid)
     assert list(results) == [done]
     assert results[done].metrics == {"image_auroc": 0.75}
+    assert results[done].conventions == {"tracks": "masks"}
     assert results[done].seconds() is None
     RunFolder(str(tmp_path / done.folder)).update_record(
         seconds={"training": 2.5}

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from keras_sspcab.compare import tables
+from keras_sspcab.compare import forms, tables
 from keras_sspcab.compare.comparison import Result
 from keras_sspcab.compare.grid import Cell
 from keras_sspcab.compare.outputs import page
@@ -35,7 +35,7 @@ def rows(table):
 
 def test_results_have_means_of_classes_groups_and_all(make):
     comparison = make(of_values, classes=("screw", "pill", "tile"))
-    found = rows(tables.result_table(comparison))
+    found = rows(forms.result_table(comparison))
     assert found.pop("---") == ["---:"] * 2
     assert found == {
         "class": ["draem: localisation AUROC", "draem: detection AUROC"],
@@ -85,7 +85,7 @@ def test_several_hosts_and_places_stand_side_by_side(make):
         blocks=("off", "early", "late"),
         seeds=(0,),
     )
-    found = rows(tables.result_table(comparison))
+    found = rows(forms.result_table(comparison))
     assert found["screw"] == ["10.0 → 20.0 → 30.0"] * 2
     assert tables.blocks_in_words(comparison) == "without → early → late"
     differences = tables.differences(comparison)
@@ -105,13 +105,13 @@ def test_missing_cells_are_dashes_and_named(make):
         lambda cell: None if cell == lacking else of_values(cell),
         classes=("screw", "pill"),
     )
-    found = rows(tables.result_table(comparison))
+    found = rows(forms.result_table(comparison))
     assert found["pill"][0] == "15.0 ± 7.1 → 30.0 (1 of 2)"
     assert found["*overall mean*"][0] == "37.5 ± 10.6 → 45.0 (1 of 2)"
     text = page(comparison, [])
     assert "Missing, 1 of 8 runs: pill, draem with the block, seed 1." in text
     nothing = make(lambda cell: None if cell.block == "on" else of_values(cell))
-    assert rows(tables.result_table(nothing))["screw"][0] == "60.0 ± 14.1 → -"
+    assert rows(forms.result_table(nothing))["screw"][0] == "60.0 ± 14.1 → -"
     (row,) = [
         line
         for line in tables.difference_table(nothing).splitlines()
@@ -122,7 +122,7 @@ def test_missing_cells_are_dashes_and_named(make):
 
 def test_comparison_without_any_result_is_all_dashes(make):
     comparison = make(lambda cell: None)
-    assert rows(tables.result_table(comparison))["screw"] == ["- → -"] * 2
+    assert rows(forms.result_table(comparison))["screw"] == ["- → -"] * 2
     assert "Missing, 4 of 4 runs" in page(comparison, [])
 
 
@@ -134,7 +134,7 @@ def test_classes_without_masks_are_not_in_the_means(make):
         return metrics
 
     comparison = make(metrics_of, classes=("screw", "pill"))
-    found = rows(tables.result_table(comparison))
+    found = rows(forms.result_table(comparison))
     assert found["pill"][0] == "- → -"
     assert found["*overall mean*"][0] == found["screw"][0]
     assert found["*overall mean*"][1] == "18.8 ± 5.3 → 25.0 ± 3.5"
@@ -145,7 +145,7 @@ def test_classes_without_masks_are_not_in_the_means(make):
 
 def test_metrics_that_no_run_has_are_no_columns(make):
     comparison = make(of_values, shown=("image_auroc", "aupro"))
-    assert len(rows(tables.result_table(comparison))["screw"]) == 1
+    assert len(rows(forms.result_table(comparison))["screw"]) == 1
     assert "No run has given: AUPRO." in page(comparison, [])
 
 
@@ -188,7 +188,7 @@ def test_published_figures_stand_beside_classes_that_have_them(make):
         classes=("mvtec_screw", "mine"),
         models=("autoencoder", "draem", "cutpaste"),
     )
-    table, source = tables.published_table(comparison).split("\n\n")
+    table, source = forms.published_table(comparison).split("\n\n")
     found = rows(table)
     assert found["class"] == [
         "draem: localisation AUROC",
@@ -204,7 +204,7 @@ def test_published_figures_stand_beside_classes_that_have_them(make):
     assert "mine" not in found
     assert "arxiv.org/abs/2111.09099" in source
     unknown = make(of_values, models=("autoencoder",))
-    assert tables.published_table(unknown) is None
+    assert forms.published_table(unknown) is None
     assert "Published" not in page(unknown, [])
 
 

@@ -1,46 +1,10 @@
 """The page in a real browser, without a network."""
 
-import json
-import shutil
-
 import pytest
 
 from keras_sspcab.report import write_report
+from tests.report.browsing import requests_of, set_width, style, texts
 from tests.report.conftest import HOSTILE, HOSTILE_DEFECT, write_run
-
-webdriver = pytest.importorskip(
-    "selenium.webdriver", reason="needs selenium: pip install selenium"
-)
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--force-prefers-reduced-motion",
-)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("needs Chromium and its chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    logs = {"browser": "ALL", "performance": "ALL"}
-    options.set_capability("goog:loggingPrefs", logs)
-    service = webdriver.ChromeService(driver)
-    browser = webdriver.Chrome(options=options, service=service)
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +18,6 @@ def page(browser, address):
     set_width(browser, 1280)
     browser.get(address)
     return browser
-
-
-def set_width(browser, width):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {
-            "width": width,
-            "height": 900,
-            "deviceScaleFactor": 1,
-            "mobile": width < 600,
-        },
-    )
-
-
-def texts(page, selector):
-    return [e.text for e in page.find_elements("css selector", selector)]
-
-
-def style(page, selector, name):
-    element = page.find_element("css selector", selector)
-    return element.value_of_css_property(name)
 
 
 def test_all_sections_are_there(page):
@@ -128,10 +71,12 @@ def test_slider_sets_the_opacity_of_all_maps(page):
     maps = page.find_elements("css selector", ".heat")
     assert len(maps) == 8
     assert style(page, ".heat", "opacity") == "0.75"
+    from selenium.webdriver import Keys
+
     slider = page.find_element("id", "opacity")
-    slider.send_keys(webdriver.Keys.HOME)
+    slider.send_keys(Keys.HOME)
     assert {m.value_of_css_property("opacity") for m in maps} == {"0"}
-    slider.send_keys(webdriver.Keys.ARROW_RIGHT * 20)
+    slider.send_keys(Keys.ARROW_RIGHT * 20)
     assert {m.value_of_css_property("opacity") for m in maps} == {"0.2"}
     assert texts(page, "#opacity-value") == ["20 %"]
 
@@ -178,18 +123,8 @@ def test_images_are_loaded(page):
 
 def test_no_request_leaves_the_page_and_nothing_fails(browser, address):
     browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get(address)
+    urls = requests_of(browser, address)
     assert browser.get_log("browser") == []
-    messages = [
-        json.loads(entry["message"])["message"]
-        for entry in browser.get_log("performance")
-    ]
-    urls = [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
     assert any(url.startswith("file:") for url in urls)
     assert not [u for u in urls if not u.startswith(("file:", "data:"))]
 

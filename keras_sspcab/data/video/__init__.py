@@ -6,6 +6,7 @@ Video files are read through PyAV, which is imported at the first use.
 from keras_sspcab.data.video.attach import attach_labels
 from keras_sspcab.data.video.cache import cache_bytes, cached_frames
 from keras_sspcab.data.video.checking import BadVideosError, check_videos
+from keras_sspcab.data.video.clips import count_clips
 from keras_sspcab.data.video.dataset import clip_dataset
 from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
 from keras_sspcab.data.video.folder import (
@@ -16,7 +17,11 @@ from keras_sspcab.data.video.folder import (
 )
 from keras_sspcab.data.video.masks import frame_labels, iterate_masks
 from keras_sspcab.data.video.pixels import fit_frame
-from keras_sspcab.data.video.reading import count_frames, iterate_frames
+from keras_sspcab.data.video.reading import (
+    count_frames,
+    iterate_frames,
+    read_frames,
+)
 from keras_sspcab.data.video.scanning import scan_video_folder
 from keras_sspcab.data.video.tracks import tracks_from_masks
 
@@ -31,12 +36,14 @@ __all__ = [
     "cached_frames",
     "check_videos",
     "clip_dataset",
+    "count_clips",
     "count_frames",
     "fit_frame",
     "frame_labels",
     "iterate_frames",
     "iterate_masks",
     "make_video",
+    "read_frames",
     "scan_video_folder",
     "tracks_from_masks",
 ]

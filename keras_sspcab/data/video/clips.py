@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,11 @@ import numpy as np
 from keras_sspcab.data._file_system import enumerate_names
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import frame_size, read_frame
-from keras_sspcab.data.video.reading import frame_paths, iterate_frames
+from keras_sspcab.data.video.reading import (
+    count_frames,
+    frame_paths,
+    iterate_frames,
+)
 from keras_sspcab.layers._arguments import standardize_int
 
 #: Returns a clip from the position of its video and those of its frames.
@@ -93,6 +97,27 @@ class ClipIndex:
         starts = (clips - before) * self.plan.step
         offsets = np.arange(self.plan.length) * self.plan.stride
         return videos, starts[:, np.newaxis] + offsets
+
+
+def count_clips(
+    videos: Iterable[Video], clip_length: int, stride: int = 1, step: int = 1
+) -> int:
+    """Returns how many clips `clip_dataset` cuts from videos.
+
+    Args:
+        videos: The videos.
+        clip_length: Frames a clip.
+        stride: Steps from one frame of a clip to the next.
+        step: Steps from one clip of a video to the next.
+
+    Raises:
+        ValueError: If an argument is out of range, or a video is too short or
+            cannot be read.
+    """
+    plan, given = ClipPlan(clip_length, stride, step), tuple(videos)
+    counts = [count_frames(video) for video in given]
+    plan.require_clips(given, counts)
+    return sum(map(plan.count, counts))
 
 
 def clips_from_arrays(arrays: Sequence[np.ndarray]) -> ClipReader:

@@ -8,7 +8,11 @@ import numpy as np
 from keras_sspcab.data.decoding import standardize_channels, standardize_size
 from keras_sspcab.data.video.files import count_file, iterate_file
 from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.frames import iterate_folder, list_frames
+from keras_sspcab.data.video.frames import (
+    iterate_folder,
+    list_frames,
+    read_frame,
+)
 
 
 def iterate_frames(
@@ -36,6 +40,43 @@ def iterate_frames(
     if video.kind == "file":
         return iterate_file(video.path, size, channels, video.num_frames)
     return iterate_folder(frame_paths(video), size, channels)
+
+
+def read_frames(
+    video: Video, positions: Iterable[int], channels: int = 3
+) -> dict[int, np.ndarray]:
+    """Returns some frames of a video; a file is decoded up to the last one.
+
+    Args:
+        video: A video.
+        positions: Positions of the frames, from 0.
+        channels: 1 for grey or 3 for colour. Defaults to 3.
+
+    Returns:
+        uint8 arrays `(height, width, channels)` by position.
+
+    Raises:
+        ValueError: If a frame cannot be decoded or does not exist.
+    """
+    wanted = set(positions)
+    found: dict[int, np.ndarray] = {}
+    if video.kind == "frames":
+        paths = frame_paths(video)
+        for position in sorted(wanted.intersection(range(len(paths)))):
+            found[position] = read_frame(paths[position], None, channels)
+    elif wanted:
+        frames = iterate_frames(video, channels=channels)
+        for position, frame in zip(
+            range(max(wanted) + 1), frames, strict=False
+        ):
+            if position in wanted:
+                found[position] = frame
+    if missing := sorted(wanted - set(found)):
+        raise ValueError(
+            f"The video {video.path!r} has no such frames. "
+            f"Received: positions {missing}"
+        )
+    return found
 
 
 def frame_paths(video: Video) -> list[str]:

@@ -1,0 +1,198 @@
+"""Scores the test videos of a run and measures how good the scores are."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_sspcab.cli._key_frames import KeyFrames
+from keras_sspcab.cli._video_data import VideoSource, scan_videos
+from keras_sspcab.cli._video_metrics import Regions, figures, video_scores
+from keras_sspcab.runs import Config, RunFolder, files
+from keras_sspcab.runs.folder import now
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_sspcab.applications import ScoredFrame
+    from keras_sspcab.data.video import Video
+
+COLUMNS = (
+    "video",
+    "frame",
+    "label",
+    "anomaly_score",
+    "is_anomalous",
+    "raw_score",
+    "video_score",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoEvaluation:
+    """What `evaluate_videos` found.
+
+    Attributes:
+        metrics: As written to `metrics.json`.
+        split: `"test"`, or `"validation"` where there are no test videos.
+        unlabelled: Names of test videos without ground truth.
+    """
+
+    metrics: dict[str, Any]
+    split: str
+    unlabelled: tuple[str, ...]
+
+
+@dataclasses.dataclass
+class ScoredVideo:
+    """The scores of one video.
+
+    Attributes:
+        video: The video.
+        frames: Positions of the scored frames.
+        series: Values of these frames by name of the output.
+        labels: Those of these frames, or None.
+    """
+
+    video: "Video"
+    frames: list[int]
+    series: "dict[str, list[np.ndarray]]"
+    labels: "np.ndarray | None"
+
+
+def evaluate_videos(
+    run: RunFolder, config: Config, model: Any
+) -> VideoEvaluation:
+    """Writes `predictions/` and `metrics.json` of a run.
+
+    Args:
+        run: A finished run.
+        config: Its configuration; `data.path` may be another folder.
+        model: Its model.
+
+    Returns:
+        The metrics, and what they were measured on.
+
+    Raises:
+        ValueError: If videos cannot be used.
+    """
+    from keras_sspcab.data.video import check_videos
+    from keras_sspcab.metrics import write_detections, write_tracks
+
+    folder, split = scan_videos(config), "test"
+    if folder.test:
+        videos = check_videos(folder.test, on_error=config.data.on_error)
+    else:
+        split, videos = "validation", VideoSource().split(config).validation
+    regions = Regions(config.evaluation, model.calibration.pixel_threshold)
+    with files.replacing_folder(run.file("predictions")) as predictions:
+        key_frames = KeyFrames(predictions)
+        scored = [
+            _score_video(video, frames, model, config, regions, key_frames)
+            for video, frames in _scored_frames(model, videos, config)
+        ]
+        series = video_scores(model, scored, config.evaluation)
+        _write_scores(os.path.join(predictions, "scores.csv"), scored, series)
+        key_frames.write()
+        if regions.exist:
+            write_detections(
+                regions.detections(),
+                os.path.join(predictions, "detections"),
+                [video.name for video in videos],
+            )
+        tracks, source = regions.tracks(scored)
+        if tracks is not None:
+            write_tracks(tracks, os.path.join(predictions, "tracks"))
+        metrics = figures(scored, series, config, regions, tracks, source)
+    metrics["calibration"] = model.calibration.to_dict()
+    files.write_json(run.file("metrics.json"), metrics)
+    run.update_record(
+        evaluated={"split": split, "root": folder.root, "time": now()}
+    )
+    return VideoEvaluation(
+        metrics,
+        split,
+        tuple(found.video.name for found in scored if found.labels is None),
+    )
+
+
+def _scored_frames(
+    model: Any, videos: "Sequence[Video]", config: Config
+) -> "Iterator[tuple[Video, Iterator[ScoredFrame]]]":
+    from keras_sspcab.applications import score_frames
+    from keras_sspcab.cli._progress import frame_progress
+    from keras_sspcab.data.video import count_frames
+
+    total = sum(count_frames(video) for video in videos)
+    with frame_progress("Scoring frames", total) as advance:
+
+        def counted() -> "Iterator[ScoredFrame]":
+            scored = score_frames(
+                model,
+                videos,
+                stride=config.data.stride,
+                update_memory=config.evaluation.update_memory,
+            )
+            for frame in scored:
+                advance()
+                yield frame
+
+        groups = itertools.groupby(counted(), lambda frame: frame.video)
+        for position, frames in groups:
+            yield videos[position], frames
+
+
+def _score_video(
+    video: "Video",
+    frames: "Iterator[ScoredFrame]",
+    model: Any,
+    config: Config,
+    regions: Regions,
+    key_frames: KeyFrames,
+) -> ScoredVideo:
+    import numpy as np
+
+    from keras_sspcab.data.video import frame_labels
+
+    labels = frame_labels(video) if video.has_ground_truth else None
+    names = {
+        *("anomaly_score", "is_anomalous", "raw_score"),
+        *model.video_score_outputs,
+    }
+    found = ScoredVideo(video, [], {name: [] for name in names}, None)
+
+    def maps() -> "Iterator[np.ndarray]":
+        for scored in frames:
+            found.frames.append(scored.frame)
+            for name, values in found.series.items():
+                values.append(scored.outputs[name])
+            label = None if labels is None else int(labels[scored.frame])
+            key_frames.consider(video, scored, label)
+            yield scored.outputs["anomaly_map"]
+
+    data = config.data
+    regions.add(video, maps(), (data.clip_length - 1) * data.stride)
+    if labels is not None:
+        found.labels = np.asarray(labels)[found.frames]
+    return found
+
+
+def _write_scores(
+    path: str, scored: list[ScoredVideo], series: "dict[str, np.ndarray]"
+) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        for found in scored:
+            values = found.series
+            for i, frame in enumerate(found.frames):
+                yield {
+                    "video": found.video.name,
+                    "frame": frame,
+                    "label": "" if found.labels is None else found.labels[i],
+                    "anomaly_score": float(values["anomaly_score"][i]),
+                    "is_anomalous": int(values["is_anomalous"][i]),
+                    "raw_score": float(values["raw_score"][i]),
+                    "video_score": float(series[found.video.name][i]),
+                }
+
+    files.write_csv(path, COLUMNS, rows())

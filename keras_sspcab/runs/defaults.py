@@ -1,0 +1,56 @@
+"""Settings that suit a model, and those of the demonstration."""
+
+from typing import Any
+
+# The numbers to tune for a kind of model, by section: they apply where neither
+# the file nor the command line says otherwise.
+MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    # Small defects in large images: the largest smoothed error counts.
+    "autoencoder": {
+        "model": {"sspcab": "late", "pooling": "max", "smoothing": 11}
+    },
+    # An eighth of the paper's width: a step takes seconds on a CPU.
+    "draem": {
+        "data": {"patch_size": 0},
+        "model": {"base_width": 16},
+        "training": {"epochs": 100, "batch_size": 8},
+    },
+    "cutpaste": {
+        "data": {"patch_size": 0},
+        "model": {"base_width": 16},
+        "training": {"epochs": 100, "batch_size": 16},
+    },
+    # Frames of video; the batch is the papers'.
+    "future_frame": {
+        "data": {"patch_size": 0},
+        "model": {"base_width": 8},
+        "training": {"epochs": 20, "batch_size": 4},
+    },
+    "mnad": {
+        "data": {"patch_size": 0},
+        "model": {"base_width": 8},
+        "training": {"epochs": 20, "batch_size": 4},
+    },
+}
+
+# What `demo` does: arguments of `write_texture_folder`, and settings that apply
+# to textures, and to all data.
+DEMO: dict[str, dict[str, Any]] = {
+    "texture": {},
+    "texture_settings": {"data.image_size": 128, "data.channels": 1},
+    "settings": {"training.epochs": 20},
+}
+DEMO_FAST: dict[str, dict[str, Any]] = {
+    "texture": {
+        "image_size": 64,
+        "num_train": 24,
+        "num_test_good": 8,
+        "num_test_defective": 10,
+    },
+    "texture_settings": {"data.image_size": 64, "data.channels": 1},
+    "settings": {
+        "data.patch_size": 32,
+        "data.patches_per_image": 2,
+        "training.epochs": 2,
+    },
+}

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from keras_sspcab.applications import (
+    MNAD,
+    FutureFrame,
+    VideoStream,
+    score_frames,
+)
+from tests.applications.clips import moving_squares
+
+pytest.importorskip("tensorflow")
+
+from keras_sspcab.data.video import Video
+from tests.data.video_writing import noise, write_frames
+
+SIZE = (16, 16)
+
+
+def clips_of(frames, length=3, stride=1):
+    """All clips of a video as models see them, cut by hand."""
+    span = (length - 1) * stride + 1
+    starts = range(len(frames) - span + 1)
+    clips = [frames[start : start + span : stride] for start in starts]
+    return np.stack(clips).astype("float32") / 255
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    pixels = [noise(7, SIZE, seed=1), noise(5, SIZE, seed=2)]
+    found = [
+        Video(name, str(write_frames(root / name, frames)), "frames")
+        for name, frames in zip("ab", pixels, strict=True)
+    ]
+    return found, pixels
+
+
+@pytest.fixture(scope="module")
+def mnad():
+    model = MNAD((3, *SIZE, 1), base_width=2, num_items=3)
+    model.calibrate(moving_squares(8, size=16)[..., :1])
+    return model
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_frames_of_videos(videos, mnad, stride):
+    found = list(score_frames(mnad, videos[0], stride=stride, batch_size=2))
+    first = 2 * stride
+    assert [(s.video, s.frame) for s in found] == [
+        *((0, frame) for frame in range(first, 7)),
+        *((1, frame) for frame in range(first, 5)),
+    ]
+    clips = np.concatenate([clips_of(p, stride=stride) for p in videos[1]])
+    expected = mnad.predict(clips, verbose=0)
+    for name, values in expected.items():
+        if name != "is_anomalous":
+            got = np.stack([scored.outputs[name] for scored in found])
+            np.testing.assert_allclose(got, values, rtol=1e-3, atol=1e-3)
+
+
+def test_learning_while_scoring(videos, mnad):
+    clips = np.concatenate([clips_of(pixels) for pixels in videos[1]])
+    expected = mnad.predict_online(clips)
+    found = list(score_frames(mnad, videos[0], update_memory=True))
+    got = np.stack([scored.outputs["compactness"] for scored in found])
+    np.testing.assert_allclose(got, expected["compactness"], rtol=1e-4)
+    host = FutureFrame(
+        (3, *SIZE, 1), base_width=2, flow_estimator="none", adversarial_weight=0
+    )
+    with pytest.raises(ValueError, match="Only MNAD has a memory"):
+        next(score_frames(host, videos[0], update_memory=True))
+
+
+def test_streams_need_no_look_ahead(videos, mnad):
+    frames = videos[1][0]
+    expected = list(score_frames(mnad, videos[0][:1]))
+    stream = VideoStream(mnad)
+    found = [stream.push(frame) for frame in frames]
+    assert found[:2] == [None, None]
+    for got, scored in zip(found[2:], expected, strict=True):
+        assert got.frame == scored.frame
+        np.testing.assert_allclose(
+            got.outputs["anomaly_score"],
+            scored.outputs["anomaly_score"],
+            rtol=1e-3,
+            atol=1e-3,
+        )
+    stream.reset()
+    assert stream.push(frames[0]) is None
+
+
+def test_streams_that_average(videos, mnad):
+    frames = videos[1][0]
+    plain = VideoStream(mnad)
+    scores = [plain.push(frame) for frame in frames][2:]
+    scores = [float(scored.outputs["anomaly_score"]) for scored in scores]
+    calm = VideoStream(mnad, average=3)
+    found = [calm.push(frame) for frame in frames][2:]
+    for i, scored in enumerate(found):
+        mean = np.mean(scores[max(0, i - 2) : i + 1])
+        score = float(scored.outputs["anomaly_score"])
+        np.testing.assert_allclose(score, mean, rtol=1e-5)
+        flag = score >= mnad.calibration.threshold
+        assert bool(scored.outputs["is_anomalous"]) == flag
+
+
+def test_streams_resize_and_colour_frames(mnad):
+    stream = VideoStream(mnad)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        scored = stream.push(rng.integers(0, 256, (48, 64, 3), "uint8"))
+    assert scored.outputs["anomaly_map"].shape == SIZE
+
+
+def test_any_size_is_refused():
+    model = MNAD((3, None, None, 1), base_width=2)
+    with pytest.raises(ValueError, match="frames of any size"):
+        VideoStream(model)
+
+
+def test_scores_of_whole_videos(mnad):
+    psnr = np.array([30.0, 20.0, 25.0])
+    distance = np.array([0.1, 0.2, 0.3])
+    score = mnad.score_video({"psnr": psnr, "compactness": distance})
+    expected = 0.6 * np.array([0, 1, 0.5]) + 0.4 * np.array([0, 0.5, 1])
+    np.testing.assert_allclose(score, expected)
+    host = FutureFrame(
+        (3, *SIZE, 1), base_width=2, flow_estimator="none", adversarial_weight=0
+    )
+    np.testing.assert_allclose(
+        host.score_video({"raw_score": -psnr}), [0, 1, 0.5]
+    )
+    # A video whose frames are all alike has nothing abnormal.
+    alike = {"psnr": psnr[[0, 0]], "compactness": distance[[0, 0]]}
+    np.testing.assert_array_equal(mnad.score_video(alike), [0, 0])

@@ -1,0 +1,261 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_sspcab.cli import _cell
+from keras_sspcab.runs import RunFolder, files
+from keras_sspcab.runs.folder import now
+
+# Data sets have graphs even so.
+pytestmark = pytest.mark.filterwarnings("ignore:.*run_functions_eagerly")
+
+SETTINGS = [
+    "--set=data.image_size=32",
+    "--set=data.channels=1",
+    "--set=data.clip_length=3",
+    "--set=data.cache=none",
+    "--set=model.base_width=2",
+    "--set=training.epochs=1",
+]
+
+
+def write_frames(folder, count, has_square=False):
+    """Writes a bar that moves right; with a square in the second half."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        frame = np.full((32, 32), 60, "uint8")
+        frame[8:16, number : number + 6] = 200
+        mask = np.zeros((32, 32), "uint8")
+        if has_square and number >= count // 2:
+            frame[20:28, 20:28] = 255
+            mask[20:28, 20:28] = 255
+        Image.fromarray(frame).save(folder / f"{number:03d}.png")
+        if has_square:
+            name = folder.parents[1] / "ground_truth" / folder.name
+            name.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(name / f"{number:03d}.png")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Two data sets: 2 and 3 training videos, one test video of 8 frames."""
+    root = tmp_path_factory.mktemp("videos") / "sets"
+    for name, train in (("Avenue", 2), ("ped2", 3)):
+        for i in range(train):
+            write_frames(root / name / "training/frames" / f"{i:02d}", 6)
+        write_frames(root / name / "testing/frames" / "01", 8, True)
+    return root
+
+
+def finish(run, config, environment):
+    """Leaves what a cell would that was trained and evaluated."""
+    is_on = config.model.options.get("sspcab", "its place") is not None
+    run.create(config)
+    with open(run.file("model.keras"), "w"):
+        pass
+    run.update_record(
+        state="finished",
+        finished=now(),
+        data={"training_videos": "2 videos, names with hash 0123456789ab"},
+        seconds={"training": 60.0, "evaluation": 2.0},
+        hardware="CPU, 2 cores",
+    )
+    files.write_json(
+        run.file("metrics.json"),
+        {
+            "kind": "video",
+            "num_test_videos": 1,
+            "micro_auc": 0.75 + 0.05 * is_on,
+            "macro_auc": 0.5 + 0.01 * config.training.seed,
+            "rbdc": 0.25,
+            "streaming_micro_auc": 0.125,
+            "per_video": {"01": {"auc": 0.75}},
+            "conventions": {
+                "normalisation": "per_video",
+                "smoothing": "none",
+                "frames_dropped": 4,
+                "tracks": "masks",
+            },
+            "calibration": {"threshold": 3.0},
+        },
+    )
+
+
+@pytest.fixture
+def _fake_cells(monkeypatch):
+    monkeypatch.setattr(_cell, "run_in_own_process", finish)
+
+
+@pytest.fixture
+def arguments(videos, tmp_path):
+    """The options of a comparison over two hosts, data sets and seeds."""
+    return [
+        "compare",
+        "--models=future_frame,mnad",
+        f"--data={videos}",
+        "--seeds=2",
+        f"--out={tmp_path / 'out'}",
+        *SETTINGS,
+    ]
+
+
+def section(text, title):
+    """Returns a part of a page, from its title to the next one."""
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+# === Cells that cost nothing ===
+
+
+@pytest.mark.usefixtures("_fake_cells")
+def test_hosts_of_videos_are_compared_over_data_sets(
+    arguments, invoke, tmp_path, videos
+):
+    result = invoke(*arguments)
+    assert "16 cells: 16 to do" in result.stdout
+    assert "mean of all data sets" in result.stdout
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    results = section(text, "Results").splitlines()
+    assert (
+        "| host | Avenue: micro AUC | Avenue: macro AUC | Avenue: RBDC "
+        "| ped2: micro AUC | ped2: macro AUC | ped2: RBDC |"
+    ) in results
+    assert (
+        "| mnad + SSPCAB | 80.0 ± 0.0 | 50.5 ± 0.7 | 25.0 ± 0.0 "
+        "| 80.0 ± 0.0 | 50.5 ± 0.7 | 25.0 ± 0.0 |"
+    ) in results
+    assert "No run has given: TBDC." in results
+    published = section(text, "Published figures")
+    assert "| future_frame + SSPCAB | 87.3 | 84.5 | 20.13 |" in published
+    assert "| mnad | 82.8 | 86.8 | - |" in published
+    assert "ped2" not in published
+    assert (
+        "| mnad | micro AUC | on - off | +5.0 | +5.0 to +5.0 | 4 |"
+        in section(text, "Paired differences")
+    )
+    conditions = section(text, "Conditions")
+    assert (
+        "- Videos of ped2: 3 normal ones to train and calibrate on; 4 normal "
+        "and 4 abnormal frames to test\n"
+    ) in conditions
+    assert "- First frames of a video without score: 4\n" in conditions
+    assert "- Tracks of the ground truth: derived from the" in conditions
+    assert str(videos.parent) not in text
+    with open(tmp_path / "out" / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["data_set"] for row in rows} == {"Avenue", "ped2"}
+    assert {row["streaming_micro_auc"] for row in rows} == {"0.125"}
+    parameters = {(r["model"], r["block"]): int(r["parameters"]) for r in rows}
+    assert len(set(parameters.values())) == 4
+
+
+@pytest.mark.usefixtures("_fake_cells")
+def test_training_videos_may_move_but_not_change(
+    arguments, invoke, tmp_path, videos
+):
+    options = [*arguments, "--models=mnad", "--sspcab=on", "--seeds=1"]
+    invoke(*options)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(videos, moved)
+    result = invoke(*options, f"--data={moved}", code=2)
+    assert "2 of 2 cells were run with other settings" in result.stderr
+    assert "the training videos was '2 videos, names with" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ensemble"], "Scores of videos are not averaged over seeds"),
+        (["--models=mnad,draem"], "Received: mnad (video), draem (image)"),
+        (
+            ["--metric=aupro"],
+            "There is no metric named 'aupro'. Choose from: m",
+        ),
+        (["--data=missing"], "There is no folder of videos"),
+        (["--set=data.patch_size=16"], "`data.patch_size` is for images"),
+        (["--set=mnad:data.cache=memory"], "kept on disk, not in memory"),
+        (["--set=data.layout=ucsd"], "2 of 2 data sets cannot be used"),
+    ],
+)
+def test_errors_come_first(arguments, invoke, tmp_path, options, message):
+    result = invoke(*arguments, *options, code=2)
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_no_data_sets_are_named(arguments, invoke, tmp_path):
+    data = tmp_path / "data"
+    write_frames(data / "a/training/frames/01", 6)
+    (data / "papers").mkdir()
+    result = invoke(*arguments, f"--data={data}", code=2)
+    assert "a: there are 0 test videos, and none has" in result.stderr
+    shutil.rmtree(data / "a")
+    result = invoke(*arguments, f"--data={data}", code=2)
+    assert "is no data set, and holds none" in result.stderr
+
+
+# === A whole comparison ===
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch):
+    """Starting a process for each cell takes longer than all else here."""
+
+    def run(run, config, environment):
+        try:
+            _cell.run_cell(run, config)
+        except Exception as error:
+            raise _cell.CellError(f"{type(error).__name__}: {error}") from error
+
+    monkeypatch.setattr(_cell, "run_in_own_process", run)
+    # A graph takes longer to trace than these few steps.
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_videos_are_trained_evaluated_and_compared(
+    arguments, invoke, tmp_path, videos
+):
+    options = [
+        *arguments,
+        "--models=mnad",
+        "--seeds=1",
+        f"--data={videos / 'Avenue'}",
+    ]
+    invoke(*options)
+    out = tmp_path / "out"
+    with open(out / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["block"] for row in rows] == ["off", "on"]
+    for row in rows:
+        folder = out / "runs" / "Avenue" / f"mnad-{row['block']}-seed0"
+        run = RunFolder(str(folder))
+        assert run.is_finished
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for key in ("micro_auc", "macro_auc", "num_scored_frames"):
+            assert float(row[key]) == metrics[key]
+        assert metrics["num_scored_frames"] == 6
+    text = (out / "comparison.md").read_text()
+    assert "- First frames of a video without score: 2\n" in text
+    assert "| mnad + SSPCAB | 84.8 | 88.6 |" in text
+
+    # Training and evaluation are not done again, wherever the videos lie.
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*")}
+    moved = tmp_path / "elsewhere" / "Avenue"
+    shutil.copytree(videos / "Avenue", moved)
+    result = invoke(*options, f"--data={moved}")
+    assert "2 cells: 2 done" in result.stdout
+    after = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*")}
+    assert after == before
+    shutil.rmtree(moved / "training" / "frames" / "00")
+    write_frames(moved / "training" / "frames" / "02", 6)
+    result = invoke(*options, f"--data={moved}", code=2)
+    assert "the training videos was '1 videos" in result.stderr

@@ -1,0 +1,213 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.compare import forms, outputs
+from keras_sspcab.compare.conditions import describe_conditions
+from tests.compare.test_tables import rows
+
+VALUES = {
+    ("avenue", "future_frame", "off"): [0.8, 0.9],
+    ("avenue", "future_frame", "on"): [0.9, 0.9],
+    ("avenue", "mnad", "off"): [0.7, 0.7],
+    ("avenue", "mnad", "on"): [0.75, 0.65],
+    ("ucsd_ped2", "future_frame", "off"): [0.5, 0.6],
+    ("ucsd_ped2", "future_frame", "on"): [0.6, 0.7],
+    ("ucsd_ped2", "mnad", "off"): [0.9, 0.8],
+    ("ucsd_ped2", "mnad", "on"): [1.0, 0.9],
+}
+
+
+def of_values(cell):
+    value = VALUES[cell.data_class, cell.model, cell.block][cell.seed]
+    metrics = {"micro_auc": value, "num_test_videos": 12}
+    # As in the paper, one host does not localise.
+    return metrics | ({} if cell.model == "mnad" else {"rbdc": value / 2})
+
+
+def conventions_of(cell):
+    return {
+        "normalisation": "per_video",
+        "smoothing": "none" if cell.model == "mnad" else "median 17",
+        "single_class": "skip",
+        "frames_dropped": 4,
+        "regions": "connected pixels",
+        "tracks": "files" if cell.data_class == "avenue" else "masks",
+    }
+
+
+@pytest.fixture
+def make_videos(make):
+    def make_videos(metrics_of=of_values, **options):
+        defaults = {
+            "kind": "video",
+            "classes": ("avenue", "ucsd_ped2"),
+            "models": ("future_frame", "mnad"),
+            "shown": ("micro_auc", "rbdc"),
+        }
+        return make(metrics_of, **(defaults | options))
+
+    return make_videos
+
+
+# === As Table 3 ===
+
+
+def test_hosts_are_rows_and_data_sets_columns(make_videos):
+    found = rows(forms.result_table(make_videos()))
+    assert found.pop("---") == ["---:"] * 4
+    assert found == {
+        "host": [
+            "avenue: micro AUC",
+            "avenue: RBDC",
+            "ucsd_ped2: micro AUC",
+            "ucsd_ped2: RBDC",
+        ],
+        # Standard deviations with n - 1, by hand: |a - b| / sqrt 2.
+        "future_frame": [
+            "85.0 ± 7.1",
+            "42.5 ± 3.5",
+            "55.0 ± 7.1",
+            "27.5 ± 3.5",
+        ],
+        "future_frame + SSPCAB": [
+            "90.0 ± 0.0",
+            "45.0 ± 0.0",
+            "65.0 ± 7.1",
+            "32.5 ± 3.5",
+        ],
+        "mnad": ["70.0 ± 0.0", "-", "85.0 ± 7.1", "-"],
+        "mnad + SSPCAB": ["70.0 ± 7.1", "-", "95.0 ± 7.1", "-"],
+    }
+
+
+def test_places_have_rows_of_their_own(make_videos):
+    comparison = make_videos(
+        lambda cell: {"micro_auc": 0.5},
+        models=("mnad",),
+        blocks=("off", "on", "penultimate"),
+        seeds=(0,),
+    )
+    found = list(rows(forms.result_table(comparison)))
+    assert found[2:] == ["mnad", "mnad + SSPCAB", "mnad + SSPCAB (penultimate)"]
+
+
+def test_missing_cells_are_dashes(make_videos):
+    def metrics_of(cell):
+        return None if cell.block == "on" and cell.seed else of_values(cell)
+
+    comparison = make_videos(metrics_of)
+    found = rows(forms.result_table(comparison))
+    assert found["mnad + SSPCAB"][0] == "75.0 (1 of 2)"
+    text = outputs.page(comparison, [])
+    assert "avenue, mnad with the block, seed 1" in text
+    nothing = rows(forms.result_table(make_videos(lambda cell: None)))
+    assert nothing["mnad"] == ["-"] * 4
+
+
+def test_published_figures_have_the_same_form(make_videos):
+    comparison = make_videos(models=("future_frame", "mnad"))
+    table, source = forms.published_table(comparison).split("\n\n")
+    found = rows(table)
+    found.pop("---")
+    assert found == {
+        "host": ["avenue: micro AUC", "avenue: RBDC"],
+        "future_frame": ["85.1", "19.59"],
+        "future_frame + SSPCAB": ["87.3", "20.13"],
+        "mnad": ["82.8", "-"],
+        "mnad + SSPCAB": ["84.8", "-"],
+    }
+    assert source.endswith("(https://arxiv.org/abs/2111.09099), Table 3.")
+
+
+def test_published_figures_need_a_data_set_of_the_paper(make_videos):
+    comparison = make_videos(classes=("ucsd_ped2",))
+    assert forms.published_table(comparison) is None
+    assert "Published" not in outputs.page(comparison, [])
+    shown = make_videos(lambda cell: None, shown=("streaming_micro_auc",))
+    assert forms.published_table(shown) is None
+
+
+# === Files ===
+
+
+def test_page_speaks_of_videos(make_videos):
+    text = outputs.page(make_videos(), ["one"])
+    assert text.startswith(
+        "# future_frame, mnad: without → with SSPCAB\n\n## Results\n\n"
+        "Percent. Mean ± sample standard deviation over 2 seeds.\n\n| host |"
+    )
+    assert "\n\nPercent, as the SSPCAB paper gives them for its own" in text
+    assert "Networks, epochs and videos of the runs above" in text
+    assert "over pairs of equal data set and seed" in text
+    assert "pairs of one data set are not" in text
+    # 0.1, 0.1, 0.0, 0.1
+    assert "| future_frame | micro AUC | on - off | +7.5 |" in text
+    for word in ("image", "class", "mask", "defect"):
+        assert word not in text
+
+
+def test_metrics_that_a_data_set_lacks_are_told(make_videos):
+    def metrics_of(cell):
+        metrics = of_values(cell)
+        if cell.data_class == "ucsd_ped2":
+            metrics.pop("rbdc", None)
+        return metrics
+
+    text = outputs.page(make_videos(metrics_of), [])
+    assert (
+        "No RBDC for ucsd_ped2 (are there neither masks nor tracks?).\n" in text
+    )
+
+
+def test_files_of_a_comparison_of_videos(make_videos, tmp_path):
+    outputs.write_outputs(str(tmp_path), make_videos(), [])
+    with open(tmp_path / "comparison.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == 16
+    assert list(found[0]) == [
+        *("data_set", "model", "block", "seed"),
+        *("micro_auc", "num_test_videos", "rbdc"),
+        *("training_seconds", "parameters"),
+    ]
+    assert found[0]["data_set"] == "avenue"
+    pixels = np.asarray(Image.open(tmp_path / "comparison.png").convert("RGB"))
+    assert pixels.std() > 5
+
+
+# === Conditions ===
+
+
+def test_conditions_say_how_videos_were_measured(make_videos):
+    comparison = make_videos(conventions_of=conventions_of)
+    lines = describe_conditions(comparison, "x", {})
+    start = lines.index("Seeds: 0, 1") + 1
+    assert lines[start:-3] == [
+        "Videos of avenue: 20 normal ones to train and calibrate on; 5 normal "
+        "and 7 abnormal frames to test",
+        "Videos of ucsd_ped2: 20 normal ones to train and calibrate on; 5 "
+        "normal and 7 abnormal frames to test",
+        "Normalisation of scores for micro and macro AUC: each video by its "
+        "own extremes, with a look at the whole video",
+        "Smoothing of these scores: median 17 (future_frame); none (mnad)",
+        "Videos of one class in macro AUC: left out",
+        "First frames of a video without score: 4",
+        "Regions for RBDC and TBDC: connected pixels",
+        "Tracks of the ground truth: files of tracks (avenue); derived from "
+        "the masks (ucsd_ped2)",
+    ]
+
+
+def test_conventions_that_follow_no_axis_are_counted(make_videos):
+    comparison = make_videos(
+        conventions_of=lambda cell: {
+            "smoothing": "mean 3" if cell.seed else "none"
+        }
+    )
+    lines = describe_conditions(comparison, "x", {})
+    assert "Smoothing of these scores: none (8 cells); mean 3 (8 cells)" in (
+        lines
+    )
+    assert not any("Tracks" in line for line in lines)

@@ -1,0 +1,157 @@
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_sspcab.report.timeline import Timeline, draw, thin_extremes
+
+
+def timeline(scores, threshold=3.0, truth=(), marks=()):
+    scores = np.asarray(scores, "float64")
+    frames = np.arange(4, 4 + scores.size)
+    return draw("t", Timeline(frames, scores, threshold, truth, marks), (6, 2))
+
+
+def texts(svg):
+    return ["".join(e.itertext()) for e in ET.fromstring(svg).iter("text")]
+
+
+def numbers(path):
+    return np.array(re.findall(r"[-\d.]+", path), "float64").reshape(-1, 2)
+
+
+def shapes(svg, style):
+    return [
+        numbers(e.get("d"))
+        for e in ET.fromstring(svg).iter("path")
+        if style in (e.get("style") or "")
+    ]
+
+
+def box(svg):
+    """Left, right, top and bottom of the axes, from their frame."""
+    (frame,) = (
+        numbers(rect)
+        for rect in re.findall(r'id="t-patch_2".*?d="([^"]*)"', svg, re.DOTALL)
+    )
+    return *frame.min(0), *frame.max(0)
+
+
+@given(
+    st.lists(st.integers(-50, 50), min_size=1, max_size=400),
+    st.integers(4, 40),
+)
+def test_thinning_keeps_the_extremes(scores, max_points):
+    x, y = np.arange(len(scores)), np.array(scores)
+    thin = thin_extremes(x, y, max_points)
+    assert len(thin.x) <= max(max_points, 1)
+    assert np.all(np.diff(thin.x) > 0)
+    assert (thin.x[0], thin.x[-1]) == (x[0], x[-1])
+    assert (thin.y.min(), thin.y.max()) == (y.min(), y.max())
+    assert np.array_equal(thin.y, y[thin.x])
+    if len(scores) <= max_points:
+        assert np.array_equal(thin.x, x)
+
+
+def test_every_peak_of_a_long_curve_stays():
+    y = np.zeros(10_000)
+    peaks = np.arange(50, 10_000, 100)
+    y[peaks] = 1 + np.arange(peaks.size)
+    thin = thin_extremes(np.arange(y.size), y, 600)
+    assert len(thin.x) <= 600
+    assert set(peaks) <= set(thin.x)
+
+
+def test_a_long_video_is_small():
+    scores = np.random.default_rng(0).normal(size=100_000)
+    assert len(timeline(scores)) < 25_000
+    assert max(map(len, shapes(timeline(scores), "var(--accent)"))) <= 600
+
+
+def test_the_truth_is_shaded_in_its_place():
+    # 101 frames from 4 on; each is a 101st of the width.
+    svg = timeline(np.zeros(101), truth=[(14, 23), (104, 104)])
+    left, top, right, bottom = box(svg)
+    spans = [
+        path
+        for path in shapes(svg, "fill: var(--anomalous)")
+        if np.ptp(path[:, 1]) > 20
+    ]
+    measured = [
+        (np.array([path[:, 0].min(), path[:, 0].max()]) - left) / (right - left)
+        for path in spans
+    ]
+    expected = [[10 / 101, 20 / 101], [100 / 101, 1]]
+    assert measured == pytest.approx(np.array(expected), abs=1e-3)
+    assert np.ptp(spans[0][:, 1]) == pytest.approx(bottom - top, abs=0.2)
+
+
+def test_the_threshold_lies_among_the_scores():
+    svg = timeline([0.0, 4.0, 2.0], threshold=3.0)
+    (line,) = (
+        path for path in shapes(svg, "stroke: var(--ink)") if len(path) == 2
+    )
+    (curve,) = shapes(svg, "stroke: var(--accent)")
+    height = (line[0, 1] - curve[0, 1]) / (curve[1, 1] - curve[0, 1])
+    assert line[0, 1] == line[1, 1]
+    assert height == pytest.approx(3 / 4, abs=0.01)
+    no_line = timeline([0.0, 4.0, 2.0], threshold=None)
+    assert not [p for p in shapes(no_line, "var(--ink)") if len(p) == 2]
+
+
+def test_marks_are_coloured_by_their_verdict():
+    def colours(*verdicts):
+        marks = [(5, 1.0, verdict) for verdict in verdicts]
+        svg = timeline(np.zeros(10), threshold=None, marks=marks)
+        uses = re.findall(r"<use [^>]*style=\"fill: var\((--\w+)", svg)
+        return [name for name in uses if name not in ("--rule", "--muted")]
+
+    assert colours(True, False, None) == ["--normal", "--anomalous", "--ink"]
+    assert colours() == []
+
+
+def test_an_outlier_leaves_the_rest_visible():
+    scores = np.append(np.random.default_rng(0).normal(size=300), [5e3, -800])
+    svg = timeline(scores)
+    (curve,) = shapes(svg, "stroke: var(--accent)")
+    _, top, _, bottom = box(svg)
+    assert np.ptp(curve[:300, 1]) > 0.05 * (bottom - top)
+    ticks = [t for t in texts(svg) if re.fullmatch(r"\D?\d+", t)]
+    assert {"0", "1000", "\u2212100"} <= set(ticks)
+
+
+@pytest.mark.parametrize(
+    ("scores", "threshold"),
+    [
+        ([1.0], None),
+        ([0.0, 0.0], 0.0),
+        ([2.0, 2.0], 2.0),
+        ([-1e4, 1e-3], 1e-3),
+        ([1e-9, 1e6], None),
+    ],
+    ids=["one", "zero", "equal", "negative", "far"],
+)
+def test_any_scores_can_be_drawn(scores, threshold):
+    svg = timeline(scores, threshold)
+    assert "frame" in texts(svg)
+    assert "nan" not in svg
+
+
+def test_frames_are_whole_numbers():
+    ticks = [t for t in texts(timeline([1.0], None)) if t.startswith("4")]
+    assert ticks == ["4"]
+
+
+def test_marks_and_shades_do_not_move_the_axes():
+    plain = box(timeline(np.arange(30.0)))
+    full = box(
+        timeline(np.arange(30.0), truth=[(4, 33)], marks=[(33, 29.0, True)])
+    )
+    assert plain == full
+
+
+def test_drawings_are_the_same_each_time():
+    assert timeline([1.0, 2.0, 4.0]) == timeline([1.0, 2.0, 4.0])

@@ -1,0 +1,357 @@
+import html
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.metrics import (
+    average_precision,
+    macro_auc,
+    micro_auc,
+    normalise_per_video,
+)
+from keras_sspcab.report import write_report
+from keras_sspcab.report.video_page import NUM_OPEN, conventions
+from tests.report.video_run_folder import HOSTILE, VIDEOS, write_video_run
+
+DASH = "\u2013"
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    return write_video_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return page_of(write_video_run(tmp_path_factory.mktemp("page") / "run"))
+
+
+def page_of(folder, **options):
+    return write_report(folder, **options).read_text("utf-8")
+
+
+def text_of(page):
+    """The words of a page, without markup, scripts and drawings."""
+    page = re.sub(r"<(style|script|svg).*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def rows_of(page):
+    (table,) = re.findall(r'<table class="kinds videos".*?</table>', page, re.S)
+    return [
+        [text_of(cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", row, re.S)]
+        for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)
+    ]
+
+
+def test_the_page_says_what_was_run_and_measured(run_folder):
+    path = write_report(run_folder)
+    assert path == run_folder / "report.html"
+    text = text_of(path.read_text("utf-8"))
+    for fact in (
+        "crossing",
+        "future_frame",
+        "24 \u00d7 32 px, RGB",
+        "Clip 3 frames",
+        "Scored test videos",
+        "2025-03-04 05:06",
+        "RBDC 0.123",
+        "TBDC 0.456",
+        "Regions Anomaly maps cut at 4 levels.",
+        "Tracks of the ground truth Derived from the ground-truth masks.",
+        "Frames without a score 2 at the beginning of each video.",
+        "Smoothing over time Median over 17 frames.",
+        "Macro AUC leaves them out",
+        # Of 9 abnormal and 19 normal frames at the threshold of 3:
+        "4 of 9 abnormal frames found 5 missed",
+        "3 of 19 normal frames flagged 15.8 % false alarms",
+        "3.00 threshold",
+        "1 of 4 videos has no AUC of its own",
+    ):
+        assert fact in text, fact
+
+
+def test_areas_are_those_of_the_scores(page):
+    labels = {name: truth for name, (truth, _) in VIDEOS.items()}
+    scores = {name: values for name, (_, values) in VIDEOS.items()}
+    text = text_of(page)
+    streaming = micro_auc(scores, labels).value
+    assert f"Streaming micro AUC {streaming:.3f}" in text
+    macro = macro_auc(scores, labels, single_class="skip").value
+    assert f"Macro AUC {macro:.3f}" in text
+    assert f"streaming {streaming:.3f}. The dotted line" in text
+    truth = np.concatenate(list(labels.values()))
+    whole, live = (
+        average_precision(truth, np.concatenate(list(values.values())))
+        for values in (normalise_per_video(scores), scores)
+    )
+    assert f"{whole:.3f}" != f"{live:.3f}"
+    assert f"precision: whole video {whole:.3f}, streaming {live:.3f}." in text
+
+
+def test_the_worst_video_comes_first(page):
+    titles = re.findall(
+        r'<figure class="chart wide timeline".*?<h3>(.*?)<', page, re.DOTALL
+    )
+    assert [html.unescape(t).strip() for t in titles] == [
+        "run",
+        HOSTILE,
+        "walk",
+        "quiet",
+    ]
+    assert rows_of(page) == [
+        [
+            "Video",
+            "AUC",
+            "Found",
+            "Share found",
+            "False alarms",
+            "Abnormal",
+            "Frames",
+        ],
+        ["run", "0.400", "1 33.3 %", "", "2 40.0 %", "3", "10"],
+        [HOSTILE, "0.750", "0 0.0 %", "", "0 0.0 %", "2", "6"],
+        ["walk", "1.000", "3 75.0 %", "", "0 0.0 %", "4", "12"],
+        ["quiet", DASH, DASH, "", "1 16.7 %", "0", "8"],
+    ]
+
+
+def test_timelines_are_told_in_words(page):
+    labels = re.findall(r'aria-label="Scores of (.*?)"', page)
+    assert labels[2] == (
+        "walk over time. 3 of 4 abnormal frames found, 0 of 6 normal frames "
+        "flagged. Abnormal: frames 5 to 8. Flagged: frames 5 to 6 and 8. "
+        "Scores from -0.30 to 6.00 in frames 2 to 11; threshold 3.00. Key "
+        "frames: 4 and 8."
+    )
+    assert labels[3].startswith(
+        "quiet over time. 1 of 6 normal frames flagged. Nothing is abnormal. "
+        "Flagged: frame 4."
+    )
+
+
+def test_wide_and_narrow_timelines_have_their_own_identifiers(page):
+    for number in range(1, 5):
+        assert page.count(f'id="video-{number}"') == 1
+        for width in ("wide", "narrow"):
+            assert page.count(f'id="video-{number}-time-{width}-figure_1"') == 1
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    targets = re.findall(r'href="#([^"]*)"', page)
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_markup_in_names_is_text(page):
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;, frame" in page
+    assert HOSTILE not in page
+    assert not re.search(r"https?://|@import|url\((?!#)", page)
+
+
+def test_the_gallery_groups_key_frames(page):
+    groups = re.findall(r'<section class="group ([\w-]+)"', page)
+    assert groups == ["missed", "false-alarm", "found", "passed"]
+    cards = [
+        text_of(card)
+        for card in re.findall(
+            r"<figcaption>\s*<span.*?</figcaption>", page, re.DOTALL
+        )
+    ]
+    assert cards == [
+        "Missed score 0.20 < threshold 3.00 run, frame 7",
+        f"Missed score 2.00 < threshold 3.00 {HOSTILE}, frame 5",
+        "False alarm score 4.50 ≥ threshold 3.00 run, frame 5",
+        "False alarm score 3.50 ≥ threshold 3.00 quiet, frame 4",
+        "Found score 6.00 ≥ threshold 3.00 walk, frame 8",
+        f"Passed score 0.00 < threshold 3.00 {HOSTILE}, frame 2",
+        "Passed score \u22120.30 < threshold 3.00 walk, frame 4",
+        "Passed score \u22120.40 < threshold 3.00 quiet, frame 7",
+    ]
+    assert page.count('class="heat"') == page.count('class="photo"') == 8
+    assert page.count('class="outline"') == 3
+    assert "8 of 8 frames" in page
+
+
+def test_the_gallery_is_limited(run_folder):
+    page = page_of(run_folder, max_images=3)
+    assert page.count('<figure class="card">') == 3
+    assert "3 of 8 frames" in page
+
+
+def test_many_videos_stay_usable(tmp_path):
+    rng = np.random.default_rng(0)
+    videos = {
+        f"{number:02d}": ([0, 1] * 20, rng.normal(size=40).tolist())
+        for number in range(NUM_OPEN + 3)
+    }
+    page = page_of(write_video_run(tmp_path / "run", videos=videos))
+    opened, folded = page.split("<details>")[:2]
+    assert opened.count('class="chart wide timeline"') == NUM_OPEN
+    assert folded.count('class="chart wide timeline"') == 3
+    assert "<summary>3 more videos</summary>" in folded
+    areas = [float(row[1]) for row in rows_of(page)[1:]]
+    assert areas == sorted(areas)
+    assert len(areas) == NUM_OPEN + 3
+
+
+def test_few_of_very_many_are_not_none(tmp_path):
+    videos = {"a": ([0] * 2999 + [1], [0.0] * 2998 + [9.0, 9.0])}
+    page = page_of(write_video_run(tmp_path / "run", videos=videos))
+    assert "1 of 2999 normal frames flagged < 0.1 % false" in text_of(page)
+
+
+def test_without_labels(tmp_path):
+    page = page_of(write_video_run(tmp_path / "run", label=False))
+    text = text_of(page)
+    assert "Here no frame has a label, so they are not defined." in text
+    assert "7 of 28 frames without a label flagged" in text
+    assert "Normalisation" not in text
+    assert 'id="curves"' not in page
+    assert "Ground truth outline" not in text
+    assert "abnormal (ground truth)" not in text
+    assert "key frame without a label" in text
+    assert page.index("Flagged frames") < page.index("Other frames")
+    assert rows_of(page)[0] == ["Video", "Flagged without a label", "Frames"]
+    # The share of flagged frames: 3 of 8, 3 of 10, 1 of 6, none of 4.
+    assert [row[0] for row in rows_of(page)[1:]] == [
+        "run",
+        "walk",
+        "quiet",
+        HOSTILE,
+    ]
+
+
+def test_without_tracks(run_folder):
+    path = run_folder / "metrics.json"
+    metrics = json.loads(path.read_text("utf-8"))
+    del metrics["rbdc"], metrics["tbdc"]
+    metrics["conventions"]["tracks"] = "none"
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    text = text_of(page_of(run_folder))
+    assert "There are none, so RBDC and TBDC are not defined." in text
+    assert "TBDC 0" not in text
+
+
+def test_labels_of_some_videos_only(run_folder):
+    path = run_folder / "predictions/scores.csv"
+    content = path.read_text("utf-8")
+    path.write_text(re.sub(r"(?m)^(quiet,\d+),0,", r"\1,,", content))
+    os.remove(run_folder / "predictions/key_frames.csv")
+    page = page_of(run_folder)
+    assert rows_of(page)[0][-3:] == [
+        "Flagged without a label",
+        "Abnormal",
+        "Frames",
+    ]
+    assert rows_of(page)[-1] == [
+        "quiet",
+        DASH,
+        DASH,
+        "",
+        DASH,
+        "1 16.7 %",
+        DASH,
+        "8",
+    ]
+    assert "1 of 6 frames without a label flagged" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    ("truth", "problem"),
+    [(0, "no frame is labelled abnormal"), (1, "no frame is labelled normal")],
+)
+def test_frames_of_one_class(tmp_path, truth, problem):
+    videos = {"a": ([truth] * 4, [0.0, 1.0, 4.0, 2.0])}
+    page = page_of(write_video_run(tmp_path / "run", videos=videos))
+    text = text_of(page)
+    assert f"Here {problem}" in text
+    assert "micro AUC" not in text
+    assert 'id="curves"' not in page
+
+
+def test_without_key_frames(tmp_path):
+    folder = write_video_run(tmp_path / "run", key_frames=False)
+    page = page_of(folder)
+    assert "There is no predictions/key_frames.csv" in text_of(page)
+    assert f"keras-sspcab evaluate {folder}" in page
+    assert 'id="opacity"' not in page
+    assert "key frame, right" not in page
+    assert page.count('class="chart wide timeline"') == 4
+
+
+def test_without_maps_and_masks(tmp_path):
+    page = page_of(write_video_run(tmp_path / "run", maps=False))
+    assert "have no anomaly maps" in page
+    assert 'id="opacity"' not in page
+    assert 'id="outlines"' in page
+    page = page_of(write_video_run(tmp_path / "run", masks=False))
+    assert "have no ground-truth masks" in page
+    assert 'id="outlines"' not in page
+    assert 'id="opacity"' in page
+
+
+def test_without_calibration(tmp_path):
+    page = page_of(write_video_run(tmp_path / "run", calibrated=False))
+    assert "not calibrated: nothing is flagged" in text_of(page)
+    assert "largest value of all maps" in page
+    assert "no threshold. Key frames" in page
+    assert "threshold-line" not in page.split("</style>")[1]
+
+
+def test_without_the_image_of_a_key_frame(run_folder):
+    (run_folder / "predictions/key_frames/000.png").unlink()
+    page = page_of(run_folder)
+    assert page.count("The image file cannot be read.") == 1
+    assert page.count('class="heat"') == 8
+
+
+def test_a_video_shorter_than_a_clip(run_folder):
+    path = run_folder / "metrics.json"
+    metrics = json.loads(path.read_text("utf-8"))
+    metrics["per_video"]["short"] = {"num_frames": 2, "num_scored_frames": 0}
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    page = page_of(run_folder)
+    assert "1 of 5 videos is shorter than a clip" in text_of(page)
+    assert rows_of(page)[-1] == ["short", DASH, DASH, "", DASH, DASH, "2"]
+    assert page.count('class="chart wide timeline"') == 4
+
+
+def test_heat_maps_have_the_shape_of_the_frames(run_folder):
+    # A map of the model's size, stretched over a frame of another shape.
+    np.save(
+        run_folder / "predictions/key_frames/000.npy",
+        np.ones((20, 20), "float16"),
+    )
+    Image.new("RGB", (90, 30)).save(
+        run_folder / "predictions/key_frames/000.png"
+    )
+    page = page_of(run_folder)
+    assert page.count("aspect-ratio: 90 / 30") == 1
+
+
+def test_unknown_conventions_are_shown_as_they_are():
+    assert conventions(
+        {
+            "normalisation": "z score",
+            "smoothing": "gaussian 3",
+            "single_class": "sentinel",
+            "jitter": 2,
+        }
+    ) == [
+        ("Normalisation", "Z score."),
+        (
+            "Smoothing over time",
+            "Gaussian with a standard deviation of 3 frames.",
+        ),
+        (
+            "Videos of one class",
+            "Macro AUC adds two sentinel frames to each video, a normal one of "
+            "score 0 and an abnormal one of score 1, so that all videos count.",
+        ),
+        ("jitter", "2"),
+    ]
