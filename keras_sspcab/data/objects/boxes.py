@@ -1,0 +1,182 @@
+"""Arrays of boxes: checks, clipping, and which of them to keep.
+
+Boxes are rows `x_min, y_min, x_max, y_max, confidence` in pixels. Both ends
+belong to a box, as in `keras_sspcab.metrics`: `x_min=0, x_max=9` is 10 pixels
+wide.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max", "confidence")
+
+#: What the HF2-VAD authors chose for each data set: arguments of detectors
+#: (`BoxFiles`, `OnnxDetector`) and of `MotionProposals`.
+HF2VAD_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "ped2": {
+        "detections": {
+            "min_confidence": 0.5,
+            "min_area": 10**2,
+            "cover_threshold": 0.6,
+        },
+        "motion": {
+            "threshold": 18,
+            "blur": 3,
+            "min_area": 10**2,
+            "cover_threshold": None,
+        },
+    },
+    "avenue": {
+        "detections": {
+            "min_confidence": 0.25,
+            "min_area": 40**2,
+            "cover_threshold": 0.6,
+        },
+        "motion": {
+            "threshold": 18,
+            "blur": 5,
+            "min_area": 40**2,
+            "cover_threshold": None,
+        },
+    },
+    "shanghaitech": {
+        "detections": {
+            "min_confidence": 0.5,
+            "min_area": 8**2,
+            "cover_threshold": 0.65,
+        },
+        "motion": {
+            "threshold": 15,
+            "blur": 5,
+            "min_area": 40**2,
+            "cover_threshold": None,
+        },
+    },
+}
+
+
+def standardize_boxes(values: Any, what: str) -> np.ndarray:
+    """Returns float64 boxes `(n, 5)`; a missing confidence is 1.
+
+    Args:
+        values: Array `(n, 5)`, or `(n, 4)` without confidences.
+        what: What the boxes are, to begin the error with.
+
+    Raises:
+        ValueError: If they are not of such a shape, or not finite.
+    """
+    boxes = np.asarray(values, "float64")
+    if boxes.size == 0:
+        return np.empty((0, 5))
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
+        raise ValueError(
+            f"{what} must be an array (n, 5) of {', '.join(BOX_COLUMNS)}. "
+            f"Received: shape {boxes.shape}"
+        )
+    if not np.isfinite(boxes).all():
+        row = int(np.argmin(np.isfinite(boxes).all(axis=1)))
+        raise ValueError(
+            f"{what} must be finite. Received: {boxes[row].tolist()} in row "
+            f"{row}"
+        )
+    if boxes.shape[1] == 4:
+        boxes = np.column_stack([boxes, np.ones(len(boxes))])
+    return boxes
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """Returns the areas `(n,)` in pixels; 0 if an end is before its start."""
+    return np.maximum(boxes[:, 2:4] - boxes[:, :2] + 1, 0).prod(axis=1)
+
+
+def clip_boxes(boxes: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """Moves the ends of boxes into a frame of `(height, width)`.
+
+    A box beside the frame ends up with an end before its start.
+    """
+    height, width = frame_size
+    clipped = boxes.copy()
+    clipped[:, :2] = clipped[:, :2].clip(0, None)
+    clipped[:, 2] = clipped[:, 2].clip(None, width - 1)
+    clipped[:, 3] = clipped[:, 3].clip(None, height - 1)
+    return clipped
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxFilter:
+    """Leaves out boxes that are unsure, small or covered.
+
+    Attributes:
+        min_confidence: Boxes of this confidence or less are left out, unless
+            it is 0.
+        min_area: Boxes of fewer pixels are left out.
+        cover_threshold: See `drop_covered`; None keeps covered boxes.
+    """
+
+    min_confidence: float = 0.0
+    min_area: float = 0.0
+    cover_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence < 1:
+            raise ValueError(
+                "The `min_confidence` argument must be at least 0 and below 1. "
+                f"Received: min_confidence={self.min_confidence!r}"
+            )
+        if not self.min_area >= 0:
+            raise ValueError(
+                "The `min_area` argument must be 0 or more. "
+                f"Received: min_area={self.min_area!r}"
+            )
+        cover = self.cover_threshold
+        if cover is not None and not 0 <= cover <= 1:
+            raise ValueError(
+                "The `cover_threshold` argument must be from 0 to 1, or None. "
+                f"Received: cover_threshold={cover!r}"
+            )
+
+    @property
+    def settings(self) -> dict[str, float | None]:
+        """The attributes by name."""
+        cover = self.cover_threshold
+        return {
+            "min_confidence": float(self.min_confidence),
+            "min_area": float(self.min_area),
+            "cover_threshold": None if cover is None else float(cover),
+        }
+
+    def __call__(self, boxes: np.ndarray) -> np.ndarray:
+        """Returns the boxes `(m, 5)` that are left, in their order."""
+        keep = box_areas(boxes) >= self.min_area
+        if self.min_confidence > 0:
+            keep &= boxes[:, 4] > self.min_confidence
+        boxes = boxes[keep]
+        if self.cover_threshold is not None:
+            boxes = drop_covered(boxes, self.cover_threshold)
+        return boxes
+
+
+def drop_covered(boxes: np.ndarray, threshold: float) -> np.ndarray:
+    """Leaves out boxes that lie within larger ones.
+
+    Args:
+        boxes: Array `(n, 5)`.
+        threshold: Share of a box's area, from 0 to 1. A box goes if a larger
+            one, whether that stays or not, covers more. Of equally large ones
+            the later counts as larger.
+
+    Returns:
+        The boxes that are left, in their order.
+    """
+    areas = box_areas(boxes)
+    order = np.argsort(areas, kind="stable")
+    keep = np.ones(len(boxes), bool)
+    for position, row in enumerate(order):
+        larger = boxes[order[position + 1 :]]
+        start = np.maximum(boxes[row, :2], larger[:, :2])
+        end = np.minimum(boxes[row, 2:4], larger[:, 2:4])
+        covered = np.maximum(end - start + 1, 0).prod(axis=1)
+        keep[row] = not np.any(covered > threshold * areas[row])
+    return boxes[keep]

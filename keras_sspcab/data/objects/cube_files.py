@@ -1,0 +1,240 @@
+"""Files with the objects of a video, cut out of frames and flows.
+
+A file is HDF5 (`.h5`), one for each video. Rows are objects, in the order of
+their frames and, within a frame, in that of the proposals:
+
+=============  ==============================  ===============================
+dataset        shape and type                  content
+=============  ==============================  ===============================
+`appearance`   `(n, T, S, S, C)` uint8         crops of frames t-T+1 to t, RGB
+                                               or grey
+`motion`       `(n, T, S, S, 2)` float32       crops of the flows to these
+                                               frames, in pixels of the video
+`next_motion`  `(n, S, S, 2)` float32          crop of the flow from t to t+1
+`boxes`        `(n, 5)` float32                x_min, y_min, x_max, y_max
+                                               (inclusive, within the frame)
+                                               and confidence
+`frames`       `(n,)` int32                    t, from 0
+=============  ==============================  ===============================
+
+All crops of a row are of the same box. Before a video's first frame, that frame
+and its flow are repeated; the flow from the last frame is 0. Attributes of the
+file: `format` (`keras-sspcab cubes`), `version` (1), `fingerprint` (of the
+video's files and all settings), `settings` (JSON), `video` (name),
+`num_frames`, `frame_size` (height, width) and `num_skipped` (boxes without a
+pixel in the frame, which are left out).
+
+Each row is a chunk of its own and not compressed, so that single rows are read
+fast in any order.
+"""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+FORMAT = "keras-sspcab cubes"
+VERSION = 1
+
+# Rows that are written at a time: what writing holds in memory.
+_BUFFER = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class CubeFile:
+    """A file with the objects of a video; see `extract_cubes`.
+
+    Attributes:
+        path: The file.
+        name: Name of the video.
+        fingerprint: Digest of the video's files and all settings.
+        num_objects: Rows.
+        num_frames: Frames of the video, also those without objects.
+        frame_size: Height and width of the frames.
+        length: Frames a row, T.
+        size: Height and width of the crops, S.
+        channels: 1 for grey or 3 for colour.
+        num_skipped: Boxes that were left out as they have no pixel.
+    """
+
+    path: str
+    name: str
+    fingerprint: str
+    num_objects: int
+    num_frames: int
+    frame_size: tuple[int, int]
+    length: int
+    size: int
+    channels: int
+    num_skipped: int
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a whole dataset, such as `"boxes"`.
+
+        Raises:
+            ValueError: If the file cannot be read.
+        """
+        with _opened(self.path) as file:
+            return file[name][()]
+
+
+def open_cube_file(path: Any) -> CubeFile:
+    """Reads what a file of objects holds.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If it is no such file, or a broken one.
+    """
+    with _opened(str(path)) as file:
+        attributes = dict(file.attrs)
+        if attributes.get("format") != FORMAT:
+            raise ValueError(
+                "The file must hold objects that `extract_cubes` has cut out. "
+                f"Received: {str(path)!r}, another kind of HDF5 file"
+            )
+        if attributes["version"] != VERSION:
+            raise ValueError(
+                f"Version {VERSION} of the format is read. Received: "
+                f"{str(path)!r} of version {attributes['version']}. Extract "
+                "the objects again."
+            )
+        num_objects, length, size, _, channels = file["appearance"].shape
+        height, width = attributes["frame_size"].tolist()
+        return CubeFile(
+            path=str(path),
+            name=str(attributes["video"]),
+            fingerprint=str(attributes["fingerprint"]),
+            num_objects=num_objects,
+            num_frames=int(attributes["num_frames"]),
+            frame_size=(height, width),
+            length=length,
+            size=size,
+            channels=channels,
+            num_skipped=int(attributes["num_skipped"]),
+        )
+
+
+class CubeWriter:
+    """Appends objects to a new file, in constant memory.
+
+    Args:
+        path: The file.
+        length: Frames a row.
+        size: Height and width of the crops.
+        channels: 1 or 3.
+    """
+
+    def __init__(
+        self, path: str, length: int, size: int, channels: int
+    ) -> None:
+        self.length, self.size, self.channels = length, size, channels
+        crop = (size, size)
+        self._layout: dict[str, tuple[tuple[int, ...], str]] = {
+            "appearance": ((length, *crop, channels), "|u1"),
+            "motion": ((length, *crop, 2), "<f4"),
+            "next_motion": ((*crop, 2), "<f4"),
+            "boxes": ((5,), "<f4"),
+            "frames": ((), "<i4"),
+        }
+        self._file = h5py.File(path, "w")
+        for name, (shape, dtype) in self._layout.items():
+            # Rows of a few bytes are many to a chunk.
+            rows = 1 if len(shape) > 1 else 1024
+            self._file.create_dataset(
+                name,
+                (0, *shape),
+                dtype,
+                maxshape=(None, *shape),
+                chunks=(rows, *shape),
+            )
+        self._rows: dict[str, list[np.ndarray]] = {n: [] for n in self._layout}
+        self._waiting = 0
+
+    def append(self, **rows: np.ndarray) -> None:
+        """Adds rows, given for each dataset."""
+        for name, values in rows.items():
+            self._rows[name].append(values)
+        self._waiting += len(rows["frames"])
+        if self._waiting >= _BUFFER:
+            self._flush()
+
+    def finish(self, settings: dict[str, Any], **attributes: Any) -> None:
+        """Writes what is left, and the attributes, and closes the file."""
+        self._flush()
+        attributes["settings"] = json.dumps(settings, sort_keys=True)
+        attributes.update(format=FORMAT, version=VERSION)
+        self._file.attrs.update(attributes)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file, finished or not."""
+        self._file.close()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        for name, parts in self._rows.items():
+            values = np.concatenate(parts)
+            dataset = self._file[name]
+            start = len(dataset)
+            dataset.resize(start + len(values), axis=0)
+            dataset[start:] = values
+            parts.clear()
+        self._waiting = 0
+
+
+class CubeReader:
+    """Reads single rows of several files, which stay open.
+
+    Args:
+        files: The files, unchanged since they were opened.
+        max_open: Files that are open at a time. Defaults to 64.
+    """
+
+    def __init__(self, files: Sequence[CubeFile], max_open: int = 64) -> None:
+        self._files = files
+        self._max_open = max_open
+        self._open: dict[int, h5py.File] = {}
+        # Reading does not run in parallel anyway, and files may be closed.
+        self._lock = threading.Lock()
+
+    def read(self, file: int, name: str, rows: np.ndarray) -> np.ndarray:
+        """Returns rows of a dataset, read in ascending order.
+
+        Args:
+            file: Position of the file.
+            name: The dataset; `"motion[-1]"` is that of frame t alone.
+            rows: Integers `(n,)`, in any order.
+        """
+        base, _, last = name.partition("[")
+        with self._lock:
+            dataset = self._file(file)[base]
+            shape = dataset.shape[2:] if last else dataset.shape[1:]
+            values = np.empty((len(rows), *shape), dataset.dtype)
+            # Much faster than a list of rows in one selection.
+            for position in np.argsort(rows, kind="stable"):
+                row = int(rows[position])
+                values[position] = dataset[(row, -1) if last else row]
+        return values
+
+    def _file(self, position: int) -> h5py.File:
+        if position not in self._open:
+            while len(self._open) >= self._max_open:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[position] = _opened(self._files[position].path)
+        return self._open[position]
+
+
+def _opened(path: str) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(
+            f"The file of objects {path!r} cannot be read: {error}"
+        ) from error

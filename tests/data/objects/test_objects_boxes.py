@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_sspcab.data.objects.boxes import (
+    HF2VAD_PRESETS,
+    BoxFilter,
+    clip_boxes,
+    drop_covered,
+    standardize_boxes,
+)
+from keras_sspcab.data.objects.motion import MotionProposals
+
+
+def rows(*boxes):
+    return np.array([(*box, 1.0)[:5] for box in boxes], "float64")
+
+
+def covered_share(box, other):
+    """Counts pixels, as an independent oracle."""
+    x_min, y_min, x_max, y_max = map(int, box[:4])
+    pixels = [
+        (x, y) for x in range(x_min, x_max + 1) for y in range(y_min, y_max + 1)
+    ]
+    inside = [
+        other[0] <= x <= other[2] and other[1] <= y <= other[3]
+        for x, y in pixels
+    ]
+    return sum(inside) / len(pixels)
+
+
+coordinate = st.integers(0, 7)
+box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
+    lambda c: (
+        min(c[0], c[2]),
+        min(c[1], c[3]),
+        max(c[0], c[2]),
+        max(c[1], c[3]),
+    )
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(box, min_size=1, max_size=6), st.sampled_from([0.3, 0.5, 0.9]))
+def test_covered_boxes_are_those_that_counting_pixels_finds(boxes, threshold):
+    areas = [(b[2] - b[0] + 1) * (b[3] - b[1] + 1) for b in boxes]
+    kept = [
+        box
+        for i, box in enumerate(boxes)
+        if not any(
+            covered_share(box, other) > threshold
+            for j, other in enumerate(boxes)
+            if (areas[j], j) > (areas[i], i)
+        )
+    ]
+    result = drop_covered(rows(*boxes), threshold)
+    assert result[:, :4].tolist() == [list(box) for box in kept]
+
+
+def test_small_and_unsure_boxes_are_left_out():
+    boxes = np.array(
+        [[0, 0, 9, 9, 0.5], [0, 0, 9, 8, 0.9], [5, 5, 14, 14, 0.51]]
+    )
+    assert BoxFilter(0.5, 100)(boxes).tolist() == [boxes[2].tolist()]
+    assert len(BoxFilter()(boxes)) == 3
+
+
+def test_boxes_are_clipped_to_the_frame():
+    clipped = clip_boxes(rows((-3, -1, 60, 40), (2, 3, 4, 5)), (32, 48))
+    assert clipped[:, :4].tolist() == [[0, 0, 47, 31], [2, 3, 4, 5]]
+
+
+def test_a_missing_confidence_is_one():
+    boxes = standardize_boxes([[1, 2, 3, 4]], "Boxes")
+    assert boxes.tolist() == [[1, 2, 3, 4, 1]]
+    assert standardize_boxes([], "Boxes").shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1, 2, 3]], r"Boxes must be an array .* \(1, 3\)"),
+        ([1, 2, 3, 4], r"shape \(4,\)"),
+        ([[0, 0, 1, 1], [0, np.nan, 1, 1]], "must be finite.*row 1"),
+    ],
+)
+def test_arrays_that_are_no_boxes_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        standardize_boxes(values, "Boxes")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"min_confidence": 1.0},
+        {"min_confidence": -0.1},
+        {"min_area": -1},
+        {"min_area": float("nan")},
+        {"cover_threshold": 1.5},
+    ],
+)
+def test_filters_out_of_range_are_refused(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        BoxFilter(**arguments)
+
+
+def test_published_settings_are_arguments():
+    pytest.importorskip("cv2")
+    for preset in HF2VAD_PRESETS.values():
+        BoxFilter(**preset["detections"])
+        motion = MotionProposals(**preset["motion"])
+        assert motion.settings["threshold"] in (15, 18)

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from object_videos import OBJECT_FRAMES, write_cubes
+from PIL import Image
+
+from keras_sspcab.data.objects import cube_dataset
+from keras_sspcab.data.objects.cube_files import CubeReader
+
+COUNT = 10
+
+
+def collect(dataset):
+    """Returns all batches in one."""
+    batches = list(dataset.as_numpy_iterator())
+    if isinstance(batches[0], tuple):
+        both = zip(*batches, strict=True)
+        return tuple(
+            {key: np.concatenate([p[key] for p in part]) for key in part[0]}
+            for part in both
+        )
+    return {
+        key: np.concatenate([batch[key] for batch in batches])
+        for key in batches[0]
+    }
+
+
+def joined(contents, name):
+    return np.concatenate([content[name] for content in contents])
+
+
+def test_cubes_in_order(cubes):
+    files, contents = cubes
+    dataset = cube_dataset(files, batch_size=4, with_index=True)
+    objects, index = collect(dataset)
+    assert set(objects) == {"appearance", "motion"}
+    assert all(value.dtype == np.float32 for value in objects.values())
+    np.testing.assert_allclose(
+        objects["appearance"], joined(contents, "appearance") / 255, atol=1e-7
+    )
+    np.testing.assert_array_equal(objects["motion"], joined(contents, "motion"))
+    assert index["video"].tolist() == [0] * 3 + [2] * 7
+    assert index["frame"].tolist() == [
+        frame for frames in OBJECT_FRAMES for frame in frames
+    ]
+    assert index["object"].tolist() == [*range(3), *range(7)]
+    assert all(value.dtype == np.int32 for value in index.values())
+
+
+def test_crops_are_grey_and_of_the_last_frame(cubes):
+    files, contents = cubes
+    objects = collect(cube_dataset(files, "crops", batch_size=3))
+    assert set(objects) == {"appearance", "previous_motion", "next_motion"}
+    colour = joined(contents, "appearance")[:, -1]
+    grey = [np.asarray(Image.fromarray(image).convert("L")) for image in colour]
+    assert objects["appearance"].shape == (COUNT, 4, 4, 1)
+    np.testing.assert_allclose(
+        objects["appearance"][..., 0], np.stack(grey) / 255, atol=1e-7
+    )
+    np.testing.assert_array_equal(
+        objects["previous_motion"], joined(contents, "motion")[:, -1]
+    )
+    np.testing.assert_array_equal(
+        objects["next_motion"], joined(contents, "next_motion")
+    )
+
+
+def test_grey_files(tmp_path):
+    file, content = write_cubes(tmp_path / "a.h5", [0, 1], 0, 1, 4, 1)
+    for kind, shape in (("hf2vad", (2, 1, 4, 4, 1)), ("crops", (2, 4, 4, 1))):
+        appearance = collect(cube_dataset(file, kind))["appearance"]
+        np.testing.assert_allclose(
+            appearance, content["appearance"].reshape(shape) / 255, atol=1e-7
+        )
+
+
+def test_shuffling_follows_from_seed_and_epoch(cubes):
+    files, contents = cubes
+
+    def order(**arguments):
+        dataset = cube_dataset(
+            files, batch_size=4, shuffle=True, with_index=True, **arguments
+        )
+        objects, index = collect(dataset)
+        starts = np.array([0, 3, 3])[index["video"]] + index["object"]
+        # Whatever the order, objects and index belong together.
+        for row, number in enumerate(starts):
+            np.testing.assert_array_equal(
+                objects["motion"][row], joined(contents, "motion")[number]
+            )
+            assert index["frame"][row] == joined(contents, "frames")[number]
+        return starts.tolist()
+
+    first = order(seed=1, epoch=0)
+    assert sorted(first) == list(range(COUNT))
+    assert first != list(range(COUNT))
+    assert order(seed=1, epoch=0) == first
+    assert order(seed=1, epoch=1) != first
+    assert order(seed=2, epoch=0) != first
+    both = order(seed=1, epochs=2)
+    assert both == first + order(seed=1, epoch=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sizes"),
+    [
+        ({"batch_size": 4}, [4, 4, 2]),
+        ({"batch_size": 4, "drop_remainder": True}, [4, 4]),
+        ({"batch_size": 5, "epochs": 2}, [5] * 4),
+        ({"batch_size": 16, "shuffle": True}, [10]),
+    ],
+)
+def test_batches_are_counted_and_of_known_shape(cubes, arguments, sizes):
+    dataset = cube_dataset(cubes[0], **arguments)
+    assert dataset.cardinality().numpy() == len(sizes)
+    assert [len(batch["motion"]) for batch in dataset] == sizes
+    size = 4 if arguments.get("drop_remainder") else None
+    assert dataset.element_spec == {
+        "appearance": tf.TensorSpec((size, 3, 4, 4, 3)),
+        "motion": tf.TensorSpec((size, 3, 4, 4, 2)),
+    }
+
+
+def test_a_dataset_can_be_read_twice_and_from_paths(cubes):
+    files, _ = cubes
+    dataset = cube_dataset([file.path for file in files], shuffle=True)
+    first, second = collect(dataset), collect(dataset)
+    np.testing.assert_array_equal(first["motion"], second["motion"])
+
+
+def test_few_files_are_open_at_a_time(cubes):
+    files, contents = cubes
+    reader = CubeReader(files, max_open=1)
+    for file, rows in ((0, [2, 0]), (2, [5, 5, 1]), (0, [1])):
+        np.testing.assert_array_equal(
+            reader.read(file, "motion", np.array(rows)),
+            contents[file]["motion"][rows],
+        )
+        assert len(reader._open) == 1
+
+
+def test_files_of_other_shapes_are_refused(tmp_path, cubes):
+    other, _ = write_cubes(tmp_path / "other.h5", [0], 0, size=6)
+    with pytest.raises(ValueError, match=r"same frames.*other\.h5"):
+        cube_dataset([*cubes[0], other])
+
+
+def test_there_must_be_an_object(cubes):
+    with pytest.raises(ValueError, match=r"at least one object.*v1\.h5"):
+        cube_dataset(cubes[0][1])
+    with pytest.raises(ValueError, match="at least one file"):
+        cube_dataset([])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"kind": "faces"}, {"batch_size": 0}, {"epoch": -1}]
+)
+def test_arguments_out_of_range_are_refused(cubes, arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"{name}="):
+        cube_dataset(cubes[0], **arguments)

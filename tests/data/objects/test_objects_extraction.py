@@ -1,0 +1,373 @@
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+from object_videos import HEIGHT, WIDTH, Given, draw_square
+from PIL import Image
+from video_writing import truncate
+
+from keras_sspcab.data import DISFlow, FlowFiles, OpticalFlow
+from keras_sspcab.data.objects import (
+    MotionProposals,
+    extract_cubes,
+    open_cube_file,
+)
+
+cv2 = pytest.importorskip("cv2")
+
+# In frame 0, 2 (two objects) and 6, the last one.
+BOXES = [
+    [[1, 2, 20, 22, 0.9]],
+    [],
+    [[3.2, 4.0, 18.7, 12.3, 0.5], [30, 10, 47, 31, 1.0]],
+    [],
+    [],
+    [],
+    [[5, 5, 40, 8, 1.0]],
+]
+
+
+class Difference(OpticalFlow):
+    """Differences of grey values stand for a flow."""
+
+    def __init__(self, version=1):
+        self.version = version
+        self.calls = 0
+
+    @property
+    def settings(self):
+        return {"name": "difference", "version": self.version}
+
+    def estimate(self, previous, current):
+        self.calls += 1
+        flow = current.astype("float32") - previous
+        return np.stack([flow, flow / 10], -1)
+
+
+def extract(videos, tmp_path, boxes=BOXES, flow=None, **arguments):
+    arguments = {"size": 8, "progress": False, **arguments}
+    return extract_cubes(
+        videos,
+        boxes if hasattr(boxes, "settings") else Given(*boxes),
+        flow or Difference(),
+        tmp_path / "cubes",
+        **arguments,
+    )
+
+
+def grey(frame):
+    return np.asarray(Image.fromarray(frame).convert("L"), "float32")
+
+
+def expected_flow(frames, t):
+    if not 0 < t < len(frames):
+        return np.zeros((HEIGHT, WIDTH, 2), "float32")
+    flow = grey(frames[t]) - grey(frames[t - 1])
+    return np.stack([flow, flow / 10], -1).astype("float32")
+
+
+def resized(array, box, size=8):
+    """A plain crop: pixels of the rounded-up box, both ends included."""
+    left, top, right, bottom = np.ceil(box[:4]).astype(int)
+    piece = array[top : bottom + 1, left : right + 1]
+    return cv2.resize(piece, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def test_cubes_are_crops_of_frames_and_flows(tmp_path, noisy):
+    video, frames = noisy
+    (file,) = extract(video, tmp_path)
+    assert (file.name, file.num_objects, file.num_frames) == ("noisy", 4, 7)
+    assert file.frame_size == (HEIGHT, WIDTH)
+    assert (file.length, file.size, file.channels) == (5, 8, 3)
+    assert file.num_skipped == 0
+    assert file.read("frames").tolist() == [0, 2, 2, 6]
+    flat = [(t, box) for t, of_frame in enumerate(BOXES) for box in of_frame]
+    np.testing.assert_array_equal(
+        file.read("boxes"), np.float32([box for _, box in flat])
+    )
+    with h5py.File(file.path) as content:
+        assert content["appearance"].dtype == np.uint8
+        assert content["appearance"].shape == (4, 5, 8, 8, 3)
+        assert content["motion"].dtype == np.float32
+        for row, (t, box) in enumerate(flat):
+            for step in range(5):
+                # The first frame is repeated.
+                at = max(t - 4 + step, 0)
+                np.testing.assert_array_equal(
+                    content["appearance"][row, step], resized(frames[at], box)
+                )
+                np.testing.assert_allclose(
+                    content["motion"][row, step],
+                    resized(expected_flow(frames, at), box),
+                    atol=1e-4,
+                )
+            np.testing.assert_allclose(
+                content["next_motion"][row],
+                resized(expected_flow(frames, t + 1), box),
+                atol=1e-4,
+            )
+        # The flow to the first frame, and from the last one.
+        assert not content["motion"][0].any()
+        assert not content["next_motion"][3].any()
+
+
+def test_flow_is_computed_once_a_pair_at_frame_size(tmp_path, noisy):
+    video, _ = noisy
+    shapes = []
+
+    class Recording(Difference):
+        def estimate(self, previous, current):
+            shapes.append(previous.shape)
+            return super().estimate(previous, current)
+
+    extract(video, tmp_path, flow=Recording())
+    assert shapes == [(HEIGHT, WIDTH)] * 6
+
+
+def test_grey_crops_of_single_frames(tmp_path, noisy):
+    video, frames = noisy
+    (file,) = extract(video, tmp_path, num_frames=1, channels=1)
+    appearance = file.read("appearance")
+    assert appearance.shape == (4, 1, 8, 8, 1)
+    wanted = resized(grey(frames[2]), BOXES[2][1])
+    np.testing.assert_allclose(appearance[2, 0, :, :, 0], wanted, atol=1.1)
+
+
+def test_boxes_are_clipped_and_those_without_a_pixel_counted(tmp_path, noisy):
+    video, frames = noisy
+    boxes = [[] for _ in frames]
+    boxes[1] = [
+        [-5, -4, 10, 11, 1],
+        [40, 20, 60, 60, 0.5],
+        [10, 10, 9, 20, 1],
+        [50, 5, 60, 9, 1],
+        [-9, 0, -1, 5, 1],
+        [7.2, 3, 7.9, 3.5, 1],
+        [47, 31, 47, 31, 1],
+    ]
+    (file,) = extract(video, tmp_path, boxes)
+    assert file.num_skipped == 3
+    kept = file.read("boxes")
+    np.testing.assert_allclose(
+        kept,
+        [
+            [0, 0, 10, 11, 1],
+            [40, 20, 47, 31, 0.5],
+            [7.2, 3, 7.9, 3.5, 1],
+            [47, 31, 47, 31, 1],
+        ],
+        rtol=1e-6,
+    )
+    appearance = file.read("appearance")[:, -1]
+    np.testing.assert_array_equal(appearance[0], resized(frames[1], kept[0]))
+    # Within the columns 7.2 to 7.9, rounded up, there is column 8 alone.
+    np.testing.assert_array_equal(
+        appearance[2], cv2.resize(frames[1][3:5, 8:9], (8, 8))
+    )
+    assert (appearance[3] == frames[1][31, 47]).all()
+
+
+def test_videos_without_objects_have_a_file(tmp_path, noisy):
+    video, _ = noisy
+    (file,) = extract(video, tmp_path, [[]] * 7)
+    assert (file.num_objects, file.num_frames) == (0, 7)
+    assert file.read("motion").shape == (0, 5, 8, 8, 2)
+
+
+def test_many_objects_are_appended_in_order(tmp_path, noisy):
+    video, frames = noisy
+    rng = np.random.default_rng(0)
+    boxes = []
+    for _ in range(7):
+        corners = rng.integers(0, 20, (31, 2))
+        sizes = rng.integers(0, 12, (31, 2))
+        boxes.append(
+            np.column_stack([corners, corners + sizes, np.ones(31)]).tolist()
+        )
+    (file,) = extract(video, tmp_path, boxes)
+    assert file.num_objects == 7 * 31
+    np.testing.assert_array_equal(
+        file.read("boxes"), np.concatenate(boxes).astype("float32")
+    )
+    appearance = file.read("appearance")
+    for row in (0, 63, 64, 65, 128, 216):
+        t, at = divmod(row, 31)
+        np.testing.assert_array_equal(
+            appearance[row, -1], resized(frames[t], np.array(boxes[t][at]))
+        )
+
+
+def test_attributes_describe_the_file(tmp_path, noisy):
+    (file,) = extract(noisy[0], tmp_path)
+    with h5py.File(file.path) as content:
+        attributes = dict(content.attrs)
+    settings = json.loads(attributes["settings"])
+    assert settings["flow"] == {"name": "difference", "version": 1}
+    assert settings["proposals"]["name"] == "given"
+    assert attributes["fingerprint"] in os.path.basename(file.path)
+    assert attributes["num_frames"] == 7
+    assert open_cube_file(file.path) == file
+
+
+def test_finished_files_are_kept(tmp_path, noisy):
+    flow = Difference()
+    (file,) = extract(noisy[0], tmp_path, flow=flow)
+    before = os.stat(file.path).st_mtime_ns
+    assert extract(noisy[0], tmp_path, flow=flow) == (file,)
+    assert flow.calls == 6
+    assert os.stat(file.path).st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 6},
+        {"num_frames": 3},
+        {"channels": 1},
+        {"flow": Difference(2)},
+        {"boxes": [[[2, 2, 9, 9, 1]]] * 7},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_settings_make_another_file(tmp_path, noisy, change):
+    (file,) = extract(noisy[0], tmp_path)
+    (other,) = extract(noisy[0], tmp_path, **change)
+    assert other.path != file.path
+    assert open_cube_file(file.path) == file
+
+
+def test_files_that_proposals_and_flows_read_count(tmp_path, noisy):
+    (tmp_path / "flows").mkdir()
+    path = tmp_path / "flows/noisy.npy"
+
+    class Reading(Given):
+        def files(self, video):
+            return [str(tmp_path / "boxes")]
+
+    (tmp_path / "boxes").write_text("1")
+    paths = set()
+    for value in (1.0, 2.0):
+        np.save(path, np.full((7, HEIGHT // 2, WIDTH // 2, 2), value))
+        os.utime(path, ns=(int(value), int(value)))
+        flow = FlowFiles(tmp_path / "flows")
+        (file,) = extract(noisy[0], tmp_path, Reading(*BOXES), flow)
+        # Flows of half the size are enlarged, and their values with them.
+        assert np.unique(file.read("motion")).tolist() == [2 * value]
+        paths.add(file.path)
+    (tmp_path / "boxes").write_text("22")
+    paths.add(extract(noisy[0], tmp_path, Reading(*BOXES), flow)[0].path)
+    assert len(paths) == 3
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path, write):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (7, HEIGHT, WIDTH, 3), dtype="uint8")
+    videos = [write(frames, name) for name in "ab"]
+    (first,) = extract(videos[0], tmp_path)
+
+    class Failing(Given):
+        def boxes(self, video):
+            for t, boxes in enumerate(super().boxes(video)):
+                if t == 5:
+                    raise KeyboardInterrupt
+                yield boxes
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(videos, tmp_path, Failing(*BOXES))
+    assert os.listdir(tmp_path / "cubes") == [os.path.basename(first.path)]
+    flow = Difference()
+    files = extract(videos, tmp_path, flow=flow)
+    assert [file.name for file in files] == ["a", "b"]
+    assert files[0] == first
+    assert flow.calls == 6
+
+
+def test_a_damaged_file_is_made_anew(tmp_path, noisy):
+    (file,) = extract(noisy[0], tmp_path)
+    before = file.read("motion")
+    truncate(tmp_path / "cubes" / os.path.basename(file.path), 0.7)
+    (again,) = extract(noisy[0], tmp_path)
+    assert again == file
+    np.testing.assert_array_equal(again.read("motion"), before)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (BOXES[:5], r"5 boxes alone for .*noisy"),
+        ([*BOXES, []], r"7 frames and flows alone for .*noisy"),
+        (
+            [[], [[0, 0, np.nan, 1, 1]], *BOXES[2:]],
+            "frame 1 of .*noisy.*finite",
+        ),
+    ],
+)
+def test_boxes_that_do_not_fit_are_refused(tmp_path, noisy, boxes, message):
+    with pytest.raises(ValueError, match=message):
+        extract(noisy[0], tmp_path, boxes)
+    assert os.listdir(tmp_path / "cubes") == []
+
+
+def test_flows_can_be_kept(tmp_path, noisy):
+    flow = Difference()
+    (file,) = extract(noisy[0], tmp_path, flow=flow)
+    (cached,) = extract(
+        noisy[0], tmp_path, flow=flow, flow_cache=tmp_path / "flows"
+    )
+    assert cached.path != file.path
+    np.testing.assert_allclose(
+        cached.read("motion"), file.read("motion"), atol=0.1
+    )
+    extract(
+        noisy[0], tmp_path, flow=flow, flow_cache=tmp_path / "flows", size=6
+    )
+    assert flow.calls == 12
+
+
+def test_moving_squares_from_end_to_end(tmp_path, write):
+    video = write([draw_square(8 + 2 * t, 12, 10) for t in range(6)])
+    (file,) = extract(
+        video,
+        tmp_path,
+        MotionProposals(blur=1, margin=0),
+        DISFlow("medium"),
+        size=32,
+    )
+    assert file.read("frames").tolist() == list(range(6))
+    boxes = file.read("boxes")
+    np.testing.assert_array_equal(boxes[3, :4], [12, 12, 25, 21])
+    # In the middle of the object, the flow is its motion.
+    middle = file.read("motion")[3, -1, 14:18, 14:18]
+    np.testing.assert_allclose(middle[..., 0], 2, atol=0.5)
+    np.testing.assert_allclose(middle[..., 1], 0, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"size": 1}, {"num_frames": 0}, {"channels": 2}]
+)
+def test_arguments_out_of_range_are_refused(tmp_path, noisy, arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=name):
+        extract(noisy[0], tmp_path, **arguments)
+
+
+def test_videos_of_one_name_are_refused(tmp_path, noisy):
+    with pytest.raises(ValueError, match="noisy more than once"):
+        extract([noisy[0]] * 2, tmp_path)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path, noisy):
+    (file,) = extract(noisy[0], tmp_path)
+    with h5py.File(file.path, "r+") as content:
+        content.attrs["version"] = 99
+    with pytest.raises(ValueError, match="of version 99"):
+        open_cube_file(file.path)
+    with h5py.File(tmp_path / "other.h5", "w"):
+        pass
+    with pytest.raises(ValueError, match="another kind"):
+        open_cube_file(tmp_path / "other.h5")
+    (tmp_path / "broken.h5").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"broken\.h5.*cannot be read"):
+        open_cube_file(tmp_path / "broken.h5")
