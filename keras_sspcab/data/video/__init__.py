@@ -24,6 +24,7 @@ from keras_sspcab.data.video.reading import (
 )
 from keras_sspcab.data.video.scanning import scan_video_folder
 from keras_sspcab.data.video.tracks import tracks_from_masks
+from keras_sspcab.data.video.writing import frame_rate, video_writer
 
 __all__ = [
     "VIDEO_EXTENSIONS",
@@ -40,10 +41,12 @@ __all__ = [
     "count_frames",
     "fit_frame",
     "frame_labels",
+    "frame_rate",
     "iterate_frames",
     "iterate_masks",
     "make_video",
     "read_frames",
     "scan_video_folder",
     "tracks_from_masks",
+    "video_writer",
 ]

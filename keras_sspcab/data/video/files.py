@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,17 @@ def count_file(path: str) -> int:
     if not count:
         raise ValueError(f"The video {path!r} holds no frame.")
     return count
+
+
+def file_rate(path: str) -> Fraction | None:
+    """Returns the frames a second that a video file states, or None.
+
+    Raises:
+        ValueError: If the file is no video.
+    """
+    with _open(path) as (_, stream):
+        rate = stream.average_rate
+    return Fraction(rate) if rate else None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,120 @@
+"""Frames of a video with what a model says about them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from keras_sspcab.report.heat import overlay
+
+# Smaller frames are enlarged by a whole factor, so that text can be read.
+_LEAST_WIDTH = 320
+_STRIP = 64
+_MARGIN = 4
+
+_BACKGROUND = (24, 24, 27)
+_TEXT = (235, 235, 235)
+_CURVE = (120, 190, 255)
+_ALARM = (255, 90, 70)
+_LIMIT = (160, 160, 160)
+
+
+def annotate_frame(
+    frame: Any,
+    scores: Sequence[float],
+    threshold: float | None = None,
+    anomaly_map: Any = None,
+    scale: float = 1.0,
+    boxes: Iterable[Sequence[float]] = (),
+    text: str = "",
+) -> np.ndarray:
+    """Draws a frame with its anomaly map, boxes, and the scores so far.
+
+    The curve is below the frame, the latest score at its right end, red where
+    it reaches the threshold. Frames below 320 pixels of width are enlarged.
+
+    Args:
+        frame: uint8 array `(height, width, 3)`, RGB, or `(height, width, 1)`.
+        scores: Scores of the frames up to this one; NaN for frames without.
+        threshold: A frame is anomalous from this score on, or None.
+        anomaly_map: Array `(map_height, map_width)`, or None.
+        scale: Map value of the strongest colour: twice the pixel threshold.
+        boxes: `(x_min, y_min, x_max, y_max)` in pixels of the frame, inclusive.
+        text: What is written into the strip, before the score.
+
+    Returns:
+        uint8 array `(height, width, 3)`, higher than the frame by the strip.
+
+    Raises:
+        ValueError: If an argument is not as described.
+    """
+    if not len(scores):
+        raise ValueError(
+            "There must be one score a frame up to this one. Received: none"
+        )
+    pixels = np.asarray(frame)
+    factor = max(1, -(-_LEAST_WIDTH // pixels.shape[1]))
+    pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    if anomaly_map is None:
+        # No colours, but the checks.
+        anomaly_map = np.zeros(pixels.shape[:2])
+    pixels = overlay(pixels, anomaly_map, scale)
+    height, width = pixels.shape[:2]
+    picture = Image.new("RGB", (width, height + _STRIP), _BACKGROUND)
+    picture.paste(Image.fromarray(pixels), (0, 0))
+    draw = ImageDraw.Draw(picture)
+    for x_min, y_min, x_max, y_max in boxes:
+        corners = (x_min, y_min, x_max + 1, y_max + 1)
+        x_0, y_0, x_1, y_1 = (factor * corner for corner in corners)
+        draw.rectangle((x_0, y_0, x_1 - 1, y_1 - 1), outline=_ALARM, width=2)
+    _draw_strip(draw, np.asarray(scores, "float64"), threshold, width, height)
+    score = scores[-1]
+    is_alarm = threshold is not None and score >= threshold
+    value = "no score yet" if np.isnan(score) else f"score {score:.2f}"
+    draw.text(
+        (_MARGIN, height + 2),
+        f"{text}  {value}".strip(),
+        fill=_ALARM if is_alarm else _TEXT,
+        font=ImageFont.load_default(),
+    )
+    if is_alarm:
+        draw.rectangle((0, 0, width - 1, height - 1), outline=_ALARM, width=3)
+    return np.asarray(picture)
+
+
+def _draw_strip(
+    draw: ImageDraw.ImageDraw,
+    scores: np.ndarray,
+    threshold: float | None,
+    width: int,
+    top: int,
+) -> None:
+    """Draws as many of the latest scores as fit, two pixels each."""
+    shown = scores[-max(2, (width - 2 * _MARGIN) // 2) :]
+    finite = shown[np.isfinite(shown)]
+    limit = 0.0 if threshold is None else 2.0 * threshold
+    high = max([limit, *finite]) if finite.size else max(limit, 1.0)
+    low = min([0.0, *finite])
+    low, high = low, max(high, low + 1e-6)
+    upper, lower = top + 16, top + _STRIP - _MARGIN
+
+    def y_of(value: float) -> float:
+        return lower - (value - low) / (high - low) * (lower - upper)
+
+    right = width - _MARGIN
+    if threshold is not None:
+        y = y_of(threshold)
+        for x in range(_MARGIN, right, 8):
+            draw.line((x, y, x + 4, y), fill=_LIMIT)
+    for i in range(1, len(shown)):
+        pair = shown[i - 1 : i + 1]
+        if not np.isfinite(pair).all():
+            continue
+        x = right - 2 * (len(shown) - 1 - i)
+        is_alarm = threshold is not None and pair[1] >= threshold
+        draw.line(
+            (x - 2, y_of(pair[0]), x, y_of(pair[1])),
+            fill=_ALARM if is_alarm else _CURVE,
+            width=2,
+        )

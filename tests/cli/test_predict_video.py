@@ -1,0 +1,109 @@
+import csv
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+
+from keras_sspcab.applications import FutureFrame
+from keras_sspcab.data.video import iterate_frames, make_video
+from tests.applications.clips import moving_squares
+from tests.data.video_writing import truncate, write_frames, write_video
+
+COUNT = 12
+
+
+def frames_of():
+    rng = np.random.default_rng(3)
+    frames = rng.integers(40, 60, (COUNT, 32, 32, 1), "uint8")
+    frames[6:9] = rng.integers(0, 255, (3, 32, 32, 1), "uint8")
+    return frames
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    model = FutureFrame(
+        (3, 32, 32, 1),
+        base_width=2,
+        flow_estimator="none",
+        adversarial_weight=0,
+    )
+    model.calibrate(moving_squares(16))
+    path = tmp_path_factory.mktemp("host") / "host.keras"
+    model.save(path)
+    return model, path
+
+
+def read_rows(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def expected_outputs(model, frames):
+    clips = np.stack([frames[i - 2 : i + 1] for i in range(2, len(frames))])
+    return model.predict(clips.astype("float32") / 255, verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["file", "frames"])
+def test_a_video_is_annotated(host, tmp_path, invoke, kind):
+    model, path = host
+    frames = frames_of()
+    if kind == "file":
+        video = write_video(tmp_path / "clip.avi", frames, rate=10)
+    else:
+        video = write_frames(tmp_path / "clip", frames)
+    out = tmp_path / "all.csv"
+    results = tmp_path / "results"
+    options = ("--video", video, "--results", results, "--out", out)
+    found = invoke("predict", path, *options)
+    assert "clip" in found.output
+    assert {p.name for p in results.iterdir()} == {
+        "clip-annotated.mp4",
+        "clip-timeline.png",
+        "clip-scores.csv",
+    }
+    annotated = make_video(results / "clip-annotated.mp4")
+    assert sum(1 for _ in iterate_frames(annotated)) == COUNT
+    rows = read_rows(results / "clip-scores.csv")
+    assert [int(row["frame"]) for row in rows] == list(range(2, COUNT))
+    seconds = 0.1 if kind == "file" else 0.04
+    assert float(rows[0]["seconds"]) == pytest.approx(2 * seconds)
+    expected = expected_outputs(model, frames)
+    for name in ("anomaly_score", "raw_score"):
+        got = [float(row[name]) for row in rows]
+        np.testing.assert_allclose(got, expected[name], rtol=1e-3, atol=1e-3)
+    flags = [int(row["is_anomalous"]) for row in rows]
+    assert flags == expected["is_anomalous"].astype(int).tolist()
+    assert sum(flags)
+    assert [row["video"] for row in read_rows(out)] == ["clip"] * len(rows)
+    invoke("predict", path, *options, "--fail-on-anomaly", code=1)
+
+
+def test_broken_videos_leave_earlier_results(host, tmp_path, invoke):
+    video = write_video(tmp_path / "clip.avi", frames_of())
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "notes.txt").write_text("mine")
+    before = results / "clip-annotated.mp4"
+    before.write_bytes(b"before")
+    truncate(video, 0.6)
+    options = ("--video", video, "--results", results)
+    result = invoke("predict", host[1], *options, code=2)
+    assert "clip.avi" in result.stderr
+    assert before.read_bytes() == b"before"
+    assert {p.name for p in results.iterdir()} == {"notes.txt", before.name}
+
+
+def test_wrong_inputs_are_named(host, trained, images, tmp_path, invoke):
+    video = write_frames(tmp_path / "clip", frames_of())
+    for arguments, message in (
+        ((host[1],), "neither"),
+        ((host[1], images, "--video", video), "both"),
+        ((host[1], images), "looks at videos"),
+        ((trained, "--video", video), "looks at single images"),
+        ((host[1], "--video", tmp_path / "no.mp4"), "does not exist"),
+        ((host[1], "--video", video, "--video", video), "must differ"),
+        ((host[1], "--video", video, "--stride", 9), "at least 19 frames"),
+    ):
+        result = invoke("predict", *arguments, code=2)
+        assert message in result.stderr.replace("\n", " ")
