@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_sspcab.applications import FutureFrame
 from keras_sspcab.data import write_texture_folder
 
 README = Path(__file__).parents[1] / "README.md"
@@ -37,3 +38,19 @@ def test_one_detector(tmp_path, monkeypatch):
     exec(code.replace("epochs=20", "epochs=1"), scope)
     assert scope["result"]["anomaly_map"].shape == (9, 64, 64)
     assert Path("screws.keras").is_file()
+
+
+def test_one_live_video():
+    (code,) = [c for c in examples() if "VideoStream" in c]
+    model = FutureFrame(
+        (3, 16, 16, 1),
+        base_width=2,
+        flow_estimator="none",
+        adversarial_weight=0,
+    )
+    scope = {"model": model, "frame": np.zeros((40, 60, 3), "uint8")}
+    exec(code, scope)
+    assert scope["scored"] is None
+    for _ in range(2):
+        scope["scored"] = scope["stream"].push(scope["frame"])
+    assert scope["scored"].frame == 2

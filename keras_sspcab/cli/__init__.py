@@ -1,4 +1,4 @@
-"""The command line `keras-sspcab`: from images to scores, reports and exports.
+"""The command line `keras-sspcab`: from data to scores, reports and exports.
 
 Nothing heavy is imported before a command needs it: `--help` is immediate.
 """
@@ -21,8 +21,8 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="keras-sspcab",
     help=(
-        "Anomaly detection with SSPCAB: learn what normal product images look "
-        "like, and find what is not. Begin with `keras-sspcab demo`."
+        "Anomaly detection with SSPCAB: learn what normal images or videos "
+        "look like, and find what is not. Begin with `keras-sspcab demo`."
     ),
     no_args_is_help=True,
     add_completion=False,

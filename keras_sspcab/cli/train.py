@@ -20,10 +20,12 @@ def register(app: typer.Typer) -> None:
 def train(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of images: MVTec layout, or only normal."),
+        typer.Option(
+            help="Folder of images (MVTec layout, or only normal) or of videos."
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model, such as autoencoder.")
+        str | None, typer.Option(help="Model, such as autoencoder or mnad.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file; options override it.")
@@ -41,7 +43,7 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs in total.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Patches (or images) in one step.")
+        int | None, typer.Option(help="Patches, images or clips in one step.")
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Default: that of the model's paper.")
@@ -50,7 +52,8 @@ def train(
         int | None, typer.Option(help="Seed of all random numbers.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side that images are resized to.")
+        int | None,
+        typer.Option(help="Side that images or frames are resized to."),
     ] = None,
     channels: Annotated[
         int | None, typer.Option(help="1 for grey, 3 for colour.")
@@ -60,7 +63,7 @@ def train(
         typer.Option(help="Side of training crops; 0 for whole images."),
     ] = None,
     on_error: Annotated[
-        str | None, typer.Option(help="Broken images: raise or skip.")
+        str | None, typer.Option(help="Broken images or videos: raise or skip.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -71,10 +74,10 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train on normal images, calibrate, and save the model in a run folder.
+    """Train on normal images or videos, calibrate, and save the model.
 
-    Killed or interrupted, a run continues with --resume as if it had never
-    stopped.
+    All of it lies in a run folder. Killed or interrupted, a run continues with
+    --resume as if it had never stopped.
     """
     overrides: dict[str, Any] = dict(map(parse_setting, settings or []))
     named = {
