@@ -54,7 +54,7 @@ def test_rates_follow_the_schedule_of_the_paper():
             "training.learning_rate": 0.1,
         },
     )
-    optimizer = build_model(config, num_images=10).optimizer
+    optimizer = build_model(config, num_samples=10).optimizer
     # Three batches in each of five epochs.
     rates = [float(optimizer._learning_rate(step)) for step in (0, 15)]
     np.testing.assert_allclose(rates, [0.1, 0.0], atol=1e-8)
