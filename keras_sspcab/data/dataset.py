@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.data._augmentation import (
     CROP,
     FLIP,
-    ORDER,
     Example,
     crop,
     flip_some,
     fold,
-    permutation,
+)
+from keras_sspcab.data._epochs import (
+    chain_epochs,
+    order_of_epoch,
+    state_length,
 )
 from keras_sspcab.data._file_system import enumerate_names, require_file_systems
 from keras_sspcab.data.cache import Reader, cached_images, cached_masks
@@ -121,9 +123,7 @@ def image_dataset(
     count = len(samples)
 
     def examples_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order: Any = np.arange(count)
-        if shuffle:
-            order = permutation(count, fold(seed, ORDER, epoch))
+        order = order_of_epoch(count, shuffle, seed, epoch)
 
         def example(index: tf.Tensor) -> Example:
             stack = {k: v[tf.newaxis] for k, v in load(index).items()}
@@ -141,12 +141,9 @@ def image_dataset(
             examples = examples.batch(batch_size).map(_mix)
         return examples.unbatch().batch(batch_size, drop_remainder)
 
-    batches = tf.data.Dataset.range(epoch, epoch + epochs)
-    batches = batches.flat_map(examples_of)
-    whole, rest = divmod(count * patches, batch_size)
-    steps = whole + int(rest > 0 and not drop_remainder)
-    batches = batches.apply(
-        tf.data.experimental.assert_cardinality(steps * epochs)
+    batches = chain_epochs(examples_of, epoch, epochs)
+    batches = state_length(
+        batches, count * patches, batch_size, drop_remainder, epochs
     )
     if with_labels or with_masks:
         batches = batches.map(lambda example: (example.pop("image"), example))

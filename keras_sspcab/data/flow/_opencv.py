@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+from keras_sspcab.data._optional import import_optional
+
 
 @functools.cache
 def opencv() -> Any:
@@ -11,12 +13,9 @@ def opencv() -> Any:
     Raises:
         ImportError: If it is not installed; the message says how to do that.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError(
-            "Optical flow needs OpenCV. Install it with: "
-            'pip install "keras-sspcab[video]". Or read flows that others have '
-            "computed with `FlowFiles`."
-        ) from error
-    return cv2
+    return import_optional(
+        "cv2",
+        "Optical flow needs OpenCV. Install it with: "
+        'pip install "keras-sspcab[video]". Or read flows that others have '
+        "computed with `FlowFiles`.",
+    )

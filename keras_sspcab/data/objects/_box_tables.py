@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_sspcab.data._file_system import enumerate_names
-from keras_sspcab.data.objects.boxes import BOX_COLUMNS
+from keras_sspcab.data.objects.boxes import BOX_COLUMNS, with_confidence
 from keras_sspcab.data.video.folder import Video
 
 #: Positions of frames `(n,)` and boxes `(n, 5)`.
@@ -32,9 +32,7 @@ def standardize_rows(
         num_frames: Frames of the video; None if that is not known.
     """
     frames = values[:, 0] - first_frame
-    boxes = values[:, 1:]
-    if boxes.shape[1] == 4:
-        boxes = np.column_stack([boxes, np.ones(len(boxes))])
+    boxes = with_confidence(values[:, 1:])
     end = np.inf if num_frames is None else num_frames
     faults = (
         (~np.isfinite(values).all(axis=1), "numbers that are not finite"),

@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+from keras_sspcab.data._optional import import_optional
+
 
 @functools.cache
 def opencv() -> Any:
@@ -11,14 +13,11 @@ def opencv() -> Any:
     Raises:
         ImportError: If it is not installed; the message says how to do that.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError(
-            "Finding and cutting out objects needs OpenCV. Install it with: "
-            'pip install "keras-sspcab[video]"'
-        ) from error
-    return cv2
+    return import_optional(
+        "cv2",
+        "Finding and cutting out objects needs OpenCV. Install it with: "
+        'pip install "keras-sspcab[video]"',
+    )
 
 
 @functools.cache
@@ -28,12 +27,9 @@ def onnxruntime() -> Any:
     Raises:
         ImportError: If it is not installed; the message says how to do that.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            "Running a detector needs onnxruntime. Install it with: "
-            'pip install "keras-sspcab[export]". Or read boxes that others '
-            "have detected with `BoxFiles`."
-        ) from error
-    return onnxruntime
+    return import_optional(
+        "onnxruntime",
+        "Running a detector needs onnxruntime. Install it with: "
+        'pip install "keras-sspcab[export]". Or read boxes that others '
+        "have detected with `BoxFiles`.",
+    )

@@ -81,9 +81,14 @@ def standardize_boxes(values: Any, what: str) -> np.ndarray:
             f"{what} must be finite. Received: {boxes[row].tolist()} in row "
             f"{row}"
         )
-    if boxes.shape[1] == 4:
-        boxes = np.column_stack([boxes, np.ones(len(boxes))])
-    return boxes
+    return with_confidence(boxes)
+
+
+def with_confidence(boxes: np.ndarray) -> np.ndarray:
+    """Returns boxes `(n, 5)`, with a confidence of 1 where they have none."""
+    if boxes.shape[1] == 5:
+        return boxes
+    return np.column_stack([boxes, np.ones(len(boxes))])
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:

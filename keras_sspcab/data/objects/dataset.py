@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_sspcab.data._augmentation import ORDER, fold, permutation
+from keras_sspcab.data._epochs import (
+    chain_epochs,
+    order_of_epoch,
+    state_length,
+)
 from keras_sspcab.data._file_system import enumerate_names
 from keras_sspcab.data.objects.cube_files import (
     CubeFile,
@@ -91,9 +95,7 @@ def cube_dataset(
     read = _reader(given, kind)
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order: Any = np.arange(count)
-        if shuffle:
-            order = permutation(count, fold(seed, ORDER, epoch))
+        order = order_of_epoch(count, shuffle, seed, epoch)
         numbers = tf.data.Dataset.from_tensor_slices(order)
         return numbers.batch(batch_size, drop_remainder).map(
             gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -112,13 +114,8 @@ def cube_dataset(
         objects = {name: named.pop(name) for name in shapes}
         return (objects, named) if with_index else objects
 
-    whole, rest = divmod(count, batch_size)
-    steps = whole + int(rest > 0 and not drop_remainder)
-    batches = tf.data.Dataset.range(epoch, epoch + epochs)
-    batches = batches.flat_map(batches_of)
-    batches = batches.apply(
-        tf.data.experimental.assert_cardinality(steps * epochs)
-    )
+    batches = chain_epochs(batches_of, epoch, epochs)
+    batches = state_length(batches, count, batch_size, drop_remainder, epochs)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

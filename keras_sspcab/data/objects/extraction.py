@@ -1,9 +1,9 @@
 """Objects of videos, cut out into files."""
 
 import collections
+import contextlib
 import itertools
 import os
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,6 +29,7 @@ from keras_sspcab.data.video._storage import cache_path
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames, standardize_videos
 from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.runs import files
 
 
 def extract_cubes(
@@ -105,20 +106,17 @@ def extract_cubes(
         path = f"{os.path.splitext(path)[0]}.h5"
         fingerprint = path[:-3].rsplit("-", 1)[1]
         if not _is_complete(path, fingerprint):
-            temporary = f"{path}.{uuid.uuid4().hex}.partial"
-            writer = CubeWriter(temporary, length, size, channels)
-            try:
+            with (
+                files.replacing(path) as temporary,
+                # Closed before the file is moved.
+                contextlib.closing(
+                    CubeWriter(temporary, length, size, channels)
+                ) as writer,
+            ):
                 facts = _write(writer, video, proposals, flow, flow_cache)
                 writer.finish(
                     settings, fingerprint=fingerprint, video=video.name, **facts
                 )
-                with open(temporary, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                writer.close()
-                if os.path.exists(temporary):
-                    os.unlink(temporary)
         return open_cube_file(path)
 
     return tuple(parallel_map(extract, given, "Extracting objects", progress))

@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+from keras_sspcab.data._optional import import_optional
+
 #: How to get it, for messages.
 INSTALL_HINT = 'Install it with: pip install "keras-sspcab[video]"'
 
@@ -14,11 +16,8 @@ def pyav() -> Any:
     Raises:
         ImportError: If it is not installed; the message says how to do that.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(
-            f"Video files need PyAV. {INSTALL_HINT}. Folders of frames can be "
-            "read without it."
-        ) from error
-    return av
+    return import_optional(
+        "av",
+        f"Video files need PyAV. {INSTALL_HINT}. Folders of frames can be "
+        "read without it.",
+    )

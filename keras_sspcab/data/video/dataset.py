@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_sspcab.data._augmentation import ORDER, fold, permutation
+from keras_sspcab.data._epochs import (
+    chain_epochs,
+    order_of_epoch,
+    state_length,
+)
 from keras_sspcab.data.decoding import standardize_channels, standardize_size
 from keras_sspcab.data.video.cache import cached_frames
 from keras_sspcab.data.video.clips import (
@@ -117,9 +121,7 @@ def clip_dataset(
             read = clips_from_arrays(arrays)
 
         def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-            order: Any = np.arange(len(index))
-            if shuffle:
-                order = permutation(len(index), fold(seed, ORDER, epoch))
+            order = order_of_epoch(len(index), shuffle, seed, epoch)
             clips = tf.data.Dataset.from_tensor_slices(order)
             return clips.batch(batch_size, drop_remainder).map(
                 lambda numbers: _gather(numbers, index, read),
@@ -127,13 +129,10 @@ def clip_dataset(
                 deterministic=True,
             )
 
-        batches = tf.data.Dataset.range(epoch, epoch + epochs)
-        batches = batches.flat_map(batches_of)
+        batches = chain_epochs(batches_of, epoch, epochs)
 
-    whole, rest = divmod(len(index), batch_size)
-    steps = whole + int(rest > 0 and not drop_remainder)
-    batches = batches.apply(
-        tf.data.experimental.assert_cardinality(steps * epochs)
+    batches = state_length(
+        batches, len(index), batch_size, drop_remainder, epochs
     )
     size_of_batch = batch_size if drop_remainder else None
 
