@@ -116,9 +116,9 @@ class FrameModel(AnomalyModel):
 
 def to_unit_interval(values: Any) -> np.ndarray:
     """Brings the extremes of a series to 0 and 1; a constant one is 0."""
-    series = np.asarray(values, "float64")
-    low, high = series.min(), series.max()
-    return (series - low) / (high - low) if high > low else 0.0 * series
+    from keras_sspcab.metrics import normalise_per_video
+
+    return normalise_per_video([np.asarray(values, "float64")])[0]
 
 
 def check_clip_shape(

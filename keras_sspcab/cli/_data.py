@@ -1,36 +1,37 @@
 """Which images a configuration means, and how they are read."""
 
-import dataclasses
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import say
-from keras_sspcab.runs import Config, ConfigError, DataConfig, RunFolder
+from keras_sspcab.cli._sources import INFERENCE_BATCH_SIZE, Source
+from keras_sspcab.runs import Config, DataConfig, RunFolder
 
 if TYPE_CHECKING:
     from keras_sspcab.data import ImageFolder, ImageSample
-
-# Images in one step where nothing is trained: whole images take more memory
-# than the patches of the training.
-INFERENCE_BATCH_SIZE = 8
 
 # Decoded images of up to this size are kept in memory unasked.
 _MEMORY_LIMIT = 2**30
 
 
-class ImageSource:
-    """Images, for hosts that look at images; see `Source`."""
+class ImageSource(Source):
+    """Images, for hosts that look at images."""
 
     noun = "images"
 
-    def check(self, config: Config) -> None:
-        """All settings are for images, or have no effect on them."""
+    def list_samples(self, path: str, layout: str) -> "ImageFolder":
+        """Lists images."""
+        from keras_sspcab.data import scan_image_folder
 
-    def split(self, config: Config) -> "ImageFolder":
-        """Lists the images, some of the normal ones held out."""
-        return split_folder(config)
+        return scan_image_folder(path, layout)
+
+    def check_samples(
+        self, samples: "Sequence[ImageSample]", on_error: str
+    ) -> "tuple[ImageSample, ...]":
+        """Decodes all images."""
+        from keras_sspcab.data import check_images
+
+        return check_images(samples, on_error=on_error)
 
     def count(self, config: Config, folder: "ImageFolder") -> int:
         """Patches or images in an epoch."""
@@ -67,57 +68,10 @@ class ImageSource:
         return make_dataset
 
     def scoring_dataset(
-        self, samples: "Iterable[ImageSample]", config: Config
+        self, samples: "Sequence[ImageSample]", config: Config
     ) -> Any:
         """Whole images in order."""
         return images_of(samples, config.data)
-
-    def fingerprint(self, folder: "ImageFolder") -> str:
-        """Names the training images, wherever the folder lies."""
-        names = [sample.path for sample in folder.train]
-        return describe_names(names, folder.root, self.noun)
-
-
-def scan_folder(config: Config) -> "ImageFolder":
-    """Lists the images.
-
-    Raises:
-        ValueError: If the folder cannot be used.
-    """
-    import_backend()
-    from keras_sspcab.data import scan_image_folder
-
-    if not config.data.path:
-        raise ConfigError(
-            "There is no folder of images. Give one with --data, or as "
-            "`path` in the section [data] of a configuration file"
-        )
-    return scan_image_folder(config.data.path, config.data.layout)
-
-
-def split_folder(config: Config) -> "ImageFolder":
-    """Lists the images and holds out a part of the normal ones.
-
-    Broken images stop it, or are left out first, as `[data] on_error` says.
-
-    Raises:
-        ValueError: If the folder or an image cannot be used.
-    """
-    folder = scan_folder(config)
-    from keras_sspcab.data import check_images
-
-    samples = (*folder.train, *folder.validation)
-    good = set(check_images(samples, on_error=config.data.on_error))
-    folder = dataclasses.replace(
-        folder,
-        train=tuple(s for s in folder.train if s in good),
-        validation=tuple(s for s in folder.validation if s in good),
-    )
-    if folder.validation:
-        return folder
-    return folder.with_validation(
-        config.data.validation_fraction, config.data.validation_seed
-    )
 
 
 def images_of(
@@ -148,10 +102,3 @@ def _cache_of(run: RunFolder, data: DataConfig, num_images: int) -> bool | str:
         )
         return False
     return data.cache in ("auto", "memory")
-
-
-def describe_names(names: Iterable[str], root: str, noun: str) -> str:
-    """Returns a count and a hash of paths, wherever their root lies."""
-    found = sorted(name.removeprefix(root).strip("/") for name in names)
-    digest = hashlib.sha256("\n".join(found).encode()).hexdigest()
-    return f"{len(found)} {noun}, names with hash {digest[:12]}"

@@ -5,10 +5,9 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
-from keras_sspcab.cli._data import images_of, scan_folder, split_folder
+from keras_sspcab.cli._data import ImageSource, images_of
 from keras_sspcab.cli._maps import save_map
 from keras_sspcab.runs import Config, RunFolder, files
-from keras_sspcab.runs.folder import now
 
 if TYPE_CHECKING:
     from keras_sspcab.data import ImageSample
@@ -55,13 +54,7 @@ def evaluate_images(run: RunFolder, config: Config, model: Any) -> Evaluation:
     Raises:
         ValueError: If images cannot be used.
     """
-    from keras_sspcab.data import check_images
-
-    folder, split = scan_folder(config), "test"
-    if folder.test:
-        samples = check_images(folder.test, on_error=config.data.on_error)
-    else:
-        split, samples = "validation", split_folder(config).validation
+    samples, split, root = ImageSource().samples_to_evaluate(config)
     with files.replacing_folder(run.file("predictions")) as predictions:
         rows, pixels, num_without_mask = _score(
             model, samples, config, predictions
@@ -83,10 +76,7 @@ def evaluate_images(run: RunFolder, config: Config, model: Any) -> Evaluation:
         },
         "calibration": model.calibration.to_dict(),
     }
-    files.write_json(run.file("metrics.json"), metrics)
-    run.update_record(
-        evaluated={"split": split, "root": folder.root, "time": now()}
-    )
+    run.record_evaluation(metrics, split, root)
     return Evaluation(metrics, split, num_without_mask)
 
 

@@ -1,11 +1,13 @@
 """The frames of each test video that tell most, for the report."""
 
 import dataclasses
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
 from keras_sspcab.cli._maps import save_map
 from keras_sspcab.runs import files
+from keras_sspcab.runs.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,23 +27,6 @@ COLUMNS = (
     "mask_file",
 )
 
-# The most instructive first, and whether its largest score tells most.
-_OUTCOMES = {
-    "missed": False,
-    "false_alarm": True,
-    "found": True,
-    "passed": True,
-    "flagged": True,
-    "unflagged": True,
-}
-_BY_LABEL = {
-    (1, False): "missed",
-    (0, True): "false_alarm",
-    (1, True): "found",
-    (0, False): "passed",
-    (None, True): "flagged",
-    (None, False): "unflagged",
-}
 _PER_VIDEO = 2
 
 
@@ -49,6 +34,7 @@ _PER_VIDEO = 2
 class _Candidate:
     frame: int
     label: int | None
+    is_anomalous: bool
     score: float
     anomaly_map: "np.ndarray"
 
@@ -69,15 +55,22 @@ class KeyFrames:
     ) -> None:
         """Keeps a frame if it tells more than those of its video so far."""
         outputs = scored.outputs
-        outcome = _BY_LABEL[label, bool(outputs["is_anomalous"])]
-        score = float(outputs["anomaly_score"])
+        candidate = _Candidate(
+            scored.frame,
+            label,
+            bool(outputs["is_anomalous"]),
+            float(outputs["anomaly_score"]),
+            outputs["anomaly_map"],
+        )
+        outcome = OUTCOMES[label, candidate.is_anomalous]
         best = self._best.setdefault(video, {})
         before = best.get(outcome)
-        if before is None or (
-            score > before.score if _OUTCOMES[outcome] else score < before.score
-        ):
-            best[outcome] = _Candidate(
-                scored.frame, label, score, outputs["anomaly_map"].copy()
+        # Of those that were missed, the one furthest below the threshold.
+        sign = -1 if outcome == "missed" else 1
+        if before is None or sign * candidate.score > sign * before.score:
+            # Of a view, the whole batch would be kept.
+            best[outcome] = dataclasses.replace(
+                candidate, anomaly_map=candidate.anomaly_map.copy()
             )
 
     def write(self) -> None:
@@ -96,12 +89,15 @@ class KeyFrames:
     ) -> list[dict[str, Any]]:
         from keras_sspcab.data.video import iterate_masks, read_frames
 
-        outcomes = [name for name in _OUTCOMES if name in best][:_PER_VIDEO]
+        # The most instructive ones come first.
+        outcomes = [name for name in OUTCOMES.values() if name in best]
+        outcomes = outcomes[:_PER_VIDEO]
         positions = sorted({best[name].frame for name in outcomes})
         pictures = read_frames(video, positions)
         masks: dict[int, np.ndarray] = {}
         if video.masks is not None:
-            for position, pixels in enumerate(iterate_masks(video)):
+            found = itertools.islice(iterate_masks(video), positions[-1] + 1)
+            for position, pixels in enumerate(found):
                 if position in positions:
                     masks[position] = pixels
         rows = []
@@ -121,9 +117,7 @@ class KeyFrames:
                     "label": "" if chosen.label is None else chosen.label,
                     "outcome": outcome,
                     "anomaly_score": chosen.score,
-                    "is_anomalous": int(
-                        outcome in ("false_alarm", "found", "flagged")
-                    ),
+                    "is_anomalous": int(chosen.is_anomalous),
                     "image_file": f"{stem}.png",
                     "map_file": f"{stem}.npy",
                     "mask_file": f"{stem}-mask.png" if has_mask else "",

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -18,6 +20,21 @@ from rich.progress import (
 from keras_sspcab.cli._console import console, say
 
 _SHOWN = ("loss", "sspcab_loss")
+
+
+def _bar(shown: Console, *more: ProgressColumn, **options: Any) -> Progress:
+    """Makes a bar with what is known about times, and more columns."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        *more,
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        console=shown,
+        **options,
+    )
 
 
 @contextlib.contextmanager
@@ -31,17 +48,8 @@ def frame_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call after each frame.
     """
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-        console=console(),
-        disable=not console().is_terminal,
-        transient=True,
-    )
+    shown = console()
+    bar = _bar(shown, disable=not shown.is_terminal, transient=True)
     with bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
@@ -58,16 +66,7 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         if not self._console.is_terminal:
             return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[results]}"),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
+        self._bar = _bar(self._console, TextColumn("{task.fields[results]}"))
         steps = self.params["steps"]
         self._task = self._bar.add_task(
             "Training",

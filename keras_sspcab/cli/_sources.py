@@ -1,21 +1,78 @@
 """Images or videos: what a host looks at decides how data are read."""
 
+import abc
+import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
-from keras_sspcab.cli._data import ImageSource
-from keras_sspcab.cli._video_data import VideoSource
-from keras_sspcab.runs import Config
+from keras_sspcab.cli._backend import import_backend
+from keras_sspcab.runs import Config, ConfigError, RunFolder
+
+# Samples in one step where nothing is trained: whole images take more memory
+# than the patches of the training.
+INFERENCE_BATCH_SIZE = 8
 
 
-class Source(Protocol):
-    """Where training and held-out samples come from."""
+class Source(abc.ABC):
+    """Where samples come from: images, or videos.
+
+    A folder of samples has `train`, `validation` and `test`, `root`, `notes`,
+    `summary()` and `with_validation(...)`; a sample has a `path`.
+    """
 
     #: What is counted, such as "images".
-    noun: str
+    noun: ClassVar[str]
+
+    # === What a kind of data decides ===
+
+    @abc.abstractmethod
+    def list_samples(self, path: str, layout: str) -> Any:
+        """Returns the folder of samples at a path."""
+
+    @abc.abstractmethod
+    def check_samples(
+        self, samples: Sequence[Any], on_error: str
+    ) -> tuple[Any, ...]:
+        """Returns the samples that can be read; see `[data] on_error`."""
+
+    @abc.abstractmethod
+    def count(self, config: Config, folder: Any) -> int:
+        """Returns how many training samples an epoch has."""
+
+    @abc.abstractmethod
+    def training_datasets(
+        self, run: RunFolder, config: Config, folder: Any
+    ) -> Callable[[int], Any]:
+        """Returns a function from an epoch, from 0, to its dataset."""
+
+    @abc.abstractmethod
+    def scoring_dataset(self, samples: Sequence[Any], config: Config) -> Any:
+        """Returns a dataset of samples in order, as they are scored."""
 
     def check(self, config: Config) -> None:
         """Raises a ConfigError for settings that such data do not have."""
+        return
+
+    def describe(self, sample: Any) -> str:
+        """Says what makes a training sample the same one, path first."""
+        return sample.path
+
+    # === What they share ===
+
+    def scan(self, config: Config) -> Any:
+        """Lists the data.
+
+        Raises:
+            ValueError: If the folder cannot be used.
+        """
+        import_backend()
+        if not config.data.path:
+            raise ConfigError(
+                f"There is no folder of {self.noun}. Give one with --data, or "
+                "as `path` in the section [data] of a configuration file"
+            )
+        return self.list_samples(config.data.path, config.data.layout)
 
     def split(self, config: Config) -> Any:
         """Lists the data, with normal samples held out to calibrate on.
@@ -23,27 +80,57 @@ class Source(Protocol):
         Broken samples stop it, or are left out first, as `[data] on_error`
         says.
 
+        Raises:
+            ValueError: If the data cannot be used.
+        """
+        self.check(config)
+        folder = self.scan(config)
+        checked = self.check_samples(
+            (*folder.train, *folder.validation), config.data.on_error
+        )
+        good = {sample.path: sample for sample in checked}
+        folder = dataclasses.replace(
+            folder,
+            **{
+                part: tuple(
+                    good[sample.path]
+                    for sample in getattr(folder, part)
+                    if sample.path in good
+                )
+                for part in ("train", "validation")
+            },
+        )
+        if folder.validation:
+            return folder
+        return folder.with_validation(
+            config.data.validation_fraction, config.data.validation_seed
+        )
+
+    def samples_to_evaluate(
+        self, config: Config
+    ) -> tuple[tuple[Any, ...], str, str]:
+        """Returns test samples, or held-out ones where there are none.
+
         Returns:
-            A folder with `train`, `validation`, `test`, `root`, `notes` and
-            `summary()`.
+            The samples, `"test"` or `"validation"`, and the root of the folder.
 
         Raises:
             ValueError: If the data cannot be used.
         """
-
-    def count(self, config: Config, folder: Any) -> int:
-        """Returns how many training samples an epoch has."""
-
-    def training_datasets(
-        self, run: Any, config: Config, folder: Any
-    ) -> Callable[[int], Any]:
-        """Returns a function from an epoch, from 0, to its dataset."""
-
-    def scoring_dataset(self, samples: Sequence[Any], config: Config) -> Any:
-        """Returns a dataset of samples in order, as they are scored."""
+        folder = self.scan(config)
+        if folder.test:
+            checked = self.check_samples(folder.test, config.data.on_error)
+            return checked, "test", folder.root
+        return self.split(config).validation, "validation", folder.root
 
     def fingerprint(self, folder: Any) -> str:
         """Names the training data, wherever the folder lies."""
+        names = sorted(
+            self.describe(sample).removeprefix(folder.root).strip("/")
+            for sample in folder.train
+        )
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        return f"{len(names)} {self.noun}, names with hash {digest[:12]}"
 
 
 def source_of(config: Config) -> Source:
@@ -52,13 +139,10 @@ def source_of(config: Config) -> Source:
     Raises:
         ValueError: If there is no such host.
     """
-    from keras_sspcab.cli._backend import import_backend
-
     import_backend()
     from keras_sspcab.applications import get_application
+    from keras_sspcab.cli._data import ImageSource
+    from keras_sspcab.cli._video_data import VideoSource
 
-    sources: dict[str, Source] = {
-        "image": ImageSource(),
-        "video": VideoSource(),
-    }
-    return sources[get_application(config.model.name).kind]
+    sources = {"image": ImageSource, "video": VideoSource}
+    return sources[get_application(config.model.name).kind]()

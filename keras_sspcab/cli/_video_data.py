@@ -1,21 +1,33 @@
 """Which videos a configuration means, and how clips are cut from them."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._data import INFERENCE_BATCH_SIZE, describe_names
+from keras_sspcab.cli._sources import INFERENCE_BATCH_SIZE, Source
 from keras_sspcab.runs import Config, ConfigError, RunFolder
 
 if TYPE_CHECKING:
     from keras_sspcab.data.video import Video, VideoFolder
 
 
-class VideoSource:
-    """Clips of videos, for hosts that look at video; see `Source`."""
+class VideoSource(Source):
+    """Clips of videos, for hosts that look at videos."""
 
     noun = "videos"
+
+    def list_samples(self, path: str, layout: str) -> "VideoFolder":
+        """Lists videos."""
+        from keras_sspcab.data.video import scan_video_folder
+
+        return scan_video_folder(path, layout)
+
+    def check_samples(
+        self, samples: "Sequence[Video]", on_error: str
+    ) -> "tuple[Video, ...]":
+        """Decodes all videos, and counts their frames."""
+        from keras_sspcab.data.video import check_videos
+
+        return check_videos(samples, on_error=on_error)
 
     def check(self, config: Config) -> None:
         """Refuses settings that are for images."""
@@ -36,27 +48,9 @@ class VideoSource:
                 "Received: data.cache='memory'. Choose 'disk' or 'none'"
             )
 
-    def split(self, config: Config) -> "VideoFolder":
-        """Lists the videos, some of the normal ones held out."""
-        self.check(config)
-        folder = scan_videos(config)
-        from keras_sspcab.data.video import check_videos
-
-        given = (*folder.train, *folder.validation)
-        checked = check_videos(given, on_error=config.data.on_error)
-        good = {video.name: video for video in checked}
-        folder = dataclasses.replace(
-            folder,
-            train=tuple(good[v.name] for v in folder.train if v.name in good),
-            validation=tuple(
-                good[v.name] for v in folder.validation if v.name in good
-            ),
-        )
-        if folder.validation:
-            return folder
-        return folder.with_validation(
-            config.data.validation_fraction, config.data.validation_seed
-        )
+    def describe(self, sample: "Video") -> str:
+        """Path and length."""
+        return f"{sample.path} {sample.num_frames} frames"
 
     def count(self, config: Config, folder: "VideoFolder") -> int:
         """Clips in an epoch."""
@@ -92,30 +86,6 @@ class VideoSource:
     ) -> Any:
         """All clips in order."""
         return clips_of(samples, config, batch_size=INFERENCE_BATCH_SIZE)
-
-    def fingerprint(self, folder: "VideoFolder") -> str:
-        """Names the training videos and their lengths."""
-        names = [
-            f"{video.path} {video.num_frames} frames" for video in folder.train
-        ]
-        return describe_names(names, folder.root, self.noun)
-
-
-def scan_videos(config: Config) -> "VideoFolder":
-    """Lists the videos.
-
-    Raises:
-        ValueError: If the folder cannot be used.
-    """
-    import_backend()
-    from keras_sspcab.data.video import scan_video_folder
-
-    if not config.data.path:
-        raise ConfigError(
-            "There is no folder of videos. Give one with --data, or as "
-            "`path` in the section [data] of a configuration file"
-        )
-    return scan_video_folder(config.data.path, config.data.layout)
 
 
 def clips_of(videos: "Sequence[Video]", config: Config, **options: Any) -> Any:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_sspcab.cli._key_frames import KeyFrames
-from keras_sspcab.cli._video_data import VideoSource, scan_videos
+from keras_sspcab.cli._video_data import VideoSource
 from keras_sspcab.cli._video_metrics import Regions, figures, video_scores
 from keras_sspcab.runs import Config, RunFolder, files
-from keras_sspcab.runs.folder import now
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,14 +76,9 @@ def evaluate_videos(
     Raises:
         ValueError: If videos cannot be used.
     """
-    from keras_sspcab.data.video import check_videos
     from keras_sspcab.metrics import write_detections, write_tracks
 
-    folder, split = scan_videos(config), "test"
-    if folder.test:
-        videos = check_videos(folder.test, on_error=config.data.on_error)
-    else:
-        split, videos = "validation", VideoSource().split(config).validation
+    videos, split, root = VideoSource().samples_to_evaluate(config)
     regions = Regions(config.evaluation, model.calibration.pixel_threshold)
     with files.replacing_folder(run.file("predictions")) as predictions:
         key_frames = KeyFrames(predictions)
@@ -106,10 +100,7 @@ def evaluate_videos(
             write_tracks(tracks, os.path.join(predictions, "tracks"))
         metrics = figures(scored, series, config, regions, tracks, source)
     metrics["calibration"] = model.calibration.to_dict()
-    files.write_json(run.file("metrics.json"), metrics)
-    run.update_record(
-        evaluated={"split": split, "root": folder.root, "time": now()}
-    )
+    run.record_evaluation(metrics, split, root)
     return VideoEvaluation(
         metrics,
         split,

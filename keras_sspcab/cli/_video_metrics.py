@@ -52,6 +52,42 @@ def video_scores(
     return series
 
 
+def cut_regions(
+    name: str,
+    maps: Iterable[Any],
+    levels: list[float],
+    evaluation: EvaluationConfig,
+    frame_size: tuple[int, int],
+    first_frame: int = 0,
+) -> "dict[str, np.ndarray]":
+    """Returns the boxes around what smoothed anomaly maps show.
+
+    Args:
+        name: Name of the video.
+        maps: Those of its scored frames, one in memory at a time.
+        levels: At which regions are cut.
+        evaluation: How maps are smoothed, and how small a region may be.
+        frame_size: Height and width that boxes are scaled to.
+        first_frame: Position of the first map.
+    """
+    from scipy import ndimage
+
+    from keras_sspcab.metrics import regions_from_maps
+
+    share = evaluation.region_smoothing
+    smoothed = (
+        ndimage.gaussian_filter(m.astype("float64"), share * m.shape[0])
+        for m in maps
+    )
+    return regions_from_maps(
+        {name: smoothed},
+        levels,
+        evaluation.region_min_area,
+        first_frame=first_frame,
+        frame_size=frame_size,
+    )
+
+
 class Regions:
     """Boxes around what anomaly maps show, and the tracks they are held to.
 
@@ -99,26 +135,19 @@ class Regions:
             maps: Those of its scored frames, in order.
             first_frame: Position of the first of them.
         """
-        from scipy import ndimage
-
         from keras_sspcab.data.video import iterate_frames
-        from keras_sspcab.metrics import regions_from_maps
 
         if not self.exist:
             for _ in maps:
                 pass
             return
-        share = self._evaluation.region_smoothing
-        smoothed = (
-            ndimage.gaussian_filter(m.astype("float64"), share * m.shape[0])
-            for m in maps
-        )
         size = next(iterate_frames(video, channels=1)).shape[:2]
         self._tables.append(
-            regions_from_maps(
-                {video.name: smoothed},
+            cut_regions(
+                video.name,
+                maps,
                 self._levels,
-                self._evaluation.region_min_area,
+                self._evaluation,
                 first_frame=first_frame,
                 frame_size=size,
             )

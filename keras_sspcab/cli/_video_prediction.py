@@ -34,14 +34,9 @@ class VideoResult:
 
     def alarms(self) -> list[tuple[float, float]]:
         """Returns begin and end of anomalous stretches, in seconds."""
-        found: list[tuple[float, float]] = []
-        inside = False
-        for row in self.rows:
-            if row["is_anomalous"]:
-                begin = found.pop()[0] if inside else row["seconds"]
-                found.append((begin, row["seconds"]))
-            inside = bool(row["is_anomalous"])
-        return found
+        from keras_sspcab.report.video_run import intervals
+
+        return intervals((r["seconds"], r["is_anomalous"]) for r in self.rows)
 
 
 def predict_video(
@@ -143,17 +138,10 @@ def _boxes(
     anomaly_map: Any, threshold: float, size: tuple[int, int]
 ) -> list[list[float]]:
     """Returns boxes around what is anomalous, as `evaluate` cuts regions."""
-    from scipy import ndimage
+    from keras_sspcab.cli._video_metrics import cut_regions
 
-    from keras_sspcab.metrics import regions_from_maps
-
-    evaluation = EvaluationConfig()
-    sigma = evaluation.region_smoothing * anomaly_map.shape[0]
-    table = regions_from_maps(
-        [[ndimage.gaussian_filter(anomaly_map.astype("float64"), sigma)]],
-        [threshold],
-        evaluation.region_min_area,
-        frame_size=size,
+    table = cut_regions(
+        "", [anomaly_map], [threshold], EvaluationConfig(), size
     )
     columns = [table[name] for name in ("x_min", "y_min", "x_max", "y_max")]
     return [list(box) for box in zip(*columns, strict=True)]

@@ -108,7 +108,7 @@ def find_inputs(
 def _find_images(
     detector: "AnomalyModel", config: Config | None, images: Path | None
 ) -> tuple[Any, Any]:
-    from keras_sspcab.cli._data import images_of, split_folder
+    from keras_sspcab.cli._data import ImageSource, images_of
     from keras_sspcab.data import check_images, scan_image_folder
 
     height, width, channels = detector.input_shape[1:]
@@ -119,7 +119,7 @@ def _find_images(
         normal = scan_image_folder(str(images), layout="plain").train
         checked = check_images(normal)[:_CHECKED_IMAGES]
     else:
-        folder = split_folder(config)
+        folder = ImageSource().split(config)
         candidates = folder.test or folder.validation
         # Spread over all kinds of defects.
         step = max(1, len(candidates) // _CHECKED_IMAGES)
@@ -131,7 +131,7 @@ def _find_images(
 def _find_clips(
     detector: "AnomalyModel", config: Config | None, path: Path | None
 ) -> tuple[Any, Any]:
-    from keras_sspcab.cli._video_data import scan_videos
+    from keras_sspcab.cli._video_data import VideoSource
     from keras_sspcab.data.video import (
         check_videos,
         clip_dataset,
@@ -144,7 +144,7 @@ def _find_clips(
     if path is not None or config is None:
         folder = scan_video_folder(str(path), layout="plain")
     else:
-        folder = scan_videos(config)
+        folder = VideoSource().scan(config)
 
     def clips(videos: Any, limit: int | None = None) -> Any:
         videos = check_videos(videos, on_error="skip")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 
 from keras_sspcab.report import run_files
+from keras_sspcab.runs.outcomes import OUTCOMES
 
 _COLUMNS = (
     "video",
@@ -17,15 +18,6 @@ _COLUMNS = (
     "is_anomalous",
     "image_file",
 )
-# What becomes of a frame, by its label and whether it was flagged.
-_OUTCOMES = {
-    (1, False): "missed",
-    (0, True): "false_alarm",
-    (1, True): "found",
-    (0, False): "passed",
-    (None, True): "flagged",
-    (None, False): "unflagged",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +76,7 @@ def read_key_frames(
     for line, row in run_files.read_rows(path, _COLUMNS, command):
         try:
             key_frame = _key_frame(row, os.path.dirname(path), run_path)
-            outcome = _OUTCOMES[key_frame.label, key_frame.is_anomalous]
+            outcome = OUTCOMES[key_frame.label, key_frame.is_anomalous]
             if row["outcome"] != outcome:
                 raise ValueError(
                     f"the outcome is {row['outcome']!r}, where label and "

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from keras_sspcab.report import run_files
 from keras_sspcab.report.key_frames import KeyFrame, read_key_frames
 from keras_sspcab.report.run_files import Run
 from keras_sspcab.runs import RunFolder
+
+Number = TypeVar("Number", int, float)
 
 _COLUMNS = (
     "video",
@@ -75,11 +78,11 @@ class VideoScores:
 
     def intervals_of_truth(self) -> list[tuple[int, int]]:
         """Returns first and last frame of each abnormal stretch."""
-        return _intervals((f.frame, f.label == 1) for f in self.frames)
+        return intervals((f.frame, f.label == 1) for f in self.frames)
 
     def intervals_of_alarm(self) -> list[tuple[int, int]]:
         """Returns first and last frame of each flagged stretch."""
-        return _intervals((f.frame, f.is_anomalous) for f in self.frames)
+        return intervals((f.frame, f.is_anomalous) for f in self.frames)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,11 +200,19 @@ def _read_frames(path: str, command: str) -> Iterator[tuple[str, Frame]]:
         yield video, frame
 
 
-def _intervals(frames: Iterable[tuple[int, bool]]) -> list[tuple[int, int]]:
-    """Returns first and last frame of each run of true values."""
-    intervals = []
-    for is_inside, group in itertools.groupby(frames, key=lambda pair: pair[1]):
+def intervals(
+    marked: Iterable[tuple[Number, Any]],
+) -> list[tuple[Number, Number]]:
+    """Returns first and last of each stretch of marked ones.
+
+    Args:
+        marked: Numbers of frames, or times, in order, and whether each is in.
+    """
+    found = []
+    for is_inside, group in itertools.groupby(
+        marked, key=lambda pair: bool(pair[1])
+    ):
         if is_inside:
             numbers = [number for number, _ in group]
-            intervals.append((numbers[0], numbers[-1]))
-    return intervals
+            found.append((numbers[0], numbers[-1]))
+    return found

@@ -78,6 +78,21 @@ class RunFolder:
         """Changes entries of `run.json`."""
         files.write_json(self.file("run.json"), {**self.record, **values})
 
+    def record_evaluation(
+        self, metrics: dict[str, Any], split: str, root: str
+    ) -> None:
+        """Writes `metrics.json`, and what it was measured on.
+
+        Args:
+            metrics: Its content.
+            split: `"test"` or `"validation"`.
+            root: Folder of the data.
+        """
+        files.write_json(self.file("metrics.json"), metrics)
+        self.update_record(
+            evaluated={"split": split, "root": root, "time": now()}
+        )
+
     def check_free(self) -> None:
         """Raises if a run cannot be started in this folder.
 
