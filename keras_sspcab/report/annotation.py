@@ -96,7 +96,7 @@ def _draw_strip(
     limit = 0.0 if threshold is None else 2.0 * threshold
     high = max([limit, *finite]) if finite.size else max(limit, 1.0)
     low = min([0.0, *finite])
-    low, high = low, max(high, low + 1e-6)
+    high = max(high, low + 1e-6)
     upper, lower = top + 16, top + _STRIP - _MARGIN
 
     def y_of(value: float) -> float:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_sspcab.runs import files
+from tests.report.browsing import set_width
 
 COLUMNS = (
     "path",
@@ -169,3 +170,11 @@ def browser(tmp_path_factory):
     browser = webdriver.Chrome(options=options, service=service)
     yield browser
     browser.quit()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page in the browser; modules say which, by a fixture `address`."""
+    set_width(browser, 1280)
+    browser.get(address)
+    return browser

@@ -13,13 +13,6 @@ def address(tmp_path_factory):
     return write_report(folder).as_uri()
 
 
-@pytest.fixture
-def page(browser, address):
-    set_width(browser, 1280)
-    browser.get(address)
-    return browser
-
-
 def test_all_sections_are_there(page):
     assert texts(page, "h2") == [
         "Result",
