@@ -1,6 +1,7 @@
 """Host models: complete anomaly detectors that embed the block."""
 
 from keras_sspcab.applications.autoencoder import AutoEncoder
+from keras_sspcab.applications.background_agnostic import BackgroundAgnostic
 from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.cutpaste import CutPaste
 from keras_sspcab.applications.draem import DRAEM
@@ -8,6 +9,7 @@ from keras_sspcab.applications.ensemble import Ensemble
 from keras_sspcab.applications.future_frame import FutureFrame
 from keras_sspcab.applications.mnad import MNAD
 from keras_sspcab.applications.registry import APPLICATIONS, get_application
+from keras_sspcab.applications.stages import Stage
 from keras_sspcab.applications.video_scoring import (
     ScoredFrame,
     VideoStream,
@@ -20,10 +22,12 @@ __all__ = [
     "MNAD",
     "AnomalyModel",
     "AutoEncoder",
+    "BackgroundAgnostic",
     "CutPaste",
     "Ensemble",
     "FutureFrame",
     "ScoredFrame",
+    "Stage",
     "VideoStream",
     "get_application",
     "score_frames",

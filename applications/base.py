@@ -10,8 +10,8 @@ from keras_sspcab.applications._batches import image_batches, thin_out
 from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.scoring import CalibratedScores, Calibration
 
-# Pixels kept for the quantile of the map, at most; 40 MB as float32.
-_MAX_PIXELS = 10_000_000
+#: Pixels kept for the quantile of the map, at most; 40 MB as float32.
+MAX_PIXELS = 10_000_000
 
 
 class AnomalyModel(keras.Model):
@@ -324,7 +324,7 @@ class AnomalyModel(keras.Model):
             maps.append(normalised * present.map_std + present.map_mean)
         self.calibration = Calibration.measure(
             np.concatenate(scores) if scores else np.empty(0),
-            thin_out(maps, _MAX_PIXELS),
+            thin_out(maps, MAX_PIXELS),
             quantile,
             pixel_quantile,
         )

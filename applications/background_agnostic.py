@@ -1,0 +1,345 @@
+"""Background-agnostic framework: objects that are rebuilt badly."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from keras_sspcab.applications import background_agnostic_network as parts
+from keras_sspcab.applications._arguments import check_input_shape, check_places
+from keras_sspcab.applications._frames import check_weights
+from keras_sspcab.applications._objects import ObjectModel
+from keras_sspcab.applications.background_agnostic_stages import (
+    ERRORS,
+    AdversarialStage,
+    AutoEncoderStage,
+    ClassifierStage,
+    Network,
+    error_and_latent,
+)
+from keras_sspcab.applications.stages import Stage
+from keras_sspcab.layers._arguments import standardize_choice, standardize_int
+from keras_sspcab.scoring import AnomalyProbability, Calibration
+
+PLACES = ("decoder", "adversarial", "segmentation")
+
+INPUTS = ("appearance", "previous_motion", "next_motion")
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class BackgroundAgnostic(ObjectModel):
+    """Judges objects by how an auto-encoder of normal ones rebuilds them.
+
+    Three auto-encoders look at one object of one frame: at its grey crop, and
+    at the optical flow to this frame and to the next. A classifier for each
+    tells, from the absolute error of the reconstruction and the latent
+    features, how probably the object is normal. `raw_score` is 1 minus the mean
+    of the three probabilities; the map is the absolute error of the appearance.
+    The background is not seen at all, so it may be another one.
+
+    Training has three stages (`training_stages`): the auto-encoders, with
+    normal objects; the same along with adversarial decoders, whose gradient on
+    pseudo-abnormal objects is reversed in the encoders; and the classifiers,
+    with both and with everything else fixed. The auto-encoder of the appearance
+    also learns to segment the object, where batches hold masks.
+
+    References:
+    - Georgescu et al., "A Background-Agnostic Framework with Adversarial
+      Training for Abnormal Event Detection in Video", TPAMI 2021. Frame AUC
+      (micro / macro) 92.3 / 90.4 % on Avenue, 82.7 / 89.3 % on ShanghaiTech.
+    - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Table 3:
+      with the block 92.9 / 91.9 % and 83.6 / 89.5 %.
+
+    Open points: the authors' code is not public, and this is a reading of what
+    is known about it, no reproduction. Layers and data flow are well supported.
+    Not confirmed, and guessed here, are the arguments from `output_activation`
+    on, the mean squared error, the cross-entropy of the segmentation, the
+    schedule of the rate (a tenth after half of each stage, from a predecessor
+    of the framework) and that stage 2 goes on with the losses of stage 1. The
+    paper takes motion from frames farther apart as pseudo-abnormal.
+
+    An object at the end of a video lacks one of both flows. Take then 1 minus
+    the mean of the columns of `normal_probability` that are valid; `raw_score`
+    counts all three.
+
+    Args:
+        input_shape: `(height, width, channels)` of the appearance; height and
+            width multiples of 32. Flows have the same size and 2 channels.
+            Defaults to `(64, 64, 1)`.
+        sspcab: Decoders whose last convolution but one the block replaces, in
+            each network: `"decoder"` (the default), `"adversarial"`,
+            `"segmentation"`, several of them, or None. A skip connection is
+            added behind the block. The paper says auto-encoders; which of their
+            decoders is not confirmed.
+        base_width: Channels of the wide convolutions, even; others have half.
+            Defaults to 32.
+        sspcab_options: Arguments of the `SSPCABLayer`s, such as
+            `{"loss_weight": 0.1}`.
+        output_activation: Activation of the reconstructed appearance. Defaults
+            to `"sigmoid"`; a predecessor has `"linear"`.
+        motion_activation: Activation of the reconstructed flow. Defaults to
+            `"linear"`: flow has a sign.
+        motion_scale: What flow in pixels is multiplied by at first. Defaults to
+            1.
+        skip_connections: Blocks of each decoder whose output, after the ReLU,
+            the encoder's map of the same size is added to. Defaults to `("d1",
+            "d2", "d3")`, all; a figure of the authors shows two, and not which.
+        reconstruction_loss: `"mse"` (the default) or `"mae"`.
+        segmentation_weight: Weight of the segmentation beside the
+            reconstruction. Defaults to 1; 0 leaves its decoder out.
+        adversarial_weight: Strength `mu` of the reversed gradient: encoders get
+            that of the adversarial decoder times `-mu`. Defaults to 0.1.
+        classifier_units: Units of the hidden layer of a classifier. Defaults to
+            128.
+        learning_rate: Rate of Adam that each stage begins with. Defaults to
+            1e-3.
+        epochs: Epochs of the three stages. Defaults to `(200, 200, 200)`, the
+            100 + 100 of a predecessor.
+        batch_size: Objects a batch. Defaults to 64.
+        calibration: A `Calibration`; set by `calibrate`.
+        name: Name of the model.
+
+    Inputs, a dict of float32 tensors: `appearance` `(batch, height, width,
+    channels)` in [0, 1], `previous_motion` and `next_motion` `(batch, height,
+    width, 2)`, flow in pixels. In training also `mask` `(batch, height, width,
+    1)`, 1 where the object is, and what `add_pseudo_abnormal` adds.
+
+    Outputs besides the shared ones: `appearance_reconstruction`, as the
+    appearance, and `normal_probability` `(batch, 3)`, in the order of the
+    inputs above.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+    >>> model = BackgroundAgnostic((64, 64, 1), base_width=8)
+    >>> model.compile()
+    >>> model.fit(add_pseudo_abnormal(normal_crops), epochs=10)
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int] = (64, 64, 1),
+        sspcab: str | Sequence[str] | None = "decoder",
+        base_width: int = 32,
+        sspcab_options: dict[str, Any] | None = None,
+        output_activation: str = "sigmoid",
+        motion_activation: str = "linear",
+        motion_scale: float = 1.0,
+        skip_connections: Sequence[str] = parts.SKIPS,
+        reconstruction_loss: str = "mse",
+        segmentation_weight: float = 1.0,
+        adversarial_weight: float = 0.1,
+        classifier_units: int = 128,
+        learning_rate: float = 1e-3,
+        epochs: Sequence[int] = (200, 200, 200),
+        batch_size: int = 64,
+        calibration: Calibration | dict[str, Any] | None = None,
+        name: str = "background_agnostic",
+    ) -> None:
+        # === Arguments ===
+        height, width, channels = check_input_shape(input_shape, 32)
+        if height is None or width is None:
+            raise ValueError(
+                "Height and width must be known: the classifiers have dense "
+                f"layers. Received: input_shape={tuple(input_shape)}"
+            )
+        arguments: dict[str, Any] = {
+            "input_shape": (height, width, channels),
+            "sspcab": check_places(sspcab, PLACES) or None,
+            "base_width": _check_width(base_width),
+            "sspcab_options": sspcab_options,
+            "output_activation": output_activation,
+            "motion_activation": motion_activation,
+            "motion_scale": _check_positive(motion_scale, "motion_scale"),
+            "skip_connections": _check_skips(skip_connections),
+            "reconstruction_loss": standardize_choice(
+                reconstruction_loss, tuple(ERRORS), "reconstruction_loss"
+            ),
+            **{
+                f"{weight}_weight": value
+                for weight, value in check_weights(
+                    segmentation=segmentation_weight,
+                    adversarial=adversarial_weight,
+                ).items()
+            },
+            "classifier_units": standardize_int(
+                classifier_units, "classifier_units", 1
+            ),
+            "learning_rate": _check_positive(learning_rate, "learning_rate"),
+            "epochs": _check_epochs(epochs),
+            "batch_size": standardize_int(batch_size, "batch_size", 1),
+        }
+
+        # === Functional model ===
+        networks = [_network(name, arguments) for name in INPUTS]
+        crops = {
+            network.name: keras.Input(
+                network.encoder.input_shape[1:], name=network.name
+            )
+            for network in networks
+        }
+        reconstructions, probabilities = [], []
+        for network in networks:
+            reconstruction, features = error_and_latent(
+                network, crops[network.name]
+            )
+            logits = network.classifier(features)
+            probability = AnomalyProbability(name=f"{network.name}_normal")
+            reconstructions.append(reconstruction)
+            probabilities.append(probability(logits))
+        raw_map = ops.mean(
+            ops.absolute(crops["appearance"] - reconstructions[0]), axis=-1
+        )
+        normal = ops.stack(probabilities, axis=-1)
+        super().__init__(
+            inputs=crops,
+            outputs=self.detector_outputs(
+                1.0 - ops.mean(normal, axis=-1),
+                raw_map,
+                calibration,
+                appearance_reconstruction=reconstructions[0],
+                normal_probability=normal,
+            ),
+            name=name,
+        )
+
+        # === What is there for training ===
+        self.training_parts = [
+            part
+            for network in networks
+            for part in (network.adversarial, network.segmentation)
+            if part is not None
+        ]
+        self._networks = tuple(networks)
+        self.arguments = arguments
+
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Looks at its inputs alone: batches for training hold more."""
+        if isinstance(inputs, dict):
+            inputs = {name: inputs[name] for name in INPUTS}
+        return super().call(inputs, *args, **kwargs)
+
+    def training_stages(self) -> tuple[Stage, ...]:
+        """The stages, one after the other, with models of their own.
+
+        Their layers are the model's: what a stage trains is trained.
+        """
+        arguments = self.arguments
+        shared: dict[str, Any] = {
+            "networks": self._networks,
+            "rate": arguments["learning_rate"],
+            "dtype": self.dtype_policy,
+        }
+        rebuilding: dict[str, Any] = {
+            "error": arguments["reconstruction_loss"],
+            "segmentation_weight": arguments["segmentation_weight"],
+        }
+        models = (
+            AutoEncoderStage(name="autoencoders", **rebuilding, **shared),
+            AdversarialStage(
+                name="adversarial",
+                adversarial_weight=arguments["adversarial_weight"],
+                **rebuilding,
+                **shared,
+            ),
+            ClassifierStage(name="classifiers", **shared),
+        )
+        return tuple(
+            Stage(
+                name=model.name,
+                model=model,
+                epochs=epochs,
+                batch_size=arguments["batch_size"],
+                needs_pseudo_abnormal=model.needs_pseudo_abnormal,
+            )
+            for model, epochs in zip(models, arguments["epochs"], strict=True)
+        )
+
+
+def _network(name: str, arguments: dict[str, Any]) -> Network:
+    """Builds an auto-encoder and what belongs to it."""
+    height, width, channels = arguments["input_shape"]
+    is_motion = name != "appearance"
+    channels = 2 if is_motion else channels
+    scale = arguments["motion_scale"] if is_motion else 1.0
+    activation = arguments[
+        "motion_activation" if is_motion else "output_activation"
+    ]
+    places = arguments["sspcab"] or ()
+    encoder = parts.encoder(
+        (height, width, channels), arguments["base_width"], name
+    )
+
+    def decoder(
+        output: str, place: str, channels: int, activation: str
+    ) -> keras.Model:
+        block = arguments["sspcab_options"] or {}
+        return parts.decoder(
+            encoder,
+            channels,
+            arguments["skip_connections"],
+            output,
+            activation,
+            block if place in places else None,
+        )
+
+    segmentation = None
+    if not is_motion and arguments["segmentation_weight"]:
+        # Its output is the logits.
+        segmentation = decoder("segmentation", "segmentation", 1, "linear")
+    return Network(
+        name=name,
+        scaling=layers.Rescaling(scale, dtype="float32", name=f"{name}_scaled"),
+        encoder=encoder,
+        decoder=decoder("reconstruction", "decoder", channels, activation),
+        adversarial=decoder("adversarial", "adversarial", channels, activation),
+        classifier=parts.classifier(
+            encoder, arguments["base_width"], arguments["classifier_units"]
+        ),
+        segmentation=segmentation,
+    )
+
+
+# === Checks ===
+
+
+def _check_width(base_width: Any) -> int:
+    width = standardize_int(base_width, "base_width", 2)
+    if width % 2:
+        raise ValueError(
+            "The `base_width` argument must be even: some convolutions have "
+            f"half as many channels. Received: base_width={base_width}"
+        )
+    return width
+
+
+def _check_positive(value: float, name: str) -> float:
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(
+            f"The `{name}` argument must be positive and finite. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def _check_skips(skip_connections: Sequence[str] | None) -> tuple[str, ...]:
+    given = skip_connections or ()
+    skips = (given,) if isinstance(given, str) else tuple(given)
+    if set(skips) - set(parts.SKIPS):
+        raise ValueError(
+            f"`skip_connections` must be some of {list(parts.SKIPS)}, or "
+            f"nothing. Received: skip_connections={skip_connections!r}"
+        )
+    return skips
+
+
+def _check_epochs(epochs: Sequence[int]) -> tuple[int, ...]:
+    counts = (epochs,) * 3 if isinstance(epochs, int) else tuple(epochs)
+    if len(counts) != 3:
+        raise ValueError(
+            "The `epochs` argument must be three integers, one for each stage. "
+            f"Received: epochs={epochs!r}"
+        )
+    return tuple(standardize_int(count, "epochs", 0) for count in counts)

@@ -1,0 +1,157 @@
+"""The memory auto-encoder of HF2-VAD, which rebuilds optical flow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_sspcab.applications._arguments import check_input_shape
+from keras_sspcab.applications._frames import LAST, penultimate_block
+from keras_sspcab.applications.mnad_network import pytorch_initializer
+from keras_sspcab.layers import AttentionMemory
+from keras_sspcab.layers._arguments import standardize_int
+
+
+def memory_autoencoder(
+    input_shape: Sequence[int] = (32, 32, 2),
+    root_width: int = 32,
+    num_slots: int = 2000,
+    shrink_threshold: float | None = None,
+    sspcab_options: dict[str, Any] | None = None,
+    name: str = "memory_autoencoder",
+) -> keras.Model:
+    """Rebuilds crops of optical flow from memories at three scales.
+
+    A U-Net of four scales without the skip connection of the largest. At each
+    of the three smaller scales the decoder goes on with what a memory of whole
+    maps answers, so that it rebuilds flow like that it was trained on.
+
+    Reference:
+    - [Liu et al., ICCV 2021](https://arxiv.org/abs/2108.06852), ML-MemAE-SC,
+      and its code, which the initialisers follow too: convolutions Kaiming
+      normal with `a = 0.1`, transposed ones PyTorch's uniform default, scales
+      of normalisations normal with mean 1 and deviation 0.02.
+
+    Deviations: biases start at zero, and convolutions of stride 2 align as in
+    Keras, both down and up: it is PyTorch's network on mirrored crops.
+
+    Args:
+        input_shape: `(height, width, channels)` of the crops; height and width
+            multiples of 8. Defaults to `(32, 32, 2)`.
+        root_width: Channels of the largest scale; each smaller one has twice
+            as many. Defaults to 32.
+        num_slots: Maps that each memory holds. Defaults to 2000.
+        shrink_threshold: As of `AttentionMemory`. None (the default) is
+            `1 / num_slots`.
+        sspcab_options: Arguments of an `SSPCABLayer` in place of the last
+            convolution but the output's; None (the default) keeps the
+            convolution.
+        name: Name of the model.
+
+    Returns:
+        A model from crops, in pixels, to a dict of float32 tensors:
+        reconstruction: Of the shape of the crops.
+        entropy: `(batch,)`, that of the weights of reading, in nats, summed
+            over the memories.
+
+    Raises:
+        ValueError: If the size is unknown or no multiple of 8, or another
+            argument is out of its range.
+    """
+    height, width, channels = check_input_shape(input_shape, 8)
+    if height is None or width is None:
+        raise ValueError(
+            "Height and width of the crops must be known: the memories hold "
+            f"whole maps. Received: input_shape={tuple(input_shape)}"
+        )
+    root_width = standardize_int(root_width, "root_width", 1)
+    inputs = keras.Input((height, width, channels), name="flow")
+
+    # === Encoder ===
+    x, maps = _convolutions(inputs, root_width, "encoder0"), []
+    for scale in range(1, 4):
+        maps.append(x)
+        channels_here = root_width * 2**scale
+        part = f"encoder{scale}"
+        x = _conv(x, channels_here, f"{part}_down", strides=2)
+        x = _convolutions(x, channels_here, part)
+
+    # === Decoder ===
+    entropies = []
+    for scale in range(3, 0, -1):
+        memory = AttentionMemory(
+            num_slots, shrink_threshold, name=f"memory{scale}"
+        )(x)
+        entropies.append(memory["entropy"])
+        channels_here = root_width * 2 ** (scale - 1)
+        part = f"decoder{scale}"
+        x = layers.Conv2DTranspose(
+            channels_here,
+            3,
+            strides=2,
+            padding="same",
+            kernel_initializer=pytorch_initializer(),
+            name=f"{part}_up",
+            **LAST,
+        )(memory["features"])
+        if scale > 1:
+            skipped = maps[scale - 1]
+            x = layers.Concatenate(name=f"{part}_skip")([skipped, x])
+            x = _convolutions(x, channels_here, part)
+    x = _activate(_conv(x, root_width, "decoder1_conv1"), "decoder1_conv1")
+    if sspcab_options is None:
+        x = _conv(x, root_width, "decoder1_conv2")
+    else:
+        x = penultimate_block(x, sspcab_options)
+    x = _activate(x, "decoder1_conv2")
+
+    # float32 under mixed precision too: the score is a small difference.
+    reconstruction = _conv(
+        x, channels, "reconstruction", kernel_size=1, dtype="float32"
+    )
+    entropy = layers.Add(dtype="float32", name="entropy")(entropies)
+    return keras.Model(
+        inputs,
+        {"reconstruction": reconstruction, "entropy": entropy},
+        name=name,
+    )
+
+
+def _convolutions(x: Any, channels: int, name: str) -> Any:
+    for index in (1, 2):
+        conv = f"{name}_conv{index}"
+        x = _activate(_conv(x, channels, conv), conv)
+    return x
+
+
+def _conv(
+    x: Any, channels: int, name: str, kernel_size: int = 3, **arguments: Any
+) -> Any:
+    return layers.Conv2D(
+        channels,
+        kernel_size,
+        padding="same",
+        kernel_initializer=_kaiming_normal(),
+        name=name,
+        **LAST,
+        **arguments,
+    )(x)
+
+
+def _activate(x: Any, name: str) -> Any:
+    x = layers.BatchNormalization(
+        momentum=0.9,
+        epsilon=1e-5,
+        gamma_initializer=keras.initializers.RandomNormal(1.0, 0.02),
+        name=f"{name}_norm",
+    )(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _kaiming_normal() -> keras.initializers.Initializer:
+    """For a leaky ReLU of slope 0.1, as the reference has it."""
+    # One for each layer: an instance gives the same numbers again.
+    return keras.initializers.VarianceScaling(
+        2 / (1 + 0.1**2), "fan_in", "untruncated_normal"
+    )

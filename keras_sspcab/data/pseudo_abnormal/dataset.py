@@ -1,0 +1,113 @@
+"""Batches of normal crops, and pseudo-abnormal ones beside them."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_sspcab.data._augmentation import fold
+from keras_sspcab.data.pseudo_abnormal.motion import speed_up, standardize_speed
+from keras_sspcab.data.pseudo_abnormal.pictures import standardize_pictures
+from keras_sspcab.data.simulation._random import fold_in, standardize_seed
+from keras_sspcab.layers._arguments import standardize_int
+
+# A stream of random numbers of its own, beside those of `_augmentation`.
+_PICTURES = 3
+
+_MOTIONS = ("previous_motion", "next_motion")
+
+
+def add_pseudo_abnormal(
+    dataset: tf.data.Dataset,
+    seed: int = 0,
+    epoch: int = 0,
+    images: Any = None,
+    speed: float = 3.0,
+) -> tf.data.Dataset:
+    """Adds as many pseudo-abnormal crops to each batch of normal ones.
+
+    Their appearance is that of pictures from elsewhere, their motion that of
+    the normal crops, `speed` times as fast. What moves not at all stays as it
+    is. Batches that bring `abnormal_previous_motion` and `abnormal_next_motion`
+    already, from flows over a long temporal step for example, keep them.
+
+    The elements follow from `seed`, `epoch` and their position alone: `.skip`
+    gives what follows, and a dataset that is iterated again repeats itself.
+
+    Args:
+        dataset: Batches of crops: dicts of `appearance` `(batch, height, width,
+            1 or 3)` in [0, 1] and `previous_motion` and `next_motion` `(batch,
+            height, width, 2)`, and whatever else.
+        seed: Integer, 0 or more.
+        epoch: Number of the epoch, from 0.
+        images: Folder or folders of pictures, a `PictureSource` (to read a
+            folder once, not in every epoch), or None (the default) for
+            `EmbeddedPictures()`.
+        speed: How much faster than normal, more than 1. The framework enlarges
+            the temporal step by a factor that we do not know; 3 is a guess.
+
+    Returns:
+        A `tf.data.Dataset` of as many batches with the keys
+        `abnormal_appearance`, `abnormal_previous_motion` and
+        `abnormal_next_motion` added.
+
+    Raises:
+        ValueError: If the dataset has other elements, an argument is out of
+            range, or the pictures cannot be read.
+    """
+    spec = _require_crops(dataset)
+    seed = standardize_int(seed, "seed", 0)
+    epoch = standardize_int(epoch, "epoch", 0)
+    speed = standardize_speed(speed)
+    source = standardize_pictures(images)
+    start = standardize_seed(fold(seed, _PICTURES, epoch))
+    _, height, width, channels = spec["appearance"].shape
+    picture = tf.TensorSpec((height, width, channels), tf.float32)
+
+    def add(position: tf.Tensor, batch: dict[str, tf.Tensor]) -> Any:
+        of_batch = fold_in(start, position)
+        drawn = tf.map_fn(
+            lambda row: source.draw(
+                (height, width), channels, fold_in(of_batch, row)
+            ),
+            tf.range(tf.shape(batch["appearance"])[0]),
+            fn_output_signature=picture,
+        )
+        drawn.set_shape(batch["appearance"].shape)
+        fast = {
+            f"abnormal_{name}": speed_up(batch[name], speed)
+            for name in _MOTIONS
+        }
+        return {**fast, **batch, "abnormal_appearance": drawn}
+
+    return (
+        dataset.enumerate()
+        .map(
+            tf.autograph.experimental.do_not_convert(add),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _require_crops(dataset: Any) -> dict[str, tf.TensorSpec]:
+    """Returns what the batches hold, or raises a ValueError."""
+    if not isinstance(dataset, tf.data.Dataset):
+        raise ValueError(
+            "Pseudo-abnormal crops are added to a tf.data.Dataset. Received: "
+            f"dataset={dataset!r}"
+        )
+    spec = dataset.element_spec
+    needed = ("appearance", *_MOTIONS)
+    if not isinstance(spec, dict) or set(needed) - set(spec):
+        raise ValueError(
+            f"The dataset must yield dicts with the keys {list(needed)}. "
+            f"Received: elements {spec}"
+        )
+    shape = spec["appearance"].shape
+    if shape.rank != 4 or None in shape[1:] or shape[3] not in (1, 3):
+        raise ValueError(
+            "The appearance must have the shape (batch, height, width, 1 or "
+            f"3), known but for the batch. Received: shape {shape}"
+        )
+    return spec

@@ -1,0 +1,55 @@
+"""Reversal of the gradient, for two parts that work against each other."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class GradientReversal(keras.layers.Layer):
+    """Passes its input on; turns the gradient round on its way back.
+
+    What is behind the layer learns to make a loss small. What is before it gets
+    the gradient times `-weight`, and learns to make the same loss large.
+
+    Reference:
+    - [Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation",
+      ICML 2015](https://arxiv.org/abs/1409.7495)
+
+    Args:
+        weight: Float of at least 0, the strength of the reversal. 0 stops the
+            gradient. Defaults to `1.0`.
+        **kwargs: Base layer keyword arguments.
+
+    Call arguments:
+        inputs: Floating point tensor of any shape.
+
+    Output shape:
+        As the input, with the very same values.
+
+    Raises:
+        ValueError: If the weight is negative or no number.
+    """
+
+    def __init__(self, weight: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not float(weight) >= 0:
+            raise ValueError(
+                "The `weight` argument must be at least 0. "
+                f"Received: weight={weight!r}"
+            )
+        self.weight = float(weight)
+
+    def call(self, inputs: Any) -> Any:
+        fixed = ops.stop_gradient(inputs)
+        # The difference is 0 to the bit, whatever a compiler makes of it.
+        return fixed - self.weight * (inputs - fixed)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "weight": self.weight}

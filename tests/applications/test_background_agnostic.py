@@ -1,0 +1,670 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.applications.background_agnostic import (
+    INPUTS,
+    BackgroundAgnostic,
+)
+
+TENSORFLOW = keras.config.backend() == "tensorflow"
+
+SMALL = {"input_shape": (32, 32, 1), "base_width": 4, "classifier_units": 8}
+
+
+def small(**arguments):
+    return BackgroundAgnostic(**{**SMALL, **arguments})
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def crops(count=4, seed=0, size=32, channels=1):
+    """Smooth squares that move slowly, on grey."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((count, size, size, 1), "float32")
+    for row in mask:
+        top, left = rng.integers(4, size // 2 - 2, 2)
+        row[top : top + size // 2, left : left + size // 2] = 1
+    noise = rng.normal(0, 0.02, (count, size, size, channels))
+    flow = mask * rng.uniform(0.5, 1.0, (count, 1, 1, 2))
+    batch = {
+        "appearance": 0.3 + 0.4 * mask + noise,
+        "previous_motion": flow,
+        "next_motion": -flow,
+    }
+    return {name: value.astype("float32") for name, value in batch.items()}
+
+
+def training_crops(count=4, seed=0, mask=True):
+    """What `add_pseudo_abnormal` makes of them."""
+    batch = crops(count, seed)
+    rng = np.random.default_rng(seed + 100)
+    batch["abnormal_appearance"] = rng.random(
+        batch["appearance"].shape, "float32"
+    )
+    for name in INPUTS[1:]:
+        batch[f"abnormal_{name}"] = 3 * batch[name]
+    if mask:
+        batch["mask"] = (batch["appearance"] > 0.5).astype("float32")
+    return batch
+
+
+def stage(model, name, **arguments):
+    """A compiled stage."""
+    stages = {stage.name: stage for stage in model.training_stages()}
+    found = stages[name].model
+    found.compile(
+        **{"run_eagerly": TENSORFLOW, "jit_compile": False, **arguments}
+    )
+    return found
+
+
+def count(model, *names):
+    return sum(model.get_layer(name).count_params() for name in names)
+
+
+def values_of(layer):
+    return [numpy(weight).copy() for weight in layer.weights]
+
+
+def moved(layer, before):
+    return max(
+        np.abs(numpy(weight) - value).max()
+        for weight, value in zip(layer.weights, before, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The networks of the framework, with the block."""
+    return BackgroundAgnostic()
+
+
+# === Networks ===
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "with_block"),
+    [
+        ("appearance", 30_689, 25_957),
+        ("previous_motion", 31_266, 26_534),
+        ("next_motion", 31_266, 26_534),
+    ],
+)
+def test_parameter_counts(name, total, with_block, paper):
+    names = f"{name}_encoder", f"{name}_reconstruction_decoder"
+    assert count(paper, *names) == with_block
+    block = paper.get_layer(names[1]).get_layer(f"{names[1]}_sspcab")
+    assert block.count_params() == 4_516
+    assert block.loss_weight == 0.1
+    # One in each network, and none in the other decoders.
+    adversarial = {part.name: part for part in paper.training_parts}[
+        f"{name}_adversarial_decoder"
+    ]
+    encoder = count(paper, names[0])
+    assert encoder + adversarial.count_params() == total
+    replaced = adversarial.get_layer(f"{name}_adversarial_decoder_conv3")
+    assert replaced.count_params() == 9_248
+    without = BackgroundAgnostic(sspcab=None)
+    assert count(without, *names) == total
+    difference = paper.count_params() - without.count_params()
+    assert difference == 3 * (4_516 - 9_248)
+
+
+def test_counts_of_the_other_parts(paper):
+    # Convolutions to 32, 32, 16, 16 and 16 channels; 64 values to 128 to 2.
+    dense = 64 * 128 + 128 + 128 * 2 + 2
+    rest = 9_248 + 4_624 + 2 * 2_320 + dense
+    assert count(paper, "appearance_classifier") == 320 + rest
+    assert count(paper, "next_motion_classifier") == 608 + rest
+    sizes = {part.name: part.count_params() for part in paper.training_parts}
+    assert sizes == {
+        "appearance_adversarial_decoder": 2_320 + 4_640 + 9_248 + 289,
+        "appearance_segmentation_decoder": 2_320 + 4_640 + 9_248 + 289,
+        "previous_motion_adversarial_decoder": 2_320 + 4_640 + 9_248 + 578,
+        "next_motion_adversarial_decoder": 2_320 + 4_640 + 9_248 + 578,
+    }
+
+
+def test_layer_table(paper):
+    encoder = paper.get_layer("appearance_encoder")
+    shapes = [tuple(o.shape[1:]) for o in encoder.outputs]
+    assert shapes == [(8, 8, 16), (16, 16, 16), (32, 32, 32), (64, 64, 32)]
+    name = "next_motion_reconstruction_decoder"
+    decoder = paper.get_layer(name)
+    shapes = {
+        "conv1": (16, 16, 16),
+        "skip1": (16, 16, 16),
+        "conv2": (32, 32, 32),
+        "sspcab": (64, 64, 32),
+        "conv4": (64, 64, 2),
+    }
+    for part, shape in shapes.items():
+        layer = decoder.get_layer(f"{name}_{part}")
+        assert layer.output.shape[1:] == shape, part
+    for index in (1, 2, 3):
+        up = decoder.get_layer(f"{name}_up{index}")
+        assert up.interpolation == "nearest"
+    activations = {
+        network: paper.get_layer(f"{network}_reconstruction_decoder")
+        .layers[-1]
+        .activation.__name__
+        for network in INPUTS[:2]
+    }
+    assert activations == {"appearance": "sigmoid", "previous_motion": "linear"}
+    classifier = paper.get_layer("appearance_classifier")
+    added = classifier.get_layer("appearance_classifier_add")
+    assert [tuple(x.shape[1:]) for x in added.input] == [(8, 8, 16)] * 2
+    flat = classifier.get_layer("appearance_classifier_flatten")
+    assert flat.input.shape[1:] == (2, 2, 16)
+
+
+def test_skips_are_sums_behind_the_block(paper):
+    name = "appearance_reconstruction_decoder"
+    decoder = paper.get_layer(name)
+    skip = decoder.get_layer(f"{name}_skip3")
+    block = decoder.get_layer(f"{name}_sspcab")
+    assert isinstance(skip, keras.layers.Add)
+    first, second = (tensor._keras_history.operation for tensor in skip.input)
+    assert first is block
+    assert second.name == "appearance_reconstruction_d3"
+    before = block.input._keras_history.operation
+    assert before.name == f"{name}_up3"
+    # What is skipped to is the map before the pooling, behind the ReLU.
+    encoder = paper.get_layer("appearance_encoder")
+    source = encoder.outputs[3]._keras_history.operation
+    assert source.name == "appearance_encoder_conv1"
+    assert source.activation.__name__ == "relu"
+
+
+@pytest.mark.parametrize("skips", [(), ("d1", "d2"), ("d3",)])
+def test_skips_are_chosen(skips):
+    model = small(skip_connections=skips)
+    decoders = [
+        model.get_layer(f"{name}_reconstruction_decoder") for name in INPUTS
+    ]
+    for decoder in (*decoders, *model.training_parts):
+        added = [
+            layer.name[-1]
+            for layer in decoder.layers
+            if isinstance(layer, keras.layers.Add)
+        ]
+        assert added == [skip[1] for skip in skips]
+    latent, *maps = model.get_layer("appearance_encoder")(crops()["appearance"])
+    plain = numpy(decoders[0]([latent, *maps]))
+    for skip, index in (("d1", 0), ("d2", 1), ("d3", 2)):
+        changed = [m + (i == index) for i, m in enumerate(maps)]
+        differs = np.abs(numpy(decoders[0]([latent, *changed])) - plain).max()
+        assert (differs > 0) == (skip in skips)
+
+
+def test_places_of_the_block():
+    model = small(sspcab=("adversarial", "segmentation"))
+    parts = [model.get_layer(f"{n}_reconstruction_decoder") for n in INPUTS]
+    parts += model.training_parts
+    with_block = {
+        part.name
+        for part in parts
+        if any(layer.name.endswith("_sspcab") for layer in part.layers)
+    }
+    assert with_block == {part.name for part in model.training_parts}
+
+
+# === Scores ===
+
+
+def convolve(x, layer):
+    """A convolution and its ReLU, one position after the other."""
+    kernel, bias = (numpy(w).astype("float64") for w in layer.weights)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    h, w = x.shape[1:3]
+    out = bias + sum(
+        padded[:, i : i + h, j : j + w] @ kernel[i, j]
+        for i in range(3)
+        for j in range(3)
+    )
+    return np.maximum(out, 0)
+
+
+def classify(model, name, error, latent):
+    """Probability of normal, as the specification says."""
+    prefix = f"{name}_classifier"
+    classifier = model.get_layer(prefix)
+    x = error.astype("float64")
+    for index in range(1, 6):
+        x = convolve(x, classifier.get_layer(f"{prefix}_conv{index}"))
+        b, h, w, c = x.shape
+        x = x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+        if index == 3:
+            x = x + latent
+    x = x.reshape(len(x), -1)
+    for layer in ("dense", "logits"):
+        kernel, bias = map(
+            numpy, classifier.get_layer(f"{prefix}_{layer}").weights
+        )
+        x = x @ kernel + bias
+        if layer == "dense":
+            x = np.maximum(x, 0)
+    exponentials = np.exp(x)
+    return exponentials[:, 1] / exponentials.sum(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*not been calibrated")
+def test_scores_follow_from_the_networks():
+    model, x = small(motion_scale=0.5), crops(5)
+    outputs = model.predict(x, verbose=0)
+    expected = []
+    for name in INPUTS:
+        crop = x[name] * (1.0 if name == "appearance" else 0.5)
+        features = model.get_layer(f"{name}_encoder")(crop)
+        decoder = model.get_layer(f"{name}_reconstruction_decoder")
+        reconstruction = numpy(decoder(features))
+        error = np.abs(crop - reconstruction)
+        if name == "appearance":
+            np.testing.assert_allclose(
+                outputs["appearance_reconstruction"], reconstruction, atol=1e-5
+            )
+            np.testing.assert_allclose(
+                outputs["anomaly_map"], error[..., 0], atol=1e-5
+            )
+        expected.append(classify(model, name, error, numpy(features[0])))
+    expected = np.stack(expected, -1)
+    np.testing.assert_allclose(
+        outputs["normal_probability"], expected, atol=1e-5
+    )
+    # Untrained, but not all alike.
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(
+        outputs["raw_score"], 1 - expected.mean(1), atol=1e-5
+    )
+
+
+def test_inputs_are_taken_by_name():
+    model, x = small(), training_crops()
+    expected = numpy(model({name: x[name] for name in INPUTS})["raw_score"])
+    # What else is in a batch changes nothing, nor does the order.
+    for batch in (x, dict(reversed(x.items()))):
+        found = model.predict_on_batch(batch)
+        np.testing.assert_allclose(found["raw_score"], expected, atol=1e-5)
+    del x["previous_motion"]
+    with pytest.raises(ValueError, match="previous_motion"):
+        model(x)
+
+
+def test_colour():
+    model = small(input_shape=(32, 32, 3))
+    outputs = model(crops(2, channels=3))
+    assert outputs["appearance_reconstruction"].shape == (2, 32, 32, 3)
+    assert outputs["anomaly_map"].shape == (2, 32, 32)
+
+
+# === Losses ===
+
+
+def reconstruct(model, x, name, decoder=None):
+    features = model.get_layer(f"{name}_encoder")(x)
+    decoder = decoder or model.get_layer(f"{name}_reconstruction_decoder")
+    return numpy(decoder(features)).astype("float64")
+
+
+def test_losses_of_the_first_stage():
+    model, x = small(segmentation_weight=0.5), training_crops()
+    results = stage(model, "autoencoders").evaluate(
+        x, verbose=0, return_dict=True
+    )
+    expected = {
+        f"{name}_reconstruction_loss": np.mean(
+            (reconstruct(model, x[name], name) - x[name]) ** 2
+        )
+        for name in INPUTS
+    }
+    total = sum(expected.values())
+    decoder = model.training_parts[1]
+    logits = reconstruct(model, x["appearance"], "appearance", decoder)
+    probability = 1 / (1 + np.exp(-logits))
+    chance = np.where(x["mask"] == 1, probability, 1 - probability)
+    expected["appearance_segmentation_loss"] = -np.log(chance).mean()
+    total += 0.5 * expected["appearance_segmentation_loss"]
+    for name, value in expected.items():
+        assert results[name] == pytest.approx(value, rel=1e-3), name
+    assert results["sspcab_loss"] > 0
+    assert results["loss"] == pytest.approx(
+        total + results["sspcab_loss"], rel=1e-3
+    )
+    absolute = small(reconstruction_loss="mae", segmentation_weight=0)
+    results = stage(absolute, "autoencoders").evaluate(
+        x, verbose=0, return_dict=True
+    )
+    error = reconstruct(absolute, x["next_motion"], "next_motion")
+    assert results["next_motion_reconstruction_loss"] == pytest.approx(
+        np.abs(error - x["next_motion"]).mean(), rel=1e-3
+    )
+    assert "appearance_segmentation_loss" not in results
+    assert len(absolute.training_parts) == 3
+
+
+def test_without_masks_nothing_is_segmented():
+    model = small()
+    decoder = model.training_parts[1]
+    assert decoder.name == "appearance_segmentation_decoder"
+    before = values_of(decoder)
+    fitted = stage(model, "autoencoders")
+    # An optimiser that met no gradient would warn, which is an error here.
+    history = fitted.fit(training_crops(mask=False), verbose=0).history
+    assert float(history["appearance_segmentation_loss"][0]) == 0
+    assert moved(decoder, before) == 0
+    fitted.fit(training_crops(), verbose=0)
+    assert moved(decoder, before) > 0
+
+
+def test_losses_of_the_third_stage():
+    model, x = small(), training_crops()
+    results = stage(model, "classifiers").evaluate(
+        x, verbose=0, return_dict=True
+    )
+    abnormal = {name: x[f"abnormal_{name}"] for name in INPUTS}
+    normal, false = (
+        numpy(model(batch)["normal_probability"])
+        for batch in ({n: x[n] for n in INPUTS}, abnormal)
+    )
+    losses = -0.5 * (np.log(normal).mean(0) + np.log(1 - false).mean(0))
+    for name, loss in zip(INPUTS, losses, strict=True):
+        value = results[f"{name}_classification_loss"]
+        assert value == pytest.approx(loss, rel=1e-3), name
+    assert results["loss"] == pytest.approx(losses.sum(), rel=1e-3)
+    # The blocks are not trained: their term is left out, and not reported.
+    assert "sspcab_loss" not in results
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="takes gradients with TensorFlow")
+def test_gradient_of_the_adversarial_decoder_is_reversed():
+    import tensorflow as tf
+
+    x = training_crops()
+
+    def gradients(strength):
+        keras.utils.set_random_seed(1)
+        model = small(adversarial_weight=strength)
+        fitted = stage(model, "adversarial")
+        with tf.GradientTape() as tape:
+            loss = fitted.compute_loss(x, None, fitted(x, training=True))
+        variables = model.get_layer("appearance_encoder").weights
+        decoder = model.training_parts[0].weights
+        found = tape.gradient(loss, [*variables, *decoder])
+        return model, found[: len(variables)], found[len(variables) :]
+
+    model, base, decoder = gradients(0.0)
+    # Without any reversal.
+    encoder = model.get_layer("appearance_encoder")
+    abnormal = x["abnormal_appearance"]
+    with tf.GradientTape() as tape:
+        rebuilt = model.training_parts[0](encoder(abnormal))
+        loss = tf.reduce_mean((rebuilt - abnormal) ** 2)
+    plain = tape.gradient(
+        loss, encoder.weights + model.training_parts[0].weights
+    )
+    size = len(encoder.weights)
+    for strength in (0.5, 2.0):
+        _, reversed_, same = gradients(strength)
+        for part, whole, without in zip(
+            plain[:size], reversed_, base, strict=True
+        ):
+            expected = -strength * part.numpy()
+            np.testing.assert_allclose(
+                (whole - without).numpy(),
+                expected,
+                atol=1e-3 * np.abs(expected).max() + 1e-7,
+            )
+            assert np.abs(expected).max() > 1e-6
+        # The decoder itself descends, however strong the reversal.
+        for one, other, part in zip(same, decoder, plain[size:], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-7)
+            np.testing.assert_allclose(one, part, rtol=1e-3, atol=1e-6)
+
+
+# === Training ===
+
+
+def test_stages():
+    model = small(epochs=(5, 3, 2), batch_size=7)
+    stages = model.training_stages()
+    assert [s.name for s in stages] == [
+        "autoencoders",
+        "adversarial",
+        "classifiers",
+    ]
+    assert [s.epochs for s in stages] == [5, 3, 2]
+    assert [s.batch_size for s in stages] == [7] * 3
+    assert [s.needs_pseudo_abnormal for s in stages] == [False, True, True]
+    default = BackgroundAgnostic(base_width=2).training_stages()
+    assert {(s.epochs, s.batch_size) for s in default} == {(200, 64)}
+
+
+def test_schedule():
+    model = small(learning_rate=0.01)
+    for part in model.training_stages():
+        part.model.compile(steps=100)
+        schedule = part.model.optimizer._learning_rate
+        rates = [float(schedule(step)) for step in (0, 50, 51, 100)]
+        np.testing.assert_allclose(rates, [0.01, 0.01, 0.001, 0.001])
+        part.model.compile(learning_rate=0.5)
+        assert float(part.model.optimizer.learning_rate) == 0.5
+    with pytest.raises(ValueError, match="`learning_rate` and `steps`"):
+        part.model.compile("sgd", steps=3)
+
+
+def test_each_stage_trains_its_parts():
+    model, x = small(), training_crops()
+    parts = {
+        layer.name: layer
+        for layer in (*model.layers, *model.training_parts)
+        if layer.weights
+    }
+
+    def kinds(names):
+        return {
+            name.replace(n + "_", "")
+            for name in names
+            for n in INPUTS
+            if name.startswith(n)
+        }
+
+    expected = {
+        "autoencoders": {
+            "encoder",
+            "reconstruction_decoder",
+            "segmentation_decoder",
+        },
+        "adversarial": {
+            "encoder",
+            "reconstruction_decoder",
+            "segmentation_decoder",
+            "adversarial_decoder",
+        },
+        "classifiers": {"classifier"},
+    }
+    for name, trained in expected.items():
+        before = {part: values_of(layer) for part, layer in parts.items()}
+        history = stage(model, name).fit(x, batch_size=2, verbose=0).history
+        assert np.isfinite(float(history["loss"][0]))
+        changed = {p for p in parts if moved(parts[p], before[p]) > 0}
+        assert kinds(changed) == trained, name
+        assert changed == {
+            part for part in parts if any(part.endswith(t) for t in trained)
+        }
+
+
+def test_training_learns():
+    model = small(learning_rate=1e-2, base_width=8)
+    x = training_crops(8)
+    for name, epochs in (("autoencoders", 8), ("classifiers", 25)):
+        # Tracing the first takes longer than its few steps.
+        fitted = stage(model, name, run_eagerly=TENSORFLOW and epochs < 10)
+        history = fitted.fit(x, batch_size=8, epochs=epochs, verbose=0).history
+        losses = [float(value) for value in history["loss"]]
+        assert losses[-1] < 0.7 * losses[0], name
+    abnormal = {name: x[f"abnormal_{name}"] for name in INPUTS}
+    normal, false = (
+        numpy(model(batch)["raw_score"])
+        for batch in ({n: x[n] for n in INPUTS}, abnormal)
+    )
+    assert normal.max() < false.min()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TENSORFLOW, reason="datasets are TensorFlow's")
+def test_fit_runs_all_stages_on_pseudo_abnormal_data():
+    import tensorflow as tf
+
+    from keras_sspcab.data.pseudo_abnormal import add_pseudo_abnormal
+
+    model = small()
+    dataset = tf.data.Dataset.from_tensor_slices(crops(4)).batch(2)
+    parts = [*model.layers, *model.training_parts]
+    before = [values_of(layer) for layer in parts]
+    model.compile(run_eagerly=True)
+    model.fit(add_pseudo_abnormal(dataset), epochs=1, verbose=0)
+    for layer, values in zip(parts, before, strict=True):
+        if layer.weights and "segmentation" not in layer.name:
+            assert moved(layer, values) > 0, layer.name
+    # Labels, or what else is there, do not disturb the calibration.
+    calibration = model.calibrate(add_pseudo_abnormal(dataset))
+    assert calibration.num_images == 4
+    outputs = model.predict(dataset, verbose=0)
+    assert outputs["anomaly_score"].mean() == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="resumes with TensorFlow only")
+@pytest.mark.parametrize("name", ["adversarial", "classifiers"])
+def test_training_is_resumed(name, tmp_path):
+    import tensorflow as tf
+
+    from keras_sspcab.training import train
+
+    dataset = tf.data.Dataset.from_tensor_slices(training_crops(4)).batch(2)
+
+    def run(epochs, file):
+        keras.utils.set_random_seed(0)
+        model = small(base_width=2)
+        fitted = stage(model, name, steps=4)
+        path = str(tmp_path / file)
+        return model, train(fitted, lambda epoch: dataset, epochs, path)
+
+    whole, expected = run(2, "whole.npz")
+    run(1, "parts.npz")
+    resumed, history = run(2, "parts.npz")
+    assert history == expected
+    for one, other in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(numpy(one), numpy(other))
+
+
+@pytest.mark.parametrize("name", ["autoencoders", "adversarial", "classifiers"])
+def test_missing_inputs(name):
+    fitted = stage(small(), name)
+    x = training_crops()
+    removed = "next_motion"
+    if name != "autoencoders":
+        removed = "abnormal_next_motion"
+    x.pop(removed)
+    with pytest.raises(ValueError, match=f"stage {name} needs.*'{removed}'"):
+        fitted(x)
+
+
+# === Files and precision ===
+
+
+def test_file_keeps_everything(tmp_path):
+    model = small(
+        sspcab=("decoder", "adversarial"),
+        skip_connections=("d1", "d2"),
+        motion_scale=0.25,
+        adversarial_weight=0.3,
+        epochs=(1, 2, 3),
+    )
+    x = crops(6)
+    stage(model, "adversarial").fit(training_crops(), verbose=0)
+    model.calibrate([x])
+    assert model.calibration.is_calibrated
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    # Those of the training as well.
+    assert len(loaded.weights) == len(model.weights)
+    for one, other in zip(
+        (*model.weights, *(w for p in model.training_parts for w in p.weights)),
+        (
+            *loaded.weights,
+            *(w for p in loaded.training_parts for w in p.weights),
+        ),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(numpy(one), numpy(other))
+    expected, result = (m.predict(x, verbose=0) for m in (model, loaded))
+    for name in expected:
+        np.testing.assert_allclose(
+            result[name], expected[name], rtol=1e-3, atol=1e-3, err_msg=name
+        )
+
+
+def test_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = small()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = training_crops()
+    for name in ("autoencoders", "adversarial", "classifiers"):
+        fitted = stage(model, name)
+        scaled = keras.optimizers.LossScaleOptimizer
+        assert isinstance(fitted.optimizer, scaled)
+        terms = fitted(x)
+        for term in terms.values():
+            assert keras.backend.standardize_dtype(term.dtype) == "float32"
+            assert np.isfinite(numpy(term)).all()
+    fitted.fit(x, verbose=0)
+    encoder = model.get_layer("appearance_encoder")
+    assert encoder.get_layer("appearance_encoder_conv1").compute_dtype == (
+        "float16"
+    )
+    batch = {name: x[name] for name in INPUTS}
+    outputs = model(batch)
+    dtypes = {
+        keras.backend.standardize_dtype(o.dtype) for o in outputs.values()
+    }
+    assert dtypes == {"float32", "bool"}
+    # Nothing on the way to the map was rounded to 11 bits.
+    error = np.abs(
+        x["appearance"] - numpy(outputs["appearance_reconstruction"])
+    )
+    np.testing.assert_allclose(
+        numpy(outputs["anomaly_map"]), error[..., 0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (48, 64, 1)}, "a multiple of 32.*48, 64, 1"),
+        ({"input_shape": (None, 64, 1)}, "must be known.*None, 64, 1"),
+        ({"input_shape": (64, 64)}, "height, width, channels"),
+        ({"sspcab": "late"}, "must be one or several.*'late'"),
+        ({"base_width": 5}, "even.*base_width=5"),
+        ({"base_width": 0}, "base_width=0"),
+        ({"motion_scale": 0.0}, "motion_scale=0.0"),
+        ({"skip_connections": ("d4",)}, r"skip_connections=\('d4',\)"),
+        ({"reconstruction_loss": "l2"}, "reconstruction_loss='l2'"),
+        ({"segmentation_weight": -1}, "segmentation_weight=-1"),
+        ({"adversarial_weight": -0.5}, "adversarial_weight=-0.5"),
+        ({"classifier_units": 0}, "classifier_units=0"),
+        ({"learning_rate": -1e-3}, "learning_rate=-0.001"),
+        ({"epochs": (1, 2)}, r"three integers.*epochs=\(1, 2\)"),
+        ({"epochs": (1, 2, -3)}, "epochs=-3"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small(**arguments)

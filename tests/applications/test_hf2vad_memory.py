@@ -1,0 +1,278 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.applications.hf2vad_memory import memory_autoencoder
+from keras_sspcab.layers import AttentionMemory, SSPCABLayer
+
+TINY = {"input_shape": (16, 8, 2), "root_width": 2, "num_slots": 8}
+BATCH = (3, 16, 8, 2)
+
+
+def crops(shape=BATCH, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def count(weights):
+    return sum(math.prod(weight.shape) for weight in weights)
+
+
+def numpy_of(outputs):
+    return {name: ops.convert_to_numpy(x) for name, x in outputs.items()}
+
+
+def randomise(model, seed=0):
+    """Gives every weight, the moving statistics too, a value of its own."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        value = rng.normal(0, 0.3, weight.shape)
+        if weight.name in ("gamma", "moving_variance"):
+            value = np.exp(value)
+        weight.assign(value)
+
+
+class Oracle:
+    """The table of the specification in NumPy, aligned as PyTorch aligns.
+
+    Mirrored: its kernels and slots are those of the model in the mirror, so
+    that it takes and gives crops in the mirror.
+    """
+
+    def __init__(self, model):
+        self.model = model
+
+    def weights(self, name):
+        layer = self.model.get_layer(name)
+        return [
+            ops.convert_to_numpy(weight).astype("float64")
+            for weight in layer.weights
+        ]
+
+    def conv(self, x, name, stride=1):
+        kernel, bias = self.weights(name)
+        kernel = kernel[::-1, ::-1]
+        pad = kernel.shape[0] // 2
+        return correlate(x, kernel, pad, pad)[:, ::stride, ::stride] + bias
+
+    def up(self, x, name):
+        kernel, bias = self.weights(name)
+        # Padding 1 and output padding 1: zeros between, before and behind.
+        spread = np.zeros((len(x), 2 * x.shape[1], 2 * x.shape[2], x.shape[3]))
+        spread[:, ::2, ::2] = x
+        # Transposing turns the kernel over, once more for the mirror.
+        return correlate(spread, kernel.swapaxes(2, 3), 1, 1) + bias
+
+    def norm_relu(self, x, name):
+        gamma, beta, mean, variance = self.weights(f"{name}_norm")
+        x = (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+        return np.maximum(x, 0)
+
+    def double(self, x, name):
+        for conv in (f"{name}_conv1", f"{name}_conv2"):
+            x = self.norm_relu(self.conv(x, conv), conv)
+        return x
+
+    def memory(self, x, name):
+        (slots,) = self.weights(name)
+        slots = slots.reshape(-1, *x.shape[1:])[:, ::-1, ::-1]
+        slots = slots.reshape(len(slots), -1)
+        logits = x.reshape(len(x), -1) @ slots.T
+        a = np.exp(logits - logits.max(1, keepdims=True))
+        a /= a.sum(1, keepdims=True)
+        a = np.where(a > 1 / len(slots), a, 0)
+        a /= np.maximum(a.sum(1, keepdims=True), 1e-12)
+        self.entropy += -(a * np.log(a + 1e-12)).sum(1)
+        return (a @ slots).reshape(x.shape)
+
+    def __call__(self, flow):
+        self.entropy = 0
+        x0 = self.double(flow, "encoder0")
+        x1 = self.double(self.conv(x0, "encoder1_down", 2), "encoder1")
+        x2 = self.double(self.conv(x1, "encoder2_down", 2), "encoder2")
+        x3 = self.double(self.conv(x2, "encoder3_down", 2), "encoder3")
+        y = self.up(self.memory(x3, "memory3"), "decoder3_up")
+        y = self.double(np.concatenate([x2, y], -1), "decoder3")
+        y = self.up(self.memory(y, "memory2"), "decoder2_up")
+        y = self.double(np.concatenate([x1, y], -1), "decoder2")
+        y = self.up(self.memory(y, "memory1"), "decoder1_up")
+        y = self.double(y, "decoder1")
+        return self.conv(y, "reconstruction"), self.entropy
+
+
+def correlate(x, kernel, before, behind):
+    pad = [(0, 0), (before, behind), (before, behind), (0, 0)]
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x, pad), kernel.shape[:2], (1, 2)
+    )
+    return np.einsum("bhwcij,ijco->bhwo", windows, kernel)
+
+
+def test_follows_the_table_in_the_mirror():
+    model, x = memory_autoencoder(**TINY), crops()
+    randomise(model)
+    reconstruction, entropy = Oracle(model)(x[:, ::-1, ::-1].astype("float64"))
+    result = numpy_of(model(x, training=False))
+    assert entropy.min() > 0.1
+    assert reconstruction.std() > 0.1
+    np.testing.assert_allclose(
+        result["reconstruction"], reconstruction[:, ::-1, ::-1], atol=1e-3
+    )
+    np.testing.assert_allclose(result["entropy"], entropy, atol=1e-3)
+
+
+def test_counts_of_the_published_network():
+    model = memory_autoencoder(num_slots=2)
+    memories = [
+        layer for layer in model.layers if isinstance(layer, AttentionMemory)
+    ]
+    assert [count(memory.weights) // 2 for memory in memories] == [
+        4096,
+        8192,
+        16384,
+    ]
+    rest = count(model.trainable_weights) - 2 * (4096 + 8192 + 16384)
+    assert rest == 2_908_578
+    assert count(model.get_layer("decoder1_conv2").weights) == 9_248
+    assert model.input_shape == (None, 32, 32, 2)
+    shapes = {name: part.shape for name, part in model.output.items()}
+    assert shapes == {"reconstruction": (None, 32, 32, 2), "entropy": (None,)}
+
+
+def test_the_block_replaces_one_convolution():
+    plain = memory_autoencoder(num_slots=2)
+    model = memory_autoencoder(
+        num_slots=2, sspcab_options={"loss_weight": 0.01}
+    )
+    (block,) = (
+        layer for layer in model.layers if isinstance(layer, SSPCABLayer)
+    )
+    assert block.loss_weight == 0.01
+    assert count(block.weights) == 4_516
+    assert (
+        count(plain.trainable_weights) - count(model.trainable_weights)
+        == 9_248 - 4_516
+    )
+    names, replaced = (
+        [layer.name for layer in m.layers] for m in (plain, model)
+    )
+    names[names.index("decoder1_conv2")] = block.name
+    assert names == replaced
+    # Behind a ReLU, as the block wants.
+    x = crops((1, 32, 32, 2))
+    seen = keras.Model(model.input, block.input)(x)
+    assert float(ops.min(seen)) == 0
+    model(x, training=True)
+    assert len(model.losses) == 1
+
+
+def test_initial_weights():
+    model = memory_autoencoder(num_slots=2)
+    for name, inputs in (("encoder3_conv2", 256), ("decoder3_conv1", 256)):
+        kernel, bias = model.get_layer(name).get_weights()
+        expected = np.sqrt(2 / 1.01 / (9 * inputs))
+        np.testing.assert_allclose(kernel.std(), expected, rtol=0.02)
+        # Not cut off at two deviations.
+        assert np.abs(kernel).max() > 3 * expected
+        assert not bias.any()
+    # PyTorch takes the outputs for the inputs of a transposed convolution.
+    kernel, _ = model.get_layer("decoder3_up").get_weights()
+    limit = (9 * 128) ** -0.5
+    assert 0.99 * limit < np.abs(kernel).max() <= limit
+    gamma, beta = model.get_layer("encoder3_conv1_norm").get_weights()[:2]
+    np.testing.assert_allclose(gamma.mean(), 1, atol=0.01)
+    np.testing.assert_allclose(gamma.std(), 0.02, rtol=0.2)
+    assert not beta.any()
+    other = model.get_layer("encoder3_conv2_norm").get_weights()[0]
+    assert np.abs(other - gamma).max() > 0.01
+
+
+def test_training_moves_statistics_and_lowers_the_error():
+    model = memory_autoencoder(**TINY, sspcab_options={})
+    x = crops()
+    statistics = model.get_layer("encoder0_conv1_norm").moving_mean
+    conv = keras.Model(model.input, model.get_layer("encoder0_conv1").output)
+    mean = ops.convert_to_numpy(conv(x)).mean((0, 1, 2))
+    model(x, training=False)
+    np.testing.assert_array_equal(ops.convert_to_numpy(statistics), 0)
+    model(x, training=True)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(statistics), 0.1 * mean, atol=1e-6
+    )
+    slots = model.get_layer("memory2").slots
+    before = ops.convert_to_numpy(slots)
+    model.compile(keras.optimizers.Adam(1e-2), {"reconstruction": "mse"})
+    losses = model.fit(x, {"reconstruction": x}, epochs=15, verbose=0)
+    history = losses.history["loss"]
+    assert history[-1] < 0.95 * history[0]
+    assert np.abs(ops.convert_to_numpy(slots) - before).max() > 1e-4
+
+
+def test_is_one_network_however_often_it_is_called():
+    model = memory_autoencoder(**TINY, sspcab_options={})
+    clip = keras.Input((4, *BATCH[1:]))
+    outputs = [model(clip[:, index])["reconstruction"] for index in range(4)]
+    whole = keras.Model(clip, outputs)
+    assert count(whole.weights) == count(model.weights)
+    x = crops((2, 4, *BATCH[1:]))
+    results = whole(x)
+    assert len(whole.losses) == 4
+    for index, result in enumerate(results):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(result),
+            numpy_of(model(x[:, index]))["reconstruction"],
+            atol=1e-5,
+        )
+
+
+def test_mixed_precision_gives_float32():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = memory_autoencoder(**TINY)
+        assert model.get_layer("encoder1_conv1").compute_dtype == "float16"
+        result = model(crops())
+    finally:
+        keras.config.set_dtype_policy(before)
+    for value in result.values():
+        assert keras.backend.standardize_dtype(value.dtype) == "float32"
+        assert np.isfinite(ops.convert_to_numpy(value)).all()
+
+
+@pytest.mark.parametrize("options", [None, {"loss_weight": 0.01}])
+def test_saving_and_loading(tmp_path, options):
+    model = memory_autoencoder(
+        **TINY, shrink_threshold=0.05, sspcab_options=options, name="flow_model"
+    )
+    randomise(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.name == "flow_model"
+    assert loaded.get_layer("memory1").shrink_threshold == 0.05
+    x = crops()
+    expected, result = numpy_of(model(x)), numpy_of(loaded(x))
+    for name in ("reconstruction", "entropy"):
+        np.testing.assert_allclose(result[name], expected[name], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((12, 16, 2), "multiple of 8"),
+        ((16, 20, 2), "multiple of 8"),
+        ((None, 16, 2), "must be known"),
+        ((16, 16), "must be \\(height, width, channels\\)"),
+    ],
+)
+def test_sizes_that_do_not_fit(shape, message):
+    with pytest.raises(ValueError, match=message):
+        memory_autoencoder(shape, 2, 8)
+
+
+def test_arguments_out_of_range():
+    with pytest.raises(ValueError, match="root_width=0"):
+        memory_autoencoder((8, 8, 2), root_width=0)
+    with pytest.raises(ValueError, match="num_slots=1"):
+        memory_autoencoder((8, 8, 2), 2, num_slots=1)

@@ -1,0 +1,109 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_sspcab.applications import BackgroundAgnostic
+from keras_sspcab.applications._objects import object_batches
+
+
+def small():
+    keras.utils.set_random_seed(0)
+    return BackgroundAgnostic((32, 32, 1), base_width=2)
+
+
+def crops(count, seed=0):
+    generator = np.random.default_rng(seed)
+    shapes = {"appearance": 1, "previous_motion": 2, "next_motion": 2}
+    return {
+        name: generator.random((count, 32, 32, channels), "float32")
+        for name, channels in shapes.items()
+    }
+
+
+def test_objects_calibrate_one_by_one():
+    model, objects = small(), crops(6)
+    calibration = model.calibrate(objects, quantile=1.0, batch_size=4)
+    outputs = model.predict(objects, verbose=0)
+    assert calibration.num_images == 6
+    assert outputs["anomaly_score"].mean() == pytest.approx(0, abs=1e-3)
+    assert outputs["anomaly_score"].std() == pytest.approx(1, abs=1e-3)
+    highest = outputs["anomaly_score"].max()
+    assert calibration.threshold == pytest.approx(highest, abs=0.05)
+    model.calibration = calibration.__class__(
+        **{**calibration.to_dict(), "threshold": 0.0}
+    )
+    assert model.predict(objects, verbose=0)["is_anomalous"].any()
+
+
+def test_with_an_index_frames_are_calibrated():
+    model, objects = small(), crops(6)
+    raw = model.predict_on_batch(objects)["raw_score"]
+    index = {
+        "video": np.array([0, 0, 0, 1, 1, 1]),
+        "frame": np.array([0, 0, 1, 1, 1, 1]),
+    }
+    batches = [
+        (
+            {name: part[rows] for name, part in objects.items()},
+            {name: part[rows] for name, part in index.items()},
+        )
+        # The frames are spread over the batches.
+        for rows in ([0, 2, 3], [1, 4, 5])
+    ]
+    calibration = model.calibrate(batches)
+    highest = [max(raw[:2]), raw[2], max(raw[3:])]
+    assert calibration.num_images == 3
+    assert calibration.score_mean == pytest.approx(np.mean(highest), rel=1e-5)
+    assert calibration.score_std == pytest.approx(np.std(highest), rel=1e-3)
+
+
+def test_calibration_again_measures_the_same_maps():
+    model, objects = small(), crops(6)
+    first = model.calibrate(objects)
+    second = model.calibrate(objects)
+    assert second.map_mean == pytest.approx(first.map_mean, rel=1e-4)
+    assert second.map_std == pytest.approx(first.map_std, rel=1e-4)
+
+
+def test_objects_must_be_dicts():
+    with pytest.raises(ValueError, match=r"dicts of arrays.*Received: ndarray"):
+        list(object_batches([np.zeros((2, 32, 32, 1))]))
+    with pytest.raises(ValueError, match="at least one score"):
+        small().calibrate([])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"optimizer": "adam"}, {"loss": "mse"}, {"steps": 3}]
+)
+def test_stages_have_optimisers_and_losses_of_their_own(arguments):
+    with pytest.raises(ValueError, match=f"Received: {next(iter(arguments))}"):
+        small().compile(**arguments)
+
+
+def test_fit_says_what_is_missing():
+    model = small()
+    with pytest.raises(ValueError, match="has not been compiled"):
+        model.fit(crops(2))
+    model.compile()
+    with pytest.raises(ValueError, match="takes its targets from the objects"):
+        model.fit(crops(2), crops(2))
+    with pytest.raises(ValueError, match="of `training_stages"):
+        model.evaluate(crops(2))
+
+
+@pytest.mark.slow
+def test_fit_runs_stages_on_arrays():
+    model = small()
+    objects = crops(3) | {
+        f"abnormal_{name}": part for name, part in crops(3, seed=1).items()
+    }
+    model.compile(learning_rate=0.5, run_eagerly=True)
+    histories = model.fit(objects, epochs=2, batch_size=2, verbose=0)
+    stages = [stage.name for stage in model.training_stages()]
+    assert list(histories) == stages
+    for history in histories.values():
+        assert len(history.history["loss"]) == 2
+        # Two batches an epoch: the rate falls in the middle of four steps.
+        schedule = history.model.optimizer._learning_rate
+        assert schedule.boundaries == [2]
+        assert schedule.values[0] == 0.5

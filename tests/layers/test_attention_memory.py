@@ -1,0 +1,191 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.layers import AttentionMemory
+
+SHAPE = (3, 2, 3, 4)
+SIZE = 24
+
+
+def features(shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def build(num_slots=8, shrink_threshold=None):
+    layer = AttentionMemory(num_slots, shrink_threshold)
+    layer.build(SHAPE)
+    return layer
+
+
+def numpy_of(outputs):
+    return {name: ops.convert_to_numpy(x) for name, x in outputs.items()}
+
+
+def read(x, slots, threshold):
+    """What the specification says, slot by slot."""
+    answers, entropies, kept = [], [], []
+    slots = slots.astype("float64")
+    for sample in x.astype("float64"):
+        logits = slots @ sample.ravel()
+        exponentials = [np.exp(value - logits.max()) for value in logits]
+        weights = [e / sum(exponentials) for e in exponentials]
+        shrunk = [a if a > threshold else 0.0 for a in weights]
+        total = max(sum(shrunk), 1e-12)
+        shrunk = [a / total for a in shrunk]
+        answer = sum(a * slot for a, slot in zip(shrunk, slots, strict=True))
+        answers.append(answer.reshape(sample.shape))
+        entropies.append(-sum(a * np.log(a) for a in shrunk if a > 0))
+        kept.append(sum(a > 0 for a in shrunk))
+    return np.stack(answers), np.array(entropies), kept
+
+
+def test_slots_begin_uniform_within_one_over_the_root_of_their_size():
+    slots = ops.convert_to_numpy(build(200).slots)
+    assert slots.shape == (200, SIZE)
+    limit = SIZE**-0.5
+    assert np.abs(slots).max() <= limit
+    assert slots.min() < -0.98 * limit
+    assert slots.max() > 0.98 * limit
+    np.testing.assert_allclose(slots.std(), limit / 3**0.5, rtol=0.03)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.05, 0.2])
+def test_reading_follows_the_specification(threshold):
+    layer, x = build(8, threshold), features()
+    slots = ops.convert_to_numpy(layer.slots)
+    answers, entropies, kept = read(
+        x, slots, 1 / 8 if threshold is None else threshold
+    )
+    assert any(kept)
+    assert (min(kept) == 8) == (threshold == 0.0)
+    result = numpy_of(layer(x))
+    np.testing.assert_allclose(result["features"], answers, atol=1e-5)
+    np.testing.assert_allclose(result["entropy"], entropies, atol=1e-5)
+
+
+def test_what_lies_below_the_threshold_leaves_nothing():
+    layer = build(8, shrink_threshold=0.5)
+    # All slots answer a zero map alike.
+    result = numpy_of(layer(np.zeros(SHAPE, "float32")))
+    np.testing.assert_array_equal(result["features"], 0)
+    np.testing.assert_allclose(result["entropy"], 0, atol=1e-9)
+
+
+def test_a_slot_that_is_far_ahead_is_read_alone():
+    layer, x = build(), features()
+    slots = ops.convert_to_numpy(layer.slots)
+    x[0] = 1000 * slots[5].reshape(SHAPE[1:])
+    result = numpy_of(layer(x))
+    np.testing.assert_allclose(
+        result["features"][0].ravel(), slots[5], atol=1e-6
+    )
+    np.testing.assert_allclose(result["entropy"][0], 0, atol=1e-6)
+
+
+def test_gradients_reach_slots_and_queries():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("takes gradients with TensorFlow")
+    import tensorflow as tf
+
+    # No weight may cross the threshold on the way.
+    layer, x = build(shrink_threshold=0.0), tf.constant(features())
+    weights = features(seed=1)
+
+    def total(x, name):
+        result = layer(x)[name]
+        return tf.reduce_sum(result * weights if name == "features" else result)
+
+    for name in ("features", "entropy"):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = total(x, name)
+        of_slots, of_x = tape.gradient(value, [layer.slots.value, x])
+        for gradient, at in ((of_slots, layer.slots), (of_x, None)):
+            gradient = gradient.numpy()
+            direction = gradient / np.linalg.norm(gradient)
+            step = 1e-2 * direction
+            if at is None:
+                ends = [float(total(x + s * step, name)) for s in (1, -1)]
+            else:
+                before = ops.convert_to_numpy(at)
+                ends = []
+                for sign in (1, -1):
+                    at.assign(before + sign * step)
+                    ends.append(float(total(x, name)))
+                at.assign(before)
+            slope = (ends[0] - ends[1]) / 2e-2
+            np.testing.assert_allclose(
+                slope, np.linalg.norm(gradient), rtol=0.02
+            )
+
+
+def test_gradients_are_finite_where_nothing_is_left():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("takes gradients with TensorFlow")
+    import tensorflow as tf
+
+    layer = build(8, shrink_threshold=0.5)
+    x = tf.zeros(SHAPE)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        result = layer(x)
+        value = tf.reduce_sum(result["features"]) + tf.reduce_sum(
+            result["entropy"]
+        )
+    for gradient in tape.gradient(value, [x, layer.slots.value]):
+        np.testing.assert_array_equal(gradient.numpy(), 0)
+
+
+def test_mixed_precision_leaves_the_memory_in_float32():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        layer = build()
+        # A dot product with itself is too large for float16.
+        x = ops.cast(ops.full(SHAPE, 300.0), "float16")
+        layer.slots.assign(ops.concatenate([ops.ones((1, SIZE)) * 100] * 8))
+        result = layer(x)
+        symbolic = layer(keras.Input(SHAPE[1:], dtype="float16"))
+    finally:
+        keras.config.set_dtype_policy(before)
+    for name, value in result.items():
+        assert keras.backend.standardize_dtype(value.dtype) == "float32"
+        assert symbolic[name].dtype == "float32"
+        assert np.isfinite(ops.convert_to_numpy(value)).all()
+
+
+def test_config_and_symbolic_shapes():
+    layer = AttentionMemory(7, shrink_threshold=0.25, name="m")
+    copy = AttentionMemory.from_config(layer.get_config())
+    assert (copy.num_slots, copy.shrink_threshold) == (7, 0.25)
+    assert copy.name == "m"
+    default = AttentionMemory.from_config(AttentionMemory(20).get_config())
+    assert default.shrink_threshold == 1 / 20
+    assert AttentionMemory().num_slots == 2000
+    outputs = layer(keras.Input(SHAPE[1:]))
+    assert outputs["features"].shape == (None, *SHAPE[1:])
+    assert outputs["entropy"].shape == (None,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_slots": 1}, "num_slots=1"),
+        ({"num_slots": 2.5}, "num_slots=2.5"),
+        ({"shrink_threshold": 1.0}, "shrink_threshold=1.0"),
+        ({"shrink_threshold": -0.1}, "shrink_threshold=-0.1"),
+        ({"shrink_threshold": float("nan")}, "shrink_threshold=nan"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AttentionMemory(**arguments)
+
+
+def test_maps_of_unknown_or_other_size():
+    with pytest.raises(ValueError, match="must be known"):
+        AttentionMemory(2).build((None, None, 4, 2))
+    with pytest.raises(ValueError, match="incompatible"):
+        build()(np.zeros((1, 2, 4, 3), "float32"))
