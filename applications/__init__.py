@@ -1,5 +1,6 @@
 """Host models: complete anomaly detectors that embed the block."""
 
+from keras_sspcab.applications._objects import ObjectModel
 from keras_sspcab.applications.autoencoder import AutoEncoder
 from keras_sspcab.applications.background_agnostic import BackgroundAgnostic
 from keras_sspcab.applications.base import AnomalyModel
@@ -7,7 +8,9 @@ from keras_sspcab.applications.cutpaste import CutPaste
 from keras_sspcab.applications.draem import DRAEM
 from keras_sspcab.applications.ensemble import Ensemble
 from keras_sspcab.applications.future_frame import FutureFrame
+from keras_sspcab.applications.hf2vad import HF2VAD
 from keras_sspcab.applications.mnad import MNAD
+from keras_sspcab.applications.object_scoring import score_objects
 from keras_sspcab.applications.registry import APPLICATIONS, get_application
 from keras_sspcab.applications.stages import Stage
 from keras_sspcab.applications.video_scoring import (
@@ -19,6 +22,7 @@ from keras_sspcab.applications.video_scoring import (
 __all__ = [
     "APPLICATIONS",
     "DRAEM",
+    "HF2VAD",
     "MNAD",
     "AnomalyModel",
     "AutoEncoder",
@@ -26,9 +30,11 @@ __all__ = [
     "CutPaste",
     "Ensemble",
     "FutureFrame",
+    "ObjectModel",
     "ScoredFrame",
     "Stage",
     "VideoStream",
     "get_application",
     "score_frames",
+    "score_objects",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sspcab.applications._batches import thin_out
+from keras_sspcab.applications._frames import to_unit_interval
 from keras_sspcab.applications.base import MAX_PIXELS, AnomalyModel
 from keras_sspcab.applications.stages import Stage
 from keras_sspcab.scoring import Calibration
@@ -55,7 +56,47 @@ class ObjectModel(AnomalyModel):
         """`raw_score` of a frame in which there is no object."""
         raise NotImplementedError
 
+    def object_scores(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        is_first: np.ndarray,
+        is_last: np.ndarray,
+    ) -> np.ndarray:
+        """Scores objects, of which some are in a video's first or last frame.
+
+        Args:
+            outputs: The outputs of the model for them.
+            is_first: Bool `(objects,)`, whether in the first frame, to which
+                nothing has moved.
+            is_last: Likewise, the last one, from which nothing moves on.
+
+        Returns:
+            Raw scores `(objects,)`; those of the model unless a host knows
+            better.
+        """
+        return outputs["raw_score"]
+
     # === What they share ===
+
+    #: The outputs that `score_video` looks at.
+    video_score_outputs: ClassVar[tuple[str, ...]] = ("raw_score",)
+
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Looks at its inputs alone: batches for training may hold more."""
+        if isinstance(inputs, Mapping):
+            inputs = {x.name: inputs[x.name] for x in self.inputs}
+        return super().call(inputs, *args, **kwargs)
+
+    def score_video(self, outputs: Mapping[str, Any]) -> np.ndarray:
+        """Brings the scores of the frames of a whole video to [0, 1].
+
+        Args:
+            outputs: Array `(frames,)` of `raw_score`, in the order of time.
+
+        Returns:
+            Array `(frames,)`; 0 for a video whose frames are all alike.
+        """
+        return to_unit_interval(outputs["raw_score"])
 
     def compile(
         self,

@@ -1,9 +1,10 @@
 """Background-agnostic framework: objects that are rebuilt badly."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from keras_sspcab.applications import background_agnostic_network as parts
@@ -59,9 +60,8 @@ class BackgroundAgnostic(ObjectModel):
     of the framework) and that stage 2 goes on with the losses of stage 1. The
     paper takes motion from frames farther apart as pseudo-abnormal.
 
-    An object at the end of a video lacks one of both flows. Take then 1 minus
-    the mean of the columns of `normal_probability` that are valid; `raw_score`
-    counts all three.
+    An object at either end of a video lacks one of both flows: `score_objects`
+    counts the two classifiers that have seen something, `raw_score` all three.
 
     Args:
         input_shape: `(height, width, channels)` of the appearance; height and
@@ -215,11 +215,60 @@ class BackgroundAgnostic(ObjectModel):
         self._networks = tuple(networks)
         self.arguments = arguments
 
-    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Looks at its inputs alone: batches for training hold more."""
-        if isinstance(inputs, dict):
-            inputs = {name: inputs[name] for name in INPUTS}
-        return super().call(inputs, *args, **kwargs)
+    cube_kind: ClassVar[str] = "crops"
+
+    @property
+    def networks(self) -> dict[str, keras.Model]:
+        """Of each input, the auto-encoder and the classifier.
+
+        `NAME_autoencoder` gives `reconstruction`, `error`, its absolute error,
+        and `latent`, the features; `NAME_classifier` takes the last two and
+        gives logits, the second for normal.
+        """
+        models = {}
+        for network in self._networks:
+            crop = keras.Input(
+                network.encoder.input_shape[1:], name=network.name
+            )
+            reconstruction, (error, latent) = error_and_latent(network, crop)
+            name = f"{network.name}_autoencoder"
+            models[name] = keras.Model(
+                crop,
+                {
+                    "reconstruction": reconstruction,
+                    "error": error,
+                    "latent": latent,
+                },
+                name=name,
+            )
+            models[network.classifier.name] = network.classifier
+        return models
+
+    @property
+    def empty_score(self) -> float:
+        """0: where there is no object, nothing is abnormal."""
+        return 0.0
+
+    def object_scores(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        is_first: np.ndarray,
+        is_last: np.ndarray,
+    ) -> np.ndarray:
+        """Leaves out the classifiers of flows that do not exist.
+
+        Args:
+            outputs: The outputs of the model.
+            is_first: Which objects have no flow to their frame.
+            is_last: Which have no flow from it.
+
+        Returns:
+            1 minus the mean of the other normal probabilities, `(objects,)`.
+        """
+        normal = np.array(outputs["normal_probability"])
+        normal[is_first, INPUTS.index("previous_motion")] = np.nan
+        normal[is_last, INPUTS.index("next_motion")] = np.nan
+        return 1.0 - np.nanmean(normal, axis=-1)
 
     def training_stages(self) -> tuple[Stage, ...]:
         """The stages, one after the other, with models of their own.

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sspcab.applications.stages import StageModel, Untracked
 from keras_sspcab.layers import GradientReversal, auxiliary_losses_disabled
 
 #: Errors of a reconstruction, by name.
@@ -38,45 +39,31 @@ class Network:
     segmentation: keras.Model | None = None
 
 
-class StageModel(keras.Model):
-    """A part of the training: its losses, and the layers that they train.
-
-    The layers are those of the detector. A stage is trained by `fit` on batches
-    of crops as dicts, without targets, and reports each loss by name.
+class NetworkStage(StageModel):
+    """A stage whose losses are those of the three networks.
 
     Args:
         networks: The three networks.
-        name: Name of the stage.
-        rate: Learning rate to begin with.
-        **kwargs: Passed on.
+        **kwargs: As in `StageModel`.
     """
 
-    needs_pseudo_abnormal = False
+    # Of a predecessor of the framework.
+    decay = (0.5, 0.1)
 
-    def __init__(
-        self, networks: Sequence[Network], name: str, rate: float, **kwargs: Any
-    ) -> None:
-        # Crops are not rounded: the layers cast what they get.
-        super().__init__(name=name, autocast=False, **kwargs)
-        self._rate = rate
-        self._networks = _Untracked(networks)
-        self.parts = [
-            part for network in networks for part in self.trained_parts(network)
+    def __init__(self, networks: Sequence[Network], **kwargs: Any) -> None:
+        self._of_networks = Untracked(tuple(networks))
+        trained = [
+            part for network in networks for part in self.trained_of(network)
         ]
-        # All layers are.
-        self.built = True
+        super().__init__(trained, **kwargs)
 
-    # === What a stage decides ===
-
-    def trained_parts(self, network: Network) -> list[keras.Model]:
+    def trained_of(self, network: Network) -> list[keras.Model]:
         """The parts of a network that the stage trains."""
         raise NotImplementedError
 
-    def loss_weights_by_name(self) -> dict[str, float]:
-        """The losses and their weights."""
-        raise NotImplementedError
-
-    def terms(self, network: Network, inputs: dict[str, Any]) -> dict[str, Any]:
+    def terms_of(
+        self, network: Network, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
         """Losses of a network, each `(batch,)`.
 
         Args:
@@ -85,101 +72,29 @@ class StageModel(keras.Model):
         """
         raise NotImplementedError
 
-    # === What they share ===
-
     @property
     def networks(self) -> tuple[Network, ...]:
         """The three networks."""
-        return self._networks.content
+        return self._of_networks.content
 
-    def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Returns the losses by name, each float32 `(batch, 1)`."""
-        self._require(inputs)
-        return {
-            name: ops.cast(term, "float32")[:, None]
-            for network in self.networks
-            for name, term in self.terms(network, inputs).items()
-        }
-
-    def compile(
-        self,
-        optimizer: Any = None,
-        *,
-        learning_rate: float | None = None,
-        steps: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Configures the stage.
-
-        Args:
-            optimizer: As in `keras.Model.compile`. None takes Adam, whose rate
-                falls to a tenth after half of the steps.
-            learning_rate: The rate it begins with; None takes the host's.
-            steps: Steps of the stage; None leaves the rate constant.
-            **kwargs: Passed on.
-        """
-        if optimizer is None:
-            rate: Any = learning_rate or self._rate
-            if steps is not None:
-                rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-                    [steps // 2], [rate, rate / 10]
-                )
-            optimizer = keras.optimizers.Adam(rate)
-        elif learning_rate is not None or steps is not None:
-            raise ValueError(
-                "`learning_rate` and `steps` are for the stage's own optimiser."
-                f" Received: optimizer={optimizer!r}, "
-                f"learning_rate={learning_rate}, steps={steps}"
-            )
-        weights = self.loss_weights_by_name()
-        super().compile(
-            optimizer,
-            # They are losses already, not negative: compared with zeros.
-            loss={name: keras.losses.MeanAbsoluteError() for name in weights},
-            loss_weights=weights,
-            **kwargs,
-        )
-        self.optimizer.build(self.trainable_variables)
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        zeros = {name: ops.zeros_like(term) for name, term in y_pred.items()}
-        return super().compute_loss(x, zeros, y_pred, sample_weight, training)
-
-    def _require(self, inputs: Any) -> None:
+    def needs(self) -> list[str]:
         names = [network.name for network in self.networks]
-        hint = ""
         if self.needs_pseudo_abnormal:
             names += [f"abnormal_{name}" for name in names]
-            hint = (
-                ". keras_sspcab.data.pseudo_abnormal.add_pseudo_abnormal adds "
-                "pseudo-abnormal crops"
-            )
-        received = sorted(inputs) if isinstance(inputs, dict) else type(inputs)
-        if not isinstance(inputs, dict) or set(names) - set(inputs):
-            raise ValueError(
-                f"The stage {self.name} needs batches with the keys {names}. "
-                f"Received: {received}{hint}"
-            )
+        return names
 
-
-class _Untracked:
-    """Holds what Keras would take for more layers of the model."""
-
-    def __init__(self, networks: Sequence[Network]) -> None:
-        self.content = tuple(networks)
+    def terms(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: term
+            for network in self.networks
+            for name, term in self.terms_of(network, inputs).items()
+        }
 
 
 # === Stages ===
 
 
-class AutoEncoderStage(StageModel):
+class AutoEncoderStage(NetworkStage):
     """Stage 1: normal crops are reconstructed, objects segmented.
 
     Where batches hold no `mask`, the loss of the segmentation is 0.
@@ -188,7 +103,7 @@ class AutoEncoderStage(StageModel):
         networks: The three networks.
         error: `"mse"` or `"mae"`.
         segmentation_weight: Weight of the segmentation.
-        **kwargs: As in `StageModel`.
+        **kwargs: As in `NetworkStage`.
     """
 
     def __init__(
@@ -202,7 +117,7 @@ class AutoEncoderStage(StageModel):
         self._error = error
         self._segmentation_weight = segmentation_weight
 
-    def trained_parts(self, network: Network) -> list[keras.Model]:
+    def trained_of(self, network: Network) -> list[keras.Model]:
         parts = [network.encoder, network.decoder, network.segmentation]
         return [part for part in parts if part is not None]
 
@@ -214,7 +129,9 @@ class AutoEncoderStage(StageModel):
                 weights[name] = self._segmentation_weight
         return weights
 
-    def terms(self, network: Network, inputs: dict[str, Any]) -> dict[str, Any]:
+    def terms_of(
+        self, network: Network, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
         name = network.name
         crop = network.scaling(inputs[name])
         features = network.encoder(crop)
@@ -262,15 +179,17 @@ class AdversarialStage(AutoEncoderStage):
         super().__init__(networks, **kwargs)
         self.reversal = GradientReversal(adversarial_weight, name="reversal")
 
-    def trained_parts(self, network: Network) -> list[keras.Model]:
-        return [*super().trained_parts(network), network.adversarial]
+    def trained_of(self, network: Network) -> list[keras.Model]:
+        return [*super().trained_of(network), network.adversarial]
 
     def loss_weights_by_name(self) -> dict[str, float]:
         weights = super().loss_weights_by_name()
         return weights | {f"{n.name}_adversarial": 1.0 for n in self.networks}
 
-    def terms(self, network: Network, inputs: dict[str, Any]) -> dict[str, Any]:
-        terms = super().terms(network, inputs)
+    def terms_of(
+        self, network: Network, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        terms = super().terms_of(network, inputs)
         crop = network.scaling(inputs[f"abnormal_{network.name}"])
         features = [self.reversal(part) for part in network.encoder(crop)]
         reconstruction = network.adversarial(features)
@@ -278,7 +197,7 @@ class AdversarialStage(AutoEncoderStage):
         return terms
 
 
-class ClassifierStage(StageModel):
+class ClassifierStage(NetworkStage):
     """Stage 3: classifiers tell normal from pseudo-abnormal crops.
 
     All else is fixed. Both classes have the same weight.
@@ -287,19 +206,18 @@ class ClassifierStage(StageModel):
     needs_pseudo_abnormal = True
 
     def __init__(self, networks: Sequence[Network], **kwargs: Any) -> None:
-        super().__init__(networks, **kwargs)
-        # Not trained, but in checkpoints.
-        self.fixed_parts = [
-            part for n in networks for part in (n.encoder, n.decoder)
-        ]
+        fixed = [part for n in networks for part in (n.encoder, n.decoder)]
+        super().__init__(networks, fixed=fixed, **kwargs)
 
-    def trained_parts(self, network: Network) -> list[keras.Model]:
+    def trained_of(self, network: Network) -> list[keras.Model]:
         return [network.classifier]
 
     def loss_weights_by_name(self) -> dict[str, float]:
         return {f"{n.name}_classification": 1.0 for n in self.networks}
 
-    def terms(self, network: Network, inputs: dict[str, Any]) -> dict[str, Any]:
+    def terms_of(
+        self, network: Network, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
         normal, abnormal = (
             network.classifier(self._features(network, inputs[name]))
             for name in (network.name, f"abnormal_{network.name}")
@@ -317,38 +235,6 @@ class ClassifierStage(StageModel):
         with auxiliary_losses_disabled():
             features = error_and_latent(network, crop)[1]
         return [ops.stop_gradient(feature) for feature in features]
-
-    @property
-    def trainable_variables(self) -> list[Any]:
-        """The variables of the classifiers."""
-        return [v for part in self.parts for v in part.trainable_variables]
-
-    @property
-    def non_trainable_variables(self) -> list[Any]:
-        """All others."""
-        trained = {id(variable) for variable in self.trainable_variables}
-        return [v for v in self.variables if id(v) not in trained]
-
-    @property
-    def trainable_weights(self) -> list[Any]:
-        """As `trainable_variables`."""
-        return self.trainable_variables
-
-    @property
-    def non_trainable_weights(self) -> list[Any]:
-        """As `non_trainable_variables`."""
-        return self.non_trainable_variables
-
-    @property
-    def metrics(self) -> list[Any]:
-        """The metrics without those of the blocks, which add no loss here."""
-        of_blocks = {
-            id(metric)
-            for part in self.fixed_parts
-            for layer in part._flatten_layers()
-            for metric in layer.metrics
-        }
-        return [m for m in super().metrics if id(m) not in of_blocks]
 
 
 def error_and_latent(network: Network, crop: Any) -> tuple[Any, list[Any]]:

@@ -45,7 +45,7 @@ class AnomalyModel(keras.Model):
         others: what the host adds, such as `reconstruction`.
     """
 
-    #: What the host looks at: "image" or "video".
+    #: What the host looks at: "image", "video" or "objects" (of videos).
     kind: ClassVar[str] = "image"
 
     arguments: dict[str, Any]

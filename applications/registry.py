@@ -1,10 +1,12 @@
 """The hosts by name, for the command line, tests and documents."""
 
 from keras_sspcab.applications.autoencoder import AutoEncoder
+from keras_sspcab.applications.background_agnostic import BackgroundAgnostic
 from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.cutpaste import CutPaste
 from keras_sspcab.applications.draem import DRAEM
 from keras_sspcab.applications.future_frame import FutureFrame
+from keras_sspcab.applications.hf2vad import HF2VAD
 from keras_sspcab.applications.mnad import MNAD
 
 APPLICATIONS: dict[str, type[AnomalyModel]] = {
@@ -13,6 +15,8 @@ APPLICATIONS: dict[str, type[AnomalyModel]] = {
     "cutpaste": CutPaste,
     "future_frame": FutureFrame,
     "mnad": MNAD,
+    "hf2vad": HF2VAD,
+    "background_agnostic": BackgroundAgnostic,
 }
 
 

@@ -32,18 +32,18 @@ def kind_of(models: Sequence[str]) -> Kind:
     from keras_sspcab.applications import get_application
 
     kinds = {model: get_application(model).kind for model in models}
-    if len(set(kinds.values())) > 1:
+    for model, kind in kinds.items():
+        if kind not in KINDS:
+            raise ConfigError(
+                f"Models of {kind} cannot be compared. Received: {model}. "
+                f"Choose models of: {', '.join(KINDS)}"
+            )
+    if len({KINDS[kind].name for kind in kinds.values()}) > 1:
         raise ConfigError(
             "Models are compared that look at the same kind of data. "
             f"Received: {', '.join(f'{m} ({k})' for m, k in kinds.items())}"
         )
-    kind = kinds[models[0]]
-    if kind not in KINDS:
-        raise ConfigError(
-            f"Models of {kind} cannot be compared. Received: "
-            f"{', '.join(models)}. Choose models of: {', '.join(KINDS)}"
-        )
-    return KINDS[kind]
+    return KINDS[kinds[models[0]]]
 
 
 def check_data_sections(settings: Settings, models: Sequence[str]) -> str:

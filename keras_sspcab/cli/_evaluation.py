@@ -22,6 +22,6 @@ def evaluate_run(
         ValueError: If the run has no model, or its data cannot be used.
     """
     model = load_detector(run.path)
-    if model.kind == "video":
+    if model.kind != "image":
         return evaluate_videos(run, config, model)
     return evaluate_images(run, config, model)

@@ -34,6 +34,9 @@ def build_model(config: Config, num_samples: int) -> "AnomalyModel":
         size = (None, None)
     model = construct(config, size)
     training = config.training
+    if model.kind == "objects":
+        # Its stages are compiled, one after the other.
+        return model
     steps = math.ceil(num_samples / training.batch_size)
     model.compile(
         learning_rate=training.learning_rate or None,
@@ -65,7 +68,7 @@ def construct(config: Config, size: Size) -> "AnomalyModel":
             f"{', '.join(allowed)}"
         )
     shape: tuple[int | None, ...] = (*size, config.data.channels)
-    if host.kind == "video":
+    if host.kind == "video" or getattr(host, "cube_kind", "") == "hf2vad":
         shape = (config.data.clip_length, *shape)
     try:
         return host(input_shape=shape, **config.model.options)

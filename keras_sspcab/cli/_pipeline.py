@@ -25,6 +25,7 @@ FREE_SETTINGS = (
     "data.path",
     "data.on_error",
     "data.cache",
+    "objects.folder",
     "training.epochs",
     "training.checkpoint_every_steps",
     "training.checkpoint_every_seconds",
@@ -46,15 +47,18 @@ def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
         config: Its configuration.
         resume: Whether to go on with a run.
     """
-    source = source_of(config)
+    source = source_of(config, run)
     folder = source.split(config)
     say(folder.summary())
     with _precision(config.training.mixed_precision):
-        model = build_model(config, source.count(config, folder))
+        # Before anything is written: the settings must fit the host.
+        construct(config, config.data.image_size)
         if resume:
             write_config(run.file("config.toml"), config)
         else:
             run.create(config)
+        count = source.count(config, folder)
+        model = build_model(config, count)
         run.update_record(
             state="training",
             data={
@@ -67,7 +71,7 @@ def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
             },
         )
         say(f"Run {run.path}: {config.model.name}, {_describe(model)}")
-        _fit(run, config, source, folder, model)
+        _fit(run, config, source, folder, model, count)
         weights = model.get_weights()
     _finish(run, config, source, folder, weights)
 
@@ -86,35 +90,44 @@ def _fit(
     source: Source,
     folder: Any,
     model: "AnomalyModel",
+    count: int,
 ) -> None:
+    from keras_sspcab.applications import ObjectModel
     from keras_sspcab.cli._progress import TrainingProgress
+    from keras_sspcab.cli._stages import train_stages
     from keras_sspcab.cli._tensorboard import FlushedTensorBoard
     from keras_sspcab.training import TrainingInterrupted, train
 
     training = config.training
-    settings = {
-        f"{section}.{key}": value
-        for section, values in config.to_dict().items()
-        for key, value in values.items()
-        if f"{section}.{key}" not in FREE_SETTINGS
-    }
     progress = TrainingProgress()
-    try:
+
+    def resumable(*arguments: Any, log_folder: str, **options: Any) -> None:
         train(
-            model,
-            source.training_datasets(run, config, folder),
-            training.epochs,
-            run.file("checkpoint.npz"),
+            *arguments,
             seed=training.seed,
             settings={
-                **settings,
+                **_fixed_settings(config, model),
                 f"training {source.noun}": source.fingerprint(folder),
             },
             every_steps=training.checkpoint_every_steps,
             every_seconds=training.checkpoint_every_seconds,
-            history_csv=run.file("history.csv"),
-            callbacks=[progress, FlushedTensorBoard(run.file("logs"))],
+            callbacks=[progress, FlushedTensorBoard(log_folder)],
+            **options,
         )
+
+    datasets = source.training_datasets(run, config, folder)
+    try:
+        if isinstance(model, ObjectModel):
+            train_stages(run, config, model, count, datasets, resumable)
+        else:
+            resumable(
+                model,
+                datasets,
+                training.epochs,
+                run.file("checkpoint.npz"),
+                history_csv=run.file("history.csv"),
+                log_folder=run.file("logs"),
+            )
     except TrainingInterrupted as error:
         raise TrainingInterrupted(
             error.signal,
@@ -123,6 +136,21 @@ def _fit(
         ) from error
     finally:
         progress.close()
+
+
+def _fixed_settings(config: Config, model: "AnomalyModel") -> dict[str, Any]:
+    """Returns what must be the same when a training goes on."""
+    values = {
+        f"{section}.{key}": value
+        for section, values in config.to_dict().items()
+        for key, value in values.items()
+        if section != "objects" or model.kind == "objects"
+    }
+    free = set(FREE_SETTINGS)
+    if model.kind == "objects":
+        # A stage that is done cannot be trained further: others follow it.
+        free.remove("training.epochs")
+    return {name: value for name, value in values.items() if name not in free}
 
 
 def _finish(

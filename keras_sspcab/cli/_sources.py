@@ -1,4 +1,4 @@
-"""Images or videos: what a host looks at decides how data are read."""
+"""Images, videos or objects: what a host looks at decides how data are read."""
 
 import abc
 import dataclasses
@@ -123,6 +123,28 @@ class Source(abc.ABC):
             return checked, "test", folder.root
         return self.split(config).validation, "validation", folder.root
 
+    def held_out(self, config: Config) -> tuple[Any, ...]:
+        """Returns the normal samples that were not trained on.
+
+        There are none where the folder holds test data alone.
+
+        Raises:
+            ValueError: If the data cannot be used.
+        """
+        data = config.data
+        if data.on_error == "skip":
+            # What is broken had no part in the choice.
+            folder = self.split(config)
+        else:
+            folder = self.scan(config)
+        if not folder.validation and len(folder.train) > 1:
+            folder = folder.with_validation(
+                data.validation_fraction, data.validation_seed
+            )
+        if not folder.validation:
+            return ()
+        return self.check_samples(folder.validation, data.on_error)
+
     def fingerprint(self, folder: Any) -> str:
         """Names the training data, wherever the folder lies."""
         names = sorted(
@@ -133,8 +155,12 @@ class Source(abc.ABC):
         return f"{len(names)} {self.noun}, names with hash {digest[:12]}"
 
 
-def source_of(config: Config) -> Source:
+def source_of(config: Config, run: RunFolder | None = None) -> Source:
     """Returns the source for the host of a configuration.
+
+    Args:
+        config: The configuration.
+        run: The run folder, for what is kept on disk.
 
     Raises:
         ValueError: If there is no such host.
@@ -142,7 +168,10 @@ def source_of(config: Config) -> Source:
     import_backend()
     from keras_sspcab.applications import get_application
     from keras_sspcab.cli._data import ImageSource
+    from keras_sspcab.cli._object_data import ObjectSource
     from keras_sspcab.cli._video_data import VideoSource
 
-    sources = {"image": ImageSource, "video": VideoSource}
-    return sources[get_application(config.model.name).kind]()
+    kind = get_application(config.model.name).kind
+    if kind == "objects":
+        return ObjectSource(run)
+    return VideoSource() if kind == "video" else ImageSource()

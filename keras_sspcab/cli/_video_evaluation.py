@@ -7,8 +7,19 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_sspcab.cli._key_frames import KeyFrames
-from keras_sspcab.cli._video_data import VideoSource
-from keras_sspcab.cli._video_metrics import Regions, figures, video_scores
+from keras_sspcab.cli._object_data import ObjectSource
+from keras_sspcab.cli._regions import (
+    ObjectRegions,
+    Regions,
+    find_tracks,
+    measure_levels,
+)
+from keras_sspcab.cli._sources import Source, source_of
+from keras_sspcab.cli._video_metrics import (
+    figures,
+    frames_dropped,
+    video_scores,
+)
 from keras_sspcab.runs import Config, RunFolder, files
 
 if TYPE_CHECKING:
@@ -78,13 +89,20 @@ def evaluate_videos(
     """
     from keras_sspcab.metrics import write_detections, write_tracks
 
-    videos, split, root = VideoSource().samples_to_evaluate(config)
-    regions = Regions(config.evaluation, model.calibration.pixel_threshold)
+    source = source_of(config, run)
+    videos, split, root = source.samples_to_evaluate(config)
+    regions: Regions | ObjectRegions
+    if isinstance(source, ObjectSource):
+        regions = ObjectRegions(config)
+    else:
+        normal = source.held_out(config)
+        levels = measure_levels(model, normal, config)
+        regions = Regions(config.evaluation, levels)
     with files.replacing_folder(run.file("predictions")) as predictions:
         key_frames = KeyFrames(predictions)
         scored = [
             _score_video(video, frames, model, config, regions, key_frames)
-            for video, frames in _scored_frames(model, videos, config)
+            for video, frames in _scored_frames(source, model, videos, config)
         ]
         series = video_scores(model, scored, config.evaluation)
         _write_scores(os.path.join(predictions, "scores.csv"), scored, series)
@@ -95,10 +113,10 @@ def evaluate_videos(
                 os.path.join(predictions, "detections"),
                 [video.name for video in videos],
             )
-        tracks, source = regions.tracks(scored)
+        tracks, origin = find_tracks(scored)
         if tracks is not None:
             write_tracks(tracks, os.path.join(predictions, "tracks"))
-        metrics = figures(scored, series, config, regions, tracks, source)
+        metrics = figures(scored, series, config, regions, tracks, origin)
     metrics["calibration"] = model.calibration.to_dict()
     run.record_evaluation(metrics, split, root)
     return VideoEvaluation(
@@ -109,25 +127,30 @@ def evaluate_videos(
 
 
 def _scored_frames(
-    model: Any, videos: "Sequence[Video]", config: Config
+    source: Source, model: Any, videos: "Sequence[Video]", config: Config
 ) -> "Iterator[tuple[Video, Iterator[ScoredFrame]]]":
-    from keras_sspcab.applications import score_frames
+    from keras_sspcab.applications import score_frames, score_objects
     from keras_sspcab.cli._progress import frame_progress
     from keras_sspcab.data.video import count_frames
 
+    if isinstance(source, ObjectSource):
+        scored = score_objects(model, source.cut_out(videos, config))
+    else:
+        scored = score_frames(
+            model,
+            videos,
+            stride=config.data.stride,
+            update_memory=config.evaluation.update_memory,
+        )
+    dropped = frames_dropped(config)
     total = sum(count_frames(video) for video in videos)
     with frame_progress("Scoring frames", total) as advance:
 
         def counted() -> "Iterator[ScoredFrame]":
-            scored = score_frames(
-                model,
-                videos,
-                stride=config.data.stride,
-                update_memory=config.evaluation.update_memory,
-            )
             for frame in scored:
                 advance()
-                yield frame
+                if frame.frame >= dropped:
+                    yield frame
 
         groups = itertools.groupby(counted(), lambda frame: frame.video)
         for position, frames in groups:
@@ -139,7 +162,7 @@ def _score_video(
     frames: "Iterator[ScoredFrame]",
     model: Any,
     config: Config,
-    regions: Regions,
+    regions: "Regions | ObjectRegions",
     key_frames: KeyFrames,
 ) -> ScoredVideo:
     import numpy as np
@@ -153,17 +176,16 @@ def _score_video(
     }
     found = ScoredVideo(video, [], {name: [] for name in names}, None)
 
-    def maps() -> "Iterator[np.ndarray]":
+    def seen() -> "Iterator[ScoredFrame]":
         for scored in frames:
             found.frames.append(scored.frame)
             for name, values in found.series.items():
                 values.append(scored.outputs[name])
             label = None if labels is None else int(labels[scored.frame])
             key_frames.consider(video, scored, label)
-            yield scored.outputs["anomaly_map"]
+            yield scored
 
-    data = config.data
-    regions.add(video, maps(), (data.clip_length - 1) * data.stride)
+    regions.add(video, seen(), frames_dropped(config))
     if labels is not None:
         found.labels = np.asarray(labels)[found.frames]
     return found

@@ -1,9 +1,9 @@
 """From the scores of video frames to the figures of `metrics.json`."""
 
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from keras_sspcab.cli._regions import ObjectRegions, Regions
 from keras_sspcab.runs import Config, EvaluationConfig
 
 if TYPE_CHECKING:
@@ -52,139 +52,11 @@ def video_scores(
     return series
 
 
-def cut_regions(
-    name: str,
-    maps: Iterable[Any],
-    levels: list[float],
-    evaluation: EvaluationConfig,
-    frame_size: tuple[int, int],
-    first_frame: int = 0,
-) -> "dict[str, np.ndarray]":
-    """Returns the boxes around what smoothed anomaly maps show.
-
-    Args:
-        name: Name of the video.
-        maps: Those of its scored frames, one in memory at a time.
-        levels: At which regions are cut.
-        evaluation: How maps are smoothed, and how small a region may be.
-        frame_size: Height and width that boxes are scaled to.
-        first_frame: Position of the first map.
-    """
-    from scipy import ndimage
-
-    from keras_sspcab.metrics import regions_from_maps
-
-    share = evaluation.region_smoothing
-    smoothed = (
-        ndimage.gaussian_filter(m.astype("float64"), share * m.shape[0])
-        for m in maps
-    )
-    return regions_from_maps(
-        {name: smoothed},
-        levels,
-        evaluation.region_min_area,
-        first_frame=first_frame,
-        frame_size=frame_size,
-    )
-
-
-class Regions:
-    """Boxes around what anomaly maps show, and the tracks they are held to.
-
-    Args:
-        evaluation: How regions are cut.
-        pixel_threshold: That of the model; without one there are no regions.
-    """
-
-    def __init__(
-        self, evaluation: EvaluationConfig, pixel_threshold: float | None
-    ) -> None:
-        self._evaluation = evaluation
-        self._levels: list[float] = []
-        if pixel_threshold is not None and pixel_threshold > 0:
-            self._levels = [
-                pixel_threshold * 2.0 ** (level - 1)
-                for level in range(evaluation.region_levels)
-            ]
-        self._tables: list[dict[str, np.ndarray]] = []
-
-    @property
-    def exist(self) -> bool:
-        """Whether regions can be cut."""
-        return bool(self._levels)
-
-    def describe(self) -> str:
-        """Says how regions came about."""
-        if not self.exist:
-            return "none: the model is not calibrated"
-        evaluation = self._evaluation
-        return (
-            "connected pixels of the anomaly map, smoothed by a Gaussian of "
-            f"{evaluation.region_smoothing:g} of its height, at "
-            f"{evaluation.region_levels} levels from half the pixel threshold "
-            f"on, {evaluation.region_min_area} pixels at least"
-        )
-
-    def add(
-        self, video: "Video", maps: Iterable[Any], first_frame: int
-    ) -> None:
-        """Goes through the maps of a video, one in memory at a time.
-
-        Args:
-            video: The video.
-            maps: Those of its scored frames, in order.
-            first_frame: Position of the first of them.
-        """
-        from keras_sspcab.data.video import iterate_frames
-
-        if not self.exist:
-            for _ in maps:
-                pass
-            return
-        size = next(iterate_frames(video, channels=1)).shape[:2]
-        self._tables.append(
-            cut_regions(
-                video.name,
-                maps,
-                self._levels,
-                self._evaluation,
-                first_frame=first_frame,
-                frame_size=size,
-            )
-        )
-
-    def detections(self) -> "dict[str, np.ndarray]":
-        """Returns the regions of all videos as one table."""
-        return _concatenate(self._tables)
-
-    def tracks(
-        self, scored: "list[ScoredVideo]"
-    ) -> "tuple[dict[str, np.ndarray] | None, str]":
-        """Returns the tracks of the ground truth, and where they come from.
-
-        Track files come first; without any, tracks are derived from masks.
-        None if a video has anomalies without either.
-        """
-        from keras_sspcab.data.video import tracks_from_masks
-
-        videos = [found.video for found in scored]
-        if any(video.tracks is not None for video in videos):
-            return _read_tracks(videos), "files"
-        abnormal = [
-            found.video
-            for found in scored
-            if found.labels is not None and found.labels.any()
-        ]
-        if not abnormal or any(video.masks is None for video in abnormal):
-            return None, "none"
-        return tracks_from_masks(videos), "masks"
-
-
 def figures(
     scored: "list[ScoredVideo]",
     series: Series,
     config: Config,
-    regions: Regions,
+    regions: "Regions | ObjectRegions",
     tracks: "dict[str, np.ndarray] | None",
     source: str,
 ) -> dict[str, Any]:
@@ -268,7 +140,7 @@ def _ranking(
 
 
 def _criteria(
-    regions: Regions,
+    regions: "Regions | ObjectRegions",
     tracks: "dict[str, np.ndarray] | None",
     num_frames: int,
     evaluation: EvaluationConfig,
@@ -305,10 +177,10 @@ def _rates(scored: "list[ScoredVideo]", labels: Series) -> dict[str, float]:
 
 
 def _conventions(
-    config: Config, regions: Regions, source: str
+    config: Config, regions: "Regions | ObjectRegions", source: str
 ) -> dict[str, Any]:
     """Returns what figures must share to be comparable."""
-    data, evaluation = config.data, config.evaluation
+    evaluation = config.evaluation
     smoothing = evaluation.smoothing
     if smoothing != "none":
         smoothing += f" {evaluation.smoothing_size:g}"
@@ -316,10 +188,15 @@ def _conventions(
         "normalisation": evaluation.normalisation,
         "smoothing": smoothing,
         "single_class": evaluation.single_class,
-        "frames_dropped": (data.clip_length - 1) * data.stride,
+        "frames_dropped": frames_dropped(config),
         "regions": regions.describe(),
         "tracks": source,
     }
+
+
+def frames_dropped(config: Config) -> int:
+    """Returns how many frames at the start of a video are not scored."""
+    return (config.data.clip_length - 1) * config.data.stride
 
 
 def _counts(labels: "np.ndarray") -> dict[str, int]:
@@ -338,28 +215,3 @@ def _total(videos: "Iterable[Video]") -> int:
 
 def _if_known(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _read_tracks(videos: "list[Video]") -> "dict[str, np.ndarray]":
-    import numpy as np
-
-    from keras_sspcab.metrics import read_tracks
-
-    paths = [video.tracks for video in videos if video.tracks is not None]
-    folders = sorted({os.path.dirname(path) for path in paths})
-    table = _concatenate([read_tracks(folder) for folder in folders])
-    kept = np.isin(table["video"], [video.name for video in videos])
-    return {name: values[kept] for name, values in table.items()}
-
-
-def _concatenate(
-    tables: "list[dict[str, np.ndarray]]",
-) -> "dict[str, np.ndarray]":
-    import numpy as np
-
-    # An empty table has no names, and so no text to join.
-    filled = [table for table in tables if table["frame"].size] or tables[:1]
-    return {
-        name: np.concatenate([table[name] for table in filled])
-        for name in filled[0]
-    }

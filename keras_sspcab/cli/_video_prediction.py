@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from keras_sspcab.runs import EvaluationConfig, files
+from keras_sspcab.runs import Config, EvaluationConfig, files
 
 if TYPE_CHECKING:
+    from keras_sspcab.applications import ScoredFrame
     from keras_sspcab.data.video import Video
 
 COLUMNS = ("frame", "seconds", "anomaly_score", "is_anomalous", "raw_score")
@@ -40,15 +41,21 @@ class VideoResult:
 
 
 def predict_video(
-    model: Any, video: "Video", folder: str, stride: int = 1
+    model: Any,
+    video: "Video",
+    folder: str,
+    stride: int = 1,
+    config: Config | None = None,
 ) -> VideoResult:
     """Scores a video and writes three files: video, plot and table.
 
     Args:
-        model: A host of video.
+        model: A host that looks at videos, or at objects of videos.
         video: The video, of any length; it is read in constant memory.
         folder: Where the files are written, made if it is missing.
         stride: Steps from one frame of a clip to the next.
+        config: The configuration of the model's run, which says how objects
+            are found; None takes the defaults.
 
     Raises:
         ValueError: If the video cannot be read or is too short.
@@ -70,11 +77,12 @@ def predict_video(
     )
     rows: list[dict[str, Any]] = []
     num_frames = count_frames(video)
+    scored = _scored(model, video, stride, config)
     with (
         frame_progress(f"Scoring {video.name}", num_frames) as advance,
         video_writer(annotated, rate) as write,
     ):
-        for picture, row in _annotated(model, video, float(rate), stride):
+        for picture, row in _annotated(model, video, float(rate), scored):
             write(picture)
             advance()
             if row is not None:
@@ -93,17 +101,30 @@ def predict_video(
     return VideoResult(rows, num_frames, (annotated, plot, table))
 
 
+def _scored(
+    model: Any, video: "Video", stride: int, config: Config | None
+) -> "Iterator[ScoredFrame]":
+    from keras_sspcab.applications import score_frames, score_objects
+    from keras_sspcab.cli._object_data import ObjectSource, config_of
+
+    if model.kind != "objects":
+        yield from score_frames(model, [video], stride=stride)
+        return
+    source = ObjectSource()
+    yield from score_objects(
+        model, source.cut_out([video], config_of(model, config))
+    )
+
+
 def _annotated(
-    model: Any, video: "Video", rate: float, stride: int
+    model: Any, video: "Video", rate: float, scored: "Iterator[ScoredFrame]"
 ) -> Iterator[tuple[Any, dict[str, Any] | None]]:
     """Yields each frame as it is shown, and its row if it has a score."""
-    from keras_sspcab.applications import score_frames
     from keras_sspcab.data.video import iterate_frames
     from keras_sspcab.report.annotation import annotate_frame
 
     calibration = model.calibration
     limit = calibration.pixel_threshold or 0.0
-    scored = score_frames(model, [video], stride=stride)
     following = next(scored, None)
     scores: list[float] = []
     for frame, pixels in enumerate(iterate_frames(video)):
@@ -118,7 +139,12 @@ def _annotated(
                 "is_anomalous": int(outputs["is_anomalous"]),
                 "raw_score": float(outputs["raw_score"]),
             }
-            if limit > 0 and row["is_anomalous"]:
+            if "boxes" in outputs:
+                threshold = calibration.threshold
+                if threshold is not None:
+                    found = outputs["object_scores"] >= threshold
+                    boxes = outputs["boxes"][found].tolist()
+            elif limit > 0 and row["is_anomalous"]:
                 boxes = _boxes(anomaly_map, limit, pixels.shape[:2])
         scores.append(float("nan") if row is None else row["anomaly_score"])
         picture = annotate_frame(
@@ -138,11 +164,10 @@ def _boxes(
     anomaly_map: Any, threshold: float, size: tuple[int, int]
 ) -> list[list[float]]:
     """Returns boxes around what is anomalous, as `evaluate` cuts regions."""
-    from keras_sspcab.cli._video_metrics import cut_regions
+    from keras_sspcab.cli._regions import RegionLevels, cut_regions
 
-    table = cut_regions(
-        "", [anomaly_map], [threshold], EvaluationConfig(), size
-    )
+    levels = RegionLevels((threshold,), 0.0, "the pixel threshold")
+    table = cut_regions("", [anomaly_map], levels, EvaluationConfig(), size)
     columns = [table[name] for name in ("x_min", "y_min", "x_max", "y_max")]
     return [list(box) for box in zip(*columns, strict=True)]
 

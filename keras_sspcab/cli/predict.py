@@ -114,7 +114,7 @@ def _check_kind(detector: Any, images: list[Path], videos: list[Path]) -> None:
             f"The model {detector.name!r} looks at videos. "
             f"Received: {images[0]}. Give --video {images[0]}"
         )
-    if videos and detector.kind != "video":
+    if videos and detector.kind == "image":
         raise ValueError(
             f"The model {detector.name!r} looks at single images. "
             f"Received: --video {videos[0]}. Give images, or train a host of "
@@ -134,9 +134,10 @@ def _predict_videos(
     from keras_sspcab.cli._video_prediction import COLUMNS, predict_video
     from keras_sspcab.data.video import make_video
 
+    is_run = model.suffix != ".keras"
+    config = RunFolder(str(model)).config if is_run else None
     if stride is None:
-        is_run = model.suffix != ".keras"
-        stride = RunFolder(str(model)).config.data.stride if is_run else 1
+        stride = 1 if config is None else config.data.stride
     videos = [make_video(path) for path in paths]
     names = [video.name for video in videos]
     if len(set(names)) < len(names):
@@ -153,7 +154,7 @@ def _predict_videos(
     written: list[str] = []
     for video in videos:
         folder = f"{video.name}-scores" if results is None else str(results)
-        result = predict_video(detector, video, folder, stride)
+        result = predict_video(detector, video, folder, stride, config)
         rows += [{"video": video.name, **row} for row in result.rows]
         written += result.paths
         stretches = sorted(result.alarms(), key=lambda a: a[0] - a[1])[:3]

@@ -267,7 +267,7 @@ _VIDEO = Kind(
     },
 )
 
-#: By the `kind` of the hosts.
+#: By the `kind` of the hosts. Objects are those of videos.
 KINDS: Mapping[str, Kind] = types.MappingProxyType(
-    {kind.name: kind for kind in (_IMAGE, _VIDEO)}
+    {"image": _IMAGE, "video": _VIDEO, "objects": _VIDEO}
 )

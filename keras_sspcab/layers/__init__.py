@@ -3,25 +3,34 @@
 from keras_sspcab.layers._masked_conv import masked_conv_form
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.attention_memory import AttentionMemory
-from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_disabled
+from keras_sspcab.layers.auxiliary_loss import (
+    auxiliary_losses_disabled,
+    auxiliary_losses_scaled,
+)
 from keras_sspcab.layers.bilinear_upsampling import BilinearUpsampling2D
 from keras_sspcab.layers.crop_like import CropLike
+from keras_sspcab.layers.depth_to_space import DepthToSpace, SpaceToDepth
 from keras_sspcab.layers.gradient_reversal import GradientReversal
 from keras_sspcab.layers.masked_conv import MaskedConv2D, MaskedConv3D
 from keras_sspcab.layers.prototype_memory import PrototypeMemory
 from keras_sspcab.layers.sspcab import SSPCABLayer
+from keras_sspcab.layers.weight_norm_conv import WeightNormConv2D
 
 __all__ = [
     "AttentionMemory",
     "BilinearUpsampling2D",
     "ChannelAttention",
     "CropLike",
+    "DepthToSpace",
     "GradientReversal",
     "MaskedConv2D",
     "MaskedConv3D",
     "PrototypeMemory",
     "SSPCABLayer",
+    "SpaceToDepth",
     "SpatialAttention",
+    "WeightNormConv2D",
     "auxiliary_losses_disabled",
+    "auxiliary_losses_scaled",
     "masked_conv_form",
 ]

@@ -32,6 +32,30 @@ def auxiliary_losses_enabled() -> bool:
     return not getattr(_local, "disabled", False)
 
 
+@contextlib.contextmanager
+def auxiliary_losses_scaled(factor: float) -> Iterator[None]:
+    """Multiplies the loss terms that blocks add inside a `with` block.
+
+    For a part of a model that runs several times in one pass: with one over
+    that number the mean of its terms counts, not their sum. It holds for the
+    current thread, and within another such block on top of that.
+
+    Args:
+        factor: What the terms are multiplied by.
+    """
+    previous = auxiliary_loss_scale()
+    _local.scale = previous * factor
+    try:
+        yield
+    finally:
+        _local.scale = previous
+
+
+def auxiliary_loss_scale() -> float:
+    """What the terms of blocks called now are multiplied by."""
+    return getattr(_local, "scale", 1.0)
+
+
 class AuxiliaryLossMetric(keras.metrics.Metric):
     """Mean over the samples seen of the loss term that a layer has added.
 

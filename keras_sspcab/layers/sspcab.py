@@ -16,6 +16,7 @@ from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.auxiliary_loss import (
     AuxiliaryLossMetric,
     BlockLossMetric,
+    auxiliary_loss_scale,
     auxiliary_losses_enabled,
     enter_sweep,
 )
@@ -259,7 +260,7 @@ class SSPCABLayer(WeightedLayer):
         target = ops.cast(inputs, "float32")
         if self.stop_gradient:
             target = ops.stop_gradient(target)
-        term = self.loss_weight * ops.cast(
+        term = (self.loss_weight * auxiliary_loss_scale()) * ops.cast(
             loss(target, ops.cast(outputs, "float32")), "float32"
         )
         same_pass = self._loss_report.is_among(self.losses)

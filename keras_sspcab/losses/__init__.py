@@ -9,7 +9,11 @@ from keras_sspcab.losses.block import (
     serialize,
 )
 from keras_sspcab.losses.focal import FocalLoss
-from keras_sspcab.losses.frames import gradient_difference, least_squares
+from keras_sspcab.losses.frames import (
+    gradient_difference,
+    least_squares,
+    summed_gradient_difference,
+)
 from keras_sspcab.losses.optical_flow import lucas_kanade, resolve_flow
 from keras_sspcab.losses.ssim import ReconstructionLoss, ssim
 
@@ -27,4 +31,5 @@ __all__ = [
     "resolve_flow",
     "serialize",
     "ssim",
+    "summed_gradient_difference",
 ]

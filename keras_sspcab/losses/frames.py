@@ -42,6 +42,37 @@ def _difference(frame: Any, axis: int) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
+def summed_gradient_difference(y_true: Any, y_pred: Any) -> Any:
+    """How far the summed gradients of a predicted crop are from the true ones.
+
+    `mean(|dx T - dx P| + |dy T - dy P|)` over rows and columns, where `T` and
+    `P` are the sums over the channels, and `dx` and `dy` the differences to the
+    pixel on the left and above; outside of the crop are zeros. Unlike
+    `gradient_difference` it sees the sign of gradients.
+
+    Reference:
+    - [Liu et al., ICCV 2021](https://arxiv.org/abs/2108.06852), as its code
+      has it
+
+    Args:
+        y_true: Tensor `(batch, height, width, channels)`.
+        y_pred: Tensor of the same shape.
+
+    Returns:
+        Tensor `(batch,)`.
+    """
+    difference = ops.sum(y_true - y_pred, axis=-1, keepdims=True)
+    total: Any = 0.0
+    for axis in (1, 2):
+        padding = [(0, 0)] * 4
+        padding[axis] = (1, 0)
+        padded = ops.pad(difference, padding)
+        before = padded[:, :-1] if axis == 1 else padded[:, :, :-1]
+        total = total + ops.abs(difference - before)
+    return ops.mean(total, axis=(1, 2, 3))
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
 def least_squares(y_true: Any, y_pred: Any) -> Any:
     """Half the mean squared error: the loss of a least-squares GAN.
 

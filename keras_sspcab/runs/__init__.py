@@ -3,13 +3,14 @@
 from keras_sspcab.runs.config import (
     CalibrationConfig,
     Config,
-    ConfigError,
     DataConfig,
     EvaluationConfig,
     ModelConfig,
     TrainingConfig,
 )
+from keras_sspcab.runs.errors import ConfigError
 from keras_sspcab.runs.folder import RunFolder, default_run_path
+from keras_sspcab.runs.objects import ObjectsConfig
 
 __all__ = [
     "CalibrationConfig",
@@ -18,6 +19,7 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "ModelConfig",
+    "ObjectsConfig",
     "RunFolder",
     "TrainingConfig",
     "default_run_path",

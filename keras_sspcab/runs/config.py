@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any
 
+from keras_sspcab.runs.errors import require
+from keras_sspcab.runs.objects import ObjectsConfig
+
 LAYOUTS = ("auto", "mvtec", "plain", "ucsd", "avenue", "shanghaitech")
 CACHES = ("auto", "memory", "disk", "none")
 ON_ERROR = ("raise", "skip")
@@ -11,14 +14,7 @@ NORMALISATIONS = ("per_video", "none")
 SMOOTHINGS = ("none", "median", "gaussian", "mean")
 SINGLE_CLASS = ("sentinel", "skip")
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key."""
-
-
-def _require(condition: bool, key: str, rule: str, value: Any) -> None:
-    if not condition:
-        raise ConfigError(f"`{key}` must be {rule}. Received: {value!r}")
+_OBJECTS = ObjectsConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +43,7 @@ class DataConfig:
         cache: Where decoded images are kept while training: `"memory"`,
             `"disk"` (in the run folder), `"none"`, or `"auto"`, which is
             memory for up to 1 GiB and else none; for videos it is the disk.
-        clip_length: Frames a clip, for hosts that look at videos.
+        clip_length: Frames a clip, for hosts that look at videos or objects.
         stride: Frames from one of a clip to the next, 1 for all.
         step: Frames from one training clip to the next; larger ones take fewer
             of the clips that overlap.
@@ -69,22 +65,22 @@ class DataConfig:
     step: int = 1
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.layout in LAYOUTS,
             "data.layout",
             f"one of {list(LAYOUTS)}",
             self.layout,
         )
-        _require(
+        require(
             min(self.image_size) >= 1,
             "data.image_size",
             "positive",
             list(self.image_size),
         )
-        _require(
+        require(
             self.channels in (1, 3), "data.channels", "1 or 3", self.channels
         )
-        _require(
+        require(
             0 <= self.patch_size <= min(self.image_size),
             "data.patch_size",
             "at least 0 (whole images) and at most the image size "
@@ -93,26 +89,26 @@ class DataConfig:
         )
         for name in ("patches_per_image", "clip_length", "stride", "step"):
             value = getattr(self, name)
-            _require(value >= 1, f"data.{name}", "at least 1", value)
-        _require(
+            require(value >= 1, f"data.{name}", "at least 1", value)
+        require(
             0 < self.validation_fraction < 1,
             "data.validation_fraction",
             "between 0 and 1 (the thresholds are measured on this part)",
             self.validation_fraction,
         )
-        _require(
+        require(
             0 <= self.validation_seed < 2**32,
             "data.validation_seed",
             "from 0 to 2^32 - 1",
             self.validation_seed,
         )
-        _require(
+        require(
             self.on_error in ON_ERROR,
             "data.on_error",
             f"one of {list(ON_ERROR)}",
             self.on_error,
         )
-        _require(
+        require(
             self.cache in CACHES,
             "data.cache",
             f"one of {list(CACHES)}",
@@ -163,21 +159,21 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
-            _require(value >= 1, f"training.{name}", "at least 1", value)
+            require(value >= 1, f"training.{name}", "at least 1", value)
         for name in (
             "learning_rate",
             "checkpoint_every_steps",
             "checkpoint_every_seconds",
         ):
             value = getattr(self, name)
-            _require(value >= 0, f"training.{name}", "at least 0", value)
-        _require(
+            require(value >= 0, f"training.{name}", "at least 0", value)
+        require(
             0 <= self.seed < 2**32,
             "training.seed",
             "from 0 to 2^32 - 1",
             self.seed,
         )
-        _require(
+        require(
             self.mixed_precision in PRECISIONS,
             "training.mixed_precision",
             f"one of {list(PRECISIONS)}",
@@ -200,7 +196,7 @@ class CalibrationConfig:
     def __post_init__(self) -> None:
         for name in ("quantile", "pixel_quantile"):
             value = getattr(self, name)
-            _require(
+            require(
                 0 < value <= 1,
                 f"calibration.{name}",
                 "above 0 and at most 1",
@@ -227,7 +223,8 @@ class EvaluationConfig:
         region_smoothing: Standard deviation of the Gaussian over anomaly maps
             before regions are cut from them, as a share of their height.
         region_levels: Number of levels at which they are cut, each twice the
-            one before; the first is half the pixel threshold.
+            one before; the first is half of what `calibration.pixel_quantile`
+            of the pixels of smoothed normal maps stay below.
         region_min_area: Pixels of the map that a region has at least.
         iou_threshold: Overlap from which on a region finds an anomaly.
         track_threshold: Share of a track from which on it is found.
@@ -252,15 +249,15 @@ class EvaluationConfig:
         ):
             value = getattr(self, name)
             rule = f"one of {list(allowed)}"
-            _require(value in allowed, f"evaluation.{name}", rule, value)
+            require(value in allowed, f"evaluation.{name}", rule, value)
         size = self.smoothing_size
-        _require(
+        require(
             size > 0 and (self.smoothing == "gaussian" or size % 2 == 1),
             "evaluation.smoothing_size",
             "positive, and an odd number of frames for median and mean",
             size,
         )
-        _require(
+        require(
             0 <= self.region_smoothing <= 1,
             "evaluation.region_smoothing",
             "from 0 to 1",
@@ -268,11 +265,11 @@ class EvaluationConfig:
         )
         for name in ("region_levels", "region_min_area"):
             value = getattr(self, name)
-            _require(value >= 1, f"evaluation.{name}", "at least 1", value)
+            require(value >= 1, f"evaluation.{name}", "at least 1", value)
         for name in ("iou_threshold", "track_threshold"):
             value = getattr(self, name)
             rule = "above 0 and at most 1"
-            _require(0 < value <= 1, f"evaluation.{name}", rule, value)
+            require(0 < value <= 1, f"evaluation.{name}", rule, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +279,7 @@ class Config:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    objects: ObjectsConfig = _OBJECTS
     calibration: CalibrationConfig = CalibrationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -31,6 +31,23 @@ MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"base_width": 8},
         "training": {"epochs": 20, "batch_size": 4},
     },
+    # Crops of objects; epochs are those of each stage. Scores keep their scale
+    # from video to video, as the papers have it.
+    "background_agnostic": {
+        "data": {
+            "image_size": 64,
+            "channels": 1,
+            "patch_size": 0,
+            "clip_length": 1,
+        },
+        "model": {"base_width": 8},
+        "training": {"epochs": 10, "batch_size": 64},
+        "evaluation": {
+            "normalisation": "none",
+            "smoothing": "gaussian",
+            "smoothing_size": 15.0,
+        },
+    },
 }
 
 # What `demo` does: arguments of `write_texture_folder`, and settings that apply

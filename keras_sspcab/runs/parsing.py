@@ -10,8 +10,9 @@ from typing import Any
 import tomli_w
 
 from keras_sspcab.runs import files
-from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.defaults import MODEL_DEFAULTS
+from keras_sspcab.runs.errors import ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -19,6 +19,7 @@ from keras_sspcab.scoring.maps import (
     MapSmoothing,
     SquaredError,
 )
+from keras_sspcab.scoring.objects import ZScoreSum
 
 __all__ = [
     "AnomalyProbability",
@@ -36,4 +37,5 @@ __all__ = [
     "ReceptiveFieldUpsampling",
     "RegularityScore",
     "SquaredError",
+    "ZScoreSum",
 ]

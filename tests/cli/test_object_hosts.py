@@ -1,0 +1,285 @@
+"""The commands on objects of videos: train, evaluate, predict, compare."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+
+from keras_sspcab.applications import score_objects
+from keras_sspcab.cli._model import load_detector
+from keras_sspcab.cli._object_data import (
+    ObjectSource,
+    config_of,
+    flow_of,
+    proposals_of,
+)
+from keras_sspcab.data.objects import open_cube_file
+from keras_sspcab.data.video import scan_video_folder
+from keras_sspcab.metrics import rbdc_tbdc, read_detections, read_tracks
+from keras_sspcab.runs import ConfigError, ObjectsConfig, RunFolder
+from keras_sspcab.runs.parsing import load_config
+from tests.data.video_writing import write_frames
+
+HEIGHT, WIDTH = 40, 64
+TRAINING = [
+    "--model=background_agnostic",
+    "--epochs=1",
+    "--batch-size=8",
+    "--image-size=32",
+    "--set=model.base_width=2",
+    "--set=objects.min_area=20",
+    "--set=evaluation.smoothing_size=1.0",
+]
+
+
+def moving(count, start, abnormal=()):
+    """A small square walks; in abnormal frames a large one runs as well."""
+    frames = np.full((count, HEIGHT, WIDTH, 1), 60, "uint8")
+    masks = np.zeros((count, HEIGHT, WIDTH, 1), "uint8")
+    for i in range(count):
+        left = (start + 2 * i) % (WIDTH - 8)
+        frames[i, 6:12, left : left + 6] = 200
+        if i in abnormal:
+            left = (6 * i) % (WIDTH - 14)
+            frames[i, 20:32, left : left + 12] = 240
+            masks[i, 20:32, left : left + 12] = 255
+    return frames, masks
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(3):
+        write_frames(root / f"train/{number}", moving(8, 3 * number)[0])
+    for name, abnormal in (("x", range(5, 9)), ("y", ())):
+        frames, masks = moving(10, 5, abnormal)
+        write_frames(root / "test" / name, frames)
+        write_frames(root / "ground_truth" / name, masks)
+    # Nothing moves at all.
+    write_frames(root / "test/z", np.full((4, HEIGHT, WIDTH, 1), 60, "uint8"))
+    write_frames(
+        root / "ground_truth/z", np.zeros((4, HEIGHT, WIDTH, 1), "uint8")
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, videos, invoke):
+    run = tmp_path_factory.mktemp("run") / "run"
+    invoke("train", "--data", videos, "--run", run, *TRAINING)
+    invoke("evaluate", run)
+    return run
+
+
+def read(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_stage_leaves_its_history(run):
+    rows = read(run / "history.csv")
+    assert [(row["epoch"], row["stage"]) for row in rows] == [
+        ("1", "1"),
+        ("2", "2"),
+        ("3", "3"),
+    ]
+    for row, stage in zip(
+        rows, ("autoencoders", "adversarial", "classifiers"), strict=True
+    ):
+        (own,) = read(run / f"history-{stage}.csv")
+        assert row["loss"] == own["loss"]
+        assert (run / f"checkpoint-{stage}.npz").is_file()
+
+
+def test_frames_are_scored_by_their_objects(run, videos):
+    rows = read(run / "predictions/scores.csv")
+    folder = RunFolder(str(run))
+    test = scan_video_folder(videos).test
+    files = ObjectSource(folder).cut_out(test, folder.config)
+    model = load_detector(str(run))
+    scored = list(score_objects(model, files, batch_size=3))
+    assert [(row["video"], int(row["frame"])) for row in rows] == [
+        (test[s.video].name, s.frame) for s in scored
+    ]
+    np.testing.assert_allclose(
+        [float(row["anomaly_score"]) for row in rows],
+        [float(s.outputs["anomaly_score"]) for s in scored],
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    calibration = model.calibration
+    for frame in scored:
+        scores = frame.outputs["object_scores"]
+        highest = max(
+            scores.tolist(),
+            default=-calibration.score_mean / calibration.score_std,
+        )
+        assert float(frame.outputs["anomaly_score"]) == pytest.approx(
+            highest, rel=1e-4, abs=1e-4
+        )
+    # The still video has no object.
+    still = [row for row in rows if row["video"] == "z"]
+    assert len(still) == 4
+    assert {float(row["raw_score"]) for row in still} == {0.0}
+
+
+def test_regions_are_the_objects(run, videos):
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    found = read_detections(run / "predictions/detections")
+    folder = RunFolder(str(run))
+    files = ObjectSource(folder).cut_out(
+        scan_video_folder(videos).test, folder.config
+    )
+    assert len(found["frame"]) == sum(file.num_objects for file in files)
+    np.testing.assert_allclose(
+        found["x_max"], np.concatenate([f.read("boxes")[:, 2] for f in files])
+    )
+    again = rbdc_tbdc(found, read_tracks(run / "predictions/tracks"), 24)
+    assert metrics["rbdc"] == pytest.approx(again.rbdc, abs=1e-4)
+    assert metrics["tbdc"] == pytest.approx(again.tbdc, abs=1e-4)
+    assert metrics["conventions"]["regions"].startswith("objects that move")
+    assert metrics["conventions"]["frames_dropped"] == 0
+    assert metrics["num_scored_frames"] == 24
+
+
+def test_maps_lie_where_the_objects_are(run, videos):
+    folder = RunFolder(str(run))
+    (video,) = (v for v in scan_video_folder(videos).test if v.name == "y")
+    files = ObjectSource(folder).cut_out([video], folder.config)
+    for frame in score_objects(load_detector(str(run)), files):
+        shown = frame.outputs["anomaly_map"]
+        assert shown.shape == (HEIGHT, WIDTH)
+        inside = np.zeros(shown.shape, bool)
+        for box in frame.outputs["boxes"].astype(int):
+            inside[box[1] : box[3] + 1, box[0] : box[2] + 1] = True
+        assert not shown[~inside].any()
+        assert shown[inside].any() == inside.any()
+
+
+def test_report_and_predict(run, videos, invoke, tmp_path):
+    invoke("report", run)
+    assert (run / "report.html").stat().st_size > 10_000
+    invoke("predict", run, "--video", videos / "test/x", "--results", tmp_path)
+    rows = read(tmp_path / "x-scores.csv")
+    expected = [
+        row
+        for row in read(run / "predictions/scores.csv")
+        if row["video"] == "x"
+    ]
+    np.testing.assert_allclose(
+        [float(row["anomaly_score"]) for row in rows],
+        [float(row["anomaly_score"]) for row in expected],
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    assert (tmp_path / "x-annotated.mp4").stat().st_size > 1000
+
+
+def test_resumed_run_is_that_of_one_go(run, videos, invoke, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    # As if it had been killed before the last stage.
+    for name in ("checkpoint-classifiers.npz", "model.keras"):
+        (copy / name).unlink()
+    record = json.loads((copy / "run.json").read_text("utf-8"))
+    (copy / "run.json").write_text(
+        json.dumps({**record, "state": "training"}), "utf-8"
+    )
+    before = (copy / "checkpoint-adversarial.npz").read_bytes()
+    invoke("train", "--run", copy, "--resume")
+    assert (copy / "checkpoint-adversarial.npz").read_bytes() == before
+    one, other = (load_detector(str(path)) for path in (run, copy))
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert one.calibration == other.calibration
+    more = invoke("train", "--run", copy, "--resume", "--epochs=2", code=2)
+    assert "training.epochs" in more.output
+
+
+def test_runs_can_share_what_is_cut_out(videos, tmp_path):
+    config = load_config(
+        None,
+        {
+            "model.name": "background_agnostic",
+            "objects.folder": str(tmp_path / "shared"),
+            "objects.min_area": 20,
+        },
+    )
+    test = scan_video_folder(videos).test
+    files = ObjectSource().cut_out(test, config)
+    assert {open_cube_file(f.path).name for f in files} == {"x", "y", "z"}
+    assert all(f.path.startswith(str(tmp_path / "shared")) for f in files)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.stride": 2}, "data.stride"),
+        ({"data.image_size": [32, 64]}, "must be one number"),
+        ({"data.flip": True}, "data.flip"),
+    ],
+)
+def test_settings_of_clips_are_refused(settings, message):
+    config = load_config(
+        None, {"model.name": "background_agnostic", **settings}
+    )
+    with pytest.raises(ConfigError, match=message):
+        ObjectSource().check(config)
+
+
+def test_nothing_moves(tmp_path, invoke):
+    still = np.full((6, HEIGHT, WIDTH, 1), 60, "uint8")
+    for number in range(3):
+        write_frames(tmp_path / f"videos/train/{number}", still)
+    result = invoke(
+        "train",
+        "--data",
+        tmp_path / "videos",
+        "--run",
+        tmp_path / "run",
+        *TRAINING,
+        code=2,
+    )
+    assert "No object was found" in result.output
+
+
+def test_boxes_come_from_files(tmp_path):
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes/x.txt").write_text("0,1,2,10,12,0.9\n", "utf-8")
+    path = str(tmp_path / "boxes")
+    alone = proposals_of(ObjectsConfig(boxes=path, with_motion=False))
+    assert alone.name == "files"
+    assert alone.settings["min_confidence"] == 0.5
+    assert proposals_of(ObjectsConfig(boxes=path)).name == "files+motion"
+    with pytest.raises(ValueError, match="folder of flows"):
+        flow_of(ObjectsConfig(flow=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"min_confidence": 1.5},
+        {"motion_blur": 4},
+        {"motion_threshold": 300},
+        {"min_area": -1},
+        {"speed": 1.0},
+        {"boxes": ""},
+    ],
+)
+def test_bad_settings_name_the_key(arguments):
+    with pytest.raises(ConfigError, match=f"objects.{next(iter(arguments))}"):
+        ObjectsConfig(**arguments)
+
+
+def test_a_file_alone_says_what_it_looks_at(run):
+    model = load_detector(str(run / "model.keras"))
+    data = config_of(model, None).data
+    assert (data.image_size, data.channels, data.clip_length) == (
+        (32, 32),
+        1,
+        1,
+    )

@@ -1,0 +1,138 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.layers import WeightNormConv2D
+
+LAST = {"data_format": "channels_last"}
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def inputs(shape=(2, 7, 6, 3), seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def randomised(layer, x, seed=1):
+    layer(x)
+    rng = np.random.default_rng(seed)
+    for weight in layer.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    return layer
+
+
+def test_starts_as_a_plain_convolution():
+    x = inputs()
+    layer = WeightNormConv2D(4, 3, **LAST)
+    outputs = numpy(layer(x))
+    plain = ops.conv(
+        x, layer.kernel, padding="same", data_format=LAST["data_format"]
+    )
+    np.testing.assert_allclose(outputs, numpy(plain), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "strides"), [(1, 1), (3, 1), (3, 2)])
+def test_follows_the_definition(size, strides):
+    x = inputs()
+    layer = randomised(WeightNormConv2D(4, size, strides, **LAST), x)
+    v, g, bias, gamma, beta = (
+        numpy(w).astype("float64")
+        for w in (
+            layer.kernel,
+            layer.length,
+            layer.bias,
+            layer.gamma,
+            layer.beta,
+        )
+    )
+    kernel = g * v / np.sqrt((v**2).sum((0, 1, 2)))
+    plain = keras.layers.Conv2D(4, size, strides, padding="same", **LAST)
+    plain(x)
+    plain.set_weights([kernel, bias])
+    expected = gamma * numpy(plain(x)).astype("float64") + beta
+    np.testing.assert_allclose(numpy(layer(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_parameters():
+    layer = WeightNormConv2D(5, 3, **LAST)
+    layer(inputs())
+    # The kernel, and length, bias, gamma and beta of each channel.
+    assert layer.count_params() == 9 * 3 * 5 + 4 * 5
+    without = WeightNormConv2D(5, 3, use_bias=False, **LAST)
+    without(inputs())
+    assert without.count_params() == 9 * 3 * 5 + 3 * 5
+
+
+def test_length_of_the_direction_does_not_matter():
+    x = inputs()
+    layer = randomised(WeightNormConv2D(4, **LAST), x)
+    before = numpy(layer(x))
+    layer.kernel.assign(layer.kernel * 7.0)
+    np.testing.assert_allclose(numpy(layer(x)), before, rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_is_orthogonal_to_the_direction():
+    tf = pytest.importorskip("tensorflow")
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("takes gradients with TensorFlow")
+    x = inputs()
+    layer = randomised(WeightNormConv2D(4, **LAST), x)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x) ** 2)
+    gradient = tape.gradient(loss, layer.kernel.value).numpy()
+    kernel = numpy(layer.kernel)
+    along = (gradient * kernel).sum((0, 1, 2))
+    size = np.sqrt((gradient**2).sum((0, 1, 2)) * (kernel**2).sum((0, 1, 2)))
+    assert (np.abs(along) < 1e-4 * size).all()
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_output_shape(strides):
+    layer = WeightNormConv2D(4, 3, strides, **LAST)
+    assert layer.compute_output_shape((None, 7, None, 3)) == (
+        None,
+        -(-7 // strides),
+        None,
+        4,
+    )
+    assert layer(inputs()).shape == (2, -(-7 // strides), 6 // strides, 4)
+    first = WeightNormConv2D(4, 3, strides, data_format="channels_first")
+    assert first.compute_output_shape((2, 3, 8, 6)) == (
+        2,
+        4,
+        8 // strides,
+        6 // strides,
+    )
+
+
+def test_config():
+    layer = WeightNormConv2D(
+        4, 1, 2, use_bias=False, kernel_regularizer="l2", **LAST
+    )
+    again = WeightNormConv2D.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.strides == 2
+
+
+def test_mixed_precision():
+    x = inputs()
+    layer = WeightNormConv2D(4, dtype="mixed_float16", **LAST)
+    outputs = layer(x)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    full = WeightNormConv2D(4, **LAST)
+    full(x)
+    full.set_weights(layer.get_weights())
+    np.testing.assert_allclose(
+        numpy(outputs).astype("float32"), numpy(full(x)), atol=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"filters": 0}, {"kernel_size": 0}, {"strides": -1}]
+)
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        WeightNormConv2D(**{"filters": 4, **arguments})
