@@ -19,7 +19,9 @@ install: $(VENV)/.installed  ## make the environment in .venv
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,video,dev]'
+	$(BIN)/python -m pip install --quiet --editable \
+		'.[cpu,export,transport,video,scale,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps tensorflow-serving-api
 	touch $@
 
 # TensorFlow 2.16 is the oldest one supported and the only one for which

@@ -31,8 +31,9 @@ class ObjectModel(AnomalyModel):
     >>> model.fit(normal_objects)
     >>> model.calibrate(more_normal_objects)
 
-    A host overrides `training_stages`, `networks`, `empty_score`, and
-    `fit_scoring` where its score needs statistics of normal objects.
+    A host overrides `training_stages`, `networks`, `network_inputs`,
+    `empty_score`, and `fit_scoring` where its score needs statistics of normal
+    objects.
     """
 
     kind: ClassVar[str] = "objects"
@@ -49,6 +50,17 @@ class ObjectModel(AnomalyModel):
     @property
     def networks(self) -> dict[str, keras.Model]:
         """The networks that the host is made of, by name, for inference."""
+        raise NotImplementedError
+
+    def network_inputs(self, objects: Mapping[str, np.ndarray]) -> Batch:
+        """Returns what each of the `networks` is given in the host.
+
+        Args:
+            objects: A batch of inputs of the host.
+
+        Returns:
+            Arrays, or lists or dicts of such, by the network's name.
+        """
         raise NotImplementedError
 
     @property
@@ -77,6 +89,10 @@ class ObjectModel(AnomalyModel):
         return outputs["raw_score"]
 
     # === What they share ===
+
+    def value_range(self, input_name: str) -> tuple[float, float] | None:
+        """[0, 1] for appearance; flow, in pixels, has no bounds."""
+        return (0.0, 1.0) if input_name == "appearance" else None
 
     #: The outputs that `score_video` looks at.
     video_score_outputs: ClassVar[tuple[str, ...]] = ("raw_score",)

@@ -244,6 +244,23 @@ class BackgroundAgnostic(ObjectModel):
             models[network.classifier.name] = network.classifier
         return models
 
+    def network_inputs(
+        self, objects: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """Crops for the auto-encoders, and what they give for the classifiers.
+
+        Args:
+            objects: A batch of inputs of the host.
+        """
+        networks = self.networks
+        given: dict[str, Any] = {}
+        for name in INPUTS:
+            encoder = f"{name}_autoencoder"
+            given[encoder] = objects[name]
+            found = networks[encoder].predict_on_batch(objects[name])
+            given[f"{name}_classifier"] = [found["error"], found["latent"]]
+        return given
+
     @property
     def empty_score(self) -> float:
         """0: where there is no object, nothing is abnormal."""

@@ -83,7 +83,9 @@ class NetworkStage(StageModel):
             names += [f"abnormal_{name}" for name in names]
         return names
 
-    def terms(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def terms(
+        self, inputs: dict[str, Any], training: bool | None = None
+    ) -> dict[str, Any]:
         return {
             name: term
             for network in self.networks

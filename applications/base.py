@@ -109,6 +109,14 @@ class AnomalyModel(keras.Model):
                 iterable of batches.
         """
 
+    def value_range(self, input_name: str) -> tuple[float, float] | None:
+        """Lowest and highest value of an input; None where nothing bounds it.
+
+        Args:
+            input_name: Name of the input.
+        """
+        return 0.0, 1.0
+
     @property
     def optimized_variables(self) -> list[Any]:
         """The variables that `optimizer` trains."""

@@ -18,6 +18,7 @@ from keras_sspcab.applications.hf2vad_stages import (
     known_flows,
     predict_crop,
     rebuild_flows,
+    vunet_inputs,
 )
 from keras_sspcab.applications.hf2vad_vunet import vunet
 from keras_sspcab.applications.stages import Stage
@@ -225,6 +226,23 @@ class HF2VAD(ObjectModel):
         return {
             "memory_autoencoder": self.get_layer("memory_autoencoder"),
             "vunet": self.get_layer("vunet"),
+        }
+
+    def network_inputs(
+        self, objects: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """Single flows for the memories; frames and rebuilt flows for VUNet.
+
+        Args:
+            objects: A batch of inputs of the host.
+        """
+        flows = np.asarray(known_flows(objects["motion"]))
+        rebuilt = self.predict_on_batch(dict(objects))["flow_reconstruction"]
+        return {
+            "memory_autoencoder": flows.reshape(-1, *flows.shape[2:]),
+            "vunet": vunet_inputs(
+                np.asarray(objects["appearance"]), np.asarray(rebuilt)
+            ),
         }
 
     @property

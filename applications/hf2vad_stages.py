@@ -52,9 +52,11 @@ class MemoryStage(_HF2VADStage):
     def __init__(self, memory: keras.Model, **kwargs: Any) -> None:
         super().__init__(memory, None, trained=[memory], **kwargs)
 
-    def terms(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def terms(
+        self, inputs: dict[str, Any], training: bool | None = None
+    ) -> dict[str, Any]:
         flow = inputs["motion"][:, -1]
-        outputs = self.memory(flow)
+        outputs = self.memory(flow, training=training)
         return {
             "flow": ops.mean(
                 ops.square(outputs["reconstruction"] - flow), axis=(1, 2, 3)
@@ -73,18 +75,23 @@ class PredictionStage(_HF2VADStage):
             memory, vunet, trained=[vunet], fixed=[memory], **kwargs
         )
 
-    def terms(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def terms(
+        self, inputs: dict[str, Any], training: bool | None = None
+    ) -> dict[str, Any]:
         flows = known_flows(inputs["motion"])
         with auxiliary_losses_disabled():
             rebuilt = rebuild_flows(self.memory, flows, training=False)
-        return self.prediction_terms(inputs, ops.stop_gradient(rebuilt))
+        rebuilt = ops.stop_gradient(rebuilt)
+        return self.prediction_terms(inputs, rebuilt, training)
 
     def prediction_terms(
-        self, inputs: dict[str, Any], rebuilt: Any
+        self, inputs: dict[str, Any], rebuilt: Any, training: bool | None
     ) -> dict[str, Any]:
         """Losses of the prediction from what is left of the flows."""
         appearance = inputs["appearance"]
-        outputs = predict_crop(self.vunet, appearance, rebuilt)
+        outputs = predict_crop(
+            self.vunet, appearance, rebuilt, training=training
+        )
         target, predicted = appearance[:, -1], outputs["prediction"]
         return {
             "prediction": ops.mean(
@@ -110,16 +117,21 @@ class JointStage(PredictionStage):
             self, memory, vunet, trained=[memory, vunet], **kwargs
         )
 
-    def terms(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def terms(
+        self, inputs: dict[str, Any], training: bool | None = None
+    ) -> dict[str, Any]:
         flows = known_flows(inputs["motion"])
         count = flows.shape[1]
         with auxiliary_losses_scaled(1 / count):
-            outputs = [self.memory(flows[:, i]) for i in range(count)]
+            outputs = [
+                self.memory(flows[:, i], training=training)
+                for i in range(count)
+            ]
         rebuilt = ops.stack([o["reconstruction"] for o in outputs], axis=1)
         return {
             "flow": ops.mean(ops.square(rebuilt - flows), axis=(1, 2, 3, 4)),
             "entropy": sum(o["entropy"] for o in outputs) / count,
-            **self.prediction_terms(inputs, rebuilt),
+            **self.prediction_terms(inputs, rebuilt, training),
         }
 
 
@@ -148,24 +160,35 @@ def rebuild_flows(memory: keras.Model, flows: Any, **arguments: Any) -> Any:
     return ops.reshape(rebuilt, (-1, *shape))
 
 
-def predict_crop(vunet: keras.Model, appearance: Any, flows: Any) -> Any:
+def predict_crop(
+    vunet: keras.Model, appearance: Any, flows: Any, **arguments: Any
+) -> Any:
     """Predicts the last crop of cubes from the others and from flows.
 
     Args:
         vunet: The network that predicts.
         appearance: Tensor `(batch, frames, height, width, channels)`.
         flows: Tensor `(batch, frames - 1, height, width, 2)`.
+        **arguments: For its call.
 
     Returns:
         The outputs of the network.
     """
+    return vunet(vunet_inputs(appearance, flows), **arguments)
+
+
+def vunet_inputs(appearance: Any, flows: Any) -> dict[str, Any]:
+    """Puts the frames before the last one, and the flows, into channels.
+
+    Args:
+        appearance: Tensor `(batch, frames, height, width, channels)`.
+        flows: Tensor `(batch, frames - 1, height, width, 2)`.
+    """
     count = flows.shape[1]
-    return vunet(
-        {
-            "frames": _stacked(appearance, count),
-            "flows": _stacked(flows, count),
-        }
-    )
+    return {
+        "frames": _stacked(appearance, count),
+        "flows": _stacked(flows, count),
+    }
 
 
 def _stacked(frames: Any, count: int) -> Any:

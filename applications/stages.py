@@ -82,11 +82,16 @@ class StageModel(keras.Model):
         """The losses and their weights."""
         raise NotImplementedError
 
-    def terms(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def terms(
+        self, inputs: dict[str, Any], training: bool | None = None
+    ) -> dict[str, Any]:
         """Returns the losses, each `(batch,)`.
 
         Args:
             inputs: A batch.
+            training: Whether parts that are trained run as in training. Pass it
+                on where a part before is called with `training=False`: Keras
+                hands that on to all that are called later and say nothing.
         """
         raise NotImplementedError
 
@@ -99,7 +104,7 @@ class StageModel(keras.Model):
         self._require(inputs)
         return {
             name: ops.cast(term, "float32")[:, None]
-            for name, term in self.terms(inputs).items()
+            for name, term in self.terms(inputs, training).items()
         }
 
     def compile(

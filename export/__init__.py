@@ -1,67 +1,91 @@
-"""Exports to SavedModel, TFLite and ONNX, each checked against the model."""
+"""Exports to SavedModel, TFLite and ONNX, each checked against the model.
 
-from collections.abc import Callable
-from typing import Any
+And `Client`, which asks servers of them; it does without TensorFlow, so all
+names are imported when they are used.
+"""
 
-from keras_sspcab.export.artefacts import ExportResult
-from keras_sspcab.export.audit import audit_saved_model
-from keras_sspcab.export.onnx import export_onnx
-from keras_sspcab.export.parity import (
-    POLICY_TOLERANCES,
-    TOLERANCES,
-    ExportMismatchError,
-    OutputDifference,
-    ParityResult,
-    check_parity,
-)
-from keras_sspcab.export.runners import load_runner
-from keras_sspcab.export.saved_model import export_saved_model
-from keras_sspcab.export.tflite import export_tflite
-from keras_sspcab.layers._arguments import standardize_choice
+import importlib
+from typing import TYPE_CHECKING, Any
 
-#: Exporters by name of the format.
-EXPORTERS: dict[str, Callable[..., ExportResult]] = {
-    "savedmodel": export_saved_model,
-    "tflite": export_tflite,
-    "onnx": export_onnx,
+if TYPE_CHECKING:
+    from keras_sspcab.export.artefacts import ExportResult
+    from keras_sspcab.export.audit import audit_saved_model
+    from keras_sspcab.export.formats import (
+        EXPORTERS,
+        export_model,
+    )
+    from keras_sspcab.export.networks import export_networks
+    from keras_sspcab.export.onnx import export_onnx
+    from keras_sspcab.export.parity import (
+        POLICY_TOLERANCES,
+        TOLERANCES,
+        ExportMismatchError,
+        OutputDifference,
+        ParityResult,
+        check_parity,
+    )
+    from keras_sspcab.export.runners import load_runner
+    from keras_sspcab.export.saved_model import export_saved_model
+    from keras_sspcab.export.serving.client import (
+        AsyncClient,
+        Client,
+        Prediction,
+        RetryPolicy,
+        ServingClientError,
+    )
+    from keras_sspcab.export.tflite import export_tflite
+
+# Where the public names live.
+_NAMES = {
+    "AsyncClient": "keras_sspcab.export.serving.client",
+    "Client": "keras_sspcab.export.serving.client",
+    "EXPORTERS": "keras_sspcab.export.formats",
+    "ExportMismatchError": "keras_sspcab.export.parity",
+    "ExportResult": "keras_sspcab.export.artefacts",
+    "OutputDifference": "keras_sspcab.export.parity",
+    "POLICY_TOLERANCES": "keras_sspcab.export.parity",
+    "ParityResult": "keras_sspcab.export.parity",
+    "Prediction": "keras_sspcab.export.serving.client",
+    "RetryPolicy": "keras_sspcab.export.serving.client",
+    "ServingClientError": "keras_sspcab.export.serving.client",
+    "TOLERANCES": "keras_sspcab.export.parity",
+    "audit_saved_model": "keras_sspcab.export.audit",
+    "check_parity": "keras_sspcab.export.parity",
+    "export_model": "keras_sspcab.export.formats",
+    "export_networks": "keras_sspcab.export.networks",
+    "export_onnx": "keras_sspcab.export.onnx",
+    "export_saved_model": "keras_sspcab.export.saved_model",
+    "export_tflite": "keras_sspcab.export.tflite",
+    "load_runner": "keras_sspcab.export.runners",
 }
-
-
-def export_model(
-    model: Any, path: Any, to: str = "savedmodel", **options: Any
-) -> ExportResult:
-    """Exports a model in one of the formats.
-
-    Args:
-        model: An `AnomalyModel`, or any functional or sequential Keras model.
-        path: Base folder of a SavedModel, or the file to write.
-        to: `"savedmodel"`, `"tflite"` or `"onnx"`.
-        **options: Arguments of `export_saved_model`, `export_tflite` or
-            `export_onnx`, such as `images`.
-
-    Returns:
-        The path and the comparison with the model.
-
-    Raises:
-        ValueError: If there is no such format, or as the exporter does.
-    """
-    exporter = EXPORTERS[standardize_choice(to, tuple(EXPORTERS), "to")]
-    return exporter(model, path, **options)
-
 
 __all__ = [
     "EXPORTERS",
     "POLICY_TOLERANCES",
     "TOLERANCES",
+    "AsyncClient",
+    "Client",
     "ExportMismatchError",
     "ExportResult",
     "OutputDifference",
     "ParityResult",
+    "Prediction",
+    "RetryPolicy",
+    "ServingClientError",
     "audit_saved_model",
     "check_parity",
     "export_model",
+    "export_networks",
     "export_onnx",
     "export_saved_model",
     "export_tflite",
     "load_runner",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_NAMES[name]), name)
+    globals()[name] = value
+    return value

@@ -3,7 +3,7 @@
 import importlib.util
 
 
-def require(*modules: str) -> None:
+def require(*modules: str, extra: str = "export") -> None:
     """Raises an ImportError that says how to install what is missing."""
     missing = [
         name for name in modules if importlib.util.find_spec(name) is None
@@ -11,5 +11,5 @@ def require(*modules: str) -> None:
     if missing:
         raise ImportError(
             f"This needs {', '.join(missing)}. "
-            'Install it with: pip install "keras-sspcab[export]"'
+            f'Install it with: pip install "keras-sspcab[{extra}]"'
         )

@@ -156,7 +156,7 @@ class ParityCheck:
                 spec.name: {
                     "shape": list(spec.shape),
                     "dtype": spec.dtype.name,
-                    "value_range": [0.0, 1.0] if is_detector else None,
+                    "value_range": self.inference.value_range(spec.name),
                 }
                 for spec in frozen.specs
             },

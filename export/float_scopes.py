@@ -6,7 +6,7 @@ import re
 import keras
 
 from keras_sspcab.export.flatbuffer import Graph
-from keras_sspcab.layers import ChannelAttention
+from keras_sspcab.layers import AttentionMemory, ChannelAttention
 
 _BOUNDED = {"LOGISTIC", "TANH", "SOFTMAX"}
 
@@ -24,27 +24,33 @@ class FloatScopes:
     may all be zero in all images. Integers for a range of zero have a scale
     that the kernels of LiteRT refuse.
 
+    What is read from memories with a threshold. The weights lie around one by
+    the number of slots, which integers cannot tell from zero, and are then
+    divided by their sum.
+
     Attributes:
         scoring: Names of layers from which on everything is float.
-        bottlenecks: Scopes that are float on their own.
+        isolated: Scopes that are float on their own.
     """
 
     scoring: tuple[str, ...]
-    bottlenecks: tuple[str, ...]
+    isolated: tuple[str, ...]
 
     @classmethod
     def of(cls, model: keras.Model) -> "FloatScopes":
         """Finds them in a model."""
         layers = model._flatten_layers()
         scoring = []
-        bottlenecks = []
+        isolated = []
         for layer in layers:
             if type(layer).__module__.startswith("keras_sspcab.scoring"):
                 scoring.append(layer.name)
             if isinstance(layer, ChannelAttention):
                 for dense in (layer.squeeze, layer.excite):
-                    bottlenecks.append(f"{layer.name}/{dense.name}")
-        return cls(tuple(scoring), tuple(bottlenecks))
+                    isolated.append(f"{layer.name}/{dense.name}")
+            if isinstance(layer, AttentionMemory):
+                isolated.append(layer.name)
+        return cls(tuple(scoring), tuple(isolated))
 
     def tensors(self, graph: Graph) -> list[str]:
         """Returns the names of all tensors of a graph that stay float."""
@@ -62,7 +68,7 @@ class FloatScopes:
         }
         kept = set(scored)
         for operation in graph.operations:
-            if _lies_in(self.bottlenecks, graph, operation.outputs) or (
+            if _lies_in(self.isolated, graph, operation.outputs) or (
                 operation.name in _BOUNDED
                 and read.intersection(operation.outputs)
             ):

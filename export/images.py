@@ -72,7 +72,7 @@ def _arrays(
                 f"{array.shape}"
             )
         if spec.dtype.is_floating:
-            _check_range(array, inference.is_detector, argument)
+            _check_range(array, inference.value_range(spec.name), argument)
         arrays.append(array.astype(spec.dtype.as_numpy_dtype))
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(
@@ -82,7 +82,9 @@ def _arrays(
     return arrays
 
 
-def _check_range(array: np.ndarray, is_detector: bool, argument: str) -> None:
+def _check_range(
+    array: np.ndarray, limits: tuple[float, float] | None, argument: str
+) -> None:
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
             f"`{argument}` must be float. Received: dtype={array.dtype}. "
@@ -90,8 +92,11 @@ def _check_range(array: np.ndarray, is_detector: bool, argument: str) -> None:
         )
     if array.size and not np.isfinite(array).all():
         raise ValueError(f"`{argument}` holds values that are not finite.")
-    if is_detector and array.size and (array.min() < 0 or array.max() > 1):
+    if limits is None or not array.size:
+        return
+    low, high = limits
+    if array.min() < low or array.max() > high:
         raise ValueError(
-            f"`{argument}` must lie in [0, 1], as in training. Received: "
-            f"values from {array.min():g} to {array.max():g}"
+            f"`{argument}` must lie in [{low:g}, {high:g}], as in training. "
+            f"Received: values from {array.min():g} to {array.max():g}"
         )

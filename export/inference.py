@@ -1,9 +1,8 @@
 """The one inference function of a model, which all formats export."""
 
-import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +16,7 @@ from tensorflow.python.framework.convert_to_constants import (
 
 from keras_sspcab.applications import AnomalyModel
 from keras_sspcab.data.decoding import standardize_size
+from keras_sspcab.export.computing import computing_in
 from keras_sspcab.layers import (
     MaskedConv2D,
     MaskedConv3D,
@@ -94,6 +94,12 @@ class Inference:
         """Whether the model is an `AnomalyModel`."""
         return isinstance(self.model, AnomalyModel)
 
+    def value_range(self, name: str) -> tuple[float, float] | None:
+        """Lowest and highest value of an input; None where it has no bounds."""
+        if not isinstance(self.model, AnomalyModel):
+            return None
+        return self.model.value_range(name)
+
     def predict(self, *inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one batch through Keras, as `model.predict` does."""
         results = self.model.predict_on_batch(self._pack(inputs))
@@ -101,7 +107,11 @@ class Inference:
         return {name: np.asarray(named[name]) for name in self.output_names}
 
     def freeze(
-        self, batch_size: int | None = None, form: str | None = None
+        self,
+        batch_size: int | None = None,
+        form: str | None = None,
+        precision: str = "float32",
+        jit_compile: bool = False,
     ) -> "FrozenInference":
         """Traces the function into a graph without variables.
 
@@ -109,6 +119,9 @@ class Inference:
             batch_size: Size of a batch; None leaves it open.
             form: How masked convolutions are computed, see
                 `masked_conv_form`. None takes the fastest.
+            precision: What the network computes in, see `computing_in`; what
+                comes out is float32.
+            jit_compile: Whether XLA is to compile the graph.
 
         Returns:
             The graph. Weights are constants in it, and losses, metrics and
@@ -122,12 +135,12 @@ class Inference:
         @tf.function(input_signature=specs, autograph=False)
         def infer(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
             named = self._named(self.model(self._pack(inputs), training=False))
-            return {name: named[name] for name in self.output_names}
+            return {name: _widen(named[name]) for name in self.output_names}
 
         # All that shapes the graph must hold while it is traced; a function
         # that is saved later would be traced again, without.
         with (
-            _computing_in_float32(self.model),
+            computing_in(self.model, precision),
             auxiliary_losses_disabled(),
             masked_conv_form(form or fastest_form(self.model)),
         ):
@@ -136,6 +149,7 @@ class Inference:
             convert_variables_to_constants_v2(concrete),
             specs,
             self.output_names,
+            jit_compile,
         )
 
     def image_size(
@@ -181,11 +195,13 @@ class FrozenInference:
         function: The graph function.
         specs: Shapes, dtypes and names of its inputs.
         output_names: Names of what it returns.
+        jit_compile: Whether XLA is to compile it where it is used.
     """
 
     function: Any
     specs: list[tf.TensorSpec]
     output_names: tuple[str, ...]
+    jit_compile: bool = False
 
     def __call__(self, *inputs: Any) -> dict[str, Any]:
         # TensorFlow flattens dicts in the order of their keys.
@@ -216,24 +232,10 @@ def fastest_form(model: keras.Model, integer: bool = False) -> str:
     return "stacked" if integer else "shifted"
 
 
-@contextlib.contextmanager
-def _computing_in_float32(model: keras.Model) -> Iterator[None]:
-    """Lets layers that compute in 16 bits compute in float32 for a while.
-
-    Under mixed precision the weights are float32 anyway, and 16-bit kernels are
-    missing from LiteRT and slow on CPUs.
-    """
-    changed = []
-    try:
-        for layer in model._flatten_layers():
-            policy = layer.dtype_policy
-            if policy.compute_dtype in ("float16", "bfloat16"):
-                layer.dtype_policy = "float32"
-                changed.append((layer, policy))
-        yield
-    finally:
-        for layer, policy in changed:
-            layer.dtype_policy = policy
+def _widen(output: tf.Tensor) -> tf.Tensor:
+    """Casts what a layer has computed in 16 bits to float32."""
+    is_short = output.dtype in (tf.float16, tf.bfloat16)
+    return tf.cast(output, tf.float32) if is_short else output
 
 
 def _check_model(model: Any, allow_uncalibrated: bool) -> None:

@@ -120,13 +120,24 @@ def _add_metadata(proto: Any, inference: Inference) -> None:
     proto.producer_name = "keras-sspcab"
     metadata = {"model": inference.model.name}
     if inference.is_detector:
-        metadata["value_range"] = "[0, 1]"
+        metadata["value_range"] = _value_ranges(inference)
         metadata["calibration"] = json.dumps(
             inference.model.calibration.to_dict()
         )
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
+
+
+def _value_ranges(inference: Inference) -> str:
+    """As in `[0, 1]`, or those of several inputs by name, as JSON."""
+    ranges = {
+        name: inference.value_range(name) for name in inference.input_names
+    }
+    if len(ranges) > 1:
+        return json.dumps(ranges)
+    (limits,) = ranges.values()
+    return "null" if limits is None else f"[{limits[0]:g}, {limits[1]:g}]"
 
 
 def _check_and_save(proto: Any, path: pathlib.Path) -> None:

@@ -15,7 +15,12 @@ from keras_sspcab.export.runners import SavedModelRunner, load_runner
 
 #: Largest relative difference allowed, by the precision of the artefact. The
 #: README says what has been measured.
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 0.25}
+TOLERANCES = {
+    "float32": 1e-4,
+    "float16": 1e-2,
+    "bfloat16": 0.1,
+    "int8": 0.25,
+}
 
 #: The same, where the model itself computes in fewer bits than the artefact.
 POLICY_TOLERANCES = {"float16": 1e-2, "bfloat16": 0.1}
@@ -149,8 +154,8 @@ def check_parity(
             four times that for single pixels of the anomaly map. None takes
             that of the precision (`TOLERANCES`), or of the model's own where
             the model computes in 16 bits (`POLICY_TOLERANCES`).
-        precision: Precision of the artefact: `"float32"`, `"float16"` or
-            `"int8"`.
+        precision: Precision of the artefact: `"float32"`, `"float16"`,
+            `"bfloat16"` or `"int8"`.
         image_size: Height and width that the artefact was made for, where the
             model takes any size. A SavedModel resizes encoded images to it;
             without it only float images are compared.

@@ -16,8 +16,9 @@ from keras_sspcab.export.artefacts import (
     write_report,
 )
 from keras_sspcab.export.audit import audit_saved_model
+from keras_sspcab.export.computing import COMPUTE_PRECISIONS
 from keras_sspcab.export.inference import FrozenInference, Inference
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 
 def export_saved_model(
@@ -31,6 +32,8 @@ def export_saved_model(
     outputs: Sequence[str] | None = None,
     tolerance: float | None = None,
     allow_uncalibrated: bool = False,
+    precision: str = "float32",
+    jit_compile: bool = False,
 ) -> ExportResult:
     """Writes `directory/version/`, which TensorFlow Serving can serve.
 
@@ -63,6 +66,13 @@ def export_saved_model(
         tolerance: As in `check_parity`.
         allow_uncalibrated: Whether an `AnomalyModel` without thresholds may be
             exported.
+        precision: What the network computes in: `"float32"`, `"float16"` or
+            `"bfloat16"`, for GPUs and other accelerators. Inputs, outputs,
+            weights and the scoring stay float32. Scores may then be off by
+            1 % or 10 % (`TOLERANCES`), in the measure of `OutputDifference`.
+        jit_compile: Whether XLA is to compile the signatures, once for each
+            size of a batch that comes; files are still decoded outside of it.
+            The server must have been built with XLA for its device.
 
     Returns:
         Path of the version and the comparison, which is also written to
@@ -72,17 +82,23 @@ def export_saved_model(
         ValueError: If an argument does not fit, or the version exists.
         ExportMismatchError: If artefact and model differ; nothing is left.
     """
+    precision = standardize_choice(precision, COMPUTE_PRECISIONS, "precision")
     inference = Inference(model, outputs, allow_uncalibrated)
     directory = pathlib.Path(directory)
     if serving_bytes is None:
         serving_bytes = inference.is_detector and _takes_images(inference)
     size = _encoded_size(inference, image_size) if serving_bytes else None
     parity_check = ParityCheck.prepare(
-        inference, images, check, tolerance=tolerance, image_size=size
+        inference,
+        images,
+        check,
+        tolerance=tolerance,
+        precision=precision,
+        image_size=size,
     )
     # A number that is taken is told before the work, not after it.
     target = _version_folder(directory, version)
-    frozen = inference.freeze()
+    frozen = inference.freeze(precision=precision, jit_compile=jit_compile)
     with staging_path(target) as staged:
         _write(frozen, size, staged)
         if problems := audit_saved_model(staged):
@@ -95,6 +111,7 @@ def export_saved_model(
             staged / "parity.json",
             {
                 "format": "savedmodel",
+                "jit_compile": jit_compile,
                 **parity_check.report(staged, frozen, parity),
             },
         )
@@ -110,7 +127,10 @@ def _write(
 ) -> None:
     module = tf.Module()
     module.infer = tf.function(
-        frozen.__call__, input_signature=frozen.specs, autograph=False
+        frozen.__call__,
+        input_signature=frozen.specs,
+        autograph=False,
+        jit_compile=frozen.jit_compile or None,
     )
     signatures = {"serving_default": module.infer}
     if size is not None:
@@ -122,7 +142,7 @@ def _write(
                 image_bytes,
                 fn_output_signature=tf.TensorSpec((*size, channels)),
             )
-            return frozen(images)
+            return module.infer(images)
 
         spec = tf.TensorSpec((None,), tf.string, "image_bytes")
         module.infer_encoded = tf.function(

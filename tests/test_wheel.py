@@ -33,7 +33,14 @@ def test_wheel_holds_every_module(wheel):
         ("export", "keras_sspcab/export"),
     ):
         for path in (ROOT / source).rglob("*"):
-            if path.suffix in (".py", ".html", ".css", ".js", ".typed"):
+            if path.suffix in (
+                ".css",
+                ".html",
+                ".j2",
+                ".js",
+                ".py",
+                ".typed",
+            ):
                 relative = path.relative_to(ROOT / source).as_posix()
                 assert f"{target}/{relative}" in names
     assert not [name for name in names if name.startswith("tests")]

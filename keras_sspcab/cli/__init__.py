@@ -11,8 +11,11 @@ from keras_sspcab.cli import compare as _compare
 from keras_sspcab.cli import demo as _demo
 from keras_sspcab.cli import evaluate as _evaluate
 from keras_sspcab.cli import export as _export
+from keras_sspcab.cli import package as _package
 from keras_sspcab.cli import predict as _predict
 from keras_sspcab.cli import report as _report
+from keras_sspcab.cli import score as _score
+from keras_sspcab.cli import serve as _serve
 from keras_sspcab.cli import train as _train
 from keras_sspcab.cli._console import options
 
@@ -33,7 +36,10 @@ for _module in (
     _train,
     _evaluate,
     _predict,
+    _score,
     _export,
+    _package,
+    _serve,
     _report,
     _compare,
     _demo,

@@ -12,7 +12,12 @@ from keras_sspcab.runs import Config, ConfigError, ObjectsConfig, RunFolder
 if TYPE_CHECKING:
     from keras_sspcab.applications import ObjectModel
     from keras_sspcab.data.flow import FlowSource
-    from keras_sspcab.data.objects import CubeFile, ObjectProposals
+    from keras_sspcab.data.objects import (
+        CubeFile,
+        MaskSource,
+        MotionProposals,
+        ObjectProposals,
+    )
     from keras_sspcab.data.video import Video, VideoFolder
 
 # Objects that are scored at once: crops are small.
@@ -49,13 +54,18 @@ class ObjectSource(VideoSource):
         """Refuses settings that are for images or clips."""
         super().check(config)
         data = config.data
-        for key in ("stride", "step"):
-            if getattr(data, key) != 1:
-                raise ConfigError(
-                    f"`data.{key}` is for clips of whole frames, and "
-                    f"{config.model.name!r} looks at objects. Received: "
-                    f"data.{key}={getattr(data, key)}. Leave it out"
-                )
+        if data.stride != 1:
+            raise ConfigError(
+                "`data.stride` is for clips of whole frames, and "
+                f"{config.model.name!r} looks at objects. Received: "
+                f"data.stride={data.stride}. Leave it out"
+            )
+        if config.objects.masks and _host_of(config).cube_kind != "crops":
+            raise ConfigError(
+                "`objects.masks` is for hosts that learn to segment objects. "
+                f"Received: objects.masks={config.objects.masks!r} for "
+                f"{config.model.name!r}. Leave it out"
+            )
         if data.image_size[0] != data.image_size[1]:
             raise ConfigError(
                 "`data.image_size`, the size of the crops of objects, must be "
@@ -78,12 +88,15 @@ class ObjectSource(VideoSource):
             num_frames=config.data.clip_length,
             size=config.data.image_size[0],
             channels=config.data.channels,
+            masks=masks_of(config.objects),
         )
 
     def count(self, config: Config, folder: "VideoFolder") -> int:
         """Objects in an epoch."""
+        from keras_sspcab.data.objects import count_objects
+
         files = self.cut_out(folder.train, config)
-        count = sum(file.num_objects for file in files)
+        count = count_objects(files, config.data.step)
         if not count:
             raise ConfigError(
                 f"No object was found in the {len(files)} training videos. "
@@ -110,6 +123,8 @@ class ObjectSource(VideoSource):
                 shuffle=True,
                 seed=config.training.seed,
                 epoch=epoch,
+                step=config.data.step,
+                with_masks=bool(config.objects.masks),
             )
 
         return make_dataset
@@ -134,22 +149,10 @@ def proposals_of(objects: ObjectsConfig) -> "ObjectProposals":
     Raises:
         ValueError: If files or a model cannot be used.
     """
-    from keras_sspcab.data.objects import (
-        BoxFiles,
-        MotionProposals,
-        OnnxDetector,
-        merge,
-    )
+    from keras_sspcab.data.objects import BoxFiles, OnnxDetector, merge
 
     alone = objects.boxes == "motion"
-    motion = MotionProposals(
-        threshold=objects.motion_threshold,
-        blur=objects.motion_blur,
-        min_area=objects.min_area,
-        cover_threshold=objects.cover_threshold if alone else None,
-        closing=objects.motion_closing,
-        background_history=objects.background_history or None,
-    )
+    motion = _motion_of(objects, objects.cover_threshold if alone else None)
     if alone:
         return motion
     is_model = objects.boxes.lower().endswith(".onnx")
@@ -160,6 +163,34 @@ def proposals_of(objects: ObjectsConfig) -> "ObjectProposals":
         cover_threshold=objects.cover_threshold,
     )
     return merge(detections, motion) if objects.with_motion else detections
+
+
+def _motion_of(
+    objects: ObjectsConfig, cover_threshold: float | None
+) -> "MotionProposals":
+    from keras_sspcab.data.objects import MotionProposals
+
+    return MotionProposals(
+        threshold=objects.motion_threshold,
+        blur=objects.motion_blur,
+        min_area=objects.min_area,
+        cover_threshold=cover_threshold,
+        closing=objects.motion_closing,
+        background_history=objects.background_history or None,
+    )
+
+
+def masks_of(objects: ObjectsConfig) -> "MaskSource | None":
+    """Returns what gives the masks of a configuration, or None.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    from keras_sspcab.data.objects import MaskFiles, MotionMasks
+
+    if objects.masks == "motion":
+        return MotionMasks(_motion_of(objects, None))
+    return MaskFiles(objects.masks) if objects.masks else None
 
 
 def flow_of(objects: ObjectsConfig) -> "FlowSource":

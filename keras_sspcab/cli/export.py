@@ -49,6 +49,13 @@ def export(
             "int8 to measure ranges on. Default: those of the run."
         ),
     ] = None,
+    networks: Annotated[
+        bool,
+        typer.Option(
+            "--networks",
+            help="Hosts of objects: also each of their networks alone.",
+        ),
+    ] = False,
 ) -> None:
     """Export a model, and compare each artefact with it on real images.
 
@@ -58,6 +65,11 @@ def export(
     from keras_sspcab.cli._model import load_detector
 
     detector = load_detector(str(model))
+    if networks and detector.kind != "objects":
+        raise ValueError(
+            f"--networks is for hosts that look at objects. {model} holds "
+            f"{detector.name}"
+        )
     is_run = model.suffix != ".keras"
     folder = out or (model if is_run else model.parent) / "export"
     checked, normal = find_inputs(detector, model if is_run else None, images)
@@ -66,6 +78,8 @@ def export(
         for name in dict.fromkeys(to)
     }
     show_exports(results)
+    if networks:
+        _export_networks(detector, to, folder, checked, normal, precision)
 
 
 def _check_formats(to: Sequence[str], precision: str) -> None:
@@ -102,6 +116,11 @@ def find_inputs(
     config = None if run is None else RunFolder(str(run)).config
     if detector.kind == "video":
         return _find_clips(detector, config, data)
+    if detector.kind == "objects":
+        from keras_sspcab.cli._object_data import objects_to_compare
+
+        folder = None if run is None else RunFolder(str(run))
+        return objects_to_compare(detector, config, folder, data)
     return _find_images(detector, config, data)
 
 
@@ -188,16 +207,59 @@ def export_to(
     """
     from keras_sspcab.export import export_model
 
-    options: dict[str, Any] = {"images": checked}
     target = folder / name / detector.name
     if name != "savedmodel":
         suffix = "" if precision == "float32" else f"-{precision}"
         target = target.with_name(f"{target.name}{suffix}.{name}")
+    options: dict[str, Any] = {"images": checked}
     if name == "tflite":
         options["precision"] = precision
     if precision == "int8":
         options["representative_data"] = normal
     return export_model(detector, target, to=name, **options)
+
+
+def _export_networks(
+    detector: Any,
+    to: Sequence[str],
+    folder: Path,
+    checked: Any,
+    normal: Any,
+    precision: str,
+) -> None:
+    """Exports each network of a host to the formats, and prints them."""
+    from keras_sspcab.export import export_networks
+
+    table = Table(title="Largest differences between artefact and network")
+    for column in ("format", "network"):
+        table.add_column(column)
+    table.add_column("relative", justify="right")
+    table.add_column("artefact", overflow="fold")
+    for name in dict.fromkeys(to):
+        options: dict[str, Any] = {}
+        if name == "tflite":
+            options["precision"] = precision
+        if precision == "int8":
+            options["representative_data"] = normal
+        exported = export_networks(
+            detector,
+            folder / f"{name}-networks",
+            name,
+            images=checked,
+            **options,
+        )
+        for network, result in exported.items():
+            if result.parity is None:
+                raise ValueError(f"The network {network} has not been compared")
+            differences = result.parity.outputs.values()
+            table.add_row(
+                name,
+                network,
+                number(max(d.relative_difference for d in differences)),
+                os.fspath(result.path),
+            )
+    table.caption = "as a share of the largest value"
+    show(table)
 
 
 def show_exports(results: "dict[str, ExportResult]") -> None:

@@ -46,7 +46,8 @@ class DataConfig:
         clip_length: Frames a clip, for hosts that look at videos or objects.
         stride: Frames from one of a clip to the next, 1 for all.
         step: Frames from one training clip to the next; larger ones take fewer
-            of the clips that overlap.
+            of the clips that overlap. For hosts that look at objects: from one
+            frame whose objects are learned from to the next.
     """
 
     path: str = ""

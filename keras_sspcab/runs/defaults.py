@@ -48,6 +48,22 @@ MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
             "smoothing_size": 15.0,
         },
     },
+    # A quarter of the paper's widths and a tenth of its slots.
+    "hf2vad": {
+        "data": {
+            "image_size": 32,
+            "channels": 3,
+            "patch_size": 0,
+            "clip_length": 5,
+        },
+        "model": {"root_width": 8, "num_slots": 200, "base_width": 16},
+        "training": {"epochs": 10, "batch_size": 64},
+        "evaluation": {
+            "normalisation": "none",
+            "smoothing": "median",
+            "smoothing_size": 17.0,
+        },
+    },
 }
 
 # What `demo` does: arguments of `write_texture_folder`, and settings that apply

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ def replacing(path: str) -> Iterator[str]:
     """
     folder, name = os.path.split(os.path.abspath(path))
     stem, suffix = os.path.splitext(name)
-    temporary = os.path.join(folder, f".{stem}.{os.getpid()}.tmp{suffix}")
+    # Processes of several machines can write to one folder.
+    unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = os.path.join(folder, f".{stem}.{unique}.tmp{suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -28,6 +28,9 @@ class ObjectsConfig:
         background_history: Frames that a background is learned from, so that
             slow objects are found as well; 0 takes changes alone.
         flow: `"dis"`, or a folder of flow files.
+        masks: Which pixels the object is, for hosts that learn to segment:
+            `"motion"` takes what moves, or a folder of masks, see
+            `keras_sspcab.data.objects.MaskFiles`; empty for none.
         pictures: Folder of pictures that stand for abnormal appearance; empty
             for the embedded ones.
         folder: Where what is cut out is kept; empty for the run folder. Several
@@ -45,6 +48,7 @@ class ObjectsConfig:
     motion_closing: int = 0
     background_history: int = 0
     flow: str = "dis"
+    masks: str = ""
     pictures: str = ""
     folder: str = ""
     speed: float = 3.0

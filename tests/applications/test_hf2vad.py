@@ -237,6 +237,22 @@ def test_losses_of_both():
     assert results["sspcab_loss"] == pytest.approx(np.mean(terms), rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["prediction", "joint"])
+def test_latents_are_drawn_in_training_alone(name):
+    """Also where the memories before run as in inference."""
+    found, x = stage(small(), name), cubes()
+
+    def predictions(training):
+        return [
+            numpy(found(x, training=training)["prediction"]) for _ in range(2)
+        ]
+
+    one, other = predictions(training=False)
+    np.testing.assert_array_equal(one, other)
+    one, other = predictions(training=True)
+    assert np.abs(one - other).max() > 0
+
+
 @pytest.mark.parametrize(
     ("name", "changed"),
     [

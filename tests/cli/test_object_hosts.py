@@ -15,6 +15,7 @@ from keras_sspcab.cli._object_data import (
     ObjectSource,
     config_of,
     flow_of,
+    masks_of,
     proposals_of,
 )
 from keras_sspcab.data.objects import open_cube_file
@@ -231,6 +232,32 @@ def test_settings_of_clips_are_refused(settings, message):
         ObjectSource().check(config)
 
 
+def test_masks_are_for_those_who_segment(videos, tmp_path):
+    config = load_config(
+        None, {"model.name": "hf2vad", "objects.masks": "motion"}
+    )
+    with pytest.raises(ConfigError, match=r"objects\.masks"):
+        ObjectSource().check(config)
+    assert masks_of(ObjectsConfig()) is None
+    with pytest.raises(ValueError, match="folder of masks"):
+        masks_of(ObjectsConfig(masks=str(tmp_path / "none")))
+    config = load_config(
+        None,
+        {
+            "model.name": "background_agnostic",
+            "data.image_size": 32,
+            "objects.masks": "motion",
+            "objects.folder": str(tmp_path / "cut"),
+            "objects.min_area": 20,
+        },
+    )
+    folder = scan_video_folder(videos)
+    source = ObjectSource()
+    make = source.training_datasets(None, config, folder)
+    (batch,) = make(0).take(1)
+    assert 0 < np.mean(batch["mask"]) < 1
+
+
 def test_nothing_moves(tmp_path, invoke):
     still = np.full((6, HEIGHT, WIDTH, 1), 60, "uint8")
     for number in range(3):
@@ -283,3 +310,96 @@ def test_a_file_alone_says_what_it_looks_at(run):
         1,
         1,
     )
+
+
+# === HF2-VAD ===
+
+HF2VAD = [
+    "--model=hf2vad",
+    "--batch-size=8",
+    "--image-size=16",
+    "--channels=1",
+    "--set=data.clip_length=3",
+    "--set=data.step=2",
+    "--set=model.root_width=2",
+    "--set=model.base_width=2",
+    "--set=model.num_slots=8",
+    "--set=objects.min_area=20",
+    "--set=evaluation.smoothing_size=3",
+]
+
+
+@pytest.fixture(scope="module")
+def hf2vad(tmp_path_factory, videos, invoke):
+    run = tmp_path_factory.mktemp("run") / "hf2vad"
+    invoke("train", "--data", videos, "--run", run, "--epochs=1", *HF2VAD)
+    invoke("evaluate", run)
+    return run
+
+
+def test_hf2vad_end_to_end(hf2vad, videos):
+    rows = read(hf2vad / "history.csv")
+    assert [row["stage"] for row in rows] == ["1", "2", "3"]
+    assert rows[0]["flow_loss"]
+    assert not rows[0]["prediction_loss"]
+    assert rows[1]["prediction_loss"]
+    assert float(rows[2]["sspcab_loss"]) > 0
+    metrics = json.loads((hf2vad / "metrics.json").read_text("utf-8"))
+    # The first frames are not scored, as the paper has it.
+    assert metrics["conventions"]["frames_dropped"] == 2
+    assert metrics["num_scored_frames"] == 24 - 3 * 2
+    assert metrics["conventions"]["smoothing"] == "median 3"
+    rows = read(hf2vad / "predictions/scores.csv")
+    empty = load_detector(str(hf2vad)).empty_score
+    raw = [float(row["raw_score"]) for row in rows if row["video"] == "z"]
+    np.testing.assert_allclose(raw, empty, rtol=1e-5)
+    # Errors are measured on the training objects.
+    layer = load_detector(str(hf2vad)).get_layer("object_score")
+    assert np.all(np.asarray(layer.get_weights()[0]) != 0)
+
+
+def test_hf2vad_resumes_between_stages(hf2vad, invoke, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(hf2vad, copy)
+    (copy / "checkpoint-joint.npz").unlink()
+    (copy / "model.keras").unlink()
+    record = json.loads((copy / "run.json").read_text("utf-8"))
+    (copy / "run.json").write_text(
+        json.dumps({**record, "state": "training"}), "utf-8"
+    )
+    invoke("train", "--run", copy, "--resume")
+    one, other = (load_detector(str(path)) for path in (hf2vad, copy))
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_export_of_a_host_and_its_networks(hf2vad, invoke, tmp_path):
+    pytest.importorskip("onnxruntime")
+    result = invoke(
+        "export",
+        hf2vad,
+        "--to=savedmodel",
+        "--to=onnx",
+        "--networks",
+        "--out",
+        tmp_path,
+    )
+    for text in ("memory_autoencoder", "vunet", "relative"):
+        assert text in result.output
+    assert (tmp_path / "savedmodel/hf2vad/1/saved_model.pb").is_file()
+    assert (tmp_path / "onnx/hf2vad.onnx").is_file()
+    for name in ("memory_autoencoder", "vunet"):
+        folder = tmp_path / "savedmodel-networks" / name / "1"
+        report = json.loads((folder / "parity.json").read_text("utf-8"))
+        assert report["parity"]["passes"]
+        assert (tmp_path / f"onnx-networks/{name}.onnx").is_file()
+
+
+def test_single_networks_are_of_hosts_of_objects(invoke, tmp_path):
+    from tests.hosts import small_host
+
+    small_host("autoencoder").save(tmp_path / "a.keras")
+    result = invoke(
+        "export", tmp_path / "a.keras", "--to=onnx", "--networks", code=2
+    )
+    assert "--networks is for hosts that look at objects" in result.output

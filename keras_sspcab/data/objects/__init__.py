@@ -6,8 +6,13 @@ OpenCV and onnxruntime are imported at their first use.
 from keras_sspcab.data.objects.box_files import BoxFiles
 from keras_sspcab.data.objects.boxes import HF2VAD_PRESETS
 from keras_sspcab.data.objects.cube_files import CubeFile, open_cube_file
-from keras_sspcab.data.objects.dataset import cube_dataset
+from keras_sspcab.data.objects.dataset import count_objects, cube_dataset
 from keras_sspcab.data.objects.extraction import extract_cubes
+from keras_sspcab.data.objects.masks import (
+    MaskFiles,
+    MaskSource,
+    MotionMasks,
+)
 from keras_sspcab.data.objects.merging import merge
 from keras_sspcab.data.objects.motion import MotionProposals
 from keras_sspcab.data.objects.onnx_detector import OnnxDetector
@@ -22,9 +27,13 @@ __all__ = [
     "HF2VAD_PRESETS",
     "BoxFiles",
     "CubeFile",
+    "MaskFiles",
+    "MaskSource",
+    "MotionMasks",
     "MotionProposals",
     "ObjectProposals",
     "OnnxDetector",
+    "count_objects",
     "cube_dataset",
     "extract_cubes",
     "frame_scores",

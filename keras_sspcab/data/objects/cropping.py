@@ -37,7 +37,9 @@ def usable_boxes(
     return clipped[keep], int((~keep).sum())
 
 
-def crop(array: np.ndarray, window: Window, size: int) -> np.ndarray:
+def crop(
+    array: np.ndarray, window: Window, size: int, nearest: bool = False
+) -> np.ndarray:
     """Cuts a window out of a frame or flow and resizes it.
 
     Bilinear without antialiasing, as `cv2.resize`. The values of a flow stay as
@@ -47,12 +49,36 @@ def crop(array: np.ndarray, window: Window, size: int) -> np.ndarray:
         array: uint8 or float32 `(height, width, channels)`.
         window: From `box_window`.
         size: Height and width of the result.
+        nearest: True takes the nearest neighbour instead, for masks.
 
     Returns:
         Array `(size, size, channels)`.
     """
-    resized = opencv().resize(np.ascontiguousarray(array[window]), (size, size))
+    cv2 = opencv()
+    resized = cv2.resize(
+        np.ascontiguousarray(array[window]),
+        (size, size),
+        interpolation=cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR,
+    )
     return resized.reshape(size, size, array.shape[2])
+
+
+def crop_masks(mask: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
+    """Cuts each box out of a mask.
+
+    Args:
+        mask: bool `(height, width)`.
+        boxes: Array `(n, 5)` from `usable_boxes`.
+        size: Height and width of the crops.
+
+    Returns:
+        uint8 array `(n, size, size, 1)` of 0 and 1.
+    """
+    values = mask.astype("uint8")[..., np.newaxis]
+    crops = np.empty((len(boxes), size, size, 1), "uint8")
+    for row, box in enumerate(boxes):
+        crops[row] = crop(values, box_window(box), size, nearest=True)
+    return crops
 
 
 def crop_all(

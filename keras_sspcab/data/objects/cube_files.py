@@ -15,6 +15,8 @@ dataset        shape and type                  content
                                                (inclusive, within the frame)
                                                and confidence
 `frames`       `(n,)` int32                    t, from 0
+`mask`         `(n, S, S, 1)` uint8            1 where frame t shows the object;
+                                               only if there are masks
 =============  ==============================  ===============================
 
 All crops of a row are of the same box. Before a video's first frame, that frame
@@ -59,6 +61,7 @@ class CubeFile:
         size: Height and width of the crops, S.
         channels: 1 for grey or 3 for colour.
         num_skipped: Boxes that were left out as they have no pixel.
+        has_masks: Whether the file says which pixels are the object's.
     """
 
     path: str
@@ -71,6 +74,7 @@ class CubeFile:
     size: int
     channels: int
     num_skipped: int
+    has_masks: bool = False
 
     def read(self, name: str) -> np.ndarray:
         """Returns a whole dataset, such as `"boxes"`.
@@ -117,6 +121,7 @@ def open_cube_file(path: Any) -> CubeFile:
             size=size,
             channels=channels,
             num_skipped=int(attributes["num_skipped"]),
+            has_masks="mask" in file,
         )
 
 
@@ -128,10 +133,16 @@ class CubeWriter:
         length: Frames a row.
         size: Height and width of the crops.
         channels: 1 or 3.
+        with_masks: Whether there is a mask of each.
     """
 
     def __init__(
-        self, path: str, length: int, size: int, channels: int
+        self,
+        path: str,
+        length: int,
+        size: int,
+        channels: int,
+        with_masks: bool = False,
     ) -> None:
         self.length, self.size, self.channels = length, size, channels
         crop = (size, size)
@@ -142,6 +153,8 @@ class CubeWriter:
             "boxes": ((5,), "<f4"),
             "frames": ((), "<i4"),
         }
+        if with_masks:
+            self._layout["mask"] = ((*crop, 1), "|u1")
         self._file = h5py.File(path, "w")
         for name, (shape, dtype) in self._layout.items():
             # Rows of a few bytes are many to a chunk.

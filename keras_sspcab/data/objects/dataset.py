@@ -46,6 +46,8 @@ def cube_dataset(
     epochs: int = 1,
     with_index: bool = False,
     drop_remainder: bool = False,
+    step: int = 1,
+    with_masks: bool = False,
 ) -> tf.data.Dataset:
     """Makes batches of objects that `extract_cubes` has cut out.
 
@@ -64,13 +66,17 @@ def cube_dataset(
         epochs: Epochs in the dataset, from `epoch` on. Defaults to 1.
         with_index: Adds where objects come from.
         drop_remainder: True drops the last batch of an epoch if it is smaller.
+        step: Frames from one whose objects are taken to the next, in each
+            video. Defaults to 1.
+        with_masks: True adds the masks of crops, where files have them.
 
     Returns:
         A `tf.data.Dataset` of dicts of float32 tensors. Of cubes:
         `"appearance"` `(batch, frames, size, size, channels)` in [0, 1] and
         `"motion"` `(batch, frames, size, size, 2)` in pixels. Of crops:
         `"appearance"` `(batch, size, size, 1)`, grey, in [0, 1], and
-        `"previous_motion"` and `"next_motion"` `(batch, size, size, 2)`. Or
+        `"previous_motion"` and `"next_motion"` `(batch, size, size, 2)`,
+        and, if wanted, `"mask"` `(batch, size, size, 1)`, 1 on the object. Or
         pairs of these and a dict of int32 `(batch,)`: `"video"`, position in
         `files`, `"frame"`, position in the video, and `"object"`, row of the
         file, all from 0.
@@ -85,18 +91,24 @@ def cube_dataset(
     seed = standardize_int(seed, "seed", 0)
     epoch = standardize_int(epoch, "epoch", 0)
     epochs = standardize_int(epochs, "epochs", 1)
-    count = sum(file.num_objects for file in given)
+    taken = _taken(given, step)
+    count = len(taken)
     if not count:
         raise ValueError(
             "There must be at least one object. Received: "
             f"{len(given)} files without any, such as {given[0].path!r}"
         )
     shapes = _shapes(given[0], kind)
-    read = _reader(given, kind)
+    sources = _SOURCES[kind]
+    if with_masks:
+        _check_masks(given, kind)
+        shapes["mask"] = (given[0].size, given[0].size, 1)
+        sources = {**sources, "mask": "mask"}
+    read = _reader(given, kind, sources)
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = order_of_epoch(count, shuffle, seed, epoch)
-        numbers = tf.data.Dataset.from_tensor_slices(order)
+        numbers = tf.data.Dataset.from_tensor_slices(tf.gather(taken, order))
         return numbers.batch(batch_size, drop_remainder).map(
             gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
@@ -117,6 +129,26 @@ def cube_dataset(
     batches = chain_epochs(batches_of, epoch, epochs)
     batches = state_length(batches, count, batch_size, drop_remainder, epochs)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def count_objects(files: Iterable[Any], step: int = 1) -> int:
+    """Counts the objects that `cube_dataset` takes in an epoch.
+
+    Args:
+        files: From `extract_cubes`, or paths.
+        step: Frames from one whose objects are taken to the next.
+
+    Raises:
+        ValueError: As `cube_dataset`.
+    """
+    return len(_taken(standardize_cube_files(files), step))
+
+
+def _taken(files: tuple[CubeFile, ...], step: int) -> np.ndarray:
+    """Returns the numbers of the objects in every `step`-th frame."""
+    step = standardize_int(step, "step", 1)
+    frames = [file.read("frames") for file in files]
+    return np.flatnonzero(np.concatenate(frames) % step == 0)
 
 
 def standardize_cube_files(files: Any) -> tuple[CubeFile, ...]:
@@ -150,6 +182,20 @@ def standardize_cube_files(files: Any) -> tuple[CubeFile, ...]:
     return given
 
 
+def _check_masks(files: tuple[CubeFile, ...], kind: str) -> None:
+    if kind != "crops":
+        raise ValueError(
+            f'Masks are those of crops, kind="crops". Received: kind={kind!r}'
+        )
+    without = [file.path for file in files if not file.has_masks]
+    if without:
+        raise ValueError(
+            "All files must hold masks. Received: "
+            f"{enumerate_names(without)} without. Give `extract_cubes` masks "
+            "of these videos, or leave `with_masks` out"
+        )
+
+
 def _shapes(file: CubeFile, kind: str) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each input."""
     crop = file.size, file.size
@@ -166,13 +212,12 @@ def _shapes(file: CubeFile, kind: str) -> dict[str, tuple[int, ...]]:
 
 
 def _reader(
-    files: tuple[CubeFile, ...], kind: str
+    files: tuple[CubeFile, ...], kind: str, sources: dict[str, str]
 ) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Returns what reads objects of given numbers, and where they are from."""
     reader = CubeReader(files)
     ends = np.cumsum([file.num_objects for file in files])
     frames = [file.read("frames") for file in files]
-    sources = _SOURCES[kind]
 
     def read(numbers: np.ndarray) -> list[np.ndarray]:
         of_file = np.searchsorted(ends, numbers, side="right")
@@ -191,6 +236,8 @@ def _reader(
         if kind == "crops":
             parts["appearance"] = _grey(parts["appearance"])
         parts["appearance"] = parts["appearance"].astype("float32") / 255
+        if "mask" in parts:
+            parts["mask"] = parts["mask"].astype("float32")
         index = of_file.astype("int32"), frame, rows.astype("int32")
         return [*parts.values(), *index]
 

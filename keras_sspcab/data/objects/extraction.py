@@ -17,13 +17,18 @@ from keras_sspcab.data.flow.cache import cached_flows
 from keras_sspcab.data.flow.optical_flow import FlowSource
 from keras_sspcab.data.objects._optional import opencv
 from keras_sspcab.data.objects.boxes import standardize_boxes
-from keras_sspcab.data.objects.cropping import crop_all, usable_boxes
+from keras_sspcab.data.objects.cropping import (
+    crop_all,
+    crop_masks,
+    usable_boxes,
+)
 from keras_sspcab.data.objects.cube_files import (
     VERSION,
     CubeFile,
     CubeWriter,
     open_cube_file,
 )
+from keras_sspcab.data.objects.masks import MaskSource
 from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.video._storage import cache_path
 from keras_sspcab.data.video.folder import Video
@@ -41,6 +46,7 @@ def extract_cubes(
     num_frames: int = 5,
     size: int = 32,
     channels: int = 3,
+    masks: MaskSource | None = None,
     flow_cache: Any = None,
     progress: bool = True,
 ) -> tuple[CubeFile, ...]:
@@ -65,6 +71,9 @@ def extract_cubes(
             Defaults to 5; single crops need 1.
         size: Height and width of the crops, in pixels. Defaults to 32.
         channels: 1 for grey or 3 for colour. Defaults to 3.
+        masks: What says which pixels belong to objects: `MaskFiles(...)` or
+            `MotionMasks(...)`; files of videos that it has none of, and with
+            None (the default) all, are without.
         flow_cache: A local folder for flows, see `cached_flows`, which rounds
             them to half precision; None (the default) keeps none.
         progress: False hides the progress bar.
@@ -102,6 +111,10 @@ def extract_cubes(
             "flow_type": "float32" if flow_cache is None else "float16",
         }
         more = [*proposals.files(video), *flow.files(video)]
+        mask_source = masks if masks is not None and masks.has(video) else None
+        if mask_source is not None:
+            settings["masks"] = mask_source.settings
+            more += mask_source.files(video)
         path = cache_path(folder, video, settings, more)
         path = f"{os.path.splitext(path)[0]}.h5"
         fingerprint = path[:-3].rsplit("-", 1)[1]
@@ -110,10 +123,18 @@ def extract_cubes(
                 files.replacing(path) as temporary,
                 # Closed before the file is moved.
                 contextlib.closing(
-                    CubeWriter(temporary, length, size, channels)
+                    CubeWriter(
+                        temporary,
+                        length,
+                        size,
+                        channels,
+                        with_masks=mask_source is not None,
+                    )
                 ) as writer,
             ):
-                facts = _write(writer, video, proposals, flow, flow_cache)
+                facts = _write(
+                    writer, video, proposals, flow, flow_cache, mask_source
+                )
                 writer.finish(
                     settings, fingerprint=fingerprint, video=video.name, **facts
                 )
@@ -136,6 +157,7 @@ def _write(
     proposals: ObjectProposals,
     flow: FlowSource,
     flow_cache: Any,
+    mask_source: MaskSource | None,
 ) -> dict[str, Any]:
     """Writes the objects of a video and returns the file's attributes."""
     frames = iterate_frames(video, channels=writer.channels)
@@ -146,17 +168,20 @@ def _write(
         flows = flow.iterate(video, frame_size)
     else:
         (flows,) = cached_flows([video], flow, flow_cache, frame_size, False)
-    steps = _in_step(
-        video,
-        frames=itertools.chain([first], frames),
-        flows=_with_next(flows),
-        boxes=proposals.boxes(video),
-    )
+    parts: dict[str, Iterable[Any]] = {
+        "frames": itertools.chain([first], frames),
+        "flows": _with_next(flows),
+        "boxes": proposals.boxes(video),
+    }
+    if mask_source is not None:
+        parts["masks"] = mask_source.iterate(video, frame_size)
+    steps = _in_step(video, **parts)
     seen: collections.deque = collections.deque(maxlen=writer.length)
     moved: collections.deque = collections.deque(maxlen=writer.length)
     num_skipped = 0
     position = -1
-    for position, (frame, (motion, next_motion), found) in enumerate(steps):
+    for position, (frame, motions, found, *mask) in enumerate(steps):
+        motion, next_motion = motions
         copies = 1 if position else writer.length
         seen.extend([frame] * copies)
         moved.extend([motion] * copies)
@@ -166,7 +191,11 @@ def _write(
         boxes, skipped = usable_boxes(given, frame_size)
         num_skipped += skipped
         if len(boxes):
+            masked = {}
+            if mask:
+                masked["mask"] = crop_masks(mask[0], boxes, writer.size)
             writer.append(
+                **masked,
                 appearance=crop_all(seen, boxes, writer.size),
                 motion=crop_all(moved, boxes, writer.size),
                 next_motion=crop_all([next_motion], boxes, writer.size)[:, 0],
@@ -206,7 +235,8 @@ def _in_step(video: Video, **parts: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
         ]
         if short:
             raise ValueError(
-                "There must be one flow and one array of boxes a frame. "
+                "There must be one of each of these a frame: "
+                f"{', '.join(parts)}. "
                 f"Received: {position} {' and '.join(short)} alone for "
                 f"{video.path!r}"
             )

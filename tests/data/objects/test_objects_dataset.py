@@ -4,7 +4,7 @@ import tensorflow as tf
 from object_videos import OBJECT_FRAMES, write_cubes
 from PIL import Image
 
-from keras_sspcab.data.objects import cube_dataset
+from keras_sspcab.data.objects import count_objects, cube_dataset
 from keras_sspcab.data.objects.cube_files import CubeReader
 
 COUNT = 10
@@ -99,6 +99,24 @@ def test_shuffling_follows_from_seed_and_epoch(cubes):
     assert order(seed=2, epoch=0) != first
     both = order(seed=1, epochs=2)
     assert both == first + order(seed=1, epoch=1)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_objects_of_every_third_frame_alone(cubes, shuffle):
+    files, contents = cubes
+    dataset = cube_dataset(files, step=3, shuffle=shuffle, with_index=True)
+    objects, index = collect(dataset)
+    taken = joined(contents, "frames") % 3 == 0
+    assert 0 < taken.sum() < COUNT
+    assert count_objects(files, step=3) == taken.sum()
+    assert count_objects(files) == COUNT
+    np.testing.assert_array_equal(
+        sorted(objects["motion"].sum(axis=(1, 2, 3, 4)).tolist()),
+        sorted(
+            joined(contents, "motion")[taken].sum(axis=(1, 2, 3, 4)).tolist()
+        ),
+    )
+    assert not (index["frame"] % 3).any()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""Exports the networks that a host is made of, one by one."""
+
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sspcab.applications import ObjectModel
+from keras_sspcab.export.artefacts import ExportResult
+from keras_sspcab.export.formats import EXPORTERS
+from keras_sspcab.export.images import collect_images
+from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.parity import MAX_IMAGES
+from keras_sspcab.export.tflite import MAX_REPRESENTATIVE_IMAGES
+from keras_sspcab.layers._arguments import standardize_choice
+
+
+def export_networks(
+    model: ObjectModel,
+    directory: Any,
+    to: str = "savedmodel",
+    *,
+    images: Any,
+    representative_data: Any = None,
+    **options: Any,
+) -> dict[str, ExportResult]:
+    """Exports each network of a host that looks at objects.
+
+    For those who put the parts together by themselves; the host as a whole,
+    with scores and thresholds, is what `export_model` writes. Each artefact is
+    compared with its network, on what the network is given in the host.
+
+    Args:
+        model: The host; see its property `networks`.
+        directory: Where the artefacts are written: `NAME/1` as a SavedModel,
+            `NAME.tflite` or `NAME.onnx`.
+        to: `"savedmodel"`, `"tflite"` or `"onnx"`.
+        images: Real objects: inputs of the host, as a dict of arrays or an
+            iterable of such batches; the first 64 count.
+        representative_data: Normal objects, likewise, on which int8 measures
+            its ranges.
+        **options: Arguments of the exporter, such as `precision`.
+
+    Returns:
+        Path and comparison of each, by the name of the network.
+
+    Raises:
+        ValueError: If the model has no networks of its own, objects do not fit,
+            or as the exporter does. Networks before the one that fails are
+            there, each whole.
+        ExportMismatchError: If an artefact and its network differ.
+    """
+    to = standardize_choice(to, tuple(EXPORTERS), "to")
+    if not isinstance(model, ObjectModel):
+        raise ValueError(
+            "Single networks are exported of hosts that look at objects. "
+            f"Received: {type(model).__name__}. Use `export_model`"
+        )
+    networks = model.networks
+    given = {"images": _inputs(model, networks, images, MAX_IMAGES)}
+    if representative_data is not None:
+        given["representative_data"] = _inputs(
+            model, networks, representative_data, MAX_REPRESENTATIVE_IMAGES
+        )
+    folder = pathlib.Path(directory)
+    suffix = "" if to == "savedmodel" else f".{to}"
+    return {
+        name: EXPORTERS[to](
+            network,
+            folder / f"{name}{suffix}",
+            **{argument: inputs[name] for argument, inputs in given.items()},
+            **options,
+        )
+        for name, network in networks.items()
+    }
+
+
+def _inputs(
+    model: ObjectModel,
+    networks: dict[str, keras.Model],
+    objects: Any,
+    limit: int,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns what each network is given, by the names that artefacts have."""
+    inference = Inference(model, allow_uncalibrated=True)
+    arrays = collect_images(inference, objects, limit)
+    given = model.network_inputs(
+        dict(zip(inference.input_names, arrays, strict=True))
+    )
+    return {
+        name: dict(
+            zip(
+                Inference(network).input_names,
+                map(np.asarray, keras.tree.flatten(given[name])),
+                strict=True,
+            )
+        )
+        for name, network in networks.items()
+    }

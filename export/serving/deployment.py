@@ -1,0 +1,159 @@
+"""Files that say how TensorFlow Serving is to serve a repository."""
+
+import os
+import pathlib
+import re
+from typing import Any
+
+import jinja2
+
+from keras_sspcab.export.serving.manifest import MANIFEST_NAME
+from keras_sspcab.export.serving.model_config import MODELS_CONFIG, MOUNT
+from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.runs.files import write_text
+
+BATCHING_CONFIG = "batching.config"
+
+#: The files, of which each has a template.
+DEPLOYMENT_FILES = (
+    BATCHING_CONFIG,
+    "monitoring.config",
+    "docker-compose.yml",
+    "kubernetes.yaml",
+    "kserve.yaml",
+    "README.md",
+)
+
+#: Images of TensorFlow Serving, for GPUs and without.
+GPU_IMAGE = "tensorflow/serving:latest-gpu"
+CPU_IMAGE = "tensorflow/serving:latest"
+
+GRPC_PORT = 8500
+REST_PORT = 8501
+
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+
+# Once for Docker, Kubernetes and KServe. It stops at the first version whose
+# files are not those that were packaged.
+_VERIFY = (
+    f"cd {MOUNT}/models && for version in */[0-9]*/; do "
+    f'(cd "$version" && sha256sum --check --quiet {MANIFEST_NAME}) || exit 1; '
+    "done"
+)
+
+# A request may hold this many batches; it is split.
+_BATCHES_IN_REQUEST = 4
+
+
+def batch_sizes(max_batch_size: int) -> tuple[int, ...]:
+    """Returns the batch sizes that run: powers of two, and the largest."""
+    sizes = [1]
+    while sizes[-1] * 2 < max_batch_size:
+        sizes.append(sizes[-1] * 2)
+    return tuple(sorted({*sizes, max_batch_size}))
+
+
+def configured_batch_sizes(directory: Any) -> tuple[int, ...] | None:
+    """Returns the sizes that `batching.config` allows, or None without one.
+
+    Raises:
+        ValueError: If it allows none by number.
+    """
+    file = pathlib.Path(directory) / BATCHING_CONFIG
+    if not file.is_file():
+        return None
+    text = re.sub(r"#.*", "", file.read_text(encoding="utf-8"))
+    sizes = re.findall(r"\ballowed_batch_sizes\s*:\s*(\d+)", text)
+    if not sizes:
+        raise ValueError(
+            f"{os.fspath(file)} names no allowed_batch_sizes, which warm-up "
+            "requests are made for. Add some, or remove the file to have it "
+            "written anew."
+        )
+    return tuple(map(int, sizes))
+
+
+def write_deployment(
+    directory: Any,
+    name: str,
+    takes_files: bool,
+    sizes: tuple[int, ...],
+    gpus: int = 1,
+    image: str | None = None,
+) -> list[str]:
+    """Writes those of `DEPLOYMENT_FILES` that are not there.
+
+    What is there is kept: these files are for editing. A file that was removed
+    is written anew.
+
+    Args:
+        directory: Folder of the repository.
+        name: A model, which probes and examples ask for.
+        takes_files: Whether it has the signature `serving_bytes`.
+        sizes: Batch sizes that run, increasing.
+        gpus: GPUs of each server; 0 for none.
+        image: Docker image, with its tag. None takes `GPU_IMAGE`, or
+            `CPU_IMAGE` without GPUs.
+
+    Returns:
+        Names of the files that were written.
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
+    gpus = standardize_int(gpus, "gpus", minimum=0)
+    image = image or (GPU_IMAGE if gpus else CPU_IMAGE)
+    repository, colon, tag = image.rpartition(":")
+    if not colon or "/" in tag or not re.fullmatch(r"[\w./:-]+", image):
+        raise ValueError(
+            "`image` must be a Docker image with its tag, such as "
+            f"{GPU_IMAGE!r}. Received: image={image!r}"
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.globals.update(
+        app="keras-sspcab-serving",
+        claim="keras-sspcab-models",
+        mount=MOUNT,
+        models_config=MODELS_CONFIG,
+        manifest=MANIFEST_NAME,
+        verify=_VERIFY,
+        grpc_port=GRPC_PORT,
+        rest_port=REST_PORT,
+        name=name,
+        takes_files=takes_files,
+        sizes=sizes,
+        max_request=sizes[-1] * _BATCHES_IN_REQUEST,
+        gpus=gpus,
+        image=image,
+        image_repository=repository,
+        image_tag=tag,
+        arguments=_arguments(),
+    )
+    folder = pathlib.Path(directory)
+    written = []
+    for file in DEPLOYMENT_FILES:
+        if not (folder / file).exists():
+            text = environment.get_template(f"{file}.j2").render()
+            write_text(os.fspath(folder / file), text)
+            written.append(file)
+    return written
+
+
+def _arguments() -> list[str]:
+    """Arguments of TensorFlow Serving; the image adds the ports."""
+    return [
+        f"--model_config_file={MOUNT}/{MODELS_CONFIG}",
+        "--model_config_file_poll_wait_seconds=30",
+        "--file_system_poll_wait_seconds=30",
+        "--enable_batching=true",
+        f"--batching_parameters_file={MOUNT}/{BATCHING_CONFIG}",
+        f"--monitoring_config_file={MOUNT}/monitoring.config",
+        "--rest_api_timeout_in_ms=30000",
+    ]

@@ -1,0 +1,120 @@
+"""`models.config`: which models and versions TensorFlow Serving serves."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from keras_sspcab.export._optional import require
+from keras_sspcab.runs.files import write_text
+
+MODELS_CONFIG = "models.config"
+
+#: Where the repository is mounted in a container.
+MOUNT = "/repository"
+
+_HEADER = """\
+# Models that TensorFlow Serving serves. `keras-sspcab package` rewrites this
+# file and keeps what was changed in it, but for comments.
+"""
+
+
+class ModelsConfig:
+    """The file, as the official message.
+
+    Args:
+        directory: Folder of the repository.
+
+    Raises:
+        ValueError: If the file is there and is no `ModelServerConfig`.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        require("tensorflow_serving", extra="serve")
+        from google.protobuf import text_format
+        from tensorflow_serving.config import model_server_config_pb2
+
+        self.path = directory / MODELS_CONFIG
+        self._message: Any = model_server_config_pb2.ModelServerConfig()
+        if not self.path.is_file():
+            return
+        try:
+            text_format.Parse(self.path.read_text("utf-8"), self._message)
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{os.fspath(self.path)} is no ModelServerConfig: {error}. "
+                "Correct it, or remove it and package a model to have it "
+                "written anew."
+            ) from error
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, in the order of the file."""
+        return [c.name for c in self._message.model_config_list.config]
+
+    def folder(self, name: str) -> pathlib.Path:
+        """Folder of a model's versions, on this machine."""
+        base = pathlib.PurePosixPath(self._find(name).base_path)
+        if base.is_relative_to(MOUNT):
+            return self.path.parent / base.relative_to(MOUNT)
+        return pathlib.Path(base)
+
+    def labels(self, name: str) -> dict[str, int]:
+        """Versions of a model by label."""
+        return dict(self._find(name).version_labels)
+
+    def add(self, name: str) -> bool:
+        """Adds a model that serves its newest version; False if it is there."""
+        if name in self.names:
+            return False
+        config = self._message.model_config_list.config.add()
+        config.name = name
+        config.base_path = f"{MOUNT}/models/{name}"
+        config.model_platform = "tensorflow"
+        return True
+
+    def pinned(self, name: str) -> tuple[int, ...]:
+        """Versions that a model is pinned to; empty if to none."""
+        if name not in self.names:
+            return ()
+        policy = self._find(name).model_version_policy
+        return tuple(policy.specific.versions)
+
+    def served(self, name: str, versions: Sequence[int]) -> tuple[int, ...]:
+        """Those of the versions on disk that the policy of a model serves."""
+        versions = sorted(versions)
+        if name not in self.names:  # not yet
+            return tuple(versions[-1:])
+        policy = self._find(name).model_version_policy
+        choice = policy.WhichOneof("policy_choice")
+        if choice == "specific":
+            wanted = set(policy.specific.versions)
+            return tuple(v for v in versions if v in wanted)
+        if choice == "all":
+            return tuple(versions)
+        return tuple(versions[-max(policy.latest.num_versions, 1) :])
+
+    def pin(self, name: str, version: int | None) -> None:
+        """Pins a model to a version, or to the newest whatever it is."""
+        policy = self._find(name).model_version_policy
+        policy.Clear()
+        if version is None:
+            policy.latest.num_versions = 1
+        else:
+            policy.specific.versions.append(version)
+
+    def write(self) -> None:
+        """Writes the file, all of it or nothing."""
+        from google.protobuf import text_format
+
+        text = text_format.MessageToString(self._message)
+        write_text(os.fspath(self.path), _HEADER + text)
+
+    def _find(self, name: str) -> Any:
+        for config in self._message.model_config_list.config:
+            if config.name == name:
+                return config
+        raise ValueError(
+            f"{os.fspath(self.path)} names no model {name!r}. It names: "
+            f"{', '.join(self.names) or 'none'}"
+        )

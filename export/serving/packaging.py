@@ -1,0 +1,181 @@
+"""Packages a model for TensorFlow Serving."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sspcab.export._optional import require
+from keras_sspcab.export.images import collect_images
+from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.parity import MAX_IMAGES, ParityResult
+from keras_sspcab.export.saved_model import export_saved_model
+from keras_sspcab.export.serving.deployment import (
+    BATCHING_CONFIG,
+    batch_sizes,
+    configured_batch_sizes,
+    write_deployment,
+)
+from keras_sspcab.export.serving.manifest import write_manifest
+from keras_sspcab.export.serving.repository import (
+    Repository,
+    standardize_name,
+)
+from keras_sspcab.export.serving.staging import staging_folder, writing
+from keras_sspcab.export.serving.warmup import SIGNATURES, write_warmup
+from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.runs import RunFolder
+
+#: Batches run at this size at most, unless told otherwise.
+MAX_BATCH_SIZE = 32
+
+# And of so many bytes: warm-up requests travel with every version.
+_MAX_BATCH_BYTES = 32 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class PackageResult:
+    """What packaging has done.
+
+    Attributes:
+        path: Folder of the version.
+        name: Name of the model.
+        version: Number of the version.
+        parity: How far it is from the Keras model.
+        removed: Old versions that were removed.
+        served: Versions that are served now. The new one is not among them
+            while the model is rolled back.
+        written: Names of the files beside the models that were written.
+    """
+
+    path: pathlib.Path
+    name: str
+    version: int
+    parity: ParityResult | None
+    removed: Sequence[int]
+    served: Sequence[int]
+    written: Sequence[str]
+
+
+def package_model(
+    model: Any,
+    directory: Any,
+    images: Any,
+    name: str | None = None,
+    version: int | None = None,
+    keep: int = 3,
+    precision: str = "float32",
+    jit_compile: bool = False,
+    image_size: Sequence[int] | None = None,
+    tolerance: float | None = None,
+    max_batch_size: int | None = None,
+    gpus: int = 1,
+    image: str | None = None,
+) -> PackageResult:
+    """Adds a version of a model to a repository that TensorFlow Serving mounts.
+
+    The version appears whole, checked and warmed up, or not at all, also if the
+    process is killed; what a killed one has left is removed by the next. See
+    `Repository` for the files, and README.md there for the commands.
+
+    Args:
+        model: An `AnomalyModel`, the path of a `.keras` file, or of a run.
+        directory: The repository; it is made if it does not exist.
+        images: Real images to compare SavedModel and model on, and to warm up
+            with; see `check_parity`.
+        name: Name of the model in the repository. Defaults to its own.
+        version: Number of the version, above all others. None takes the next.
+        keep: How many of the newest versions to keep. Those that are served
+            are kept in any case. Defaults to 3.
+        precision: As in `export_saved_model`.
+        jit_compile: As in `export_saved_model`.
+        image_size: As in `export_saved_model`.
+        tolerance: As in `export_saved_model`.
+        max_batch_size: Images that are computed at a time, at most. None takes
+            what `batching.config` says or, for a new repository, 32 or what
+            fits into 32 MiB.
+        gpus: GPUs of each server, for files that are not there yet.
+        image: Docker image likewise; see `write_deployment`.
+
+    Returns:
+        The version and what else has changed.
+
+    Raises:
+        ValueError: If an argument does not fit.
+        ExportMismatchError: If SavedModel and model differ.
+    """
+    require("tensorflow_serving", extra="serve")
+    keep = standardize_int(keep, "keep", minimum=1)
+    model = _load(model)
+    name = standardize_name(model.name if name is None else name)
+    repository = Repository(directory)
+    inference = Inference(model, allow_uncalibrated=True)
+    arrays = collect_images(inference, images, MAX_IMAGES)
+    inputs = dict(zip(inference.input_names, arrays, strict=True))
+    with writing(repository.directory):
+        version = repository.next_version(name, version)
+        sizes = _batch_sizes(repository.directory, max_batch_size, inputs)
+        with staging_folder(repository.directory) as staging:
+            result = export_saved_model(
+                model,
+                staging / name,
+                version,
+                inputs,
+                image_size=image_size,
+                tolerance=tolerance,
+                precision=precision,
+                jit_compile=jit_compile,
+            )
+            signatures = write_warmup(result.path, name, inputs, sizes)
+            write_manifest(result.path)
+            written = write_deployment(
+                repository.directory,
+                name,
+                SIGNATURES[1] in signatures,
+                sizes,
+                gpus,
+                image,
+            )
+            path = repository.publish(result.path, name, version)
+        removed = repository.prune(name, keep)
+        served = repository.served(name)
+    return PackageResult(
+        path, name, version, result.parity, removed, served, written
+    )
+
+
+def _load(model: Any) -> keras.Model:
+    if isinstance(model, keras.Model):
+        return model
+    path = os.fspath(model)
+    if not path.endswith(".keras"):
+        path = RunFolder(path).require("model.keras", "keras-sspcab train")
+    return keras.models.load_model(path, compile=False)
+
+
+def _batch_sizes(
+    directory: pathlib.Path,
+    max_batch_size: int | None,
+    inputs: Mapping[str, np.ndarray],
+) -> tuple[int, ...]:
+    configured = configured_batch_sizes(directory)
+    if max_batch_size is None:
+        if configured is not None:
+            return configured
+        row = sum(array[:1].nbytes for array in inputs.values())
+        largest = max(1, min(MAX_BATCH_SIZE, _MAX_BATCH_BYTES // row))
+        # Down to a power of two.
+        return batch_sizes(1 << (largest.bit_length() - 1))
+    wanted = standardize_int(max_batch_size, "max_batch_size", minimum=1)
+    if configured is not None and configured[-1] != wanted:
+        raise ValueError(
+            f"{os.fspath(directory / BATCHING_CONFIG)} says that batches are "
+            f"computed up to a size of {configured[-1]}. Received: "
+            f"max_batch_size={wanted}. Edit that file, or remove it to have it "
+            "written anew."
+        )
+    return configured or batch_sizes(wanted)

@@ -1,0 +1,6 @@
+"""The embedded server: the local stand-in for TensorFlow Serving."""
+
+from keras_sspcab.export.serving.server.options import ServerOptions
+from keras_sspcab.export.serving.server.server import Server
+
+__all__ = ["Server", "ServerOptions"]

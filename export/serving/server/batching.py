@@ -1,0 +1,235 @@
+"""Joins requests that are waiting into one run of the model."""
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Executor
+from typing import Protocol
+
+import numpy as np
+
+from keras_sspcab.export.serving.server.signature import Arrays
+
+
+@dataclasses.dataclass(eq=False)
+class _Request:
+    inputs: Arrays
+    rows: int
+    cost: int
+    since: float
+    result: "asyncio.Future[Arrays]"
+
+
+class Observer(Protocol):
+    """Told of every run."""
+
+    def __call__(self, rows: int, requests: int, waited: float) -> None:
+        """Takes the size of a run, and the longest wait for it in seconds."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Group:
+    """Requests that may run together."""
+
+    run: Callable[[Arrays], Arrays]
+    waiting: "collections.deque[_Request]" = dataclasses.field(
+        default_factory=collections.deque
+    )
+    running: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Batcher:
+    """Runs requests in batches that grow with the load.
+
+    A request that finds its model idle runs at once. While the model runs,
+    requests gather, until it is free again, they fill a batch, or the first
+    has waited for `timeout`; the last two run beside it if a thread is free.
+
+    All methods belong to one event loop.
+
+    Args:
+        executor: Threads that run models.
+        threads: How many there are.
+        max_rows: Rows of a batch.
+        max_cost: Cost of a batch, such as the pixels to decode. A request that
+            is dearer runs alone.
+        timeout: Seconds that the first request of a batch waits.
+        observe: Told of every run.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        threads: int,
+        max_rows: int,
+        max_cost: int,
+        timeout: float,
+        observe: Observer,
+    ) -> None:
+        self._executor = executor
+        self._free = threads
+        self._max_rows = max_rows
+        self._max_cost = max_cost
+        self._timeout = timeout
+        self._observe = observe
+        self._groups: dict[Hashable, _Group] = {}
+        # Tasks of asyncio live only as long as someone refers to them.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a run."""
+        return sum(len(group.waiting) for group in self._groups.values())
+
+    async def run(
+        self,
+        key: Hashable,
+        run: Callable[[Arrays], Arrays],
+        inputs: Arrays,
+        rows: int,
+        cost: int = 0,
+    ) -> Arrays:
+        """Runs a request, perhaps together with others of the same key.
+
+        Args:
+            key: Requests with the same key may be joined along their first
+                axis.
+            run: Runs the model; the same for the same key.
+            inputs: Arrays by name.
+            rows: Length of their first axis.
+            cost: What counts towards `max_cost`.
+
+        Returns:
+            The outputs of this request.
+        """
+        loop = asyncio.get_running_loop()
+        request = _Request(
+            inputs, rows, cost, loop.time(), loop.create_future()
+        )
+        group = self._groups.setdefault(key, _Group(run))
+        group.waiting.append(request)
+        self._dispatch(key, group)
+        return await request.result
+
+    def _dispatch(self, key: Hashable, group: _Group) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._free and self._is_due(group, now):
+            batch = self._take(group)
+            if batch:
+                self._start(group, batch, now)
+        if group.timer is not None:
+            group.timer.cancel()
+            group.timer = None
+        if group.waiting and self._free:
+            group.timer = asyncio.get_running_loop().call_at(
+                group.waiting[0].since + self._timeout,
+                self._dispatch,
+                key,
+                group,
+            )
+        elif not group.waiting and not group.running:
+            self._groups.pop(key, None)
+
+    def _is_due(self, group: _Group, now: float) -> bool:
+        if not group.waiting:
+            return False
+        return (
+            group.running == 0
+            or now >= group.waiting[0].since + self._timeout
+            or sum(r.rows for r in group.waiting) >= self._max_rows
+            or sum(r.cost for r in group.waiting) >= self._max_cost
+        )
+
+    def _take(self, group: _Group) -> list[_Request]:
+        batch: list[_Request] = []
+        rows = cost = 0
+        while group.waiting:
+            request = group.waiting[0]
+            rows += request.rows
+            cost += request.cost
+            if batch and (rows > self._max_rows or cost > self._max_cost):
+                break
+            group.waiting.popleft()
+            if request.result.done():  # its client has gone
+                rows -= request.rows
+                cost -= request.cost
+            else:
+                batch.append(request)
+        return batch
+
+    def _start(self, group: _Group, batch: list[_Request], now: float) -> None:
+        self._free -= 1
+        group.running += 1
+        self._observe(
+            rows=sum(request.rows for request in batch),
+            requests=len(batch),
+            waited=now - batch[0].since,
+        )
+        task = asyncio.get_running_loop().create_task(
+            self._execute(group, batch)
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _execute(self, group: _Group, batch: list[_Request]) -> None:
+        results: Sequence[Arrays | BaseException]
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._executor,
+                run_joined,
+                group.run,
+                [request.inputs for request in batch],
+                [request.rows for request in batch],
+            )
+        except BaseException as error:  # the server stops
+            results = [error] * len(batch)
+        for request, result in zip(batch, results, strict=True):
+            if request.result.done():
+                continue
+            if isinstance(result, BaseException):
+                request.result.set_exception(result)
+            else:
+                request.result.set_result(result)
+        self._free += 1
+        group.running -= 1
+        for key, waiting in list(self._groups.items()):
+            self._dispatch(key, waiting)
+
+
+def run_joined(
+    run: Callable[[Arrays], Arrays], requests: list[Arrays], rows: list[int]
+) -> list[Arrays | BaseException]:
+    """Runs requests in one go and gives each its own rows.
+
+    Where the run fails, each runs alone, so that only those fail whose fault
+    it is.
+    """
+    try:
+        if len(requests) == 1:
+            return [run(requests[0])]
+        outputs = run(
+            {
+                name: np.concatenate([request[name] for request in requests])
+                for name in requests[0]
+            }
+        )
+        return list(_split(outputs, rows))
+    except Exception as error:
+        if len(requests) == 1:
+            return [error]
+    return [
+        run_joined(run, [request], [count])[0]
+        for request, count in zip(requests, rows, strict=True)
+    ]
+
+
+def _split(outputs: Arrays, rows: list[int]) -> list[Arrays]:
+    ends = np.cumsum(rows)
+    if any(len(value) != ends[-1] for value in outputs.values()):
+        raise ValueError("The outputs have another number of rows.")
+    return [
+        {name: value[end - count : end] for name, value in outputs.items()}
+        for end, count in zip(ends, rows, strict=True)
+    ]

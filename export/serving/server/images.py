@@ -1,0 +1,81 @@
+"""Looks at the headers of encoded images before TensorFlow decodes them."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+)
+
+from keras_sspcab.data.decoding import image_format
+from keras_sspcab.export.serving.server.errors import invalid
+
+#: The input of our signatures that holds encoded images.
+ENCODED_INPUT = "image_bytes"
+
+# Without `Image.open`: its own limit is global to the process, and warns.
+_READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+}
+
+# A progressive JPEG has about ten scans, and each is a pass over all pixels.
+# Preview images in its header have some as well.
+_MAX_SCANS = 100
+
+
+def count_pixels(files: np.ndarray, max_pixels: int) -> list[int]:
+    """Returns the pixels of each file, without decoding any.
+
+    A few kilobytes can hold an image that fills the memory.
+
+    Args:
+        files: Array of strings: PNG, JPEG, BMP or GIF files.
+        max_pixels: Height times width of an image, at most.
+
+    Raises:
+        ServingError: If one is larger, or no such image.
+    """
+    return [
+        _count(index, file, max_pixels)
+        for index, file in enumerate(files.ravel())
+    ]
+
+
+def _count(index: int, file: bytes, max_pixels: int) -> int:
+    name = image_format(file[:12]) or "unknown"
+    if name not in _READERS:
+        raise invalid(
+            f"Image {index} must be a PNG, JPEG, BMP or GIF file. "
+            f"Received: {len(file)} bytes of the format {name}"
+        )
+    try:
+        with _READERS[name](io.BytesIO(file)) as image:
+            width, height = image.size
+            is_animated = name == "GIF" and _has_second_frame(image)
+    except Exception as error:  # whatever a broken header provokes
+        raise invalid(
+            f"Image {index} cannot be read as {name}: {error}"
+        ) from error
+    if width * height > max_pixels:
+        raise invalid(
+            f"Image {index} has {width} x {height} pixels, more than the "
+            f"{max_pixels} that this server decodes."
+        )
+    if is_animated:
+        # TensorFlow unpacks all frames to take the first.
+        raise invalid(f"Image {index} is an animated GIF; send one frame.")
+    if name == "JPEG" and file.count(b"\xff\xda") > _MAX_SCANS:
+        raise invalid(f"Image {index} has more than {_MAX_SCANS} scans.")
+    return width * height
+
+
+def _has_second_frame(image: ImageFile.ImageFile) -> bool:
+    return getattr(image, "n_frames", 1) > 1

@@ -1,0 +1,126 @@
+"""Finds models and their versions on disk."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from keras_sspcab.export.serving.model_config import (
+    MODELS_CONFIG,
+    ModelsConfig,
+)
+
+# Versions travel as 64-bit integers.
+_MAX_VERSION = 2**63 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """Where the versions of a model lie.
+
+    Attributes:
+        path: Folder of versions, or of one SavedModel.
+        version: Number of the one SavedModel; None for a folder of versions.
+        policy: Chooses the versions to serve among those on disk; None for
+            the newest one that can be loaded.
+        labels: Versions by label.
+        is_listed: Whether `models.config` names the model. Its versions must
+            then have checksums, and it goes when it is no longer named.
+    """
+
+    path: pathlib.Path
+    version: int | None = None
+    policy: Callable[[Sequence[int]], tuple[int, ...]] | None = None
+    labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    is_listed: bool = False
+
+    def versions(self) -> dict[int, pathlib.Path]:
+        """Returns the folders that are there now, by number."""
+        if self.version is not None:
+            return {self.version: self.path}
+        return find_versions(self.path)
+
+
+def find_versions(path: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Returns the folders of versions in a model's folder, by number.
+
+    Names that are no number are passed over, as by TensorFlow Serving: they
+    are versions that are still being written.
+    """
+    if not path.is_dir():
+        return {}
+    return {
+        int(entry.name): entry
+        for entry in path.iterdir()
+        if entry.name.isascii()
+        and entry.name.isdigit()
+        and int(entry.name) <= _MAX_VERSION
+        and entry.is_dir()
+    }
+
+
+def find_models(models: Any) -> dict[str, Location]:
+    """Returns the models of a folder, by name.
+
+    Args:
+        models: Repository (`DIR/models/NAME/VERSION`), of which `models.config`
+            says what to serve, folder of models (`NAME/VERSION`), one model
+            (`VERSION`), one SavedModel, or a dict of the last two by name.
+
+    Raises:
+        ValueError: If there is no model, or `models.config` is broken.
+    """
+    if isinstance(models, Mapping):
+        return {str(name): _one(pathlib.Path(p)) for name, p in models.items()}
+    path = pathlib.Path(models).resolve()
+    if (path / MODELS_CONFIG).is_file():
+        return _listed(path)
+    if (path / "models").is_dir() and not find_versions(path):
+        path = path / "models"
+    if (path / "saved_model.pb").is_file() or find_versions(path):
+        location = _one(path)
+        # A version is named after its model.
+        is_version = location.version is not None and path.name.isdigit()
+        return {path.parent.name if is_version else path.name: location}
+    found = {
+        entry.name: Location(entry)
+        for entry in (sorted(path.iterdir()) if path.is_dir() else ())
+        if not entry.name.startswith(".") and find_versions(entry)
+    }
+    if not found:
+        raise ValueError(
+            f"There is no model at {os.fspath(models)!r}. It must be a "
+            "repository with `models/NAME/VERSION/saved_model.pb` in it, the "
+            "folder of a model, or that of a SavedModel."
+        )
+    return found
+
+
+def _listed(directory: pathlib.Path) -> dict[str, Location]:
+    config = ModelsConfig(directory)
+    if not config.names:
+        raise ValueError(f"{os.fspath(config.path)} names no models.")
+    return {
+        name: Location(
+            config.folder(name),
+            policy=functools.partial(config.served, name),
+            labels=config.labels(name),
+            is_listed=True,
+        )
+        for name in config.names
+    }
+
+
+def _one(path: pathlib.Path) -> Location:
+    if (path / "saved_model.pb").is_file():
+        number = path.resolve().name
+        is_version = number.isascii() and number.isdigit()
+        return Location(path, int(number) if is_version else 1)
+    if not find_versions(path):
+        raise ValueError(
+            f"There is no version of a model in {os.fspath(path)!r}: no "
+            "folder whose name is a number."
+        )
+    return Location(path)

@@ -1,0 +1,159 @@
+"""What a SavedModel takes and gives, and whether a request fits it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_sspcab.export.serving.server.errors import invalid
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """A function of a SavedModel.
+
+    Attributes:
+        name: Its name.
+        inputs: Specs of its inputs, by name.
+        outputs: Specs of its outputs, by name.
+        function: Runs it on tensors, by name.
+        is_compiled: Whether XLA compiles it for each size of a batch. Batches
+            are then filled up to powers of two.
+    """
+
+    name: str
+    inputs: Mapping[str, tf.TensorSpec]
+    outputs: Mapping[str, tf.TensorSpec]
+    function: Callable[..., Mapping[str, tf.Tensor]] = dataclasses.field(
+        repr=False
+    )
+    is_compiled: bool = False
+
+    @classmethod
+    def of_definition(
+        cls, name: str, definition: Any, function: Any, is_compiled: bool
+    ) -> "Signature":
+        """Takes the specs of a `SignatureDef`."""
+        return cls(
+            name,
+            {key: _spec(key, info) for key, info in definition.inputs.items()},
+            {key: _spec(key, info) for key, info in definition.outputs.items()},
+            function,
+            is_compiled,
+        )
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether rows of several requests may run together."""
+        return all(
+            spec.shape.rank and spec.shape[0] is None
+            for specs in (self.inputs, self.outputs)
+            for spec in specs.values()
+        )
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Runs on arrays; any thread may, at any time."""
+        if self.is_compiled and self.is_batched:
+            rows = len(next(iter(inputs.values())))
+            full = 1 << max(rows - 1, 0).bit_length()
+            if 0 < rows < full:
+                results = self._run(_fill_up(inputs, full))
+                return {name: value[:rows] for name, value in results.items()}
+        return self._run(inputs)
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        tensors = {
+            name: tf.constant(value, self.inputs[name].dtype)
+            for name, value in inputs.items()
+        }
+        results = self.function(**tensors)
+        return {name: value.numpy() for name, value in results.items()}
+
+    def check_names(self, names: set[str]) -> None:
+        """Raises an error unless exactly the inputs are given."""
+        expected = set(self.inputs)
+        if names != expected:
+            raise invalid(
+                f"input size does not match signature: {len(names)}!="
+                f"{len(expected)}. Sent extra: "
+                f"{{{','.join(sorted(names - expected))}}}. Missing but "
+                f"required: {{{','.join(sorted(expected - names))}}}."
+            )
+
+    def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raises an error unless an input may have that shape."""
+        spec = self.inputs[name]
+        if any(size < 0 for size in shape) or not spec.shape.is_compatible_with(
+            shape
+        ):
+            raise invalid(
+                f"The input {name!r} must have the shape {_show(spec.shape)}. "
+                f"Received: {_show(shape)}"
+            )
+
+    def check_values(self, inputs: Arrays, allow_non_finite: bool) -> int:
+        """Checks what several inputs must share, and numbers.
+
+        Returns:
+            How many rows there are; 1 where they cannot be counted.
+        """
+        for name, value in inputs.items():
+            is_float = np.issubdtype(value.dtype, np.floating)
+            if is_float and not allow_non_finite and not _is_finite(value):
+                raise invalid(
+                    f"The input {name!r} holds values that are not finite, "
+                    "of which a model can say nothing."
+                )
+        if not self.is_batched:
+            return 1
+        rows = {len(value) for value in inputs.values()}
+        if len(rows) > 1:
+            raise invalid(
+                "All inputs must have the same number of rows. Received: "
+                f"{ {name: len(value) for name, value in inputs.items()} }"
+            )
+        if rows == {0}:
+            # Kernels differ in what they make of it.
+            raise invalid("There are no rows in the request.")
+        return rows.pop()
+
+    def check_outputs(self, names: list[str]) -> None:
+        """Raises an error unless there are such outputs, each named once."""
+        for name in names:
+            if name not in self.outputs:
+                raise invalid(
+                    f"output tensor alias not found in signature: {name} "
+                    "Outputs expected to be in the set "
+                    f"{{{','.join(sorted(self.outputs))}}}."
+                )
+        if len(set(names)) < len(names):
+            raise invalid(f"duplicate output tensor alias among {names}")
+
+
+def _fill_up(inputs: Arrays, rows: int) -> Arrays:
+    return {
+        name: np.concatenate(
+            [value, np.repeat(value[-1:], rows - len(value), axis=0)]
+        )
+        for name, value in inputs.items()
+    }
+
+
+def _spec(name: str, info: Any) -> tf.TensorSpec:
+    return tf.TensorSpec(
+        tf.TensorShape(info.tensor_shape), tf.as_dtype(info.dtype), name
+    )
+
+
+def _is_finite(value: np.ndarray) -> bool:
+    return bool(np.isfinite(value).all())
+
+
+def _show(shape: Any) -> str:
+    if isinstance(shape, tf.TensorShape) and shape.rank is None:
+        return "(...)"
+    return f"({', '.join('?' if s is None else str(s) for s in shape)})"

@@ -1,0 +1,166 @@
+"""`keras-sspcab package`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from keras_sspcab.cli._console import command, say, warn
+from keras_sspcab.cli.export import find_inputs
+
+if TYPE_CHECKING:
+    from keras_sspcab.export.serving.packaging import PackageResult
+
+_PREVIOUS = "previous"
+_LATEST = "latest"
+
+
+class _Command(TyperCommand):
+    """Lets `--rollback` stand alone; Typer knows no optional values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        following = [*args[1:], "-"]
+        return super().parse_args(
+            ctx,
+            [
+                f"--rollback={_PREVIOUS}"
+                if arg == "--rollback" and after.startswith("-")
+                else arg
+                for arg, after in zip(args, following, strict=True)
+            ],
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command(cls=_Command)(command(package))
+
+
+def package(
+    to: Annotated[
+        Path, typer.Option(help="The model repository; made if it is missing.")
+    ],
+    model: Annotated[
+        Path | None, typer.Argument(help="Run folder, or a .keras file.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the model. Default: that of the host, or the only "
+            "one that can be rolled back."
+        ),
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(help="Number of the version. Default: the next."),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option(help="Versions to keep, besides those served.")
+    ] = 3,
+    rollback: Annotated[
+        str | None,
+        typer.Option(
+            metavar=f"[VERSION|{_LATEST}]",
+            help="Instead of packaging, serve an older version: the one "
+            "before, or this one; 'latest' ends it.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images or videos to compare on and to warm up "
+            "with. Default: those of the run."
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, float16 or bfloat16.")
+    ] = "float32",
+    jit_compile: Annotated[
+        bool, typer.Option("--jit-compile", help="Let XLA compile the graph.")
+    ] = False,
+    max_batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images computed at a time. Default: 32, or less."),
+    ] = None,
+    gpus: Annotated[
+        int, typer.Option(help="GPUs of each server, in new manifests.")
+    ] = 1,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            help="Docker image, in new manifests. "
+            "Default: tensorflow/serving:latest-gpu"
+        ),
+    ] = None,
+) -> None:
+    """Package a model for TensorFlow Serving, in a repository of versions.
+
+    Checked, warmed up and with all files that a server needs; or roll back.
+    """
+    if (model is None) == (rollback is None):
+        raise ValueError(
+            "Give either a model to package, or --rollback. "
+            f"Received: MODEL={model}, --rollback={rollback}"
+        )
+    if model is None:
+        _roll_back(to, name, str(rollback))
+        return
+    from keras_sspcab.cli._model import load_detector
+    from keras_sspcab.export.serving.packaging import package_model
+
+    detector = load_detector(str(model))
+    is_run = model.suffix != ".keras"
+    checked, _ = find_inputs(detector, model if is_run else None, images)
+    result = package_model(
+        detector,
+        to,
+        checked,
+        name=name,
+        version=version,
+        keep=keep,
+        precision=precision,
+        jit_compile=jit_compile,
+        max_batch_size=max_batch_size,
+        gpus=gpus,
+        image=image,
+    )
+    _show(result, to)
+
+
+def _roll_back(directory: Path, name: str | None, wanted: str) -> None:
+    from keras_sspcab.export.serving.repository import Repository
+
+    repository = Repository(directory)
+    name = repository.resolve(name)
+    if wanted == _LATEST:
+        version = repository.unpin(name)
+        say(f"{name} serves its newest version again: {version}", style="green")
+        return
+    if wanted != _PREVIOUS and not (wanted.isascii() and wanted.isdigit()):
+        raise ValueError(
+            f"--rollback takes a version, {_LATEST!r}, or nothing for the one "
+            f"before. Received: {wanted!r}"
+        )
+    version = repository.rollback(
+        name, None if wanted == _PREVIOUS else int(wanted)
+    )
+    say(f"{name} serves version {version}", style="green")
+
+
+def _show(result: "PackageResult", directory: Path) -> None:
+    if result.parity is not None:
+        say(result.parity.summary())
+    for version in result.removed:
+        say(f"Removed version {version}")
+    if result.written:
+        say(f"Wrote {', '.join(result.written)} in {os.fspath(directory)}")
+    say(f"Wrote {os.fspath(result.path)}", style="green")
+    if result.version not in result.served:
+        served = ", ".join(map(str, result.served)) or "no version"
+        warn(
+            f"{result.name} is rolled back and serves {served}. Serve the new "
+            f"one: keras-sspcab package --to {directory} --name {result.name} "
+            f"--rollback {_LATEST}"
+        )

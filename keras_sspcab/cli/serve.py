@@ -1,0 +1,252 @@
+"""`keras-sspcab serve`."""
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keras_sspcab.cli._console import command, say, warn
+
+if TYPE_CHECKING:
+    from keras_sspcab.applications import AnomalyModel
+
+_MIB = 1 << 20
+_EXPORT_CHECKS = 4
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command()(command(serve))
+
+
+def serve(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Model repository, folder of models or versions, SavedModel, "
+            "run folder, or .keras file."
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen at.")
+    ] = "127.0.0.1",
+    grpc_port: Annotated[
+        int, typer.Option(help="Port of gRPC; 0 takes a free one.")
+    ] = 8500,
+    rest_port: Annotated[
+        int, typer.Option(help="Port of REST and the page; 0 takes a free one.")
+    ] = 8501,
+    version: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Version to serve. Repeatable. Default: as models.config "
+            "says, or the newest."
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=VERSION", help="Label of a version. Repeatable."
+        ),
+    ] = None,
+    max_batch_size: Annotated[
+        int, typer.Option(help="Images that are computed together.")
+    ] = 32,
+    batch_timeout: Annotated[
+        float,
+        typer.Option(help="Milliseconds to wait for others while busy."),
+    ] = 5.0,
+    threads: Annotated[
+        int | None, typer.Option(help="Runs of models at the same time.")
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option(help="Requests that may wait for an answer.")
+    ] = 128,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that a request may take.")
+    ] = 30.0,
+    max_request: Annotated[
+        int, typer.Option(help="Size of a request, in MiB.")
+    ] = 32,
+    max_pixels: Annotated[
+        float, typer.Option(help="Size of an encoded image, in megapixels.")
+    ] = 33.5,
+    allow_non_finite: Annotated[
+        bool,
+        typer.Option("--allow-non-finite", help="Let NaN into the model."),
+    ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the token that clients must send."),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate chain.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file of the private key.")
+    ] = None,
+) -> None:
+    """Serve models as TensorFlow Serving does, on this machine.
+
+    The local stand-in for it: the same protocols (gRPC and REST), batching and
+    reload of new versions; and a page to try images on.
+    """
+    from keras_sspcab.export.serving.server import ServerOptions
+
+    options = ServerOptions(
+        host=host,
+        grpc_port=grpc_port,
+        rest_port=rest_port,
+        versions=tuple(version) if version else None,
+        labels=dict(_label(text) for text in label or ()),
+        max_batch_size=max_batch_size,
+        batch_timeout=batch_timeout / 1000,
+        threads=threads,
+        max_queue=max_queue,
+        timeout=timeout,
+        max_request_bytes=max_request * _MIB,
+        max_pending_bytes=max(256, 4 * max_request) * _MIB,
+        max_image_pixels=round(max_pixels * 1e6),
+        allow_non_finite=allow_non_finite,
+        own_process=True,
+        token=None if token_file is None else _read_token(token_file),
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+    )
+    with _servable(model) as models:
+        _serve(models, options)
+
+
+def _serve(models: Any, options: Any) -> None:
+    from keras_sspcab.export.serving.server import Server
+
+    stopping = threading.Event()
+    with (
+        _log_on_console(),
+        _on_signals(stopping),
+        Server(models, options) as server,
+    ):
+        say(f"Page and REST: {server.rest_url}", style="green")
+        say(f"gRPC:          {server.grpc_target}", style="green")
+        say("Stop with Ctrl+C.")
+        while not stopping.is_set() and not server.wait(timeout=0.2):
+            pass
+        if stopping.is_set():
+            say("Stopping; requests under way are finished.")
+    if not stopping.is_set():
+        raise ValueError("The server has ended by itself; see above.")
+
+
+@contextmanager
+def _on_signals(stopping: threading.Event) -> Iterator[None]:
+    """Takes the signals that end a server as a wish to stop in good order."""
+
+    def stop(*_: Any) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt("Stopped at once.")
+        stopping.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _servable(path: Path) -> Iterator[Any]:
+    """Yields what the server takes; Keras models are exported for a while."""
+    if not path.exists():
+        raise ValueError(f"There is no model at {os.fspath(path)!r}.")
+    is_run = (path / "model.keras").is_file()
+    if path.suffix != ".keras" and not is_run:
+        yield path
+        return
+    from keras_sspcab.cli._model import load_detector
+    from keras_sspcab.export import export_saved_model
+
+    detector = load_detector(os.fspath(path))
+    inputs, size = _check_inputs(detector, path if is_run else None)
+    with tempfile.TemporaryDirectory(prefix="keras-sspcab-") as folder:
+        export_saved_model(
+            detector,
+            Path(folder, detector.name),
+            images=inputs,
+            image_size=size,
+        )
+        say(f"Exported {detector.name} to a temporary folder.")
+        yield Path(folder, detector.name)
+
+
+def _check_inputs(
+    detector: "AnomalyModel", run: Path | None
+) -> tuple[Any, tuple[int, int] | None]:
+    """Returns images to compare the export on, and the size of open models.
+
+    They are noise: data need not be at hand to serve a model.
+    """
+    import numpy as np
+
+    size = None
+    shape = tuple(detector.input_shape[1:])
+    if None in shape:
+        if run is None:
+            raise ValueError(
+                f"{detector.name} takes images of any size, and a .keras file "
+                "does not say which. Serve its run folder, or export it with "
+                "`keras-sspcab export` and serve that."
+            )
+        from keras_sspcab.runs import RunFolder
+
+        height, width = RunFolder(str(run)).config.data.image_size
+        size = (height, width)
+        shape = (*shape[:-3], *size, shape[-1])
+    noise = np.random.default_rng(0).random((_EXPORT_CHECKS, *shape))
+    return noise.astype("float32"), size
+
+
+def _label(text: str) -> tuple[str, int]:
+    name, _, version = text.rpartition("=")
+    if not name or not (version.isascii() and version.isdigit()):
+        raise ValueError(
+            f"--label must be of the form LABEL=VERSION. Received: {text!r}"
+        )
+    return name, int(version)
+
+
+def _read_token(path: Path) -> str:
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        warn(f"Others can read the token in {path}; chmod 600 it.")
+    return path.read_text("utf-8").strip()
+
+
+class _ConsoleHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tell = say if record.levelno < logging.WARNING else warn
+        tell(record.getMessage())
+
+
+@contextmanager
+def _log_on_console() -> Iterator[None]:
+    """Shows what the server tells of versions that come and go."""
+    log = logging.getLogger("keras_sspcab.export.serving")
+    before = log.level, log.propagate
+    handler = _ConsoleHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]

@@ -1,0 +1,198 @@
+"""The folder of one table of scores: what is in it and what is still to do."""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from keras_sspcab.runs import files
+from keras_sspcab.scale._optional import pyarrow
+from keras_sspcab.scale.plan import Plan
+
+_PLAN, _INPUTS, _SUCCESS = "plan.json", "inputs.parquet", "_SUCCESS.json"
+_PLAN_KEY = b"keras_sspcab.plan"
+
+
+class ScoreFolder:
+    """Paths and records of one table of scores.
+
+    Files:
+        plan.json: what the scores belong to; see `Plan`.
+        inputs.parquet: the paths of all inputs, a row group for each shard.
+        scores/part-NNNNN.parquet: one shard. It is there if it is done.
+        maps/NNNNN/NNNNNNNNN.npy: anomaly maps by the number of the input.
+        _SUCCESS.json: counts, once every input has been found exactly once.
+
+    Args:
+        path: The folder, local or shared by all workers; it need not exist.
+    """
+
+    def __init__(self, path: Any) -> None:
+        self.path = os.path.abspath(path)
+
+    def file(self, *parts: str) -> str:
+        """Returns the path of something inside the folder."""
+        return os.path.join(self.path, *parts)
+
+    def part(self, shard: int) -> str:
+        """Path of the scores of a shard."""
+        return self.file("scores", f"part-{shard:05d}.parquet")
+
+    def map_file(self, shard: int, number: int) -> str:
+        """Path of the map of an input, relative to the folder."""
+        return f"maps/{shard:05d}/{number:09d}.npy"
+
+    @property
+    def success(self) -> str:
+        """Path of the record that is written last."""
+        return self.file(_SUCCESS)
+
+    def start(self, plan: Plan, inputs: Sequence[str]) -> bool:
+        """Begins with a plan, or goes on with the same one.
+
+        Args:
+            plan: What is to be done.
+            inputs: Its inputs.
+
+        Returns:
+            Whether the plan was there already.
+
+        Raises:
+            ValueError: If the folder holds something else.
+        """
+        if os.path.lexists(self.path) and not os.path.isdir(self.path):
+            raise ValueError(
+                f"{self.path} is a file. Choose a folder for the scores"
+            )
+        if os.path.isfile(self.file(_PLAN)):
+            if differences := self.read_plan().differences(plan):
+                raise ValueError(
+                    f"{self.path} holds scores of {'; '.join(differences)}. "
+                    "Give what was given then to go on, or choose another "
+                    "folder"
+                )
+            return True
+        names = os.listdir(self.path) if os.path.isdir(self.path) else []
+        # A start that was killed at once may have left the list.
+        others = [n for n in names if n != _INPUTS and not n.startswith(".")]
+        if others:
+            raise ValueError(
+                f"{self.path} is not empty and holds no plan of scores. "
+                "Choose another folder"
+            )
+        os.makedirs(self.path, exist_ok=True)
+        self._write_inputs(plan, inputs)
+        # Last: a folder with this file can be gone on with.
+        files.write_json(self.file(_PLAN), plan.to_dict())
+        return False
+
+    def read_plan(self) -> Plan:
+        """Returns the plan.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        path = self.file(_PLAN)
+        with open(path, encoding="utf-8") as file:
+            try:
+                return Plan.from_dict(json.load(file))
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} cannot be read: {error}. Choose another folder"
+                ) from error
+
+    def inputs_of(self, shard: int) -> list[str]:
+        """Returns the paths of the inputs of a shard."""
+        parquet = pyarrow().parquet
+        with parquet.ParquetFile(self.file(_INPUTS)) as file:
+            return file.read_row_group(shard)["path"].to_pylist()
+
+    def pending(self, plan: Plan) -> list[int]:
+        """Numbers of the shards that are not done."""
+        return [n for n in range(plan.num_shards) if not self.is_done(plan, n)]
+
+    def is_done(self, plan: Plan, shard: int) -> bool:
+        """Whether a shard of this plan is there, as far as its footer tells."""
+        path = self.part(shard)
+        if not os.path.isfile(path):
+            return False
+        arrow = pyarrow()
+        try:
+            found = arrow.parquet.read_metadata(path)
+        except (OSError, arrow.ArrowException):
+            # Cut off by others: what is written here is moved when complete.
+            return False
+        start, end = plan.bounds(shard)
+        belongs = (found.metadata or {}).get(_PLAN_KEY)
+        return (
+            found.num_rows == end - start and belongs == plan.checksum.encode()
+        )
+
+    def write_part(
+        self, plan: Plan, shard: int, columns: dict[str, Any]
+    ) -> None:
+        """Writes the scores of a shard, all of them or nothing.
+
+        Args:
+            plan: The plan.
+            shard: Number of the shard.
+            columns: Lists of values by name; None for missing ones. See
+                `schema`.
+        """
+        arrow = pyarrow()
+        wanted = schema(plan.maps).with_metadata({_PLAN_KEY: plan.checksum})
+        table = arrow.table(columns, schema=wanted)
+        os.makedirs(self.file("scores"), exist_ok=True)
+        with files.replacing(self.part(shard)) as temporary:
+            arrow.parquet.write_table(table, temporary)
+
+    def foreign_parts(self, plan: Plan) -> list[str]:
+        """Names of files that a reader of the table would take for shards."""
+        names = set(os.listdir(self.file("scores")))
+        known = {os.path.basename(self.part(n)) for n in range(plan.num_shards)}
+        return sorted(n for n in names - known if not n.startswith((".", "_")))
+
+    def remove_leftovers(self) -> None:
+        """Removes what killed workers have left; nobody may be writing."""
+        for name in os.listdir(self.file("scores")):
+            if name.startswith(".part-"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.file("scores", name))
+
+    def _write_inputs(self, plan: Plan, inputs: Sequence[str]) -> None:
+        arrow = pyarrow()
+        table = arrow.table({"path": arrow.array(inputs, arrow.string())})
+        with files.replacing(self.file(_INPUTS)) as temporary:
+            arrow.parquet.write_table(
+                table, temporary, row_group_size=plan.shard_size
+            )
+
+
+def schema(maps: bool) -> Any:
+    """Returns the columns of the table.
+
+    Columns:
+        path: Absolute path or URL of the image.
+        anomaly_score: In standard deviations of normal images.
+        is_anomalous: Whether it reaches the threshold of the model.
+        raw_score: Before normalisation; null if the model gives none.
+        error: Why there is no score, which is null then; null if there is one.
+        height, width: Size of the image in its file, in pixels.
+        model_checksum: SHA-256 of the model.
+        map_file: With `maps`: the map, relative to the folder.
+    """
+    arrow = pyarrow()
+    columns = [
+        arrow.field("path", arrow.string(), nullable=False),
+        ("anomaly_score", arrow.float32()),
+        ("is_anomalous", arrow.bool_()),
+        ("raw_score", arrow.float32()),
+        ("error", arrow.string()),
+        ("height", arrow.int32()),
+        ("width", arrow.int32()),
+        arrow.field("model_checksum", arrow.string(), nullable=False),
+    ]
+    if maps:
+        columns.append(("map_file", arrow.string()))
+    return arrow.schema(columns)

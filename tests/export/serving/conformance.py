@@ -1,0 +1,161 @@
+"""Clients under one interface, and servers that they are tried on.
+
+The embedded server always; a real TensorFlow Serving where it is named by
+environment variables:
+
+    TF_SERVING_TARGET       host:port of its gRPC
+    TF_SERVING_REST_TARGET  http://host:port of its REST
+    TF_SERVING_REPOSITORY   the repository that it has mounted, on this machine
+    TF_SERVING_MODEL        name of the model in it; default: screws
+
+To make such a repository, and to serve it (any other that
+`keras-sspcab package` has made of grey or colour images will do as well):
+
+    python -m tests.export.serving.conformance /tmp/repository
+    docker run --rm -p 127.0.0.1:8500:8500 -p 127.0.0.1:8501:8501 \\
+        -v /tmp/repository:/repository:ro tensorflow/serving \\
+        --model_config_file=/repository/models.config
+
+Then
+
+    TF_SERVING_TARGET=localhost:8500 \\
+    TF_SERVING_REST_TARGET=http://localhost:8501 \\
+    TF_SERVING_REPOSITORY=/tmp/repository \\
+    python -m pytest tests/export/serving/test_serving_client_conformance.py
+"""
+
+import asyncio
+import dataclasses
+import functools
+import inspect
+import os
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sspcab.export import AsyncClient, Client
+from keras_sspcab.export.serving.repository import Repository
+from tests.export.serving.packaged import NAME, package
+from tests.export.serving.served import model_path
+
+HAS_REAL = bool(
+    os.environ.get("TF_SERVING_TARGET")
+    or os.environ.get("TF_SERVING_REST_TARGET")
+)
+
+KINDS = ("grpc", "rest", "grpc-async", "rest-async")
+
+
+class Blocking:
+    """An `AsyncClient` in a loop of its own, with the methods of `Client`."""
+
+    def __init__(self, *args, **options):
+        self._loop = asyncio.new_event_loop()
+        self._client = AsyncClient(*args, **options)
+
+    def __getattr__(self, name):
+        method = getattr(self._client, name)
+        if not inspect.iscoroutinefunction(method):
+            return method
+
+        @functools.wraps(method)
+        def call(*args, **options):
+            return self._loop.run_until_complete(method(*args, **options))
+
+        return call
+
+    def gather(self, name, values):
+        """Calls a method on many values at once."""
+
+        async def call():
+            method = getattr(self._client, name)
+            return await asyncio.gather(*map(method, values))
+
+        return self._loop.run_until_complete(call())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+        # For closed clients, too.
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+def make_client(kind, target, model=NAME, **options):
+    protocol, _, mode = kind.partition("-")
+    make = Blocking if mode else Client
+    return make(target, model=model, protocol=protocol, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """A server, and the SavedModel it serves."""
+
+    grpc: str | None
+    rest: str | None
+    model: str
+    version: int
+    path: pathlib.Path
+
+    @classmethod
+    def embedded(cls, server, model=NAME, path=None):
+        path = path or model_path() / "1"
+        return cls(server.grpc_target, server.rest_url, model, 1, path)
+
+    @classmethod
+    def real(cls):
+        """TensorFlow Serving, as the environment says."""
+        grpc = os.environ.get("TF_SERVING_TARGET")
+        rest = os.environ.get("TF_SERVING_REST_TARGET")
+        model = os.environ.get("TF_SERVING_MODEL", NAME)
+        repository = Repository(os.environ["TF_SERVING_REPOSITORY"])
+        version = repository.served(model)[-1]
+        path = repository.path(model, version)
+        return cls(grpc, rest, model, version, path)
+
+    def client(self, kind, **options):
+        target = self.grpc if kind.startswith("grpc") else self.rest
+        if target is None:
+            pytest.skip("there is no target for this protocol")
+        return make_client(kind, target, **{"model": self.model, **options})
+
+    @functools.cached_property
+    def loaded(self):
+        return tf.saved_model.load(str(self.path))
+
+    def direct(self, signature="serving_default", **inputs):
+        """Outputs of the SavedModel, called without a server."""
+        function = self.loaded.signatures[signature]
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
+        return {
+            key: value.numpy() for key, value in function(**tensors).items()
+        }
+
+    def images(self, count, seed=0):
+        signature = self.loaded.signatures["serving_default"]
+        (spec,) = signature.structured_input_signature[1].values()
+        sizes = [32 if size is None else size for size in spec.shape[1:]]
+        shape = (count, *sizes)
+        return np.random.default_rng(seed).random(shape, dtype="float32")
+
+
+def check(predictions, expected):
+    """Compares predictions with outputs of a SavedModel."""
+    for name, found in (
+        ("anomaly_score", [p.score for p in predictions]),
+        ("is_anomalous", [p.is_anomalous for p in predictions]),
+        ("anomaly_map", [p.anomaly_map for p in predictions]),
+    ):
+        # Sums over batches of other sizes round in another order.
+        np.testing.assert_allclose(
+            np.array(found), expected[name], rtol=2e-4, atol=2e-4, err_msg=name
+        )
+
+
+if __name__ == "__main__":
+    package(sys.argv[1])

@@ -1,0 +1,285 @@
+"""A tiny model on disk, the embedded server, and plain clients of it."""
+
+import base64
+import contextlib
+import functools
+import http.client
+import io
+import json
+import pathlib
+import shutil
+import ssl
+import tempfile
+import threading
+
+import grpc
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.export import export_saved_model
+from keras_sspcab.export.serving import Server, ServerOptions
+from tests.export.serving.packaged import IMAGES, NAME, SIZE, tiny_detector
+
+OUTPUTS = ("anomaly_score", "anomaly_map", "is_anomalous")
+
+
+@functools.cache
+def _other_detector():
+    """Gives other scores than that of version 1."""
+    keras.utils.set_random_seed(2)
+    model = AutoEncoder((SIZE, SIZE, 1), filters=(8, 8, 4), smoothing=3)
+    model.compile()
+    model.calibrate(IMAGES / 2)
+    return model
+
+
+@functools.cache
+def _model_folder(version):
+    # Removed when Python ends.
+    folder = tempfile.TemporaryDirectory(prefix="served-")
+    export_saved_model(
+        tiny_detector() if version == 1 else _other_detector(),
+        pathlib.Path(folder.name) / NAME,
+        version,
+        images=IMAGES,
+    )
+    return folder
+
+
+def model_path(version=1):
+    """The folder of a model with one version, 1 or 2; for reading only."""
+    return pathlib.Path(_model_folder(version).name) / NAME
+
+
+def add_version(folder, number, version=1):
+    """Copies a version, 1 or 2, into the folder of a model, all at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = folder / f"{number}.part"
+    shutil.copytree(model_path(version) / str(version), staged)
+    staged.rename(folder / str(number))
+
+
+@functools.cache
+def _loaded(version):
+    return tf.saved_model.load(str(model_path(version) / str(version)))
+
+
+def direct(signature="serving_default", version=1, **inputs):
+    """Outputs of the SavedModel, called without a server."""
+    function = _loaded(version).signatures[signature]
+    tensors = {name: tf.constant(value) for name, value in inputs.items()}
+    return {key: value.numpy() for key, value in function(**tensors).items()}
+
+
+def assert_same(found, expected):
+    assert set(found) == set(expected)
+    np.testing.assert_array_equal(
+        found["is_anomalous"], expected["is_anomalous"]
+    )
+    for name in ("anomaly_score", "anomaly_map"):
+        # Sums over batches of other sizes round in another order.
+        np.testing.assert_allclose(
+            found[name], expected[name], rtol=2e-4, atol=2e-4
+        )
+
+
+def images(count, seed=0):
+    shape = (count, SIZE, SIZE, 1)
+    return np.random.default_rng(seed).random(shape, dtype="float32")
+
+
+def encoded(image, file_format="PNG", **options):
+    file = io.BytesIO()
+    pixels = (np.squeeze(image) * 255).astype("uint8")
+    Image.fromarray(pixels).save(file, file_format, **options)
+    return file.getvalue()
+
+
+def serve(models=None, **options):
+    options = {"grpc_port": 0, "rest_port": 0, "poll_seconds": 0.05, **options}
+    return Server(
+        model_path() if models is None else models, ServerOptions(**options)
+    )
+
+
+def predict_request(name=NAME, signature="", version=None, **inputs):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    if version is not None:
+        request.model_spec.version.value = version
+    for key, value in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
+class GrpcCaller:
+    """Calls a server with the official stubs."""
+
+    def __init__(self, server, channel=None):
+        self.channel = channel or grpc.insecure_channel(server.grpc_target)
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(
+            self.channel
+        )
+        self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+    def predict(self, request, timeout=20, **options):
+        response = self.prediction.Predict(request, timeout=timeout, **options)
+        outputs = {
+            key: tf.make_ndarray(value)
+            for key, value in response.outputs.items()
+        }
+        return outputs, response.model_spec
+
+    def metadata(self, name=NAME, fields=("signature_def",)):
+        request = get_model_metadata_pb2.GetModelMetadataRequest()
+        request.model_spec.name = name
+        request.metadata_field.extend(fields)
+        return self.prediction.GetModelMetadata(request, timeout=20)
+
+    def status(self, name=NAME, version=None, label=None):
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = name
+        if version is not None:
+            request.model_spec.version.value = version
+        if label is not None:
+            request.model_spec.version_label = label
+        return self.model.GetModelStatus(request, timeout=20)
+
+    def raw(self, data, method="PredictionService/Predict", **options):
+        call = self.channel.unary_unary(f"/tensorflow.serving.{method}")
+        return call(data, timeout=20, **options)
+
+
+@contextlib.contextmanager
+def calling(server):
+    caller = GrpcCaller(server)
+    with caller.channel:
+        yield caller
+
+
+def code_of(error):
+    return error.value.code().name
+
+
+def http_call(server, path, body=None, headers=None, certificate=None):
+    """Returns status and content of an answer; JSON is parsed."""
+    if certificate is None:
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", server.rest_port, timeout=20
+        )
+    else:
+        connection = http.client.HTTPSConnection(
+            "localhost",
+            server.rest_port,
+            timeout=20,
+            context=ssl.create_default_context(cafile=certificate),
+        )
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    with contextlib.closing(connection):
+        method = "GET" if body is None else "POST"
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        content = response.read()
+    if response.headers.get_content_type() == "application/json":
+        content = json.loads(content)
+    return response.status, content
+
+
+def predict_path(name=NAME, where=""):
+    return f"/v1/models/{name}{where}:predict"
+
+
+def b64(data):
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def in_threads(functions):
+    """Runs functions at once; returns their results or errors in order."""
+    results = [None] * len(functions)
+
+    def run(index, function):
+        try:
+            results[index] = function()
+        except Exception as error:
+            results[index] = error
+
+    threads = [
+        threading.Thread(target=run, args=pair) for pair in enumerate(functions)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def wait_until(is_true, seconds=20):
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if is_true():
+            return
+        pause.wait(0.01)
+    raise TimeoutError
+
+
+class Gate:
+    """Holds up all runs of models until it is opened."""
+
+    def __init__(self, monkeypatch):
+        from keras_sspcab.export.serving.server.signature import Signature
+
+        self._open = threading.Event()
+        self.entered = threading.Semaphore(0)
+        run = Signature.run
+
+        def wait_and_run(signature, inputs):
+            self.entered.release()
+            self._open.wait(30)
+            return run(signature, inputs)
+
+        monkeypatch.setattr(Signature, "run", wait_and_run)
+
+    def open(self):
+        self._open.set()
+
+
+def metric(server, name, headers=None, **labels):
+    """Value of a metric, summed over what is not named."""
+    _, text = http_call(server, "/metrics", headers=headers)
+    total = 0.0
+    for line in text.decode().splitlines():
+        key, _, value = line.rpartition(" ")
+        found, _, rest = key.partition("{")
+        if found == name and all(
+            f'{label}="{wanted}"' in rest for label, wanted in labels.items()
+        ):
+            total += float(value)
+    return total
+
+
+def assert_still_serving(server, caller):
+    """After whatever has happened: right answers, and nothing is held."""
+    batch = images(2)
+    outputs, _ = caller.predict(predict_request(image=batch))
+    assert_same(outputs, direct(image=batch))
+
+    def is_idle():
+        return all(
+            metric(server, f"keras_sspcab_{name}") == 0
+            for name in ("pending_requests", "pending_bytes")
+        )
+
+    # Requests that have ended by a fault are put away a moment later.
+    wait_until(is_idle)

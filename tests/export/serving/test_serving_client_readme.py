@@ -1,0 +1,152 @@
+"""Runs what export/README.md says about serving."""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+import typer.main
+
+from keras_sspcab.cli import app
+from tests.export.serving.conformance import check
+from tests.export.serving.packaged import tiny_detector
+from tests.export.serving.served import (
+    direct,
+    encoded,
+    images,
+    model_path,
+    serve,
+)
+
+ROOT = pathlib.Path(__file__).parents[3]
+README = ROOT / "export" / "README.md"
+BLOCKS = [
+    block
+    for block in re.findall(
+        r"```python\n(.*?)```", README.read_text(), re.DOTALL
+    )
+    if "Client(" in block
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serve({"bricks": model_path()}) as server:
+        yield server
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    contents = [encoded(image) for image in images(2)]
+    for name, content in zip(["photo.png", "other.png"], contents, strict=True):
+        (tmp_path / name).write_bytes(content)
+    return contents
+
+
+def run(text, server):
+    (code,) = (block for block in BLOCKS if text in block)
+    code = code.replace("localhost:8500", server.grpc_target)
+    code = code.replace("http://localhost:8501", server.rest_url)
+    # The model of the tests is smaller.
+    code = code.replace("(64, 64)", "(32, 32)")
+    names, output = {}, io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, str(README), "exec"), names)
+    return names, output.getvalue().splitlines()
+
+
+def test_every_example_is_run():
+    assert len(BLOCKS) == 3
+
+
+def test_grpc(server, files):
+    _, output = run("wait_until_ready", server)
+    scores = direct("serving_bytes", image_bytes=files)["anomaly_score"]
+    found = [float(line.split()[0]) for line in output[::2]]
+    np.testing.assert_allclose(found, scores, rtol=1e-3)
+    assert output[1] == "(32, 32) 1"
+
+
+def test_rest(server, files):
+    names, output = run("http://", server)
+    pixels = names["pixels"][None, ..., None] / np.float32(255)
+    check(names["predictions"][:1], direct(image=pixels))
+    expected = direct("serving_bytes", image_bytes=files[:1])
+    check(names["predictions"][1:], expected)
+    assert output[0].startswith("INVALID_ARGUMENT False The input")
+
+
+def test_async(server, files):
+    names, _ = run("AsyncClient", server)
+    found = [prediction for (prediction,) in names["predictions"]]
+    check(found, direct("serving_bytes", image_bytes=files))
+
+
+def commands():
+    text = README.read_text()
+    return re.findall(r"^ {4}keras-sspcab (.+)$", text, re.MULTILINE)
+
+
+def test_commands_have_these_options():
+    known = typer.main.get_command(app).commands
+    found = [shlex.split(command) for command in commands()]
+    assert {command for command, *_ in found} == {"package", "serve"}
+    for command, *arguments in found:
+        options = {
+            option
+            for parameter in known[command].params
+            for option in parameter.opts
+        }
+        for argument in arguments:
+            assert not argument.startswith("-") or argument in options
+    # And those that are only spoken of.
+    spoken_of = set(re.findall(r"`(--[a-z-]+)", README.read_text()))
+    options = {
+        option
+        for command in ("export", "package", "serve")
+        for parameter in known[command].params
+        for option in parameter.opts
+    }
+    assert spoken_of
+    assert spoken_of <= options
+
+
+def test_limits_are_those_of_the_server():
+    from keras_sspcab.export.serving import ServerOptions
+
+    text = " ".join(README.read_text().split())
+    options = ServerOptions()
+    assert options.host in text
+    assert f"a request ({options.max_request_bytes >> 20} MiB)" in text
+    assert f"({options.max_image_pixels // 10**6} megapixels)" in text
+    assert f"requests that wait ({options.max_queue})" in text
+    assert f"a request ({options.read_timeout:.0f})" in text
+    assert f"answer it ({options.timeout:.0f})" in text
+
+
+def test_safe_mode_stays_on(tmp_path):
+    import keras
+
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Lambda(lambda x: x)]
+    )
+    model.save(tmp_path / "stranger.keras")
+    with pytest.raises(ValueError, match=r"(?i)lambda|safe"):
+        keras.models.load_model(tmp_path / "stranger.keras")
+    # And nothing here turns it off.
+    for folder in ("export", "keras_sspcab", "applications"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "safe_mode=False" not in path.read_text(), path
+    assert tiny_detector().name
+
+
+def test_links_lead_somewhere():
+    targets = re.findall(r"\]\(([^)h][^)]*)\)", README.read_text())
+    assert "../benchmarks/serving.md" in targets
+    for target in targets:
+        assert os.path.exists(README.parent / target), target

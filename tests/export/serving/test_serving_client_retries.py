@@ -1,0 +1,337 @@
+"""Retries, pauses and deadlines, against servers that fail as planned."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from keras_sspcab.export import RetryPolicy, ServingClientError
+from keras_sspcab.export.serving.client.retries import Attempts, Deadline
+from tests.export.serving.conformance import KINDS, make_client
+from tests.export.serving.flaky import Plan, fake_server
+
+IMAGE = np.full((2, 2, 1), 0.25, "float32")  # of the score 1
+QUICK = RetryPolicy(3, backoff=0.01)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@contextlib.contextmanager
+def talking(kind, plan, **options):
+    options = {"retries": QUICK, "timeout": 10, **options}
+    with (
+        fake_server(kind, plan) as target,
+        make_client(kind, target, "fake", **options) as client,
+    ):
+        client.metadata()
+        yield client
+
+
+def refused(client, **options):
+    with pytest.raises(ServingClientError) as error:
+        client.predict(IMAGE, **options)
+    return error.value
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+def test_what_passes_is_tried_again(kind, code):
+    plan = Plan([code, code])
+    with talking(kind, plan) as client:
+        (prediction,) = client.predict(IMAGE)
+    assert prediction.score == 1
+    assert plan.attempts == 3
+
+
+def test_no_more_than_it_may(kind):
+    plan = Plan(["UNAVAILABLE"] * 9)
+    with talking(kind, plan) as client:
+        error = refused(client)
+    assert (error.code, error.retriable) == ("UNAVAILABLE", True)
+    assert "as planned" in error.message
+    assert plan.attempts == 4
+
+
+def test_not_at_all(kind):
+    plan = Plan(["UNAVAILABLE"])
+    with talking(kind, plan, retries=0) as client:
+        assert refused(client).retriable
+    assert plan.attempts == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["INVALID_ARGUMENT", "UNAUTHENTICATED", "NOT_FOUND", "INTERNAL"]
+)
+def test_what_stays_is_not_tried_again(kind, code):
+    plan = Plan([code])
+    with talking(kind, plan) as client:
+        error = refused(client)
+    assert (error.code, error.retriable) == (code, False)
+    assert str(error).startswith(f"{code}: as planned")
+    assert plan.attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "attempts"),
+    [
+        (413, "RESOURCE_EXHAUSTED", 1),
+        (502, "UNAVAILABLE", 2),
+        ("gone", None, 2),
+        (302, "UNKNOWN", 1),
+        (418, "UNKNOWN", 1),
+    ],
+)
+def test_status_of_http(status, code, attempts):
+    plan = Plan([status])
+    with talking("rest", plan) as client:
+        if attempts == 2:
+            assert client.predict(IMAGE)[0].score == 1
+        else:
+            error = refused(client)
+            assert (error.code, error.retriable) == (code, False)
+            assert f"HTTP {status}" in error.message
+    assert plan.attempts == attempts
+
+
+def test_the_deadline_holds(kind):
+    plan = Plan([1.5])
+    with talking(kind, plan) as client:
+        start = time.monotonic()
+        error = refused(client, timeout=0.3)
+        assert 0.25 < time.monotonic() - start < 1.2
+    assert (error.code, error.retriable) == ("DEADLINE_EXCEEDED", False)
+    assert "no answer after 0.3 seconds" in error.message
+    assert plan.attempts == 1
+
+
+def test_one_deadline_for_all_attempts(kind):
+    plan = Plan(["UNAVAILABLE"] * 99)
+    policy = RetryPolicy(99, backoff=0.1, max_backoff=0.1)
+    with talking(kind, plan, retries=policy, timeout=0.5) as client:
+        start = time.monotonic()
+        error = refused(client)
+        assert time.monotonic() - start < 1.5
+    assert error.code == "DEADLINE_EXCEEDED"
+    assert "UNAVAILABLE: as planned" in error.message
+    # Pauses are between 0.05 and 0.1 seconds.
+    assert 3 <= plan.attempts <= 11
+
+
+def test_one_deadline_for_all_requests(kind):
+    plan = Plan([0.2] * 9)
+    with talking(kind, plan, max_batch_size=1) as client:
+        with pytest.raises(ServingClientError) as error:
+            client.predict([IMAGE] * 9, timeout=0.5)
+        plan.failures.clear()
+    assert error.value.code == "DEADLINE_EXCEEDED"
+    assert plan.attempts <= 4
+
+
+def test_the_last_request_has_what_is_left(kind):
+    plan = Plan([0.4, 1.5])
+    with talking(kind, plan, max_batch_size=1) as client:
+        start = time.monotonic()
+        with pytest.raises(ServingClientError, match="after 0.6 seconds"):
+            client.predict([IMAGE] * 2, timeout=0.6)
+        assert time.monotonic() - start < 0.9
+    assert plan.attempts == 2
+
+
+def test_the_servers_deadline_is_told_as_such(kind):
+    plan = Plan(["DEADLINE_EXCEEDED"])
+    with talking(kind, plan) as client:
+        error = refused(client)
+    assert error.code == "DEADLINE_EXCEEDED"
+    assert error.message.startswith("as planned")
+    assert plan.attempts == 1
+
+
+def test_the_server_may_ask_for_a_longer_pause():
+    plan = Plan(["UNAVAILABLE"])
+    plan.retry_after = "1"
+    with talking("rest", plan) as client:
+        client.predict(IMAGE)
+        assert 1 <= plan.times[1] - plan.times[0] < 2
+        plan.failures.append("UNAVAILABLE")
+        start = time.monotonic()
+        # Waiting for it would be in vain.
+        assert refused(client, timeout=0.9).code == "DEADLINE_EXCEEDED"
+        assert time.monotonic() - start < 0.5
+
+
+def test_a_date_to_come_back_at_is_passed_over():
+    plan = Plan(["UNAVAILABLE"])
+    plan.retry_after = "Wed, 21 Oct 2099 07:28:00 GMT"
+    with talking("rest", plan) as client:
+        client.predict(IMAGE, timeout=5)
+    assert plan.attempts == 2
+
+
+def test_requests_are_split_and_results_stay_in_order(kind):
+    plan = Plan(["UNAVAILABLE"])
+    images = np.arange(7, dtype="float32")[:, None, None, None] / 8
+    images = np.broadcast_to(images, (7, 2, 2, 1))
+    with talking(kind, plan, max_batch_size=3) as client:
+        scores = [p.score for p in client.predict(images)]
+    assert scores == [i / 2 for i in range(7)]
+    assert plan.rows == [3, 3, 3, 1]  # the first one twice
+
+
+def test_requests_are_split_by_bytes():
+    plan = Plan()
+    with talking("grpc", plan, max_request_bytes=100) as client:
+        client.predict([IMAGE] * 7)
+    # Three images of 32 bytes, each with what is around it.
+    assert plan.rows == [3, 3, 1]
+
+
+def test_nothing_is_sent_for_nothing(kind):
+    plan = Plan()
+    with talking(kind, plan) as client:
+        assert client.predict([]) == []
+        assert client.predict(np.zeros((0, 2, 2, 1), "float32")) == []
+    assert plan.attempts == 0
+
+
+def test_wrong_inputs_are_not_sent(kind):
+    plan = Plan()
+    with talking(kind, plan) as client:
+        for images in (np.full((3, 2, 1), 0.5), IMAGE * np.nan, [IMAGE, "no"]):
+            with pytest.raises(ServingClientError) as error:
+                client.predict(images)
+            assert error.value.code == "INVALID_ARGUMENT"
+    assert plan.attempts == 0
+
+
+def test_a_model_that_takes_another_size_from_now_on(kind):
+    plan = Plan()
+    with talking(kind, plan) as client:
+        client.predict(IMAGE)
+        plan.size = (-1, 3, 3, 1)
+        assert client.predict(np.zeros((3, 3), "float32"))[0].score == 0
+
+
+@pytest.mark.parametrize("token", [None, "a-good-secret"])
+def test_token(kind, token):
+    plan = Plan()
+    with talking(kind, plan, token=token) as client:
+        client.predict(IMAGE)
+        assert "secret" not in repr(client)
+    assert plan.tokens == [token and f"Bearer {token}"]
+
+
+@pytest.mark.parametrize("kind", ["rest", "rest-async"])
+def test_the_deadline_holds_for_an_answer_that_trickles(kind):
+    gone = threading.Event()
+
+    def trickle(listener):
+        connection, _ = listener.accept()
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(head)
+            for _ in range(100):
+                connection.sendall(b" ")
+                if gone.wait(0.05):
+                    break
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle, args=(listener,))
+        thread.start()
+        target = f"127.0.0.1:{listener.getsockname()[1]}"
+        with make_client(kind, target, "fake") as client:
+            start = time.monotonic()
+            with pytest.raises(ServingClientError, match="DEADLINE_EXCEEDED"):
+                client.status(timeout=0.3)
+            assert time.monotonic() - start < 1
+        gone.set()
+        thread.join()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_nobody_there(kind):
+    target = f"127.0.0.1:{free_port()}"
+    with make_client(kind, target, "fake", retries=QUICK) as client:
+        error = refused(client)
+        assert (error.code, error.retriable) == ("UNAVAILABLE", True)
+        start = time.monotonic()
+        with pytest.raises(ServingClientError) as late:
+            client.wait_until_ready(timeout=0.3)
+        assert time.monotonic() - start < 2
+    assert late.value.code == "DEADLINE_EXCEEDED"
+    assert "UNAVAILABLE" in late.value.message
+
+
+def test_waits_for_a_server_to_come_up(kind):
+    plan = Plan()
+    plan.state = "LOADING"
+    port = free_port()
+
+    def come_up():
+        time.sleep(0.2)
+        with fake_server(kind, plan, port):
+            time.sleep(0.3)
+            plan.state = "AVAILABLE"
+            done.wait(20)
+
+    done = threading.Event()
+    thread = threading.Thread(target=come_up)
+    thread.start()
+    try:
+        with make_client(kind, f"127.0.0.1:{port}", "fake") as client:
+            start = time.monotonic()
+            (ready,) = client.wait_until_ready(timeout=20)
+            assert time.monotonic() - start >= 0.4
+            assert client.predict(IMAGE)[0].score == 1
+    finally:
+        done.set()
+        thread.join()
+    assert (ready.version, ready.state) == (1, "AVAILABLE")
+
+
+def test_waits_no_longer_than_it_takes(kind):
+    plan = Plan()
+    plan.state = "LOADING"
+    with (
+        talking(kind, plan) as client,
+        pytest.raises(ServingClientError, match="version 1 is LOADING"),
+    ):
+        client.wait_until_ready(timeout=0.3)
+
+
+def test_pauses_double_and_jitter():
+    policy = RetryPolicy(backoff=0.1, max_backoff=0.5)
+    for attempt, longest in enumerate([0.1, 0.2, 0.4, 0.5, 0.5]):
+        pauses = [policy.pause(attempt) for _ in range(200)]
+        assert longest / 2 <= min(pauses) < 0.6 * longest
+        assert 0.9 * longest < max(pauses) <= longest
+    assert policy.pause(10**6) <= 0.5
+
+
+def test_no_attempt_after_the_deadline():
+    attempts = Attempts(QUICK, Deadline(1e-9))
+    time.sleep(0.001)
+    with pytest.raises(ServingClientError, match="DEADLINE_EXCEEDED"):
+        attempts.timeout()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"retries": -1}, "`retries`"),
+        ({"retries": 1.5}, "`retries`"),
+        ({"backoff": 0}, "Pauses"),
+        ({"backoff": 3}, "Pauses"),
+    ],
+)
+def test_policies_that_make_no_sense(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RetryPolicy(**arguments)

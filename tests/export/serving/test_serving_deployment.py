@@ -1,0 +1,318 @@
+"""The files beside the models, and whether they agree with each other."""
+
+import itertools
+import os
+import re
+
+import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from keras_sspcab.export.serving.deployment import (
+    batch_sizes,
+    configured_batch_sizes,
+    write_deployment,
+)
+from tests.export.serving.deployment_files import (
+    MANIFESTS,
+    arguments,
+    compose,
+    docker_run,
+    kserve,
+    kubernetes,
+    parse,
+    pods,
+)
+from tests.export.serving.packaged import NAME, copy_repository, package
+from tests.export.serving.serving_protos import (
+    BatchingParameters,
+    MonitoringConfig,
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("repositories") / "repository"
+    package(directory)
+    return directory
+
+
+# Text protos.
+
+
+def test_batching_config(directory):
+    config = parse(directory, "batching.config", BatchingParameters)
+    # What TensorFlow Serving demands where it splits large requests.
+    sizes = list(config.allowed_batch_sizes)
+    assert sizes == [1, 2, 4] == sorted(set(sizes))
+    assert config.enable_large_batch_splitting.value
+    assert config.max_execution_batch_size.value == sizes[-1]
+    assert config.max_batch_size.value == 4 * sizes[-1]
+    assert config.batch_timeout_micros.value > 0
+    assert config.num_batch_threads.value > 0
+    assert config.max_enqueued_batches.value > 0
+
+
+def test_monitoring_config(directory):
+    config = parse(directory, "monitoring.config", MonitoringConfig)
+    assert config.prometheus_config.enable
+    assert config.prometheus_config.path == "/monitoring/prometheus/metrics"
+
+
+@pytest.mark.parametrize(
+    "text", ["max_batch_size: 4", "max_batchsize { value: 4 }"]
+)
+def test_the_messages_refuse_what_is_wrong(text):
+    with pytest.raises(text_format.ParseError):
+        text_format.Parse(text, BatchingParameters())
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"),
+    [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (8, (1, 2, 4, 8))],
+)
+def test_batch_sizes(largest, sizes):
+    assert batch_sizes(largest) == sizes
+
+
+# Agreement.
+
+
+def test_all_ways_serve_with_the_same_arguments(directory):
+    found = arguments(directory)
+    assert len(found) == 4
+    first, *others = found.values()
+    assert all(other == first for other in others)
+    assert len(first) == 7
+
+
+def test_arguments_name_files_of_the_repository(directory):
+    (config,) = parse(
+        directory, "models.config", model_server_config_pb2.ModelServerConfig
+    ).model_config_list.config
+    mount = config.base_path.removesuffix(f"/models/{NAME}")
+    flags = dict(
+        argument.removeprefix("--").split("=", 1)
+        for argument in arguments(directory)["kserve.yaml"]
+    )
+    named = {
+        flags[flag]
+        for flag in (
+            "model_config_file",
+            "batching_parameters_file",
+            "monitoring_config_file",
+        )
+    }
+    assert named == {
+        f"{mount}/{file}"
+        for file in ("models.config", "batching.config", "monitoring.config")
+    }
+    assert flags["enable_batching"] == "true"
+    # Without these a server would see neither a rollback nor a new version.
+    assert int(flags["model_config_file_poll_wait_seconds"]) > 0
+    assert int(flags["file_system_poll_wait_seconds"]) > 0
+
+
+def test_mounts(directory):
+    for service in compose(directory).values():
+        assert service["volumes"] == [".:/repository:ro"]
+        assert service["read_only"] is True
+    command = docker_run(directory)
+    assert command[command.index("-v") + 1] == "$PWD:/repository:ro"
+    for pod in pods(directory).values():
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        claim = volumes["repository"]["persistentVolumeClaim"]
+        assert claim == {"claimName": "keras-sspcab-models", "readOnly": True}
+        assert "emptyDir" in volumes["tmp"]
+        for container in (*pod["initContainers"], *pod["containers"]):
+            mounts = {m["name"]: m for m in container["volumeMounts"]}
+            assert set(mounts) <= set(volumes)
+            assert mounts["repository"]["mountPath"] == "/repository"
+            assert mounts["repository"]["readOnly"] is True
+    # What is written goes where it may be.
+    (serving,) = pods(directory)["kserve.yaml"]["containers"]
+    (cache,) = (e for e in serving["env"] if e["name"] == "CUDA_CACHE_PATH")
+    assert cache["value"].startswith("/tmp/")
+    assert compose(directory)["serving"]["tmpfs"] == ["/tmp"]
+    assert "keras-sspcab-models" in (directory / "README.md").read_text()
+
+
+def test_ports(directory):
+    assert compose(directory)["serving"]["ports"] == [
+        "127.0.0.1:8500:8500",
+        "127.0.0.1:8501:8501",
+    ]
+    command = docker_run(directory)
+    published = [
+        value for flag, value in itertools.pairwise(command) if flag == "-p"
+    ]
+    assert published == compose(directory)["serving"]["ports"]
+    (serving,) = pods(directory)["kubernetes.yaml"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in serving["ports"]}
+    assert ports == {"grpc": 8500, "rest": 8501}
+    service = kubernetes(directory)["Service"]["spec"]["ports"]
+    assert {port["name"]: port["port"] for port in service} == ports
+    assert all(port["targetPort"] == port["name"] for port in service)
+    # KServe sends to the only one.
+    (serving,) = pods(directory)["kserve.yaml"]["containers"]
+    assert [port["containerPort"] for port in serving["ports"]] == [8501]
+    urls = re.findall(
+        r"http://localhost:(\d+)", (directory / "README.md").read_text()
+    )
+    assert set(urls) == {"8501"}
+
+
+@pytest.mark.parametrize("file", ["kubernetes.yaml", "kserve.yaml"])
+def test_probes(directory, file):
+    (serving,) = pods(directory)[file]["containers"]
+    (config,) = parse(
+        directory, "models.config", model_server_config_pb2.ModelServerConfig
+    ).model_config_list.config
+    ports = {port["name"]: port["containerPort"] for port in serving["ports"]}
+    paths = {}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        get = serving[probe]["httpGet"]
+        assert ports.get(get["port"], get["port"]) == 8501
+        paths[probe] = get["path"]
+    status = f"/v1/models/{config.name}"
+    assert paths == {
+        "startupProbe": f"{status}/metadata",
+        "readinessProbe": f"{status}/metadata",
+        "livenessProbe": status,
+    }
+    startup = serving["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
+
+
+def test_metrics_are_scraped_where_they_are(directory):
+    config = parse(directory, "monitoring.config", MonitoringConfig)
+    path = config.prometheus_config.path
+    template = kubernetes(directory)["Deployment"]["spec"]["template"]
+    annotations = template["metadata"]["annotations"]
+    assert annotations["prometheus.io/path"] == path
+    assert annotations["prometheus.io/port"] == "8501"
+    assert f"localhost:8501{path}" in (directory / "README.md").read_text()
+
+
+def test_names_of_kubernetes(directory):
+    found = kubernetes(directory)
+    assert set(found) == {"Deployment", "Service", "HorizontalPodAutoscaler"}
+    deployment, service = found["Deployment"], found["Service"]
+    name = deployment["metadata"]["name"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    assert service["spec"]["selector"] == labels
+    scaler = found["HorizontalPodAutoscaler"]["spec"]
+    assert scaler["scaleTargetRef"] == {
+        "apiVersion": deployment["apiVersion"],
+        "kind": "Deployment",
+        "name": name,
+    }
+    assert 1 <= scaler["minReplicas"] < scaler["maxReplicas"]
+    # A number here would undo the autoscaler at every `kubectl apply`.
+    assert "replicas" not in deployment["spec"]
+    (metric,) = scaler["metrics"]
+    (serving,) = pods(directory)["kubernetes.yaml"]["containers"]
+    # It is a share of what is requested.
+    assert metric["resource"]["name"] in serving["resources"]["requests"]
+    predictor = kserve(directory)
+    assert 1 <= predictor["minReplicas"] < predictor["maxReplicas"]
+    assert predictor["scaleMetric"] == "cpu"
+
+
+def test_confinement(directory):
+    for pod in pods(directory).values():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is False
+        for container in (*pod["initContainers"], *pod["containers"]):
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_gpus_and_images(directory, tmp_path):
+    reserved = compose(directory)["serving"]["deploy"]["resources"]
+    (device,) = reserved["reservations"]["devices"]
+    assert device == {
+        "driver": "nvidia",
+        "count": 1,
+        "capabilities": ["gpu"],
+    }
+    for pod in pods(directory).values():
+        (serving,) = pod["containers"]
+        assert int(serving["resources"]["limits"]["nvidia.com/gpu"]) == 1
+        assert serving["image"] == "tensorflow/serving:latest-gpu"
+    image = compose(directory)["serving"]["image"]
+    assert image == "tensorflow/serving:${TF_SERVING_TAG:-latest-gpu}"
+
+    write_deployment(tmp_path, NAME, True, (1, 2), gpus=0)
+    for file in MANIFESTS:
+        text = (tmp_path / file).read_text()
+        assert "nvidia.com" not in text
+        assert "driver" not in text
+        assert "latest-gpu" not in text
+    assert "--gpus" not in (tmp_path / "README.md").read_text()
+    assert "deploy" not in compose(tmp_path)["serving"]
+
+
+def test_a_pinned_image(tmp_path):
+    image = "registry.example:5000/team/serving:2.19.1-gpu"
+    write_deployment(tmp_path, NAME, True, (1, 2), gpus=2, image=image)
+    for pod in pods(tmp_path).values():
+        for container in (*pod["initContainers"], *pod["containers"]):
+            assert container["image"] == image
+    assert compose(tmp_path)["serving"]["image"] == (
+        "registry.example:5000/team/serving:${TF_SERVING_TAG:-2.19.1-gpu}"
+    )
+    assert image in docker_run(tmp_path)
+    assert "TF_SERVING_TAG" not in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image": "tensorflow/serving"},
+        {"image": "host:5000/serving"},
+        {"image": "a b:c"},
+        {"gpus": -1},
+    ],
+)
+def test_images_and_gpus_are_checked(tmp_path, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        write_deployment(tmp_path, NAME, True, (1,), **options)
+    assert os.listdir(tmp_path) == []
+
+
+# What was edited.
+
+
+def test_edited_files_stay_and_removed_ones_come_back(directory, tmp_path):
+    repository = copy_repository(directory, tmp_path / "repository")
+    edited = repository.directory / "kubernetes.yaml"
+    edited.write_text("# mine\n")
+    (repository.directory / "kserve.yaml").unlink()
+    result = package(repository.directory, image="serving:1")
+    assert result.written == ["kserve.yaml"]
+    assert edited.read_text() == "# mine\n"
+    (serving,) = kserve(repository.directory)["containers"]
+    assert serving["image"] == "serving:1"
+
+
+def test_batch_sizes_that_were_edited_are_used(directory, tmp_path):
+    repository = copy_repository(directory, tmp_path / "repository")
+    file = repository.directory / "batching.config"
+    file.write_text(
+        "# allowed_batch_sizes: 9\nallowed_batch_sizes: 3\n"
+        "allowed_batch_sizes : 6  # the largest\n"
+    )
+    assert configured_batch_sizes(repository.directory) == (3, 6)
+    with pytest.raises(ValueError, match="up to a size of 6"):
+        package(repository.directory, max_batch_size=4)
+    assert package(repository.directory, max_batch_size=6).version == 2
+    file.write_text("max_batch_size { value: 6 }\n")
+    with pytest.raises(ValueError, match="names no allowed_batch_sizes"):
+        package(repository.directory)
+    file.unlink()
+    assert package(repository.directory, max_batch_size=2).version == 3
+    assert configured_batch_sizes(repository.directory) == (1, 2)

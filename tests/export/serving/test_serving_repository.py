@@ -1,0 +1,282 @@
+import os
+
+import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from keras_sspcab.export.serving import packaging, staging
+from keras_sspcab.export.serving.manifest import ManifestError
+from keras_sspcab.export.serving.repository import Repository
+from tests.export.serving.packaged import (
+    IMAGES,
+    NAME,
+    copy_repository,
+    copy_version,
+    package,
+    tiny_detector,
+)
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """A repository with one version, and what packaging said."""
+    directory = tmp_path_factory.mktemp("repositories") / "repository"
+    return directory, package(directory)
+
+
+@pytest.fixture
+def repository(packaged, tmp_path):
+    """One with three versions, to play with."""
+    return copy_repository(packaged[0], tmp_path / "repository", versions=3)
+
+
+def parse_config(directory):
+    message = model_server_config_pb2.ModelServerConfig()
+    text = (directory / "models.config").read_text()
+    return text_format.Parse(text, message).model_config_list.config
+
+
+def files(directory):
+    return sorted(
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file()
+    )
+
+
+def test_layout(packaged):
+    directory, result = packaged
+    assert result.path == directory / "models" / NAME / "1"
+    assert (result.version, result.served, result.removed) == (1, (1,), [])
+    assert files(result.path) == [
+        "MANIFEST.sha256",
+        "assets.extra/tf_serving_warmup_requests",
+        "fingerprint.pb",
+        "parity.json",
+        "saved_model.pb",
+        "variables/variables.data-00000-of-00001",
+        "variables/variables.index",
+    ]
+    assert sorted(os.listdir(directory)) == [
+        ".lock",
+        "README.md",
+        "batching.config",
+        "docker-compose.yml",
+        "kserve.yaml",
+        "kubernetes.yaml",
+        "models",
+        "models.config",
+        "monitoring.config",
+    ]
+    assert set(result.written) == set(os.listdir(directory)) - {
+        ".lock",
+        "models",
+        "models.config",
+    }
+    assert result.parity.passes
+    assert result.parity.num_images == len(IMAGES)
+
+
+def test_other_users_can_read_it(packaged):
+    for path in packaged[0].rglob("*"):
+        wanted = 0o005 if path.is_dir() else 0o004
+        assert path.stat().st_mode & wanted == wanted, path
+
+
+def test_models_config_is_read_by_the_official_message(packaged):
+    (config,) = parse_config(packaged[0])
+    assert config.name == NAME
+    assert config.base_path == f"/repository/models/{NAME}"
+    assert config.model_platform == "tensorflow"
+    assert not config.HasField("model_version_policy")
+
+
+def test_versions_count_up(repository):
+    assert repository.versions(NAME) == [1, 2, 3]
+    for taken in (0, 1, 3, -1):
+        with pytest.raises(ValueError, match="version"):
+            package(repository.directory, version=taken)
+    result = package(repository.directory, version=20, keep=9)
+    assert result.version == 20
+    assert repository.versions(NAME) == [1, 2, 3, 20]
+    assert result.written == []
+
+
+def test_a_relative_directory(repository, monkeypatch):
+    monkeypatch.chdir(repository.directory.parent)
+    relative = Repository(repository.directory.name)
+    assert relative.names == [NAME]
+    assert relative.rollback(version=2) == 2
+    assert repository.served() == (2,)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "12", "-x", ".x", "a/b"])
+def test_names_are_fit_for_paths(tmp_path, name):
+    with pytest.raises(ValueError, match="name of a model"):
+        package(tmp_path, name=name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_oldest_versions_go(repository):
+    assert repository.prune(NAME, 2) == [1]
+    assert repository.versions(NAME) == [2, 3]
+    assert repository.prune(NAME, 1) == [2]
+    assert repository.prune(NAME, 1) == []
+    assert repository.versions(NAME) == [3]
+    assert not (repository.directory / ".staging").exists()
+
+
+def test_packaging_keeps_as_many_as_it_is_told(repository):
+    result = package(repository.directory, keep=2)
+    assert result.removed == [1, 2]
+    assert repository.versions(NAME) == [3, 4]
+    with pytest.raises(ValueError, match="keep"):
+        package(repository.directory, keep=0)
+
+
+def test_a_pinned_version_stays(repository):
+    repository.rollback(version=1)
+    assert repository.prune(NAME, 1) == [2]
+    assert repository.versions(NAME) == [1, 3]
+    repository.unpin()
+    assert repository.prune(NAME, 1) == [1]
+
+
+def test_a_version_is_removed_in_one_step(repository, monkeypatch):
+    def check(path, **_):
+        # No server looks here.
+        assert ".staging" in os.fspath(path)
+        assert repository.versions(NAME) == [2, 3]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.shutil, "rmtree", check)
+        with pytest.raises(KeyboardInterrupt):
+            repository.prune(NAME, 2)
+    assert (repository.directory / ".staging").exists()
+    repository.unpin()  # whatever writes next tidies up
+    assert not (repository.directory / ".staging").exists()
+
+
+def test_rollback_step_by_step(repository):
+    config = repository.directory / "models.config"
+    assert repository.served() == (3,)
+    for version in (2, 1):
+        assert repository.rollback() == version
+        policy = parse_config(repository.directory)[0].model_version_policy
+        assert list(policy.specific.versions) == [version]
+        assert repository.served() == (version,)
+    before = config.read_bytes()
+    with pytest.raises(ValueError, match="no version of screws before 1"):
+        repository.rollback()
+    assert config.read_bytes() == before
+
+
+def test_rollback_to_a_version_and_forward(repository):
+    assert repository.rollback(version=1) == 1
+    assert repository.is_pinned(NAME)
+    with pytest.raises(ValueError, match=r"no version 7.*There are: 1, 2, 3"):
+        repository.rollback(version=7)
+    assert repository.served() == (1,)
+    assert repository.unpin() == 3
+    policy = parse_config(repository.directory)[0].model_version_policy
+    assert policy.latest.num_versions == 1
+    copy_version(repository, 4)
+    assert repository.served() == (4,)
+    assert not repository.is_pinned(NAME)
+
+
+def test_new_versions_wait_while_rolled_back(repository):
+    repository.rollback()
+    result = package(repository.directory)
+    assert (result.version, result.served) == (4, (2,))
+    # Three to keep, and the one that is served.
+    assert repository.versions(NAME) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("broken", [2, 3])
+def test_rollback_checks_the_files_first(repository, broken):
+    path = repository.path(NAME, broken) / "saved_model.pb"
+    path.write_bytes(path.read_bytes()[:-1])
+    before = (repository.directory / "models.config").read_bytes()
+    with pytest.raises(ManifestError, match=r"saved_model\.pb differs"):
+        repository.rollback() if broken == 2 else repository.unpin()
+    assert (repository.directory / "models.config").read_bytes() == before
+
+
+def test_several_models(repository):
+    package(repository.directory, name="nuts")
+    assert repository.names == ["nuts", NAME]
+    configs = parse_config(repository.directory)
+    assert [config.name for config in configs] == [NAME, "nuts"]
+    with pytest.raises(ValueError, match="several models.*nuts, screws"):
+        repository.rollback()
+    with pytest.raises(ValueError, match="no model 'bolts'"):
+        repository.rollback("bolts")
+    assert repository.rollback(NAME) == 2
+    assert repository.served("nuts") == (1,)
+
+
+def test_changes_of_models_config_are_kept(repository):
+    file = repository.directory / "models.config"
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse(file.read_text(), config)
+    (model,) = config.model_config_list.config
+    model.base_path = "gs://bucket/screws"
+    model.version_labels["stable"] = 2
+    model.model_version_policy.specific.versions.extend([1, 2])
+    file.write_text(text_format.MessageToString(config))
+    package(repository.directory, name="nuts")
+    package(repository.directory, keep=1)
+    screws = parse_config(repository.directory)[0]
+    assert screws == model
+    assert repository.versions(NAME) == [1, 2, 4]
+
+
+def test_a_broken_models_config_is_named(repository):
+    (repository.directory / "models.config").write_text("model_config {")
+    with pytest.raises(ValueError, match=r"models\.config is no ModelServer"):
+        repository.rollback()
+
+
+def test_policies_written_by_hand(repository):
+    file = repository.directory / "models.config"
+    text = file.read_text()
+
+    def serve(policy):
+        policy = f"model_version_policy {{ {policy} }}"
+        file.write_text(
+            text.replace("model_platform", f"{policy} model_platform")
+        )
+        return repository.served()
+
+    assert serve("all {}") == (1, 2, 3)
+    assert serve("latest { num_versions: 2 }") == (2, 3)
+    assert serve("specific { versions: 9 versions: 2 }") == (2,)
+
+
+def test_paths_of_models(tmp_path):
+    path = tmp_path / "screws.keras"
+    tiny_detector().save(path)
+    result = packaging.package_model(path, tmp_path / "repository", IMAGES)
+    assert result.name == tiny_detector().name
+    with pytest.raises(ValueError, match="no run folder"):
+        packaging.package_model(tmp_path / "run", tmp_path / "other", IMAGES)
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_empty_directory_has_no_models(tmp_path):
+    with pytest.raises(ValueError, match="There is no model in"):
+        Repository(tmp_path / "nowhere").rollback()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_extra_is_named(tmp_path, monkeypatch):
+    find = packaging.require.__globals__["importlib"].util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name: None if name == "tensorflow_serving" else find(name),
+    )
+    with pytest.raises(ImportError, match=r"keras-sspcab\[serve\]"):
+        package(tmp_path / "repository")
+    assert os.listdir(tmp_path) == []

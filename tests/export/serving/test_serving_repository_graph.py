@@ -1,0 +1,276 @@
+"""Graphs for GPUs: compiled by XLA, and computing in 16 bits."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+from keras_sspcab.export import (
+    TOLERANCES,
+    ExportMismatchError,
+    check_parity,
+    export_saved_model,
+)
+from keras_sspcab.export.computing import computing_in
+from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.serving.manifest import verify_version
+from tests.export.serving.packaged import IMAGES, SIZE, package, tiny_detector
+from tests.export.serving_loader import ServedModel
+
+SHORT = {"float16": types_pb2.DT_HALF, "bfloat16": types_pb2.DT_BFLOAT16}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("float32", False),
+        ("float32", True),
+        ("float16", False),
+        ("float16", True),
+        ("bfloat16", False),
+        ("bfloat16", True),
+    ],
+    ids=lambda param: f"{param[0]}{'-xla' if param[1] else ''}",
+)
+def packaged(request, tmp_path_factory):
+    precision, jit_compile = request.param
+    result = package(
+        tmp_path_factory.mktemp("repository"),
+        precision=precision,
+        jit_compile=jit_compile,
+    )
+    return result, precision, jit_compile
+
+
+@pytest.fixture(scope="module")
+def served(packaged):
+    model = ServedModel(packaged[0].path)
+    yield model
+    model.close()
+
+
+def graph_functions(path):
+    saved = saved_model_pb2.SavedModel.FromString(
+        (path / "saved_model.pb").read_bytes()
+    )
+    return saved.meta_graphs[0].graph_def.library.function
+
+
+def encode(images):
+    pixels = np.round(images * 255).astype("uint8")
+    return np.array([tf.io.encode_png(p).numpy() for p in pixels], object)
+
+
+def assert_close(results, images, precision):
+    """Holds scores and maps against Keras, by the bounds that are stated."""
+    model = tiny_detector()
+    expected = model.predict(images, verbose=0)
+    calibration = model.calibration
+    for name, factor, offset in (
+        ("anomaly_score", 1, calibration.score_mean / calibration.score_std),
+        ("anomaly_map", 4, calibration.map_mean / calibration.map_std),
+    ):
+        assert results[name].dtype == np.float32
+        scale = np.maximum(np.abs(expected[name]), max(1, abs(offset)))
+        difference = np.abs(results[name] - expected[name]) / scale
+        assert difference.max() <= factor * TOLERANCES[precision], name
+    assert results["is_anomalous"].dtype == bool
+
+
+def test_parity_is_within_its_bounds(packaged):
+    result, precision, jit_compile = packaged
+    assert result.parity.passes
+    assert result.parity.precision == precision
+    assert result.parity.tolerance == TOLERANCES[precision]
+    report = json.loads((result.path / "parity.json").read_text())
+    assert report["precision"] == precision
+    assert report["jit_compile"] is jit_compile
+    assert report["inputs"]["image"]["dtype"] == "float32"
+    verify_version(result.path)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_the_loader_of_tensorflow_serving(packaged, served, batch):
+    images = IMAGES[-batch:]
+    results = served.run("serving_default", {"image": images})
+    assert_close(results, images, packaged[1])
+    results = served.run("serving_bytes", {"image_bytes": encode(images)})
+    rounded = np.round(images * 255).astype("float32") / np.float32(255)
+    assert_close(results, rounded, packaged[1])
+
+
+def test_requests_of_different_sizes_can_be_joined(served, packaged):
+    """What server-side batching relies on: rows do not depend on others."""
+    loaded = tf.saved_model.load(str(packaged[0].path))
+    for signature, key, rows in (
+        ("serving_default", "image", IMAGES[:6]),
+        ("serving_bytes", "image_bytes", encode(IMAGES[:6])),
+    ):
+        joined = served.run(signature, {key: rows})
+        for start, stop in ((0, 1), (1, 3), (3, 6)):
+            function = loaded.signatures[signature]
+            alone = function(**{key: tf.constant(rows[start:stop])})
+            for name, value in alone.items():
+                np.testing.assert_allclose(
+                    joined[name][start:stop].astype("float32"),
+                    value.numpy().astype("float32"),
+                    # The last bit of 16 may fall differently.
+                    atol=1e-3 if packaged[1] == "float32" else 0.05,
+                    err_msg=name,
+                )
+
+
+def test_signatures_leave_the_batch_open_and_are_float32(served):
+    image = served.signatures["serving_default"].inputs["image"]
+    sizes = [dim.size for dim in image.tensor_shape.dim]
+    assert sizes == [-1, SIZE, SIZE, 1]
+    for signature in ("serving_default", "serving_bytes"):
+        outputs = served.signatures[signature].outputs
+        assert {name: info.dtype for name, info in outputs.items()} == {
+            "anomaly_score": types_pb2.DT_FLOAT,
+            "anomaly_map": types_pb2.DT_FLOAT,
+            "is_anomalous": types_pb2.DT_BOOL,
+        }
+        assert all(
+            info.tensor_shape.dim[0].size == -1 for info in outputs.values()
+        )
+
+
+def test_xla_compiles_what_it_is_told_to(packaged):
+    result, _, jit_compile = packaged
+    compiled = [
+        function
+        for function in graph_functions(result.path)
+        if function.attr["_XlaMustCompile"].b
+    ]
+    # One, which both signatures call: files are decoded outside of it.
+    assert len(compiled) == (1 if jit_compile else 0)
+    for function in compiled:
+        operations = {node.op for node in function.node_def}
+        assert not operations & {"DecodeImage", "DecodePng", "TensorListStack"}
+
+
+def test_where_16_bits_are_computed_in(packaged):
+    result, precision, _ = packaged
+    kinds = {}
+    for function in graph_functions(result.path):
+        for node in function.node_def:
+            kinds.setdefault(node.op, set()).add(node.attr["T"].type)
+    assert kinds["Conv2D"] == {SHORT.get(precision, types_pb2.DT_FLOAT)}
+    # The reconstruction, the difference of images, and its normalisation.
+    for operation in ("Square", "Sigmoid"):
+        assert types_pb2.DT_FLOAT in kinds[operation]
+    assert kinds["Square"] == {types_pb2.DT_FLOAT}
+    assert kinds["GreaterEqual"] == {types_pb2.DT_FLOAT}
+    assert len(kinds["Sigmoid"]) == (1 if precision == "float32" else 2)
+
+
+def test_16_bits_are_not_float32(packaged):
+    result, precision, _ = packaged
+    difference = result.parity.outputs["anomaly_map"].relative_difference
+    assert (difference > 1e-5) == (precision != "float32")
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_layers_compute_in_16_bits_for_a_while(precision):
+    model = tiny_detector()
+    before = [layer.dtype_policy for layer in model._flatten_layers()]
+    with computing_in(model, precision):
+        policies = {
+            layer.name: layer.dtype_policy.name
+            for layer in model._flatten_layers()
+        }
+    precise = {
+        model.name,
+        "image",
+        "reconstruction",
+        "error_map",
+        "smoothing",
+        "pooling",
+        "calibration",
+    }
+    assert {n for n, p in policies.items() if p == "float32"} == precise
+    assert set(policies.values()) == {"float32", f"mixed_{precision}"}
+    with pytest.raises(KeyError), computing_in(model, precision):
+        raise KeyError
+    assert before == [layer.dtype_policy for layer in model._flatten_layers()]
+
+
+def test_weightless_layers_before_the_scoring_are_precise():
+    """As hosts of videos end: tanh and a rescaling behind the last weights."""
+    from keras_sspcab.scoring import SquaredError
+
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(image)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.Conv2D(1, 3, padding="same", name="last")(x)
+    x = keras.layers.Activation("tanh", name="tanh")(x)
+    x = keras.layers.Rescaling(0.5, 0.5, name="rescaled")(x)
+    model = keras.Model(image, SquaredError(name="error")(image, x))
+    with computing_in(model, "bfloat16"):
+        short = {
+            layer.name
+            for layer in model._flatten_layers()
+            if layer.compute_dtype == "bfloat16"
+        }
+    assert short == {"conv", "relu", "last"}
+
+
+def test_outputs_of_the_network_are_widened():
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Conv2D(2, 3, name="conv")(image)
+    frozen = Inference(keras.Model(image, {"features": x})).freeze(
+        precision="float16"
+    )
+    results = frozen(tf.constant(IMAGES[:1, :8, :8]))
+    assert results["features"].dtype == tf.float32
+    nodes = frozen.function.graph.as_graph_def().node
+    (conv,) = (node for node in nodes if node.op == "Conv2D")
+    assert conv.attr["T"].type == types_pb2.DT_HALF
+
+
+def test_models_trained_in_16_bits_compute_in_float32_by_default():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = keras.models.clone_model(tiny_detector())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    with computing_in(model, "float32"):
+        assert {layer.compute_dtype for layer in model._flatten_layers()} == {
+            "float32"
+        }
+    with computing_in(model, "float16"):
+        # It would round the image before anything looks at it.
+        assert model.compute_dtype == "float32"
+        assert model.get_layer("encoder_conv1").compute_dtype == "float16"
+    assert model.dtype_policy.name == "mixed_bfloat16"
+
+
+def test_too_narrow_a_bound_is_told(tmp_path):
+    with pytest.raises(ExportMismatchError, match="more than bfloat16"):
+        export_saved_model(
+            tiny_detector(),
+            tmp_path,
+            images=IMAGES,
+            precision="bfloat16",
+            tolerance=1e-7,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_float32_check_of_a_16_bit_graph_fails(packaged):
+    result, precision, _ = packaged
+    parity = check_parity(tiny_detector(), result.path, IMAGES, tolerance=2e-6)
+    assert parity.passes == (precision == "float32")
+
+
+@pytest.mark.parametrize("precision", ["int8", "half", None])
+def test_unknown_precisions(tmp_path, precision):
+    with pytest.raises(ValueError, match="precision"):
+        export_saved_model(
+            tiny_detector(), tmp_path, images=IMAGES, precision=precision
+        )

@@ -1,0 +1,300 @@
+"""Requests are joined while the model is busy, and nobody notices."""
+
+import asyncio
+import concurrent.futures
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from keras_sspcab.export.serving.server.batching import Batcher, run_joined
+from tests.export.serving.served import (
+    Gate,
+    GrpcCaller,
+    assert_same,
+    b64,
+    calling,
+    direct,
+    encoded,
+    http_call,
+    images,
+    in_threads,
+    metric,
+    predict_path,
+    predict_request,
+    serve,
+    wait_until,
+)
+
+
+class Model:
+    """Doubles numbers, and waits to be let go."""
+
+    def __init__(self):
+        self.batches = []
+        self.may_run = threading.Semaphore(0)
+
+    def __call__(self, inputs):
+        self.may_run.acquire()
+        self.batches.append(inputs["x"].tolist())
+        if -1 in inputs["x"]:
+            raise ValueError("minus one")
+        return {"y": inputs["x"] * 2}
+
+    def let_go(self, runs=100):
+        for _ in range(runs):
+            self.may_run.release()
+
+
+def play(scenario, **options):
+    """Runs a scenario with a batcher; returns sizes of runs and the rest."""
+    options = {
+        "threads": 1,
+        "max_rows": 4,
+        "max_cost": 100,
+        "timeout": 60.0,
+        **options,
+    }
+    model = Model()
+    seen = []
+
+    async def run():
+        with concurrent.futures.ThreadPoolExecutor(options["threads"]) as pool:
+            batcher = Batcher(
+                pool,
+                observe=lambda rows, requests, waited: seen.append(rows),
+                **options,
+            )
+
+            def submit(*values, key="key", cost=0):
+                inputs = {"x": np.array(values)}
+                return asyncio.ensure_future(
+                    batcher.run(key, model, inputs, len(values), cost)
+                )
+
+            return await scenario(submit, model, batcher)
+
+    result = asyncio.run(run())
+    return model.batches, result, seen
+
+
+async def _gather(requests, **options):
+    results = await asyncio.gather(*requests, **options)
+    return [
+        result["y"].tolist() if isinstance(result, dict) else result
+        for result in results
+    ]
+
+
+def test_the_first_runs_at_once_and_others_join():
+    async def scenario(submit, model, batcher):
+        requests = [submit(1), submit(2, 3), submit(4), submit(5)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 3
+        model.let_go()
+        return await _gather(requests)
+
+    batches, results, seen = play(scenario)
+    assert batches == [[1], [2, 3, 4, 5]]
+    assert results == [[2], [4, 6], [8], [10]]
+    assert seen == [1, 4]
+
+
+def test_a_batch_has_a_largest_size():
+    async def scenario(submit, model, batcher):
+        requests = [submit(n, n, n) for n in range(4)]
+        await asyncio.sleep(0)
+        model.let_go()
+        return await _gather(requests)
+
+    batches, results, _ = play(scenario, max_rows=7)
+    assert batches == [[0] * 3, [1] * 3 + [2] * 3, [3] * 3]
+    assert results == [[2 * n] * 3 for n in range(4)]
+
+
+def test_a_batch_has_a_largest_cost():
+    async def scenario(submit, model, batcher):
+        requests = [submit(n, cost=40) for n in range(4)]
+        await asyncio.sleep(0)
+        model.let_go()
+        return await _gather(requests)
+
+    assert play(scenario)[0] == [[0], [1, 2], [3]]
+
+
+def test_a_full_batch_runs_beside_the_first():
+    async def scenario(submit, model, batcher):
+        requests = [submit(1), submit(2), submit(3, 4, 5)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 0
+        model.let_go()
+        return await _gather(requests)
+
+    assert sorted(play(scenario, threads=2)[0]) == [[1], [2, 3, 4, 5]]
+
+
+def test_nobody_waits_longer_than_the_timeout():
+    async def scenario(submit, model, batcher):
+        requests = [submit(1), submit(2)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 1
+        for _ in range(1000):
+            await asyncio.sleep(0.005)
+            if not batcher.waiting:
+                break
+        else:
+            raise TimeoutError
+        model.let_go()
+        return await _gather(requests)
+
+    assert sorted(play(scenario, threads=2, timeout=0.05)[0]) == [[1], [2]]
+
+
+def test_other_keys_are_not_joined():
+    async def scenario(submit, model, batcher):
+        requests = [submit(1), submit(2, key="a"), submit(3, key="b")]
+        await asyncio.sleep(0)
+        model.let_go()
+        return await _gather(requests)
+
+    batches, results, _ = play(scenario)
+    assert sorted(batches) == [[1], [2], [3]]
+    assert results == [[2], [4], [6]]
+
+
+def test_who_has_gone_is_not_run():
+    async def scenario(submit, model, batcher):
+        requests = [submit(1), submit(2), submit(3)]
+        await asyncio.sleep(0)
+        requests[1].cancel()
+        await asyncio.sleep(0)
+        model.let_go()
+        return await _gather(requests[::2])
+
+    batches, results, _ = play(scenario)
+    assert batches == [[1], [3]]
+    assert results == [[2], [6]]
+
+
+def test_an_error_is_that_of_one_request():
+    async def scenario(submit, model, batcher):
+        requests = [submit(0), submit(1), submit(-1), submit(2)]
+        await asyncio.sleep(0)
+        model.let_go()
+        return await _gather(requests, return_exceptions=True)
+
+    batches, results, _ = play(scenario)
+    assert batches == [[0], [1, -1, 2], [1], [-1], [2]]
+    assert results[:2] + results[3:] == [[0], [2], [4]]
+    assert str(results[2]) == "minus one"
+
+
+def test_outputs_without_rows_are_not_split():
+    calls = []
+
+    def total(inputs):
+        calls.append(len(inputs["x"]))
+        return {"y": inputs["x"].sum(keepdims=True)}
+
+    requests = [{"x": np.array([1, 2])}, {"x": np.array([3])}]
+    results = run_joined(total, requests, [2, 1])
+    assert [result["y"].tolist() for result in results] == [[3], [3]]
+    assert calls == [3, 2, 1]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serve(threads=1, max_batch_size=8, batch_timeout=5.0) as server:
+        yield server
+
+
+def test_requests_of_different_sizes_share_runs(server, monkeypatch):
+    batches = [images(count, seed=count) for count in (1, 2, 3, 1, 2, 5)]
+    expected = [direct(image=batch) for batch in batches]
+    runs = metric(server, "keras_sspcab_batch_rows_count")
+    rows = metric(server, "keras_sspcab_batch_rows_sum")
+    gate = Gate(monkeypatch)
+    with (
+        calling(server) as caller,
+        concurrent.futures.ThreadPoolExecutor(len(batches)) as pool,
+    ):
+        futures = [
+            pool.submit(caller.predict, predict_request(image=batch))
+            for batch in batches
+        ]
+        assert gate.entered.acquire(timeout=20)
+        wait_until(lambda: metric(server, "keras_sspcab_waiting_requests") == 5)
+        gate.open()
+        for future, wanted in zip(futures, expected, strict=True):
+            assert_same(future.result()[0], wanted)
+    assert metric(server, "keras_sspcab_batch_rows_sum") == rows + 14
+    # 14 rows in runs of 8 at most, the first request by itself.
+    runs = metric(server, "keras_sspcab_batch_rows_count") - runs
+    assert 2 <= runs <= 4
+
+
+def test_a_request_that_is_too_large_is_split(server):
+    batch = images(19)
+    runs = metric(server, "keras_sspcab_batch_rows_count")
+    with calling(server) as caller:
+        outputs, _ = caller.predict(predict_request(image=batch))
+    assert_same(outputs, direct(image=batch))
+    assert metric(server, "keras_sspcab_batch_rows_count") == runs + 3
+
+
+def test_a_broken_image_harms_nobody_else(server, monkeypatch):
+    """Its header is sound: only TensorFlow finds out, amid the batch."""
+    good = encoded(images(1)[0])
+    broken = good[:-40]
+    files = [good, good, broken, good]
+    expected = direct("serving_bytes", image_bytes=[good])
+    gate = Gate(monkeypatch)
+
+    def ask(file):
+        body = {"signature_name": "serving_bytes", "instances": [b64(file)]}
+        return http_call(server, predict_path(), body)
+
+    def open_when_all_wait():
+        assert gate.entered.acquire(timeout=20)
+        wait_until(lambda: metric(server, "keras_sspcab_waiting_requests") == 3)
+        gate.open()
+
+    *answers, failure = in_threads(
+        [*(lambda file=file: ask(file) for file in files), open_when_all_wait]
+    )
+    assert failure is None
+    assert [status for status, _ in answers] == [200, 200, 400, 200]
+    for index in (0, 1, 3):
+        (row,) = answers[index][1]["predictions"]
+        np.testing.assert_allclose(
+            row["anomaly_score"], expected["anomaly_score"][0], rtol=1e-4
+        )
+
+
+def test_invalid_requests_among_valid_ones(server):
+    """All at once, over both protocols; each gets its own answer."""
+    batch = images(2)
+    expected = direct(image=batch)
+    nan = batch.copy()
+    nan[1, 3, 3, 0] = np.nan
+
+    with calling(server) as caller:
+
+        def good():
+            return caller.predict(predict_request(image=batch))[0]
+
+        def bad(value):
+            return lambda: GrpcCaller(server, caller.channel).predict(
+                predict_request(image=value)
+            )
+
+        functions = [good, bad(nan), good, bad(batch[:, :5]), good] * 4
+        results = in_threads(functions)
+    for index, result in enumerate(results):
+        if functions[index] is good:
+            assert_same(result, expected)
+        else:
+            assert isinstance(result, grpc.RpcError)
+            assert result.code().name == "INVALID_ARGUMENT"
+            assert "finite" in result.details() or "shape" in result.details()

@@ -1,0 +1,192 @@
+"""`keras-sspcab serve`, in a process of its own."""
+
+import contextlib
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+import urllib.parse
+
+import grpc
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from keras_sspcab.cli import app
+from tests.cli.program import command, start
+from tests.export.serving.packaged import NAME, tiny_detector
+from tests.export.serving.served import (
+    add_version,
+    assert_same,
+    b64,
+    calling,
+    direct,
+    encoded,
+    http_call,
+    images,
+    model_path,
+    predict_path,
+    predict_request,
+)
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="needs signals of POSIX"
+)
+PORTS = ("--grpc-port=0", "--rest-port=0")
+
+
+class Program:
+    """A running server: what it prints, and where it listens."""
+
+    def __init__(self, process):
+        self.process = process
+        self.lines = []
+        self._printed = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self._printed.put(line)
+        self._printed.put(None)
+
+    def read_until(self, text, seconds=60):
+        """Waits for a line; returns it."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                line = self._printed.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            if line is None:  # the program has ended
+                break
+            self.lines.append(line)
+            if text in line:
+                return line
+        raise TimeoutError("".join(self.lines))
+
+    def addresses(self):
+        """The ports, as the program prints them."""
+        url = re.search(r"https?://\S+", self.read_until("REST"))[0]
+        target = self.read_until("gRPC").split()[-1]
+        return types.SimpleNamespace(
+            rest_port=urllib.parse.urlsplit(url).port, grpc_target=target
+        )
+
+    def stop(self, number=signal.SIGTERM):
+        """Returns the exit code and all that was printed."""
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=30)
+        while (line := self._printed.get(timeout=10)) is not None:
+            self.lines.append(line)
+        self._reader.join()
+        return code, "".join(self.lines)
+
+
+@contextlib.contextmanager
+def serving(*arguments):
+    with subprocess.Popen(
+        command("serve", *PORTS, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+    ) as process:
+        try:
+            yield Program(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def test_a_model_is_served_until_the_signal(tmp_path):
+    folder = tmp_path / NAME
+    add_version(folder, 1)
+    with serving(folder) as program:
+        server = program.addresses()
+        files = [encoded(image) for image in images(2)]
+        body = {
+            "signature_name": "serving_bytes",
+            "instances": [b64(file) for file in files],
+        }
+        status, answer = http_call(server, predict_path(), body)
+        assert status == 200
+        expected = direct("serving_bytes", image_bytes=files)
+        np.testing.assert_allclose(
+            [row["anomaly_score"] for row in answer["predictions"]],
+            expected["anomaly_score"],
+            rtol=1e-3,
+        )
+        with calling(server) as caller:
+            outputs, _ = caller.predict(predict_request(image=images(2)))
+            assert_same(outputs, direct(image=images(2)))
+            # It tells of versions that come and go.
+            add_version(folder, 2, version=2)
+            program.read_until(f"Serving version 2 of {NAME}")
+            outputs, spec = caller.predict(predict_request(image=images(2)))
+            assert spec.version.value == 2
+        code, output = program.stop()
+    assert code == 0, output
+    assert "Stopping; requests under way are finished." in output
+    with pytest.raises(ConnectionRefusedError):
+        http_call(server, "/healthz")
+
+
+def test_a_keras_file_and_a_token(tmp_path):
+    tiny_detector().save(tmp_path / "screws.keras")
+    token = tmp_path / "token"
+    token.write_text("correct-horse-battery\n")
+    token.chmod(0o600)
+    with serving(tmp_path / "screws.keras", f"--token-file={token}") as program:
+        assert "Exported" in program.read_until("Exported")
+        server = program.addresses()
+        name = tiny_detector().name
+        body = {"inputs": images(2).tolist()}
+        assert http_call(server, predict_path(name), body)[0] == 401
+        headers = {"authorization": "Bearer correct-horse-battery"}
+        status, answer = http_call(server, predict_path(name), body, headers)
+        assert status == 200
+        assert_same(answer["outputs"], direct(image=images(2)))
+        with calling(server) as caller:
+            with pytest.raises(grpc.RpcError):
+                caller.predict(predict_request(name, image=images(2)))
+            outputs, _ = caller.predict(
+                predict_request(name, image=images(2)),
+                metadata=list(headers.items()),
+            )
+            assert_same(outputs, direct(image=images(2)))
+        code, output = program.stop(signal.SIGINT)
+    assert code == 0, output
+    assert "correct-horse" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "There is no model at"),
+        (["missing.keras"], "missing.keras"),
+        (["{model}", "--version=7"], "no such version"),
+        (["{model}", "--label=stable"], "LABEL=VERSION"),
+        (["{model}", "--host=192.0.2.1"], "cannot listen at 192.0.2.1"),
+        (["{model}", "--tls-key=missing.pem"], "TLS needs both"),
+    ],
+)
+def test_errors_of_the_user(monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    arguments = [text.format(model=model_path()) for text in arguments]
+    result = CliRunner().invoke(app, ["serve", *PORTS, *arguments])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_path_in_a_process(tmp_path):
+    result = start("serve", *PORTS, tmp_path / "missing", timeout=60)
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if "missing" in line]
+    assert "There is no model at" in line
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,279 @@
+"""What strangers send: no crash, no wrong answer, little memory."""
+
+import io
+import itertools
+import struct
+import zlib
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from keras_sspcab.export.serving.server.errors import ServingError
+from keras_sspcab.export.serving.server.images import count_pixels
+from tests.export.serving.served import (
+    GrpcCaller,
+    assert_same,
+    assert_still_serving,
+    b64,
+    code_of,
+    direct,
+    encoded,
+    http_call,
+    images,
+    in_threads,
+    metric,
+    predict_path,
+    predict_request,
+    serve,
+)
+
+FUZZING = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serve(max_image_pixels=10_000, max_request_bytes=1 << 20) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def caller(server):
+    caller = GrpcCaller(server)
+    with caller.channel:
+        yield caller
+
+
+@pytest.fixture(autouse=True)
+def _still_serving(server, caller):
+    """After whatever has happened: right answers, and nothing is held."""
+    yield
+    assert_still_serving(server, caller)
+
+
+def ask_with_files(server, *files):
+    body = {
+        "signature_name": "serving_bytes",
+        "instances": [b64(file) for file in files],
+    }
+    return http_call(server, predict_path(), body)
+
+
+def png(width, height, data=b""):
+    """A PNG file whose header claims any size."""
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        length = struct.pack(">I", len(content))
+        return length + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", data or zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+def gif(frames, size=(8, 8)):
+    file = io.BytesIO()
+    first, *others = (Image.new("L", size, shade) for shade in range(frames))
+    first.save(file, "GIF", save_all=True, append_images=others)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (png(30_000, 30_000), "30000 x 30000 pixels"),
+        (png(2**31 - 1, 1), "2147483647 x 1 pixels"),
+        (encoded(np.zeros((101, 100))), "100 x 101 pixels"),
+        (encoded(np.zeros((101, 100)), "JPEG"), "100 x 101 pixels"),
+        (encoded(np.zeros((101, 100)), "BMP"), "100 x 101 pixels"),
+        (encoded(np.zeros((101, 100)), "GIF"), "100 x 101 pixels"),
+        (gif(3), "animated"),
+        (
+            encoded(images(1)[0], "JPEG", progressive=True) + b"\xff\xda" * 101,
+            "scans",
+        ),
+        (b"", "must be a PNG, JPEG, BMP or GIF file"),
+        (b"\x00" * 100, "must be a PNG"),
+        (b"<svg></svg>", "must be a PNG"),
+        (encoded(images(1)[0], "WEBP"), "format WebP"),
+        (encoded(images(1)[0])[:20], "cannot be read as PNG"),
+        (encoded(images(1)[0], "JPEG")[:30], "cannot be read as JPEG"),
+    ],
+    ids=itertools.count(),
+)
+def test_images_are_refused_by_their_headers(server, caller, file, message):
+    status, answer = ask_with_files(server, encoded(images(1)[0]), file)
+    assert status == 400
+    assert message in answer["error"]
+    assert "Image 1" in answer["error"]
+    request = predict_request(signature="serving_bytes", image_bytes=[file])
+    with pytest.raises(grpc.RpcError) as error:
+        caller.predict(request)
+    assert code_of(error) == "INVALID_ARGUMENT"
+    assert message in error.value.details()
+
+
+def test_the_largest_image_is_taken(server):
+    file = encoded(np.zeros((100, 100)))
+    status, answer = ask_with_files(server, file)
+    assert status == 200
+    expected = direct("serving_bytes", image_bytes=[file])
+    np.testing.assert_allclose(
+        answer["predictions"][0]["anomaly_score"],
+        expected["anomaly_score"][0],
+        rtol=1e-4,
+    )
+
+
+def test_large_images_are_not_decoded_at_the_same_time(server):
+    """Each may have 10 000 pixels, and so may each run."""
+    files = [encoded(np.full((80, 80), n / 4)) for n in range(4)]
+    runs = metric(server, "keras_sspcab_batch_rows_count")
+    status, answer = ask_with_files(server, *files)
+    assert status == 200
+    scores = [row["anomaly_score"] for row in answer["predictions"]]
+    expected = direct("serving_bytes", image_bytes=files)["anomaly_score"]
+    np.testing.assert_allclose(scores, expected, rtol=1e-3)
+    assert metric(server, "keras_sspcab_batch_rows_count") == runs + 4
+
+
+def test_headers_of_real_files_are_read():
+    files = [encoded(np.zeros((20, 30)), name) for name in ("PNG", "JPEG")]
+    files += [encoded(np.zeros((20, 30)), name) for name in ("BMP", "GIF")]
+    assert count_pixels(np.array(files, object), 600) == [600] * 4
+
+
+@FUZZING
+@given(data=st.data())
+def test_headers_of_any_bytes(data):
+    """Files cut and changed anywhere: counted or refused, nothing else."""
+    name = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF"]))
+    file = bytearray(encoded(images(1)[0], name))
+    for _ in range(data.draw(st.integers(0, 4))):
+        position = data.draw(st.integers(0, len(file) - 1))
+        file[position] = data.draw(st.integers(0, 255))
+    cut = bytes(file[: data.draw(st.integers(0, len(file)))])
+    found = in_threads([lambda: count_pixels(np.array([cut], object), 10_000)])
+    if isinstance(found[0], ServingError):
+        assert found[0].code.name == "INVALID_ARGUMENT"
+    else:
+        assert 0 <= found[0][0] <= 10_000
+
+
+def _bomb(**fields):
+    """A tensor that claims a size which its values do not fill."""
+    request = predict_request(image=images(1))
+    tensor = request.inputs["image"]
+    tensor.ClearField("tensor_content")
+    sizes = fields.pop("sizes", None)
+    if sizes is not None:
+        tensor.ClearField("tensor_shape")
+        for size in sizes:
+            tensor.tensor_shape.dim.add().size = size
+    for name, value in fields.items():
+        if isinstance(value, list):
+            getattr(tensor, name).extend(value)
+        elif name == "unknown_rank":
+            tensor.tensor_shape.unknown_rank = value
+        else:
+            setattr(tensor, name, value)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (_bomb(sizes=[2**40, 32, 32, 1], float_val=[0.0]), "bytes"),
+        (_bomb(sizes=[10_000, 32, 32, 1], float_val=[0.0]), "bytes"),
+        (_bomb(sizes=[2**62, 32, 32, 1], float_val=[0.0]), "bytes"),
+        (_bomb(sizes=[-1, 32, 32, 1], float_val=[0.0]), "shape"),
+        (_bomb(sizes=[1] * 100, float_val=[0.0]), "shape"),
+        (_bomb(unknown_rank=True, float_val=[0.0]), "without a shape"),
+        (_bomb(), "no values"),
+        (_bomb(float_val=[0.0] * 1025), "cannot be read"),
+        (_bomb(tensor_content=b"123"), "cannot be read"),
+        (_bomb(tensor_content=b"1" * 4100), "cannot be read"),
+        (_bomb(dtype=0), "Received: the unknown type 0"),
+        (_bomb(dtype=99), "unknown type 99"),
+        (_bomb(dtype=tf.resource.as_datatype_enum), "Received: resource"),
+        (_bomb(dtype=tf.string.as_datatype_enum), "Received: string"),
+        (_bomb(float_val=[float("nan")]), "not finite"),
+        (_bomb(float_val=[float("-inf")]), "not finite"),
+    ],
+)
+def test_tensors_are_refused(caller, request_, message):
+    with pytest.raises(grpc.RpcError) as error:
+        caller.predict(request_)
+    assert code_of(error) == "INVALID_ARGUMENT"
+    assert message in error.value.details()
+
+
+def test_strings_stand_for_themselves_only(caller):
+    """One large image, a million times in a few bytes."""
+    request = predict_request(
+        signature="serving_bytes", image_bytes=[encoded(images(1)[0])]
+    )
+    tensor = request.inputs["image_bytes"]
+    tensor.tensor_shape.dim[0].size = 1_000_000
+    with pytest.raises(grpc.RpcError) as error:
+        caller.predict(request)
+    assert code_of(error) == "INVALID_ARGUMENT"
+    assert "1000000 strings" in error.value.details()
+
+
+def test_a_short_tensor_is_filled_up(caller):
+    """As the message is defined: the last value stands for the rest."""
+    outputs, _ = caller.predict(_bomb(float_val=[0.25, 0.5]))
+    image = np.full((1, 32, 32, 1), 0.5, "float32")
+    image[0, 0, 0, 0] = 0.25
+    assert_same(outputs, direct(image=image))
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_rest_refuses_values_that_are_not_finite(server, text):
+    row = images(1).tolist()
+    row[0][3][4] = ["here"]
+    body = f'{{"instances": {row}}}'.replace("'here'", text).encode()
+    status, answer = http_call(server, predict_path(), body)
+    assert status == 400
+    assert "finite" in answer["error"]
+
+
+def test_not_finite_values_may_be_allowed():
+    batch = images(3)
+    batch[1, 3, 3, 0] = np.nan
+    with serve(allow_non_finite=True) as server:
+        body = {"inputs": batch.tolist()}
+        status, answer = http_call(server, predict_path(), body)
+    assert status == 200
+    scores = answer["outputs"]["anomaly_score"]
+    assert np.isnan(scores[1])
+    np.testing.assert_allclose(
+        [scores[0], scores[2]],
+        direct(image=batch[::2])["anomaly_score"],
+        rtol=1e-3,
+    )
+
+
+def test_requests_have_a_largest_size(server, caller):
+    batch = images(300)
+    with pytest.raises(grpc.RpcError) as error:
+        caller.predict(predict_request(image=batch))
+    assert code_of(error) == "RESOURCE_EXHAUSTED"
+    body = b'{"instances": [%s]}' % (b" " * (1 << 20))
+    status, answer = http_call(server, predict_path(), body)
+    assert status == 413
+    assert "1048576 bytes" in answer["error"]

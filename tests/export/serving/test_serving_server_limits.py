@@ -1,0 +1,271 @@
+"""Slow clients, too many of them, and those that go away."""
+
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.export.serving.served import (
+    Gate,
+    GrpcCaller,
+    assert_same,
+    assert_still_serving,
+    calling,
+    code_of,
+    direct,
+    http_call,
+    images,
+    in_threads,
+    metric,
+    predict_path,
+    predict_request,
+    serve,
+    wait_until,
+)
+
+HEAD = (
+    f"POST {predict_path()} HTTP/1.1\r\nhost: localhost\r\n"
+    "content-length: 1000\r\n\r\n"
+).encode()
+
+
+def ask(server):
+    body = {"inputs": images(1).tolist()}
+    return http_call(server, predict_path(), body)
+
+
+def pending(server):
+    return metric(server, "keras_sspcab_pending_requests")
+
+
+@contextlib.contextmanager
+def connected(server):
+    address = ("127.0.0.1", server.rest_port)
+    with socket.create_connection(address, timeout=20) as connection:
+        yield connection
+
+
+def read_all(connection):
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 16):
+            answer += part
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (HEAD[:20], b""),
+        (HEAD, b"HTTP/1.1 408"),
+        (HEAD + b'{"instances": ', b"HTTP/1.1 408"),
+    ],
+)
+def test_rest_does_not_wait_for_slow_clients(sent, status):
+    """Neither for heads nor for bodies; nor does a byte now and then help."""
+    with serve(read_timeout=0.5) as server, connected(server) as connection:
+        connection.sendall(sent)
+        start = time.monotonic()
+        done = threading.Event()
+
+        def drip():
+            with contextlib.suppress(OSError):
+                while sent and not done.wait(0.1):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        # Meanwhile, others are served.
+        assert ask(server)[0] == 200
+        answer = read_all(connection)
+        done.set()
+        thread.join()
+        assert 0.3 < time.monotonic() - start < 10
+        assert answer.startswith(status)
+        assert bool(answer) == bool(status)
+        if status:
+            assert b"did not come in time" in answer
+        with calling(server) as caller:
+            assert_still_serving(server, caller)
+
+
+def test_grpc_does_not_wait_for_slow_clients():
+    with serve(read_timeout=0.3) as server, calling(server) as caller:
+        call = caller.channel.stream_unary(
+            "/tensorflow.serving.PredictionService/Predict"
+        )
+        done = threading.Event()
+
+        def nothing():
+            done.wait(20)
+            yield b""
+
+        with pytest.raises(grpc.RpcError) as error:
+            call(nothing(), timeout=20)
+        done.set()
+        assert code_of(error) == "DEADLINE_EXCEEDED"
+        assert "did not come in time" in error.value.details()
+        assert_still_serving(server, caller)
+
+
+def test_answers_are_not_kept_for_ever():
+    """A client asks for megabytes and reads none of them."""
+    body = json.dumps({"inputs": np.full((500, 32, 32, 1), 0.5).tolist()})
+    head = HEAD.replace(b"1000", str(len(body)).encode())
+    with serve(read_timeout=1) as server, calling(server) as caller:
+        with connected(server) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            connection.sendall(head + body.encode())
+            name = "keras_sspcab_requests_total"
+            wait_until(lambda: metric(server, name, method="Predict") == 1)
+            time.sleep(2)
+            answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 200")
+        length = int(re.search(rb"content-length: (\d+)", answer)[1])
+        # The rest of it is not there any more.
+        assert length > 3 << 20
+        assert len(answer) < length
+        assert_still_serving(server, caller)
+
+
+def test_the_queue_has_an_end(monkeypatch):
+    with (
+        serve(max_queue=3, threads=1) as server,
+        calling(server) as caller,
+    ):
+        gate = Gate(monkeypatch)
+
+        def good():
+            return caller.predict(predict_request(image=images(1)))[0]
+
+        def check():
+            wait_until(lambda: pending(server) == 3)
+            with pytest.raises(grpc.RpcError) as error:
+                good()
+            assert code_of(error) == "RESOURCE_EXHAUSTED"
+            status, answer = ask(server)
+            assert status == 503
+            assert "Try again later" in answer["error"]
+            # Those who ask how it is still hear.
+            assert http_call(server, "/healthz")[0] == 200
+            gate.open()
+
+        *answers, failure = in_threads([good, good, good, check])
+        assert failure is None
+        for outputs in answers:
+            assert_same(outputs, direct(image=images(1)))
+        assert_still_serving(server, caller)
+
+
+def test_bytes_that_wait_have_a_limit(monkeypatch):
+    with (
+        serve(max_pending_bytes=40_000, threads=1) as server,
+        calling(server) as caller,
+    ):
+        gate = Gate(monkeypatch)
+
+        def large():
+            return caller.predict(predict_request(image=images(8)))[0]
+
+        def check():
+            assert gate.entered.acquire(timeout=20)
+            with pytest.raises(grpc.RpcError) as error:
+                large()
+            assert code_of(error) == "RESOURCE_EXHAUSTED"
+            gate.open()
+
+        outputs, failure = in_threads([large, check])
+        assert failure is None
+        assert_same(outputs, direct(image=images(8)))
+        assert_still_serving(server, caller)
+
+
+def test_time_has_a_limit(monkeypatch):
+    """That of the server, or the shorter one of the client."""
+    with serve(timeout=0.4, threads=1) as server, calling(server) as caller:
+        gate = Gate(monkeypatch)
+        request = predict_request(image=images(1))
+        for timeout in (20, 0.2):
+            start = time.monotonic()
+            with pytest.raises(grpc.RpcError) as error:
+                caller.predict(request, timeout=timeout)
+            assert code_of(error) == "DEADLINE_EXCEEDED"
+            assert time.monotonic() - start < 5
+        status, answer = ask(server)
+        assert status == 504
+        assert "no answer after 0.4 seconds" in answer["error"]
+        wait_until(lambda: pending(server) == 0)
+        gate.open()
+        assert_still_serving(server, caller)
+
+
+def test_who_goes_away_is_forgotten(monkeypatch):
+    with serve(threads=1) as server, calling(server) as caller:
+        gate = Gate(monkeypatch)
+        futures = [
+            caller.prediction.Predict.future(predict_request(image=images(1)))
+            for _ in range(5)
+        ]
+        assert gate.entered.acquire(timeout=20)
+        wait_until(lambda: pending(server) == 5)
+        for future in futures:
+            future.cancel()
+        wait_until(lambda: pending(server) == 0)
+        gate.open()
+        assert_still_serving(server, caller)
+        # Of those that had not begun, none has been run.
+        assert metric(server, "keras_sspcab_batch_requests_sum") == 2
+        name = "keras_sspcab_requests_total"
+        assert metric(server, name, code="CANCELLED") == 5
+
+
+def test_connections_have_a_limit():
+    with serve(max_connections=4) as server, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(connected(server))
+            connection.sendall(HEAD[:20])
+        wait_until(lambda: ask_health(server).startswith(b"HTTP/1.1 503"))
+        stack.close()
+        wait_until(lambda: ask_health(server).startswith(b"HTTP/1.1 200"))
+
+
+def ask_health(server):
+    with connected(server) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(
+                b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            )
+        return read_all(connection)
+
+
+def test_many_clients_at_once():
+    """Forty at a time, over both protocols; each gets its own answer."""
+    with serve() as server, calling(server) as caller:
+
+        def by_grpc(seed):
+            batch = images(1 + seed % 3, seed)
+            call = GrpcCaller(server, caller.channel)
+            return call.predict(predict_request(image=batch))[0], batch
+
+        def by_rest(seed):
+            batch = images(1 + seed % 3, seed)
+            body = {"inputs": batch.tolist()}
+            return http_call(server, predict_path(), body)[1]["outputs"], batch
+
+        functions = [
+            lambda seed=seed, ask=ask: ask(seed)
+            for seed in range(20)
+            for ask in (by_grpc, by_rest)
+        ]
+        for outputs, batch in in_threads(functions):
+            assert_same(outputs, direct(image=batch))
+        runs = metric(server, "keras_sspcab_batch_rows_count")
+        assert metric(server, "keras_sspcab_batch_requests_sum") == 40
+        assert runs < 40

@@ -1,0 +1,137 @@
+"""Memory does not grow with requests, nor with versions."""
+
+import ctypes
+import gc
+import pathlib
+import re
+import weakref
+
+import grpc
+import numpy as np
+import pytest
+
+from keras_sspcab.export.serving.server.loading import LoadedVersion
+from tests.export.serving.packaged import NAME
+from tests.export.serving.served import (
+    add_version,
+    b64,
+    calling,
+    encoded,
+    http_call,
+    images,
+    predict_path,
+    predict_request,
+    serve,
+    wait_until,
+)
+
+STATUS = pathlib.Path("/proc/self/status")
+
+
+@pytest.fixture
+def alive(monkeypatch):
+    """The SavedModels that are in memory."""
+    versions = weakref.WeakSet()
+    load = LoadedVersion.__init__
+
+    def tracked(self, *args, **kwargs):
+        versions.add(self)
+        load(self, *args, **kwargs)
+
+    monkeypatch.setattr(LoadedVersion, "__init__", tracked)
+    return versions
+
+
+@pytest.mark.parametrize("own_process", [False, True])
+def test_old_versions_leave_the_memory(tmp_path, alive, own_process):
+    def count():
+        # What is left out of collection stays so.
+        gc.collect()
+        return len(alive)
+
+    folder = tmp_path / NAME
+    add_version(folder, 1)
+    with (
+        serve(folder, own_process=own_process) as server,
+        calling(server) as caller,
+    ):
+        request = predict_request(image=images(1))
+        for version in (2, 3, 4):
+            caller.predict(request)
+            add_version(folder, version, version=2 - version % 2)
+            wait_until(
+                lambda version=version: (
+                    caller.predict(request)[1].version.value == version
+                )
+            )
+        wait_until(lambda: count() == 1)
+        assert (gc.get_freeze_count() > 10_000) == own_process
+    assert gc.get_freeze_count() == 0
+    wait_until(lambda: count() == 0)
+
+
+def resident():
+    """Bytes of this process in memory, after what can be given back was."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", STATUS.read_text())
+    return int(kilobytes) << 10
+
+
+@pytest.mark.skipif(
+    not STATUS.is_file(), reason="needs Linux: /proc/self/status"
+)
+def test_memory_is_bounded():
+    """Were their bodies kept, 306 requests would take over 100 MiB."""
+    rng = np.random.default_rng(0)
+    batch = images(64)  # 256 KiB
+    image = rng.random((700, 700))
+    large = encoded(image, "BMP")  # 480 KiB
+    too_large = encoded(rng.random((1100, 1000)), "BMP")  # 1 MiB, refused
+    nan = np.full_like(batch, np.nan)
+    zeros = encoded(np.zeros((9000, 9000)))  # a bomb of 81 megapixels
+    many = {"inputs": batch[:4].tolist()}
+    text = '{"inputs": [' + "[" * 100_000
+
+    def files(*contents):
+        return {
+            "signature_name": "serving_bytes",
+            "instances": [b64(content) for content in contents],
+        }
+
+    with (
+        serve(max_image_pixels=1_000_000, max_request_bytes=2 << 20) as server,
+        calling(server) as caller,
+    ):
+
+        def ask(inputs):
+            try:
+                caller.predict(predict_request(image=inputs))
+            except grpc.RpcError as error:
+                return error.code().name
+            return 200
+
+        def post(body):
+            return http_call(server, predict_path(), body)[0]
+
+        mixed = [
+            (lambda: ask(batch), 200),
+            (lambda: ask(nan), "INVALID_ARGUMENT"),
+            (lambda: post(files(large)), 200),
+            (lambda: post(files(too_large)), 400),
+            (lambda: post(files(zeros)), 400),
+            (lambda: post(files(large[:-9])), 400),
+            (lambda: post(many), 200),
+            (lambda: post(text.encode()), 400),
+            (lambda: post(b" " * (3 << 20)), 413),
+        ]
+
+        def run(times):
+            for _ in range(times):
+                for call, expected in mixed:
+                    assert call() == expected
+
+        run(10)
+        before = resident()
+        run(34)
+        assert resident() - before < 40 << 20

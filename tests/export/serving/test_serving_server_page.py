@@ -1,0 +1,299 @@
+"""The page of the server in a real browser."""
+
+import base64
+import urllib.parse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.export.serving.staging import remove_folder
+from keras_sspcab.report.heat import COLOR_TABLE
+from tests.export.serving.packaged import NAME, tiny_detector
+from tests.export.serving.served import (
+    add_version,
+    direct,
+    encoded,
+    http_call,
+    images,
+    model_path,
+    serve,
+    wait_until,
+)
+from tests.report import conftest
+from tests.report.browsing import requests_of, set_width, style, texts
+
+browser = conftest.browser
+
+HOSTILE = "<img src=x onerror=alert(1)>.png"
+DROP = """
+const [name, data, target] = arguments;
+const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+const transfer = new DataTransfer();
+transfer.items.add(new File([bytes], name));
+for (const type of ["dragenter", "dragover", "drop"])
+  document.querySelector(target).dispatchEvent(new DragEvent(
+    type, { bubbles: true, cancelable: true, dataTransfer: transfer }));
+"""
+PIXELS = """
+const canvas = document.getElementById(arguments[0]);
+const { width, height } = canvas;
+const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+return [width, height, Array.from(data)];
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def page(browser, server):
+    return opened(browser, server)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A normal and an anomalous image, neither of the size of the model."""
+    folder = tmp_path_factory.mktemp("files")
+    noise = Image.fromarray((images(1)[0, ..., 0] * 255).astype("uint8"))
+    noise.resize((96, 64), Image.Resampling.NEAREST).save(folder / "noise.png")
+    blank = np.zeros((48, 48, 3), "uint8")
+    blank[10:20, 10:20] = 255
+    Image.fromarray(blank).save(folder / "blank.bmp")
+    names = ["noise.png", "blank.bmp"]
+    outputs = expected(folder / names[0], folder / names[1])
+    order = np.argsort(outputs["is_anomalous"])
+    assert sorted(outputs["is_anomalous"]) == [False, True]
+    return [folder / names[index] for index in order]
+
+
+def opened(browser, server):
+    set_width(browser, 1280)
+    browser.get(f"http://127.0.0.1:{server.rest_port}/")
+    return browser
+
+
+def expected(*files, version=1):
+    contents = [file.read_bytes() for file in files]
+    return direct("serving_bytes", version, image_bytes=contents)
+
+
+def choose(page, *files):
+    page.find_element("id", "file").send_keys("\n".join(map(str, files)))
+
+
+def text(page, name):
+    return page.find_element("id", name).text
+
+
+def number(value, digits=2):
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def wait_for_scores(page, count):
+    def is_done():
+        shown = texts(page, "#strip button span")
+        is_idle = not text(page, "message").startswith("Scoring")
+        return len(shown) == count and "\u2026" not in shown and is_idle
+
+    wait_until(is_done)
+
+
+def assert_shown(page, file, version=1):
+    """The page shows of a file what the SavedModel says of it."""
+    outputs = {k: v[0] for k, v in expected(file, version=version).items()}
+    flag = "Anomalous" if outputs["is_anomalous"] else "Normal"
+    assert text(page, "flag") == flag
+    verdict = page.find_element("id", "verdict")
+    assert verdict.get_attribute("class") == f"tile {flag.lower()}"
+    assert text(page, "by") == f"says {NAME}, version {version}"
+    assert text(page, "score") == number(outputs["anomaly_score"])
+    assert text(page, "name") == file.name
+    return outputs
+
+
+def assert_heat(page, anomaly_map):
+    """The map in the colours of the report, at their scale."""
+    limit = 2 * tiny_detector().calibration.pixel_threshold
+    levels = np.clip(anomaly_map / limit, 0, 1) * (len(COLOR_TABLE) - 1)
+    alpha = COLOR_TABLE[np.round(levels).astype(int), 3]
+    width, height, pixels = page.execute_script(PIXELS, "heat")
+    assert (width, height) == anomaly_map.shape[::-1]
+    found = np.reshape(pixels, (height, width, 4))
+    # Where a value lies between two colours, either will do.
+    np.testing.assert_allclose(found[..., 3], alpha, atol=4)
+    if text(page, "flag") == "Anomalous":
+        assert np.ptp(found[..., 3]) > 100  # not blank
+    assert text(page, "limit") == f"{number(limit, 1)}+"
+
+
+def test_upload(page, files):
+    threshold = tiny_detector().calibration.threshold
+    for count, file in enumerate(files, start=1):
+        choose(page, file)
+        wait_for_scores(page, count)
+        outputs = assert_shown(page, file)
+        assert_heat(page, outputs["anomaly_map"])
+        assert text(page, "threshold") == number(threshold)
+        with Image.open(file) as image:
+            width, height = image.size
+        wait_until(
+            lambda size=f"{width} \u00d7 {height} pixels": (
+                text(page, "size") == size
+            )
+        )
+        # The map lies on the image, which keeps its proportions.
+        shown, heat = (
+            page.find_element("id", name).rect for name in ("image", "heat")
+        )
+        assert shown == heat
+        assert shown["width"] / shown["height"] == pytest.approx(
+            width / height, rel=0.02
+        )
+    # The bar ends before the mark if and only if the image is normal.
+    score, mark = (
+        page.find_element("id", name).rect for name in ("bar", "mark")
+    )
+    is_beyond = score["x"] + score["width"] >= mark["x"]
+    assert is_beyond == (text(page, "flag") == "Anomalous")
+
+
+def test_several_images(page, files):
+    choose(page, *files)
+    wait_for_scores(page, 2)
+    scores = expected(*files)["anomaly_score"]
+    assert texts(page, "#strip button span") == [number(s) for s in scores]
+    assert_shown(page, files[0])
+    page.find_elements("css selector", "#strip button")[1].click()
+    assert_shown(page, files[1])
+    pressed = [
+        button.get_attribute("aria-pressed")
+        for button in page.find_elements("css selector", "#strip button")
+    ]
+    assert pressed == ["false", "true"]
+
+
+@pytest.mark.parametrize("target", ["#drop", "h1"])
+def test_drag_and_drop(page, files, target):
+    """Also beside the box, where the browser would open the file."""
+    data = base64.b64encode(files[1].read_bytes()).decode()
+    page.execute_script(DROP, files[1].name, data, target)
+    wait_for_scores(page, 1)
+    assert_shown(page, files[1])
+
+
+def test_a_file_that_is_no_image(page, files, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "cut.png").write_bytes(encoded(images(1)[0])[:-40])
+    choose(page, tmp_path / "notes.txt")
+    wait_for_scores(page, 1)
+    message = page.find_element("id", "message")
+    assert message.text.startswith("notes.txt: it must be a PNG, JPEG, BMP")
+    assert message.get_attribute("class") == "error"
+    assert not page.find_element("id", "result").is_displayed()
+    choose(page, tmp_path / "cut.png", files[0])
+    wait_for_scores(page, 3)
+    assert message.text.startswith("cut.png: ")
+    assert texts(page, "#strip button span")[::2] == ["failed"] * 2
+    page.find_elements("css selector", "#strip button")[1].click()
+    assert message.text == ""
+    assert_shown(page, files[0])
+
+
+def test_names_are_text(page, tmp_path):
+    data = base64.b64encode(encoded(images(1)[0])).decode()
+    page.execute_script(DROP, HOSTILE, data, "#drop")
+    wait_for_scores(page, 1)
+    assert text(page, "name") == HOSTILE
+    assert page.find_elements("css selector", "img[src=x]") == []
+
+
+def test_opacity(page, files):
+    from selenium.webdriver import Keys
+
+    choose(page, files[1])
+    wait_for_scores(page, 1)
+    assert style(page, "#heat", "opacity") == "0.75"
+    page.find_element("id", "opacity").send_keys(Keys.HOME)
+    assert style(page, "#heat", "opacity") == "0"
+    assert text(page, "opacity-value") == "0 %"
+
+
+def test_nobody_else_is_asked(browser, server, files):
+    address = f"http://127.0.0.1:{server.rest_port}/"
+    browser.get_log("browser")
+    asked = requests_of(browser, address)
+    choose(browser, files[0])
+    wait_for_scores(browser, 1)
+    hosts = {urllib.parse.urlsplit(url).netloc for url in asked}
+    assert hosts <= {f"127.0.0.1:{server.rest_port}", ""}
+    # No part of the page breaks its own policy, nor fails.
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_sticks_out(page, files, width):
+    set_width(page, width)
+    choose(page, *files * 6)
+    wait_for_scores(page, 12)
+    script = "return document.documentElement.scrollWidth"
+    assert page.execute_script(script) == width
+
+
+def test_a_new_version_comes_while_the_page_is_open(browser, files, tmp_path):
+    folder = tmp_path / NAME
+    add_version(folder, 1)
+    with serve(folder) as server:
+        page = opened(browser, server)
+        choose(page, files[0])
+        wait_for_scores(page, 1)
+        assert_shown(page, files[0])
+        add_version(folder, 2, version=2)
+        remove_folder(folder, folder / "1")
+        path = f"/v1/models/{NAME}/versions/1"
+        wait_until(lambda: "'END'" in str(http_call(server, path)))
+        choose(page, files[0])
+        wait_for_scores(page, 2)
+        assert_shown(page, files[0], version=2)
+    choose(page, files[0])
+    wait_for_scores(page, 3)
+    assert text(page, "message").endswith("The server cannot be reached.")
+
+
+def test_the_token_is_asked_for(browser, files):
+    from selenium.webdriver import Keys
+
+    with serve(token="correct-horse-battery") as server:
+        page = opened(browser, server)
+        entry = page.find_element("id", "token")
+        wait_until(entry.is_displayed)
+        choose(page, files[0])
+        wait_for_scores(page, 1)
+        assert "needs a token" in text(page, "message")
+        entry.send_keys("correct-horse-battery", Keys.ENTER)
+        wait_until(lambda: texts(page, "#strip span") != ["failed"])
+        wait_for_scores(page, 1)
+        assert_shown(page, files[0])
+
+
+def test_one_of_several_models_is_chosen(browser, files):
+    from selenium.webdriver.support.ui import Select
+
+    models = {NAME: model_path(), "zinc": model_path(2)}
+    with serve(models) as server:
+        page = opened(browser, server)
+        choose(page, files[0])
+        wait_for_scores(page, 1)
+        assert_shown(page, files[0])
+        choice = Select(page.find_element("id", "model"))
+        assert [option.text for option in choice.options] == [
+            f"{NAME}, version 1",
+            "zinc, version 2",
+        ]
+        choice.select_by_value("zinc")
+        wait_until(lambda: text(page, "by") == "says zinc, version 2")
+        score = expected(files[0], version=2)["anomaly_score"][0]
+        assert text(page, "score") == number(score)

@@ -1,0 +1,214 @@
+"""Versions come and go while clients ask."""
+
+import itertools
+import shutil
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from keras_sspcab.export.serving.staging import remove_folder
+from tests.export.serving.packaged import NAME
+from tests.export.serving.served import (
+    Gate,
+    GrpcCaller,
+    add_version,
+    assert_same,
+    b64,
+    calling,
+    code_of,
+    direct,
+    encoded,
+    http_call,
+    images,
+    in_threads,
+    predict_path,
+    predict_request,
+    serve,
+    wait_until,
+)
+
+STATES = {20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a model with version 1."""
+    add_version(tmp_path / NAME, 1)
+    return tmp_path / NAME
+
+
+def states(caller):
+    return {
+        status.version: STATES.get(status.state, status.state)
+        for status in caller.status().model_version_status
+    }
+
+
+def version_of(caller, batch):
+    """Asks for a prediction; returns which version has answered rightly."""
+    outputs, spec = caller.predict(predict_request(image=batch))
+    version = spec.version.value
+    assert_same(outputs, direct(version=version, image=batch))
+    return version
+
+
+def test_the_versions_of_this_test_differ():
+    scores = [
+        direct(version=version, image=images(3))["anomaly_score"]
+        for version in (1, 2)
+    ]
+    assert np.abs(scores[0] - scores[1]).min() > 0.01
+
+
+def test_reload_under_load(folder):
+    """Eight clients of both protocols; 2 comes, 1 is deleted."""
+    batch = images(3)
+    expected = {v: direct(version=v, image=batch) for v in (1, 2)}
+    files = [encoded(image) for image in batch]
+    of_files = {
+        v: direct("serving_bytes", version=v, image_bytes=files) for v in (1, 2)
+    }
+    done = threading.Event()
+    seen = [[] for _ in range(8)]
+
+    def ask_grpc(caller, log):
+        while not done.is_set():
+            outputs, spec = caller.predict(predict_request(image=batch))
+            assert_same(outputs, expected[spec.version.value])
+            log.append(spec.version.value)
+
+    def ask_rest(server, log):
+        body = {
+            "signature_name": "serving_bytes",
+            "inputs": [b64(file) for file in files],
+        }
+        while not done.is_set():
+            status, answer = http_call(server, predict_path(), body)
+            assert status == 200, answer
+            found = np.array(answer["outputs"]["anomaly_score"])
+            log.append(
+                next(
+                    version
+                    for version, outputs in of_files.items()
+                    if np.allclose(found, outputs["anomaly_score"], rtol=1e-3)
+                )
+            )
+
+    def change(caller):
+        try:
+            wait_until(lambda: all(1 in log for log in seen))
+            add_version(folder, 2, version=2)
+            wait_until(lambda: states(caller).get(2) == "AVAILABLE")
+            remove_folder(folder, folder / "1")
+            wait_until(lambda: states(caller)[1] == "END")
+            marks = [len(log) for log in seen]
+            wait_until(
+                lambda: all(
+                    len(log) > mark + 2
+                    for log, mark in zip(seen, marks, strict=True)
+                )
+            )
+        finally:
+            done.set()
+
+    with serve(folder) as server, calling(server) as caller:
+        results = in_threads(
+            [
+                lambda: change(caller),
+                *(
+                    lambda log=log: ask_grpc(
+                        GrpcCaller(server, caller.channel), log
+                    )
+                    for log in seen[::2]
+                ),
+                *(lambda log=log: ask_rest(server, log) for log in seen[1::2]),
+            ]
+        )
+        assert results == [None] * 9
+        for log in seen:
+            # Each client saw the one version and then the other.
+            assert [key for key, _ in itertools.groupby(log)] == [1, 2]
+        assert version_of(caller, batch) == 2
+
+
+def test_the_old_version_finishes_what_it_has(folder, monkeypatch):
+    batch = images(2)
+    with serve(folder) as server, calling(server) as caller:
+        gate = Gate(monkeypatch)
+
+        def change():
+            assert gate.entered.acquire(timeout=20)
+            add_version(folder, 2, version=2)
+            wait_until(lambda: states(caller).get(2) == "AVAILABLE")
+            wait_until(lambda: states(caller)[1] == "UNLOADING")
+            with pytest.raises(grpc.RpcError) as error:
+                caller.predict(predict_request(version=1, image=batch))
+            assert code_of(error) == "NOT_FOUND"
+            gate.open()
+
+        version, failure = in_threads(
+            [lambda: version_of(caller, batch), change]
+        )
+        assert (version, failure) == (1, None)
+        wait_until(lambda: states(caller)[1] == "END")
+        assert version_of(caller, batch) == 2
+
+
+def test_a_broken_version_is_told_and_not_served(folder):
+    with serve(folder) as server, calling(server) as caller:
+        staged = folder / "2.part"
+        shutil.copytree(folder / "1", staged)
+        (staged / "saved_model.pb").write_bytes(b"rubbish")
+        staged.rename(folder / "2")
+        wait_until(lambda: states(caller).get(2) == "END")
+        (status,) = caller.status(version=2).model_version_status
+        assert status.status.error_code == 2
+        assert status.status.error_message
+        assert version_of(caller, images(1)) == 1
+        assert http_call(server, "/readyz")[0] == 200
+        # It is tried again once its files have changed.
+        remove_folder(folder, folder / "2")
+        add_version(folder, 2, version=2)
+        wait_until(lambda: states(caller)[2] == "AVAILABLE")
+        assert version_of(caller, images(1)) == 2
+
+
+def test_a_folder_that_disappears_ends_nothing(folder, caplog):
+    with serve(folder) as server, calling(server) as caller:
+        folder.rename(folder.parent / "elsewhere")
+        wait_until(lambda: "Cannot look for new versions" in caplog.text)
+        assert version_of(caller, images(1)) == 1
+        (folder.parent / "elsewhere").rename(folder)
+        add_version(folder, 2, version=2)
+        wait_until(lambda: states(caller).get(2) == "AVAILABLE")
+        # Said once, not at every look.
+        assert caplog.text.count("Cannot look for new versions") == 1
+
+
+def test_chosen_versions_are_served_side_by_side(folder):
+    add_version(folder, 2, version=2)
+    add_version(folder, 3)
+    batch = images(1)
+    labels = {"stable": 1, "canary": 2}
+    with (
+        serve(folder, versions=(1, 2), labels=labels) as server,
+        calling(server) as caller,
+    ):
+        assert states(caller) == {1: "AVAILABLE", 2: "AVAILABLE"}
+        assert version_of(caller, batch) == 2
+        for label, version in labels.items():
+            request = predict_request(image=batch)
+            request.model_spec.version_label = label
+            outputs, spec = caller.predict(request)
+            assert spec.version.value == version
+            assert_same(outputs, direct(version=version, image=batch))
+
+
+def test_a_server_without_a_version_does_not_start(folder):
+    with pytest.raises(ValueError, match="no such version"):
+        serve(folder, versions=(7,)).start()
+    (folder / "1" / "saved_model.pb").write_bytes(b"rubbish")
+    with pytest.raises(ValueError, match=f"Cannot load {NAME} version 1: "):
+        serve(folder).start()

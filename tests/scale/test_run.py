@@ -1,0 +1,262 @@
+import functools
+import json
+import os
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from keras_sspcab.scale import ScoreFolder, _optional, run_job
+from tests.scale.conftest import check_rows, read_rows, save_grey
+from tests.scale.scorers import BuggyScorer, MeanScorer
+
+
+def part_files(job):
+    folder = ScoreFolder(job.folder).file("scores")
+    return {
+        name: (os.stat(os.path.join(folder, name)).st_mtime_ns)
+        for name in sorted(os.listdir(folder))
+    }
+
+
+def test_one_row_for_each_image(make_job, images):
+    job = make_job()
+    done = []
+    summary = run_job(job, on_shard=done.append)
+    assert done == list(range(7))
+    check_rows(job, images)
+    assert list(part_files(job)) == [f"part-{i:05d}.parquet" for i in range(7)]
+    assert (summary.num_inputs, summary.num_scored) == (25, 25)
+    assert (summary.num_errors, summary.num_anomalous) == (0, 12)
+    with open(ScoreFolder(job.folder).success) as file:
+        assert json.load(file)["num_inputs"] == 25
+    schema = pq.read_schema(ScoreFolder(job.folder).part(0))
+    types = {field.name: str(field.type) for field in schema}
+    assert types == {
+        "path": "string",
+        "anomaly_score": "float",
+        "is_anomalous": "bool",
+        "raw_score": "float",
+        "error": "string",
+        "height": "int32",
+        "width": "int32",
+        "model_checksum": "string",
+    }
+
+
+@pytest.mark.parametrize("shard_size", [1, 24, 25, 1000])
+def test_any_size_of_shards(make_job, images, shard_size):
+    job = make_job(shard_size=shard_size)
+    run_job(job)
+    check_rows(job, images)
+    assert len(part_files(job)) == -(-25 // shard_size)
+
+
+def test_a_table_that_is_done_stays(make_job):
+    job = make_job()
+    first = run_job(job)
+    before = part_files(job)
+    # Nothing is scored, so the model is not even loaded.
+    job = make_job(scorer=None)
+    assert run_job(job) == first
+    assert part_files(job) == before
+
+
+class _FailingScorer(MeanScorer):
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = calls
+
+    def __call__(self, images):
+        if self.calls == 0:
+            raise KeyboardInterrupt
+        self.calls -= 1
+        return super().__call__(images)
+
+
+@pytest.mark.parametrize("calls", range(0, 13, 3))
+def test_what_was_stopped_goes_on(make_job, images, calls):
+    job = make_job(functools.partial(_FailingScorer, calls))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job)
+    folder = ScoreFolder(job.folder)
+    # Two batches of 3 make a shard of 4.
+    assert len(folder.pending(job.plan)) == 7 - calls // 2
+    assert not os.path.exists(folder.success)
+    before = part_files(job) if calls >= 2 else {}
+    job = make_job()
+    run_job(job)
+    check_rows(job, images)
+    assert before.items() <= part_files(job).items()
+
+
+def break_images(images):
+    (images / "03.png").write_bytes(b"")
+    (images / "04.png").write_bytes((images / "04.png").read_bytes()[:40])
+    (images / "20.png").write_text("no image")
+    (images / "24.png").unlink()
+    (images / "24.png").symlink_to(images / "nowhere.png")
+    return (3, 4, 20, 24)
+
+
+def test_broken_images_are_rows_with_an_error(make_job, images):
+    broken = break_images(images)
+    job = make_job()
+    # Listed before it vanished.
+    summary = run_job(job)
+    check_rows(job, images, broken)
+    rows = read_rows(job)
+    assert rows[3]["error"] == "the file is empty"
+    assert "broken or truncated PNG" in rows[4]["error"]
+    assert "not an image" in rows[20]["error"]
+    assert rows[24]["error"] == "the file does not exist"
+    assert rows[3]["height"] is None
+    assert (summary.num_scored, summary.num_errors) == (21, 4)
+
+
+def test_broken_images_can_end_it_and_rows_go_on(make_job, images):
+    broken = break_images(images)
+    job = make_job(on_error="raise")
+    with pytest.raises(ValueError) as caught:
+        run_job(job)
+    assert "1 images among the 4 of shard 0" in str(caught.value)
+    assert "03.png: the file is empty" in str(caught.value)
+    assert ScoreFolder(job.folder).pending(job.plan) == list(range(7))
+    job = make_job()
+    run_job(job)
+    check_rows(job, images, broken)
+
+
+def test_scores_that_are_no_numbers_are_errors(make_job, images):
+    class NaNScorer(MeanScorer):
+        def __call__(self, images):
+            outputs = super().__call__(images)
+            outputs["anomaly_score"] = np.where(
+                outputs["anomaly_score"] > 0.9, np.nan, outputs["raw_score"] / 2
+            )
+            return outputs
+
+    job = make_job(NaNScorer)
+    run_job(job)
+    check_rows(job, images, broken=(23, 24))
+    assert read_rows(job)[24]["error"] == "the model gives the score nan"
+
+
+def test_models_without_raw_scores(make_job):
+    class PlainScorer(MeanScorer):
+        def __call__(self, images):
+            outputs = super().__call__(images)
+            return {k: outputs[k] for k in ("anomaly_score", "is_anomalous")}
+
+    job = make_job(PlainScorer)
+    run_job(job)
+    assert {row["raw_score"] for row in read_rows(job)} == {None}
+
+
+def test_images_are_resized_and_their_own_size_is_told(make_job, images):
+    pixels = np.zeros((20, 10), "uint8")
+    pixels[:10] = 100
+    Image.fromarray(pixels).save(images / "05.png")
+    job = make_job()
+    run_job(job)
+    row = read_rows(job)[5]
+    assert (row["height"], row["width"]) == (20, 10)
+    assert row["anomaly_score"] == pytest.approx(50 / 255, abs=0.01)
+
+
+def test_maps(make_job, images):
+    (images / "06.png").write_bytes(b"")
+    job = make_job(maps=True, save_map=_save)
+    run_job(job)
+    rows = read_rows(job)
+    assert rows[6]["map_file"] is None
+    assert rows[21]["map_file"] == "maps/00005/000000021.npy"
+    names = {row["map_file"] for row in rows} - {None}
+    assert len(names) == 24
+    for i in (0, 7, 24):
+        found = np.load(os.path.join(job.folder, rows[i]["map_file"]))
+        np.testing.assert_allclose(found, np.full((8, 8), 10 * i / 255))
+    with pytest.raises(ValueError, match="function that writes them"):
+        make_job(maps=True)
+
+
+def _save(path, anomaly_map):
+    np.save(path, anomaly_map)
+
+
+def test_a_model_that_changed_is_noticed(make_job):
+    job = make_job(functools.partial(MeanScorer, checksum="d" * 64))
+    with pytest.raises(ValueError, match="model has changed since the start"):
+        run_job(job)
+
+
+def test_files_that_others_have_damaged_are_written_anew(make_job, images):
+    job = make_job()
+    run_job(job)
+    folder = ScoreFolder(job.folder)
+    with open(folder.part(2), "r+b") as file:
+        file.truncate(100)
+    os.unlink(folder.part(3))
+    # A whole shard, but of another table.
+    save_grey(images / "25.png", 250)
+    other = make_job(out="other")
+    run_job(other)
+    (images / "25.png").unlink()
+    os.replace(ScoreFolder(other.folder).part(4), folder.part(4))
+    assert folder.pending(job.plan) == [2, 3, 4]
+    run_job(job)
+    check_rows(job, images)
+
+
+def test_what_does_not_belong_is_found(make_job):
+    job = make_job()
+    run_job(job)
+    folder = ScoreFolder(job.folder)
+    table = pq.read_table(folder.part(0))
+    pq.write_table(table, folder.part(7))
+    with pytest.raises(ValueError, match=r"00007\.parquet does not belong"):
+        run_job(job)
+    os.unlink(folder.part(7))
+    # As many rows, but not one for each input.
+    twice = table.take([0, 0, 1, 2])
+    pq.write_table(twice, folder.part(0))
+    with pytest.raises(ValueError, match=r"00000\.parquet has other rows"):
+        run_job(job)
+
+
+def test_leftovers_of_killed_workers_disappear(make_job):
+    job = make_job()
+    folder = ScoreFolder(job.folder)
+    os.makedirs(folder.file("scores"))
+    leftover = folder.file("scores", ".part-00001.99.tmp.parquet")
+    with open(leftover, "w") as file:
+        file.write("half")
+    run_job(job)
+    assert not os.path.exists(leftover)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 0}, {"on_error": "skip"}, {"batch_size": 2.5}]
+)
+def test_arguments_are_checked(make_job, options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
+        make_job(**options)
+
+
+def test_bugs_are_not_hidden(make_job):
+    with pytest.raises(RuntimeError, match="the model has a bug"):
+        run_job(make_job(BuggyScorer))
+    with pytest.raises(ValueError, match="`engine`"):
+        run_job(make_job(), "spark")
+
+
+def test_missing_packages_name_the_extra(make_job, monkeypatch):
+    for name in ("pyarrow.parquet", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for function in (_optional.pyarrow, _optional.ray):
+        function.cache_clear()
+        with pytest.raises(ImportError, match=r"keras-sspcab\[scale\]"):
+            function()
+        function.cache_clear()
