@@ -190,12 +190,20 @@ def _servable(path: Path) -> Iterator[Any]:
 def _check_inputs(
     detector: "AnomalyModel", run: Path | None
 ) -> tuple[Any, tuple[int, int] | None]:
-    """Returns images to compare the export on, and the size of open models.
+    """Returns inputs to compare the export on, and the size of open models.
 
     They are noise: data need not be at hand to serve a model.
     """
     import numpy as np
 
+    noise = np.random.default_rng(0)
+    if detector.kind == "objects":
+        return {
+            tensor.name: noise.random(
+                (_EXPORT_CHECKS, *tensor.shape[1:]), "float32"
+            )
+            for tensor in detector.inputs
+        }, None
     size = None
     shape = tuple(detector.input_shape[1:])
     if None in shape:
@@ -210,8 +218,7 @@ def _check_inputs(
         height, width = RunFolder(str(run)).config.data.image_size
         size = (height, width)
         shape = (*shape[:-3], *size, shape[-1])
-    noise = np.random.default_rng(0).random((_EXPORT_CHECKS, *shape))
-    return noise.astype("float32"), size
+    return noise.random((_EXPORT_CHECKS, *shape), "float32"), size
 
 
 def _label(text: str) -> tuple[str, int]:

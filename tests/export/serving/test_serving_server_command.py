@@ -14,9 +14,11 @@ import urllib.parse
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from typer.testing import CliRunner
 
 from keras_sspcab.cli import app
+from keras_sspcab.cli.serve import _servable
 from tests.cli.program import command, start
 from tests.export.serving.packaged import NAME, tiny_detector
 from tests.export.serving.served import (
@@ -32,6 +34,7 @@ from tests.export.serving.served import (
     predict_path,
     predict_request,
 )
+from tests.hosts import samples, small_host
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="needs signals of POSIX"
@@ -190,3 +193,19 @@ def test_a_missing_path_in_a_process(tmp_path):
     (line,) = [line for line in result.stderr.splitlines() if "missing" in line]
     assert "There is no model at" in line
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["mnad", "hf2vad"])
+def test_hosts_of_video_and_of_objects_are_served(name, tmp_path):
+    host = small_host(name)
+    normal = samples(host, 6)
+    host.fit_scoring(normal)
+    host.calibrate(normal)
+    host.save(tmp_path / "host.keras")
+    with _servable(tmp_path / "host.keras") as folder:
+        served = tf.saved_model.load(str(folder / "1"))
+        signature = served.signatures["serving_default"]
+        inputs = normal if name == "hf2vad" else {"clip": normal}
+        found = signature(**{k: tf.constant(v) for k, v in inputs.items()})
+        assert found["anomaly_score"].shape == (6,)
+    assert not folder.exists()
