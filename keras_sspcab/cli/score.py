@@ -126,9 +126,10 @@ def score(
             "`error` says why.",
             style="yellow",
         )
+    count = summary.num_shards
     say(
-        f"Wrote {summary.num_inputs} rows in {summary.num_shards} files to "
-        f"{out / 'scores'}",
+        f"Wrote {summary.num_inputs} rows in {count} "
+        f"{'file' if count == 1 else 'files'} to {out / 'scores'}",
         style="green",
     )
 

@@ -187,7 +187,7 @@ def _predictions(answer: Answer, count: int) -> list[Prediction]:
                 f"{name} has the shape {outputs[name].shape} for {count} images"
             )
     for name, value in outputs.items():
-        if len(value) != count if value.ndim else True:
+        if not value.ndim or len(value) != count:
             raise unreadable(
                 f"{name} has the shape {value.shape} for {count} images"
             )
