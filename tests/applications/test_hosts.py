@@ -38,11 +38,9 @@ def trained(request):
         pytest.skip(TENSORFLOW_ONLY[request.param])
     keras.utils.set_random_seed(0)
     # Stages have a training step each to trace.
-    host = small_host(
-        request.param,
-        run_eagerly=APPLICATIONS[request.param].kind == "objects",
-    )
-    history = fit(host, 6, batch_size=3, epochs=2)
+    has_stages = APPLICATIONS[request.param].kind == "objects"
+    host = small_host(request.param, run_eagerly=has_stages)
+    history = fit(host, 6, batch_size=3, epochs=1 if has_stages else 2)
     host.calibrate(samples(host, 6, seed=1))
     return request.param, host, history
 

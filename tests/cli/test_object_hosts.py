@@ -1,8 +1,10 @@
 """The commands on objects of videos: train, evaluate, predict, compare."""
 
+import contextlib
 import csv
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -329,10 +331,26 @@ HF2VAD = [
 ]
 
 
+@contextlib.contextmanager
+def eagerly():
+    """Graphs of three stages take a minute to make, a few steps seconds."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        with warnings.catch_warnings():
+            # Functions of tf.data stay graphs.
+            warnings.filterwarnings("ignore", ".*tf.data functions.*")
+            yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="module")
 def hf2vad(tmp_path_factory, videos, invoke):
     run = tmp_path_factory.mktemp("run") / "hf2vad"
-    invoke("train", "--data", videos, "--run", run, "--epochs=1", *HF2VAD)
+    with eagerly():
+        invoke("train", "--data", videos, "--run", run, "--epochs=1", *HF2VAD)
     invoke("evaluate", run)
     return run
 
@@ -367,7 +385,8 @@ def test_hf2vad_resumes_between_stages(hf2vad, invoke, tmp_path):
     (copy / "run.json").write_text(
         json.dumps({**record, "state": "training"}), "utf-8"
     )
-    invoke("train", "--run", copy, "--resume")
+    with eagerly():
+        invoke("train", "--run", copy, "--resume")
     one, other = (load_detector(str(path)) for path in (hf2vad, copy))
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
