@@ -132,7 +132,7 @@ def _conv(
         channels,
         kernel_size,
         padding="same",
-        kernel_initializer=kaiming_normal(),
+        kernel_initializer=_kaiming_normal(),
         name=name,
         **LAST,
         **arguments,
@@ -149,8 +149,8 @@ def _activate(x: Any, name: str) -> Any:
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def kaiming_normal() -> keras.initializers.Initializer:
-    """That for a leaky ReLU of slope 0.1, as the reference has it."""
+def _kaiming_normal() -> keras.initializers.Initializer:
+    """For a leaky ReLU of slope 0.1, as the reference has it."""
     # One for each layer: an instance gives the same numbers again.
     return keras.initializers.VarianceScaling(
         2 / (1 + 0.1**2), "fan_in", "untruncated_normal"

@@ -1,11 +1,12 @@
 """Checksums of all files of a version, and whether they still hold."""
 
-import hashlib
 import os
 import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
+
+from keras_sspcab.runs.files import sha256_of
 
 #: Name of the file. `sha256sum --check MANIFEST.sha256` reads it, too.
 MANIFEST_NAME = "MANIFEST.sha256"
@@ -106,10 +107,4 @@ def _files(folder: pathlib.Path) -> Iterator[str]:
 
 
 def _digest(file: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    if file.is_dir():
-        return "a link to a folder"
-    with open(file, "rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return "a link to a folder" if file.is_dir() else sha256_of(file)

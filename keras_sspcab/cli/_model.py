@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 Size = tuple[int | None, int | None]
 
 
-def build_model(config: Config, num_samples: int) -> "AnomalyModel":
-    """Builds and compiles the model to train.
+def build_model(config: Config) -> "AnomalyModel":
+    """Builds the model to train.
 
     Args:
         config: The configuration.
-        num_samples: Training samples in an epoch.
 
     Raises:
         ConfigError: If the section [model] does not fit the host.
@@ -28,22 +27,33 @@ def build_model(config: Config, num_samples: int) -> "AnomalyModel":
     import keras
 
     keras.utils.set_random_seed(config.training.seed)
-    size: Size = config.data.image_size
-    if config.data.patch_size:
-        # The weights serve patches and, later, whole images.
-        size = (None, None)
-    model = construct(config, size)
+    size = config.data.image_size
+    if not config.data.patch_size:
+        return construct(config, size)
+    # The weights serve patches and, later, whole images.
+    model = construct(config, (None, None))
+    # Which must fit the host as well.
+    construct(config, size)
+    return model
+
+
+def compile_model(
+    model: "AnomalyModel", config: Config, num_samples: int
+) -> None:
+    """Compiles a model to be trained in one go.
+
+    Args:
+        model: The model.
+        config: The configuration.
+        num_samples: Training samples in an epoch.
+    """
     training = config.training
-    if model.kind == "objects":
-        # Its stages are compiled, one after the other.
-        return model
     steps = math.ceil(num_samples / training.batch_size)
     model.compile(
         learning_rate=training.learning_rate or None,
         steps=steps * training.epochs,
         jit_compile=training.jit_compile,
     )
-    return model
 
 
 def construct(config: Config, size: Size) -> "AnomalyModel":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from keras_sspcab.cli._console import number, say, warn
-from keras_sspcab.cli._model import build_model, construct
+from keras_sspcab.cli._model import build_model, compile_model, construct
 from keras_sspcab.cli._sources import Source, source_of
 from keras_sspcab.runs import Config, EvaluationConfig, RunFolder, files
 from keras_sspcab.runs.folder import now
@@ -52,13 +52,12 @@ def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
     say(folder.summary())
     with _precision(config.training.mixed_precision):
         # Before anything is written: the settings must fit the host.
-        construct(config, config.data.image_size)
+        model = build_model(config)
         if resume:
             write_config(run.file("config.toml"), config)
         else:
             run.create(config)
         count = source.count(config, folder)
-        model = build_model(config, count)
         run.update_record(
             state="training",
             data={
@@ -120,6 +119,7 @@ def _fit(
         if isinstance(model, ObjectModel):
             train_stages(run, config, model, count, datasets, resumable)
         else:
+            compile_model(model, config, count)
             resumable(
                 model,
                 datasets,

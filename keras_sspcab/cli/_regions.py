@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 Table = dict[str, "np.ndarray"]
 
-_COLUMNS = ("frame", "x_min", "y_min", "x_max", "y_max", "score")
-
 # Normal maps that levels are measured on, at most: what is held in memory.
 _MAX_MAPS = 400
 
@@ -238,23 +236,27 @@ class ObjectRegions:
         """
         import numpy as np
 
-        columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        from keras_sspcab.data.objects import objects_to_detections
+
+        of_frame, boxes = [np.empty(0, "int64")], [np.empty((0, 4))]
+        scores = [np.empty(0)]
         for frame in frames:
-            boxes, scores = (
-                frame.outputs[name] for name in ("boxes", "object_scores")
+            outputs = frame.outputs
+            boxes.append(outputs["boxes"])
+            scores.append(outputs["object_scores"])
+            of_frame.append(np.full(len(scores[-1]), frame.frame))
+        frame_numbers = np.concatenate(of_frame)
+        self._tables.append(
+            objects_to_detections(
+                {
+                    "video": np.zeros(len(frame_numbers), "int64"),
+                    "frame": frame_numbers,
+                },
+                np.concatenate(boxes),
+                np.concatenate(scores),
+                [video],
             )
-            columns["frame"].append(np.full(len(scores), frame.frame))
-            for name, values in zip(_COLUMNS[1:5], boxes.T, strict=True):
-                columns[name].append(values)
-            columns["score"].append(scores)
-        table = {
-            name: np.concatenate([np.empty(0), *parts]).astype(
-                "int64" if name == "frame" else "float64"
-            )
-            for name, parts in columns.items()
-        }
-        table["video"] = np.full(len(table["frame"]), video.name)
-        self._tables.append(table)
+        )
 
     def detections(self) -> Table:
         """Returns the objects of all videos as one table."""

@@ -113,14 +113,14 @@ def find_inputs(
             "Each artefact is compared with the model on real images, and a "
             ".keras file names none. Give a folder with --images"
         )
-    config = None if run is None else RunFolder(str(run)).config
+    run_folder = None if run is None else RunFolder(str(run))
+    config = None if run_folder is None else run_folder.config
     if detector.kind == "video":
         return _find_clips(detector, config, data)
     if detector.kind == "objects":
         from keras_sspcab.cli._object_data import objects_to_compare
 
-        folder = None if run is None else RunFolder(str(run))
-        return objects_to_compare(detector, config, folder, data)
+        return objects_to_compare(detector, config, run_folder, data)
     return _find_images(detector, config, data)
 
 

@@ -189,7 +189,7 @@ def _servable(path: Path) -> Iterator[Any]:
 
 def _check_inputs(
     detector: "AnomalyModel", run: Path | None
-) -> tuple[Any, tuple[int, int] | None]:
+) -> tuple[dict[str, Any], tuple[int, int] | None]:
     """Returns inputs to compare the export on, and the size of open models.
 
     They are noise: data need not be at hand to serve a model.
@@ -197,28 +197,29 @@ def _check_inputs(
     import numpy as np
 
     noise = np.random.default_rng(0)
-    if detector.kind == "objects":
-        return {
-            tensor.name: noise.random(
-                (_EXPORT_CHECKS, *tensor.shape[1:]), "float32"
-            )
-            for tensor in detector.inputs
-        }, None
+    inputs = {}
     size = None
-    shape = tuple(detector.input_shape[1:])
-    if None in shape:
-        if run is None:
-            raise ValueError(
-                f"{detector.name} takes images of any size, and a .keras file "
-                "does not say which. Serve its run folder, or export it with "
-                "`keras-sspcab export` and serve that."
-            )
-        from keras_sspcab.runs import RunFolder
+    for tensor in detector.inputs:
+        shape = tuple(tensor.shape[1:])
+        if None in shape:
+            size = _run_size(detector, run)
+            shape = (*shape[:-3], *size, shape[-1])
+        inputs[tensor.name] = noise.random((_EXPORT_CHECKS, *shape), "float32")
+    return inputs, size
 
-        height, width = RunFolder(str(run)).config.data.image_size
-        size = (height, width)
-        shape = (*shape[:-3], *size, shape[-1])
-    return noise.random((_EXPORT_CHECKS, *shape), "float32"), size
+
+def _run_size(detector: "AnomalyModel", run: Path | None) -> tuple[int, int]:
+    """Returns the size of the images that an open model was trained for."""
+    if run is None:
+        raise ValueError(
+            f"{detector.name} takes images of any size, and a .keras file "
+            "does not say which. Serve its run folder, or export it with "
+            "`keras-sspcab export` and serve that."
+        )
+    from keras_sspcab.runs import RunFolder
+
+    height, width = RunFolder(str(run)).config.data.image_size
+    return height, width
 
 
 def _label(text: str) -> tuple[str, int]:

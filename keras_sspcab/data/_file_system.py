@@ -129,7 +129,7 @@ def list_files(root: str) -> list[str]:
 
     files = reach(root, collect)
     # The decoder takes text, not bytes, and Python marks what is not UTF-8.
-    broken = [file for file in files if not _is_utf8(file)]
+    broken = [file for file in files if not is_utf8(file)]
     if broken:
         raise ValueError(
             f"Names of files must be UTF-8. Received: root={root!r} with "
@@ -138,7 +138,8 @@ def list_files(root: str) -> list[str]:
     return files
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
+    """Says whether the name of a file can be written as UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:

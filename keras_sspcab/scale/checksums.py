@@ -5,6 +5,8 @@ import os
 import pathlib
 from collections.abc import Iterable
 
+from keras_sspcab.runs.files import sha256_of
+
 # Files beside a SavedModel that do not change what it computes.
 _BESIDE = ("parity.json", "MANIFEST.sha256", "assets.extra")
 
@@ -18,7 +20,7 @@ def checksum_of_model(path: str) -> str:
             `sha256sum` prints for its files, sorted by name.
     """
     if os.path.isfile(path):
-        return _of_file(path)
+        return sha256_of(path)
     folder = pathlib.Path(path)
     names = sorted(
         file.relative_to(folder).as_posix()
@@ -26,7 +28,7 @@ def checksum_of_model(path: str) -> str:
         if file.is_file()
     )
     return checksum_of_lines(
-        f"{_of_file(folder / name)}  {name}"
+        f"{sha256_of(folder / name)}  {name}"
         for name in names
         if name.split("/")[0] not in _BESIDE
     )
@@ -37,12 +39,4 @@ def checksum_of_lines(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
         digest.update(f"{line}\n".encode())
-    return digest.hexdigest()
-
-
-def _of_file(path: "str | os.PathLike[str]") -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     return digest.hexdigest()

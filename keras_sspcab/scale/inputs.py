@@ -11,6 +11,7 @@ from keras_sspcab.data import scan_image_folder
 from keras_sspcab.data._file_system import (
     enumerate_names,
     is_folder,
+    is_utf8,
     reach,
     scheme_of,
     standardize_path,
@@ -47,7 +48,7 @@ def list_inputs(inputs: Iterable[Any]) -> list[str]:
                 "folder, or a pattern such as 'images/**/*.png' in quotes"
             )
         found.update(matches)
-    broken = [path for path in sorted(found) if not _is_utf8(path)]
+    broken = [path for path in sorted(found) if not is_utf8(path)]
     if broken:
         raise ValueError(
             "Names of files must be UTF-8. Received: "
@@ -80,11 +81,3 @@ def _match_remote(url: str) -> list[str]:
             "folder, to take all images in it at any depth"
         )
     return reach(url, lambda: tf.io.gfile.glob(url))
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sspcab.cli._model import build_model, load_detector
+from keras_sspcab.cli._model import build_model, compile_model, load_detector
 from keras_sspcab.runs.parsing import load_config
 
 SETTINGS = {
@@ -54,7 +54,9 @@ def test_rates_follow_the_schedule_of_the_paper():
             "training.learning_rate": 0.1,
         },
     )
-    optimizer = build_model(config, num_samples=10).optimizer
+    model = build_model(config)
+    compile_model(model, config, num_samples=10)
+    optimizer = model.optimizer
     # Three batches in each of five epochs.
     rates = [float(optimizer._learning_rate(step)) for step in (0, 15)]
     np.testing.assert_allclose(rates, [0.1, 0.0], atol=1e-8)

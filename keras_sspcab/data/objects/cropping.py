@@ -63,33 +63,19 @@ def crop(
     return resized.reshape(size, size, array.shape[2])
 
 
-def crop_masks(mask: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """Cuts each box out of a mask.
-
-    Args:
-        mask: bool `(height, width)`.
-        boxes: Array `(n, 5)` from `usable_boxes`.
-        size: Height and width of the crops.
-
-    Returns:
-        uint8 array `(n, size, size, 1)` of 0 and 1.
-    """
-    values = mask.astype("uint8")[..., np.newaxis]
-    crops = np.empty((len(boxes), size, size, 1), "uint8")
-    for row, box in enumerate(boxes):
-        crops[row] = crop(values, box_window(box), size, nearest=True)
-    return crops
-
-
 def crop_all(
-    arrays: Sequence[np.ndarray], boxes: np.ndarray, size: int
+    arrays: Sequence[np.ndarray],
+    boxes: np.ndarray,
+    size: int,
+    nearest: bool = False,
 ) -> np.ndarray:
     """Cuts each box out of each array.
 
     Args:
-        arrays: Frames or flows of one shape.
+        arrays: Frames, flows or masks of one shape.
         boxes: Array `(n, 5)` from `usable_boxes`.
         size: Height and width of the crops.
+        nearest: As in `crop`.
 
     Returns:
         Array `(n, len(arrays), size, size, channels)`.
@@ -105,6 +91,6 @@ def crop_all(
             if array is previous:
                 crops[row, step] = crops[row, step - 1]
             else:
-                crops[row, step] = crop(array, window, size)
+                crops[row, step] = crop(array, window, size, nearest)
             previous = array
     return crops

@@ -91,7 +91,8 @@ def cube_dataset(
     seed = standardize_int(seed, "seed", 0)
     epoch = standardize_int(epoch, "epoch", 0)
     epochs = standardize_int(epochs, "epochs", 1)
-    taken = _taken(given, step)
+    frames = _frames(given)
+    taken = _taken(frames, step)
     count = len(taken)
     if not count:
         raise ValueError(
@@ -104,7 +105,7 @@ def cube_dataset(
         _check_masks(given, kind)
         shapes["mask"] = (given[0].size, given[0].size, 1)
         sources = {**sources, "mask": "mask"}
-    read = _reader(given, kind, sources)
+    read = _reader(given, frames, kind, sources)
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = order_of_epoch(count, shuffle, seed, epoch)
@@ -141,13 +142,17 @@ def count_objects(files: Iterable[Any], step: int = 1) -> int:
     Raises:
         ValueError: As `cube_dataset`.
     """
-    return len(_taken(standardize_cube_files(files), step))
+    return len(_taken(_frames(standardize_cube_files(files)), step))
 
 
-def _taken(files: tuple[CubeFile, ...], step: int) -> np.ndarray:
+def _frames(files: tuple[CubeFile, ...]) -> list[np.ndarray]:
+    """Returns the frame of each object, by file."""
+    return [file.read("frames") for file in files]
+
+
+def _taken(frames: list[np.ndarray], step: int) -> np.ndarray:
     """Returns the numbers of the objects in every `step`-th frame."""
     step = standardize_int(step, "step", 1)
-    frames = [file.read("frames") for file in files]
     return np.flatnonzero(np.concatenate(frames) % step == 0)
 
 
@@ -212,12 +217,14 @@ def _shapes(file: CubeFile, kind: str) -> dict[str, tuple[int, ...]]:
 
 
 def _reader(
-    files: tuple[CubeFile, ...], kind: str, sources: dict[str, str]
+    files: tuple[CubeFile, ...],
+    frames: list[np.ndarray],
+    kind: str,
+    sources: dict[str, str],
 ) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Returns what reads objects of given numbers, and where they are from."""
     reader = CubeReader(files)
     ends = np.cumsum([file.num_objects for file in files])
-    frames = [file.read("frames") for file in files]
 
     def read(numbers: np.ndarray) -> list[np.ndarray]:
         of_file = np.searchsorted(ends, numbers, side="right")

@@ -17,11 +17,7 @@ from keras_sspcab.data.flow.cache import cached_flows
 from keras_sspcab.data.flow.optical_flow import FlowSource
 from keras_sspcab.data.objects._optional import opencv
 from keras_sspcab.data.objects.boxes import standardize_boxes
-from keras_sspcab.data.objects.cropping import (
-    crop_all,
-    crop_masks,
-    usable_boxes,
-)
+from keras_sspcab.data.objects.cropping import crop_all, usable_boxes
 from keras_sspcab.data.objects.cube_files import (
     VERSION,
     CubeFile,
@@ -193,7 +189,10 @@ def _write(
         if len(boxes):
             masked = {}
             if mask:
-                masked["mask"] = crop_masks(mask[0], boxes, writer.size)
+                pixels = mask[0].astype("uint8")[..., np.newaxis]
+                masked["mask"] = crop_all(
+                    [pixels], boxes, writer.size, nearest=True
+                )[:, 0]
             writer.append(
                 **masked,
                 appearance=crop_all(seen, boxes, writer.size),
