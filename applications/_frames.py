@@ -27,6 +27,7 @@ class FrameModel(AnomalyModel):
     """
 
     kind: ClassVar[str] = "video"
+    takes_frames: ClassVar[bool] = True
 
     #: The outputs that `score_video` looks at.
     video_score_outputs: ClassVar[tuple[str, ...]] = ("raw_score",)

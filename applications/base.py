@@ -48,6 +48,9 @@ class AnomalyModel(keras.Model):
     #: What the host looks at: "image", "video" or "objects" (of videos).
     kind: ClassVar[str] = "image"
 
+    #: Whether `input_shape` begins with a number of frames.
+    takes_frames: ClassVar[bool] = False
+
     arguments: dict[str, Any]
 
     @staticmethod

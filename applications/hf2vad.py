@@ -117,6 +117,7 @@ class HF2VAD(ObjectModel):
     """
 
     cube_kind: ClassVar[str] = "hf2vad"
+    takes_frames: ClassVar[bool] = True
 
     def __init__(
         self,

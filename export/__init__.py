@@ -4,8 +4,9 @@ And `Client`, which asks servers of them; it does without TensorFlow, so all
 names are imported when they are used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_sspcab.export._lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_sspcab.export.artefacts import ExportResult
@@ -83,9 +84,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_NAMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _NAMES)

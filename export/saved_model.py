@@ -18,6 +18,7 @@ from keras_sspcab.export.artefacts import (
 from keras_sspcab.export.audit import audit_saved_model
 from keras_sspcab.export.computing import COMPUTE_PRECISIONS
 from keras_sspcab.export.inference import FrozenInference, Inference
+from keras_sspcab.export.versions import is_version
 from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 
@@ -190,7 +191,7 @@ def _version_folder(
             [
                 int(path.name)
                 for path in directory.iterdir()
-                if _is_version(path)
+                if is_version(path.name)
             ]
             if directory.is_dir()
             else []
@@ -203,7 +204,3 @@ def _version_folder(
             "overwritten; leave `version` out to write the next one."
         )
     return folder
-
-
-def _is_version(path: pathlib.Path) -> bool:
-    return path.name.isascii() and path.name.isdigit()

@@ -1,7 +1,8 @@
 """Serving: embedded server, client, and what TensorFlow Serving needs."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_sspcab.export._lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_sspcab.export.serving.client import (
@@ -35,7 +36,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_NAMES[name]), name)
+__getattr__ = lazy_names(__name__, _NAMES)

@@ -12,10 +12,8 @@ from keras_sspcab.export.serving.staging import (
     remove_folder,
     writing,
 )
+from keras_sspcab.export.versions import MAX_VERSION, find_versions
 from keras_sspcab.layers._arguments import standardize_int
-
-# Versions travel as 64-bit integers.
-_MAX_VERSION = 2**63 - 1
 
 # It stands in paths and URLs; a number would be taken for a version.
 _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -49,14 +47,7 @@ class Repository:
 
     def versions(self, name: str) -> list[int]:
         """Returns the versions of a model, oldest first."""
-        folder = self.directory / "models" / name
-        if not folder.is_dir():
-            return []
-        return sorted(
-            int(path.name)
-            for path in folder.iterdir()
-            if path.name.isascii() and path.name.isdigit() and path.is_dir()
-        )
+        return sorted(find_versions(self.directory / "models" / name))
 
     def path(self, name: str, version: int) -> pathlib.Path:
         """Folder of a version, whether or not it exists."""
@@ -112,7 +103,7 @@ class Repository:
         if version is None:
             return newest + 1
         version = standardize_int(version, "version", minimum=1)
-        if not newest < version <= _MAX_VERSION:
+        if not newest < version <= MAX_VERSION:
             raise ValueError(
                 f"Versions of {name} count up, and the newest one is "
                 f"{newest}. Received: version={version}. Leave it out to take "

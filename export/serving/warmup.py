@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_sspcab.export._optional import require
+from keras_sspcab.export.serving.graph import read_meta_graph
 
 #: Where TensorFlow Serving looks for them in a version.
 WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
@@ -53,10 +53,7 @@ def write_warmup(
 
 
 def _signatures(path: pathlib.Path) -> list[str]:
-    saved = saved_model_pb2.SavedModel.FromString(
-        (path / "saved_model.pb").read_bytes()
-    )
-    known = saved.meta_graphs[0].signature_def
+    known = read_meta_graph(path).signature_def
     return [signature for signature in SIGNATURES if signature in known]
 
 

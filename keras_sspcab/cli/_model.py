@@ -78,7 +78,7 @@ def construct(config: Config, size: Size) -> "AnomalyModel":
             f"{', '.join(allowed)}"
         )
     shape: tuple[int | None, ...] = (*size, config.data.channels)
-    if host.kind == "video" or getattr(host, "cube_kind", "") == "hf2vad":
+    if host.takes_frames:
         shape = (config.data.clip_length, *shape)
     try:
         return host(input_shape=shape, **config.model.options)

@@ -220,7 +220,7 @@ def config_of(model: "ObjectModel", config: Config | None) -> Config:
         n for n, host in APPLICATIONS.items() if isinstance(model, host)
     )
     shape = model.arguments["input_shape"]
-    length = shape[0] if len(shape) == 4 else 1
+    length = shape[0] if model.takes_frames else 1
     return load_config(
         None,
         {

@@ -5,8 +5,8 @@ import pathlib
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
+from keras_sspcab.export.serving.graph import read_meta_graph
 from keras_sspcab.export.serving.manifest import MANIFEST_NAME, verify_version
 from keras_sspcab.export.serving.server.errors import Code, ServingError
 from keras_sspcab.export.serving.server.signature import Signature
@@ -35,7 +35,7 @@ class LoadedVersion:
     def __init__(self, path: pathlib.Path, is_packaged: bool = False) -> None:
         if is_packaged or (path / MANIFEST_NAME).is_file():
             verify_version(path)
-        graph = _read_graph(path)
+        graph = read_meta_graph(path)
         self.definitions = dict(graph.signature_def)
         del graph  # with all the weights in it
         # Kept: what the signatures refer to ends with it.
@@ -80,17 +80,6 @@ class LoadedVersion:
             )
             limit = len(record) * 1024
             signature.run(read_tensors(signature, request.inputs, limit))
-
-
-def _read_graph(path: pathlib.Path) -> Any:
-    file = path / "saved_model.pb"
-    if not file.is_file():
-        raise ValueError(f"{path} holds no saved_model.pb")
-    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    for graph in saved.meta_graphs:
-        if "serve" in graph.meta_info_def.tags:
-            return graph
-    raise ValueError(f"{file} holds no graph with the tag 'serve'")
 
 
 def _read_report(path: pathlib.Path) -> dict[str, Any]:

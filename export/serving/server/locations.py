@@ -11,9 +11,7 @@ from keras_sspcab.export.serving.model_config import (
     MODELS_CONFIG,
     ModelsConfig,
 )
-
-# Versions travel as 64-bit integers.
-_MAX_VERSION = 2**63 - 1
+from keras_sspcab.export.versions import find_versions, is_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,24 +41,6 @@ class Location:
         return find_versions(self.path)
 
 
-def find_versions(path: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Returns the folders of versions in a model's folder, by number.
-
-    Names that are no number are passed over, as by TensorFlow Serving: they
-    are versions that are still being written.
-    """
-    if not path.is_dir():
-        return {}
-    return {
-        int(entry.name): entry
-        for entry in path.iterdir()
-        if entry.name.isascii()
-        and entry.name.isdigit()
-        and int(entry.name) <= _MAX_VERSION
-        and entry.is_dir()
-    }
-
-
 def find_models(models: Any) -> dict[str, Location]:
     """Returns the models of a folder, by name.
 
@@ -82,8 +62,8 @@ def find_models(models: Any) -> dict[str, Location]:
     if (path / "saved_model.pb").is_file() or find_versions(path):
         location = _one(path)
         # A version is named after its model.
-        is_version = location.version is not None and path.name.isdigit()
-        return {path.parent.name if is_version else path.name: location}
+        is_numbered = location.version is not None and path.name.isdigit()
+        return {path.parent.name if is_numbered else path.name: location}
     found = {
         entry.name: Location(entry)
         for entry in (sorted(path.iterdir()) if path.is_dir() else ())
@@ -116,8 +96,7 @@ def _listed(directory: pathlib.Path) -> dict[str, Location]:
 def _one(path: pathlib.Path) -> Location:
     if (path / "saved_model.pb").is_file():
         number = path.resolve().name
-        is_version = number.isascii() and number.isdigit()
-        return Location(path, int(number) if is_version else 1)
+        return Location(path, int(number) if is_version(number) else 1)
     if not find_versions(path):
         raise ValueError(
             f"There is no version of a model in {os.fspath(path)!r}: no "

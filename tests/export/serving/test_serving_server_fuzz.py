@@ -13,7 +13,6 @@ from tensorflow_serving.apis import predict_pb2
 
 from tests.export.serving.packaged import NAME
 from tests.export.serving.served import (
-    GrpcCaller,
     assert_still_serving,
     b64,
     code_of,
@@ -87,13 +86,6 @@ def server():
         max_image_pixels=10_000, max_request_bytes=1 << 20, read_timeout=2
     ) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def caller(server):
-    caller = GrpcCaller(server)
-    with caller.channel:
-        yield caller
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,6 @@ from PIL import Image
 from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.images import count_pixels
 from tests.export.serving.served import (
-    GrpcCaller,
     assert_same,
     assert_still_serving,
     b64,
@@ -43,13 +42,6 @@ FUZZING = settings(
 def server():
     with serve(max_image_pixels=10_000, max_request_bytes=1 << 20) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def caller(server):
-    caller = GrpcCaller(server)
-    with caller.channel:
-        yield caller
 
 
 @pytest.fixture(autouse=True)

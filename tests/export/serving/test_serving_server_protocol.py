@@ -9,7 +9,6 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 from tests.export.serving.packaged import NAME, SIZE
 from tests.export.serving.served import (
     OUTPUTS,
-    GrpcCaller,
     assert_same,
     b64,
     code_of,
@@ -28,13 +27,6 @@ from tests.export.serving.served import (
 def server():
     with serve(labels={"stable": 1}) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def caller(server):
-    caller = GrpcCaller(server)
-    with caller.channel:
-        yield caller
 
 
 @pytest.mark.parametrize("count", [1, 3])
