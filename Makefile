@@ -29,7 +29,8 @@ $(VENV)/.installed: pyproject.toml
 $(VENV_216)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV_216)
 	$(VENV_216)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV_216)/bin/python -m pip install --quiet --editable '.[video]' \
+	$(VENV_216)/bin/python -m pip install --quiet --editable \
+		'.[video,pretrained]' \
 		'tensorflow-cpu==2.16.*' 'tensorflow-io==0.37.1' 'numpy<2' \
 		'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100'
 	touch $@
@@ -46,6 +47,8 @@ test-jax: install  ## tests of layers and models on the JAX backend
 	$(BIN)/python -m pip install --quiet 'jax[cpu]>=0.4.36'
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/layers \
 		tests/losses tests/scoring tests/test_package.py \
+		tests/backbones/test_efficientnet_lite.py \
+		tests/backbones/test_loading.py \
 		tests/test_surgery.py tests/test_torch_weights.py \
 		tests/applications/test_base.py \
 		tests/applications/test_autoencoder.py \

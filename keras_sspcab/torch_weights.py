@@ -1,8 +1,9 @@
-"""Loads blocks that were trained with the authors' PyTorch code."""
+"""Loads weights of PyTorch: into the block, and into whole networks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_sspcab.layers import SSPCABLayer
@@ -14,6 +15,14 @@ _TORCH_CONV_OF_CORNER: dict[tuple[int, ...], str] = {
     (0, 1): "conv3",
     (1, 0): "conv2",
     (1, 1): "conv4",
+}
+
+# PyTorch's names of the arrays of batch normalization, by those of Keras.
+_NORM = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
 }
 
 
@@ -95,6 +104,74 @@ def from_torch_state_dict(
     for variable, value in new_values:
         variable.assign(value)
     return layer
+
+
+def assign_torch_arrays(
+    layers: Iterable[keras.layers.Layer],
+    arrays: Mapping[str, np.ndarray],
+    torch_name: Callable[[str], str],
+    ignored: tuple[str, ...],
+    source: str,
+) -> None:
+    """Sets the convolutions and batch normalizations of a network.
+
+    Convolutions have no biases and the data format `"channels_last"`. Other
+    layers are left alone.
+
+    Args:
+        layers: The layers of the network, built.
+        arrays: Arrays by name, as in a state dict of PyTorch.
+        torch_name: Gives the name of a layer there from its name in Keras.
+        ignored: What the names of arrays begin with that have no layer.
+        source: How messages begin: what does not fit.
+
+    Raises:
+        ValueError: If an array is missing, has another shape than its variable,
+            or has none. No variable is changed then.
+    """
+    values: dict[str, tuple[Any, np.ndarray]] = {}
+    for layer in layers:
+        name = torch_name(layer.name)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            variables = {
+                f"{name}.{theirs}": getattr(layer, ours)
+                for ours, theirs in _NORM.items()
+            }
+        elif isinstance(
+            layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+        ):
+            variables = {f"{name}.weight": layer.kernel}
+        else:
+            continue
+        for name, variable in variables.items():
+            if name not in arrays:
+                raise ValueError(f"{source}: it has no array {name!r}")
+            value = np.asarray(arrays[name], "float32")
+            if value.ndim == 4:
+                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+                value = value.transpose(
+                    (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
+                )
+            if value.shape != tuple(variable.shape):
+                raise ValueError(
+                    f"{source}: the array {name!r} does not fit. The model has "
+                    f"the shape {tuple(variable.shape)}. Received: "
+                    f"{value.shape}"
+                )
+            values[name] = variable, value
+    unknown = sorted(
+        name
+        for name in set(arrays) - set(values)
+        if not name.startswith(ignored)
+        and not name.endswith("num_batches_tracked")
+    )
+    if unknown:
+        raise ValueError(
+            f"{source}: it holds arrays that the model has not: "
+            f"{', '.join(unknown[:5])}"
+        )
+    for variable, value in values.values():
+        variable.assign(value)
 
 
 def _fetch(

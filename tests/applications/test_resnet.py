@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_sspcab.applications.resnet import resnet18
 from keras_sspcab.applications.resnet_weights import load_imagenet_weights
+from tests import torch_save
 
 
 def trunk(size=64, channels=3, width=8, places=()):
@@ -102,8 +103,7 @@ def save(arrays, path):
     elif path.suffix == ".safetensors":
         pytest.importorskip("safetensors.numpy").save_file(arrays, path)
     else:
-        torch = pytest.importorskip("torch")
-        torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, path)
+        torch_save.save(torch_save.tensors(arrays), path)
     return str(path)
 
 
@@ -211,7 +211,7 @@ def without(name):
     ("arrays", "message"),
     [
         (without("layer2.0.downsample.1.bias"), "no array 'layer2.0.downsamp"),
-        (state(width=16), "does not fit.*need base_width=64"),
+        (state(width=16), "base_width=64.*does not fit"),
         ({**state(), "layer5.weight": np.ones(3)}, "has not: layer5.weight"),
     ],
 )

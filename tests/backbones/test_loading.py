@@ -1,0 +1,119 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_sspcab.backbones import available_backbones, load_backbone
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone()
+
+
+def images(channels=3):
+    rng = np.random.default_rng(0)
+    return rng.random((4, 48, 40, channels), "float32")
+
+
+def detector(backbone):
+    image = keras.Input((48, 40, 3))
+    maps = backbone(image)
+    x = layers.concatenate([layers.GlobalAveragePooling2D()(x) for x in maps])
+    return keras.Model(image, layers.Dense(1)(x))
+
+
+def assert_equal(first, second):
+    for x, y in zip(first, second, strict=True):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(x), ops.convert_to_numpy(y)
+        )
+
+
+def test_names():
+    names = available_backbones()
+    assert names[0] == "efficientnet_lite0"
+    assert {
+        "convnext_tiny",
+        "densenet121",
+        "efficientnet_v2_b0",
+        "inception_resnet_v2",
+        "mobilenet_v3_large",
+        "resnet50",
+        "resnet50_v2",
+        "vgg16",
+    } <= set(names)
+
+
+def test_maps_come_in_the_order_of_the_taps():
+    backbone = load_backbone(taps=(16, "stage2", 8), weights=None)
+    shapes = [x.shape[1:] for x in backbone(images())]
+    assert shapes == [(3, 3, 112), (12, 10, 24), (6, 5, 40)]
+    assert backbone.name == "backbone"
+
+
+def test_what_lies_behind_the_taps_is_cut_off():
+    sizes = [
+        load_backbone(taps=[tap], weights=None).count_params()
+        for tap in (4, 8, 16, 32, "head")
+    ]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] / 100
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16"])
+def test_gray_images_are_seen_in_three_equal_channels(name):
+    color = load_backbone(name, [4], None)
+    gray = load_backbone(name, [4], None, channels=1)
+    # All but the kernel of the preprocessing, which comes first.
+    gray.set_weights(gray.get_weights()[:1] + color.get_weights()[1:])
+    result, expected = gray(images(1)), color(np.repeat(images(1), 3, axis=-1))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(result), ops.convert_to_numpy(expected), rtol=1e-3
+    )
+
+
+def test_one_tap_gives_the_map_itself():
+    backbone = load_backbone(taps=[8], weights=None)
+    assert backbone(keras.Input((48, 40, 3))).shape == (None, 6, 5, 40)
+    assert backbone(images()).shape == (4, 6, 5, 40)
+
+
+def test_is_frozen(backbone):
+    assert not backbone.trainable_variables
+    before = backbone.get_weights()
+    model = detector(backbone)
+    model.compile("adam", "mse")
+    model.fit(images(), np.ones(4), verbose=0)
+    assert_equal(backbone.get_weights(), before)
+    assert_equal(backbone(images(), training=True), backbone(images()))
+
+
+def test_saved_within_another_model(backbone, tmp_path):
+    model = detector(backbone)
+    expected = model(images())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_equal([loaded(images())], [expected])
+    # A detector makes its backbone anew; its file brings the weights.
+    model.save_weights(tmp_path / "model.weights.h5")
+    rebuilt = detector(load_backbone(weights=None))
+    rebuilt.load_weights(tmp_path / "model.weights.h5")
+    assert_equal([rebuilt(images())], [expected])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "resnet5"}, "Did you mean 'resnet50'"),
+        ({"name": "nasnet_large"}, "`name` must be one of"),
+        ({"channels": 2}, "`channels` must be 1 or 3"),
+        ({"taps": ()}, "`taps` must be a list"),
+        ({"taps": 8}, "`taps` must be a list"),
+        ({"taps": (8, 64)}, r"one of the strides \[2, 4, 8, 16, 32\].*: 64"),
+        ({"taps": ("stage8",)}, "Did you mean 'stage7'"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        load_backbone(**{"weights": None, **options})
