@@ -3,10 +3,9 @@
 Run: python -m benchmarks.detection [--screw FOLDER] [--output x.csv]
 
 Data: crops of one photograph each (brick, grass, gravel, from scikit-image),
-with drawn defects, and, where its folder is given, MVTec AD's screw. Each image
-of screw is shifted to the same median first: as they come, its defective test
-images are darker or brighter than all good ones, and the mean brightness alone
-separates them without a single error.
+with drawn defects, and, where its folder is given, MVTec AD's screw, each image
+of it corrected for its gain: as they come, the good test images are darker and
+less contrasted than all others, which alone tells them from the defective ones.
 
 The same recipe everywhere: 64x64 patches, Adam 2e-3 with cosine decay, mean
 squared error, 5x5 smoothing, maximum. Prints a Markdown table of means and
@@ -26,7 +25,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 import numpy as np
 
-from benchmarks.equalise import equalise
+from benchmarks.correct_gain import correct_gain
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.data import (
     image_dataset,
@@ -40,7 +39,7 @@ METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
 
 
 def load(samples: Any, size: int) -> tuple[np.ndarray, ...]:
-    """Returns grey images, labels and masks as arrays."""
+    """Returns gray images, labels and masks as arrays."""
     dataset = image_dataset(
         samples,
         image_size=(size, size),
@@ -132,14 +131,15 @@ def main() -> None:
         for name, folder in sources:
             write_texture_folder(folder, texture=name)
         if arguments.screw:
-            sources.append(("screw (equalised)", arguments.screw))
+            sources.append(("screw (gain corrected)", arguments.screw))
         for name, path in sources:
             folder = scan_image_folder(path)
             size = 64 if "screw" in name else 128
             train, _, _ = load(folder.train, size)
             test = load(folder.test, size)
-            if "equalised" in name:
-                train, test = equalise(train), (equalise(test[0]), *test[1:])
+            if "screw" in name:
+                train = correct_gain(train)
+                test = (correct_gain(test[0]), *test[1:])
             for seed in range(arguments.seeds):
                 for sspcab in (None, "late"):
                     result = run(train, test, sspcab, seed, arguments.steps)

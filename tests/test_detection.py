@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.detection import equalise, load, run
+from benchmarks.correct_gain import correct_gain
+from benchmarks.detection import load, run
 from keras_sspcab.data import scan_image_folder, write_texture_folder
 
 
@@ -37,12 +38,12 @@ def test_screw(mvtec_screw):
     train, _, _ = load(folder.train, 64)
     images, labels, masks = load(folder.test, 64)
     results = metrics_over_seeds(
-        equalise(train),
-        (equalise(images), labels, masks),
+        correct_gain(train),
+        (correct_gain(images), labels, masks),
         steps=300,
         batch_size=16,
     )
-    # Chance is 0.5 for both; images vary much with the seed, pixels do not.
-    assert np.mean([r["image_auroc"] for r in results]) > 0.6
+    # Chance is 0.5. Image figures are near it after so short a training, now
+    # that the gain does not tell the images apart.
     assert min(r["pixel_auroc"] for r in results) > 0.85
     assert np.isfinite([r["aupro"] for r in results]).all()

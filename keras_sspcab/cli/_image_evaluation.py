@@ -10,6 +10,8 @@ from keras_sspcab.cli._maps import save_map
 from keras_sspcab.runs import Config, RunFolder, files
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_sspcab.data import ImageSample
     from keras_sspcab.metrics import PixelScores
 
@@ -23,6 +25,9 @@ COLUMNS = (
     "mask_path",
     "map_file",
 )
+
+# More images would hardly change mean and spread of their statistics.
+_MAX_NORMAL = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +61,15 @@ def evaluate_images(run: RunFolder, config: Config, model: Any) -> Evaluation:
     """
     samples, split, root = ImageSource().samples_to_evaluate(config)
     with files.replacing_folder(run.file("predictions")) as predictions:
-        rows, pixels, num_without_mask = _score(
-            model, samples, config, predictions
+        scored = _score(model, samples, config, predictions)
+        files.write_csv(
+            os.path.join(predictions, "scores.csv"), COLUMNS, scored.rows
         )
-        files.write_csv(os.path.join(predictions, "scores.csv"), COLUMNS, rows)
+    rows, pixels = scored.rows, scored.pixels
     metrics = {
         **_counts(samples),
         **_image_metrics(rows),
+        **_statistics_auroc(run, config, samples, scored.statistics),
         **pixels[None].compute(),
         "per_defect": {
             defect: {
@@ -77,7 +84,24 @@ def evaluate_images(run: RunFolder, config: Config, model: Any) -> Evaluation:
         "calibration": model.calibration.to_dict(),
     }
     run.record_evaluation(metrics, split, root)
-    return Evaluation(metrics, split, num_without_mask)
+    return Evaluation(metrics, split, scored.num_without_mask)
+
+
+@dataclasses.dataclass
+class _Scored:
+    """What the test images gave.
+
+    Attributes:
+        rows: Of `scores.csv`.
+        pixels: By defect, and of all images under None.
+        statistics: `image_statistics` of each image.
+        num_without_mask: Defective images without one.
+    """
+
+    rows: list[dict[str, Any]]
+    pixels: "dict[str | None, PixelScores]"
+    statistics: "np.ndarray"
+    num_without_mask: int
 
 
 def _score(
@@ -85,21 +109,23 @@ def _score(
     samples: "tuple[ImageSample, ...]",
     config: Config,
     predictions: str,
-) -> "tuple[list[dict[str, Any]], dict[str | None, PixelScores], int]":
-    """Writes the maps; returns rows, and pixels of all and by defect."""
+) -> _Scored:
+    """Writes the maps."""
     import numpy as np
 
-    from keras_sspcab.metrics import PixelScores
+    from keras_sspcab.metrics import PixelScores, image_statistics
 
     os.makedirs(os.path.join(predictions, "maps"))
     rows: list[dict[str, Any]] = []
     pixels: dict[str | None, PixelScores] = collections.defaultdict(PixelScores)
     defects = {sample.defect for sample in samples if sample.label}
+    statistics: list[np.ndarray] = []
     num_without_mask = 0
     batches = images_of(
         samples, config.data, with_masks=True, allow_missing_masks=True
     )
     for images, others in batches:
+        statistics += map(image_statistics, images.numpy())
         outputs = {
             name: np.asarray(value)
             for name, value in model.predict_on_batch(images).items()
@@ -127,7 +153,7 @@ def _score(
             groups = {sample.defect} if sample.label else defects
             for group in (None, *groups):
                 pixels[group].add(mask, anomaly_map)
-    return rows, pixels, num_without_mask
+    return _Scored(rows, pixels, np.stack(statistics), num_without_mask)
 
 
 def _counts(samples: "tuple[ImageSample, ...]") -> dict[str, int]:
@@ -151,3 +177,52 @@ def _image_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
         if flags:
             result[name] = sum(flags) / len(flags)
     return result
+
+
+def _statistics_auroc(
+    run: RunFolder,
+    config: Config,
+    samples: "tuple[ImageSample, ...]",
+    statistics: "np.ndarray",
+) -> dict[str, float]:
+    """How well brightness and contrast alone would have done.
+
+    There is no such figure without both classes, or without normal images to
+    compare with.
+    """
+    from keras_sspcab.metrics import statistics_auroc
+
+    labels = [sample.label for sample in samples]
+    if len(set(labels)) < 2:
+        return {}
+    normal = _normal_statistics(run, config)
+    if normal is None or len(normal) < 2:
+        return {}
+    value = statistics_auroc(normal, statistics, labels)
+    return {"image_statistics_auroc": value}
+
+
+def _normal_statistics(run: RunFolder, config: Config) -> "np.ndarray | None":
+    """Returns the statistics of normal training images, if there are any.
+
+    They are those of the run, or, where these are gone, those that lie beside
+    the test images.
+    """
+    import numpy as np
+
+    from keras_sspcab.metrics import image_statistics
+
+    source = ImageSource()
+    for path in dict.fromkeys((run.config.data.path, config.data.path)):
+        data = dataclasses.replace(config.data, path=path)
+        try:
+            folder = source.scan(dataclasses.replace(config, data=data))
+            samples = (*folder.train, *folder.validation)
+            chosen = samples[:: -(-len(samples) // _MAX_NORMAL)]
+            batches = images_of(source.check_samples(chosen, "skip"), data)
+        except (ValueError, OSError):
+            continue
+        return np.array(
+            [image_statistics(x) for batch in batches for x in batch.numpy()]
+        )
+    return None

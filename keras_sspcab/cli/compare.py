@@ -170,8 +170,10 @@ def _show(comparison: "Comparison") -> None:
     over = "" if len(grid.classes) == 1 else f", mean of all {shorts}"
     table = Table(title=f"Percent{over}")
     blocks = tables.blocks_in_words(comparison)
-    for title in ("model", "metric", blocks, "difference", "interval", "pairs"):
+    of_pairs = ("difference", "interval", "detectable", "pairs")
+    for title in ("model", "metric", blocks, *of_pairs):
         table.add_column(title)
+    differences = tables.differences(comparison)
     for model in grid.models:
         for metric in comparison.metrics:
             summaries = tables.summaries_of(
@@ -181,7 +183,6 @@ def _show(comparison: "Comparison") -> None:
                 tables.percent(summary, len(grid.seeds))
                 for summary in summaries
             )
-            differences = tables.differences(comparison)
             found = [
                 differences[model, block, metric.title]
                 for block in grid.blocks
@@ -204,6 +205,7 @@ def _columns(
     return [
         [tables.signed(d.mean) if d else tables.NOTHING for d in found],
         [tables.interval(d) if d else tables.NOTHING for d in found],
+        [tables.detectable(d) if d else tables.NOTHING for d in found],
         [str(d.count) if d else "0" for d in found],
     ]
 

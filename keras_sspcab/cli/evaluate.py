@@ -104,6 +104,8 @@ def show_evaluation(
 
 
 def _show_images(run: RunFolder, evaluation: Any) -> None:
+    from keras_sspcab.metrics.shortcuts import describe_shortcut
+
     metrics = evaluation.metrics
     if evaluation.split != "test":
         warn("There are no test images; the held-out normal images were scored")
@@ -122,6 +124,8 @@ def _show_images(run: RunFolder, evaluation: Any) -> None:
             f"{evaluation.num_without_mask} defective images have no mask and "
             "count for no pixel metric"
         )
+    if shortcut := describe_shortcut(metrics):
+        warn(shortcut)
     columns = {
         name: title for name, title in _COLUMNS.items() if name in metrics
     }

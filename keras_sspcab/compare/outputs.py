@@ -8,6 +8,7 @@ from keras_sspcab.compare import forms, tables
 from keras_sspcab.compare.comparison import Comparison
 from keras_sspcab.compare.figure import write_figure
 from keras_sspcab.compare.grid import Cell
+from keras_sspcab.compare.statistics import LEVEL, MIN_PAIRS, POWER
 from keras_sspcab.runs import files
 
 _COSTS = ("training_seconds", "parameters")
@@ -111,9 +112,13 @@ def _differences(comparison: Comparison) -> list[str]:
     return [
         "## Paired differences",
         f"Percentage points, minus {reference!r}, over pairs of equal {short} "
-        "and seed. The interval is the percentile bootstrap of the mean; with "
-        f"few pairs it is too narrow, and pairs of one {short} are not "
-        "independent.",
+        "and seed. The interval is the t interval of the mean. Detectable is "
+        "the smallest true difference that a two-sided test at the "
+        f"{100 * (1 - LEVEL):.0f} % level finds with a power of "
+        f"{100 * POWER:.0f} %, given this many pairs of this spread: smaller "
+        "ones may exist and not show. Both assume normal, independent "
+        f"differences; pairs of one {short} are not independent. Fewer than "
+        f"{MIN_PAIRS} pairs have neither.",
         tables.difference_table(comparison),
     ]
 

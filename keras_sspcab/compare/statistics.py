@@ -4,15 +4,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from keras_sspcab.compare.grid import Cell
 
-# With fewer pairs, resampling them says nothing.
-MIN_PAIRS = 3
+# Fewer pairs hardly tell their own spread, which the interval rests on, and
+# leave no way to see whether the differences are anywhere near normal.
+MIN_PAIRS = 5
 
 LEVEL = 0.95
-_RESAMPLES = 9999
+POWER = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +37,21 @@ class PairedDifference:
 
     Attributes:
         mean: Mean of the differences.
-        interval: Bootstrap interval of the mean at the level `LEVEL`; None with
+        interval: Interval of the mean at the level `LEVEL`, see `t_interval`;
+            None with fewer than `MIN_PAIRS` pairs.
+        detectable: The smallest true difference that this many pairs of this
+            spread are likely to show, see `detectable_difference`; None with
             fewer than `MIN_PAIRS` pairs.
         count: Number of pairs.
     """
 
     mean: float
     interval: tuple[float, float] | None
+    detectable: float | None
     count: int
 
 
-def summarise(values: Sequence[float]) -> Summary | None:
+def summarize(values: Sequence[float]) -> Summary | None:
     """Returns mean and sample standard deviation; None without values."""
     if not len(values):
         return None
@@ -88,9 +93,7 @@ def paired_difference(
 ) -> PairedDifference | None:
     """Compares two blocks of a host over pairs of equal class and seed.
 
-    The interval is the percentile interval of the bootstrap (Efron and
-    Tibshirani 1993, chapter 13): pairs are drawn with replacement, with a fixed
-    seed. It takes the pairs for independent.
+    The pairs are taken to be independent.
 
     Args:
         values: One metric of the finished cells.
@@ -99,33 +102,72 @@ def paired_difference(
         block: The block to subtract it from.
 
     Returns:
-        Mean and interval; None without pairs.
+        The mean difference and how well it is known; None without pairs.
     """
-    differences = []
+    found = []
     for cell, value in values.items():
         if (cell.model, cell.block) == (model, block):
             other = values.get(dataclasses.replace(cell, block=reference))
             if other is not None:
-                differences.append(value - other)
-    if not differences:
+                found.append(value - other)
+    if not found:
         return None
-    interval = None
-    if len(differences) >= MIN_PAIRS:
-        interval = bootstrap_interval(np.asarray(differences, "float64"))
+    differences = np.asarray(found, "float64")
+    mean, count = float(differences.mean()), differences.size
+    if count < MIN_PAIRS:
+        return PairedDifference(mean, None, None, count)
+    low, high = t_interval(differences)
+    detectable = detectable_difference(differences.std(ddof=1), count)
     return PairedDifference(
-        float(np.mean(differences)), interval, len(differences)
+        mean, (float(low), float(high)), float(detectable), count
     )
 
 
-def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of the mean."""
-    result = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=LEVEL,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        random_state=np.random.default_rng(0),
-    )
-    low, high = result.confidence_interval
-    return float(low), float(high)
+def t_interval(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the t interval of the mean at the level `LEVEL`.
+
+    It covers the true mean as often as the level says if the differences are
+    normal, with any number of them.
+
+    Args:
+        differences: Array `(..., n)` of at least two differences.
+
+    Returns:
+        The lower and the upper limit, each `(...)`.
+    """
+    count = differences.shape[-1]
+    mean = differences.mean(axis=-1)
+    error = differences.std(axis=-1, ddof=1) / np.sqrt(count)
+    half = _critical_t(count) * error
+    return mean - half, mean + half
+
+
+def detectable_difference(std: float, count: int) -> float:
+    """Returns the smallest true difference that pairs are likely to show.
+
+    With the power `POWER`, an interval of `count` pairs excludes zero if the
+    true difference is this large: that is, a two-sided paired t test at the
+    level 1 - `LEVEL` rejects. A difference that was not found may still be real
+    if it is smaller.
+
+    Args:
+        std: Standard deviation of the differences.
+        count: Number of pairs, at least two.
+
+    Example:
+        >>> round(detectable_difference(std=0.02, count=5), 3)
+        0.034
+    """
+    critical = _critical_t(count)
+
+    def missing_power(noncentrality: float) -> float:
+        # The other side rejects with a probability of next to nothing.
+        return POWER - stats.nct.sf(critical, count - 1, noncentrality)
+
+    # The power is all but 1 at the upper end, with any number of pairs.
+    noncentrality = optimize.brentq(missing_power, 0, 2 * critical + 2)
+    return noncentrality * std / np.sqrt(count)
+
+
+def _critical_t(count: int) -> float:
+    return float(stats.t.ppf((1 + LEVEL) / 2, count - 1))

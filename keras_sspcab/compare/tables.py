@@ -11,7 +11,7 @@ from keras_sspcab.compare.statistics import (
     Summary,
     means_by_seed,
     paired_difference,
-    summarise,
+    summarize,
 )
 
 ARROW = " → "
@@ -61,7 +61,7 @@ def summaries_of(
     counted = [name for name in classes if name not in without]
     values, grid = comparison.values(key), comparison.grid
     return [
-        summarise(means_by_seed(values, counted, model, block, grid.seeds))
+        summarize(means_by_seed(values, counted, model, block, grid.seeds))
         for block in grid.blocks
     ]
 
@@ -91,9 +91,14 @@ def difference_table(comparison: Comparison) -> str:
     for (model, block, title), found in differences(comparison).items():
         what = f"{block} - {comparison.grid.reference}"
         if found is None:
-            cells = [NOTHING, NOTHING, "0"]
+            cells = [NOTHING, NOTHING, NOTHING, "0"]
         else:
-            cells = [signed(found.mean), interval(found), str(found.count)]
+            cells = [
+                signed(found.mean),
+                interval(found),
+                detectable(found),
+                str(found.count),
+            ]
         rows.append([model, title, what, *cells])
     header = [
         "host",
@@ -101,6 +106,7 @@ def difference_table(comparison: Comparison) -> str:
         "blocks",
         "mean difference",
         f"{100 * LEVEL:.0f} % interval",
+        "detectable",
         "pairs",
     ]
     return markdown(header, rows)
@@ -131,6 +137,16 @@ def signed(value: float) -> str:
 def interval(difference: PairedDifference) -> str:
     """Formats an interval, or says why there is none."""
     if difference.interval is None:
-        return f"none: fewer than {MIN_PAIRS} pairs"
+        pairs = (
+            "1 pair" if difference.count == 1 else f"{difference.count} pairs"
+        )
+        return f"no interval: {pairs}, at least {MIN_PAIRS} needed"
     low, high = difference.interval
     return f"{signed(low)} to {signed(high)}"
+
+
+def detectable(difference: PairedDifference) -> str:
+    """Formats the smallest difference that the pairs are likely to show."""
+    if difference.detectable is None:
+        return NOTHING
+    return f"{100 * difference.detectable:.1f}"

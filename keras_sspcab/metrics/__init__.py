@@ -36,6 +36,11 @@ from keras_sspcab.metrics.region_files import (
     write_tracks,
 )
 from keras_sspcab.metrics.region_level import RegionMetrics, rbdc_tbdc
+from keras_sspcab.metrics.shortcuts import (
+    image_statistics,
+    is_shortcut,
+    statistics_auroc,
+)
 from keras_sspcab.metrics.temporal_smoothing import (
     smooth_gaussian,
     smooth_mean,
@@ -53,6 +58,8 @@ __all__ = [
     "drop_frames",
     "f1_optimal_threshold",
     "image_metrics",
+    "image_statistics",
+    "is_shortcut",
     "macro_auc",
     "micro_auc",
     "normalise_per_video",
@@ -68,6 +75,7 @@ __all__ = [
     "smooth_gaussian",
     "smooth_mean",
     "smooth_median",
+    "statistics_auroc",
     "thin_curve",
     "write_detections",
     "write_tracks",

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_sspcab.metrics.shortcuts import describe_shortcut
 from keras_sspcab.report import charts, gallery, rendering, video_page
 from keras_sspcab.report.heat import HeatScale
 from keras_sspcab.report.outcome import Outcome
@@ -103,6 +104,7 @@ def _render(run: RunData, max_images: int) -> str:
         scale,
         facts=rendering.facts(run, "images"),
         metrics=rendering.measured(run.metrics, _METRICS),
+        shortcut=describe_shortcut(run.metrics),
         outcome=Outcome.of(run.predictions),
         defects=_defect_rows(run),
         defect_columns=_defect_columns(run),

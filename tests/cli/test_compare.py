@@ -185,7 +185,7 @@ def test_table_holds_the_metrics_of_the_runs(compared):
 def test_page_is_complete_and_names_no_folder(compared, images):
     text = (compared / "comparison.md").read_text()
     assert "| brick | " in text
-    assert "none: fewer than 3 pairs" in text
+    assert "no interval: 2 pairs, at least 5 needed" in text
     assert "## Ensembles of 2 seeds" in text
     assert (
         "--data brick --config c.toml --metric pixel_ap --metric image_auroc "
@@ -204,7 +204,7 @@ def test_progress_names_cell_and_time(compared):
     assert "cell 1/4: brick, autoencoder without the block, seed 0\n" in text
     assert "cell 4/4: brick, autoencoder with the block, seed 1 (" in text
     assert " so far, about " in text
-    assert "none: fewer than 3 pairs" in text
+    assert "no interval: 2 pairs, at least 5 needed" in text
     assert "comparison.md" in text.splitlines()[-1]
 
 

@@ -1,14 +1,19 @@
 import csv
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from keras_sspcab.cli._data import ImageSource
 from keras_sspcab.cli._model import load_detector
+from keras_sspcab.metrics import image_statistics, statistics_auroc
 from keras_sspcab.runs import RunFolder
 
 
@@ -169,6 +174,111 @@ def test_only_defective_images_are_told(invoke, copy, images, tmp_path):
     metrics = json.loads((copy / "metrics.json").read_text())
     assert "image_auroc" not in metrics
     assert "pixel_auroc" in metrics
+
+
+# === Image statistics ===
+
+
+def _brighten(folder, gain):
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            pixels = gain * np.asarray(image, "float32")
+        Image.fromarray(np.uint8(np.clip(pixels, 0, 255))).save(path)
+
+
+@pytest.fixture
+def shortcut(images, tmp_path):
+    """The images, those with defects twice as bright."""
+    data = Path(shutil.copytree(images, tmp_path / "shortcut"))
+    for defect in ("hole", "stain"):
+        _brighten(data / "test" / defect, 2.0)
+    return data
+
+
+def test_image_statistics_are_measured(metrics, evaluated, rows):
+    def statistics(path):
+        return image_statistics(_pixels(str(path)))
+
+    data = Path(RunFolder(str(evaluated)).config.data.path)
+    normal = [statistics(p) for p in sorted(data.glob("train/good/*.png"))]
+    expected = statistics_auroc(
+        normal,
+        [statistics(row["path"]) for row in rows],
+        [int(row["label"]) for row in rows],
+    )
+    assert metrics["image_statistics_auroc"] == pytest.approx(expected)
+
+
+def test_test_sets_with_a_shortcut_are_told(invoke, copy, shortcut):
+    result = invoke("evaluate", copy, f"--data={shortcut}")
+    assert "Image statistics alone" in result.stderr
+    assert "AUROC 1.00" in result.stderr
+    metrics = json.loads((copy / "metrics.json").read_text())
+    assert metrics["image_statistics_auroc"] == 1.0
+    invoke("report", copy)
+    assert "Image statistics alone" in (copy / "report.html").read_text()
+
+
+def test_sets_without_a_shortcut_are_not_warned_about(invoke, copy):
+    assert "Image statistics" not in invoke("evaluate", copy).stderr
+    invoke("report", copy)
+    assert "Image statistics" not in (copy / "report.html").read_text()
+
+
+def _statistics_auroc_of(invoke, run, data):
+    invoke("evaluate", run, f"--data={data}")
+    metrics = json.loads((run / "metrics.json").read_text())
+    return metrics.get("image_statistics_auroc")
+
+
+def _forget_training_images(run):
+    path = run / "config.toml"
+    text = re.sub(r"(?m)^path = .*", 'path = "/nowhere"', path.read_text())
+    path.write_text(text)
+
+
+def test_other_normal_images_stand_in_for_those_of_the_run(
+    invoke, copy, shortcut
+):
+    # Normal images as bright as the defective ones: the good test images are
+    # the odd ones, unless it is compared with those of the run.
+    _brighten(shortcut / "train" / "good", 2.0)
+    assert _statistics_auroc_of(invoke, copy, shortcut) == 1.0
+    _forget_training_images(copy)
+    assert _statistics_auroc_of(invoke, copy, shortcut) == 0.0
+
+
+def test_without_normal_images_there_is_no_such_figure(invoke, copy, shortcut):
+    _forget_training_images(copy)
+    for path in sorted((shortcut / "train" / "good").glob("*.png"))[1:]:
+        path.unlink()
+    # The spread of a single one is unknown.
+    assert _statistics_auroc_of(invoke, copy, shortcut) is None
+
+
+def test_broken_training_images_do_not_stop_an_evaluation(
+    invoke, copy, images, tmp_path
+):
+    data = Path(shutil.copytree(images, tmp_path / "broken"))
+    (data / "train" / "good" / "000.png").write_bytes(b"broken")
+    _forget_training_images(copy)
+    assert _statistics_auroc_of(invoke, copy, data) is not None
+    for path in (data / "train" / "good").glob("*.png"):
+        path.write_bytes(b"broken")
+    assert _statistics_auroc_of(invoke, copy, data) is None
+
+
+def test_training_images_are_read_once(invoke, copy, monkeypatch):
+    scans = []
+    scan = ImageSource.scan
+    monkeypatch.setattr(
+        ImageSource,
+        "scan",
+        lambda self, config: scans.append(1) or scan(self, config),
+    )
+    invoke("evaluate", copy)
+    # Once for the test images, once for the normal ones.
+    assert len(scans) == 2
 
 
 def test_failed_evaluation_leaves_the_one_before(

@@ -117,7 +117,7 @@ def test_missing_cells_are_dashes_and_named(make):
         for line in tables.difference_table(nothing).splitlines()
         if "localisation AUROC" in line
     ]
-    assert row.endswith("| on - off | - | - | 0 |")
+    assert row.endswith("| on - off | - | - | - | 0 |")
 
 
 def test_comparison_without_any_result_is_all_dashes(make):
@@ -150,15 +150,30 @@ def test_metrics_that_no_run_has_are_no_columns(make):
 
 
 def test_differences_say_interval_and_pairs(make):
-    comparison = make(of_values, classes=("screw", "pill"))
-    lines = tables.difference_table(comparison).splitlines()
-    # 0.1, 0.2, 0.2, 0.0; a quarter of a percent of all resamples are extreme.
-    assert lines[2].startswith(
-        "| draem | localisation AUROC | on - off | +12.5"
+    comparison = make(
+        of_values, classes=("screw", "pill", "tile"), shown=("pixel_auroc",)
     )
-    assert lines[2].endswith("| +5.0 to +20.0 | 4 |")
-    lines = tables.difference_table(make(of_values)).splitlines()
-    assert lines[2].endswith("| +15.0 | none: fewer than 3 pairs | 2 |")
+    header, _, row = tables.difference_table(comparison).splitlines()
+    assert header.endswith("| 95 % interval | detectable | pairs |")
+    # 0.1, 0.2, 0.2, 0.0, 0.1, 0.1: a standard error of 0.0307, times 2.57 for
+    # the interval and times 3.51 for what is detectable.
+    assert row == (
+        "| draem | localisation AUROC | on - off | +11.7 | +3.8 to +19.6 "
+        "| 10.8 | 6 |"
+    )
+    table = tables.difference_table(make(of_values))
+    assert table.splitlines()[2].endswith(
+        "| +15.0 | no interval: 2 pairs, at least 5 needed | - | 2 |"
+    )
+    table = tables.difference_table(make(of_values, seeds=(0,)))
+    assert "| no interval: 1 pair, at least 5 needed | - | 1 |" in table
+
+
+def test_page_says_what_interval_and_detectable_are(make):
+    text = page(make(of_values), [])
+    assert "t interval of the mean" in text
+    assert "test at the 5 % level finds with a power of 80 %" in text
+    assert "Fewer than 5 pairs have neither." in text
 
 
 def test_one_block_has_no_differences(make):

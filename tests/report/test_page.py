@@ -1,5 +1,6 @@
 import html.parser
 import importlib.resources
+import json
 import os
 import re
 
@@ -83,6 +84,22 @@ def test_defects_without_a_mask_are_no_normal_pixels(tmp_path):
     pixels = gather_pixels(run)
     assert pixels.num_images == 4
     assert pixels.num_anomalous == 0
+
+
+def test_a_test_set_with_a_shortcut_is_told(run_folder):
+    warning = "Image statistics alone (brightness, contrast) separate"
+    assert warning not in page_of(run_folder)
+    path = run_folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics |= {"num_normal_images": 41, "num_defective_images": 119}
+    metrics["image_statistics_auroc"] = 0.54
+    path.write_text(json.dumps(metrics))
+    assert warning not in page_of(run_folder)
+    metrics["image_statistics_auroc"] = 0.013
+    path.write_text(json.dumps(metrics))
+    page = page_of(run_folder)
+    assert page.index(warning) < page.index("defects found")
+    assert "AUROC 0.99" in page
 
 
 def test_without_maps(tmp_path):
