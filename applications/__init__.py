@@ -7,10 +7,14 @@ from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.cutpaste import CutPaste
 from keras_sspcab.applications.draem import DRAEM
 from keras_sspcab.applications.ensemble import Ensemble
+from keras_sspcab.applications.feature_model import FeatureModel, FoldScores
 from keras_sspcab.applications.future_frame import FutureFrame
 from keras_sspcab.applications.hf2vad import HF2VAD
 from keras_sspcab.applications.mnad import MNAD
+from keras_sspcab.applications.multiscale_padim import MultiScalePaDiM
 from keras_sspcab.applications.object_scoring import score_objects
+from keras_sspcab.applications.padim import PaDiM
+from keras_sspcab.applications.patchcore import PatchCore
 from keras_sspcab.applications.registry import APPLICATIONS, get_application
 from keras_sspcab.applications.stages import Stage
 from keras_sspcab.applications.video_scoring import (
@@ -29,8 +33,13 @@ __all__ = [
     "BackgroundAgnostic",
     "CutPaste",
     "Ensemble",
+    "FeatureModel",
+    "FoldScores",
     "FutureFrame",
+    "MultiScalePaDiM",
     "ObjectModel",
+    "PaDiM",
+    "PatchCore",
     "ScoredFrame",
     "Stage",
     "VideoStream",

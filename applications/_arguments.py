@@ -37,6 +37,24 @@ def check_input_shape(
     return height, width, channels
 
 
+def check_known_size(
+    shape: Sequence[int | None], host: str
+) -> tuple[int, int, int]:
+    """Returns `(height, width, channels)`, all known, or raises a ValueError.
+
+    Args:
+        shape: The argument of a host with statistics for each position.
+        host: Its name.
+    """
+    height, width, channels = check_input_shape(shape, minimum=32)
+    if height is None or width is None:
+        raise ValueError(
+            f"{host} has statistics for each position, so the size of the "
+            f"images must be known. Received: input_shape={tuple(shape)}"
+        )
+    return height, width, channels
+
+
 def check_places(
     sspcab: str | Sequence[str] | None, choices: Sequence[str]
 ) -> tuple[str, ...]:

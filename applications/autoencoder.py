@@ -1,13 +1,14 @@
 """The plain auto-encoder of the SSPCAB paper."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import layers
 
 from keras_sspcab.applications._arguments import check_input_shape, check_places
 from keras_sspcab.applications.base import AnomalyModel
+from keras_sspcab.applications.guide import HostGuide
 from keras_sspcab.layers import CropLike, SSPCABLayer
 from keras_sspcab.scoring import (
     Calibration,
@@ -69,6 +70,12 @@ class AutoEncoder(AnomalyModel):
     >>> model.count_params()
     25957
     """
+
+    guide: ClassVar[HostGuide] = HostGuide(
+        purpose="regular textures with coarse defects; the smallest network",
+        expectation="drawn defects: in bricks image AUROC 0.82 after 300 "
+        "steps, in gravel, as fine as its defects, chance",
+    )
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from keras_sspcab.applications.background_agnostic_stages import (
     Network,
     error_and_latent,
 )
+from keras_sspcab.applications.guide import HostGuide
 from keras_sspcab.applications.stages import Stage
 from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 from keras_sspcab.scoring import AnomalyProbability, Calibration
@@ -117,6 +118,14 @@ class BackgroundAgnostic(ObjectModel):
     >>> model.compile()
     >>> model.fit(add_pseudo_abnormal(normal_crops), epochs=10)
     """
+
+    guide: ClassVar[HostGuide] = HostGuide(
+        purpose="objects that look or move unusually; learns from "
+        "pseudo-abnormal ones",
+        training_time="small width: 2 to 3 minutes (UCSD Ped2, a frame in 5, "
+        "2 epochs a stage)",
+        expectation="small width: micro AUC 88 on UCSD Ped2",
+    )
 
     def __init__(
         self,

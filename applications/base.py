@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_sspcab.applications._batches import image_batches, thin_out
+from keras_sspcab.applications.guide import HostGuide
 from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.scoring import CalibratedScores, Calibration
 
@@ -50,6 +51,15 @@ class AnomalyModel(keras.Model):
 
     #: Whether `input_shape` begins with a number of frames.
     takes_frames: ClassVar[bool] = False
+
+    #: What helps to choose the host, for `keras-sspcab models`.
+    guide: ClassVar[HostGuide] = HostGuide()
+
+    #: Whether `calibrate` needs no images besides those of `fit_scoring`.
+    calibrates_by_folds: ClassVar[bool] = False
+
+    #: Where the weights of a pretrained network come from, as plain values.
+    backbone_weights: dict[str, str | None] | None = None
 
     arguments: dict[str, Any]
 
@@ -125,6 +135,11 @@ class AnomalyModel(keras.Model):
         """The variables that `optimizer` trains."""
         return self.trainable_variables
 
+    @property
+    def needs_training(self) -> bool:
+        """Whether there is anything to train; else `fit_scoring` is all."""
+        return bool(self.trainable_variables)
+
     # === What they share ===
 
     def compile(
@@ -164,7 +179,8 @@ class AnomalyModel(keras.Model):
             )
         super().compile(
             optimizer=optimizer,
-            loss=self.default_losses() if loss is None else loss,
+            # Without any, the terms of the blocks are all.
+            loss=self.default_losses() or None if loss is None else loss,
             **kwargs,
         )
         if self.optimizer is not None:
@@ -187,9 +203,15 @@ class AnomalyModel(keras.Model):
 
         Returns:
             The `History`. Besides `loss` it holds `sspcab_loss`, the part of
-            it that is due to the blocks.
+            it that is due to the blocks. It is empty where nothing needs
+            training.
         """
         images = x
+        if not self.needs_training:
+            self.fit_scoring(images)
+            history = keras.callbacks.History()
+            history.on_train_begin()
+            return history
         if y is None:
             x = self._prepared(x, kwargs, shuffle=True)
             validation = kwargs.get("validation_data")

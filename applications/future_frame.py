@@ -1,7 +1,7 @@
 """Future frame prediction: what cannot be foreseen is abnormal."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import layers, ops
@@ -18,6 +18,7 @@ from keras_sspcab.applications._frames import (
 )
 from keras_sspcab.applications.adversarial import AdversarialModel
 from keras_sspcab.applications.discriminator import patch_discriminator
+from keras_sspcab.applications.guide import HostGuide
 from keras_sspcab.layers._arguments import standardize_int
 from keras_sspcab.losses import (
     gradient_difference,
@@ -94,6 +95,13 @@ class FutureFrame(AdversarialModel):
     >>> model.compile(steps=1000)
     >>> model.fit(normal_clips)
     """
+
+    guide: ClassVar[HostGuide] = HostGuide(
+        purpose="whole frames: predicts the next one",
+        training_time="small width: 3 to 5 minutes (UCSD Ped2, 64x96, 3 "
+        "epochs)",
+        expectation="small width: micro AUC 80 on UCSD Ped2",
+    )
 
     def __init__(
         self,

@@ -8,11 +8,17 @@ from keras_sspcab.applications.draem import DRAEM
 from keras_sspcab.applications.future_frame import FutureFrame
 from keras_sspcab.applications.hf2vad import HF2VAD
 from keras_sspcab.applications.mnad import MNAD
+from keras_sspcab.applications.multiscale_padim import MultiScalePaDiM
+from keras_sspcab.applications.padim import PaDiM
+from keras_sspcab.applications.patchcore import PatchCore
 
 APPLICATIONS: dict[str, type[AnomalyModel]] = {
-    "autoencoder": AutoEncoder,
-    "draem": DRAEM,
+    "multiscale_padim": MultiScalePaDiM,
+    "padim": PaDiM,
+    "patchcore": PatchCore,
     "cutpaste": CutPaste,
+    "draem": DRAEM,
+    "autoencoder": AutoEncoder,
     "future_frame": FutureFrame,
     "mnad": MNAD,
     "hf2vad": HF2VAD,

@@ -33,10 +33,20 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
+def _real_data(name: str) -> Path:
+    folder = SHARED_DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the images of {name} beside the project")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def mvtec_screw() -> Path:
     """The folder of MVTec AD's screw, where it lies beside the project."""
-    folder = SHARED_DATA / "mvtec_screw"
-    if not folder.is_dir():
-        pytest.skip("needs the MVTec AD screw images beside the project")
-    return folder
+    return _real_data("mvtec_screw")
+
+
+@pytest.fixture(scope="session")
+def magnetic_tile() -> Path:
+    """The folder of magnetic tiles, where it lies beside the project."""
+    return _real_data("magnetic_tile")

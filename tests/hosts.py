@@ -9,6 +9,26 @@ SMALL = {
     "autoencoder": {"input_shape": (32, 32, 1), "filters": (8, 8, 4)},
     "draem": {"input_shape": (32, 32, 3), "base_width": 16, "smoothing": 3},
     "cutpaste": {"input_shape": (32, 32, 3), "base_width": 8},
+    # Random weights: those of ImageNet are in a package.
+    "padim": {
+        "input_shape": (64, 64, 3),
+        "weights": None,
+        "sspcab": "features",
+        "num_features": 20,
+    },
+    "multiscale_padim": {
+        "input_shape": (64, 64, 3),
+        "weights": None,
+        "sspcab": "features",
+        "num_features": 20,
+        "rank": 8,
+    },
+    "patchcore": {
+        "input_shape": (64, 64, 3),
+        "weights": None,
+        "sspcab": "features",
+        "memory_size": 32,
+    },
     # Tracing the flow takes longer than all the rest.
     "future_frame": {
         "input_shape": (3, 32, 32, 1),

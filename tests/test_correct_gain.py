@@ -7,7 +7,6 @@ from PIL import Image
 from benchmarks.correct_gain import correct_folder, correct_gain
 from keras_sspcab.data import scan_image_folder, write_texture_folder
 from keras_sspcab.metrics import image_statistics, statistics_auroc
-from tests.conftest import SHARED_DATA
 
 
 def test_a_gain_makes_no_difference():
@@ -91,8 +90,5 @@ def test_screws_lose_their_shortcut(screws, change, low, high):
 
 
 @pytest.mark.data
-def test_magnetic_tiles_have_no_shortcut():
-    root = SHARED_DATA / "magnetic_tile"
-    if not root.is_dir():
-        pytest.skip("needs the magnetic tile images beside the project")
-    assert 0.45 <= auroc_of(*read(root)) <= 0.65
+def test_magnetic_tiles_have_no_shortcut(magnetic_tile):
+    assert 0.45 <= auroc_of(*read(magnetic_tile)) <= 0.65

@@ -11,6 +11,7 @@ from keras_sspcab.cli import compare as _compare
 from keras_sspcab.cli import demo as _demo
 from keras_sspcab.cli import evaluate as _evaluate
 from keras_sspcab.cli import export as _export
+from keras_sspcab.cli import models as _models
 from keras_sspcab.cli import package as _package
 from keras_sspcab.cli import predict as _predict
 from keras_sspcab.cli import report as _report
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _module in (
+    _models,
     _train,
     _evaluate,
     _predict,

@@ -73,6 +73,16 @@ class ImageSource(Source):
         """Whole images in order."""
         return images_of(samples, config.data)
 
+    def statistics_dataset(
+        self,
+        run: RunFolder,
+        config: Config,
+        samples: "Sequence[ImageSample]",
+    ) -> Any:
+        """Whole images in order, kept as `[data] cache` says."""
+        cache = _cache_of(run, config.data, len(samples))
+        return images_of(samples, config.data, cache=cache)
+
 
 def images_of(
     samples: "Iterable[ImageSample]", data: DataConfig, **options: Any

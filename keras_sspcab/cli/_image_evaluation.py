@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_sspcab.cli._data import ImageSource, images_of
 from keras_sspcab.cli._maps import save_map
+from keras_sspcab.cli._sources import source_of
 from keras_sspcab.runs import Config, RunFolder, files
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Evaluation:
 
     Attributes:
         metrics: As written to `metrics.json`.
-        split: `"test"`, or `"validation"` where there are no test images.
+        split: `"test"`, or `"validation"` or `"train"` where there are no test
+            images.
         num_without_mask: Defective images that count for no pixel metric.
     """
 
@@ -59,7 +61,7 @@ def evaluate_images(run: RunFolder, config: Config, model: Any) -> Evaluation:
     Raises:
         ValueError: If images cannot be used.
     """
-    samples, split, root = ImageSource().samples_to_evaluate(config)
+    samples, split, root = source_of(config).samples_to_evaluate(config)
     with files.replacing_folder(run.file("predictions")) as predictions:
         scored = _score(model, samples, config, predictions)
         files.write_csv(

@@ -70,7 +70,8 @@ def construct(config: Config, size: Size) -> "AnomalyModel":
 
     host = get_application(config.model.name)
     reserved = {"input_shape", "calibration", "name", "self"}
-    allowed = sorted(set(inspect.signature(host).parameters) - reserved)
+    parameters = inspect.signature(host).parameters
+    allowed = sorted(set(parameters) - reserved)
     if unknown := sorted(set(config.model.options) - set(allowed)):
         raise ConfigError(
             f"Unknown key `model.{unknown[0]}` for the model "
@@ -80,8 +81,12 @@ def construct(config: Config, size: Size) -> "AnomalyModel":
     shape: tuple[int | None, ...] = (*size, config.data.channels)
     if host.takes_frames:
         shape = (config.data.clip_length, *shape)
+    options = dict(config.model.options)
+    if "seed" in parameters:
+        # What is drawn when a model is built.
+        options.setdefault("seed", config.training.seed)
     try:
-        return host(input_shape=shape, **config.model.options)
+        return host(input_shape=shape, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"The section [model] does not fit {config.model.name!r}: {error}"

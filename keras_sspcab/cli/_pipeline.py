@@ -70,7 +70,10 @@ def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
             },
         )
         say(f"Run {run.path}: {config.model.name}, {_describe(model)}")
-        _fit(run, config, source, folder, model, count)
+        if model.backbone_weights is not None:
+            run.update_record(backbone=model.backbone_weights)
+        if model.needs_training:
+            _fit(run, config, source, folder, model, count)
         weights = model.get_weights()
     _finish(run, config, source, folder, weights)
 
@@ -92,13 +95,20 @@ def _fit(
     count: int,
 ) -> None:
     from keras_sspcab.applications import ObjectModel
-    from keras_sspcab.cli._progress import TrainingProgress
+    from keras_sspcab.cli._progress import DurationEstimate, TrainingProgress
     from keras_sspcab.cli._stages import train_stages
     from keras_sspcab.cli._tensorboard import FlushedTensorBoard
     from keras_sspcab.training import TrainingInterrupted, train
 
     training = config.training
     progress = TrainingProgress()
+    callbacks = [progress]
+    if model.guide.needs_gpu and not _has_gpu():
+        warn(
+            f"{config.model.name} needs a GPU to be useful at its defaults, "
+            "and there is none here. `keras-sspcab models` lists others"
+        )
+        callbacks.append(DurationEstimate())
 
     def resumable(*arguments: Any, log_folder: str, **options: Any) -> None:
         train(
@@ -110,7 +120,7 @@ def _fit(
             },
             every_steps=training.checkpoint_every_steps,
             every_seconds=training.checkpoint_every_seconds,
-            callbacks=[progress, FlushedTensorBoard(log_folder)],
+            callbacks=[*callbacks, FlushedTensorBoard(log_folder)],
             **options,
         )
 
@@ -138,6 +148,12 @@ def _fit(
         progress.close()
 
 
+def _has_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def _fixed_settings(config: Config, model: "AnomalyModel") -> dict[str, Any]:
     """Returns what must be the same when a training goes on."""
     values = {
@@ -163,23 +179,30 @@ def _finish(
     """Calibrates a model of the images' size, in float32, and saves it."""
     model = construct(config, config.data.image_size)
     model.set_weights(weights)
-    model.fit_scoring(source.scoring_dataset(folder.train, config))
-    calibration = model.calibrate(
-        source.scoring_dataset(folder.validation, config),
-        config.calibration.quantile,
-        config.calibration.pixel_quantile,
-    )
+    noun = {"videos": "frames"}.get(source.noun, source.noun)
+    if model.calibrates_by_folds:
+        say(f"Fitting statistics to {len(folder.train)} normal {noun}")
+    model.fit_scoring(source.statistics_dataset(run, config, folder.train))
+    thresholds = dataclasses.astuple(config.calibration)
+    if model.calibrates_by_folds:
+        calibration = model.calibrate(None, *thresholds)
+        origin = f"normal {noun}, each held out in turn"
+        if calibration.num_images == 1:
+            origin = f"normal {noun} that the statistics come from"
+    else:
+        held_out = source.scoring_dataset(folder.validation, config)
+        calibration = model.calibrate(held_out, *thresholds)
+        origin = f"held-out normal {noun}"
     with files.replacing(run.file("model.keras")) as temporary:
         model.save(temporary)
     run.update_record(state="finished", finished=now())
-    noun = {"videos": "frames"}.get(source.noun, source.noun)
     if calibration.num_images < _FEW_IMAGES:
         warn(
-            f"The threshold was measured on {calibration.num_images} held-out "
-            f"normal {noun} only: it is rough. More {noun} help"
+            f"The threshold was measured on {calibration.num_images} {origin} "
+            f"only: it is rough. More {noun} help"
         )
     say(
-        f"Calibrated on {calibration.num_images} held-out normal {noun}: "
+        f"Calibrated on {calibration.num_images} {origin}: "
         f"anomalous from score {number(calibration.threshold)} on."
     )
     say(f"Saved {run.file('model.keras')}", style="green")

@@ -1,6 +1,7 @@
 """Shows how far a training has come; imported only where Keras is."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -107,6 +108,37 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def _title(self) -> str:
         return f"epoch {self._epoch + 1}/{self.params['epochs']}"
+
+
+class DurationEstimate(keras.callbacks.Callback):
+    """Says once how long a training will take, going by its first steps."""
+
+    # The first one is longer: the step is compiled in it.
+    _MEASURED = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps = 0
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._steps > self._MEASURED:
+            return
+        if self._steps == 0:
+            self._started = time.monotonic()
+        if self._steps == self._MEASURED:
+            seconds = (time.monotonic() - self._started) / self._MEASURED
+            epochs = self.params["epochs"] - self._epoch
+            left = epochs * self.params["steps"] - batch - 1
+            minutes = math.ceil(left * seconds / 60)
+            say(
+                f"On this machine {left} more steps will take about {minutes} "
+                f"minute{'s' * (minutes != 1)}."
+            )
+        self._steps += 1
 
 
 def _results(logs: dict[str, float] | None) -> str:

@@ -13,6 +13,9 @@ from keras_sspcab.runs import Config, ConfigError, RunFolder
 # than the patches of the training.
 INFERENCE_BATCH_SIZE = 8
 
+# From fewer samples none are held out unless the model needs it.
+_LEAST_TO_SPLIT = 10
+
 
 class Source(abc.ABC):
     """Where samples come from: images, or videos.
@@ -23,6 +26,9 @@ class Source(abc.ABC):
 
     #: What is counted, such as "images".
     noun: ClassVar[str]
+
+    #: Whether the model needs samples held out to calibrate on.
+    needs_validation = True
 
     # === What a kind of data decides ===
 
@@ -49,6 +55,12 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def scoring_dataset(self, samples: Sequence[Any], config: Config) -> Any:
         """Returns a dataset of samples in order, as they are scored."""
+
+    def statistics_dataset(
+        self, run: RunFolder, config: Config, samples: Sequence[Any]
+    ) -> Any:
+        """Returns the same dataset, to be read several times."""
+        return self.scoring_dataset(samples, config)
 
     def check(self, config: Config) -> None:
         """Raises a ConfigError for settings that such data do not have."""
@@ -100,19 +112,29 @@ class Source(abc.ABC):
                 for part in ("train", "validation")
             },
         )
-        if folder.validation:
+        if folder.validation or not self._holds_out(folder):
             return folder
         return folder.with_validation(
             config.data.validation_fraction, config.data.validation_seed
         )
 
+    def _holds_out(self, folder: Any) -> bool:
+        """Whether to hold out a part of the training samples.
+
+        For a model that calibrates by itself, to have something to evaluate it
+        on where there is nothing else, and samples enough.
+        """
+        is_enough = len(folder.train) >= _LEAST_TO_SPLIT
+        return self.needs_validation or (not folder.test and is_enough)
+
     def samples_to_evaluate(
         self, config: Config
     ) -> tuple[tuple[Any, ...], str, str]:
-        """Returns test samples, or held-out ones where there are none.
+        """Returns test samples, or normal ones where there are none.
 
         Returns:
-            The samples, `"test"` or `"validation"`, and the root of the folder.
+            The samples, `"test"`, `"validation"` or, where none were held out,
+            `"train"`, and the root of the folder.
 
         Raises:
             ValueError: If the data cannot be used.
@@ -121,7 +143,10 @@ class Source(abc.ABC):
         if folder.test:
             checked = self.check_samples(folder.test, config.data.on_error)
             return checked, "test", folder.root
-        return self.split(config).validation, "validation", folder.root
+        folder = self.split(config)
+        if folder.validation:
+            return folder.validation, "validation", folder.root
+        return folder.train, "train", folder.root
 
     def held_out(self, config: Config) -> tuple[Any, ...]:
         """Returns the normal samples that were not trained on.
@@ -137,7 +162,11 @@ class Source(abc.ABC):
             folder = self.split(config)
         else:
             folder = self.scan(config)
-        if not folder.validation and len(folder.train) > 1:
+        if (
+            not folder.validation
+            and len(folder.train) > 1
+            and self._holds_out(folder)
+        ):
             folder = folder.with_validation(
                 data.validation_fraction, data.validation_seed
             )
@@ -171,7 +200,11 @@ def source_of(config: Config, run: RunFolder | None = None) -> Source:
     from keras_sspcab.cli._object_data import ObjectSource
     from keras_sspcab.cli._video_data import VideoSource
 
-    kind = get_application(config.model.name).kind
-    if kind == "objects":
-        return ObjectSource(run)
-    return VideoSource() if kind == "video" else ImageSource()
+    host = get_application(config.model.name)
+    source: Source
+    if host.kind == "objects":
+        source = ObjectSource(run)
+    else:
+        source = VideoSource() if host.kind == "video" else ImageSource()
+    source.needs_validation = not host.calibrates_by_folds
+    return source

@@ -108,7 +108,10 @@ def _show_images(run: RunFolder, evaluation: Any) -> None:
 
     metrics = evaluation.metrics
     if evaluation.split != "test":
-        warn("There are no test images; the held-out normal images were scored")
+        scored = (
+            "training" if evaluation.split == "train" else "held-out normal"
+        )
+        warn(f"There are no test images; the {scored} images were scored")
     if not metrics["num_defective_images"]:
         warn(
             "Metrics need defective images, as in test/DEFECT. There are only "

@@ -127,7 +127,8 @@ def find_inputs(
 def _find_images(
     detector: "AnomalyModel", config: Config | None, images: Path | None
 ) -> tuple[Any, Any]:
-    from keras_sspcab.cli._data import ImageSource, images_of
+    from keras_sspcab.cli._data import images_of
+    from keras_sspcab.cli._sources import source_of
     from keras_sspcab.data import check_images, scan_image_folder
 
     height, width, channels = detector.input_shape[1:]
@@ -138,8 +139,8 @@ def _find_images(
         normal = scan_image_folder(str(images), layout="plain").train
         checked = check_images(normal)[:_CHECKED_IMAGES]
     else:
-        folder = ImageSource().split(config)
-        candidates = folder.test or folder.validation
+        folder = source_of(config).split(config)
+        candidates = folder.test or folder.validation or folder.train
         # Spread over all kinds of defects.
         step = max(1, len(candidates) // _CHECKED_IMAGES)
         chosen = candidates[::step][:_CHECKED_IMAGES]

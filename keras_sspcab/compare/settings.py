@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.runs import Config, ConfigError, parsing
+from keras_sspcab.runs.defaults import PLACES
 from keras_sspcab.runs.parsing import (
     SECTIONS,
     differences,
@@ -87,6 +88,8 @@ class Settings:
         }
         if block != ON:
             overrides["model.sspcab"] = "none" if block == OFF else block
+        elif model in PLACES:
+            overrides["model.sspcab"] = PLACES[model]
         try:
             return load_config(None, overrides)
         except ConfigError as error:

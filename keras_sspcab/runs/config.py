@@ -127,7 +127,7 @@ class ModelConfig:
             stands for None, which TOML lacks.
     """
 
-    name: str = "autoencoder"
+    name: str = "multiscale_padim"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

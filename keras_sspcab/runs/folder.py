@@ -85,7 +85,7 @@ class RunFolder:
 
         Args:
             metrics: Its content.
-            split: `"test"` or `"validation"`.
+            split: `"test"`, `"validation"` or `"train"`.
             root: Folder of the data.
         """
         files.write_json(self.file("metrics.json"), metrics)

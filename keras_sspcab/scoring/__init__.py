@@ -17,9 +17,16 @@ from keras_sspcab.scoring.maps import (
     AnomalyProbability,
     MapPooling,
     MapSmoothing,
+    MapUpsampling,
     SquaredError,
 )
-from keras_sspcab.scoring.objects import ZScoreSum
+from keras_sspcab.scoring.memory_bank import MemoryBank, PatchReservoir
+from keras_sspcab.scoring.objects import StandardizedSum, ZScoreSum
+from keras_sspcab.scoring.position_gaussian import (
+    FoldedMoments,
+    PositionGaussian,
+    PositionMoments,
+)
 
 __all__ = [
     "AnomalyProbability",
@@ -27,15 +34,22 @@ __all__ = [
     "Calibration",
     "Density",
     "EmbeddingScore",
+    "FoldedMoments",
     "GaussianDensity",
     "GradCAM",
     "KernelDensity",
     "MapPooling",
     "MapSmoothing",
+    "MapUpsampling",
+    "MemoryBank",
     "PatchEmbedding",
+    "PatchReservoir",
     "PeakSignalToNoise",
+    "PositionGaussian",
+    "PositionMoments",
     "ReceptiveFieldUpsampling",
     "RegularityScore",
     "SquaredError",
+    "StandardizedSum",
     "ZScoreSum",
 ]

@@ -1,14 +1,16 @@
 """Layers from a reconstruction to an error map and one raw score."""
 
+import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 PADDINGS = ("none", "zeros")
-POOLINGS = ("mean", "max")
+POOLINGS = ("mean", "max", "top")
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -118,26 +120,50 @@ class MapSmoothing(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class MapPooling(keras.layers.Layer):
-    """One number for each map: its mean or its maximum.
+    """One number for each map: its mean, its maximum, or that of its top.
 
     Args:
-        pooling: `"mean"` or `"max"`.
+        pooling: `"mean"`, `"max"`, or `"top"`, the mean of the largest values.
+        share: Share of the values that are the top, above 0 and at most 1.
+            Defaults to 0.01.
         **kwargs: Base layer keyword arguments.
 
     Input shape:
-        `(batch, height, width)`.
+        `(batch, height, width)`; both sides must be known for `"top"`.
 
     Output shape:
         `(batch,)`.
     """
 
-    def __init__(self, pooling: str, **kwargs: Any) -> None:
+    def __init__(
+        self, pooling: str, share: float = 0.01, **kwargs: Any
+    ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.pooling = standardize_choice(pooling, POOLINGS, "pooling")
+        if not 0 < share <= 1:
+            raise ValueError(
+                "The `share` argument must be above 0 and at most 1. "
+                f"Received: share={share}"
+            )
+        self.share = float(share)
 
     def call(self, inputs: Any) -> Any:
+        if self.pooling == "top":
+            return self._mean_of_top(inputs)
         reduce = ops.mean if self.pooling == "mean" else ops.max
         return reduce(inputs, axis=(1, 2))
+
+    def _mean_of_top(self, inputs: Any) -> Any:
+        height, width = inputs.shape[1:]
+        if height is None or width is None:
+            raise ValueError(
+                'MapPooling("top") needs maps of known size. Received: shape '
+                f"{tuple(inputs.shape)}"
+            )
+        count = max(1, round(self.share * height * width))
+        flat = ops.reshape(inputs, (-1, height * width))
+        values, _ = ops.top_k(flat, count)
+        return ops.mean(values, axis=-1)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -145,6 +171,84 @@ class MapPooling(keras.layers.Layer):
         return tuple(input_shape[:1])
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config["pooling"] = self.pooling
-        return config
+        return {
+            **super().get_config(),
+            "pooling": self.pooling,
+            "share": self.share,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class MapUpsampling(keras.layers.Layer):
+    """Enlarges a coarse map to the size of an image, and smooths it.
+
+    Bilinear interpolation that aligns the outer edges of the pixels, then a
+    Gaussian filter, beyond the border of which the map goes on as it is there.
+    Both are linear and separable: the whole is two products of matrices, which
+    are constants where all sizes are known.
+
+    Args:
+        sigma: Standard deviation of the Gaussian, in pixels of the image. It is
+            cut off at four of them. 0 does not smooth. Defaults to 4.
+        **kwargs: Base layer keyword arguments.
+
+    Call arguments:
+        inputs: Tensor `(batch, rows, columns)`.
+        image: Tensor `(batch, height, width, channels)` of the size wanted.
+
+    Output shape:
+        `(batch, height, width)`, float32.
+    """
+
+    def __init__(self, sigma: float = 4.0, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        if not (math.isfinite(sigma) and sigma >= 0):
+            raise ValueError(
+                "`sigma` must be finite and at least 0. "
+                f"Received: sigma={sigma}"
+            )
+        self.sigma = float(sigma)
+
+    def call(self, inputs: Any, image: Any) -> Any:
+        _, rows, columns = ops.shape(inputs)
+        _, height, width, _ = ops.shape(image)
+        enlarged = ops.matmul(self._shares(height, rows), inputs)
+        return ops.matmul(enlarged, ops.transpose(self._shares(width, columns)))
+
+    def _shares(self, side: Any, count: Any) -> Any:
+        """Shares of the values along an axis in each pixel."""
+        is_known = isinstance(side, int) and isinstance(count, int)
+        # Constants in the graph, instead of operations that make them.
+        shares = self._matrix(side, count, np if is_known else ops)
+        return ops.convert_to_tensor(shares, "float32")
+
+    def _matrix(self, side: Any, count: Any, library: Any) -> Any:
+        radius = int(4 * self.sigma + 0.5)
+        # Beyond the border as well, where it is like the last pixel.
+        pixels = library.arange(-radius, side + radius, dtype="float32")
+        values = library.arange(count, dtype="float32")
+        last_pixel = library.max(pixels) - radius
+        last_value = library.max(values)
+        nearest = library.clip(pixels, 0.0, last_pixel)
+        source = (nearest + 0.5) * ((last_value + 1.0) / (last_pixel + 1.0))
+        source = library.clip(source - 0.5, 0.0, last_value)
+        distances = library.abs(source[:, None] - values)
+        bilinear = library.maximum(1.0 - distances, 0.0)
+        if not radius:
+            return bilinear
+        distances = pixels[radius:-radius, None] - pixels
+        inside = library.abs(distances) < radius + 0.5
+        weights = library.exp(-library.square(distances / self.sigma) / 2)
+        weights = library.where(inside, weights, 0.0)
+        weights = weights / library.sum(weights, axis=1, keepdims=True)
+        return library.matmul(weights, bilinear)
+
+    def compute_output_shape(
+        self,
+        inputs_shape: tuple[int | None, ...],
+        image_shape: tuple[int | None, ...],
+    ) -> tuple[int | None, ...]:
+        return (inputs_shape[0], *image_shape[1:3])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sigma": self.sigma}

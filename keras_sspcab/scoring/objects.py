@@ -1,4 +1,4 @@
-"""Scores of objects from several errors of different scale."""
+"""Sums of scores that differ in scale."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,26 +9,21 @@ from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class ZScoreSum(keras.layers.Layer):
-    """Weighted sum of errors, each in standard deviations of normal objects.
+class StandardizedSum(keras.layers.Layer):
+    """Weighted sum of scores, each in standard deviations of normal ones.
 
-    The error of an object is the sum of its map. `sum w (error - mean) / std`
-    takes mean and deviation from the normal objects that `fit` has seen.
-
-    Reference:
-    - [Liu et al., ICCV 2021](https://arxiv.org/abs/2108.06852), section 3.4
+    `sum w (score - mean) / std` takes mean and deviation from the normal
+    examples that `fit` has seen. Before, it is the weighted sum.
 
     Args:
-        weights: Weight of each error, at least 0 and one of them more.
+        weights: Weight of each score, at least 0 and one of them more.
         **kwargs: Base layer keyword arguments.
 
     Call arguments:
-        maps: List of tensors `(batch, height, width)`, one for each error.
+        scores: List of tensors of one shape, one for each weight.
 
-    Output:
-        Dict of float32 tensors: `score` `(batch,)`, and `map` `(batch, height,
-        width)`, the weighted maps in units of the same deviations. The sum of
-        the map is the score less a constant.
+    Output shape:
+        That of each score, float32.
 
     Raises:
         ValueError: If the weights are out of their range.
@@ -45,7 +40,7 @@ class ZScoreSum(keras.layers.Layer):
                 f"Received: weights={tuple(weights)}"
             )
 
-    def build(self, maps_shape: Any) -> None:
+    def build(self, scores_shape: Any) -> None:
         shape = (len(self.error_weights),)
         self.mean = self.add_weight(
             shape=shape, initializer="zeros", trainable=False, name="mean"
@@ -55,10 +50,10 @@ class ZScoreSum(keras.layers.Layer):
         )
 
     def fit(self, errors: Any) -> None:
-        """Takes mean and deviation of normal objects.
+        """Takes mean and deviation of normal examples.
 
         Args:
-            errors: Array `(objects, number of errors)`.
+            errors: Array `(examples, number of scores)`.
 
         Raises:
             ValueError: If there is none, or a value is not finite.
@@ -80,6 +75,40 @@ class ZScoreSum(keras.layers.Layer):
         std = values.std(0)
         # Equal values have no range to measure by.
         self.std.assign(np.where(std > 0, std, 1.0))
+
+    def call(self, scores: list[Any]) -> Any:
+        total: Any = 0.0
+        for index, weight in enumerate(self.error_weights):
+            standardized = (scores[index] - self.mean[index]) / self.std[index]
+            total = total + weight * standardized
+        return total
+
+    def compute_output_spec(self, scores: list[Any]) -> Any:
+        return keras.KerasTensor(scores[0].shape, "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "weights": self.error_weights}
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class ZScoreSum(StandardizedSum):
+    """Weighted sum of errors, each in standard deviations of normal objects.
+
+    The error of an object is the sum of its map.
+
+    Reference:
+    - [Liu et al., ICCV 2021](https://arxiv.org/abs/2108.06852), section 3.4
+
+    Arguments are those of `StandardizedSum`.
+
+    Call arguments:
+        maps: List of tensors `(batch, height, width)`, one for each error.
+
+    Output:
+        Dict of float32 tensors: `score` `(batch,)`, and `map` `(batch, height,
+        width)`, the weighted maps in units of the same deviations. The sum of
+        the map is the score less a constant.
+    """
 
     @property
     def score_of_nothing(self) -> float:
@@ -106,6 +135,3 @@ class ZScoreSum(keras.layers.Layer):
             "score": keras.KerasTensor(first.shape[:1], "float32"),
             "map": keras.KerasTensor(first.shape, "float32"),
         }
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "weights": self.error_weights}

@@ -249,6 +249,191 @@ def test_weights_of_a_file_are_not_needed_again(tmp_path):
     )
 
 
+# === Pretrained networks ===
+
+BACKBONE = "efficientnet_lite0"
+
+
+def pretrained(**arguments):
+    # Random weights: those of ImageNet are in a package.
+    return model(**{"backbone": BACKBONE, "weights": None, **arguments})
+
+
+def test_frozen_network_keeps_its_weights(pasted):
+    x, classes = pasted
+    detector = pretrained()
+    backbone = detector.get_layer("trunk").get_layer("backbone")
+    before = backbone.get_weights()
+    block = detector.get_layer("trunk").get_layer("sspcab_penultimate")
+    kernel = numpy(block.masked_conv.trainable_weights[0]).copy()
+    history = detector.fit(x, {"logits": classes}, verbose=0).history
+    assert history["sspcab_loss"][0] > 0
+    for ours, theirs in zip(before, backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert np.any(kernel != numpy(block.masked_conv.trainable_weights[0]))
+
+
+def test_score_of_a_frozen_network_is_that_of_its_features():
+    from keras_sspcab.backbones import load_backbone
+
+    detector = pretrained(input_shape=(64, 64, 3), sspcab=None)
+    backbone = load_backbone(BACKBONE, (8, 16, 32), None)
+    trained = detector.get_layer("trunk").get_layer("backbone")
+    backbone.set_weights(trained.get_weights())
+    x, other = images(12, 64), images(3, 64, seed=1)
+    detector.fit_scoring(x)
+
+    def embed(values):
+        maps = [numpy(features) for features in backbone(values)]
+        return np.concatenate([m.mean((1, 2)) for m in maps], axis=-1)
+
+    density = GaussianDensity()
+    density.build((None, 40 + 112 + 320))
+    density.fit(embed(x))
+    np.testing.assert_allclose(
+        numpy(detector(other)["raw_score"]),
+        numpy(density(embed(other))),
+        rtol=1e-2,
+    )
+
+
+def test_map_of_a_pretrained_network_adds_up_to_its_share_of_the_score():
+    detector = pretrained(input_shape=(64, 64, 3), sspcab=None)
+    x = images(12, 64)
+    detector.fit_scoring(x)
+    maps = [numpy(m) for m in detector.get_layer("trunk")(x[:4])]
+    embedding = np.concatenate([m.mean((1, 2)) for m in maps], axis=-1)
+    _, slope = detector.get_layer("embedding_score")(embedding)
+    expected, start = 0, 0
+    for features in maps:
+        part = numpy(slope)[:, start : start + features.shape[-1]]
+        cam = np.einsum("bhwc,bc->bhw", features, part).clip(0)
+        # Places of the map, of which each is as large as its pixels.
+        expected = expected + cam.mean((1, 2))
+        start += features.shape[-1]
+    raw_map = numpy(detector(x[:4])["anomaly_map"])
+    assert raw_map.shape == (4, 64, 64)
+    np.testing.assert_allclose(raw_map.sum((1, 2)), expected, rtol=0.1)
+
+
+def test_whole_network_learns_but_for_its_normalization(pasted):
+    x, classes = pasted
+    detector = pretrained(freeze_backbone=False)
+    backbone = detector.get_layer("trunk").get_layer("backbone")
+    norms = [
+        layer
+        for layer in backbone._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert norms
+    assert not any(norm.trainable for norm in norms)
+    kernels = backbone.trainable_weights
+    assert len(kernels) == count_kernels(backbone)
+    before = [numpy(kernel).copy() for kernel in kernels]
+    fixed = [numpy(w).copy() for w in backbone.non_trainable_weights]
+    detector.fit(x, {"logits": classes}, batch_size=24, verbose=0)
+    # With random weights, some gradients are lost in rounding.
+    assert any(
+        np.any(numpy(new) != old)
+        for new, old in zip(kernels, before, strict=True)
+    )
+    for new, old in zip(backbone.non_trainable_weights, fixed, strict=True):
+        np.testing.assert_array_equal(numpy(new), old)
+
+
+def count_kernels(network):
+    return sum(
+        isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))
+        and layer.name != "preprocessing"
+        for layer in network._flatten_layers()
+    )
+
+
+def test_rate_of_a_pretrained_network_is_that_of_the_paper():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("takes gradients with TensorFlow")
+    import tensorflow as tf
+
+    trunk = pretrained(freeze_backbone=False).get_layer("trunk")
+    backbone = trunk.get_layer("backbone")
+    x = images()
+    gradients = []
+    for network in (trunk, backbone):
+        with tf.GradientTape() as tape:
+            # A map that the block does not see.
+            total = tf.reduce_sum(network(x)[1])
+        kernel = backbone.trainable_weights[0]
+        gradients.append(numpy(tape.gradient(total, kernel)))
+    np.testing.assert_array_equal(numpy(trunk(x)[1]), numpy(backbone(x)[1]))
+    np.testing.assert_allclose(
+        300 * gradients[0],
+        gradients[1],
+        rtol=1e-2,
+        atol=1e-4 * np.abs(gradients[1]).max(),
+    )
+
+
+def test_weights_of_a_network_are_not_needed_again(tmp_path):
+    path = str(tmp_path / "network.npz")
+    write_weights(path)
+    first = pretrained(weights=path, input_shape=(32, 32, 1))
+    assert first.backbone_weights["weights"] == "network.npz"
+    first.save(tmp_path / "model.keras")
+    (tmp_path / "network.npz").unlink()
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == first.get_config()
+    assert "weights" not in loaded.get_config()
+    x = images(channels=1)
+    np.testing.assert_allclose(
+        numpy(loaded(x)["logits"]), numpy(first(x)["logits"]), atol=1e-5
+    )
+
+
+def write_weights(path):
+    """Writes random weights of the network with the names of PyTorch."""
+    import re
+
+    from keras_sspcab.backbones.efficientnet_lite import efficientnet_lite
+
+    arrays = {}
+    for layer in efficientnet_lite(BACKBONE).layers:
+        name = "_" + re.sub(r"_(\d+)_", r".\1._", layer.name)
+        weights = layer.get_weights()
+        if len(weights) == 1:
+            order = (3, 2, 0, 1)
+            if isinstance(layer, keras.layers.DepthwiseConv2D):
+                order = (2, 3, 0, 1)
+            arrays[f"{name}.weight"] = weights[0].transpose(order)
+        elif weights:
+            keys = ("weight", "bias", "running_mean", "running_var")
+            for key, weight in zip(keys, weights, strict=True):
+                arrays[f"{name}.{key}"] = weight
+    np.savez(path, **arrays)
+
+
+def test_pretrained_weights_are_the_default():
+    try:
+        detector = model(backbone=BACKBONE, sspcab=None)
+    except ImportError:
+        pytest.skip("the package with the weights is not installed")
+    assert detector.backbone_weights["weights"] == "imagenet"
+    assert model().backbone_weights is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "efficientnet"}, "Did you mean"),
+        ({"sspcab": "layer3"}, "one or several of .'penultimate'."),
+        ({"localization": "patch"}, "needs backbone='resnet18'"),
+        ({"weights": "missing.npz"}, "the path of a file.*missing.npz"),
+    ],
+)
+def test_bad_arguments_of_a_pretrained_network(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pretrained(**arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

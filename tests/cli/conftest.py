@@ -10,6 +10,7 @@ from keras_sspcab.cli import app
 from keras_sspcab.data import write_texture_folder
 
 TRAINING = [
+    "--model=autoencoder",
     "--image-size=48",
     "--channels=1",
     "--patch-size=32",

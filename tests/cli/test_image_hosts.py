@@ -11,7 +11,7 @@ from keras_sspcab.runs.parsing import load_config
 
 SETTINGS = {
     "draem": ["--set=model.base_width=16", "--set=model.smoothing=3"],
-    "cutpaste": ["--set=model.base_width=8"],
+    "cutpaste": ["--set=model.backbone=resnet18", "--set=model.base_width=8"],
 }
 
 

@@ -109,6 +109,24 @@ def test_terminal_shows_a_bar(monkeypatch, capsys):
     assert "loss 5.000e-01  sspcab_loss 2.500e-01" in text
 
 
+def test_need_of_a_gpu_is_told_first(invoke, images, tmp_path, monkeypatch):
+    from keras_sspcab.applications import AutoEncoder
+    from keras_sspcab.applications.guide import HostGuide
+    from keras_sspcab.cli import _pipeline
+
+    monkeypatch.setattr(AutoEncoder, "guide", HostGuide(needs_gpu=True))
+    monkeypatch.setattr(_pipeline, "_has_gpu", lambda: False)
+    result = invoke(
+        *("train", f"--data={images}", f"--run={tmp_path / 'r'}"),
+        *(*TRAINING, "--epochs=3"),
+    )
+    warning = "autoencoder needs a GPU to be useful at its defaults"
+    assert result.output.index(warning) < result.output.index("epoch 1")
+    # Three steps in each of three epochs, of which four tell how long it takes.
+    estimate = "On this machine 5 more steps will take about 1 minute."
+    assert result.stdout.count(estimate) == 1
+
+
 def test_block_can_be_left_out(invoke, images, tmp_path):
     result = invoke(
         "train",

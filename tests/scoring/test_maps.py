@@ -1,12 +1,15 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
 from scipy import ndimage, special
+from skimage.transform import resize
 
 from keras_sspcab.scoring import (
     AnomalyProbability,
     MapPooling,
     MapSmoothing,
+    MapUpsampling,
     SquaredError,
 )
 
@@ -42,7 +45,8 @@ def test_squared_error():
 
 
 @pytest.mark.parametrize(
-    "layer", [MapSmoothing(3), MapPooling("max"), SquaredError()]
+    "layer",
+    [MapSmoothing(3), MapPooling("max"), MapUpsampling(2), SquaredError()],
 )
 def test_config_round_trip(layer):
     config = layer.get_config()
@@ -54,6 +58,8 @@ def test_bad_arguments():
         MapSmoothing(4)
     with pytest.raises(ValueError, match="`pooling`"):
         MapPooling("median")
+    with pytest.raises(ValueError, match="sigma=-1"):
+        MapUpsampling(-1)
 
 
 def test_zeros_can_lie_outside_of_a_smoothed_map():
@@ -76,3 +82,37 @@ def test_probability_of_two_logits():
     np.testing.assert_allclose(
         result, special.softmax(logits, axis=-1)[..., 1], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("sigma", [0, 0.1, 1, 4])
+@pytest.mark.parametrize(
+    ("grid", "size"),
+    [
+        ((7, 5), (28, 23)),
+        ((8, 8), (64, 64)),
+        ((1, 2), (5, 5)),
+        ((9, 7), (5, 6)),
+    ],
+)
+def test_upsampling_is_bilinear_and_then_gaussian(sigma, grid, size):
+    coarse = np.random.default_rng(0).random((2, *grid)).astype("float32")
+    images = np.zeros((2, *size, 3), "float32")
+    expected = np.stack(
+        [
+            resize(x, size, order=1, mode="edge", anti_aliasing=False)
+            for x in coarse
+        ]
+    )
+    if sigma:
+        expected = ndimage.gaussian_filter(
+            expected, (0, sigma, sigma), mode="nearest"
+        )
+    result = ops.convert_to_numpy(MapUpsampling(sigma)(coarse, images))
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    # The same where sizes are known only when there are images.
+    inputs = keras.Input((None, None)), keras.Input((None, None, 3))
+    output = MapUpsampling(sigma)(*inputs)
+    assert output.shape == (None, None, None)
+    model = keras.Model(inputs, output)
+    result = model.predict([coarse, images], verbose=0)
+    np.testing.assert_allclose(result, expected, atol=1e-5)

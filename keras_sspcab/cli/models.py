@@ -1,0 +1,41 @@
+"""`keras-sspcab models`."""
+
+import typer
+from rich.table import Table
+
+from keras_sspcab.cli._backend import import_backend
+from keras_sspcab.cli._console import command, say, show
+from keras_sspcab.runs import ModelConfig
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command()(command(models))
+
+
+def models() -> None:
+    """List the models: what they are for, and what to expect of them."""
+    import_backend()
+    from keras_sspcab.applications import APPLICATIONS
+
+    default = ModelConfig().name
+    table = Table(title="Models", show_lines=True)
+    table.add_column("model", no_wrap=True)
+    for column in ("data", "for", "training, 2 CPU cores", "expect", "GPU"):
+        table.add_column(column)
+    for name, host in APPLICATIONS.items():
+        guide = host.guide
+        table.add_row(
+            f"{name} (default)" if name == default else name,
+            host.kind,
+            guide.purpose or "-",
+            guide.training_time or "-",
+            guide.expectation or "-",
+            "needed" if guide.needs_gpu else "-",
+        )
+    show(table)
+    say(
+        "Times and results are those measured, of about 300 images and at "
+        "default settings unless they say otherwise. Choose with: keras-sspcab "
+        "train --model MODEL"
+    )

@@ -1,0 +1,410 @@
+"""A memory of normal patches: how far is the nearest of them?"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sspcab.layers._arguments import standardize_int
+
+# Greater than the square of any distance in float32 features.
+_FAR = 1e30
+
+# Dimensions in which patches are compared to choose among them, as published.
+_PROJECTED = 128
+
+# How many of the farthest patches are kept up to date, and how many are worked
+# at together: what fits into the caches of a processor.
+_FARTHEST = 4096
+_BLOCK = 4096
+
+
+class PatchReservoir:
+    """A random sample of patches, of a stream of any length.
+
+    Each patch gets a random number, and those with the smallest are kept: every
+    patch has the same chance. Which fold a patch is of is kept along with it,
+    so that folds can be left out one at a time.
+
+    Args:
+        max_patches: Patches kept, at most.
+        seed: Seed of the choice.
+    """
+
+    def __init__(self, max_patches: int = 100_000, seed: int = 0) -> None:
+        self.max_patches = standardize_int(max_patches, "max_patches", 1)
+        self._rng = np.random.default_rng(standardize_int(seed, "seed", 0))
+        self._patches: list[np.ndarray] = []
+        self._keys = np.empty(0)
+        self._folds = np.empty(0, "int64")
+
+    def update(self, features: Any, folds: Any = 0) -> None:
+        """Adds the patches of images.
+
+        Args:
+            features: Array `(images, rows, columns, channels)`.
+            folds: The fold of each image, or of all.
+
+        Raises:
+            ValueError: If a value is not finite, or the channels are others
+                than before.
+        """
+        features = np.asarray(features, "float32")
+        if features.ndim != 4:
+            raise ValueError(
+                "Features must be an array (images, rows, columns, channels). "
+                f"Received: shape {features.shape}"
+            )
+        if not np.isfinite(features).all():
+            raise ValueError(
+                "Features must be finite. Received: NaN or infinity"
+            )
+        channels = features.shape[-1]
+        if self._patches and self._patches[0].shape[1] != channels:
+            raise ValueError(
+                "The features of all images must have the same channels, "
+                f"{self._patches[0].shape[1]}. Received: {channels}"
+            )
+        patches = features.reshape(-1, channels)
+        count = len(patches) // max(len(features), 1)
+        folds = np.repeat(np.broadcast_to(folds, len(features)), count)
+        keys = self._rng.random(len(patches))
+        if len(self._keys) == self.max_patches:
+            # Most of a long stream need not be looked at further.
+            chosen = keys < self._keys.max()
+            patches, folds, keys = patches[chosen], folds[chosen], keys[chosen]
+        self._patches.append(patches)
+        self._keys = np.concatenate([self._keys, keys])
+        self._folds = np.concatenate([self._folds, folds])
+        if len(self._keys) > self.max_patches:
+            least = np.argpartition(self._keys, self.max_patches - 1)
+            least = np.sort(least[: self.max_patches])
+            self._patches = [np.concatenate(self._patches)[least]]
+            self._keys, self._folds = self._keys[least], self._folds[least]
+
+    def without(self, fold: int | None = None) -> np.ndarray:
+        """Returns the patches kept, `(patches, channels)`, or those of others.
+
+        Args:
+            fold: The fold to leave out, or None.
+        """
+        if not self._patches:
+            return np.empty((0, 0), "float32")
+        self._patches = [np.concatenate(self._patches)]
+        return self._patches[0][self._folds != (-1 if fold is None else fold)]
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class MemoryBank(keras.layers.Layer):
+    """Distance of each patch to the nearest one of a memory of normal patches.
+
+    A patch is the features at one position. `fit` chooses those that represent
+    all the others best: one after the other, always that which is farthest from
+    those chosen so far (greedy k-center), as seen in a random projection. The
+    patches to choose from are a random sample.
+
+    The score of an image is the distance of its farthest patch, weighted by how
+    usual its neighborhood is: with `m` the nearest entry of the memory, and
+    `N(m)` the `num_neighbors` entries nearest to that, itself included,
+
+        score = (1 - exp(|q - m|) / sum_{n in N(m)} exp(|q - n|)) |q - m|
+
+    The nearest entries are found by one product of matrices. What was fitted
+    lies in weights that are not trained. Before the first `fit` the memory
+    holds the origin alone.
+
+    References:
+    - [Roth et al., CVPR 2022](https://arxiv.org/abs/2106.08265), sections 3.2
+      and 3.3.
+
+    Open points: the paper keeps a share of all patches (1 to 25 %), here their
+    number is fixed, and with it the time of a prediction. The published code
+    does not weigh scores.
+
+    Args:
+        capacity: Entries of the memory. Where there are fewer patches to choose
+            from, or fewer that differ, the others stay unused. Defaults to
+            2048.
+        num_neighbors: Entries that the weight of a score takes into account.
+            1 does not weigh. Defaults to 9.
+        max_candidates: Patches to choose from. Defaults to 100,000.
+        seed: Seed of sample, projection and first choice.
+        **kwargs: Base layer keyword arguments.
+
+    Input shape:
+        `(batch, rows, columns, channels)`; only the channels must be known.
+
+    Output:
+        Distances `(batch, rows, columns)` and scores `(batch,)`, float32.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+    >>> layer = MemoryBank(capacity=1024)
+    >>> layer.build((None, 32, 32, 152))
+    >>> layer.fit(batches_of_normal_features)
+    >>> distances, scores = layer(features)
+    """
+
+    def __init__(
+        self,
+        capacity: int = 2048,
+        num_neighbors: int = 9,
+        max_candidates: int = 100_000,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        self.capacity = standardize_int(capacity, "capacity", 1)
+        self.num_neighbors = standardize_int(num_neighbors, "num_neighbors", 1)
+        self.max_candidates = standardize_int(
+            max_candidates, "max_candidates", 1
+        )
+        self.seed = standardize_int(seed, "seed", 0)
+        if self.num_neighbors > self.capacity:
+            raise ValueError(
+                "`num_neighbors` must not be greater than `capacity`. Received:"
+                f" num_neighbors={num_neighbors}, capacity={capacity}"
+            )
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = input_shape[-1]
+        if channels is None:
+            raise ValueError(
+                "The number of channels must be known. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
+
+        def weight(name: str, *shape: int, **options: Any) -> Any:
+            return self.add_weight(
+                **{"initializer": "zeros", **options},
+                shape=shape,
+                trainable=False,
+                name=name,
+            )
+
+        self.center = weight("center", channels)
+        # About the center, where the difference of squares is exact.
+        self.memory = weight("memory", self.capacity, channels)
+        self.used = weight("used", self.capacity, initializer=_first_only)
+        self.neighbors = None
+        if self.num_neighbors > 1:
+            self.neighbors = weight(
+                "neighbors",
+                *(self.capacity, self.num_neighbors),
+                dtype="int32",
+                initializer=_first_column_only,
+            )
+
+    def call(self, inputs: Any) -> tuple[Any, Any]:
+        batch, rows, columns, channels = ops.shape(inputs)
+        patches = ops.reshape(inputs - self.center, (-1, channels))
+        nearest = _place_of_least(self._comparison(patches))
+        # The product of matrices says which is nearest, but small distances are
+        # lost in its rounding.
+        distances = _lengths(patches - ops.take(self.memory, nearest, axis=0))
+        of_image = ops.reshape(distances, (batch, rows * columns))
+        scores = ops.max(of_image, axis=1)
+        if self.neighbors is not None:
+            start = ops.arange(batch, dtype="int32") * (rows * columns)
+            place = start + _place_of_least(-of_image)
+            scores = scores * self._unusualness(
+                ops.take(patches, place, axis=0),
+                ops.take(nearest, place, axis=0),
+            )
+        return ops.reshape(distances, (batch, rows, columns)), scores
+
+    def _comparison(self, patches: Any) -> Any:
+        """Squared distances to the memory, less the squares of the patches."""
+        squares = ops.sum(ops.square(self.memory), axis=1)
+        squares = squares + _FAR * (1.0 - self.used)
+        return squares - 2 * ops.matmul(patches, ops.transpose(self.memory))
+
+    def _unusualness(self, patches: Any, nearest: Any) -> Any:
+        """Weights of the scores of patches, from their nearest entries."""
+        # The nearest one itself comes first.
+        indices = ops.take(self.neighbors, nearest, axis=0)
+        neighbors = ops.take(self.memory, indices, axis=0)
+        distances = _lengths(neighbors - ops.expand_dims(patches, 1))
+        used = ops.take(self.used, indices, axis=0)
+        share = ops.softmax(distances - _FAR * (1.0 - used), axis=1)[:, 0]
+        # A memory of one entry has no neighborhood.
+        return ops.where(ops.sum(self.used) > 1.5, 1.0 - share, 1.0)
+
+    def fit(self, batches: Iterable[Any]) -> None:
+        """Fills the memory from the features of normal images.
+
+        Args:
+            batches: Iterable of arrays `(images, rows, columns, channels)`,
+                which is read once.
+
+        Raises:
+            ValueError: If there is no patch, its channels are others than those
+                the layer was built for, or a value is not finite.
+        """
+        reservoir = self.collector()
+        for features in batches:
+            reservoir.update(features)
+        self.fit_collected(reservoir.without())
+
+    def collector(self, num_folds: int = 1) -> PatchReservoir:
+        """Returns what collects the patches that `fit_collected` needs.
+
+        Args:
+            num_folds: In how many parts, each of which can be left out.
+        """
+        return PatchReservoir(self.max_candidates, self.seed)
+
+    def fit_collected(self, patches: np.ndarray) -> None:
+        """Fills the memory from patches.
+
+        Args:
+            patches: Array `(patches, channels)`, such as
+                `collector().without(fold)`.
+
+        Raises:
+            ValueError: If there is none, or its channels are others than those
+                the layer was built for.
+        """
+        channels = self.memory.shape[1]
+        if not len(patches):
+            raise ValueError(
+                f"{self.name} needs the features of at least one normal image. "
+                "Received: none"
+            )
+        if patches.shape[1] != channels:
+            raise ValueError(
+                f"{self.name} is built for {channels} channels. "
+                f"Received: {patches.shape[1]}"
+            )
+        chosen = patches[k_center(patches, self.capacity, self.seed)]
+        center = chosen.mean(axis=0, dtype="float64").astype("float32")
+        count = len(chosen)
+        memory = np.zeros(self.memory.shape, "float32")
+        memory[:count] = chosen - center
+        if self.neighbors is not None:
+            table = np.arange(self.num_neighbors) + np.zeros(
+                (self.capacity, 1), "int32"
+            )
+            table[:count, :count] = _neighbors(
+                memory[:count], self.num_neighbors
+            )
+            self.neighbors.assign(table.astype("int32"))
+        self.center.assign(center)
+        self.memory.assign(memory)
+        self.used.assign(np.arange(self.capacity) < count)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+        return tuple(input_shape[:3]), tuple(input_shape[:1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "capacity": self.capacity,
+            "num_neighbors": self.num_neighbors,
+            "max_candidates": self.max_candidates,
+            "seed": self.seed,
+        }
+
+
+def k_center(patches: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Chooses patches one by one, always that farthest from those chosen.
+
+    Distances are those of a random projection to 128 dimensions, where there
+    are more. Only the farthest patches are compared with each new one, as long
+    as the farthest of all must be among them; then the others catch up with all
+    new ones at once. The choice is the same as without, in a fraction of the
+    time.
+
+    Args:
+        patches: Array `(patches, channels)`.
+        count: How many to choose, at most.
+        seed: Seed of the projection and the first choice.
+
+    Returns:
+        Their indices, fewer than `count` if there are no more that differ.
+    """
+    rng = np.random.default_rng(seed)
+    points = _projected(np.asarray(patches, "float32"), rng)
+    squares = np.square(points).sum(axis=1)
+    # Differences of squares are rounded.
+    least = 1e-6 * float(squares.max(initial=0.0))
+    count = min(count, len(points))
+    chosen = [int(rng.integers(len(points)))]
+    nearest = np.full(len(points), np.inf, "float32")
+    new = chosen
+    while True:
+        for start in range(0, len(points), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            distances = squares[new] - 2 * (points[rows] @ points[new].T)
+            distances = distances.min(axis=1) + squares[rows]
+            nearest[rows] = np.minimum(nearest[rows], distances)
+        nearest[chosen] = 0.0
+        far = np.argpartition(nearest, -min(_FARTHEST, len(points)))
+        far, others = far[-_FARTHEST:], far[:-_FARTHEST]
+        limit = max(least, float(nearest[others].max(initial=0.0)))
+        far_points, far_squares = points[far], squares[far]
+        remaining = nearest[far]
+        new = []
+        while len(chosen) < count:
+            place = int(remaining.argmax())
+            if remaining[place] <= least or remaining[place] < limit:
+                break
+            index = int(far[place])
+            distances = far_squares - 2 * (far_points @ points[index])
+            np.minimum(remaining, distances + squares[index], out=remaining)
+            remaining[place] = 0.0
+            new.append(index)
+            chosen.append(index)
+        if not new or len(chosen) == count:
+            return np.array(chosen)
+
+
+def _projected(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Centers points, and projects those of many dimensions at random."""
+    points = points - points.mean(axis=0, dtype="float64").astype("float32")
+    channels = points.shape[1]
+    if channels <= _PROJECTED:
+        return points
+    projection = rng.normal(0, 1 / np.sqrt(_PROJECTED), (channels, _PROJECTED))
+    return points @ projection.astype("float32")
+
+
+def _place_of_least(values: Any) -> Any:
+    """Returns the index of the least value of each row.
+
+    By integers: `argmin` of floats has operations in Keras that TFLite lacks,
+    and TFLite rounds the values that `top_k` compares to eight bits.
+    """
+    least = ops.min(values, axis=1, keepdims=True)
+    is_least = ops.cast(ops.less_equal(values, least), "int32")
+    return ops.cast(ops.argmax(is_least, axis=1), "int32")
+
+
+def _lengths(vectors: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(vectors), axis=-1))
+
+
+def _neighbors(memory: np.ndarray, count: int) -> np.ndarray:
+    """Returns the indices of the nearest entries of each, itself first."""
+    squares = np.square(memory).sum(axis=1)
+    distances = squares[:, None] + squares - 2 * memory @ memory.T
+    np.fill_diagonal(distances, -np.inf)
+    return np.argsort(distances, axis=1, kind="stable")[:, :count]
+
+
+def _first_only(shape: tuple[int, ...], dtype: Any = None) -> Any:
+    return ops.cast(ops.arange(shape[0]) < 1, dtype)
+
+
+def _first_column_only(shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """The neighbors of an unfitted memory: the origin, then unused entries."""
+    columns = ops.arange(shape[1], dtype=dtype)
+    return ops.broadcast_to(columns, shape)

@@ -1,0 +1,386 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy import ndimage
+
+from keras_sspcab.applications import AutoEncoder, PaDiM, PatchCore
+from keras_sspcab.applications.feature_model import feature_graph
+from keras_sspcab.backbones import load_backbone
+
+SMALL = {"input_shape": (64, 64, 3), "weights": None}
+HOSTS = {
+    "padim": lambda **options: PaDiM(**{**SMALL, "num_features": 8, **options}),
+    # All patches are kept, so that no choice depends on the others.
+    "patchcore": lambda **options: PatchCore(
+        **{**SMALL, "memory_size": 600, **options}
+    ),
+}
+
+
+def images(n=6, size=64, seed=0):
+    """Images that are alike, as those of one product are."""
+    rng = np.random.default_rng(seed)
+    coarse = np.random.default_rng(9).random((1, 8, 8, 3))
+    coarse = coarse + 0.1 * rng.random((n, 8, 8, 3))
+    x = coarse.repeat(size // 8, 1).repeat(size // 8, 2) / 1.2
+    return x.astype("float32")
+
+
+def build(name, **options):
+    keras.utils.set_random_seed(0)
+    return HOSTS[name](**options)
+
+
+def numpy(value):
+    return ops.convert_to_numpy(value)
+
+
+# === Features ===
+
+
+def test_features_are_means_of_neighborhoods_on_the_finest_grid():
+    keras.utils.set_random_seed(0)
+    taps = (16, 8, 4)
+    graph = feature_graph((72, 64, 3), taps=taps, weights=None)
+    keras.utils.set_random_seed(0)
+    backbone = load_backbone(taps=taps, weights=None)
+    x = np.random.default_rng(0).random((2, 72, 64, 3)).astype("float32")
+    parts = []
+    for factor, values in zip((4, 2, 1), backbone(x), strict=True):
+        window = np.ones((1, 3, 3, 1))
+        values = numpy(values)
+        count = ndimage.convolve(np.ones_like(values), window, mode="constant")
+        mean = ndimage.convolve(values, window, mode="constant") / count
+        mean = mean.repeat(factor, 1).repeat(factor, 2)
+        parts.append(mean[:, :18, :16])
+    result = keras.Model(graph.image, graph.features)(x)
+    np.testing.assert_allclose(
+        numpy(result), np.concatenate(parts, -1), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_neighborhoods_can_be_left_out():
+    keras.utils.set_random_seed(0)
+    graph = feature_graph((64, 64, 1), taps=[8], weights=None, neighborhood=1)
+    keras.utils.set_random_seed(0)
+    backbone = load_backbone(taps=[8], weights=None, channels=1)
+    x = images()[..., :1]
+    np.testing.assert_array_equal(
+        numpy(keras.Model(graph.image, graph.features)(x)), numpy(backbone(x))
+    )
+
+
+@pytest.mark.parametrize("residual", ["append", "replace"])
+def test_residual_is_what_the_block_could_not_predict(residual):
+    graph = feature_graph(
+        (64, 64, 3),
+        "features",
+        weights=None,
+        residual=residual,
+        sspcab_options={"kernel_size": 2},
+    )
+    model = keras.Model(graph.image, graph.features)
+    block = model.get_layer("sspcab_features")
+    assert block.kernel_size == 2
+    assert block.activation is keras.activations.linear
+    x = images()
+    features = keras.Model(graph.image, block.input)(x)
+    expected = numpy(features) - numpy(block(features))
+    if residual == "append":
+        expected = np.concatenate([features, expected], axis=-1)
+    np.testing.assert_allclose(numpy(model(x)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (64, 16, 3)}, "at least 32"),
+        ({"input_shape": (64, 64, 2)}, "1 or 3"),
+        ({"sspcab": "late"}, r"one or several of \['features'\]"),
+        ({"neighborhood": 2}, "must be odd.*neighborhood=2"),
+        ({"neighborhood": 0}, "neighborhood=0"),
+        ({"residual": "drop"}, "residual='drop'"),
+        ({"backbone": "resnet5"}, "Did you mean"),
+        ({"taps": (8, 64)}, "Received: 64"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        feature_graph(**{**SMALL, **arguments})
+
+
+# === Weights of the backbone ===
+
+
+@pytest.mark.parametrize("name", sorted(HOSTS))
+def test_file_brings_the_weights_of_the_backbone(name, tmp_path, monkeypatch):
+    host = build(name, weights="imagenet")
+    assert host.backbone_weights["weights"] == "imagenet"
+    assert host.backbone_weights["license"] == "Apache-2.0"
+    host.fit(images())
+    host.calibrate()
+    host.save(tmp_path / "model.keras")
+    # Nothing is looked for when it is loaded.
+    monkeypatch.setattr(
+        "keras_sspcab.backbones.efficientnet_lite.find_weights", None
+    )
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == host.get_config()
+    assert loaded.backbone_weights == host.backbone_weights
+    x = images(4, seed=1)
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0)["anomaly_score"],
+        host.predict(x, verbose=0)["anomaly_score"],
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    with pytest.raises(ValueError, match="no scores of folds"):
+        loaded.calibrate()
+
+
+# === Training ===
+
+
+@pytest.mark.parametrize("name", sorted(HOSTS))
+def test_without_a_block_there_is_nothing_to_train(name):
+    host = build(name)
+    assert not host.needs_training
+    host.compile()
+    x = images()
+    before = host.get_layer("backbone").get_weights()
+    history = host.fit(x, epochs=3, batch_size=2, verbose=0)
+    assert history.history == {}
+    assert host.fold_scores.scores.shape == (6,)
+    for value, expected in zip(
+        host.get_layer("backbone").get_weights(), before, strict=True
+    ):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_other_hosts_need_training():
+    host = AutoEncoder(input_shape=(16, 16, 1))
+    assert host.needs_training
+    assert not host.calibrates_by_folds
+    assert PaDiM.calibrates_by_folds
+
+
+@pytest.mark.parametrize("name", sorted(HOSTS))
+def test_block_learns_and_nothing_else(name):
+    # Features of random weights hardly differ.
+    host = build(name, sspcab="features", weights="imagenet")
+    assert host.needs_training
+    host.compile(learning_rate=0.01, run_eagerly=True)
+    trained = {variable.path for variable in host.trainable_variables}
+    assert trained
+    assert all("sspcab_features" in path for path in trained)
+    before = {v.path: numpy(v).copy() for v in host.variables}
+    history = host.fit(images(), epochs=6, batch_size=3, verbose=0).history
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    assert history["loss"] == pytest.approx(history["sspcab_loss"])
+    changed = {
+        v.path for v in host.variables if (numpy(v) != before[v.path]).any()
+    }
+    assert trained <= changed
+    scoring = host.get_layer(host._fitted[0]).path
+    assert all(
+        path in trained or "standardization" in path or path.startswith(scoring)
+        for path in changed
+    )
+    assert set(host(images(), training=True)) == {"residual"}
+    # Standardized as the features of the training come.
+    features = keras.Model(
+        host.inputs[0], host.get_layer("sspcab_features").input
+    )(images())
+    assert 0.3 < numpy(features).std() < 3
+    assert host.calibrate().num_images == 6
+
+
+def test_resumable_training(tmp_path):
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("needs TensorFlow")
+    import tensorflow as tf
+
+    from keras_sspcab.training import train
+
+    host = build("patchcore", sspcab="features")
+    host.compile(learning_rate=0.01, run_eagerly=True)
+    history = train(
+        host,
+        lambda epoch: tf.data.Dataset.from_tensor_slices(images()).batch(3),
+        3,
+        str(tmp_path / "checkpoint.npz"),
+    )
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["loss"] == history[-1]["sspcab_loss"]
+
+
+# === Folds ===
+
+
+@pytest.mark.parametrize("count", [2, 5, 7])
+@pytest.mark.parametrize("name", sorted(HOSTS))
+def test_folds_are_those_of_refits(name, count):
+    x = images(count)
+    host = build(name)
+    host.fit_scoring(x)
+    found = host.fold_scores
+    assert found.are_held_out
+    final = host._score(x)["raw_score"]
+    assert found.scores.mean() > final.mean()
+    (fitted,) = host._fitted
+    features = host._collect(x)[fitted]
+    layer = host.get_layer(fitted)
+    expected = []
+    folds = np.arange(count) % 5
+    for fold in range(min(count, 5)):
+        layer.fit([features[folds != fold]])
+        expected.extend(host._score(x[folds == fold])["raw_score"])
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-3)
+    # What stays are the statistics of all.
+    layer.fit([features])
+    np.testing.assert_allclose(
+        host._score(x)["raw_score"], final, rtol=1e-3, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", sorted(HOSTS))
+def test_calibration_by_folds(name):
+    x = images(8)
+    host = build(name)
+    with pytest.raises(ValueError, match="Call `fit_scoring` first"):
+        host.calibrate()
+    host.fit(x)
+    calibration = host.calibrate(quantile=1.0, pixel_quantile=1.0)
+    found = host.fold_scores
+    assert calibration.num_images == 8
+    assert calibration.score_mean == pytest.approx(found.scores.mean(), 1e-5)
+    assert calibration.map_std == pytest.approx(found.pixels.std(), 1e-3)
+    assert found.pixels.shape == (8 * 64 * 64,)
+    # No normal image scored higher: the threshold lies just above.
+    limit = calibration.threshold * calibration.score_std
+    limit += calibration.score_mean
+    assert limit == pytest.approx(found.scores.max(), rel=1e-4)
+    outputs = host.predict(np.concatenate([x, 1 - x]), verbose=0)
+    assert outputs["is_anomalous"].tolist() == [False] * 8 + [True] * 8
+    # As for any host, with images of their own.
+    other = host.calibrate(images(6, seed=1))
+    assert other.num_images == 6
+    assert host.calibration == other
+
+
+def test_pixels_are_thinned(monkeypatch):
+    monkeypatch.setattr(
+        "keras_sspcab.applications.feature_model.MAX_PIXELS", 1000
+    )
+    host = build("patchcore")
+    host.fit_scoring(images(20))
+    assert 800 < len(host.fold_scores.pixels) <= 1000
+    assert host.calibrate().is_calibrated
+
+
+@pytest.mark.parametrize("name", sorted(HOSTS))
+def test_one_image(name):
+    x = images(1)
+    host = build(name)
+    host.fit(x)
+    assert not host.fold_scores.are_held_out
+    assert host.fold_scores.scores.shape == (1,)
+    host.calibrate()
+    outputs = host.predict(np.concatenate([x, 1 - x]), verbose=0)
+    assert outputs["is_anomalous"].tolist() == [False, True]
+
+
+def test_equal_images_are_in_one_fold():
+    host = build("padim")
+    host.fit_scoring(np.repeat(images(1), 7, axis=0))
+    assert not host.fold_scores.are_held_out
+    assert host.fold_scores.scores.shape == (7,)
+
+
+def test_order_and_batches_do_not_matter():
+    x = images(12)
+    expected = build("padim")
+    expected.fit_scoring(x)
+
+    class Shuffled:
+        """Batches of another order each time, as datasets have them."""
+
+        def __init__(self):
+            self.rng = np.random.default_rng(0)
+            self.first = True
+
+        def __iter__(self):
+            order = self.rng.permutation(12)
+            if self.first:
+                # Which fold an image is in follows from the first pass.
+                order, self.first = np.arange(12), False
+            for start in range(0, 12, 5):
+                yield x[order[start : start + 5]], None
+
+    for data in (Shuffled(), (x[i : i + 7] for i in (0, 7))):
+        host = build("padim")
+        host.fit_scoring(data)
+        np.testing.assert_allclose(
+            np.sort(host.fold_scores.scores),
+            np.sort(expected.fold_scores.scores),
+            rtol=1e-3,
+        )
+
+
+def test_images_that_change_are_reported():
+    rng = np.random.default_rng(0)
+
+    class Augmented:
+        def __iter__(self):
+            yield images() + rng.random((6, 1, 1, 1), "float32") / 10
+
+    host = build("padim")
+    with pytest.warns(UserWarning, match="others each time they are read"):
+        host.fit_scoring(Augmented())
+    assert host.fold_scores.scores.shape == (6,)
+
+
+@pytest.mark.parametrize("data", [[], images(0)])
+def test_no_images(data):
+    with pytest.raises(ValueError, match="needs normal images"):
+        build("padim").fit_scoring(data)
+
+
+def test_images_that_are_not_finite():
+    x = images()
+    x[3] = np.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        build("patchcore").fit_scoring(x)
+
+
+def test_compiled_predictions_follow_the_statistics():
+    host = build("padim")
+    host.fit(images())
+    host.calibrate()
+    x = images(4, seed=1)
+    before = host.predict(x, verbose=0)["raw_score"]
+    host.fit(images(6, seed=2) / 2)
+    host.calibrate()
+    after = host.predict(x, verbose=0)["raw_score"]
+    assert (after > 1.5 * before).all()
+
+
+def test_a_host_can_make_its_own_scores():
+    class Means(PaDiM):
+        """The mean of the map, in units of that of held-out images."""
+
+        def score_held_out(self, images, step):
+            outputs = super().score_held_out(images, step)
+            return {"means": outputs["pixels"].reshape(len(images), -1).mean(1)}
+
+        def finish_scoring(self, held_out):
+            self.scale = held_out["means"].mean()
+            relative = held_out["means"] / self.scale
+            return relative, np.repeat(relative, 10)
+
+    host = Means(**SMALL, num_features=8)
+    host.fit(images(7))
+    assert host.scale > 0
+    assert host.fold_scores.scores.mean() == pytest.approx(1, abs=1e-5)
+    assert host.calibrate().score_mean == pytest.approx(1, abs=1e-5)

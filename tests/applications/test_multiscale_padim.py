@@ -1,0 +1,134 @@
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from keras_sspcab.applications import MultiScalePaDiM
+from keras_sspcab.data import image_dataset, scan_image_folder
+
+SMALL = {
+    "input_shape": (64, 64, 3),
+    "weights": None,
+    "num_features": 12,
+    "rank": 6,
+}
+
+
+def images(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((count, 64, 64, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    keras.utils.set_random_seed(0)
+    model = MultiScalePaDiM(**SMALL)
+    model.fit(images(12))
+    model.calibrate()
+    return model
+
+
+def test_needs_no_training(fitted):
+    assert not fitted.needs_training
+    assert MultiScalePaDiM(**SMALL, sspcab="features").needs_training
+
+
+def test_scales_have_their_grids(fitted):
+    fine = fitted.get_layer("fine_gaussian")
+    coarse = fitted.get_layer("coarse_gaussian")
+    assert fine.mean.shape == (8 * 8, 12)
+    assert coarse.mean.shape == (4 * 4, 12)
+
+
+def test_held_out_scores_have_equal_parts(fitted):
+    # Each scale has mean 0 and deviation 1 over the held-out images.
+    scores = fitted.fold_scores.scores
+    assert len(scores) == 12
+    assert abs(scores.mean()) < 1e-4
+    assert 0 < scores.std() <= 2 + 1e-4
+
+
+def test_score_is_the_sum_of_the_standardized_tops(fitted):
+    new = images(3, seed=1)
+    outputs = fitted.predict(new, verbose=0)
+    names = ("fine_score", "coarse_score", "fine_map", "coarse_map")
+    parts = keras.Model(
+        fitted.input, {name: fitted.get_layer(name).output for name in names}
+    ).predict(new, verbose=0)
+    for scale, share in (("fine", 0.005), ("coarse", 0.05)):
+        top = np.sort(parts[f"{scale}_map"].reshape(3, -1))
+        expected = top[:, -round(share * 64 * 64) :].mean(1)
+        np.testing.assert_allclose(parts[f"{scale}_score"], expected, rtol=1e-5)
+    total = fitted.get_layer("score_sum")
+    mean, std = (keras.ops.convert_to_numpy(x) for x in (total.mean, total.std))
+    expected = (parts["fine_score"] - mean[0]) / std[0]
+    expected = expected + (parts["coarse_score"] - mean[1]) / std[1]
+    np.testing.assert_allclose(outputs["raw_score"], expected, atol=1e-4)
+
+
+def test_saved_model_predicts_the_same(fitted, tmp_path):
+    path = tmp_path / "model.keras"
+    fitted.save(path)
+    loaded = keras.models.load_model(path)
+    new = images(2, seed=2)
+    before = fitted.predict(new, verbose=0)
+    after = loaded.predict(new, verbose=0)
+    for name in ("anomaly_score", "anomaly_map", "is_anomalous"):
+        np.testing.assert_allclose(after[name], before[name], atol=1e-5)
+    assert loaded.arguments == fitted.arguments
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_images(count):
+    model = MultiScalePaDiM(**SMALL)
+    model.fit(images(count))
+    assert model.calibrate().num_images == count
+    outputs = model.predict(images(2, seed=3), verbose=0)
+    assert np.isfinite(outputs["anomaly_score"]).all()
+    assert np.isfinite(outputs["anomaly_map"]).all()
+
+
+def test_a_changed_square_is_found_where_it_is(fitted):
+    new = images(1, seed=4)
+    changed = new.copy()
+    changed[:, 40:56, 8:24] = 1.0
+    before, after = (
+        fitted.predict(x, verbose=0)["anomaly_map"][0] for x in (new, changed)
+    )
+    change = after - before
+    inside = change[40:56, 8:24].mean()
+    far = change[:24, 40:].mean()
+    assert inside > 0
+    assert inside > 2 * abs(far)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (None, 64, 3)}, "size of the images must be known"),
+        ({"scales": ((8, 16),)}, "two scales, fine and coarse"),
+        ({"neighborhood": 2}, "must be odd"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiScalePaDiM(**{**SMALL, **arguments})
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_magnetic_tile_at_default_settings(magnetic_tile):
+    folder = scan_image_folder(magnetic_tile)
+
+    def load(samples):
+        return image_dataset(samples, image_size=(320, 320), batch_size=16)
+
+    model = MultiScalePaDiM()
+    model.fit(load(folder.train))
+    model.calibrate(quantile=0.95)
+    outputs = model.predict(load(folder.test), verbose=0)
+    labels = np.array([sample.label for sample in folder.test])
+    assert roc_auc_score(labels, outputs["anomaly_score"]) > 0.92
+    flags = outputs["is_anomalous"]
+    assert flags[labels == 1].mean() > 0.5
+    assert flags[labels == 0].mean() < 0.06

@@ -1,0 +1,178 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from skimage.transform import resize
+from sklearn.metrics import roc_auc_score
+
+from keras_sspcab.applications import PaDiM
+from keras_sspcab.applications.padim import ChannelChoice
+from keras_sspcab.backbones import load_backbone
+
+
+def images(n=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, 64, 32, 3)).astype("float32")
+
+
+def model(**arguments):
+    keras.utils.set_random_seed(0)
+    arguments = {"weights": "imagenet", "num_features": 12, **arguments}
+    return PaDiM((64, 32, 3), **arguments)
+
+
+def numpy(value):
+    return ops.convert_to_numpy(value)
+
+
+def test_map_and_score_are_those_of_the_paper():
+    x, other = images(20), images(3, seed=1)
+    detector = model(sigma=2)
+    detector.fit(x)
+    detector.calibrate()
+    chosen = np.sort(
+        np.random.default_rng(0).choice(176, size=12, replace=False)
+    )
+    backbone = load_backbone(taps=(4, 8, 16))
+
+    def features(values):
+        parts = [numpy(part) for part in backbone(values)]
+        parts = [
+            part.repeat(factor, 1).repeat(factor, 2)
+            for part, factor in zip(parts, (1, 2, 4), strict=True)
+        ]
+        return np.concatenate(parts, -1)[..., chosen].astype("float64")
+
+    normal, found = features(x), features(other)
+    distances = np.zeros((3, 16, 8))
+    for row in range(16):
+        for column in range(8):
+            cell = normal[:, row, column]
+            covariance = np.cov(cell.T) + 0.01 * np.eye(12)
+            difference = found[:, row, column] - cell.mean(0)
+            squares = difference @ np.linalg.inv(covariance) * difference
+            distances[:, row, column] = np.sqrt(squares.sum(-1))
+    expected = np.stack(
+        [resize(part, (64, 32), order=1, mode="edge") for part in distances]
+    )
+    expected = gaussian_filter(expected, (0, 2, 2), mode="nearest")
+    outputs = detector.predict(other, verbose=0)
+    np.testing.assert_allclose(
+        outputs["raw_score"], expected.max((1, 2)), rtol=1e-3
+    )
+    calibration = detector.calibration
+    result = outputs["anomaly_map"] * calibration.map_std + calibration.map_mean
+    np.testing.assert_allclose(result, expected, rtol=1e-3)
+
+
+def test_channels_are_chosen_by_the_seed():
+    x = np.random.default_rng(0).random((2, 3, 4, 30)).astype("float32")
+    results = [numpy(ChannelChoice(10, seed)(x)) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+    channels = {tuple(channel) for channel in x.reshape(-1, 30).T}
+    kept = {tuple(channel) for channel in results[0].reshape(-1, 10).T}
+    assert len(kept & channels) == 10
+    np.testing.assert_array_equal(numpy(ChannelChoice(40)(x)), x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "channels"),
+    [
+        ({}, 12),
+        ({"num_features": None}, 176),
+        ({"num_features": 1000}, 176),
+        ({"num_features": None, "sspcab": "features"}, 352),
+        (
+            {
+                "num_features": None,
+                "sspcab": "features",
+                "residual": "replace",
+            },
+            176,
+        ),
+    ],
+)
+def test_number_of_channels(arguments, channels):
+    detector = model(weights=None, rank=2, **arguments)
+    layer = detector.get_layer("position_gaussian")
+    assert layer.mean.shape == (128, channels)
+    assert detector.get_config()["num_features"] == arguments.get(
+        "num_features", 12
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_images(count):
+    x = images(count)
+    detector = model(shrinkage=0.3, rank=4)
+    detector.fit(x)
+    detector.calibrate()
+    outputs = detector.predict(np.concatenate([x, 1 - x]), verbose=0)
+    assert all(np.isfinite(value).all() for value in outputs.values())
+    normal, abnormal = np.split(outputs["raw_score"], 2)
+    assert normal.max() < abnormal.min()
+
+
+def test_defaults_have_the_size_that_the_documentation_says():
+    detector = PaDiM(weights=None)
+    layer = detector.get_layer("position_gaussian")
+    assert layer.whitening.shape == (64 * 64, 100, 100)
+    assert 163e6 < 4 * layer.whitening.shape[0] * 100 * 100 < 165e6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (None, None, 3)}, "must be known.*None, None, 3"),
+        ({"input_shape": (64, None, 3)}, "must be known"),
+        ({"num_features": 0}, "num_features=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"shrinkage": 1}, "shrinkage=1"),
+        ({"sigma": -1}, "sigma=-1"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    arguments = {"input_shape": (64, 64, 3), "weights": None, **arguments}
+    with pytest.raises(ValueError, match=message):
+        PaDiM(**arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["savedmodel", "tflite", "onnx"])
+def test_exports_with_a_rank(to, tmp_path):
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("exports need TensorFlow")
+    from keras_sspcab.export import export_model
+
+    detector = model(num_features=None, shrinkage=0.3, rank=8)
+    detector.fit(images(10))
+    detector.calibrate()
+    names = {"savedmodel": "served", "tflite": "m.tflite", "onnx": "m.onnx"}
+    result = export_model(
+        detector, tmp_path / names[to], to, images=images(6, seed=1)
+    )
+    assert result.parity.passes
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_real_defects(magnetic_tile):
+    folder = magnetic_tile
+
+    def read(paths):
+        files = [np.asarray(Image.open(p).convert("RGB")) for p in paths]
+        return np.stack(files).astype("float32") / 255
+
+    detector = PaDiM()
+    detector.compile(jit_compile=False)
+    detector.fit(read(sorted(folder.glob("train/good/*.png"))[:40]))
+    detector.calibrate()
+    paths = sorted(folder.glob("test/*/*.png"))[::4]
+    labels = np.array([path.parent.name != "good" for path in paths])
+    outputs = detector.predict(read(paths), batch_size=16, verbose=0)
+    assert roc_auc_score(labels, outputs["anomaly_score"]) > 0.75
+    # Thresholds were measured without any other image.
+    assert outputs["is_anomalous"][~labels].mean() < 0.15

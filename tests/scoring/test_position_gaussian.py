@@ -1,0 +1,278 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.scoring import (
+    FoldedMoments,
+    PositionGaussian,
+    PositionMoments,
+)
+
+GRID = (3, 4, 5)
+
+
+def features(n=20, grid=GRID, seed=0):
+    """Features with another mean and covariance at each position."""
+    rng = np.random.default_rng(7)
+    mixing = rng.normal(size=(*grid, grid[-1]))
+    mean = rng.normal(0, 5, grid)
+    x = np.random.default_rng(seed).normal(size=(n, *grid))
+    return (np.einsum("nhwc,hwcd->nhwd", x, mixing) + mean).astype("float32")
+
+
+def fitted(x, **arguments):
+    layer = PositionGaussian(**arguments)
+    layer.build((None, *x.shape[1:]))
+    layer.fit([x[:3], x[3:]])
+    return layer
+
+
+def covariances(x):
+    flat = x.reshape(len(x), -1, x.shape[-1]).astype("float64")
+    return np.stack([np.cov(part.T) for part in flat.transpose(1, 0, 2)])
+
+
+def distances(x, other, matrices):
+    """The formula, position by position."""
+    rows, columns, channels = x.shape[1:]
+    difference = (other.astype("float64") - x.mean(0, dtype="float64")).reshape(
+        len(other), -1, channels
+    )
+    squares = np.einsum(
+        "npc,pcd,npd->np", difference, np.linalg.inv(matrices), difference
+    )
+    return np.sqrt(squares).reshape(-1, rows, columns)
+
+
+def numpy(value):
+    return ops.convert_to_numpy(value)
+
+
+@pytest.mark.parametrize("count", [4, 20])
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3])
+def test_distance_is_that_of_the_formula(count, relative, shrinkage):
+    x, other = features(count), features(6, seed=1)
+    layer = fitted(
+        x, shrinkage=shrinkage, regularization=0.05, relative=relative
+    )
+    own = covariances(x)
+    pooled = own.mean(0)
+    added = 0.05 * (np.diag(np.diag(pooled)) if relative else np.eye(5))
+    expected = (1 - shrinkage) * own + shrinkage * pooled + added
+    np.testing.assert_allclose(
+        numpy(layer(other)), distances(x, other, expected), rtol=1e-3
+    )
+
+
+def test_defaults_are_those_of_the_paper():
+    x = features()
+    expected = distances(x, x, covariances(x) + 0.01 * np.eye(5))
+    np.testing.assert_allclose(numpy(fitted(x)(x)), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "rank"),
+    [(20, 5), (20, 9), (4, 3)],
+    ids=["all channels", "more than there are", "all images"],
+)
+def test_complete_rank_is_exact(count, rank):
+    x, other = features(count), features(6, seed=1)
+    options = {"shrinkage": 0.3, "regularization": 0.05}
+    np.testing.assert_allclose(
+        numpy(fitted(x, rank=rank, **options)(other)),
+        numpy(fitted(x, **options)(other)),
+        rtol=1e-3,
+    )
+
+
+def test_low_rank_keeps_what_varies_most():
+    x, other = features(), features(6, seed=1)
+    options = {"shrinkage": 0.3}
+    exact = numpy(fitted(x, **options)(other))
+    results = [numpy(fitted(x, rank=rank, **options)(other)) for rank in (1, 3)]
+    assert (results[0] >= results[1] * (1 - 1e-4)).all()
+    assert (results[1] >= exact * (1 - 1e-4)).all()
+    # The formula, with the eigenvectors of one position.
+    own, pooled = covariances(x)[0], covariances(x).mean(0)
+    shared = 0.3 * pooled + 0.01 * np.eye(5)
+    whitening = np.linalg.inv(np.linalg.cholesky(shared))
+    values, vectors = np.linalg.eigh(whitening @ (0.7 * own) @ whitening.T)
+    z = (other[:, 0, 0] - x[:, 0, 0].mean(0)) @ whitening.T
+    known = (z @ vectors[:, -3:]) ** 2 * (values / (1 + values))[-3:]
+    np.testing.assert_allclose(
+        results[1][:, 0, 0] ** 2, (z**2).sum(-1) - known.sum(-1), rtol=1e-3
+    )
+
+
+def test_low_rank_is_small():
+    layer = PositionGaussian(shrinkage=0.3, rank=32)
+    layer.build((None, 32, 32, 152))
+    assert 4 * layer.count_params() < 21e6
+
+
+def test_moments_do_not_depend_on_the_batches():
+    # Large means, of which squares would leave little in the sums.
+    x = features(30) + 1e4
+    whole, parts = PositionMoments(), PositionMoments()
+    whole.update(x)
+    for start in range(0, 30, 7):
+        parts.update(x[start : start + 7])
+    for moments in (whole, parts):
+        result = np.concatenate([part for _, part in moments.covariances()])
+        np.testing.assert_allclose(result, covariances(x), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            moments.mean.reshape(GRID), x.mean(0, dtype="float64")
+        )
+
+
+def test_moments_can_be_added_and_subtracted():
+    x = features(30)
+    parts = []
+    for start in (0, 10, 20):
+        parts.append(PositionMoments())
+        parts[-1].update(x[start : start + 10])
+    total = parts[0] + parts[1] + parts[2]
+    assert total.count == 30
+    for moments, images in (
+        (total, x),
+        (total - parts[1], x[np.r_[:10, 20:30]]),
+        (total - parts[0] - parts[2], x[10:20]),
+        (PositionMoments() + parts[0], x[:10]),
+        (parts[0] - PositionMoments(), x[:10]),
+    ):
+        result = np.concatenate([part for _, part in moments.covariances()])
+        np.testing.assert_allclose(result, covariances(images), atol=1e-9)
+    with pytest.raises(ValueError, match="10 of 0"):
+        PositionMoments() - parts[0]
+    other = PositionMoments()
+    other.update(x[:, :2])
+    with pytest.raises(ValueError, match="same positions"):
+        total - other
+
+
+def test_folds_are_left_out():
+    x = features(100)
+    folds = np.arange(100) % 3
+    collector = FoldedMoments(4)
+    for start in range(0, 100, 30):
+        rows = slice(start, start + 30)
+        collector.update(x[rows], folds[rows])
+    for fold in (None, 0, 1, 2, 3):
+        moments = collector.without(fold)
+        images = x if fold is None else x[folds != fold]
+        assert moments.count == len(images)
+        result = np.concatenate([part for _, part in moments.covariances()])
+        np.testing.assert_allclose(result, covariances(images), atol=1e-9)
+    collector.update(x[:5], 1)
+    assert collector.without().count == 105
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.4])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_one_image(shrinkage, rank):
+    x, other = features(1), features(6, seed=1)
+    layer = fitted(x, shrinkage=shrinkage, rank=rank)
+    assert (numpy(layer(x)) < 1e-3).all()
+    # What varies is what does from position to position.
+    spatial = np.cov(x.reshape(-1, 5).T.astype("float64"))
+    matrices = np.broadcast_to(
+        shrinkage * spatial + 0.01 * np.eye(5), (12, 5, 5)
+    )
+    np.testing.assert_allclose(
+        numpy(layer(other)), distances(x, other, matrices), rtol=1e-3
+    )
+    # Subtracting all but one leaves one.
+    collector = layer.collector(2)
+    collector.update(np.concatenate([x, other]), np.minimum(np.arange(7), 1))
+    layer.fit_collected(collector.without(1))
+    np.testing.assert_allclose(
+        numpy(layer(other)), distances(x, other, matrices), rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_few_images_give_finite_distances(count):
+    x = features(count)
+    for options in ({}, {"shrinkage": 0.3, "rank": 2}, {"relative": True}):
+        result = numpy(fitted(x, **options)(features(6, seed=1)))
+        assert np.isfinite(result).all()
+        assert (result > numpy(fitted(x, **options)(x)).max()).any()
+
+
+def test_equal_images():
+    x = np.repeat(features(1), 4, axis=0)
+    # There is what varies between the positions.
+    assert np.isfinite(numpy(fitted(x, relative=True)(features()))).all()
+    x = np.full((4, *GRID), 3.3, "float32")
+    assert np.isfinite(numpy(fitted(x)(features()))).all()
+    with pytest.raises(ValueError, match="4 images with equal features"):
+        fitted(x, relative=True)
+
+
+def test_scores_by_the_distance_to_the_origin_before():
+    x = features()
+    for rank in (None, 2):
+        layer = PositionGaussian(rank=rank)
+        np.testing.assert_allclose(
+            numpy(layer(x)), np.linalg.norm(x, axis=-1), rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_what_was_fitted_is_saved_and_not_trained(rank, tmp_path):
+    inputs = keras.Input(GRID)
+    outputs = PositionGaussian(shrinkage=0.2, rank=rank)(inputs)
+    assert outputs.shape == (None, 3, 4)
+    model = keras.Model(inputs, outputs)
+    model.layers[-1].fit([features()])
+    assert model.trainable_weights == []
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = features(5, seed=1)
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5
+    )
+    assert loaded.layers[-1].get_config() == model.layers[-1].get_config()
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([], "at least one normal image"),
+        ([features(0)], "at least one normal image"),
+        ([features(3, (3, 4, 6))], "12 positions with 5 channels.*with 6"),
+        ([features(3), features(3)[:, :2]], r"\(12, 5\).*\(8, 5\)"),
+        ([np.full((2, *GRID), np.nan)], "must be finite"),
+        ([np.full((2, *GRID), np.inf)], "must be finite"),
+        ([np.zeros((2, 5))], r"shape \(2, 5\)"),
+    ],
+)
+def test_bad_features(batches, message):
+    layer = fitted(features())
+    before = [numpy(weight).copy() for weight in layer.weights]
+    with pytest.raises(ValueError, match=message):
+        layer.fit(batches)
+    for weight, value in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(numpy(weight), value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shrinkage": 1.0}, "shrinkage=1.0"),
+        ({"shrinkage": -0.1}, "shrinkage=-0.1"),
+        ({"regularization": 0.0}, "regularization=0.0"),
+        ({"regularization": np.inf}, "regularization=inf"),
+        ({"rank": 0}, "rank=0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PositionGaussian(**arguments)
+
+
+def test_sizes_must_be_known():
+    with pytest.raises(ValueError, match="must be known"):
+        PositionGaussian().build((None, None, 4, 5))
