@@ -54,7 +54,7 @@ def resnet_trunk(
     x = resnet18(x, base_width, places, sspcab_options, regularizer)
     trunk = keras.Model(image, x, name="trunk")
     if weights is not None:
-        load_imagenet_weights(trunk, weights)
+        load_imagenet_weights(trunk, os.fspath(weights))
     return trunk
 
 

@@ -273,7 +273,7 @@ class FeatureModel(AnomalyModel):
     def calibrate(
         self,
         data: Any = None,
-        quantile: float = 0.99,
+        quantile: float = 0.95,
         pixel_quantile: float = 0.999,
         batch_size: int = 32,
     ) -> Calibration:
@@ -283,6 +283,7 @@ class FeatureModel(AnomalyModel):
             data: Normal images that the statistics are not from, as in
                 `AnomalyModel.calibrate`; None takes `fold_scores`.
             quantile: Share of the images that shall lie below the threshold.
+                Defaults to 0.95, as the scores of all images are at hand.
             pixel_quantile: The same for pixels of the map.
             batch_size: Batch size for arrays.
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -66,8 +66,8 @@ class MultiScalePaDiM(FeatureModel):
             Defaults to 100.
         shrinkage: Share of the covariance that is common to all positions.
             Defaults to 0.05.
-        regularization: Added to the variance of each feature, which is about 1.
-            Defaults to 0.01.
+        regularization: Share of its variance that is added to each feature's.
+            Defaults to 0.02.
         rank: Leading directions kept of the covariance at each position.
             Defaults to 64.
         sigma: Standard deviation of the Gaussian over the maps, in pixels.
@@ -94,9 +94,11 @@ class MultiScalePaDiM(FeatureModel):
     >>> model.predict(images)["is_anomalous"]
     """
 
-    guide = HostGuide(
+    guide: ClassVar[HostGuide] = HostGuide(
         purpose="aligned parts and even surfaces; the default for images",
-        training_time="under a minute",
+        training_time="half a minute; with the block, one to two",
+        expectation="image AUROC 0.94 on magnetic tiles, 0.95 on screws of "
+        "corrected gain",
     )
 
     def __init__(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_sspcab.applications._arguments import check_known_size
 from keras_sspcab.applications.feature_model import FeatureModel, feature_graph
+from keras_sspcab.applications.guide import HostGuide
 from keras_sspcab.layers._arguments import standardize_int
 from keras_sspcab.scoring import (
     Calibration,
@@ -78,6 +79,12 @@ class PaDiM(FeatureModel):
     >>> model.calibrate()
     >>> model.predict(images)["is_anomalous"]
     """
+
+    guide: ClassVar[HostGuide] = HostGuide(
+        purpose="aligned parts and even surfaces; the published method",
+        training_time="half a minute",
+        expectation="image AUROC 0.89 on magnetic tiles",
+    )
 
     def __init__(
         self,

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
 from keras_sspcab.applications.feature_model import FeatureModel, feature_graph
+from keras_sspcab.applications.guide import HostGuide
 from keras_sspcab.scoring import Calibration, MapUpsampling, MemoryBank
 
 
@@ -69,6 +70,12 @@ class PatchCore(FeatureModel):
     >>> model.calibrate()
     >>> model.predict(images)["is_anomalous"]
     """
+
+    guide: ClassVar[HostGuide] = HostGuide(
+        purpose="parts that lie anywhere in the image; the published method",
+        training_time="half a minute",
+        expectation="image AUROC 0.83 on magnetic tiles",
+    )
 
     def __init__(
         self,

@@ -5,10 +5,16 @@ import re
 
 import keras
 
+from keras_sspcab.applications.feature_model import FeatureModel
 from keras_sspcab.export.flatbuffer import Graph
 from keras_sspcab.layers import AttentionMemory, ChannelAttention
 
 _BOUNDED = {"LOGISTIC", "TANH", "SOFTMAX"}
+
+_CONVOLUTIONS = {"CONV_2D", "DEPTHWISE_CONV_2D"}
+
+# Preprocessing, stem and first block of an EfficientNet-Lite.
+_FIRST_CONVOLUTIONS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +34,21 @@ class FloatScopes:
     the number of slots, which integers cannot tell from zero, and are then
     divided by their sum.
 
+    The first convolutions of a pretrained network whose features are scored.
+    How features differ from normal ones is seen in the directions in which
+    these hardly vary, and what is rounded at the entry is spread over all of
+    them. Later layers matter far less.
+
     Attributes:
         scoring: Names of layers from which on everything is float.
         isolated: Scopes that are float on their own.
+        first_convolutions: Up to which convolution, in the order of execution,
+            everything is float.
     """
 
     scoring: tuple[str, ...]
     isolated: tuple[str, ...]
+    first_convolutions: int = 0
 
     @classmethod
     def of(cls, model: keras.Model) -> "FloatScopes":
@@ -50,10 +64,33 @@ class FloatScopes:
                     isolated.append(f"{layer.name}/{dense.name}")
             if isinstance(layer, AttentionMemory):
                 isolated.append(layer.name)
-        return cls(tuple(scoring), tuple(isolated))
+        is_pretrained = isinstance(model, FeatureModel)
+        return cls(
+            tuple(scoring),
+            tuple(isolated),
+            _FIRST_CONVOLUTIONS if is_pretrained else 0,
+        )
 
     def tensors(self, graph: Graph) -> list[str]:
         """Returns the names of all tensors of a graph that stay float."""
+        return [graph.tensor_names[tensor] for tensor in self._kept(graph)]
+
+    def operations(self, graph: Graph) -> list[str]:
+        """Returns the kinds of operations that stay float wherever they are.
+
+        The converter does not know operations with several outputs, such as
+        the selection of the largest values, by the names of these.
+        """
+        kept = set(self._kept(graph))
+        kinds = {
+            operation.name
+            for operation in graph.operations
+            if len(operation.outputs) > 1
+            and kept.intersection(operation.outputs)
+        }
+        return sorted(kinds)
+
+    def _kept(self, graph: Graph) -> list[int]:
         scored: set[int] = set()
         for operation in graph.operations:  # in the order of execution
             if scored.intersection(operation.inputs) or _lies_in(
@@ -73,7 +110,19 @@ class FloatScopes:
                 and read.intersection(operation.outputs)
             ):
                 kept.update(operation.outputs)
-        return [graph.tensor_names[tensor] for tensor in sorted(kept)]
+        kept.update(self._entry(graph))
+        return sorted(kept)
+
+    def _entry(self, graph: Graph) -> set[int]:
+        """Returns what is computed up to the last of the first convolutions."""
+        tensors: set[int] = set()
+        count = 0
+        for operation in graph.operations:
+            if count == self.first_convolutions:
+                break
+            count += operation.name in _CONVOLUTIONS
+            tensors.update(operation.outputs)
+        return tensors
 
 
 def _lies_in(

@@ -58,8 +58,9 @@ def export_tflite(
         float32: As in Keras.
         float16: Weights in half the space; computes in float32.
         int8: Weights and activations in integers, except where that would
-            ruin the result: in the scoring and in the bottleneck of the channel
-            attention (see `FloatScopes`).
+            ruin the result: in the scoring, in the bottleneck of the channel
+            attention and in the first layers of a pretrained network (see
+            `FloatScopes`).
 
     Args:
         model: An `AnomalyModel`, or any functional or sequential Keras model.
@@ -212,6 +213,7 @@ def _quantise(converter: Any, float_scopes: FloatScopes) -> bytes:
         )
         graph = read_graph(debugger.calibrated_model)
         debugger.options = experimental.QuantizationDebugOptions(
-            denylisted_nodes=float_scopes.tensors(graph)
+            denylisted_nodes=float_scopes.tensors(graph),
+            denylisted_ops=float_scopes.operations(graph),
         )
         return debugger.get_nondebug_quantized_model()

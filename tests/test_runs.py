@@ -27,6 +27,8 @@ from keras_sspcab.runs.parsing import (
     write_config,
 )
 
+AUTOENCODER = {"model.name": "autoencoder"}
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -43,7 +45,13 @@ def write(tmp_path):
 
 def test_defaults_are_those_of_the_model():
     config = load_config()
-    assert config.model.name == "autoencoder"
+    defaults = MODEL_DEFAULTS[ModelConfig().name]
+    assert config.model.name == "multiscale_padim"
+    assert config.model.options == {"sspcab": None}
+    assert config.data == DataConfig(patch_size=0, image_size=(320, 320))
+    assert config.training == TrainingConfig(**defaults["training"])
+    assert config.calibration == CalibrationConfig(quantile=0.95)
+    config = load_config(None, AUTOENCODER)
     assert config.model.options == MODEL_DEFAULTS["autoencoder"]["model"]
     assert config.data == DataConfig()
 
@@ -55,6 +63,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
         path = "images"
         image_size = 64
         [model]
+        name = "autoencoder"
         smoothing = 5
         sspcab = "none"
         [model.sspcab_options]
@@ -112,7 +121,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
             "[data]\nchannels = 4",
             r"`data\.channels` must be 1 or 3. Received: 4 \(in .*c\.toml\)",
         ),
-        ("[data]\npatch_size = 300", r"at most the image size \[256, 256\]"),
+        ("[data]\npatch_size = 400", r"at most the image size \[320, 320\]"),
         ("[data]\nvalidation_fraction = 0.0", "between 0 and 1"),
         ("[data]\nvalidation_fraction = 1.0", "between 0 and 1"),
         ("[data]\nlayout = 'coco'", "must be one of"),
@@ -205,7 +214,8 @@ def test_written_configuration_reads_back_the_same(
     config = Config(
         data=DataConfig(path=path, image_size=size, patch_size=0, flip=flip),
         model=ModelConfig(
-            options={**MODEL_DEFAULTS["autoencoder"]["model"], **options}
+            name="autoencoder",
+            options={**MODEL_DEFAULTS["autoencoder"]["model"], **options},
         ),
         training=TrainingConfig(learning_rate=rate),
         calibration=CalibrationConfig(quantile=quantile),
@@ -223,8 +233,9 @@ def test_every_setting_stands_in_the_file():
 
 
 def test_differences_are_named():
-    before = load_config(None, {"model.smoothing": 3})
-    after = load_config(None, {"training.epochs": 1, "model.filters": [1]})
+    before = load_config(None, {**AUTOENCODER, "model.smoothing": 3})
+    changes = {"training.epochs": 1, "model.filters": [1]}
+    after = load_config(None, {**AUTOENCODER, **changes})
     assert differences(before, before) == {}
     assert differences(before, after) == {
         "model.smoothing": (
@@ -311,7 +322,7 @@ def test_broken_record_is_named(tmp_path):
 
 
 def test_default_path_is_free_and_safe(tmp_path):
-    config = load_config(None, {"data.path": "/data/my screws!"})
+    config = load_config(None, {**AUTOENCODER, "data.path": "/data/my screws!"})
     root = str(tmp_path / "runs")
     first = default_run_path(config, root)
     assert first == os.path.join(root, "autoencoder-my_screws_-1")

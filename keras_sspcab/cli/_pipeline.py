@@ -186,23 +186,26 @@ def _finish(
     thresholds = dataclasses.astuple(config.calibration)
     if model.calibrates_by_folds:
         calibration = model.calibrate(None, *thresholds)
-        origin = f"normal {noun}, each held out in turn"
-        if calibration.num_images == 1:
-            origin = f"normal {noun} that the statistics come from"
+        origin = "each scored by the statistics of others"
+        if not model.fold_scores.are_held_out:
+            origin = (
+                "which the statistics come from as well, so that nearly every "
+                "other image lies above"
+            )
     else:
         held_out = source.scoring_dataset(folder.validation, config)
         calibration = model.calibrate(held_out, *thresholds)
-        origin = f"held-out normal {noun}"
+        origin = "held out of the training"
     with files.replacing(run.file("model.keras")) as temporary:
         model.save(temporary)
     run.update_record(state="finished", finished=now())
     if calibration.num_images < _FEW_IMAGES:
         warn(
-            f"The threshold was measured on {calibration.num_images} {origin} "
-            f"only: it is rough. More {noun} help"
+            f"The threshold is rough: it was measured on only "
+            f"{calibration.num_images} normal {noun}, {origin}. More help"
         )
     say(
-        f"Calibrated on {calibration.num_images} {origin}: "
+        f"Calibrated on {calibration.num_images} normal {noun}, {origin}: "
         f"anomalous from score {number(calibration.threshold)} on."
     )
     say(f"Saved {run.file('model.keras')}", style="green")

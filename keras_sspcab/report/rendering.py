@@ -103,7 +103,8 @@ def facts(run: Run, things: str, clip: str = "") -> list[tuple[str, str]]:
             map(str, size if isinstance(size, list) else [size] * 2)
         )
         + (f" px, {channels}" if channels else " px"),
-        "Epochs": training.get("epochs"),
+        # Some models have nothing to train.
+        "Epochs": training.get("epochs") if run.history else None,
         "Seed": training.get("seed"),
         "Date": _date(run),
     }

@@ -10,6 +10,7 @@ from keras_sspcab.cli import app
 from tests.cli.program import start
 
 COMMANDS = (
+    "models",
     "train",
     "evaluate",
     "predict",

@@ -1,9 +1,11 @@
+import inspect
+
 import pytest
 
+from keras_sspcab.applications import APPLICATIONS
 from keras_sspcab.compare.settings import Settings
-from keras_sspcab.runs import ConfigError
-from keras_sspcab.runs.defaults import MODEL_DEFAULTS
-from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.runs import ConfigError, DataConfig
+from keras_sspcab.runs.defaults import MODEL_DEFAULTS, PLACES
 
 HOSTS = ("autoencoder", "draem", "cutpaste")
 TWO = ("autoencoder", "draem")
@@ -44,7 +46,7 @@ def test_settings_grow_stronger_from_defaults_to_options_of_a_host(write):
     assert a.training.learning_rate == b.training.learning_rate == 3
     assert (a.training.seed, b.training.seed) == (5, 6)
     assert a.data.path == "/d"
-    assert a.data.image_size == load_config().data.image_size
+    assert a.data.image_size == DataConfig().image_size
     assert b.data.image_size == (128, 128)
     assert b.data.patch_size == MODEL_DEFAULTS["draem"]["data"]["patch_size"]
 
@@ -62,6 +64,28 @@ def test_blocks_become_places():
     assert place("autoencoder", "on") == defaults["sspcab"]
     assert place("draem", "on") == "left out"
     assert place("autoencoder", "early") == "early"
+
+
+@pytest.mark.parametrize("model", sorted(PLACES))
+def test_hosts_without_a_block_by_default_have_a_place_for_it(model):
+    assert MODEL_DEFAULTS[model]["model"]["sspcab"] == "none"
+    settings = Settings([model], APPLICATIONS)
+
+    def place(block):
+        return settings.config(model, "", block, 0).model.options["sspcab"]
+
+    assert place("off") is None
+    assert place("on") == PLACES[model]
+    assert place("elsewhere") == "elsewhere"
+    # What a comparison varies is no setting that was changed.
+    assert settings.changed(model) == {}
+
+
+@pytest.mark.parametrize("model", sorted(APPLICATIONS))
+def test_every_host_has_a_block_where_a_comparison_wants_one(model):
+    config = Settings([model], APPLICATIONS).config(model, "", "on", 0)
+    default = inspect.signature(APPLICATIONS[model]).parameters["sspcab"]
+    assert config.model.options.get("sspcab", default.default) is not None
 
 
 def test_tables_in_the_model_are_merged(write):

@@ -14,7 +14,8 @@ from keras_sspcab.compare.states import (
 from keras_sspcab.runs import RunFolder
 from keras_sspcab.runs.parsing import load_config
 
-CONFIG = load_config(None, {"data.path": "/d"})
+NAME = {"model.name": "autoencoder"}
+CONFIG = load_config(None, {**NAME, "data.path": "/d"})
 
 
 @pytest.fixture
@@ -76,6 +77,7 @@ def test_changed_settings_are_named_but_for_those_without_effect(run):
     run.create(CONFIG)
     assert changed_settings(run, CONFIG) == {}
     same = {
+        **NAME,
         "data.path": "/elsewhere",
         "data.cache": "none",
         "training.checkpoint_every_seconds": 5,

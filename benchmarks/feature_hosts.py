@@ -1,0 +1,251 @@
+"""Measures the hosts on pretrained features: latency, and few normal images.
+
+Run: python benchmarks/feature_hosts.py --data FOLDER [FOLDER ...]
+        [--what latency few_images] [--output benchmarks/results/x.csv]
+
+Folders are as those of MVTec AD.
+
+latency: one image a call. The exported hosts take turns with ONNX Runtime on
+their backbone alone (up to the deepest tap that the host with several scales
+needs), and are reported as ratios of medians to it: what scoring adds.
+
+few_images: the default host fitted to some of the normal images, drawn at
+random, several times, and tested on all test images. Its thresholds come from
+the same few images. Means and standard deviations over the draws, which use the
+same images of the training set in part; with all of them there is one draw.
+
+Prints Markdown tables. With both, `--output` is a stem: `x_latency.csv` and
+`x_few_images.csv`.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import keras
+import numpy as np
+
+from keras_sspcab.applications import MultiScalePaDiM, PaDiM, PatchCore
+from keras_sspcab.backbones import load_backbone
+from keras_sspcab.data import image_dataset, scan_image_folder
+from keras_sspcab.export import export_model
+from keras_sspcab.metrics import image_metrics
+from keras_sspcab.runs.files import write_csv
+
+#: All stages that the default host reads.
+TAPS = ("stage3", "stage4", "stage5", "stage6")
+
+#: Name: class and format.
+CASES = {
+    "MultiScalePaDiM, ONNX Runtime": (MultiScalePaDiM, "onnx"),
+    "PaDiM, ONNX Runtime": (PaDiM, "onnx"),
+    "PatchCore, ONNX Runtime": (PatchCore, "onnx"),
+    "MultiScalePaDiM, LiteRT": (MultiScalePaDiM, "tflite"),
+}
+BASE = "backbone alone, ONNX Runtime"
+
+
+def load(samples: Any, size: int) -> np.ndarray:
+    """Returns the images of samples as one array."""
+    dataset = image_dataset(samples, image_size=(size, size), batch_size=32)
+    batches = [
+        batch[0] if isinstance(batch, tuple) else batch for batch in dataset
+    ]
+    return np.concatenate([np.asarray(batch) for batch in batches])
+
+
+def export_all(folder: Path, normal: np.ndarray) -> dict[str, Path]:
+    """Fits and exports every case; returns the files."""
+    shape = normal.shape[1:]
+    image = keras.Input(shape, name="image")
+    backbone = keras.Model(image, load_backbone(taps=TAPS)(image))
+    paths = {BASE: folder / "backbone.onnx"}
+    export_model(backbone, paths[BASE], "onnx", check=False)
+    hosts: dict[type, Any] = {}
+    for name, (make, to) in CASES.items():
+        if make not in hosts:
+            # The full covariances of PaDiM take 256 MB at this size.
+            hosts[make] = make(input_shape=shape)
+            hosts[make].fit(normal)
+            hosts[make].calibrate()
+        paths[name] = folder / f"{make.__name__}.{to}"
+        export_model(hosts[make], paths[name], to, check=False)
+    return paths
+
+
+def make_runner(path: Path, threads: int) -> Callable[[np.ndarray], Any]:
+    """Loads a file to run on some threads."""
+    if path.suffix == ".tflite":
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path), num_threads=threads)
+        runner = interpreter.get_signature_runner()
+        # The interpreter is kept along with its runner.
+        return lambda x, kept=interpreter: runner(image=x)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda x: session.run(None, {"image": x})
+
+
+def measure_latency(
+    images: np.ndarray, threads: list[int], rounds: int
+) -> list[dict[str, Any]]:
+    """Times all cases in turns, for each number of threads."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        # It depends on the shapes alone, not on what was fitted.
+        paths = export_all(Path(folder), images[:2])
+        for count in threads:
+            runners = {n: make_runner(p, count) for n, p in paths.items()}
+            times: dict[str, list[float]] = {name: [] for name in runners}
+            for index in range(-5, rounds):
+                image = images[index % len(images)][None]
+                for name, run in runners.items():
+                    start = time.perf_counter()
+                    run(image)
+                    if index >= 0:  # the first ones warm up
+                        times[name].append(time.perf_counter() - start)
+            medians = {n: statistics.median(t) for n, t in times.items()}
+            rows += [
+                {
+                    "what": name,
+                    "size": images.shape[1],
+                    "threads": count,
+                    "milliseconds": 1000 * medians[name],
+                    "ratio": medians[name] / medians[BASE],
+                    "megabytes": paths[name].stat().st_size / 1e6,
+                }
+                for name in runners
+            ]
+    return rows
+
+
+def measure_few_images(
+    data: Path, counts: list[int], draws: int, size: int
+) -> list[dict[str, Any]]:
+    """Fits to some of the normal images; returns one row for each draw."""
+    folder = scan_image_folder(data)
+    normal = load(folder.train, size)
+    test = load(folder.test, size)
+    labels = np.array([sample.label for sample in folder.test])
+    model = MultiScalePaDiM((size, size, 3))
+    model.compile(jit_compile=False)
+    rows = []
+    for count in counts:
+        count = count or len(normal)
+        for draw in range(draws if count < len(normal) else 1):
+            rng = np.random.default_rng(draw)
+            chosen = rng.choice(len(normal), count, replace=False)
+            start = time.perf_counter()
+            model.fit(normal[chosen], verbose=0)
+            seconds = time.perf_counter() - start
+            model.calibrate(quantile=0.95)
+            outputs = model.predict(test, batch_size=16, verbose=0)
+            flags = outputs["is_anomalous"]
+            metrics = image_metrics(labels, outputs["anomaly_score"])
+            rows.append(
+                {
+                    "data": data.name,
+                    "images": count,
+                    "draw": draw,
+                    "image_auroc": metrics["image_auroc"],
+                    "flagged": float(flags[labels == 1].mean()),
+                    "false_alarms": float(flags[labels == 0].mean()),
+                    "seconds_to_fit": seconds,
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def format_latency(rows: list[dict[str, Any]]) -> str:
+    lines = ["| what | threads | ms | ratio | MB |", "|---|---|---|---|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['what']} | {row['threads']} | {row['milliseconds']:.1f} "
+            f"| {row['ratio']:.2f} | {row['megabytes']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def format_few_images(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| data | normal images | image AUROC | flagged | false alarms |",
+        "|---|---|---|---|---|",
+    ]
+    for data, count in dict.fromkeys((r["data"], r["images"]) for r in rows):
+        part = [r for r in rows if (r["data"], r["images"]) == (data, count)]
+        cells = []
+        for name in ("image_auroc", "flagged", "false_alarms"):
+            values = [100 * row[name] for row in part]
+            cell = f"{statistics.mean(values):.1f}"
+            if len(values) > 1:
+                cell += f" ± {statistics.stdev(values):.1f}"
+            cells.append(cell)
+        lines.append(f"| {data} | {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument(
+        "--what",
+        nargs="+",
+        choices=("latency", "few_images"),
+        default=("latency", "few_images"),
+    )
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument(
+        "--counts",
+        type=int,
+        nargs="+",
+        default=[1, 5, 10, 20, 0],
+        help="numbers of normal images, 0 for all",
+    )
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+
+    for what in arguments.what:
+        if what == "latency":
+            samples = scan_image_folder(arguments.data[0]).train[:40]
+            rows = measure_latency(
+                load(samples, arguments.size),
+                arguments.threads,
+                arguments.rounds,
+            )
+            print(format_latency(rows))
+        else:
+            rows = []
+            for data in arguments.data:
+                rows += measure_few_images(
+                    data, arguments.counts, arguments.draws, arguments.size
+                )
+            print(format_few_images(rows))
+        if output := arguments.output:
+            if len(arguments.what) > 1:
+                output = output.with_name(f"{output.stem}_{what}.csv")
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(str(output), list(rows[0]), rows)
+
+
+if __name__ == "__main__":
+    main()

