@@ -239,9 +239,7 @@ class PositionGaussian(keras.layers.Layer):
     whitens `shrinkage S + regularization I`, and a position keeps only the
     directions `v_k` in which it varies most, `4 c rank` bytes:
 
-        d^2 = |z - V V^T z|^2 + |s V^T z|^2,    z = W (x - mean_p)
-
-    where `s_k` is one over the standard deviation along `v_k`.
+        d^2 = |z|^2 - sum_k g_k (v_k^T z)^2,    z = W (x - mean_p)
 
     This is exact if `rank` is at least the number of channels, or of images
     less one; else the distance is larger than the exact one.
@@ -343,9 +341,9 @@ class PositionGaussian(keras.layers.Layer):
                 *(channels, channels),
                 initializer=keras.initializers.Identity(),
             )
+            # Each times the root of its `g`.
             rank = min(self.rank, channels)
             self.directions = weight("directions", positions, channels, rank)
-            self.gains = weight("gains", positions, 1, rank)
 
     def call(self, inputs: Any) -> Any:
         _, rows, columns, channels = ops.shape(inputs)
@@ -357,12 +355,8 @@ class PositionGaussian(keras.layers.Layer):
             x = ops.matmul(x, self.whitening)
             x = ops.transpose(x, (1, 0, 2))
             known = ops.matmul(x, self.directions)
-            # Not as the difference of two squares, which would cancel.
-            rest = x - ops.matmul(
-                known, ops.transpose(self.directions, (0, 2, 1))
-            )
-            squares = ops.sum(ops.square(rest), axis=-1)
-            squares = squares + ops.sum(ops.square(known * self.gains), axis=-1)
+            squares = ops.sum(ops.square(x), axis=-1)
+            squares = squares - ops.sum(ops.square(known), axis=-1)
         distances = ops.sqrt(ops.maximum(ops.transpose(squares), 0.0))
         return ops.reshape(distances, (-1, rows, columns))
 
@@ -444,30 +438,27 @@ class PositionGaussian(keras.layers.Layer):
                 whitening[chunk] = np.linalg.inv(root).transpose(0, 2, 1)
         else:
             whitening = np.linalg.inv(np.linalg.cholesky(shared)).T
-            directions, gains = self._directions(moments, whitening)
-            self.directions.assign(directions)
-            self.gains.assign(gains)
+            self.directions.assign(self._directions(moments, whitening))
         self.mean.assign(mean)
         self.whitening.assign(whitening)
 
     def _directions(
         self, moments: PositionMoments, whitening: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> np.ndarray:
         """Directions of the largest variance, behind the shared whitening."""
         directions = np.empty(self.directions.shape, "float32")
-        gains = np.empty(self.gains.shape, "float32")
         rank = directions.shape[-1]
 
         def decompose(chunk: slice, part: np.ndarray) -> None:
             part = (1 - self.shrinkage) * (whitening.T @ part @ whitening)
             values, vectors = np.linalg.eigh(part)
             values = np.maximum(values[:, -rank:], 0.0)
-            directions[chunk] = vectors[:, :, -rank:]
-            gains[chunk, 0] = 1.0 / np.sqrt(1.0 + values)
+            gains = np.sqrt(values / (1.0 + values))
+            directions[chunk] = vectors[:, :, -rank:] * gains[:, None, :]
 
         with ThreadPool() as pool:
             pool.starmap(decompose, moments.covariances())
-        return directions, gains
+        return directions
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
