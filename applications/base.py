@@ -380,14 +380,24 @@ class AnomalyModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         # Not the functional graph: the constructor builds it again.
-        return {
+        config = {
             **self.arguments,
             "name": self.name,
             "calibration": self.calibration.to_dict(),
         }
+        if self.backbone_weights is not None:
+            config["backbone_weights"] = self.backbone_weights
+        return config
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "AnomalyModel":
-        return cls(**config)
+        config = dict(config)
+        source = config.pop("backbone_weights", None)
+        if source is None:
+            return cls(**config)
+        # They are in the model's own file; theirs is not needed again.
+        model = cls(**config, weights=None)
+        model.backbone_weights = source
+        return model

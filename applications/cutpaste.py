@@ -276,23 +276,6 @@ class CutPaste(AnomalyModel):
             "sspcab_options": sspcab_options,
         }
 
-    def get_config(self) -> dict[str, Any]:
-        # No file of weights is needed again.
-        return {
-            **super().get_config(),
-            "backbone_weights": self.backbone_weights,
-        }
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> "CutPaste":
-        config = dict(config)
-        source = config.pop("backbone_weights", None)
-        model = cls(**config, weights=None)
-        model.backbone_weights = source
-        return model
-
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> dict[str, Any]:

@@ -309,23 +309,6 @@ class FeatureModel(AnomalyModel):
         )
         return self.calibration
 
-    def get_config(self) -> dict[str, Any]:
-        # The file of the weights is not needed again.
-        return {
-            **super().get_config(),
-            "backbone_weights": self.backbone_weights,
-        }
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> "FeatureModel":
-        config = dict(config)
-        source = config.pop("backbone_weights")
-        model = cls(**config, weights=None)
-        model.backbone_weights = source
-        return model
-
 
 def feature_graph(
     input_shape: Sequence[int | None],

@@ -180,11 +180,10 @@ def _finish(
     model = construct(config, config.data.image_size)
     model.set_weights(weights)
     noun = {"videos": "frames"}.get(source.noun, source.noun)
-    if model.calibrates_by_folds:
-        say(f"Fitting statistics to {len(folder.train)} normal {noun}")
-    model.fit_scoring(source.statistics_dataset(run, config, folder.train))
     thresholds = dataclasses.astuple(config.calibration)
     if model.calibrates_by_folds:
+        say(f"Fitting statistics to {len(folder.train)} normal {noun}")
+        model.fit_scoring(source.statistics_dataset(run, config, folder.train))
         calibration = model.calibrate(None, *thresholds)
         origin = "each scored by the statistics of others"
         if not model.fold_scores.are_held_out:
@@ -193,6 +192,7 @@ def _finish(
                 "other image lies above"
             )
     else:
+        model.fit_scoring(source.scoring_dataset(folder.train, config))
         held_out = source.scoring_dataset(folder.validation, config)
         calibration = model.calibrate(held_out, *thresholds)
         origin = "held out of the training"
