@@ -1,30 +1,32 @@
 """Host models: complete anomaly detectors that embed the block."""
 
-from keras_sspcab.applications._objects import ObjectModel
 from keras_sspcab.applications.autoencoder import AutoEncoder
 from keras_sspcab.applications.background_agnostic import BackgroundAgnostic
-from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.cutpaste import CutPaste
 from keras_sspcab.applications.draem import DRAEM
 from keras_sspcab.applications.ensemble import Ensemble
-from keras_sspcab.applications.feature_model import FeatureModel, FoldScores
 from keras_sspcab.applications.future_frame import FutureFrame
 from keras_sspcab.applications.hf2vad import HF2VAD
 from keras_sspcab.applications.mnad import MNAD
 from keras_sspcab.applications.multiscale_padim import MultiScalePaDiM
-from keras_sspcab.applications.object_scoring import score_objects
 from keras_sspcab.applications.padim import PaDiM
 from keras_sspcab.applications.patchcore import PatchCore
-from keras_sspcab.applications.registry import APPLICATIONS, get_application
-from keras_sspcab.applications.stages import Stage
-from keras_sspcab.applications.video_scoring import (
+from keras_sspcab.hosts import (
+    AnomalyModel,
+    FeatureModel,
+    FoldScores,
+    ObjectModel,
     ScoredFrame,
+    Stage,
     VideoStream,
+    available_applications,
+    get_application,
+    register_application,
     score_frames,
+    score_objects,
 )
 
 __all__ = [
-    "APPLICATIONS",
     "DRAEM",
     "HF2VAD",
     "MNAD",
@@ -43,7 +45,9 @@ __all__ = [
     "ScoredFrame",
     "Stage",
     "VideoStream",
+    "available_applications",
     "get_application",
+    "register_application",
     "score_frames",
     "score_objects",
 ]

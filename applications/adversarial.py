@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.applications._frames import FrameModel, signed
+from keras_sspcab.hosts.frames import FrameModel, signed
 from keras_sspcab.losses import least_squares
 
 

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import keras
 from keras import layers
 
-from keras_sspcab.applications._arguments import check_input_shape, check_places
-from keras_sspcab.applications.base import AnomalyModel
-from keras_sspcab.applications.guide import HostGuide
+from keras_sspcab.hosts.arguments import check_input_shape, check_places
+from keras_sspcab.hosts.base import AnomalyModel
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import CropLike, SSPCABLayer
 from keras_sspcab.scoring import (
     Calibration,
@@ -20,6 +21,7 @@ from keras_sspcab.scoring import (
 PLACES = ("early", "middle", "late")
 
 
+@register_application("autoencoder")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class AutoEncoder(AnomalyModel):
     """Convolutional auto-encoder that scores by its reconstruction error.

@@ -8,9 +8,6 @@ import numpy as np
 from keras import layers, ops
 
 from keras_sspcab.applications import background_agnostic_network as parts
-from keras_sspcab.applications._arguments import check_input_shape, check_places
-from keras_sspcab.applications._frames import check_weights
-from keras_sspcab.applications._objects import ObjectModel
 from keras_sspcab.applications.background_agnostic_stages import (
     ERRORS,
     AdversarialStage,
@@ -19,9 +16,13 @@ from keras_sspcab.applications.background_agnostic_stages import (
     Network,
     error_and_latent,
 )
-from keras_sspcab.applications.guide import HostGuide
-from keras_sspcab.applications.stages import Stage
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
+from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.hosts.arguments import check_input_shape, check_places
+from keras_sspcab.hosts.frames import check_weights
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.objects import ObjectModel
+from keras_sspcab.hosts.registry import register_application
+from keras_sspcab.hosts.stages import Stage
 from keras_sspcab.scoring import AnomalyProbability, Calibration
 
 PLACES = ("decoder", "adversarial", "segmentation")
@@ -29,6 +30,7 @@ PLACES = ("decoder", "adversarial", "segmentation")
 INPUTS = ("appearance", "previous_motion", "next_motion")
 
 
+@register_application("background_agnostic")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class BackgroundAgnostic(ObjectModel):
     """Judges objects by how an auto-encoder of normal ones rebuilds them.

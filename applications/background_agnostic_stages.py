@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.applications.stages import StageModel, Untracked
+from keras_sspcab.hosts.stages import StageModel, Untracked
 from keras_sspcab.layers import GradientReversal, auxiliary_losses_disabled
 
 #: Errors of a reconstruction, by name.

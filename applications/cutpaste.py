@@ -8,19 +8,20 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_sspcab.applications._arguments import check_input_shape, check_places
-from keras_sspcab.applications._batches import image_batches
-from keras_sspcab.applications.base import AnomalyModel
 from keras_sspcab.applications.cutpaste_trunk import (
     TAPS,
     pretrained_trunk,
     resnet_trunk,
 )
-from keras_sspcab.applications.guide import HostGuide
 from keras_sspcab.applications.resnet import PLACES
 from keras_sspcab.backbones import describe_weights
+from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.hosts.arguments import check_input_shape, check_places
+from keras_sspcab.hosts.base import AnomalyModel
+from keras_sspcab.hosts.batches import image_batches
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import CropLike
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 from keras_sspcab.scoring import (
     Calibration,
     EmbeddingScore,
@@ -45,6 +46,7 @@ RESNET = "resnet18"
 _MAX_PATCHES = 20_000
 
 
+@register_application("cutpaste")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class CutPaste(AnomalyModel):
     """Scores by how unusual the features of a self-supervised network are.

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_sspcab.applications._arguments import check_input_shape, check_places
-from keras_sspcab.applications.base import AnomalyModel
-from keras_sspcab.applications.guide import HostGuide
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.hosts.arguments import check_input_shape, check_places
+from keras_sspcab.hosts.base import AnomalyModel
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import BilinearUpsampling2D, SSPCABLayer
-from keras_sspcab.layers._arguments import standardize_int
 from keras_sspcab.losses import FocalLoss, ReconstructionLoss
 from keras_sspcab.scoring import (
     AnomalyProbability,
@@ -26,6 +27,7 @@ PLACES = ("reconstructive", "discriminative", "bottleneck")
 _LAST: dict[str, Any] = {"data_format": "channels_last"}
 
 
+@register_application("draem")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class DRAEM(AnomalyModel):
     """Finds anomalies by what training on simulated ones has taught it.

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.applications.base import AnomalyModel
+from keras_sspcab.hosts.base import AnomalyModel
 from keras_sspcab.scoring import Calibration
 
 

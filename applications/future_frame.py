@@ -6,8 +6,11 @@ from typing import Any, ClassVar
 import keras
 from keras import layers, ops
 
-from keras_sspcab.applications._arguments import check_places
-from keras_sspcab.applications._frames import (
+from keras_sspcab.applications.adversarial import AdversarialModel
+from keras_sspcab.applications.discriminator import patch_discriminator
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.hosts.arguments import check_places
+from keras_sspcab.hosts.frames import (
     LAST,
     PLACES,
     check_clip_shape,
@@ -16,10 +19,8 @@ from keras_sspcab.applications._frames import (
     penultimate_block,
     stacked_frames,
 )
-from keras_sspcab.applications.adversarial import AdversarialModel
-from keras_sspcab.applications.discriminator import patch_discriminator
-from keras_sspcab.applications.guide import HostGuide
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.losses import (
     gradient_difference,
     least_squares,
@@ -33,6 +34,7 @@ from keras_sspcab.scoring import (
 )
 
 
+@register_application("future_frame")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class FutureFrame(AdversarialModel):
     """Predicts the last frame of a clip from those before, and scores by PSNR.

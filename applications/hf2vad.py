@@ -7,10 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.applications._arguments import check_input_shape, check_places
-from keras_sspcab.applications._frames import check_weights
-from keras_sspcab.applications._objects import ObjectModel, object_batches
-from keras_sspcab.applications.guide import HostGuide
 from keras_sspcab.applications.hf2vad_memory import memory_autoencoder
 from keras_sspcab.applications.hf2vad_stages import (
     JointStage,
@@ -22,8 +18,13 @@ from keras_sspcab.applications.hf2vad_stages import (
     vunet_inputs,
 )
 from keras_sspcab.applications.hf2vad_vunet import vunet
-from keras_sspcab.applications.stages import Stage
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.hosts.arguments import check_input_shape, check_places
+from keras_sspcab.hosts.frames import check_weights
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.objects import ObjectModel, object_batches
+from keras_sspcab.hosts.registry import register_application
+from keras_sspcab.hosts.stages import Stage
 from keras_sspcab.scoring import Calibration, ZScoreSum
 
 PLACES = ("memory", "decoder")
@@ -34,6 +35,7 @@ STAGES = ("memory", "prediction", "joint")
 _LOSS_WEIGHT = 0.01
 
 
+@register_application("hf2vad")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class HF2VAD(ObjectModel):
     """Predicts the next crop of an object, from flow as memories rebuild it.

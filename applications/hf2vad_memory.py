@@ -6,11 +6,11 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_sspcab.applications._arguments import check_input_shape
-from keras_sspcab.applications._frames import LAST, penultimate_block
 from keras_sspcab.applications.mnad_network import pytorch_initializer
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.hosts.arguments import check_input_shape
+from keras_sspcab.hosts.frames import LAST, penultimate_block
 from keras_sspcab.layers import AttentionMemory
-from keras_sspcab.layers._arguments import standardize_int
 
 
 def memory_autoencoder(

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.applications.stages import StageModel
+from keras_sspcab.hosts.stages import StageModel
 from keras_sspcab.layers import (
     auxiliary_losses_disabled,
     auxiliary_losses_scaled,

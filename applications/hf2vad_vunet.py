@@ -7,11 +7,11 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_sspcab.applications._arguments import check_input_shape
-from keras_sspcab.applications._frames import LAST, penultimate_block
 from keras_sspcab.applications.mnad_network import pytorch_initializer
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.hosts.arguments import check_input_shape
+from keras_sspcab.hosts.frames import LAST, penultimate_block
 from keras_sspcab.layers import DepthToSpace, SpaceToDepth, WeightNormConv2D
-from keras_sspcab.layers._arguments import standardize_int
 
 # Maps of an encoder: two of each of the four scales, the largest first.
 MAPS = tuple(

@@ -7,9 +7,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.applications._arguments import check_places
-from keras_sspcab.applications._batches import image_batches
-from keras_sspcab.applications._frames import (
+from keras_sspcab.applications.mnad_network import (
+    decoder,
+    encoder,
+    generator,
+    pytorch_initializer,
+)
+from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.hosts.arguments import check_places
+from keras_sspcab.hosts.batches import image_batches
+from keras_sspcab.hosts.frames import (
     PLACES,
     FrameModel,
     check_clip_shape,
@@ -18,15 +25,9 @@ from keras_sspcab.applications._frames import (
     stacked_frames,
     to_unit_interval,
 )
-from keras_sspcab.applications.guide import HostGuide
-from keras_sspcab.applications.mnad_network import (
-    decoder,
-    encoder,
-    generator,
-    pytorch_initializer,
-)
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import PrototypeMemory
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -43,6 +44,7 @@ _PAPER = {
 }
 
 
+@register_application("mnad")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class MNAD(FrameModel):
     """Rebuilds a frame from features and the prototypes they are nearest to.

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_sspcab.applications._frames import LAST, penultimate_block
+from keras_sspcab.hosts.frames import LAST, penultimate_block
 
 
 def pytorch_initializer() -> keras.initializers.Initializer:

@@ -7,15 +7,16 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_sspcab.applications._arguments import check_known_size
-from keras_sspcab.applications.feature_model import (
+from keras_sspcab.applications.padim import ChannelChoice
+from keras_sspcab.hosts.arguments import check_known_size
+from keras_sspcab.hosts.feature_model import (
     FeatureModel,
     average,
     feature_graph,
     predictor,
 )
-from keras_sspcab.applications.guide import HostGuide
-from keras_sspcab.applications.padim import ChannelChoice
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -35,6 +36,7 @@ _TOP_SHARES = (0.005, 0.05)
 _MAP_WEIGHTS = (1.0, 0.5)
 
 
+@register_application("multiscale_padim")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class MultiScalePaDiM(FeatureModel):
     """Compares features with those of normal images at the same position.

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.applications._arguments import check_known_size
-from keras_sspcab.applications.feature_model import FeatureModel, feature_graph
-from keras_sspcab.applications.guide import HostGuide
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.hosts.arguments import check_known_size
+from keras_sspcab.hosts.feature_model import FeatureModel, feature_graph
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -20,6 +21,7 @@ from keras_sspcab.scoring import (
 )
 
 
+@register_application("padim")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class PaDiM(FeatureModel):
     """Scores by the distance to the normal features at the same position.

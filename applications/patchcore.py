@@ -6,11 +6,13 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_sspcab.applications.feature_model import FeatureModel, feature_graph
-from keras_sspcab.applications.guide import HostGuide
+from keras_sspcab.hosts.feature_model import FeatureModel, feature_graph
+from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.scoring import Calibration, MapUpsampling, MemoryBank
 
 
+@register_application("patchcore")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class PatchCore(FeatureModel):
     """Scores by the distance to the most similar patch of normal images.

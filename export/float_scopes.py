@@ -5,8 +5,8 @@ import re
 
 import keras
 
-from keras_sspcab.applications.feature_model import FeatureModel
 from keras_sspcab.export.flatbuffer import Graph
+from keras_sspcab.hosts.feature_model import FeatureModel
 from keras_sspcab.layers import AttentionMemory, ChannelAttention
 
 _BOUNDED = {"LOGISTIC", "TANH", "SOFTMAX"}

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.export.artefacts import ExportResult
 from keras_sspcab.export.onnx import export_onnx
 from keras_sspcab.export.saved_model import export_saved_model
 from keras_sspcab.export.tflite import export_tflite
-from keras_sspcab.layers._arguments import standardize_choice
 
 #: Exporters by name of the format.
 EXPORTERS: dict[str, Callable[..., ExportResult]] = {

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 
 from keras_sspcab.applications import ObjectModel
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.export.artefacts import ExportResult
 from keras_sspcab.export.formats import EXPORTERS
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.parity import MAX_IMAGES
 from keras_sspcab.export.tflite import MAX_REPRESENTATIVE_IMAGES
-from keras_sspcab.layers._arguments import standardize_choice
 
 
 def export_networks(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data import decode_and_resize
 from keras_sspcab.export.artefacts import (
     ExportResult,
@@ -19,7 +20,6 @@ from keras_sspcab.export.audit import audit_saved_model
 from keras_sspcab.export.computing import COMPUTE_PRECISIONS
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.export.versions import is_version
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 
 def export_saved_model(

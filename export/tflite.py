@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.export._optional import require
 from keras_sspcab.export.artefacts import (
     ExportResult,
@@ -26,7 +27,6 @@ from keras_sspcab.export.inference import (
     Inference,
     fastest_form,
 )
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 PRECISIONS = ("float32", "float16", "int8")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_sspcab.applications import APPLICATIONS
+from keras_sspcab.applications import available_applications
 
 #: Arguments that make a host small, by its name.
 SMALL = {
@@ -51,7 +51,7 @@ def small_host(name, run_eagerly=False, **arguments):
 
     Tracing a training step takes longer than a few steps without.
     """
-    model = APPLICATIONS[name](**{**SMALL[name], **arguments})
+    model = available_applications()[name](**{**SMALL[name], **arguments})
     model.compile(run_eagerly=run_eagerly)
     return model
 

@@ -62,23 +62,3 @@ def test_layers_do_not_need_tensorflow():
         check=True,
     )
     assert result.stdout.strip() == "[]"
-
-
-def test_dependencies_point_one_way():
-    from pathlib import Path
-
-    root = Path(__file__).parents[1]
-    rules = {
-        "keras_sspcab": ("keras_sspcab.applications", "keras_sspcab.export"),
-        "applications": ("keras_sspcab.export", "keras_sspcab.cli"),
-        "export": ("keras_sspcab.cli",),
-    }
-    for folder, banned in rules.items():
-        for path in (root / folder).rglob("*.py"):
-            # The command line stands above everything.
-            if "cli" in path.relative_to(root).parts:
-                continue
-            text = path.read_text()
-            for name in banned:
-                for form in (f"from {name}", f"import {name}"):
-                    assert form not in text, f"{path}: {form}"

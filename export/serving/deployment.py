@@ -7,9 +7,9 @@ from typing import Any
 
 import jinja2
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.export.serving.manifest import MANIFEST_NAME
 from keras_sspcab.export.serving.model_config import MODELS_CONFIG, MOUNT
-from keras_sspcab.layers._arguments import standardize_int
 from keras_sspcab.runs.files import write_text
 
 BATCHING_CONFIG = "batching.config"

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.export._optional import require
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
@@ -27,7 +28,6 @@ from keras_sspcab.export.serving.repository import (
 )
 from keras_sspcab.export.serving.staging import staging_folder, writing
 from keras_sspcab.export.serving.warmup import SIGNATURES, write_warmup
-from keras_sspcab.layers._arguments import standardize_int
 from keras_sspcab.runs import RunFolder
 
 #: Batches run at this size at most, unless told otherwise.

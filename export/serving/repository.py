@@ -5,6 +5,7 @@ import pathlib
 import re
 from typing import Any
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.export.serving.manifest import verify_version
 from keras_sspcab.export.serving.model_config import ModelsConfig
 from keras_sspcab.export.serving.staging import (
@@ -13,7 +14,6 @@ from keras_sspcab.export.serving.staging import (
     writing,
 )
 from keras_sspcab.export.versions import MAX_VERSION, find_versions
-from keras_sspcab.layers._arguments import standardize_int
 
 # It stands in paths and URLs; a number would be taken for a version.
 _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -20,7 +20,7 @@ from keras_sspcab.cli import serve as _serve
 from keras_sspcab.cli import train as _train
 from keras_sspcab.cli._console import options
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     name="keras-sspcab",
@@ -74,8 +74,3 @@ def _main(
     ] = False,
 ) -> None:
     options.debug = debug
-
-
-def main() -> None:
-    """Runs the command line; the entry point of `keras-sspcab`."""
-    app()

@@ -1,6 +1,16 @@
-"""`python -m keras_sspcab.cli`, the same as `keras-sspcab`."""
+"""`keras-sspcab`, also as `python -m keras_sspcab.cli`."""
 
-from keras_sspcab.cli import main
+import os
+
+
+def main() -> None:
+    """Runs the command line; the entry point of `keras-sspcab`."""
+    # Keras reads it when it is imported.
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    from keras_sspcab.cli import app
+
+    app(prog_name="keras-sspcab")
+
 
 if __name__ == "__main__":
     main()

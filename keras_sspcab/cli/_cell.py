@@ -26,10 +26,8 @@ from keras_sspcab.runs.parsing import load_config
 
 _INTERRUPTED = 128 + signal.SIGINT
 
-# The name of the program is known before the package is imported, as always.
 _START = f"""
 import sys
-sys.argv[0] = "keras-sspcab"
 try:
     from keras_sspcab.cli._cell import main
     code = main()

@@ -80,7 +80,7 @@ class Jobs:
         self._environment = dict(os.environ)
         import_backend()
         hide_gpus()
-        from keras_sspcab.applications import APPLICATIONS
+        from keras_sspcab.applications import available_applications
 
         self.request = request
         self.kind = kind_of(request.models)
@@ -92,7 +92,10 @@ class Jobs:
                 f"{','.join(request.models)}. Leave --ensemble out"
             )
         self.settings = Settings(
-            request.models, APPLICATIONS, request.config, request.settings
+            request.models,
+            available_applications(),
+            request.config,
+            request.settings,
         )
         layout = check_data_sections(self.settings, request.models)
         self.classes, self.left_out = find_classes(

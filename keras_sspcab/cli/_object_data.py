@@ -213,11 +213,13 @@ def config_of(model: "ObjectModel", config: Config | None) -> Config:
     """
     if config is not None:
         return config
-    from keras_sspcab.applications import APPLICATIONS
+    from keras_sspcab.applications import available_applications
     from keras_sspcab.runs.parsing import load_config
 
     name = next(
-        n for n, host in APPLICATIONS.items() if isinstance(model, host)
+        n
+        for n, host in available_applications().items()
+        if isinstance(model, host)
     )
     shape = model.arguments["input_shape"]
     length = shape[0] if model.takes_frames else 1

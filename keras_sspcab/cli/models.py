@@ -16,14 +16,14 @@ def register(app: typer.Typer) -> None:
 def models() -> None:
     """List the models: what they are for, and what to expect of them."""
     import_backend()
-    from keras_sspcab.applications import APPLICATIONS
+    from keras_sspcab.applications import available_applications
 
     default = ModelConfig().name
     table = Table(title="Models", show_lines=True)
     table.add_column("model", no_wrap=True)
     for column in ("data", "for", "training, 2 CPU cores", "expect", "GPU"):
         table.add_column(column)
-    for name, host in APPLICATIONS.items():
+    for name, host in available_applications().items():
         guide = host.guide
         table.add_row(
             f"{name} (default)" if name == default else name,

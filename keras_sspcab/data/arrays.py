@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
 
 
 def batch_array(

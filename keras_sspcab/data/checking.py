@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 from PIL import Image
 
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data._file_system import require_file_systems
 from keras_sspcab.data._parallel import parallel_map
 from keras_sspcab.data._tensorflow_io import INSTALL_HINT, tensorflow_io
@@ -22,7 +23,6 @@ from keras_sspcab.data.decoding import (
     standardize_size,
 )
 from keras_sspcab.data.folder import ImageSample
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 _compiling = threading.Lock()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._augmentation import (
     CROP,
     FLIP,
@@ -29,7 +30,6 @@ from keras_sspcab.data.decoding import (
     standardize_size,
 )
 from keras_sspcab.data.folder import ImageSample
-from keras_sspcab.layers._arguments import standardize_int
 
 
 def image_dataset(

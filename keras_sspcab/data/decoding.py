@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._tensorflow_io import INSTALL_HINT, tensorflow_io
-from keras_sspcab.layers._arguments import standardize_int
 
 #: First bytes of the formats; WebP is RIFF with a mark at byte 8.
 _MAGIC = {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data._file_system import (
     enumerate_names,
     scheme_of,
@@ -19,7 +20,6 @@ from keras_sspcab.data._file_system import (
 from keras_sspcab.data.defects import DEFECTS, draw_defect
 from keras_sspcab.data.folder import ImageFolder
 from keras_sspcab.data.scanning import scan_image_folder
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 #: Photographs in scikit-image's wheel, 512 x 512, grey, CC0.
 TEXTURES = ("brick", "grass", "gravel")

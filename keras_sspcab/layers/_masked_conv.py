@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.layers._arguments import (
+from keras_sspcab.checks import (
     standardize_choice,
     standardize_int,
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_sspcab.layers._arguments import standardize_data_format
+from keras_sspcab.checks import standardize_data_format
 
 
 class WeightedLayer(keras.layers.Layer):

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
 
 # As in the reference: in the shrinkage, the norm and the logarithm.
 _EPSILON = 1e-12

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.layers._arguments import (
+from keras_sspcab.checks import (
     standardize_data_format,
     standardize_int,
 )

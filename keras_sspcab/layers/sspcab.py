@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_sspcab import losses
-from keras_sspcab.layers._arguments import (
+from keras_sspcab.checks import (
     standardize_choice,
     standardize_int,
 )

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
 
 #: Takes two frames `(batch, height, width, channels)` in [0, 1], gives the
 #: flow from the first to the second, `(batch, rows, columns, 2)`.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.metrics._arguments import (
+from keras_sspcab.checks import (
     standardize_binary,
     standardize_scores,
 )

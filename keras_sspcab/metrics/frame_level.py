@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from keras_sspcab.metrics._arguments import require_both_classes
+from keras_sspcab.checks import require_both_classes
 from keras_sspcab.metrics._videos import standardize_frames
 
 

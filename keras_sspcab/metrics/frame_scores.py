@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.metrics._arguments import standardize_scores
+from keras_sspcab.checks import standardize_scores
 from keras_sspcab.metrics._videos import (
     by_video,
     map_scores,

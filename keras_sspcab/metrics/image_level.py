@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from keras_sspcab.metrics._arguments import (
+from keras_sspcab.checks import (
     require_both_classes,
     standardize_binary,
     standardize_scores,

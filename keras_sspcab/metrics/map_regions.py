@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
-from keras_sspcab.metrics._arguments import standardize_scores
+from keras_sspcab.checks import standardize_scores
 from keras_sspcab.metrics._videos import by_video
 from keras_sspcab.metrics.pixel_scores import EIGHT_NEIGHBOURS
 from keras_sspcab.metrics.region_tables import (

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import integrate, ndimage
 
-from keras_sspcab.metrics._arguments import (
+from keras_sspcab.checks import (
     require_both_classes,
     standardize_binary,
     standardize_scores,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.metrics._arguments import standardize_scores
+from keras_sspcab.checks import standardize_scores
 from keras_sspcab.metrics.image_level import auroc, standardize_both_classes
 
 _QUANTILES = (0.05, 0.5, 0.95)

@@ -122,7 +122,7 @@ class ModelConfig:
     """Section `[model]`: a host and the arguments of its constructor.
 
     Attributes:
-        name: One of the names in `keras_sspcab.applications.APPLICATIONS`.
+        name: One of the names in `keras_sspcab.hosts.available_applications()`.
         options: All other keys of the section, passed to the host. `"none"`
             stands for None, which TOML lacks.
     """

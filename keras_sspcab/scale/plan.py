@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.scale.checksums import checksum_of_lines
 
 _FORMAT = 1

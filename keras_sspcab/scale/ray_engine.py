@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.scale._optional import ray as import_ray
 from keras_sspcab.scale.folder import ScoreFolder
 from keras_sspcab.scale.shards import Job, ShardScorer

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_sspcab.layers._arguments import standardize_choice
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.runs import files
 from keras_sspcab.runs.folder import now
 from keras_sspcab.scale._optional import pyarrow

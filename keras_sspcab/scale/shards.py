@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data._parallel import parallel_map
 from keras_sspcab.data.checking import read_pixels
 from keras_sspcab.data.decoding import resize
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 from keras_sspcab.runs import files
 from keras_sspcab.scale.folder import ScoreFolder
 from keras_sspcab.scale.plan import Plan

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")

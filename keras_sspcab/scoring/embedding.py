@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.layers import auxiliary_losses_disabled
-from keras_sspcab.layers._arguments import standardize_int
 from keras_sspcab.scoring.density import Density
 
 

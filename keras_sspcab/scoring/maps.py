@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
+from keras_sspcab.checks import standardize_choice, standardize_int
 
 PADDINGS = ("none", "zeros")
 POOLINGS = ("mean", "max", "top")

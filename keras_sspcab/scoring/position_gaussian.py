@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 from threadpoolctl import threadpool_limits
 
-from keras_sspcab.layers._arguments import standardize_int
+from keras_sspcab.checks import standardize_int
 
 # Positions that are worked at together, so that what lies between is small.
 _CHUNK = 64

@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from keras_sspcab.applications import (
-    APPLICATIONS,
     AutoEncoder,
+    available_applications,
     get_application,
 )
 from keras_sspcab.scoring import Calibration
@@ -152,7 +152,7 @@ def test_own_optimizer_loss_and_metrics():
 
 def test_registry():
     assert get_application("autoencoder") is AutoEncoder
-    for name, application in APPLICATIONS.items():
+    for name, application in available_applications().items():
         assert application().name == name
     with pytest.raises(ValueError, match="no model named 'ae'.*autoencoder"):
         get_application("ae")

@@ -5,8 +5,8 @@ from keras import ops
 from scipy import ndimage
 
 from keras_sspcab.applications import AutoEncoder, PaDiM, PatchCore
-from keras_sspcab.applications.feature_model import feature_graph
 from keras_sspcab.backbones import load_backbone
+from keras_sspcab.hosts.feature_model import feature_graph
 
 SMALL = {"input_shape": (64, 64, 3), "weights": None}
 HOSTS = {
@@ -270,9 +270,7 @@ def test_calibration_by_folds(name):
 
 
 def test_pixels_are_thinned(monkeypatch):
-    monkeypatch.setattr(
-        "keras_sspcab.applications.feature_model.MAX_PIXELS", 1000
-    )
+    monkeypatch.setattr("keras_sspcab.hosts.feature_model.MAX_PIXELS", 1000)
     host = build("patchcore")
     host.fit_scoring(images(20))
     assert 800 < len(host.fold_scores.pixels) <= 1000

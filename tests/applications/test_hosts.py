@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sspcab.applications import APPLICATIONS, FeatureModel
+from keras_sspcab.applications import FeatureModel, available_applications
 from tests.hosts import SMALL, samples, small_host
 
 SHARED = {"anomaly_score", "anomaly_map", "is_anomalous", "raw_score"}
@@ -31,14 +31,14 @@ def fit(host, count, **arguments):
     return (next(iter(history.values())) if objects else history).history
 
 
-@pytest.fixture(scope="module", params=sorted(APPLICATIONS))
+@pytest.fixture(scope="module", params=sorted(available_applications()))
 def trained(request):
     """Each host after the five lines, and its history."""
     if not is_trained_here(request.param):
         pytest.skip(TENSORFLOW_ONLY[request.param])
     keras.utils.set_random_seed(0)
     # Stages have a training step each to trace.
-    has_stages = APPLICATIONS[request.param].kind == "objects"
+    has_stages = available_applications()[request.param].kind == "objects"
     host = small_host(request.param, run_eagerly=has_stages)
     history = fit(host, 6, batch_size=3, epochs=1 if has_stages else 2)
     host.calibrate(samples(host, 6, seed=1))
@@ -46,7 +46,7 @@ def trained(request):
 
 
 def test_every_host_has_a_small_version():
-    assert set(SMALL) == set(APPLICATIONS)
+    assert set(SMALL) == set(available_applications())
 
 
 def test_block_has_its_share_of_the_loss(trained):
@@ -113,7 +113,7 @@ def test_file_keeps_everything(trained, tmp_path):
 
 
 def test_block_off():
-    for name in filter(is_trained_here, APPLICATIONS):
+    for name in filter(is_trained_here, available_applications()):
         host = small_host(name, run_eagerly=True, sspcab=None)
         assert host.get_config()["sspcab"] is None
         assert "sspcab_loss" not in fit(host, 3, epochs=1)

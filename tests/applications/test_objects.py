@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_sspcab.applications import BackgroundAgnostic
-from keras_sspcab.applications._objects import object_batches
+from keras_sspcab.hosts.objects import object_batches
 
 
 def small():

@@ -12,8 +12,9 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_sspcab.applications import APPLICATIONS, AnomalyModel
+from keras_sspcab.applications import AnomalyModel
 from keras_sspcab.cli import _cell
+from keras_sspcab.hosts import registry
 from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.runs import RunFolder
 from keras_sspcab.runs.parsing import load_config
@@ -88,7 +89,7 @@ def _in_this_process():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cell, "run_in_own_process", run)
-        patch.setitem(APPLICATIONS, "stub", Stub)
+        patch.setitem(registry.hosts, "stub", Stub)
         # A graph takes longer to trace than these few steps.
         tf.config.run_functions_eagerly(True)
         yield

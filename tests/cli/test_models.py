@@ -1,6 +1,7 @@
 import pytest
 
-from keras_sspcab.applications import APPLICATIONS, AnomalyModel
+from keras_sspcab.applications import AnomalyModel, available_applications
+from keras_sspcab.hosts import registry
 from keras_sspcab.runs import ModelConfig
 
 
@@ -11,7 +12,7 @@ def row_of(name, text):
 
 def test_every_host_is_listed(invoke):
     text = invoke("models").stdout
-    for name, host in APPLICATIONS.items():
+    for name, host in available_applications().items():
         cells = row_of(name, text)
         assert cells[1] == host.kind
         assert cells[-1] == ("needed" if host.guide.needs_gpu else "-")
@@ -19,9 +20,9 @@ def test_every_host_is_listed(invoke):
     assert text.count("(default)") == 1
 
 
-@pytest.mark.parametrize("name", sorted(APPLICATIONS))
+@pytest.mark.parametrize("name", sorted(available_applications()))
 def test_facts_fit_into_the_table(name):
-    guide = APPLICATIONS[name].guide
+    guide = available_applications()[name].guide
     for fact in (guide.purpose, guide.training_time, guide.expectation):
         assert len(fact) <= 100
         assert not fact.endswith(".")
@@ -31,6 +32,6 @@ def test_host_without_a_guide_is_listed(invoke, monkeypatch):
     class Foreign(AnomalyModel):
         kind = "video"
 
-    monkeypatch.setitem(APPLICATIONS, "foreign", Foreign)
+    monkeypatch.setitem(registry.hosts, "foreign", Foreign)
     cells = row_of("foreign", invoke("models").stdout)
     assert cells == ["foreign", "video", "-", "-", "-", "-"]

@@ -111,8 +111,8 @@ def test_terminal_shows_a_bar(monkeypatch, capsys):
 
 def test_need_of_a_gpu_is_told_first(invoke, images, tmp_path, monkeypatch):
     from keras_sspcab.applications import AutoEncoder
-    from keras_sspcab.applications.guide import HostGuide
     from keras_sspcab.cli import _pipeline
+    from keras_sspcab.hosts.guide import HostGuide
 
     monkeypatch.setattr(AutoEncoder, "guide", HostGuide(needs_gpu=True))
     monkeypatch.setattr(_pipeline, "_has_gpu", lambda: False)

@@ -2,7 +2,7 @@ import inspect
 
 import pytest
 
-from keras_sspcab.applications import APPLICATIONS
+from keras_sspcab.applications import available_applications
 from keras_sspcab.compare.settings import Settings
 from keras_sspcab.runs import ConfigError, DataConfig
 from keras_sspcab.runs.defaults import MODEL_DEFAULTS, PLACES
@@ -69,7 +69,7 @@ def test_blocks_become_places():
 @pytest.mark.parametrize("model", sorted(PLACES))
 def test_hosts_without_a_block_by_default_have_a_place_for_it(model):
     assert MODEL_DEFAULTS[model]["model"]["sspcab"] == "none"
-    settings = Settings([model], APPLICATIONS)
+    settings = Settings([model], available_applications())
 
     def place(block):
         return settings.config(model, "", block, 0).model.options["sspcab"]
@@ -81,10 +81,14 @@ def test_hosts_without_a_block_by_default_have_a_place_for_it(model):
     assert settings.changed(model) == {}
 
 
-@pytest.mark.parametrize("model", sorted(APPLICATIONS))
+@pytest.mark.parametrize("model", sorted(available_applications()))
 def test_every_host_has_a_block_where_a_comparison_wants_one(model):
-    config = Settings([model], APPLICATIONS).config(model, "", "on", 0)
-    default = inspect.signature(APPLICATIONS[model]).parameters["sspcab"]
+    config = Settings([model], available_applications()).config(
+        model, "", "on", 0
+    )
+    default = inspect.signature(available_applications()[model]).parameters[
+        "sspcab"
+    ]
     assert config.model.options.get("sspcab", default.default) is not None
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from keras_sspcab.applications import APPLICATIONS
+from keras_sspcab.applications import available_applications
 from keras_sspcab.export import EXPORTERS, check_parity, export_model
 from tests.export.conftest import SIZE, assert_same
 from tests.hosts import small_host
@@ -52,7 +52,7 @@ def test_loaded_models_export(detector, textures, tmp_path):
     assert check_parity(detector, path, textures["test"]).passes
 
 
-@pytest.mark.parametrize("name", sorted(APPLICATIONS))
+@pytest.mark.parametrize("name", sorted(available_applications()))
 def test_every_application(name, textures, tmp_path):
     model = small_host(name, run_eagerly=True)
     if model.kind == "objects":

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.flow._opencv import opencv
 from keras_sspcab.data.flow.optical_flow import OpticalFlow
-from keras_sspcab.layers._arguments import standardize_choice
 
 PRESETS = ("ultrafast", "fast", "medium")
 

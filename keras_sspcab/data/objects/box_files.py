@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._file_system import enumerate_names
 from keras_sspcab.data.objects._box_arrays import (
     array_boxes,
@@ -20,7 +21,6 @@ from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import natural_key
 from keras_sspcab.data.video.reading import count_frames
-from keras_sspcab.layers._arguments import standardize_int
 
 _EXTENSIONS = (".txt", ".csv", ".json", ".npy")
 

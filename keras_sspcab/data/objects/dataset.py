@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data._epochs import (
     chain_epochs,
     order_of_epoch,
@@ -18,7 +19,6 @@ from keras_sspcab.data.objects.cube_files import (
     CubeReader,
     open_cube_file,
 )
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 KINDS = ("hf2vad", "crops")
 

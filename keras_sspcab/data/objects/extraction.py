@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._file_system import enumerate_names
 from keras_sspcab.data._parallel import parallel_map
 from keras_sspcab.data.cache import standardize_cache_folder
@@ -29,7 +30,6 @@ from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.video._storage import cache_path
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames, standardize_videos
-from keras_sspcab.layers._arguments import standardize_int
 from keras_sspcab.runs import files
 
 

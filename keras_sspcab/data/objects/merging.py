@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.objects.boxes import standardize_boxes
 from keras_sspcab.data.objects.motion import MotionProposals, enlarge_boxes
 from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.video.folder import Video
-from keras_sspcab.layers._arguments import standardize_int
 
 _EXHAUSTED = object()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.objects._optional import opencv
 from keras_sspcab.data.objects.boxes import (
     BoxFilter,
@@ -14,7 +15,6 @@ from keras_sspcab.data.objects.boxes import (
 from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames
-from keras_sspcab.layers._arguments import standardize_int
 
 # Value of the background subtractor's mask for what is no shadow.
 _FOREGROUND = 255

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.objects._onnx_input import (
     RESIZING,
@@ -25,7 +26,6 @@ from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes
 from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.objects.boxes import BOX_COLUMNS, standardize_boxes
 from keras_sspcab.data.objects.dataset import standardize_cube_files
-from keras_sspcab.layers._arguments import standardize_int
 
 Index = dict[str, np.ndarray]
 

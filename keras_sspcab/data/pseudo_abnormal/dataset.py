@@ -4,11 +4,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._augmentation import fold
 from keras_sspcab.data.pseudo_abnormal.motion import speed_up, standardize_speed
 from keras_sspcab.data.pseudo_abnormal.pictures import standardize_pictures
 from keras_sspcab.data.simulation._random import fold_in, standardize_seed
-from keras_sspcab.layers._arguments import standardize_int
 
 # A stream of random numbers of its own, beside those of `_augmentation`.
 _PICTURES = 3

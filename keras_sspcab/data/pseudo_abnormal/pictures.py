@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.checking import check_images
 from keras_sspcab.data.decoding import decode_image, resize
 from keras_sspcab.data.scanning import scan_image_folder
 from keras_sspcab.data.simulation._random import integers
 from keras_sspcab.data.simulation.embedded import EmbeddedTextures
-from keras_sspcab.layers._arguments import standardize_int
 
 # Windows are cut out that much larger and then shrunk: no aliasing.
 _OVERSAMPLING = 4

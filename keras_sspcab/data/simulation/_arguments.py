@@ -1,38 +1,8 @@
 """Checks of arguments that simulations share."""
 
-import numbers
-from typing import Any
-
 import tensorflow as tf
 
 from keras_sspcab.data.simulation.perlin import MINIMUM_SIZE
-
-
-def standardize_number(value: Any, name: str, low: float, high: float) -> float:
-    """Returns `value` as a float if it lies within `low` and `high`."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
-        raise ValueError(
-            f"The `{name}` argument must be a number from {low:g} to {high:g}. "
-            f"Received: {name}={value!r}"
-        )
-    return float(value)
-
-
-def standardize_range(value: Any, name: str) -> tuple[float, float]:
-    """Returns a pair of numbers within 0 and 1, in order."""
-    try:
-        low, high = value
-    except (TypeError, ValueError):
-        low, high = value, value
-    low = standardize_number(low, name, 0.0, 1.0)
-    high = standardize_number(high, name, 0.0, 1.0)
-    if low > high:
-        raise ValueError(
-            f"The `{name}` argument must be a pair: lowest, then highest. "
-            f"Received: {name}={value!r}"
-        )
-    return low, high
 
 
 def require_images(shape: tf.TensorShape, dtype: tf.DType, rank: int) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._augmentation import fold
-from keras_sspcab.layers._arguments import standardize_int
 
 _PHILOX = 1
 

@@ -6,12 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.simulation._arguments import (
-    check_size,
-    require_images,
-    standardize_number,
-    standardize_range,
-)
+from keras_sspcab.checks import standardize_number, standardize_range
+from keras_sspcab.data.simulation._arguments import check_size, require_images
 from keras_sspcab.data.simulation._random import (
     chance,
     fold_in,

@@ -6,11 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.simulation._arguments import (
-    check_size,
+from keras_sspcab.checks import (
+    standardize_choice,
+    standardize_int,
     standardize_number,
     standardize_range,
 )
+from keras_sspcab.data.simulation._arguments import check_size
 from keras_sspcab.data.simulation._batches import (
     map_with_seeds,
     require_batches,
@@ -24,7 +26,6 @@ from keras_sspcab.data.simulation._random import (
     standardize_seed,
     uniform,
 )
-from keras_sspcab.layers._arguments import standardize_choice, standardize_int
 
 VARIANTS = ("3way", "cutpaste", "scar", "union")
 

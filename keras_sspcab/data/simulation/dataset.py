@@ -5,12 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.simulation._batches import (
     map_with_seeds,
     require_batches,
 )
 from keras_sspcab.data.simulation.anomaly import Simulation, make_simulation
-from keras_sspcab.layers._arguments import standardize_int
 
 
 def simulate_anomalies(

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_sspcab.data.simulation._arguments import standardize_number
+from keras_sspcab.checks import standardize_choice, standardize_number
 from keras_sspcab.data.simulation._random import (
     chance,
     integers,
@@ -16,7 +16,6 @@ from keras_sspcab.data.simulation._random import (
     uniform,
 )
 from keras_sspcab.data.simulation.textures import TextureSource
-from keras_sspcab.layers._arguments import standardize_choice
 
 #: Files in scikit-image's wheel, by name.
 _FILES = {

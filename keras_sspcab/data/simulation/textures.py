@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._file_system import (
     describe_folder,
     join,
@@ -17,7 +18,6 @@ from keras_sspcab.data.decoding import decode_image
 from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.simulation._random import integers
-from keras_sspcab.layers._arguments import standardize_int
 
 
 class TextureSource(abc.ABC):

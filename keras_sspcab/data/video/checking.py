@@ -4,13 +4,13 @@ import dataclasses
 import warnings
 from collections.abc import Iterable
 
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data._parallel import parallel_map
 from keras_sspcab.data.checking import BadImagesError, ImageProblem
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.labels import read_labels
 from keras_sspcab.data.video.masks import iterate_masks
 from keras_sspcab.data.video.reading import iterate_frames, standardize_videos
-from keras_sspcab.layers._arguments import standardize_choice
 
 
 class BadVideosError(BadImagesError):

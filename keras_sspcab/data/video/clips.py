@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._file_system import enumerate_names
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import frame_size, read_frame
@@ -15,7 +16,6 @@ from keras_sspcab.data.video.reading import (
     frame_paths,
     iterate_frames,
 )
-from keras_sspcab.layers._arguments import standardize_int
 
 #: Returns a clip from the position of its video and those of its frames.
 ClipReader = Callable[[int, np.ndarray], np.ndarray]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data._epochs import (
     chain_epochs,
     order_of_epoch,
@@ -23,7 +24,6 @@ from keras_sspcab.data.video.clips import (
 )
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import count_frames, standardize_videos
-from keras_sspcab.layers._arguments import standardize_int
 
 # Clips, positions of their videos and of their last frames.
 _Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]

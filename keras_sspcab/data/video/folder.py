@@ -3,9 +3,9 @@
 import dataclasses
 import os
 
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data._file_system import enumerate_names
 from keras_sspcab.data._hold_out import hold_out
-from keras_sspcab.layers._arguments import standardize_choice
 
 #: A video is a folder of frames or a video file.
 KINDS = ("frames", "file")

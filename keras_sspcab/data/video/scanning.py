@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data._file_system import (
     describe_folder,
     enumerate_names,
@@ -21,7 +22,6 @@ from keras_sspcab.data.video._layouts import (
 from keras_sspcab.data.video._tree import Tree
 from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
 from keras_sspcab.data.video.folder import Video, VideoFolder
-from keras_sspcab.layers._arguments import standardize_choice
 
 # Train videos, test videos, notes.
 _Scan = Callable[

@@ -1,0 +1,158 @@
+"""Checks of arguments, for all parts of the package."""
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def standardize_int(value: Any, name: str, minimum: int) -> int:
+    """Returns `value` as an int of at least `minimum`.
+
+    Raises:
+        ValueError: If it is none; the message names the argument.
+    """
+    is_integer = isinstance(value, numbers.Integral)
+    if isinstance(value, bool) or not is_integer or value < minimum:
+        raise ValueError(
+            f"The `{name}` argument must be an integer of at least {minimum}. "
+            f"Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+def standardize_number(value: Any, name: str, low: float, high: float) -> float:
+    """Returns `value` as a float from `low` to `high`.
+
+    Raises:
+        ValueError: If it is none; the message names the argument.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        raise ValueError(
+            f"The `{name}` argument must be a number from {low:g} to {high:g}. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def standardize_range(value: Any, name: str) -> tuple[float, float]:
+    """Returns a number, or a pair in order, from 0 to 1 as a pair.
+
+    Raises:
+        ValueError: If it is neither; the message names the argument.
+    """
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        low, high = value, value
+    low = standardize_number(low, name, 0.0, 1.0)
+    high = standardize_number(high, name, 0.0, 1.0)
+    if low > high:
+        raise ValueError(
+            f"The `{name}` argument must be a pair: lowest, then highest. "
+            f"Received: {name}={value!r}"
+        )
+    return low, high
+
+
+def standardize_choice(value: Any, choices: Sequence[str], name: str) -> str:
+    """Returns `value` in lower case if it is one of `choices`.
+
+    Raises:
+        ValueError: If it is not; the message names the argument.
+    """
+    lowered = value.lower() if isinstance(value, str) else value
+    if lowered not in choices:
+        raise ValueError(
+            f"The `{name}` argument must be one of {list(choices)}. "
+            f"Received: {name}={value!r}"
+        )
+    return lowered
+
+
+def standardize_data_format(value: str | None) -> str:
+    """Returns a data format; None is the global setting of Keras.
+
+    Raises:
+        ValueError: If there is no such format.
+    """
+    if value is None:
+        import keras
+
+        return keras.config.image_data_format()
+    return standardize_choice(
+        value, ("channels_last", "channels_first"), "data_format"
+    )
+
+
+def standardize_binary(values: Any, name: str) -> np.ndarray:
+    """Returns `values` as booleans; only 0 and 1 are taken.
+
+    Args:
+        values: Array of booleans, integers or floats.
+        name: The argument's name, for the error.
+
+    Raises:
+        ValueError: If a value is neither 0 nor 1.
+    """
+    array = np.asarray(values)
+    if array.dtype == bool:
+        return array
+    if array.dtype.kind not in "iuf":
+        raise ValueError(
+            f"The `{name}` argument must hold booleans or the numbers 0 and "
+            f"1. Received: {name} of dtype {array.dtype}"
+        )
+    is_one = array == 1
+    others = array[~is_one & (array != 0)]
+    if others.size:
+        raise ValueError(
+            f"The `{name}` argument must hold 0 (normal) and 1 (anomalous) "
+            f"only. Received: {name} with the value {others.flat[0]}. For "
+            f"a mask of 0 and 255, pass `mask > 127`."
+        )
+    return is_one
+
+
+def standardize_scores(values: Any, name: str, dtype: str) -> np.ndarray:
+    """Returns `values` in `dtype`, or raises if one is not finite.
+
+    Args:
+        values: Array of numbers.
+        name: The argument's name, for the error.
+        dtype: The floating-point type that the metric counts in.
+
+    Raises:
+        ValueError: If `values` is not numeric, or holds NaN or infinity (also
+            if a finite value does not fit `dtype`).
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The `{name}` argument must hold numbers. "
+            f"Received: {name} of dtype {array.dtype}"
+        )
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype, copy=False)
+    num_bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if num_bad:
+        raise ValueError(
+            f"The `{name}` argument must be finite. Received: {name} with "
+            f"{num_bad} of {array.size} values NaN or infinite. Has the "
+            "training diverged?"
+        )
+    return array
+
+
+def require_both_classes(
+    num_normal: int, num_anomalous: int, what: str
+) -> None:
+    """Raises a ValueError unless there are normal and anomalous samples."""
+    if num_normal == 0 or num_anomalous == 0:
+        raise ValueError(
+            f"This metric compares normal with anomalous {what} and needs at "
+            f"least one of each. Received: {num_normal} normal and "
+            f"{num_anomalous} anomalous {what}"
+        )

@@ -1,0 +1,191 @@
+"""Scores of the frames of videos: from files, and from a live camera."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.hosts.frames import FrameModel
+
+if TYPE_CHECKING:
+    from keras_sspcab.data.video import Video
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredFrame:
+    """What a model says about one frame.
+
+    Attributes:
+        video: Position of its video, from 0.
+        frame: Its position in the video, from 0.
+        outputs: The outputs of `predict` for the clip that ends with it,
+            without the batch axis: `anomaly_score` `()`, `anomaly_map`
+            `(height, width)`, `is_anomalous` `()`, and so on.
+    """
+
+    video: int
+    frame: int
+    outputs: dict[str, np.ndarray]
+
+
+def score_frames(
+    model: FrameModel,
+    videos: "Sequence[Video]",
+    *,
+    stride: int = 1,
+    batch_size: int = 8,
+    update_memory: bool = False,
+) -> Iterator[ScoredFrame]:
+    """Scores the frames of videos, one after the other, in constant memory.
+
+    A frame is scored by the clip that ends with it. The first frames of a
+    video, which no clip ends with, are left out: `(frames of a clip - 1) *
+    stride` of them.
+
+    Args:
+        model: A host of video with a known frame size.
+        videos: Videos from `keras_sspcab.data.video`.
+        stride: Steps from one frame of a clip to the next, as in training.
+        batch_size: Clips that are scored at once.
+        update_memory: Whether an `MNAD` learns from frames that look normal,
+            as `predict_online` does, through all of the videos. Its memory is
+            set back in the end.
+
+    Yields:
+        The scored frames, by video and frame.
+
+    Raises:
+        ValueError: If the model has no known frame size or no memory to
+            update, or if a video is too short or cannot be read.
+    """
+    from keras_sspcab.data.video import clip_dataset
+
+    count, size, channels = _clip_of(model)
+    if update_memory and not hasattr(model, "iterate_online"):
+        raise ValueError(
+            "Only MNAD has a memory that can be updated. "
+            f"Received: update_memory=True for {type(model).__name__}"
+        )
+    dataset = clip_dataset(
+        videos,
+        count,
+        size,
+        channels,
+        stride=stride,
+        batch_size=batch_size,
+        with_index=True,
+    )
+    index: collections.deque[tuple[int, int]] = collections.deque()
+
+    def clips() -> Iterator[np.ndarray]:
+        for batch, origin in dataset:
+            pairs = zip(
+                origin["video"].numpy().tolist(),
+                origin["frame"].numpy().tolist(),
+                strict=True,
+            )
+            index.extend(pairs)
+            yield batch.numpy()
+
+    if update_memory:
+        results: Iterable[Any] = model.iterate_online(clips())
+    else:
+        results = (model.predict_on_batch(batch) for batch in clips())
+    for outputs in results:
+        arrays = {name: np.asarray(value) for name, value in outputs.items()}
+        for row in range(len(arrays["anomaly_score"])):
+            video, frame = index.popleft()
+            yield ScoredFrame(
+                video, frame, {name: a[row] for name, a in arrays.items()}
+            )
+
+
+class VideoStream:
+    """Scores the frames of a live video as they come.
+
+    >>> stream = VideoStream(model)
+    >>> for pixels in camera:
+    ...     scored = stream.push(pixels)
+    ...     if scored is not None and scored.outputs["is_anomalous"]:
+    ...         alarm(scored.frame)
+
+    Nothing after a frame is looked at, and of those before only as many as a
+    clip spans are kept.
+
+    Args:
+        model: A calibrated host of video with a known frame size.
+        stride: Steps from one frame of a clip to the next, as in training.
+        average: `anomaly_score` is the mean of those of the last so many
+            frames, which is calmer and later. 1 (the default) leaves it alone.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self, model: FrameModel, stride: int = 1, average: int = 1
+    ) -> None:
+        self._model = model
+        self._stride = standardize_int(stride, "stride", 1)
+        count, self._size, self._channels = _clip_of(model)
+        span = (count - 1) * self._stride + 1
+        self._window: collections.deque[np.ndarray] = collections.deque(
+            maxlen=span
+        )
+        self._scores: collections.deque[float] = collections.deque(
+            maxlen=standardize_int(average, "average", 1)
+        )
+        self._next = 0
+
+    def push(self, frame: Any) -> ScoredFrame | None:
+        """Takes the next frame and scores it.
+
+        Args:
+            frame: Pillow image, or uint8 array `(height, width)`, `(height,
+                width, 1)` or `(height, width, 3)` (RGB) of any size.
+
+        Returns:
+            The scored frame; None for the first ones, until there are as many
+            as a clip spans.
+        """
+        from keras_sspcab.data.video import fit_frame
+
+        pixels = fit_frame(frame, self._size, self._channels)
+        self._window.append(pixels.astype("float32") / 255.0)
+        number, self._next = self._next, self._next + 1
+        if len(self._window) < (self._window.maxlen or 1):
+            return None
+        clip = np.stack(list(self._window)[:: self._stride])
+        found = self._model.predict_on_batch(clip[None])
+        outputs = {name: np.asarray(value)[0] for name, value in found.items()}
+        self._scores.append(float(outputs["anomaly_score"]))
+        if self._scores.maxlen != 1:
+            score = np.float32(np.mean(self._scores))
+            threshold = self._model.calibration.threshold
+            is_anomalous = threshold is not None and score >= threshold
+            outputs |= {
+                "anomaly_score": np.asarray(score),
+                "is_anomalous": np.asarray(is_anomalous),
+            }
+        return ScoredFrame(0, number, outputs)
+
+    def reset(self) -> None:
+        """Forgets all frames, for another video."""
+        self._window.clear()
+        self._scores.clear()
+        self._next = 0
+
+
+def _clip_of(model: FrameModel) -> tuple[int, tuple[int, int], int]:
+    """Returns frames, size and channels of the clips of a model."""
+    count, height, width, channels = model.input_shape[1:]
+    if height is None or width is None:
+        raise ValueError(
+            "The model takes frames of any size, so it does not say which one "
+            "they shall have. Build it with a known input_shape. "
+            f"Received: input_shape={tuple(model.input_shape[1:])}"
+        )
+    return count, (height, width), channels
