@@ -14,17 +14,17 @@ class AdversarialModel(FrameModel):
 
     Each step trains the discriminator, to tell the predictions from the true
     frames, and then the generator, which is all the rest, on the same batch.
-    Weights and optimiser of the discriminator are parts of the model, of its
+    Weights and optimizer of the discriminator are parts of the model, of its
     files and its checkpoints; scores and exports do without.
 
-    A host calls `set_discriminator` in its constructor, puts the judgement of
+    A host calls `set_discriminator` in its constructor, puts the judgment of
     its predictions among its `loss_terms`, and overrides
     `default_discriminator_optimizer`.
 
     Attributes:
-        discriminator: A model from frames in [-1, 1] to judgements, 1 for true
+        discriminator: A model from frames in [-1, 1] to judgments, 1 for true
             ones, or None.
-        discriminator_optimizer: Its optimiser, once the model is compiled.
+        discriminator_optimizer: Its optimizer, once the model is compiled.
     """
 
     discriminator: Any = None
@@ -37,7 +37,7 @@ class AdversarialModel(FrameModel):
     def default_discriminator_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
-        """The optimiser of the discriminator in the host's paper.
+        """The optimizer of the discriminator in the host's paper.
 
         Args:
             learning_rate: The rate that the generator begins with; None takes
@@ -109,7 +109,7 @@ class AdversarialModel(FrameModel):
             loss: Losses by the name of the term; None takes those of the paper.
             discriminator_optimizer: That of the discriminator. None takes the
                 paper's.
-            learning_rate: The rate that the paper's optimiser of the generator
+            learning_rate: The rate that the paper's optimizer of the generator
                 begins with; that of the discriminator changes with it.
             steps: Steps that the whole training will take.
             **kwargs: As in `AnomalyModel.compile`.

@@ -27,7 +27,7 @@ class AutoEncoder(AnomalyModel):
     """Convolutional auto-encoder that scores by its reconstruction error.
 
     Three 3x3 convolutions with ReLU and 2x2 max-pooling down to an eighth of
-    the size, three nearest-neighbour up-samplings with a convolution each, and
+    the size, three nearest-neighbor up-samplings with a convolution each, and
     one output convolution. Fully convolutional: it can be trained on small
     patches and applied to large images.
 
@@ -42,7 +42,7 @@ class AutoEncoder(AnomalyModel):
     Open points: the paper names the places without defining them; here they
     are the convolutions with as many input as output channels, `"early"` the
     second of the encoder, `"middle"` the first and `"late"` the third of the
-    decoder (its penultimate). The output activation, the optimiser and whether
+    decoder (its penultimate). The output activation, the optimizer and whether
     an object's score is the mean or the sum of the error are not stated.
 
     Args:

@@ -35,7 +35,7 @@ INPUTS = ("appearance", "previous_motion", "next_motion")
 class BackgroundAgnostic(ObjectModel):
     """Judges objects by how an auto-encoder of normal ones rebuilds them.
 
-    Three auto-encoders look at one object of one frame: at its grey crop, and
+    Three auto-encoders look at one object of one frame: at its gray crop, and
     at the optical flow to this frame and to the next. A classifier for each
     tells, from the absolute error of the reconstruction and the latent
     features, how probably the object is normal. `raw_score` is 1 minus the mean

@@ -147,7 +147,7 @@ class AutoEncoderStage(NetworkStage):
             terms[f"{name}_segmentation"] = (
                 _per_object(_cross_entropy(inputs["mask"], logits))
                 if "mask" in inputs
-                # Zero, but with a gradient: optimisers warn of none.
+                # Zero, but with a gradient: optimizers warn of none.
                 else 0.0 * _per_object(logits)
             )
         return terms

@@ -182,7 +182,7 @@ class CutPaste(AnomalyModel):
         shape = check_input_shape(input_shape, minimum=32)
         if shape[-1] not in (1, 3):
             raise ValueError(
-                "Images must have 1 (grey) or 3 (colour) channels. "
+                "Images must have 1 (gray) or 3 (color) channels. "
                 f"Received: input_shape={shape}"
             )
         is_pretrained = backbone != RESNET

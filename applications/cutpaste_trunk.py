@@ -49,7 +49,7 @@ def resnet_trunk(
     if channels == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     x = layers.Rescaling(
-        (1 / std).tolist(), (-mean / std).tolist(), name="standardisation"
+        (1 / std).tolist(), (-mean / std).tolist(), name="standardization"
     )(image)
     x = resnet18(x, base_width, places, sspcab_options, regularizer)
     trunk = keras.Model(image, x, name="trunk")

@@ -12,8 +12,8 @@ def patch_discriminator(
     """Builds the network that tells true frames from predicted ones.
 
     Five 4x4 convolutions, each behind a reflecting margin of two pixels, the
-    first three with stride 2: each output is the judgement of a patch of the
-    frame. No normalisation.
+    first three with stride 2: each output is the judgment of a patch of the
+    frame. No normalization.
 
     References:
     - Isola et al., CVPR 2017 (pix2pix), as configured in the code of
@@ -22,7 +22,7 @@ def patch_discriminator(
     Args:
         channels: Channels of the frames.
         base_width: Filters of the first convolution, doubled twice. Defaults
-            to 128, with which it has 6,831,489 parameters on colour images.
+            to 128, with which it has 6,831,489 parameters on color images.
         name: Name of the model.
 
     Returns:
@@ -45,5 +45,5 @@ def patch_discriminator(
         )(ops.pad(x, margin, mode="reflect"))
         if index < len(filters):
             x = layers.LeakyReLU(0.2, name=f"relu{index}")(x)
-    judgement = layers.Activation("sigmoid", dtype="float32", name="judgement")
-    return keras.Model(frame, judgement(x), name=name)
+    judgment = layers.Activation("sigmoid", dtype="float32", name="judgment")
+    return keras.Model(frame, judgment(x), name=name)

@@ -49,9 +49,9 @@ class DRAEM(AnomalyModel):
 
     Open points: the SSPCAB paper says that the block is in both networks, as
     the penultimate convolution, but not which layer that is; here it is the
-    second convolution of the last decoder stage, before its normalisation. The
+    second convolution of the last decoder stage, before its normalization. The
     reference reads images as BGR, here they are RGB. Initial biases are zero,
-    which the normalisation after them makes irrelevant.
+    which the normalization after them makes irrelevant.
 
     Training takes a GPU: the paper has 700 epochs at the full width. At an
     eighth of it, 30 epochs of 128x128 crops (12 minutes of a CPU) leave the

@@ -25,11 +25,11 @@ class Ensemble(AnomalyModel):
     References:
     - [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), Table 1: five
       CutPaste models of different seeds, 96.1 % instead of 95.2 %. How their
-      scores are normalised before the mean is not described there.
+      scores are normalized before the mean is not described there.
 
     Args:
         members: Calibrated detectors with the same input shape. They are
-            copied, without their optimisers: what is done to one later does not
+            copied, without their optimizers: what is done to one later does not
             change the ensemble.
         calibration: A `Calibration`; set by `calibrate`.
         name: Name of the model.

@@ -207,7 +207,7 @@ class FutureFrame(AdversarialModel):
     def loss_terms(
         self, clip: Any, target: Any, outputs: dict[str, Any]
     ) -> dict[str, tuple[Any, Any]]:
-        """Frames, flows, and judgements of the discriminator."""
+        """Frames, flows, and judgments of the discriminator."""
         prediction = outputs["prediction"]
         weights = self.default_loss_weights()
         terms = {
@@ -221,8 +221,8 @@ class FutureFrame(AdversarialModel):
                 self._flow(before, (prediction + 1.0) / 2.0),
             )
         if self.discriminator is not None:
-            judgement = self.discriminator(prediction)
-            terms["adversarial"] = (ops.ones_like(judgement), judgement)
+            judgment = self.discriminator(prediction)
+            terms["adversarial"] = (ops.ones_like(judgment), judgment)
         return {name: terms[name] for name in weights}
 
     def default_optimizer(

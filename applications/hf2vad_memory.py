@@ -29,9 +29,9 @@ def memory_autoencoder(
 
     Reference:
     - [Liu et al., ICCV 2021](https://arxiv.org/abs/2108.06852), ML-MemAE-SC,
-      and its code, which the initialisers follow too: convolutions Kaiming
+      and its code, which the initializers follow too: convolutions Kaiming
       normal with `a = 0.1`, transposed ones PyTorch's uniform default, scales
-      of normalisations normal with mean 1 and deviation 0.02.
+      of normalizations normal with mean 1 and deviation 0.02.
 
     Deviations: biases start at zero, and convolutions of stride 2 align as in
     Keras, both down and up: it is PyTorch's network on mirrored crops.

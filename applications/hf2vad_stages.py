@@ -106,7 +106,7 @@ class JointStage(PredictionStage):
     """Stage 3: both are trained, with all losses.
 
     The flows go through the auto-encoder one by one, so that its batch
-    normalisation sees those of one time together, as the reference has it; of
+    normalization sees those of one time together, as the reference has it; of
     the terms of blocks in it, the mean counts.
     """
 

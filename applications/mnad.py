@@ -72,7 +72,7 @@ class MNAD(FrameModel):
       for reconstruction.
 
     Deviations: biases start at zero, and up-sampling convolutions align their
-    output as Keras does, half a pixel from PyTorch. A normalisation that the
+    output as Keras does, half a pixel from PyTorch. A normalization that the
     published code defines and never uses is left out (1,024 parameters).
 
     Args:
@@ -81,7 +81,7 @@ class MNAD(FrameModel):
             of 8, or None. None (the default) takes the paper's, `(5, 256, 256,
             3)` or `(1, 256, 256, 3)`.
         sspcab: `"penultimate"` (the default; instead of the last convolution
-            but one of the decoder, before its normalisation) or None.
+            but one of the decoder, before its normalization) or None.
         task: `"prediction"` (the default) or `"reconstruction"`.
         base_width: Channels of the first stage, doubled three times. Defaults
             to 64, the paper's; 8 trains on a CPU.

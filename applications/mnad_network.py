@@ -40,7 +40,7 @@ def _stage(x: Any, channels: int, name: str) -> Any:
 
 
 def encoder(x: Any, width: int) -> tuple[Any, list[Any]]:
-    """Features, neither normalised nor activated, and the maps to skip to."""
+    """Features, neither normalized nor activated, and the maps to skip to."""
     skips = []
     for stage in range(1, 4):
         x = _stage(x, width * 2 ** (stage - 1), f"encoder{stage}")

@@ -34,10 +34,10 @@ def resnet18(
         image: Symbolic tensor `(batch, height, width, channels)`.
         base_width: Channels of the stem and the first stage, doubled in each of
             the following three. Defaults to 64, the paper's.
-        places: Where blocks sit, among `PLACES`. Normalisation and ReLU after a
+        places: Where blocks sit, among `PLACES`. Normalization and ReLU after a
             replaced convolution are kept.
         sspcab_options: Arguments of the `SSPCABLayer`s.
-        kernel_regularizer: Regulariser of all kernels, also the blocks'.
+        kernel_regularizer: Regularizer of all kernels, also the blocks'.
 
     Returns:
         Symbolic tensor of the last feature map, a 32nd of the height and width,

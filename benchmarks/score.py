@@ -2,7 +2,7 @@
 
 Run: python benchmarks/score.py [--output x.csv]
 
-Made-up grey PNGs and the plain auto-encoder for images of their size. The
+Made-up gray PNGs and the plain auto-encoder for images of their size. The
 engine `local` uses all cores in one process; `ray` starts on this machine, with
 one core for each worker, whose start (of Ray, TensorFlow and the model) is part
 of the time. The rate behind it counts from the first finished shard on.

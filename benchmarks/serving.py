@@ -2,7 +2,7 @@
 
 Run: python benchmarks/serving.py [--output x.csv]
 
-Made-up grey PNGs, one in a request, and the plain auto-encoder for images of
+Made-up gray PNGs, one in a request, and the plain auto-encoder for images of
 their size. Two servers, each in a process of its own, wait all the time: one
 joins requests into batches of up to 32, the other runs each by itself. Clients
 are threads of this process, each with a connection of its own, which ask again

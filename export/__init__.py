@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from keras_sspcab.export._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from keras_sspcab.export.artefacts import ExportResult
+    from keras_sspcab.export.artifacts import ExportResult
     from keras_sspcab.export.audit import audit_saved_model
     from keras_sspcab.export.formats import (
         EXPORTERS,
@@ -42,7 +42,7 @@ _NAMES = {
     "Client": "keras_sspcab.export.serving.client",
     "EXPORTERS": "keras_sspcab.export.formats",
     "ExportMismatchError": "keras_sspcab.export.parity",
-    "ExportResult": "keras_sspcab.export.artefacts",
+    "ExportResult": "keras_sspcab.export.artifacts",
     "OutputDifference": "keras_sspcab.export.parity",
     "POLICY_TOLERANCES": "keras_sspcab.export.parity",
     "ParityResult": "keras_sspcab.export.parity",

@@ -30,7 +30,7 @@ _RANDOM = re.compile(r"(Stateless)?Random.*|StatelessMultinomial|Multinomial")
 def audit_saved_model(path: Any) -> list[str]:
     """Walks all functions of a SavedModel and reports what is wrong.
 
-    Wrong are: Python functions, gradients, optimisers and dropout, variables,
+    Wrong are: Python functions, gradients, optimizers and dropout, variables,
     random numbers, and operations that no output depends on (a loss, say, that
     was traced along). The functions that store and restore variables, which
     TensorFlow writes into every SavedModel, are left out.

@@ -8,7 +8,7 @@ import keras
 #: Precisions that an exported graph can compute in.
 COMPUTE_PRECISIONS = ("float32", "float16", "bfloat16")
 
-# Others, of integers or quantised weights, say more than a precision.
+# Others, of integers or quantized weights, say more than a precision.
 _FLOAT_POLICIES = {
     *COMPUTE_PRECISIONS,
     "mixed_float16",

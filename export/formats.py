@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.export.artefacts import ExportResult
+from keras_sspcab.export.artifacts import ExportResult
 from keras_sspcab.export.onnx import export_onnx
 from keras_sspcab.export.saved_model import export_saved_model
 from keras_sspcab.export.tflite import export_tflite

@@ -1,4 +1,4 @@
-"""Takes the images that a check or a quantisation is given."""
+"""Takes the images that a check or a quantization is given."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_sspcab.applications import ObjectModel
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.export.artefacts import ExportResult
+from keras_sspcab.export.artifacts import ExportResult
 from keras_sspcab.export.formats import EXPORTERS
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
@@ -28,12 +28,12 @@ def export_networks(
     """Exports each network of a host that looks at objects.
 
     For those who put the parts together by themselves; the host as a whole,
-    with scores and thresholds, is what `export_model` writes. Each artefact is
+    with scores and thresholds, is what `export_model` writes. Each artifact is
     compared with its network, on what the network is given in the host.
 
     Args:
         model: The host; see its property `networks`.
-        directory: Where the artefacts are written: `NAME/1` as a SavedModel,
+        directory: Where the artifacts are written: `NAME/1` as a SavedModel,
             `NAME.tflite` or `NAME.onnx`.
         to: `"savedmodel"`, `"tflite"` or `"onnx"`.
         images: Real objects: inputs of the host, as a dict of arrays or an
@@ -49,7 +49,7 @@ def export_networks(
         ValueError: If the model has no networks of its own, objects do not fit,
             or as the exporter does. Networks before the one that fails are
             there, each whole.
-        ExportMismatchError: If an artefact and its network differ.
+        ExportMismatchError: If an artifact and its network differ.
     """
     to = standardize_choice(to, tuple(EXPORTERS), "to")
     if not isinstance(model, ObjectModel):
@@ -82,7 +82,7 @@ def _inputs(
     objects: Any,
     limit: int,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Returns what each network is given, by the names that artefacts have."""
+    """Returns what each network is given, by the names that artifacts have."""
     inference = Inference(model, allow_uncalibrated=True)
     arrays = collect_images(inference, objects, limit)
     given = model.network_inputs(

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_sspcab.export._optional import require
-from keras_sspcab.export.artefacts import (
+from keras_sspcab.export.artifacts import (
     ExportResult,
     ParityCheck,
     publish_file,
@@ -41,7 +41,7 @@ def export_onnx(
         model: An `AnomalyModel`, or any functional or sequential Keras model.
         path: File to write, ending in `.onnx`; replaced if it exists.
         opset: Version of ONNX' operators, 13 to 18. Defaults to 17.
-        images: Real images to compare artefact and model on; see
+        images: Real images to compare artifact and model on; see
             `check_parity`.
         check: Whether to compare. False must be said explicitly.
         image_size: Height and width, to fix them where the model takes any.
@@ -57,7 +57,7 @@ def export_onnx(
 
     Raises:
         ValueError: If an argument does not fit.
-        ExportMismatchError: If artefact and model differ; nothing is written.
+        ExportMismatchError: If artifact and model differ; nothing is written.
         ImportError: If a package is missing.
     """
     require("tf2onnx", "onnx", *(["onnxruntime"] if check else []))

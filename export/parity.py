@@ -1,4 +1,4 @@
-"""Compares an artefact with the model that it was made from."""
+"""Compares an artifact with the model that it was made from."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.runners import SavedModelRunner, load_runner
 
-#: Largest relative difference allowed, by the precision of the artefact. The
+#: Largest relative difference allowed, by the precision of the artifact. The
 #: README says what has been measured.
 TOLERANCES = {
     "float32": 1e-4,
@@ -22,7 +22,7 @@ TOLERANCES = {
     "int8": 0.25,
 }
 
-#: The same, where the model itself computes in fewer bits than the artefact.
+#: The same, where the model itself computes in fewer bits than the artifact.
 POLICY_TOLERANCES = {"float16": 1e-2, "bfloat16": 0.1}
 
 #: Single pixels of a map may be off by this many times more: unlike scores they
@@ -40,7 +40,7 @@ SHARE_UNIT = "share of values that differ"
 
 
 class ExportMismatchError(ValueError):
-    """An artefact does not compute what its model computes.
+    """An artifact does not compute what its model computes.
 
     Attributes:
         result: The comparison.
@@ -48,7 +48,7 @@ class ExportMismatchError(ValueError):
 
     def __init__(self, result: "ParityResult") -> None:
         super().__init__(
-            f"The exported {result.artefact} differs from the model by more "
+            f"The exported {result.artifact} differs from the model by more "
             f"than {result.precision} explains:\n{result.summary()}\n"
             "Nothing has been written. `tolerance` allows more."
         )
@@ -57,7 +57,7 @@ class ExportMismatchError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class OutputDifference:
-    """How far one output of an artefact is from the model's.
+    """How far one output of an artifact is from the model's.
 
     Attributes:
         max_difference: Largest absolute difference, in `unit`.
@@ -83,11 +83,11 @@ class OutputDifference:
 
 @dataclasses.dataclass(frozen=True)
 class ParityResult:
-    """The comparison of an artefact with its model.
+    """The comparison of an artifact with its model.
 
     Attributes:
-        artefact: Name of the file, or of the folder.
-        precision: Precision of the artefact.
+        artifact: Name of the file, or of the folder.
+        precision: Precision of the artifact.
         tolerance: Largest relative difference allowed for scores.
         num_images: How many images were compared.
         outputs: The differences, by name of the output. Those of the
@@ -97,7 +97,7 @@ class ParityResult:
             threshold than the tolerance allows.
     """
 
-    artefact: str
+    artifact: str
     precision: str
     tolerance: float
     num_images: int
@@ -107,7 +107,7 @@ class ParityResult:
 
     @property
     def passes(self) -> bool:
-        """Whether the artefact may be used in place of the model."""
+        """Whether the artifact may be used in place of the model."""
         return self.flags_beyond_tolerance == 0 and all(
             output.passes for output in self.outputs.values()
         )
@@ -139,9 +139,9 @@ def check_parity(
     precision: str = "float32",
     image_size: Sequence[int] | None = None,
 ) -> ParityResult:
-    """Runs model and artefact on the same images and compares the outputs.
+    """Runs model and artifact on the same images and compares the outputs.
 
-    The model runs as in `model.predict`, the artefact in its own runtime:
+    The model runs as in `model.predict`, the artifact in its own runtime:
     TensorFlow, LiteRT or ONNX Runtime. A SavedModel that takes encoded images
     is also given these as PNG files.
 
@@ -154,9 +154,9 @@ def check_parity(
             four times that for single pixels of the anomaly map. None takes
             that of the precision (`TOLERANCES`), or of the model's own where
             the model computes in 16 bits (`POLICY_TOLERANCES`).
-        precision: Precision of the artefact: `"float32"`, `"float16"`,
+        precision: Precision of the artifact: `"float32"`, `"float16"`,
             `"bfloat16"` or `"int8"`.
-        image_size: Height and width that the artefact was made for, where the
+        image_size: Height and width that the artifact was made for, where the
             model takes any size. A SavedModel resizes encoded images to it;
             without it only float images are compared.
 
@@ -164,7 +164,7 @@ def check_parity(
         The result; nothing is raised where the two differ.
 
     Raises:
-        ValueError: If there is no artefact, no image, or they do not fit.
+        ValueError: If there is no artifact, no image, or they do not fit.
     """
     if precision not in TOLERANCES:
         raise ValueError(
@@ -198,7 +198,7 @@ def check_parity(
         if height is not None and width is not None:
             _compare_encoded(comparison, inputs[0], runner, (height, width))
     return ParityResult(
-        artefact=path.name,
+        artifact=path.name,
         precision=precision,
         tolerance=tolerance,
         num_images=len(inputs[0]),
@@ -228,7 +228,7 @@ class _Comparison:
             received = actual[name]
             if received.shape != expected.shape:
                 raise ValueError(
-                    f"The artefact gives {name} of shape {received.shape}, "
+                    f"The artifact gives {name} of shape {received.shape}, "
                     f"the model of shape {expected.shape}."
                 )
             if name == "is_anomalous" and self._inference.is_detector:
@@ -314,7 +314,7 @@ def _compare_encoded(
     runner: SavedModelRunner,
     size: tuple[int, int],
 ) -> None:
-    """Compares what becomes of PNG files in the artefact and here."""
+    """Compares what becomes of PNG files in the artifact and here."""
     import tensorflow as tf
 
     pixels = np.round(images * 255).astype("uint8")

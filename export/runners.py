@@ -1,4 +1,4 @@
-"""Runs exported artefacts, each in the runtime that it is made for."""
+"""Runs exported artifacts, each in the runtime that it is made for."""
 
 import pathlib
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from keras_sspcab.export._optional import require
 
 
 class Runner(Protocol):
-    """An artefact that is ready to run.
+    """An artifact that is ready to run.
 
     Attributes:
         input_names: Names of its inputs.
@@ -24,14 +24,14 @@ class Runner(Protocol):
 
 
 def load_runner(path: Any) -> Runner:
-    """Loads an artefact; what it is shows from its name.
+    """Loads an artifact; what it is shows from its name.
 
     Args:
         path: Folder of a SavedModel (with `saved_model.pb` in it), or a
             `.tflite` or `.onnx` file.
 
     Raises:
-        ValueError: If there is no such artefact.
+        ValueError: If there is no such artifact.
         ImportError: If the runtime is not installed.
     """
     path = pathlib.Path(path)
@@ -42,7 +42,7 @@ def load_runner(path: Any) -> Runner:
     if path.suffix == ".onnx" and path.is_file():
         return ONNXRunner(path)
     raise ValueError(
-        f"There is no artefact at {path}: neither a folder with "
+        f"There is no artifact at {path}: neither a folder with "
         "`saved_model.pb` in it nor a `.tflite` or `.onnx` file. A SavedModel "
         "lies in the folder of its version, such as `models/screws/1`."
     )

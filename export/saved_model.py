@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data import decode_and_resize
-from keras_sspcab.export.artefacts import (
+from keras_sspcab.export.artifacts import (
     ExportResult,
     ParityCheck,
     staging_path,
@@ -46,7 +46,7 @@ def export_saved_model(
             as `keras_sspcab.data` does it in training.
 
     The weights are constants in the graph. Nothing has to be restored, both
-    signatures share one copy, and neither losses, metrics nor the optimiser can
+    signatures share one copy, and neither losses, metrics nor the optimizer can
     slip in; it runs as fast as with variables and takes half the space
     (README.md). The price is the limit of 2 GB.
 
@@ -55,13 +55,13 @@ def export_saved_model(
         directory: The model's base folder; its name is the model's name in
             TensorFlow Serving.
         version: Positive integer. None takes the next that is free.
-        images: Real images to compare artefact and model on; see
+        images: Real images to compare artifact and model on; see
             `check_parity`.
         check: Whether to compare. False must be said explicitly.
         image_size: Height and width that encoded images are resized to, for
             models that take any size. Others know theirs.
         serving_bytes: Whether to write the second signature. None does so for
-            an `AnomalyModel` of grey or colour images.
+            an `AnomalyModel` of gray or color images.
         outputs: Names of the outputs. None takes score, map and flag of an
             `AnomalyModel`, and all of another model.
         tolerance: As in `check_parity`.
@@ -81,7 +81,7 @@ def export_saved_model(
 
     Raises:
         ValueError: If an argument does not fit, or the version exists.
-        ExportMismatchError: If artefact and model differ; nothing is left.
+        ExportMismatchError: If artifact and model differ; nothing is left.
     """
     precision = standardize_choice(precision, COMPUTE_PRECISIONS, "precision")
     inference = Inference(model, outputs, allow_uncalibrated)
@@ -154,7 +154,7 @@ def _write(
 
 
 def _takes_images(inference: Inference) -> bool:
-    """Whether the model has one input, of grey or colour images."""
+    """Whether the model has one input, of gray or color images."""
     spec = inference.specs[0]
     return (
         len(inference.specs) == 1
@@ -169,7 +169,7 @@ def _encoded_size(
 ) -> tuple[int, int]:
     if not _takes_images(inference):
         raise ValueError(
-            "`serving_bytes` is for models of grey or colour images, float. "
+            "`serving_bytes` is for models of gray or color images, float. "
             f"Received: {inference.model.name} with {inference.specs}"
         )
     height, width = inference.image_size(image_size)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.export._optional import require
-from keras_sspcab.export.artefacts import (
+from keras_sspcab.export.artifacts import (
     ExportResult,
     ParityCheck,
     publish_file,
@@ -69,7 +69,7 @@ def export_tflite(
         representative_data: Real normal images to measure the ranges of
             activations on, for int8: an array or an iterable of batches; the
             first 100 count.
-        images: Real images to compare artefact and model on; see
+        images: Real images to compare artifact and model on; see
             `check_parity`.
         check: Whether to compare. False must be said explicitly.
         image_size: Height and width, for models that take any size.
@@ -87,7 +87,7 @@ def export_tflite(
     Raises:
         ValueError: If an argument does not fit, or the model needs operations
             that TFLite does not have.
-        ExportMismatchError: If artefact and model differ; nothing is written.
+        ExportMismatchError: If artifact and model differ; nothing is written.
         ImportError: If a package is missing.
     """
     if check:
@@ -185,7 +185,7 @@ def _convert(
         converter.target_spec.supported_ops = [
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         ]
-        return _quantise(converter, float_scopes)
+        return _quantize(converter, float_scopes)
     finally:
         shutil.rmtree(folder)
 
@@ -200,7 +200,7 @@ def _batches(
         yield dict(zip(names, batch, strict=True))
 
 
-def _quantise(converter: Any, float_scopes: FloatScopes) -> bytes:
+def _quantize(converter: Any, float_scopes: FloatScopes) -> bytes:
     """Converts to integers, except for what is computed in some scopes."""
     experimental = tf.lite.experimental
     with warnings.catch_warnings():

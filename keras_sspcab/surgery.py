@@ -27,7 +27,7 @@ def replace_penultimate_conv(
     model is not changed.
 
     The block brings its own ReLU: an activation inside the replaced convolution
-    goes with it. Layers behind it, such as batch normalisation, stay. Its input
+    goes with it. Layers behind it, such as batch normalization, stay. Its input
     should not be negative, that is, come from a ReLU.
 
     Args:

@@ -45,7 +45,7 @@ def train(
 ) -> list[dict[str, float]]:
     """Trains with `model.fit`, and goes on where an earlier call stopped.
 
-    All state lies in the checkpoint: weights, random generators, optimisers,
+    All state lies in the checkpoint: weights, random generators, optimizers,
     metrics, epoch, step and history. It is written after each epoch and now and
     then within, each time completely or not at all. After a kill, the same call
     continues with the very next batch: weights and history become those of a
@@ -158,7 +158,7 @@ def _check(model: keras.Model, checkpoint: str) -> None:
     if getattr(model.optimizer, "use_ema", False):
         # `fit` overwrites the weights by their average when it returns.
         raise ValueError(
-            "An optimiser with use_ema=True cannot be resumed. Use the "
+            "An optimizer with use_ema=True cannot be resumed. Use the "
             "callback keras.callbacks.SwapEMAWeights"
         )
 
@@ -207,7 +207,7 @@ def _create_variables(
 ) -> None:
     """Takes a step that will be undone by restoring the checkpoint.
 
-    Optimisers and metrics create variables in the first step, and must have
+    Optimizers and metrics create variables in the first step, and must have
     them before their values can be restored.
     """
     # Not for its effect, but it refuses a checkpoint of another model.

@@ -256,7 +256,7 @@ def test_hosts_prepare_their_data_and_train_in_mixed_precision(tmp_path):
     assert history_again == history
 
 
-def test_all_optimisers_of_a_host_are_kept(tmp_path):
+def test_all_optimizers_of_a_host_are_kept(tmp_path):
     class Adversarial(keras.Sequential):
         def compile(self, **kwargs):
             super().compile(**kwargs)

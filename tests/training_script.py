@@ -31,7 +31,7 @@ def make_dataset(epoch):
 
 
 def make_model():
-    """A model with all kinds of state: norms, dropout, block, optimiser."""
+    """A model with all kinds of state: norms, dropout, block, optimizer."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [

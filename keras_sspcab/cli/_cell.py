@@ -1,7 +1,7 @@
 """Trains and evaluates one cell of a comparison, in a process of its own.
 
 TensorFlow keeps what custom gradients have captured until its process ends: the
-graph of each training, its weights and the state of its optimiser. So each
+graph of each training, its weights and the state of its optimizer. So each
 training has its own process, which also gives the memory of a GPU back.
 """
 

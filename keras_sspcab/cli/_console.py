@@ -30,7 +30,7 @@ options = Options()
 
 
 def console(stderr: bool = False) -> Console:
-    """Returns the console; without colours and controls in files."""
+    """Returns the console; without colors and controls in files."""
     found = Console(stderr=stderr, highlight=False)
     if not found.is_terminal:
         found.width = max(found.width, _WIDTH_OF_FILES)

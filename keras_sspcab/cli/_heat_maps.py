@@ -17,7 +17,7 @@ def write_heat_map(
 ) -> None:
     """Writes a PNG of an image, in its own size, with its map on top.
 
-    The colours do not depend on the image: the scale ends at twice the
+    The colors do not depend on the image: the scale ends at twice the
     threshold of pixels, so that normal images stay as they are.
 
     Args:

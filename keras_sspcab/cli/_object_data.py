@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Objects that are scored at once: crops are small.
 _INFERENCE_BATCH_SIZE = 64
 
-# Objects that artefacts are compared on.
+# Objects that artifacts are compared on.
 _COMPARED_OBJECTS = 16
 
 
@@ -240,7 +240,7 @@ def objects_to_compare(
     run: RunFolder | None,
     path: Path | None,
 ) -> tuple[Any, Any]:
-    """Returns objects to compare artefacts on, and normal ones.
+    """Returns objects to compare artifacts on, and normal ones.
 
     Args:
         model: The host.

@@ -18,7 +18,7 @@ class ImageScorer:
 
     Attributes:
         image_size: Height and width of the images it takes.
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for gray, 3 for color.
         checksum: SHA-256 of its files.
         is_calibrated: Whether it has a threshold, as exports mostly have.
     """
@@ -34,7 +34,7 @@ class ImageScorer:
         height, width, channels = shape
         if height is None or width is None or channels not in (1, 3):
             raise ValueError(
-                f"Images of one size, grey or colour, can be scored. Received: "
+                f"Images of one size, gray or color, can be scored. Received: "
                 f"{path} for images of shape {shape}. Use a model that "
                 "`keras-sspcab train` has written, or export it with a size"
             )

@@ -46,12 +46,12 @@ class VideoEvaluation:
     Attributes:
         metrics: As written to `metrics.json`.
         split: `"test"`, or `"validation"` where there are no test videos.
-        unlabelled: Names of test videos without ground truth.
+        unlabeled: Names of test videos without ground truth.
     """
 
     metrics: dict[str, Any]
     split: str
-    unlabelled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
 
 
 @dataclasses.dataclass

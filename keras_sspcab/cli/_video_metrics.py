@@ -23,7 +23,7 @@ def video_scores(
     Args:
         model: The host, which knows how its paper scores whole videos.
         scored: The videos.
-        evaluation: How to normalise and smooth.
+        evaluation: How to normalize and smooth.
 
     Returns:
         Array of each video by its name.
@@ -38,7 +38,7 @@ def video_scores(
             name: np.asarray(found.series[name], "float64")
             for name in found.series
         }
-        if evaluation.normalisation == "per_video":
+        if evaluation.normalization == "per_video":
             series[found.video.name] = model.score_video(values)
         else:
             series[found.video.name] = values["anomaly_score"]
@@ -134,7 +134,7 @@ def _ranking(
     if has_pairs or evaluation.single_class == "sentinel":
         # Each video has its own AUC: the scale matters to sentinels alone.
         result["macro_auc"] = metrics.macro_auc(
-            metrics.normalise_per_video(known), labels, evaluation.single_class
+            metrics.normalize_per_video(known), labels, evaluation.single_class
         ).value
     return result, micro.per_video
 
@@ -185,7 +185,7 @@ def _conventions(
     if smoothing != "none":
         smoothing += f" {evaluation.smoothing_size:g}"
     return {
-        "normalisation": evaluation.normalisation,
+        "normalization": evaluation.normalization,
         "smoothing": smoothing,
         "single_class": evaluation.single_class,
         "frames_dropped": frames_dropped(config),

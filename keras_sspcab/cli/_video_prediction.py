@@ -173,7 +173,7 @@ def _boxes(
 
 
 def _peaks(rows: list[dict[str, Any]]) -> list[int]:
-    """Returns the frames with the largest scores that are not neighbours."""
+    """Returns the frames with the largest scores that are not neighbors."""
     apart = max(1.0, _APART * len(rows))
     chosen: list[int] = []
     for row in sorted(rows, key=lambda r: r["anomaly_score"], reverse=True):

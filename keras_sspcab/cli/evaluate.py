@@ -156,9 +156,9 @@ def _show_videos(run: RunFolder, evaluation: Any) -> None:
     metrics = evaluation.metrics
     if evaluation.split != "test":
         warn("There are no test videos; the held-out normal videos were scored")
-    elif evaluation.unlabelled:
+    elif evaluation.unlabeled:
         warn(
-            f"{len(evaluation.unlabelled)} test videos have no ground truth "
+            f"{len(evaluation.unlabeled)} test videos have no ground truth "
             "and count for no metric"
         )
     elif not metrics["num_abnormal_frames"]:

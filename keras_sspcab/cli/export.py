@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("savedmodel", "tflite", "onnx")
 
-# Images that every artefact is compared with the model on.
+# Images that every artifact is compared with the model on.
 _CHECKED_IMAGES = 32
 _CLIPS_IN_BATCH = 8
 
@@ -57,9 +57,9 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Export a model, and compare each artefact with it on real images.
+    """Export a model, and compare each artifact with it on real images.
 
-    An artefact that differs from the model is not written.
+    An artifact that differs from the model is not written.
     """
     _check_formats(to, precision)
     from keras_sspcab.cli._model import load_detector
@@ -110,7 +110,7 @@ def find_inputs(
     """
     if run is None and data is None:
         raise ValueError(
-            "Each artefact is compared with the model on real images, and a "
+            "Each artifact is compared with the model on real images, and a "
             ".keras file names none. Give a folder with --images"
         )
     run_folder = None if run is None else RunFolder(str(run))
@@ -204,7 +204,7 @@ def export_to(
         precision: `"float32"`, or another one for TFLite.
 
     Returns:
-        The path of the artefact, and the comparison.
+        The path of the artifact, and the comparison.
     """
     from keras_sspcab.export import export_model
 
@@ -231,11 +231,11 @@ def _export_networks(
     """Exports each network of a host to the formats, and prints them."""
     from keras_sspcab.export import export_networks
 
-    table = Table(title="Largest differences between artefact and network")
+    table = Table(title="Largest differences between artifact and network")
     for column in ("format", "network"):
         table.add_column(column)
     table.add_column("relative", justify="right")
-    table.add_column("artefact", overflow="fold")
+    table.add_column("artifact", overflow="fold")
     for name in dict.fromkeys(to):
         options: dict[str, Any] = {}
         if name == "tflite":
@@ -264,14 +264,14 @@ def _export_networks(
 
 
 def show_exports(results: "dict[str, ExportResult]") -> None:
-    """Prints where artefacts are and how far they are from the model."""
-    table = Table(title="Largest differences between artefact and model")
+    """Prints where artifacts are and how far they are from the model."""
+    table = Table(title="Largest differences between artifact and model")
     table.add_column("format")
     table.add_column("score", justify="right")
     table.add_column("pixel of map", justify="right")
     table.add_column("flags", justify="right")
     table.add_column("images", justify="right")
-    table.add_column("artefact", overflow="fold")
+    table.add_column("artifact", overflow="fold")
     for name, result in results.items():
         parity = result.parity
         if parity is None:

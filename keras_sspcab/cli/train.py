@@ -56,7 +56,7 @@ def train(
         typer.Option(help="Side that images or frames are resized to."),
     ] = None,
     channels: Annotated[
-        int | None, typer.Option(help="1 for grey, 3 for colour.")
+        int | None, typer.Option(help="1 for gray, 3 for color.")
     ] = None,
     patch_size: Annotated[
         int | None,

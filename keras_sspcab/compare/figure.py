@@ -15,7 +15,7 @@ from keras_sspcab.compare.grid import OFF, Cell, describe_block
 from keras_sspcab.compare.kinds import Metric
 from keras_sspcab.runs import files
 
-# The light colours of the report's style sheet.
+# The light colors of the report's style sheet.
 _INK, _MUTED, _RULE = "#16191d", "#565e68", "#d9dde2"
 _ACCENT, _TEAL, _RUST = "#1f5fbf", "#00796b", "#b03a08"
 
@@ -40,7 +40,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
-# Shape and filling tell the blocks apart where colours do not.
+# Shape and filling tell the blocks apart where colors do not.
 _WITHOUT: dict[str, Any] = {
     "marker": "o",
     "color": _MUTED,

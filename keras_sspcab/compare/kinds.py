@@ -180,8 +180,8 @@ _OBJECTS = frozenset(
 _IMAGE = Kind(
     name="image",
     metrics=_metrics(
-        pixel_auroc="localisation AUROC",
-        pixel_ap="localisation AP",
+        pixel_auroc="localization AUROC",
+        pixel_ap="localization AP",
         image_auroc="detection AUROC",
         aupro="AUPRO",
         image_ap="detection AP",
@@ -237,8 +237,8 @@ _VIDEO = Kind(
     rows="hosts",
     published_in="Table 3",
     conventions={
-        "normalisation": Convention(
-            "Normalisation of scores for micro and macro AUC",
+        "normalization": Convention(
+            "Normalization of scores for micro and macro AUC",
             {
                 "per_video": "each video by its own extremes, with a look at "
                 "the whole video",

@@ -23,9 +23,9 @@ def _by_class(text: str) -> Mapping[str, Figures]:
 
 #: By host (`:ensemble` for its ensemble of five seeds), metric and class or
 #: data set. The means are those that the paper states. That of DRAEM's
-#: localisation AP with the block is 69.9, though the classes as they stand here
+#: localization AP with the block is 69.9, though the classes as they stand here
 #: give 70.3. Hosts of videos lack RBDC and TBDC on ShanghaiTech, of which we
-#: hold no confirmed figures. MNAD has none at all: it does not localise in the
+#: hold no confirmed figures. MNAD has none at all: it does not localize in the
 #: paper, which does not say whether it predicts or reconstructs there.
 PUBLISHED: Mapping[str, Mapping[str, Mapping[str, Figures]]] = {
     "draem": {

@@ -71,7 +71,7 @@ def check_images(
     A file is bad if it is missing, empty, no image, broken or truncated, needs
     tensorflow-io where it is not there, is smaller than `minimum_size` or not
     of `expected_size`; a mask also if its size is not that of its image. A JPEG
-    with damaged bytes in the middle may decode, as grey or shifted blocks, and
+    with damaged bytes in the middle may decode, as gray or shifted blocks, and
     is not found.
 
     Args:
@@ -219,7 +219,7 @@ def _decoder(channels: int) -> Any:
 def _check_with_pillow(encoded: bytes, kind: str) -> None:
     """Finds what TensorFlow's decoders take for valid.
 
-    They fill up truncated TIFF, and take indices into a palette for grey
+    They fill up truncated TIFF, and take indices into a palette for gray
     values in BMP.
     """
     try:
@@ -237,7 +237,7 @@ def _check_with_pillow(encoded: bytes, kind: str) -> None:
         ) from error
     if kind == "BMP" and mode == "P":
         raise ValueError(
-            "BMP with a palette of colours, which TensorFlow reads as grey. "
+            "BMP with a palette of colors, which TensorFlow reads as gray. "
             "Convert it to PNG"
         )
 

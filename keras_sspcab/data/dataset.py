@@ -67,7 +67,7 @@ def image_dataset(
         samples: Samples from `scan_image_folder`, best after `check_images`.
         image_size: Height and width, in pixels. Images of another size are
             resized; see `decoding.resize`.
-        channels: 1 for grey or 3 for colour. Defaults to 3.
+        channels: 1 for gray or 3 for color. Defaults to 3.
         batch_size: Images (or patches) a batch. Defaults to 16.
         shuffle: True to shuffle all images, anew in every epoch.
         seed: Integer, 0 or more.
@@ -84,7 +84,7 @@ def image_dataset(
         flip: True mirrors left and right with probability 1/2.
         with_labels: Adds the labels.
         with_masks: Adds the masks: pixels above 0 in the file, resized by the
-            nearest neighbour. Those of normal images without a file are empty.
+            nearest neighbor. Those of normal images without a file are empty.
         drop_remainder: True drops the last batch of an epoch if it is smaller.
         allow_missing_masks: True gives defective images without a mask an empty
             one; False (the default) is an error.

@@ -47,14 +47,14 @@ def decode_image(
     The content decides about the format, not the name of the file: PNG, JPEG,
     BMP and GIF (first frame), and with tensorflow-io WebP and TIFF (first
     page). Of 16-bit PNG and TIFF the upper 8 bits are kept, so that 0 to 65535
-    become 0 to 255. An alpha channel is dropped. Colour turns to grey as the
-    luma of BT.601, `0.299 R + 0.587 G + 0.114 B`, rounded; grey turns to colour
+    become 0 to 255. An alpha channel is dropped. Color turns to gray as the
+    luma of BT.601, `0.299 R + 0.587 G + 0.114 B`, rounded; gray turns to color
     by repetition. The orientation tag of cameras (EXIF) is not applied. JPEG is
     decoded by the accurate integer transform, as most other programs do.
 
     Args:
         encoded: Scalar string tensor, the content of the file.
-        channels: 1 for grey or 3 for colour. Defaults to 3.
+        channels: 1 for gray or 3 for color. Defaults to 3.
         native_only: True for graphs that must run without tensorflow-io, such
             as those that are exported.
 
@@ -109,7 +109,7 @@ def decode_image(
         default=others,
     )
     pixels = tf.ensure_shape(pixels, (None, None, None))
-    convert = _to_grey if channels == 1 else _to_colour
+    convert = _to_gray if channels == 1 else _to_color
     return tf.ensure_shape(convert(pixels), (None, None, channels))
 
 
@@ -146,7 +146,7 @@ def decode_and_resize(
     Args:
         encoded: Scalar string tensor, the content of the file.
         image_size: Height and width, in pixels.
-        channels: 1 for grey or 3 for colour. Defaults to 3.
+        channels: 1 for gray or 3 for color. Defaults to 3.
 
     Returns:
         float32 tensor `(height, width, channels)` in [0, 1].
@@ -166,7 +166,7 @@ def decode_mask(encoded: Any) -> tf.Tensor:
 
 
 def resize_mask(mask: Any, image_size: Sequence[int]) -> tf.Tensor:
-    """Resizes a mask `(height, width)` by the nearest neighbour."""
+    """Resizes a mask `(height, width)` by the nearest neighbor."""
     size = standardize_size(image_size)
     pixels = tf.cast(mask, tf.uint8)[..., tf.newaxis]
     return tf.image.resize(pixels, size, method="nearest")[..., 0] > 0
@@ -176,7 +176,7 @@ def standardize_channels(channels: Any) -> int:
     """Returns 1 or 3, or raises a ValueError."""
     if channels not in (1, 3) or isinstance(channels, bool):
         raise ValueError(
-            "The `channels` argument must be 1 (grey) or 3 (colour). "
+            "The `channels` argument must be 1 (gray) or 3 (color). "
             f"Received: channels={channels!r}"
         )
     return int(channels)
@@ -194,20 +194,20 @@ def standardize_size(size: Any, name: str = "image_size") -> tuple[int, int]:
     return standardize_int(height, name, 1), standardize_int(width, name, 1)
 
 
-def _to_grey(pixels: tf.Tensor) -> tf.Tensor:
+def _to_gray(pixels: tf.Tensor) -> tf.Tensor:
     def luma() -> tf.Tensor:
-        # In integers, so that grey stored as colour keeps its values.
+        # In integers, so that gray stored as color keeps its values.
         weights = tf.constant([299, 587, 114], tf.int32)
         total = tf.reduce_sum(
             tf.cast(pixels[..., :3], tf.int32) * weights, -1, keepdims=True
         )
         return tf.cast((total + 500) // 1000, tf.uint8)
 
-    # One channel is grey, two are grey and alpha.
+    # One channel is gray, two are gray and alpha.
     return tf.cond(tf.shape(pixels)[-1] < 3, lambda: pixels[..., :1], luma)
 
 
-def _to_colour(pixels: tf.Tensor) -> tf.Tensor:
+def _to_color(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cond(
         tf.shape(pixels)[-1] < 3,
         lambda: tf.repeat(pixels[..., :1], 3, axis=-1),

@@ -15,7 +15,7 @@ from scipy import ndimage, spatial
 #: drawn: a tenth of full strength cannot be seen at the rim.
 MINIMUM_OPACITY = 0.1
 
-#: Mean change of the grey value inside the mask, in [0, 1], that a defect must
+#: Mean change of the gray value inside the mask, in [0, 1], that a defect must
 #: reach to count as visible, and the same in standard deviations of the image.
 #: A weaker one is drawn again somewhere else.
 MINIMUM_CONTRAST = 0.04
@@ -35,7 +35,7 @@ def draw_defect(
     """Draws one defect at a random place, in a random size and strength.
 
     Args:
-        image: Grey photograph `(height, width)`, floats in [0, 1].
+        image: Gray photograph `(height, width)`, floats in [0, 1].
         defect: One of `DEFECTS`: `"scratch"`, `"stain"`, `"hole"`,
             `"foreign"` or `"blur"`.
         rng: Source of randomness; the same state draws the same defect.
@@ -201,9 +201,9 @@ def _blob_field(
     stretch = rng.uniform(0.65, 1.0)
     angle = rng.uniform(0.0, np.pi)
     margin = 0.8 * size
-    centre = [rng.uniform(margin, length - margin) for length in shape]
+    center = [rng.uniform(margin, length - margin) for length in shape]
     rows, columns = np.indices(shape, dtype=float)
-    rows, columns = rows - centre[0], columns - centre[1]
+    rows, columns = rows - center[0], columns - center[1]
     along = rows * np.cos(angle) + columns * np.sin(angle)
     across = columns * np.cos(angle) - rows * np.sin(angle)
     distance = np.hypot(along / size, across / (size * stretch))
@@ -211,7 +211,7 @@ def _blob_field(
     field = 1.0 - distance + 0.22 * roughness * noise
     # One piece without gaps: noise may cut off islands and leave holes.
     pieces, _ = ndimage.label(field > 0.0)
-    piece = pieces[round(centre[0]), round(centre[1])]
+    piece = pieces[round(center[0]), round(center[1])]
     blob = ndimage.binary_fill_holes((pieces == piece) & (pieces > 0))
     return np.where(blob, np.abs(field), -np.abs(field))
 

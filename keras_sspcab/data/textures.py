@@ -21,7 +21,7 @@ from keras_sspcab.data.defects import DEFECTS, draw_defect
 from keras_sspcab.data.folder import ImageFolder
 from keras_sspcab.data.scanning import scan_image_folder
 
-#: Photographs in scikit-image's wheel, 512 x 512, grey, CC0.
+#: Photographs in scikit-image's wheel, 512 x 512, gray, CC0.
 TEXTURES = ("brick", "grass", "gravel")
 
 # Columns of the photographs: training never sees what the test shows.

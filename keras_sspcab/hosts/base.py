@@ -42,7 +42,7 @@ class AnomalyModel(keras.Model):
             of the normal images that calibrated the model.
         anomaly_map: `(batch, height, width)` float32, likewise for pixels.
         is_anomalous: `(batch,)` bool, score at or above the threshold.
-        raw_score: `(batch,)` float32, the score before normalisation.
+        raw_score: `(batch,)` float32, the score before normalization.
         others: what the host adds, such as `reconstruction`.
     """
 
@@ -81,7 +81,7 @@ class AnomalyModel(keras.Model):
     def default_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
-        """The optimiser of the host's paper, used when none is given.
+        """The optimizer of the host's paper, used when none is given.
 
         Args:
             learning_rate: The rate to begin with; None takes the paper's.
@@ -158,24 +158,24 @@ class AnomalyModel(keras.Model):
                 paper, `default_optimizer(learning_rate, steps)`.
             loss: As in `keras.Model.compile`, a dict by output name; None takes
                 `default_losses()`. The terms of the blocks are added anyway.
-            learning_rate: The rate that the paper's optimiser begins with; None
+            learning_rate: The rate that the paper's optimizer begins with; None
                 takes the paper's.
             steps: Steps that the whole training will take, over which the rate
                 follows the paper's schedule; None leaves it constant.
             **kwargs: Passed on.
 
         Raises:
-            ValueError: If an optimiser is given along with `learning_rate` or
+            ValueError: If an optimizer is given along with `learning_rate` or
                 `steps`.
         """
         if optimizer is None:
             optimizer = self.default_optimizer(learning_rate, steps)
         elif learning_rate is not None or steps is not None:
             raise ValueError(
-                "`learning_rate` and `steps` are for the host's own optimiser. "
+                "`learning_rate` and `steps` are for the host's own optimizer. "
                 f"Received: optimizer={optimizer!r}, "
                 f"learning_rate={learning_rate}, steps={steps}. Give the "
-                "optimiser its own rate or schedule"
+                "optimizer its own rate or schedule"
             )
         super().compile(
             optimizer=optimizer,
@@ -353,8 +353,8 @@ class AnomalyModel(keras.Model):
         for images in image_batches(data, batch_size):
             outputs = self.predict_on_batch(images)
             scores.append(np.asarray(outputs["raw_score"]))
-            normalised = np.asarray(outputs["anomaly_map"])
-            maps.append(normalised * present.map_std + present.map_mean)
+            normalized = np.asarray(outputs["anomaly_map"])
+            maps.append(normalized * present.map_std + present.map_mean)
         self.calibration = Calibration.measure(
             np.concatenate(scores) if scores else np.empty(0),
             thin_out(maps, MAX_PIXELS),

@@ -117,9 +117,9 @@ class FrameModel(AnomalyModel):
 
 def to_unit_interval(values: Any) -> np.ndarray:
     """Brings the extremes of a series to 0 and 1; a constant one is 0."""
-    from keras_sspcab.metrics import normalise_per_video
+    from keras_sspcab.metrics import normalize_per_video
 
-    return normalise_per_video([np.asarray(values, "float64")])[0]
+    return normalize_per_video([np.asarray(values, "float64")])[0]
 
 
 def check_clip_shape(

@@ -126,7 +126,7 @@ class ObjectModel(AnomalyModel):
         """Configures the training of all stages, as the paper does.
 
         Args:
-            optimizer: None: each stage has an optimiser of its own.
+            optimizer: None: each stage has an optimizer of its own.
             loss: None, likewise.
             learning_rate: The rate that each stage begins with; None takes the
                 paper's.
@@ -134,14 +134,14 @@ class ObjectModel(AnomalyModel):
             **kwargs: As in `keras.Model.compile`.
 
         Raises:
-            ValueError: If an optimiser, a loss or steps are given.
+            ValueError: If an optimizer, a loss or steps are given.
         """
         given = {"optimizer": optimizer, "loss": loss, "steps": steps}
         if extra := [
             name for name, value in given.items() if value is not None
         ]:
             raise ValueError(
-                f"{self.name} is trained in stages, each with an optimiser and "
+                f"{self.name} is trained in stages, each with an optimizer and "
                 f"losses of its own. Received: {', '.join(extra)}. Compile and "
                 "fit the models of `training_stages()` to change them"
             )
@@ -248,8 +248,8 @@ class ObjectModel(AnomalyModel):
         for objects, index in object_batches(data, batch_size):
             outputs = self.predict_on_batch(objects)
             scores.append(np.asarray(outputs["raw_score"]))
-            normalised = np.asarray(outputs["anomaly_map"])
-            maps.append(normalised * present.map_std + present.map_mean)
+            normalized = np.asarray(outputs["anomaly_map"])
+            maps.append(normalized * present.map_std + present.map_mean)
             if index is not None:
                 places.append(
                     np.stack([index["video"], index["frame"]], axis=-1)

@@ -14,7 +14,7 @@ class Stage:
 
     The layers of this model are the host's: what the stage trains, the host
     has. Plain `fit` trains it, on batches of the host's inputs and without
-    targets; `model.compile(learning_rate=, steps=)` sets the optimiser, losses
+    targets; `model.compile(learning_rate=, steps=)` sets the optimizer, losses
     and schedule of the host's paper.
 
     Attributes:
@@ -135,7 +135,7 @@ class StageModel(keras.Model):
             optimizer = keras.optimizers.Adam(rate)
         elif learning_rate is not None or steps is not None:
             raise ValueError(
-                "`learning_rate` and `steps` are for the stage's own optimiser."
+                "`learning_rate` and `steps` are for the stage's own optimizer."
                 f" Received: optimizer={optimizer!r}, "
                 f"learning_rate={learning_rate}, steps={steps}"
             )

@@ -49,11 +49,11 @@ class ChannelAttention(_Gate):
         data_format: `"channels_last"` or `"channels_first"`; `None` takes
             `keras.config.image_data_format()`.
         use_bias: Whether the dense layers have biases. Defaults to `True`.
-        kernel_initializer: Initialiser of both dense kernels.
-        bias_initializer: Initialiser of both biases.
-        kernel_regularizer: Optional regulariser of both kernels.
-        bias_regularizer: Optional regulariser of both biases.
-        activity_regularizer: Optional regulariser of the output.
+        kernel_initializer: Initializer of both dense kernels.
+        bias_initializer: Initializer of both biases.
+        kernel_regularizer: Optional regularizer of both kernels.
+        bias_regularizer: Optional regularizer of both biases.
+        activity_regularizer: Optional regularizer of the output.
         kernel_constraint: Optional constraint on both kernels.
         bias_constraint: Optional constraint on both biases.
         **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
@@ -112,7 +112,7 @@ class ChannelAttention(_Gate):
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class SpatialAttention(_Gate):
-    """Scales each position by a gate computed from its neighbourhood.
+    """Scales each position by a gate computed from its neighborhood.
 
     The mean and the maximum over the channels pass one convolution with a
     sigmoid, whose single output channel multiplies the position.
@@ -122,7 +122,7 @@ class SpatialAttention(_Gate):
       2018](https://arxiv.org/abs/1807.06521), section 3.
     - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), rows SA and
       CA+SA of Table 1. The paper does not describe its module; CBAM's, without
-      batch normalisation, is assumed. Unconfirmed.
+      batch normalization, is assumed. Unconfirmed.
 
     Args:
         kernel_size: Odd integer, side of the convolution. Defaults to `7`, as
@@ -130,11 +130,11 @@ class SpatialAttention(_Gate):
         data_format: `"channels_last"` or `"channels_first"`; `None` takes
             `keras.config.image_data_format()`.
         use_bias: Whether the convolution has a bias. Defaults to `True`.
-        kernel_initializer: Initialiser of the kernel.
-        bias_initializer: Initialiser of the bias.
-        kernel_regularizer: Optional regulariser of the kernel.
-        bias_regularizer: Optional regulariser of the bias.
-        activity_regularizer: Optional regulariser of the output.
+        kernel_initializer: Initializer of the kernel.
+        bias_initializer: Initializer of the bias.
+        kernel_regularizer: Optional regularizer of the kernel.
+        bias_regularizer: Optional regularizer of the bias.
+        activity_regularizer: Optional regularizer of the output.
         kernel_constraint: Optional constraint on the kernel.
         bias_constraint: Optional constraint on the bias.
         **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).

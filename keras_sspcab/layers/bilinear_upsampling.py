@@ -51,7 +51,7 @@ class BilinearUpsampling2D(keras.layers.Layer):
         height, width = shape[2:] if first else shape[1:3]
         rows = _weights(height, self.size, inputs.dtype)
         columns = _weights(width, self.size, inputs.dtype)
-        # Products with small matrices: gathering the neighbours would be
+        # Products with small matrices: gathering the neighbors would be
         # slower, and its gradient much slower.
         if first:
             return ops.matmul(ops.matmul(rows, inputs), ops.transpose(columns))

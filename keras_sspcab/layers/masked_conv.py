@@ -1,4 +1,4 @@
-"""Masked convolutions: the centre of the receptive field is never seen."""
+"""Masked convolutions: the center of the receptive field is never seen."""
 
 import keras
 
@@ -7,16 +7,16 @@ from keras_sspcab.layers._masked_conv import BaseMaskedConv
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class MaskedConv2D(BaseMaskedConv):
-    """2D convolution that sees the corners of its field, not the centre.
+    """2D convolution that sees the corners of its field, not the center.
 
     The receptive field is a square of side `2k' + 2d + m`. Only its four
     corners, squares of side `k'`, carry weights; the mask of `m x m` samples in
     the middle and the cross around it do not. So each output position is
     computed without the input at that position, which makes the layer a
     predictor of what it does not see. For `k'=1, d=1, m=1` the taps lie two
-    samples off the centre, diagonally:
+    samples off the center, diagonally:
 
-        x . . . x        x: weights    M: masked centre    .: unused
+        x . . . x        x: weights    M: masked center    .: unused
         . . . . .
         . . M . .
         . . . . .
@@ -26,7 +26,7 @@ class MaskedConv2D(BaseMaskedConv):
     - [Ristea et al., "Self-Supervised Predictive Convolutional Attentive
       Block for Anomaly Detection", CVPR 2022](https://arxiv.org/abs/2111.09099),
       section 3. The paper states `m=1`; its Table 5 tries `m=3` without giving
-      formulas, so other values are the natural generalisation. For an even `m`
+      formulas, so other values are the natural generalization. For an even `m`
       the predicted position is the top left one of the four middle ones.
 
     Args:
@@ -34,7 +34,7 @@ class MaskedConv2D(BaseMaskedConv):
         kernel_size: Integer, the side `k'` of each corner. Defaults to `1`.
         dilation_rate: Integer, the paper's `d`: samples skipped between a
             corner and the mask. Zero is allowed. Defaults to `1`.
-        mask_size: Integer, the side `m` of the masked centre. Defaults to `1`.
+        mask_size: Integer, the side `m` of the masked center. Defaults to `1`.
         padding_mode: `"zeros"` (the paper) or `"reflect"` (the authors'
             TensorFlow file). The spatial size is kept in both. Defaults to
             `"zeros"`.
@@ -48,11 +48,11 @@ class MaskedConv2D(BaseMaskedConv):
         use_bias: Whether each corner adds a bias vector; without
             `per_corner_activation` the four act as one, their sum, as in the
             authors' PyTorch file. Defaults to `True`.
-        kernel_initializer: Initialiser of the kernel.
-        bias_initializer: Initialiser of the biases.
-        kernel_regularizer: Optional regulariser of the kernel.
-        bias_regularizer: Optional regulariser of the biases.
-        activity_regularizer: Optional regulariser of the output.
+        kernel_initializer: Initializer of the kernel.
+        bias_initializer: Initializer of the biases.
+        kernel_regularizer: Optional regularizer of the kernel.
+        bias_regularizer: Optional regularizer of the biases.
+        activity_regularizer: Optional regularizer of the output.
         kernel_constraint: Optional constraint on the kernel.
         bias_constraint: Optional constraint on the biases.
         **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
@@ -90,7 +90,7 @@ class MaskedConv2D(BaseMaskedConv):
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class MaskedConv3D(BaseMaskedConv):
-    """3D convolution that sees the corners of its field, not the centre.
+    """3D convolution that sees the corners of its field, not the center.
 
     The rules of `MaskedConv2D` on three axes, for video and volumes: a cube of
     side `2k' + 2d + m` whose eight corners of side `k'` carry weights.
@@ -106,7 +106,7 @@ class MaskedConv3D(BaseMaskedConv):
         dilation_rate: Integer, the paper's `d`. Defaults to `1`. With a depth
             of `2d + 1` samples or fewer the middle slices see no corner along
             that axis.
-        mask_size: Integer, the side `m` of the masked centre. Defaults to `1`.
+        mask_size: Integer, the side `m` of the masked center. Defaults to `1`.
         padding_mode: `"zeros"` or `"reflect"`. Defaults to `"zeros"`.
         data_format: `"channels_last"` or `"channels_first"`; `None` takes
             `keras.config.image_data_format()`.
@@ -114,11 +114,11 @@ class MaskedConv3D(BaseMaskedConv):
         per_corner_activation: Whether the bias and the activation are applied
             to each corner before the sum. Defaults to `False`.
         use_bias: Whether each corner adds a bias. Defaults to `True`.
-        kernel_initializer: Initialiser of the kernel.
-        bias_initializer: Initialiser of the biases.
-        kernel_regularizer: Optional regulariser of the kernel.
-        bias_regularizer: Optional regulariser of the biases.
-        activity_regularizer: Optional regulariser of the output.
+        kernel_initializer: Initializer of the kernel.
+        bias_initializer: Initializer of the biases.
+        kernel_regularizer: Optional regularizer of the kernel.
+        bias_regularizer: Optional regularizer of the biases.
+        activity_regularizer: Optional regularizer of the output.
         kernel_constraint: Optional constraint on the kernel.
         bias_constraint: Optional constraint on the biases.
         **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).

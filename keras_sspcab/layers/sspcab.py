@@ -30,7 +30,7 @@ class SSPCABLayer(WeightedLayer):
     """Predicts each position of a feature map from its dilated surroundings.
 
     A masked convolution with ReLU, then channel attention. The block learns to
-    predict what it cannot see, the centre of its own receptive field; how far
+    predict what it cannot see, the center of its own receptive field; how far
     it is off (`loss` between its input and its output, times `loss_weight`) is
     added to the losses of the model that holds it. Where only normal examples
     are seen in training, what is not predictable from its surroundings is
@@ -55,9 +55,9 @@ class SSPCABLayer(WeightedLayer):
     - The paper does not mention biases; they follow the authors' PyTorch code
       (one vector a corner, which add up, and one for each dense layer).
     - `attention="spatial"` is assumed to be CBAM's, `mask_size > 1` is the
-      natural generalisation; the paper gives no formulas for either.
+      natural generalization; the paper gives no formulas for either.
     - Attention sees means over the whole map, the masked position included:
-      only the masked convolution is strictly blind to its centre.
+      only the masked convolution is strictly blind to its center.
 
     Args:
         kernel_size: Integer, the paper's `k'`: side of each of the four
@@ -66,7 +66,7 @@ class SSPCABLayer(WeightedLayer):
             a corner and the mask. Defaults to `1`.
         reduction_ratio: Integer, the paper's `r`: the bottleneck of the channel
             attention has `max(1, channels // r)` units. Defaults to `8`.
-        mask_size: Integer, side of the masked centre. Defaults to `1`.
+        mask_size: Integer, side of the masked center. Defaults to `1`.
         loss: `"mse"` (the paper), `"mae"`, `"huber"` (threshold 1), a
             `keras.losses.Loss`, or None for no loss term.
         loss_weight: Float of at least 0, the paper's lambda. 0 adds no loss
@@ -85,11 +85,11 @@ class SSPCABLayer(WeightedLayer):
             `False`.
         data_format: `"channels_last"` or `"channels_first"`; `None` takes
             `keras.config.image_data_format()`.
-        kernel_initializer: Initialiser of all kernels of the block.
-        bias_initializer: Initialiser of all biases.
-        kernel_regularizer: Optional regulariser of all kernels. Each adds an
+        kernel_initializer: Initializer of all kernels of the block.
+        bias_initializer: Initializer of all biases.
+        kernel_regularizer: Optional regularizer of all kernels. Each adds an
             entry of its own to the losses.
-        bias_regularizer: Optional regulariser of all biases.
+        bias_regularizer: Optional regularizer of all biases.
         kernel_constraint: Optional constraint on all kernels.
         bias_constraint: Optional constraint on all biases.
         per_corner_activation: Whether bias and activation are applied to each

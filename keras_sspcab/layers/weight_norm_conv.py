@@ -13,7 +13,7 @@ _EPSILON = 1e-12
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class WeightNormConv2D(WeightedLayer):
-    """2D convolution with weight normalisation and an affine map behind it.
+    """2D convolution with weight normalization and an affine map behind it.
 
     The kernel of an output channel is `g v / ||v||`, the length `g` and the
     direction `v` of which are trained apart. What comes out is scaled by
@@ -21,7 +21,7 @@ class WeightNormConv2D(WeightedLayer):
     the size stays, or is divided by the strides.
 
     `g` starts as `||v||`, so that the layer begins as a plain convolution with
-    the kernel that the initialiser gives.
+    the kernel that the initializer gives.
 
     References:
     - [Salimans and Kingma, NeurIPS 2016](https://arxiv.org/abs/1602.07868)

@@ -11,7 +11,7 @@ def gradient_difference(y_true: Any, y_pred: Any) -> Any:
     """How far the edges of a predicted frame are from those of the true one.
 
     `mean(| |dx t| - |dx p| | + | |dy t| - |dy p| |)` over rows, columns and
-    channels, where `dx` and `dy` are the differences of neighbours. As in the
+    channels, where `dx` and `dy` are the differences of neighbors. As in the
     reference, outside of the frame (right and below) are zeros.
 
     References:
@@ -80,8 +80,8 @@ def least_squares(y_true: Any, y_pred: Any) -> Any:
     - [Mao et al., ICCV 2017](https://arxiv.org/abs/1611.04076)
 
     Args:
-        y_true: 1 where the judgement should be "real", else 0; broadcast.
-        y_pred: Judgements of the discriminator, `(batch, rows, columns, 1)`.
+        y_true: 1 where the judgment should be "real", else 0; broadcast.
+        y_pred: Judgments of the discriminator, `(batch, rows, columns, 1)`.
 
     Returns:
         Tensor `(batch,)`.

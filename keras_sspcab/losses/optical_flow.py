@@ -24,7 +24,7 @@ def lucas_kanade(
     """Estimates how far each pixel has moved from one frame to the next.
 
     The method of Lucas and Kanade, from coarse to fine: the motion `u` of a
-    window minimises the squared error of the linearised brightness constancy,
+    window minimizes the squared error of the linearised brightness constancy,
     `sum (first - second(x + u) - grad first . du)^2`, plus `regularization`
     times `|du|^2`, which leaves at rest what has no texture. Each step is a
     2 x 2 system in closed form, followed by a mean over 3 x 3 pixels of the
@@ -69,7 +69,7 @@ def lucas_kanade(
     def window_mean(x: Any) -> Any:
         return _pool(x, window, strides=1)
 
-    pyramid = [(_grey(first), _grey(second))]
+    pyramid = [(_gray(first), _gray(second))]
     for _ in range(levels - 1):
         pyramid.append(
             tuple(_pool(frame, 2, strides=2) for frame in pyramid[-1])
@@ -89,7 +89,7 @@ def lucas_kanade(
             error = source - _warp(target, flow)
             x, y = window_mean(slope_x * error), window_mean(slope_y * error)
             step = ops.concatenate([yy * x - xy * y, xx * y - xy * x], axis=-1)
-            # A mean over neighbours damps what noise adds at each step.
+            # A mean over neighbors damps what noise adds at each step.
             flow = _pool(flow + step / determinant, 3, strides=1)
     return flow
 
@@ -155,7 +155,7 @@ def _of_model(model: keras.Model) -> FlowEstimator:
     return estimate
 
 
-def _grey(frames: Any) -> Any:
+def _gray(frames: Any) -> Any:
     return ops.mean(ops.cast(frames, "float32"), axis=-1, keepdims=True)
 
 
@@ -166,7 +166,7 @@ def _pool(x: Any, size: int, strides: int) -> Any:
 
 
 def _slope(x: Any, axis: int) -> Any:
-    """Half the difference of both neighbours; the border is repeated."""
+    """Half the difference of both neighbors; the border is repeated."""
     padding = [(0, 0)] * 4
     padding[axis] = (1, 1)
     padded = ops.pad(x, padding, mode="symmetric")
@@ -181,7 +181,7 @@ def _warp(image: Any, flow: Any) -> Any:
     rows = ops.cast(ops.arange(height), "float32")[None, :, None]
     columns = ops.cast(ops.arange(width), "float32")[None, None, :]
 
-    def neighbours(place: Any, side: Any) -> tuple[Any, Any]:
+    def neighbors(place: Any, side: Any) -> tuple[Any, Any]:
         last = ops.cast(side - 1, "float32")
         place = ops.clip(place, 0.0, last)
         # One before the last at most, so that the next one exists.
@@ -189,8 +189,8 @@ def _warp(image: Any, flow: Any) -> Any:
         before = ops.stop_gradient(before)
         return ops.cast(before, "int32"), place - before
 
-    x, right = neighbours(columns + flow[..., 0], width)
-    y, below = neighbours(rows + flow[..., 1], height)
+    x, right = neighbors(columns + flow[..., 0], width)
+    y, below = neighbors(rows + flow[..., 1], height)
     flat = ops.reshape(image, (batch, height * width))
 
     def read(y: Any, x: Any) -> Any:

@@ -12,7 +12,7 @@ from keras_sspcab.metrics.curves import (
 from keras_sspcab.metrics.frame_level import FrameAuc, macro_auc, micro_auc
 from keras_sspcab.metrics.frame_scores import (
     drop_frames,
-    normalise_per_video,
+    normalize_per_video,
     z_score,
 )
 from keras_sspcab.metrics.image_level import (
@@ -62,7 +62,7 @@ __all__ = [
     "is_shortcut",
     "macro_auc",
     "micro_auc",
-    "normalise_per_video",
+    "normalize_per_video",
     "pixel_auroc",
     "pixel_average_precision",
     "pixel_metrics",

@@ -30,7 +30,7 @@ def micro_auc(scores_by_video: Any, labels_by_video: Any) -> FrameAuc:
     """One AUROC over the frames of all videos together.
 
     It depends on how scores of different videos compare, and so on their
-    normalisation; see `normalise_per_video` and `z_score`.
+    normalization; see `normalize_per_video` and `z_score`.
 
     Args:
         scores_by_video: Dict from video to array `(n,)` of finite numbers,
@@ -76,7 +76,7 @@ def macro_auc(
     Args:
         scores_by_video: Dict from video to array `(n,)` of finite numbers,
             larger is more anomalous, or list of such arrays. With sentinel
-            frames the scores lie in [0, 1]; `normalise_per_video` brings them
+            frames the scores lie in [0, 1]; `normalize_per_video` brings them
             there and does not change the order of a video's frames.
         labels_by_video: The same with 0 (normal) and 1 (anomalous), or
             booleans. A frame is anomalous if one of its pixels is.
@@ -140,6 +140,6 @@ def _require_unit_interval(scores: np.ndarray, video: Any) -> None:
         raise ValueError(
             "With sentinel frames of score 0 and 1 all scores must lie in "
             f"[0, 1]. Received: scores from {scores.min():g} to "
-            f"{scores.max():g} in video {video!r}. Apply `normalise_per_video` "
+            f"{scores.max():g} in video {video!r}. Apply `normalize_per_video` "
             "first, or pass single_class='skip'."
         )

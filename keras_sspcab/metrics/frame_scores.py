@@ -13,7 +13,7 @@ from keras_sspcab.metrics._videos import (
 )
 
 
-def normalise_per_video(scores_by_video: Any) -> Any:
+def normalize_per_video(scores_by_video: Any) -> Any:
     """Scales each video's scores to [0, 1] by its own minimum and maximum.
 
     It looks at the whole test video (it is transductive), as the published

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from keras_sspcab.checks import standardize_scores
 from keras_sspcab.metrics._videos import by_video
-from keras_sspcab.metrics.pixel_scores import EIGHT_NEIGHBOURS
+from keras_sspcab.metrics.pixel_scores import EIGHT_NEIGHBORS
 from keras_sspcab.metrics.region_tables import (
     DETECTION_COLUMNS,
     Table,
@@ -29,7 +29,7 @@ def regions_from_maps(
     How frame-prediction models came to their published RBDC and TBDC is not
     known; this is a plain substitute, to be named beside the figures. At each
     threshold the pixels at or above it form connected components (8
-    neighbours). A component is a detection: the box around it, scored by its
+    neighbors). A component is a detection: the box around it, scored by its
     largest or mean value. Of equal boxes in a frame, from several thresholds,
     only the one with the largest score stays.
 
@@ -119,7 +119,7 @@ def _components(
     for level in levels:
         if level > peak:
             continue
-        labels, count = ndimage.label(anomaly_map >= level, EIGHT_NEIGHBOURS)
+        labels, count = ndimage.label(anomaly_map >= level, EIGHT_NEIGHBORS)
         areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
         values = measure(anomaly_map, labels, np.arange(1, count + 1))
         for place, area, value in zip(

@@ -65,7 +65,7 @@ def aupro(
     """Area under the per-region overlap curve; see `PixelScores.aupro`.
 
     Args:
-        masks: As for `pixel_auroc`. Components have 8 neighbours.
+        masks: As for `pixel_auroc`. Components have 8 neighbors.
         maps: As for `pixel_auroc`.
         fpr_limit: Where the area ends, in (0, 1]. The area is divided by it.
 

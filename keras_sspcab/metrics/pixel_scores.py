@@ -17,7 +17,7 @@ from keras_sspcab.metrics.curves import Curve, thin_curve
 BLOCK_SIZE = 2**22
 
 # Components of a mask touch at edges or corners, as in MVTec's own evaluation.
-EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+EIGHT_NEIGHBORS = np.ones((3, 3), dtype=bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ class PixelScores:
         self._counts = None
 
     def _add_anomalous(self, mask: np.ndarray, scores: np.ndarray) -> None:
-        numbers, num_components = ndimage.label(mask, EIGHT_NEIGHBOURS)
+        numbers, num_components = ndimage.label(mask, EIGHT_NEIGHBORS)
         components = numbers[mask].astype("int32") - 1
         self._component_sizes.append(
             np.bincount(components, minlength=num_components)
@@ -171,7 +171,7 @@ class PixelScores:
     def aupro(self, fpr_limit: float = 0.3) -> float:
         """Returns the area under the per-region overlap (PRO) curve.
 
-        PRO is the share of a connected component (8 neighbours) of the ground
+        PRO is the share of a connected component (8 neighbors) of the ground
         truth at or above a threshold, averaged over the components of all
         images. The curve runs over the share of the normal pixels of all
         images at or above it; its area up to `fpr_limit`, interpolated there,

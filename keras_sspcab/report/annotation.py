@@ -39,7 +39,7 @@ def annotate_frame(
         scores: Scores of the frames up to this one; NaN for frames without.
         threshold: A frame is anomalous from this score on, or None.
         anomaly_map: Array `(map_height, map_width)`, or None.
-        scale: Map value of the strongest colour: twice the pixel threshold.
+        scale: Map value of the strongest color: twice the pixel threshold.
         boxes: `(x_min, y_min, x_max, y_max)` in pixels of the frame, inclusive.
         text: What is written into the strip, before the score.
 
@@ -57,7 +57,7 @@ def annotate_frame(
     factor = max(1, -(-_LEAST_WIDTH // pixels.shape[1]))
     pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
     if anomaly_map is None:
-        # No colours, but the checks.
+        # No colors, but the checks.
         anomaly_map = np.zeros(pixels.shape[:2])
     pixels = overlay(pixels, anomaly_map, scale)
     height, width = pixels.shape[:2]

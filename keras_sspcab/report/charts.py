@@ -18,7 +18,7 @@ from keras_sspcab.report.run_files import Run
 
 _FPR_LIMIT = 0.3
 POINTS = 300
-LabelledCurve = tuple[str, str, Curve]
+LabeledCurve = tuple[str, str, Curve]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +93,14 @@ def histogram_chart(
 
 def ranking_charts(run: RunData) -> list[Chart]:
     """Returns ROC, precision-recall and PRO, as far as they are defined."""
-    labelled = [p for p in run.predictions if p.label is not None]
-    labels = [p.label for p in labelled]
-    scores = [p.score for p in labelled]
+    labeled = [p for p in run.predictions if p.label is not None]
+    labels = [p.label for p in labeled]
+    scores = [p.score for p in labeled]
     pixels = gather_pixels(run)
     has_images = len(set(labels)) == 2
     has_pixels = pixels.num_normal > 0 and pixels.num_anomalous > 0
-    roc: list[LabelledCurve] = []
-    precision_recall: list[LabelledCurve] = []
+    roc: list[LabeledCurve] = []
+    precision_recall: list[LabeledCurve] = []
     if has_images:
         roc.append(
             ("images", figures.ACCENT, roc_curve(labels, scores, POINTS))
@@ -158,13 +158,11 @@ def ranking_charts(run: RunData) -> list[Chart]:
     return charts
 
 
-def roc_chart(
-    curves: Sequence[LabelledCurve], shares: str, areas: str
-) -> Chart:
+def roc_chart(curves: Sequence[LabeledCurve], shares: str, areas: str) -> Chart:
     """Returns receiver operating characteristics.
 
     Args:
-        curves: Legend, colour and points of each.
+        curves: Legend, color and points of each.
         shares: What is drawn over what, in words.
         areas: The areas below them, in words.
     """
@@ -182,12 +180,12 @@ def roc_chart(
 
 
 def precision_recall_chart(
-    curves: Sequence[LabelledCurve], found: str, areas: str
+    curves: Sequence[LabeledCurve], found: str, areas: str
 ) -> Chart:
     """Returns precision over recall.
 
     Args:
-        curves: Legend, colour and points of each.
+        curves: Legend, color and points of each.
         found: What the recall is the share of, in words.
         areas: The average precision of each, in words.
     """
@@ -211,7 +209,7 @@ def training_charts(run: Run) -> list[Chart]:
     if epochs is None:
         return []
     parts = (
-        ("loss", "Loss", "What the training minimises, all parts together"),
+        ("loss", "Loss", "What the training minimizes, all parts together"),
         (
             "sspcab_loss",
             "SSPCAB loss",

@@ -27,7 +27,7 @@ def save_examples_figure(
     Nothing is hand-picked: each kind of defect, in alphabetical order, is shown
     by its image of median score among those with a mask, and the normal image
     is that of median score, too. If there are fewer kinds than `count`, the
-    next images around the median follow. The colours are those of the report.
+    next images around the median follow. The colors are those of the report.
 
     Args:
         run_folder: Folder of a run, after `keras-sspcab evaluate`.
@@ -75,7 +75,7 @@ def save_examples_figure(
     bar = figure.colorbar(
         matplotlib.cm.ScalarMappable(
             matplotlib.colors.Normalize(0, scale.limit),
-            matplotlib.colors.ListedColormap(_on_grey()),
+            matplotlib.colors.ListedColormap(_on_gray()),
         ),
         ax=grid,
         shrink=0.6,
@@ -142,8 +142,8 @@ def _tiles(
     return image, overlay(image, anomaly_map, scale.limit), white
 
 
-def _on_grey() -> np.ndarray:
-    """Returns the colours as they look on mid-grey, RGB in [0, 1]."""
+def _on_gray() -> np.ndarray:
+    """Returns the colors as they look on mid-gray, RGB in [0, 1]."""
     strength = np.arange(len(COLOR_TABLE), dtype="float32")[np.newaxis]
-    grey = np.full((1, len(COLOR_TABLE)), 128, "uint8")
-    return overlay(grey, strength, len(COLOR_TABLE) - 1)[0] / 255
+    gray = np.full((1, len(COLOR_TABLE)), 128, "uint8")
+    return overlay(gray, strength, len(COLOR_TABLE) - 1)[0] / 255

@@ -1,4 +1,4 @@
-"""Charts as SVG whose colours are those of the page, in light and in dark."""
+"""Charts as SVG whose colors are those of the page, in light and in dark."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from keras_sspcab.metrics import Curve
 
-# Each of these colours stands for a variable of the style sheet.
+# Each of these colors stands for a variable of the style sheet.
 _VARIABLES = {
     "#010201": "var(--ink)",
     "#010202": "var(--muted)",
@@ -59,7 +59,7 @@ def unit_curves(
 
     Args:
         name: Identifier, unique in the page.
-        curves: Legend, colour and points of each.
+        curves: Legend, color and points of each.
         labels: What the axes say.
         chance: Whether the diagonal is drawn.
         steps: Whether each value holds back to the previous point.
@@ -107,7 +107,7 @@ def score_histogram(
 
     Args:
         name: Identifier, unique in the page.
-        series: Legend, colour and scores of each.
+        series: Legend, color and scores of each.
         threshold: Where the line is drawn, or None.
         size: Width and height in inches, at which text has 10 points.
         things: What has the scores.
@@ -178,7 +178,7 @@ def training_curve(
 
     Args:
         name: Identifier, unique in the page.
-        series: Legend, colour and one value an epoch (NaN where missing).
+        series: Legend, color and one value an epoch (NaN where missing).
         epochs: Their numbers.
 
     Returns:

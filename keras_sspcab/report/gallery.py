@@ -61,7 +61,7 @@ class Card:
         kind: Of its anomaly, may be empty.
         target: Identifier in the page that its name leads to, or empty.
         photo: Data URI of the image, or None if it cannot be read.
-        heat: Data URI of the map's colours, or None if there is no map.
+        heat: Data URI of the map's colors, or None if there is no map.
         outline: Path of the ground truth's border, in pixels, or None.
         size: Width and height of the picture, in pixels.
     """

@@ -1,4 +1,4 @@
-"""The colours of anomaly maps, on a scale that no image can move."""
+"""The colors of anomaly maps, on a scale that no image can move."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ DEFAULT_ALPHA = 0.75
 def _color_table() -> np.ndarray:
     """Returns RGBA, uint8 `(LEVELS, 4)`, from nothing to strong red.
 
-    Below the middle, the pixel threshold, colours fade out with the cube of the
+    Below the middle, the pixel threshold, colors fade out with the cube of the
     value: what is normal shows the image itself.
     """
     position = np.linspace(0.0, 1.0, LEVELS)
@@ -31,10 +31,10 @@ COLOR_TABLE = _color_table()
 
 @dataclasses.dataclass(frozen=True)
 class HeatScale:
-    """Which map value has which colour, the same for all images of a run.
+    """Which map value has which color, the same for all images of a run.
 
     Attributes:
-        limit: Map value of the strongest colour; larger ones have it as well.
+        limit: Map value of the strongest color; larger ones have it as well.
         is_calibrated: Whether it is twice the pixel threshold.
     """
 
@@ -71,7 +71,7 @@ def overlay(
 ) -> np.ndarray:
     """Lays an anomaly map over its image.
 
-    The colours run from yellow over orange at half the scale to red; below
+    The colors run from yellow over orange at half the scale to red; below
     half the scale they fade out. Nothing is stretched to the single image, so
     normal images look normal: pass twice the calibrated pixel threshold.
 
@@ -79,8 +79,8 @@ def overlay(
         image: Array `(height, width)`, `(height, width, 1)` or `(height, width,
             3)`, RGB; uint8, or float in [0, 1].
         anomaly_map: Array `(map_height, map_width)`, stretched to the image.
-        scale: Map value that gets the strongest colour, positive.
-        alpha: Opacity of the colours, in [0, 1]. 0 leaves the image as it is.
+        scale: Map value that gets the strongest color, positive.
+        alpha: Opacity of the colors, in [0, 1]. 0 leaves the image as it is.
 
     Returns:
         RGB array `(height, width, 3)`, uint8.

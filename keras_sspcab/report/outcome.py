@@ -49,11 +49,11 @@ class Outcome:
         return self.false_alarms + self.passed
 
     @property
-    def unlabelled(self) -> int:
+    def unlabeled(self) -> int:
         """How many have no label."""
         return self.flagged + self.unflagged
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.anomalous + self.normal + self.unlabelled
+        return self.anomalous + self.normal + self.unlabeled

@@ -59,7 +59,7 @@ def write_report(
 
     The page needs no network and no other file: it can be mailed. It shows what
     was trained, the metrics, curves, and a gallery that begins with the worst
-    misses. The colours of the maps are fixed by the calibration, from 0 to
+    misses. The colors of the maps are fixed by the calibration, from 0 to
     twice the pixel threshold, and never by the single image. Of a run on videos
     it shows the scores over time and the most telling frames instead.
 

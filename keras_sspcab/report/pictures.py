@@ -9,7 +9,7 @@ from skimage import measure
 
 from keras_sspcab.report.heat import COLOR_TABLE, LEVELS, heat_levels
 
-# Coarser colours halve the size of the page; no eye tells 64 steps from 256.
+# Coarser colors halve the size of the page; no eye tells 64 steps from 256.
 _STEPS = 64
 
 
@@ -41,7 +41,7 @@ def load_photo(path: str, max_side: int | None = None) -> Image.Image | None:
 
 
 def load_mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
-    """Opens a mask and resizes it by the nearest neighbour.
+    """Opens a mask and resizes it by the nearest neighbor.
 
     Args:
         path: The file; pixels above 0 belong to the defect.
@@ -65,7 +65,7 @@ def photo_uri(photo: Image.Image) -> str:
 
 
 def heat_uri(anomaly_map: np.ndarray, scale: float, max_side: int) -> str:
-    """Returns the colours of a map as a transparent PNG data URI."""
+    """Returns the colors of a map as a transparent PNG data URI."""
     height, width = anomaly_map.shape
     picture = Image.fromarray(anomaly_map.astype("float32"))
     shrink = max_side / max(height, width)

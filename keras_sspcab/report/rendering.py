@@ -24,7 +24,7 @@ def render(template: str, run: Run, scale: HeatScale, **content: Any) -> str:
     Args:
         template: Its file name.
         run: What the page is about.
-        scale: Of the colours of all maps.
+        scale: Of the colors of all maps.
         **content: What the template names besides.
 
     Returns:
@@ -84,7 +84,7 @@ def facts(run: Run, things: str, clip: str = "") -> list[tuple[str, str]]:
         run.config.get(name, {}) for name in ("data", "model", "training")
     )
     size = data.get("image_size")
-    channels = {1: "grey", 3: "RGB"}.get(data.get("channels"), "")
+    channels = {1: "gray", 3: "RGB"}.get(data.get("channels"), "")
     evaluated = run.record.get("evaluated", {})
     options = ", ".join(
         f"{key} {value}"
@@ -136,7 +136,7 @@ def _date(run: Run) -> str:
 
 
 def _gradient() -> str:
-    """Returns the colour scale as stops of a CSS gradient."""
+    """Returns the color scale as stops of a CSS gradient."""
     rows = COLOR_TABLE[:: len(COLOR_TABLE) // 32].tolist()
     rows.append(COLOR_TABLE[-1].tolist())
     stops = (

@@ -13,7 +13,7 @@ from keras_sspcab.report import figures
 from keras_sspcab.report.figures import ACCENT, ANOMALOUS, INK, NORMAL
 
 _MAX_POINTS = 600
-# Marker and colour of a key frame, by whether its verdict was right.
+# Marker and color of a key frame, by whether its verdict was right.
 _MARKERS = {
     True: ("o", NORMAL),
     False: ("X", ANOMALOUS),

@@ -63,9 +63,9 @@ def summarize(video: VideoScores, threshold: float | None) -> str:
         counts.append(
             f"{outcome.false_alarms} of {outcome.normal} normal frames flagged"
         )
-    if outcome.unlabelled:
+    if outcome.unlabeled:
         counts.append(
-            f"{outcome.flagged} of {outcome.unlabelled} frames without a label "
+            f"{outcome.flagged} of {outcome.unlabeled} frames without a label "
             "flagged"
         )
     parts = [f"{', '.join(counts)}."]
@@ -120,13 +120,13 @@ def score_chart(run: VideoRun) -> Chart | None:
 
 def ranking_charts(run: VideoRun) -> list[Chart]:
     """Returns ROC and precision-recall over the frames of all videos."""
-    labelled = [f for f in run.frames if f.label is not None]
-    labels = np.array([f.label for f in labelled])
+    labeled = [f for f in run.frames if f.label is not None]
+    labels = np.array([f.label for f in labeled])
     if len(set(labels.tolist())) < 2:
         return []
     series = (
-        ("whole video", figures.ACCENT, [f.video_score for f in labelled]),
-        ("streaming", figures.ANOMALOUS, [f.score for f in labelled]),
+        ("whole video", figures.ACCENT, [f.video_score for f in labeled]),
+        ("streaming", figures.ANOMALOUS, [f.score for f in labeled]),
     )
     areas = charts.metric_values(
         run, micro_auc="whole video", streaming_micro_auc="streaming"

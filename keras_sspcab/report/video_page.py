@@ -29,7 +29,7 @@ _METRICS = (
         "streaming_micro_auc",
         "Streaming micro AUC",
         "Micro AUC of the scores that a live video gets: no look ahead, and "
-        "nothing is normalised by video.",
+        "nothing is normalized by video.",
     ),
     (
         "rbdc",
@@ -46,8 +46,8 @@ _METRICS = (
 )
 # Title of each convention, and what its values mean.
 _CONVENTIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "normalisation": (
-        "Normalisation",
+    "normalization": (
+        "Normalization",
         {
             "per_video": "Per video: the scores of each are brought to [0, 1] "
             "by its own smallest and largest one.",
@@ -123,7 +123,7 @@ def render(run: VideoRun, max_images: int) -> str:
         num_open=NUM_OPEN,
         timelines=[row for row in rows if row.chart],
         num_without_auc=sum(
-            row.video.auc is None and row.video.is_labelled for row in rows
+            row.video.auc is None and row.video.is_labeled for row in rows
         ),
         num_unscored=sum(not row.video.frames for row in rows),
         score_chart=video_charts.score_chart(run),

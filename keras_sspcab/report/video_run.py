@@ -35,7 +35,7 @@ class Frame:
         score: Streaming score, in standard deviations above the mean of normal
             frames.
         is_anomalous: Whether that score reached the threshold.
-        video_score: After normalisation and smoothing over the whole video.
+        video_score: After normalization and smoothing over the whole video.
     """
 
     frame: int
@@ -72,7 +72,7 @@ class VideoScores:
         return np.array([f.score for f in self.frames], dtype="float64")
 
     @property
-    def is_labelled(self) -> bool:
+    def is_labeled(self) -> bool:
         """Whether at least one frame has a label."""
         return any(f.label is not None for f in self.frames)
 

@@ -53,10 +53,10 @@ class Checkpoint:
     names: list[str]
 
     def restore(self, model: keras.Model) -> None:
-        """Sets all variables of a compiled model, its optimiser and metrics.
+        """Sets all variables of a compiled model, its optimizer and metrics.
 
         Args:
-            model: The model. It has taken a step: optimisers and metrics
+            model: The model. It has taken a step: optimizers and metrics
                 create their variables then.
 
         Raises:
@@ -108,7 +108,7 @@ def write_checkpoint(
     Args:
         path: File, ending in `.npz`.
         model: A model in training: its weights, the state of its random
-            generators, of all optimisers and of all metrics is written.
+            generators, of all optimizers and of all metrics is written.
         state: How far the training has come.
     """
     variables = _variables(model)
@@ -190,7 +190,7 @@ def _variables(model: keras.Model) -> list[tuple[str, Any]]:
 
 
 def _optimizers(model: keras.Model) -> list[Any]:
-    """Returns the optimiser, then others that a host holds as attributes."""
+    """Returns the optimizer, then others that a host holds as attributes."""
     found = [model.optimizer]
     for name in sorted(vars(model)):
         value = getattr(model, name, None)
@@ -210,7 +210,7 @@ def _optimizers(model: keras.Model) -> list[Any]:
 
 def _name(kind: str, variable: Any) -> str:
     # Names such as `conv2d_8` count the layers of the process: neither the
-    # path nor the names of optimisers, which hold it, say what a variable is.
+    # path nor the names of optimizers, which hold it, say what a variable is.
     name = "" if kind == "optimizer" else f" {variable.name}"
     return f"{kind}{name} {tuple(variable.shape)} {variable.dtype}"
 

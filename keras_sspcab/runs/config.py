@@ -10,7 +10,7 @@ LAYOUTS = ("auto", "mvtec", "plain", "ucsd", "avenue", "shanghaitech")
 CACHES = ("auto", "memory", "disk", "none")
 ON_ERROR = ("raise", "skip")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-NORMALISATIONS = ("per_video", "none")
+NORMALIZATIONS = ("per_video", "none")
 SMOOTHINGS = ("none", "median", "gaussian", "mean")
 SINGLE_CLASS = ("sentinel", "skip")
 
@@ -29,7 +29,7 @@ class DataConfig:
             project's own layout) or `"auto"`.
         image_size: `(height, width)` that images are resized to; one number
             for squares.
-        channels: 1 reads images as grey, 3 as RGB.
+        channels: 1 reads images as gray, 3 as RGB.
         patch_size: Side of the random crops to train on; 0 trains on whole
             images.
         patches_per_image: Crops taken of each image in each epoch.
@@ -210,7 +210,7 @@ class EvaluationConfig:
     """Section `[evaluation]`: how the scores of video frames become figures.
 
     Attributes:
-        normalisation: `"per_video"` brings the scores of each test video to
+        normalization: `"per_video"` brings the scores of each test video to
             [0, 1] by its own extremes, as most papers do; `"none"` takes the
             calibrated scores, which need no look ahead.
         smoothing: Filter over the frames of a video: `"none"`, `"median"`,
@@ -231,7 +231,7 @@ class EvaluationConfig:
         track_threshold: Share of a track from which on it is found.
     """
 
-    normalisation: str = "per_video"
+    normalization: str = "per_video"
     smoothing: str = "none"
     smoothing_size: float = 17.0
     single_class: str = "sentinel"
@@ -244,7 +244,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("normalisation", NORMALISATIONS),
+            ("normalization", NORMALIZATIONS),
             ("smoothing", SMOOTHINGS),
             ("single_class", SINGLE_CLASS),
         ):

@@ -58,7 +58,7 @@ MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"base_width": 8},
         "training": {"epochs": 10, "batch_size": 64},
         "evaluation": {
-            "normalisation": "none",
+            "normalization": "none",
             "smoothing": "gaussian",
             "smoothing_size": 15.0,
         },
@@ -74,7 +74,7 @@ MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"root_width": 8, "num_slots": 200, "base_width": 16},
         "training": {"epochs": 10, "batch_size": 64},
         "evaluation": {
-            "normalisation": "none",
+            "normalization": "none",
             "smoothing": "median",
             "smoothing_size": 17.0,
         },

@@ -22,7 +22,7 @@ class ObjectsConfig:
         min_area: Pixels that a box has at least.
         cover_threshold: Share of a box above which it is left out if a larger
             one covers it.
-        motion_threshold: Change of a grey value from which on something moves.
+        motion_threshold: Change of a gray value from which on something moves.
         motion_blur: Size of the Gaussian kernel before, odd.
         motion_closing: Pixels over which gaps between moving areas close.
         background_history: Frames that a background is learned from, so that

@@ -176,7 +176,7 @@ def schema(maps: bool) -> Any:
         path: Absolute path or URL of the image.
         anomaly_score: In standard deviations of normal images.
         is_anomalous: Whether it reaches the threshold of the model.
-        raw_score: Before normalisation; null if the model gives none.
+        raw_score: Before normalization; null if the model gives none.
         error: Why there is no score, which is null then; null if there is one.
         height, width: Size of the image in its file, in pixels.
         model_checksum: SHA-256 of the model.

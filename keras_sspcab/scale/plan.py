@@ -20,7 +20,7 @@ class Plan:
         inputs_checksum: SHA-256 of their paths.
         model_checksum: SHA-256 of the model.
         image_size: Height and width that images are resized to.
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for gray, 3 for color.
         shard_size: Images in a shard; the last may have fewer.
         maps: Whether anomaly maps are written.
         format: Version of this record.

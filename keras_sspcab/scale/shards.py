@@ -25,7 +25,7 @@ class Scorer(Protocol):
 
     Attributes:
         image_size: Height and width of the images it takes.
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for gray, 3 for color.
         checksum: SHA-256 of its files; see `checksum_of_model`.
     """
 
@@ -172,7 +172,7 @@ class ShardScorer:
     def _run(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the model; always on batches of one size.
 
-        What an image scores then depends neither on its neighbours' errors nor
+        What an image scores then depends neither on its neighbors' errors nor
         on where a shard ends, and nothing is compiled anew.
         """
         size = min(self.job.batch_size, self.job.plan.shard_size)

@@ -228,14 +228,14 @@ class KernelDensity(Density):
         largest = ops.max(exponents, axis=-1, keepdims=True)
         weights = shares * ops.exp(exponents - largest)
         weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-        centre = ops.matmul(weights, self.references)
-        return (embeddings - centre) / self.bandwidth**2
+        center = ops.matmul(weights, self.references)
+        return (embeddings - center) / self.bandwidth**2
 
     def _exponents(self, x: Any) -> tuple[Any, Any]:
         """Exponents of the kernels at each sample, and their shares."""
-        centre = ops.matmul(self.shares[None, :], self.references)
-        # About a common centre, where the difference of squares is exact.
-        x, references = x - centre, self.references - centre
+        center = ops.matmul(self.shares[None, :], self.references)
+        # About a common center, where the difference of squares is exact.
+        x, references = x - center, self.references - center
         squares = (
             ops.sum(ops.square(x), axis=-1, keepdims=True)
             + ops.sum(ops.square(references), axis=-1)

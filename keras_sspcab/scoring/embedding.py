@@ -196,7 +196,7 @@ def _patches(
     """Cuts images into patches; returns them, and batch, rows and columns.
 
     By gathering: as a convolution, which `ops.image.extract_patches` is, it
-    would take a kernel of 38 MB for colour patches of 32 x 32.
+    would take a kernel of 38 MB for color patches of 32 x 32.
     """
     batch, height, width, channels = ops.shape(images)
     rows = (height - size) // stride + 1
@@ -248,7 +248,7 @@ class ReceptiveFieldUpsampling(keras.layers.Layer):
     Call arguments:
         inputs: Scores of patches, `(batch, rows, columns)`.
         image: The image that they were cut from, `(batch, height, width,
-            channels)`. Pixels that lie in no patch are like their neighbours.
+            channels)`. Pixels that lie in no patch are like their neighbors.
 
     Output shape:
         `(batch, height, width)`, float32.
@@ -271,9 +271,9 @@ class ReceptiveFieldUpsampling(keras.layers.Layer):
         """Shares of the patches along an axis in each pixel."""
         covered = (count - 1) * self.stride + self.patch_size
         pixels = ops.minimum(ops.arange(side), covered - 1)
-        centres = ops.cast(ops.arange(count) * self.stride, "float32")
-        centres = centres + (self.patch_size - 1) / 2
-        distances = ops.expand_dims(ops.cast(pixels, "float32"), 1) - centres
+        centers = ops.cast(ops.arange(count) * self.stride, "float32")
+        centers = centers + (self.patch_size - 1) / 2
+        distances = ops.expand_dims(ops.cast(pixels, "float32"), 1) - centers
         squares = ops.square(distances / gaussian_std(self.patch_size))
         inside = ops.absolute(distances) < self.patch_size / 2
         shares = ops.where(inside, ops.exp(-squares / 2), 0.0)

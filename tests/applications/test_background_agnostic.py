@@ -22,7 +22,7 @@ def numpy(x):
 
 
 def crops(count=4, seed=0, size=32, channels=1):
-    """Smooth squares that move slowly, on grey."""
+    """Smooth squares that move slowly, on gray."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((count, size, size, 1), "float32")
     for row in mask:
@@ -294,7 +294,7 @@ def test_inputs_are_taken_by_name():
         model(x)
 
 
-def test_colour():
+def test_color():
     model = small(input_shape=(32, 32, 3))
     outputs = model(crops(2, channels=3))
     assert outputs["appearance_reconstruction"].shape == (2, 32, 32, 3)
@@ -352,7 +352,7 @@ def test_without_masks_nothing_is_segmented():
     assert decoder.name == "appearance_segmentation_decoder"
     before = values_of(decoder)
     fitted = stage(model, "autoencoders")
-    # An optimiser that met no gradient would warn, which is an error here.
+    # An optimizer that met no gradient would warn, which is an error here.
     history = fitted.fit(training_crops(mask=False), verbose=0).history
     assert float(history["appearance_segmentation_loss"][0]) == 0
     assert moved(decoder, before) == 0

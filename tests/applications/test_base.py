@@ -41,7 +41,7 @@ def test_the_five_lines():
     }
 
 
-def test_calibrated_scores_are_standardised_and_flags_follow():
+def test_calibrated_scores_are_standardized_and_flags_follow():
     detector = model()
     normal = images(40)
     calibration = detector.calibrate(normal, quantile=0.9)

@@ -208,7 +208,7 @@ def test_patches_add_no_loss_of_the_block():
 @eager_steps
 @pytest.mark.parametrize("variant", ["3way", "cutpaste", "scar", "union"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_variants_and_grey_images(variant, channels):
+def test_variants_and_gray_images(variant, channels):
     detector = model(input_shape=(32, 32, channels), variant=variant)
     detector.fit(images(4, channels=channels), verbose=0)
     detector.calibrate(images(4, channels=channels))
@@ -216,7 +216,7 @@ def test_variants_and_grey_images(variant, channels):
     assert logits.shape == (2, 3 if variant == "3way" else 2)
 
 
-def test_schedule_of_the_optimiser():
+def test_schedule_of_the_optimizer():
     detector = model()
     optimizer = detector.default_optimizer()
     assert (optimizer.momentum, float(optimizer.learning_rate)) == (
@@ -438,7 +438,7 @@ def test_bad_arguments_of_a_pretrained_network(arguments, message):
     ("arguments", "message"),
     [
         ({"input_shape": (31, 64, 3)}, "at least 32.*31, 64, 3"),
-        ({"input_shape": (32, 32, 2)}, "1 .grey. or 3 .colour.*32, 32, 2"),
+        ({"input_shape": (32, 32, 2)}, "1 .gray. or 3 .color.*32, 32, 2"),
         ({"sspcab": "late"}, "must be one or several.*'late'"),
         ({"variant": "4way"}, "variant='4way'"),
         ({"density": "flow"}, "density='flow'"),

@@ -64,7 +64,7 @@ def test_blocks_replace_the_penultimate_convolutions(
     block = with_block.get_layer(f"sspcab_{place}")
     assert block.count_params() == after
     assert block.input.shape == replaced.input.shape
-    # The block's input has been activated, its output is normalised.
+    # The block's input has been activated, its output is normalized.
     assert block.input._keras_history.operation.name.endswith("conv1_relu")
     with_block.get_layer(f"sspcab_{place}_norm")
     assert with_block.count_params() == paper.count_params() - before + after
@@ -126,7 +126,7 @@ def test_the_reconstruction_comes_first_in_the_pair():
     assert second._keras_history.operation.name == "image"
 
 
-def test_normalisation_and_initial_weights(paper):
+def test_normalization_and_initial_weights(paper):
     norms = [
         layer
         for layer in paper.layers
@@ -219,7 +219,7 @@ def test_gradients_of_the_segmentation_reach_the_reconstruction():
     assert float(tf.reduce_max(tf.abs(gradient))) > 0
 
 
-def test_schedule_of_the_optimiser():
+def test_schedule_of_the_optimizer():
     detector = DRAEM((32, 32, 3), base_width=16)
     constant = detector.default_optimizer()
     assert float(constant.learning_rate) == pytest.approx(1e-4)
@@ -287,5 +287,5 @@ def test_bad_training_data():
         detector.fit(images(0))
     with pytest.raises(ValueError, match="pairs of an image with an anomaly"):
         detector.fit(images(), images(), verbose=0)
-    with pytest.raises(ValueError, match="the host's own optimiser"):
+    with pytest.raises(ValueError, match="the host's own optimizer"):
         detector.compile("adam", steps=3)

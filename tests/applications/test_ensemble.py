@@ -107,7 +107,7 @@ def test_file_keeps_everything(ensemble, tmp_path):
         )
 
 
-def test_compiled_members_leave_their_optimisers_behind(tmp_path):
+def test_compiled_members_leave_their_optimizers_behind(tmp_path):
     member = autoencoder()
     member.compile(run_eagerly=True)
     member.fit(images(), verbose=0)

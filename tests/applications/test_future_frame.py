@@ -96,9 +96,9 @@ def test_layer_table_of_the_discriminator(paper):
     for conv in [n for n in narrow.layers if n.name.startswith("conv")]:
         sides.append((sides[-1] + 4 - 4) // conv.strides[0] + 1)
     assert sides[1:] == [129, 65, 33, 34, 35]
-    judgement = numpy(narrow(np.zeros((1, 256, 256, 3), "float32")))
-    assert judgement.shape == (1, 35, 35, 1)
-    assert 0 < judgement.min() <= judgement.max() < 1
+    judgment = numpy(narrow(np.zeros((1, 256, 256, 3), "float32")))
+    assert judgment.shape == (1, 35, 35, 1)
+    assert 0 < judgment.min() <= judgment.max() < 1
 
 
 def test_frames_are_stacked_in_the_order_of_time():
@@ -132,7 +132,7 @@ def test_the_last_frame_is_not_looked_at():
 
 
 def plain_losses(model, x):
-    """The paper's terms, in numpy from predictions and judgements."""
+    """The paper's terms, in numpy from predictions and judgments."""
     outputs = model(x)
     target, before = 2 * x[:, -1] - 1, x[:, -2]
     prediction = 2 * numpy(outputs["prediction"]) - 1
@@ -221,7 +221,7 @@ def test_gradients_reach_each_network_from_its_own_loss():
 
 
 @needs_tensorflow
-def test_each_optimiser_moves_its_own_network():
+def test_each_optimizer_moves_its_own_network():
     x = noise_clips(2)
     for still in ("generator", "discriminator"):
         model = small(flow_estimator="none")
@@ -381,7 +381,7 @@ def test_terms_that_are_left_out():
     assert loss - block == pytest.approx(error, rel=1e-3)
 
 
-def test_schedule_of_the_optimisers():
+def test_schedule_of_the_optimizers():
     model = small()
     model.compile(steps=100)
     for optimizer, rate in (

@@ -24,7 +24,7 @@ def numpy_of(outputs):
     return {name: ops.convert_to_numpy(x) for name, x in outputs.items()}
 
 
-def randomise(model, seed=0):
+def randomize(model, seed=0):
     """Gives every weight, the moving statistics too, a value of its own."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
@@ -112,7 +112,7 @@ def correlate(x, kernel, before, behind):
 
 def test_follows_the_table_in_the_mirror():
     model, x = memory_autoencoder(**TINY), crops()
-    randomise(model)
+    randomize(model)
     reconstruction, entropy = Oracle(model)(x[:, ::-1, ::-1].astype("float64"))
     result = numpy_of(model(x, training=False))
     assert entropy.min() > 0.1
@@ -246,7 +246,7 @@ def test_saving_and_loading(tmp_path, options):
     model = memory_autoencoder(
         **TINY, shrink_threshold=0.05, sspcab_options=options, name="flow_model"
     )
-    randomise(model)
+    randomize(model)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.name == "flow_model"

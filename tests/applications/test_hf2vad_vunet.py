@@ -21,7 +21,7 @@ def crops(count=2, shape=(16, 32), channels=6, flows=6, seed=0):
     }
 
 
-def randomise(model, seed=0):
+def randomize(model, seed=0):
     """Gives every weight a value of its own."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
@@ -161,7 +161,7 @@ def space_to_depth(x):
 
 
 def test_follows_the_specification():
-    model, x = randomise(vunet(**TINY)), crops()
+    model, x = randomize(vunet(**TINY)), crops()
     wiring = Wiring(model)
     s = wiring.encode(
         "frame_encoder", np.concatenate([x["frames"], x["flows"]], -1)

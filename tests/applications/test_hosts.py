@@ -103,7 +103,7 @@ def test_file_keeps_everything(trained, tmp_path):
             result[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=name
         )
     if host.kind == "objects":
-        return  # Its optimisers are those of the stages.
+        return  # Its optimizers are those of the stages.
     for ours, theirs in zip(
         host.optimizer.variables, loaded.optimizer.variables, strict=True
     ):

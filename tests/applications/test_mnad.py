@@ -66,7 +66,7 @@ def test_block_replaces_the_penultimate_convolution(paper):
     block = model.get_layer("sspcab_penultimate")
     assert (replaced.count_params(), block.count_params()) == (36_928, 17_736)
     assert block.input.shape == replaced.input.shape == (None, 256, 256, 64)
-    # The block's input has been activated, its output is normalised.
+    # The block's input has been activated, its output is normalized.
     before = block.input._keras_history.operation
     assert before.name == "generator_conv1_relu"
     norm = model.get_layer("generator_conv2_norm")
@@ -97,7 +97,7 @@ def test_layer_table_of_the_paper(paper):
     }
     found = {name: paper.get_layer(name).output.shape[1:] for name in shapes}
     assert found == shapes
-    # The queries are neither normalised nor activated.
+    # The queries are neither normalized nor activated.
     query = paper.get_layer("memory").input._keras_history.operation
     assert query.name == "encoder4_conv2"
     assert query.activation.__name__ == "linear"
@@ -223,7 +223,7 @@ def test_gradients_reach_everything():
         variables, tape.gradient(loss, variables), strict=True
     ):
         assert gradient is not None, variable.path
-        # A bias before a normalisation has none, but for rounding.
+        # A bias before a normalization has none, but for rounding.
         assert np.isfinite(gradient.numpy()).all(), variable.path
         if variable.name != "bias":
             assert float(tf.reduce_max(tf.abs(gradient))) > 0, variable.path
@@ -332,7 +332,7 @@ def test_mixed_precision():
     assert dtypes == {"float32", "bool"}
 
 
-def test_schedule_of_the_optimiser():
+def test_schedule_of_the_optimizer():
     model = small()
     assert float(model.default_optimizer().learning_rate) == pytest.approx(2e-4)
     schedule = model.default_optimizer(steps=100)._learning_rate

@@ -75,7 +75,7 @@ def test_objects_must_be_dicts():
 @pytest.mark.parametrize(
     "arguments", [{"optimizer": "adam"}, {"loss": "mse"}, {"steps": 3}]
 )
-def test_stages_have_optimisers_and_losses_of_their_own(arguments):
+def test_stages_have_optimizers_and_losses_of_their_own(arguments):
     with pytest.raises(ValueError, match=f"Received: {next(iter(arguments))}"):
         small().compile(**arguments)
 

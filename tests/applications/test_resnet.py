@@ -146,7 +146,7 @@ def test_block_after_the_third_stage():
     assert added == block.count_params()
 
 
-def test_normalisation():
+def test_normalization():
     norms = [
         layer
         for layer in trunk().layers
@@ -170,7 +170,7 @@ def test_equals_numpy_with_the_weights_of_a_file(tmp_path, ending, size):
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_own_files_and_grey_images(tmp_path):
+def test_own_files_and_gray_images(tmp_path):
     arrays = state()
     path = save(arrays, tmp_path / "resnet18.npz")
     model = trunk()
@@ -178,13 +178,13 @@ def test_own_files_and_grey_images(tmp_path):
     model.save_weights(tmp_path / "trunk.weights.h5")
     copy = trunk()
     load_imagenet_weights(copy, str(tmp_path / "trunk.weights.h5"))
-    grey = trunk(channels=1)
-    load_imagenet_weights(grey, path)
+    gray = trunk(channels=1)
+    load_imagenet_weights(gray, path)
     image = np.random.default_rng(1).random((2, 64, 64, 1), "float32")
-    colour = np.repeat(image, 3, axis=-1)
+    color = np.repeat(image, 3, axis=-1)
     results = [
         ops.convert_to_numpy(m(x))
-        for m, x in ((model, colour), (copy, colour), (grey, image))
+        for m, x in ((model, color), (copy, color), (gray, image))
     ]
     np.testing.assert_allclose(results[1], results[0], atol=1e-5)
     np.testing.assert_allclose(results[2], results[0], atol=1e-3)

@@ -105,7 +105,7 @@ def test_streams_that_average(videos, mnad):
         assert bool(scored.outputs["is_anomalous"]) == flag
 
 
-def test_streams_resize_and_colour_frames(mnad):
+def test_streams_resize_and_color_frames(mnad):
     stream = VideoStream(mnad)
     rng = np.random.default_rng(0)
     for _ in range(3):

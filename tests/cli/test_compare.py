@@ -304,8 +304,8 @@ def test_more_hosts_join_a_comparison(copy, arguments, invoke):
     assert "filters" not in run.config.model.options
     text = (copy / "comparison.md").read_text()
     assert (
-        "| class | stub: localisation AP | stub: detection AUROC "
-        "| autoencoder: localisation AP | autoencoder: detection AUROC |"
+        "| class | stub: localization AP | stub: detection AUROC "
+        "| autoencoder: localization AP | autoencoder: detection AUROC |"
         in text
     )
     assert "One seed, 1: no spread is known." in text

@@ -77,7 +77,7 @@ def finish(run, config, environment):
             "streaming_micro_auc": 0.125,
             "per_video": {"01": {"auc": 0.75}},
             "conventions": {
-                "normalisation": "per_video",
+                "normalization": "per_video",
                 "smoothing": "none",
                 "frames_dropped": 4,
                 "tracks": "masks",

@@ -15,7 +15,7 @@ def unfolded(table):
     return re.sub(r"[\s│]", "", table)
 
 
-def test_export_writes_compared_artefacts(invoke, copy, images):
+def test_export_writes_compared_artifacts(invoke, copy, images):
     result = invoke("export", copy, "--to=savedmodel", "--to=onnx")
     folder = copy / "export" / "savedmodel" / "autoencoder" / "1"
     onnx = copy / "export" / "onnx" / "autoencoder.onnx"

@@ -160,7 +160,7 @@ def test_evaluation_can_be_set(run, invoke, tmp_path):
     after = [float(row["video_score"]) for row in read_scores(run)]
     smooth = smooth_median(before, 3)
     np.testing.assert_allclose(after, [*smooth["x"], *smooth["y"]])
-    invoke("evaluate", run, "--set", "evaluation.normalisation=none")
+    invoke("evaluate", run, "--set", "evaluation.normalization=none")
     for row in read_scores(run):
         assert row["video_score"] == row["anomaly_score"]
     invoke("evaluate", run, "--set", "evaluation.update_memory=true")

@@ -23,13 +23,13 @@ VALUES = {
 def of_values(cell):
     value = VALUES[cell.data_class, cell.model, cell.block][cell.seed]
     metrics = {"micro_auc": value, "num_test_videos": 12}
-    # As in the paper, one host does not localise.
+    # As in the paper, one host does not localize.
     return metrics | ({} if cell.model == "mnad" else {"rbdc": value / 2})
 
 
 def conventions_of(cell):
     return {
-        "normalisation": "per_video",
+        "normalization": "per_video",
         "smoothing": "none" if cell.model == "mnad" else "median 17",
         "single_class": "skip",
         "frames_dropped": 4,
@@ -189,7 +189,7 @@ def test_conditions_say_how_videos_were_measured(make_videos):
         "and 7 abnormal frames to test",
         "Videos of ucsd_ped2: 20 normal ones to train and calibrate on; 5 "
         "normal and 7 abnormal frames to test",
-        "Normalisation of scores for micro and macro AUC: each video by its "
+        "Normalization of scores for micro and macro AUC: each video by its "
         "own extremes, with a look at the whole video",
         "Smoothing of these scores: median 17 (future_frame); none (mnad)",
         "Videos of one class in macro AUC: left out",

@@ -38,7 +38,7 @@ def test_results_have_means_of_classes_groups_and_all(make):
     found = rows(forms.result_table(comparison))
     assert found.pop("---") == ["---:"] * 2
     assert found == {
-        "class": ["draem: localisation AUROC", "draem: detection AUROC"],
+        "class": ["draem: localization AUROC", "draem: detection AUROC"],
         # Standard deviations with n - 1, by hand: |a - b| / sqrt 2.
         "screw": ["60.0 ± 14.1 → 75.0 ± 21.2", "30.0 ± 7.1 → 37.5 ± 10.6"],
         "pill": ["15.0 ± 7.1 → 25.0 ± 7.1", "7.5 ± 3.5 → 12.5 ± 3.5"],
@@ -115,7 +115,7 @@ def test_missing_cells_are_dashes_and_named(make):
     (row,) = [
         line
         for line in tables.difference_table(nothing).splitlines()
-        if "localisation AUROC" in line
+        if "localization AUROC" in line
     ]
     assert row.endswith("| on - off | - | - | - | 0 |")
 
@@ -138,7 +138,7 @@ def test_classes_without_masks_are_not_in_the_means(make):
     assert found["pill"][0] == "- → -"
     assert found["*overall mean*"][0] == found["screw"][0]
     assert found["*overall mean*"][1] == "18.8 ± 5.3 → 25.0 ± 3.5"
-    assert "No localisation AUROC for pill (are there no masks?)" in page(
+    assert "No localization AUROC for pill (are there no masks?)" in page(
         comparison, []
     )
 
@@ -158,7 +158,7 @@ def test_differences_say_interval_and_pairs(make):
     # 0.1, 0.2, 0.2, 0.0, 0.1, 0.1: a standard error of 0.0307, times 2.57 for
     # the interval and times 3.51 for what is detectable.
     assert row == (
-        "| draem | localisation AUROC | on - off | +11.7 | +3.8 to +19.6 "
+        "| draem | localization AUROC | on - off | +11.7 | +3.8 to +19.6 "
         "| 10.8 | 6 |"
     )
     table = tables.difference_table(make(of_values))
@@ -206,7 +206,7 @@ def test_published_figures_stand_beside_classes_that_have_them(make):
     table, source = forms.published_table(comparison).split("\n\n")
     found = rows(table)
     assert found["class"] == [
-        "draem: localisation AUROC",
+        "draem: localization AUROC",
         "draem: detection AUROC",
         "cutpaste: detection AUROC",
     ]

@@ -64,8 +64,8 @@ def encode():
 
 
 @pytest.fixture(scope="session")
-def colour():
-    """Smooth colours, so that JPEG and WebP change little; with noise."""
+def color():
+    """Smooth colors, so that JPEG and WebP change little; with noise."""
     rows, columns = np.mgrid[0:40, 0:32]
     rng = np.random.default_rng(0)
     planes = [rows * 5, columns * 7, (rows + columns) * 3]
@@ -75,7 +75,7 @@ def colour():
 
 @pytest.fixture
 def samples(tmp_path, write_image):
-    """Eleven grey images whose pixels have the value of their index."""
+    """Eleven gray images whose pixels have the value of their index."""
     paths = []
     for i in range(11):
         pixels = np.full(SIZE, i, "uint8")

@@ -41,8 +41,8 @@ def test_good_images_are_returned_in_order(mvtec):
     assert check_images(iter(samples), channels=1) == samples
 
 
-def test_all_bad_files_are_reported_with_reasons(tmp_path, colour, encode):
-    png = encode(colour, "PNG")
+def test_all_bad_files_are_reported_with_reasons(tmp_path, color, encode):
+    png = encode(color, "PNG")
     good = sample_of(tmp_path / "good.png", png)
     (tmp_path / "folder.png").mkdir()
     bad = {
@@ -51,9 +51,9 @@ def test_all_bad_files_are_reported_with_reasons(tmp_path, colour, encode):
         "empty.png": (b"", "the file is empty"),
         "text.png": (b"<html>not found</html>", "not an image"),
         "half.png": (png[: len(png) // 2], "broken or truncated PNG"),
-        "half.jpg": (encode(colour, "JPEG")[:-40], "truncated JPEG"),
-        "half.bmp": (encode(colour, "BMP")[:-1], "truncated BMP"),
-        "half.gif": (encode(colour, "GIF")[:-9], "truncated GIF"),
+        "half.jpg": (encode(color, "JPEG")[:-40], "truncated JPEG"),
+        "half.bmp": (encode(color, "BMP")[:-1], "truncated BMP"),
+        "half.gif": (encode(color, "GIF")[:-9], "truncated GIF"),
     }
     samples = [good]
     for name, (content, _) in bad.items():
@@ -70,10 +70,10 @@ def test_all_bad_files_are_reported_with_reasons(tmp_path, colour, encode):
     assert isinstance(error, ValueError)
 
 
-def test_skip_returns_the_good_ones_and_warns(tmp_path, colour, encode):
-    good = sample_of(tmp_path / "good.png", encode(colour, "PNG"))
+def test_skip_returns_the_good_ones_and_warns(tmp_path, color, encode):
+    good = sample_of(tmp_path / "good.png", encode(color, "PNG"))
     bad = sample_of(tmp_path / "bad.png", b"")
-    other = sample_of(tmp_path / "other.jpg", encode(colour, "JPEG"))
+    other = sample_of(tmp_path / "other.jpg", encode(color, "JPEG"))
     with pytest.warns(UserWarning, match=r"bad\.png: the file is empty") as w:
         found = check_images([good, bad, other], on_error="skip")
     assert found == (good, other)
@@ -122,8 +122,8 @@ def test_masks_are_checked_too(mvtec, write_image):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.0, 1.0))
-def test_every_truncation_is_found(kind, encode, colour, share):
-    content = encode(colour, kind)
+def test_every_truncation_is_found(kind, encode, color, share):
+    content = encode(color, kind)
     # The last byte of a GIF says only that it is the last one.
     whole = len(content) - (kind == "GIF")
     cut = min(int(share * whole), whole - 1)
@@ -135,9 +135,9 @@ def test_every_truncation_is_found(kind, encode, colour, share):
 @settings(max_examples=15, deadline=None)
 @given(st.floats(0.0, 1.0))
 def test_every_truncation_of_optional_formats_is_found(
-    kind, encode, colour, share
+    kind, encode, color, share
 ):
-    content = encode(colour, kind)
+    content = encode(color, kind)
     cut = min(int(share * len(content)), len(content) - 1)
     assert problems_of([remote_sample(content[:cut])]).problems
 
@@ -164,13 +164,13 @@ def test_random_bytes_are_reported_and_never_crash(content, magic):
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_damaged_files_never_crash(encode, colour, data):
+def test_damaged_files_never_crash(encode, color, data):
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF", "TIFF"]))
-    content = bytearray(encode(colour, kind))
+    content = bytearray(encode(color, kind))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content) - 1))
         content[place] = data.draw(st.integers(0, 255))
-    good = remote_sample(encode(colour, "PNG"), "ram://good.png")
+    good = remote_sample(encode(color, "PNG"), "ram://good.png")
     damaged = remote_sample(bytes(content))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -179,10 +179,10 @@ def test_damaged_files_never_crash(encode, colour, data):
     assert len(found) + len(caught) == 2
 
 
-def test_optional_formats(tmp_path, colour, encode, has_tensorflow_io):
+def test_optional_formats(tmp_path, color, encode, has_tensorflow_io):
     samples = [
-        sample_of(tmp_path / "a.png", encode(colour, "WEBP")),
-        sample_of(tmp_path / "b.jpg", encode(colour, "TIFF")),
+        sample_of(tmp_path / "a.png", encode(color, "WEBP")),
+        sample_of(tmp_path / "b.jpg", encode(color, "TIFF")),
     ]
     if has_tensorflow_io:
         assert check_images(samples) == tuple(samples)
@@ -194,21 +194,21 @@ def test_optional_formats(tmp_path, colour, encode, has_tensorflow_io):
 
 
 def test_optional_formats_without_tensorflow_io(
-    tmp_path, colour, encode, monkeypatch
+    tmp_path, color, encode, monkeypatch
 ):
     monkeypatch.setattr(checking, "tensorflow_io", lambda: None)
-    sample = sample_of(tmp_path / "a.webp", encode(colour, "WEBP"))
+    sample = sample_of(tmp_path / "a.webp", encode(color, "WEBP"))
     (problem,) = problems_of([sample]).problems
     assert problem.path == sample.path
     assert 'pip install "keras-sspcab[io]"' in problem.reason
 
 
-def test_bmp_with_coloured_palette(tmp_path, colour, encode):
-    # TensorFlow takes the indices for grey values.
-    sample = sample_of(tmp_path / "a.bmp", encode(colour, "BMP", mode="P"))
+def test_bmp_with_colored_palette(tmp_path, color, encode):
+    # TensorFlow takes the indices for gray values.
+    sample = sample_of(tmp_path / "a.bmp", encode(color, "BMP", mode="P"))
     assert "palette" in problems_of([sample]).problems[0].reason
-    grey = sample_of(tmp_path / "b.bmp", encode(colour[..., 0], "BMP"))
-    assert check_images([grey]) == (grey,)
+    gray = sample_of(tmp_path / "b.bmp", encode(color[..., 0], "BMP"))
+    assert check_images([gray]) == (gray,)
 
 
 def test_unknown_file_system(tmp_path):

@@ -31,9 +31,9 @@ def test_pixels_are_those_of_the_file(textured):
 
 
 @pytest.mark.parametrize(("size", "channels"), [((7, 9), 1), ((24, 30), 3)])
-def test_pixels_are_those_of_serving(tmp_path, colour, encode, size, channels):
+def test_pixels_are_those_of_serving(tmp_path, color, encode, size, channels):
     serve = tf.function(lambda e: decode_and_resize(e, size, channels))
-    encoded = [encode(colour, kind) for kind in ("PNG", "JPEG", "BMP")]
+    encoded = [encode(color, kind) for kind in ("PNG", "JPEG", "BMP")]
     samples = []
     for i, content in enumerate(encoded):
         (tmp_path / str(i)).write_bytes(content)
@@ -331,15 +331,15 @@ def test_no_samples():
         image_dataset([], 8)
 
 
-def test_remote_files(encode, colour):
+def test_remote_files(encode, color):
     with tf.io.gfile.GFile("ram://image.png", "wb") as file:
-        file.write(encode(colour, "PNG"))
+        file.write(encode(color, "PNG"))
     sample = ImageSample("ram://image.png")
     for caching in (False, True):
         (found,) = batches(
             [sample], image_size=(40, 32), channels=3, cache=caching
         )
-        np.testing.assert_allclose(found[0], colour / 255.0, atol=1e-7)
+        np.testing.assert_allclose(found[0], color / 255.0, atol=1e-7)
 
 
 def test_unknown_file_system():
@@ -348,14 +348,14 @@ def test_unknown_file_system():
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "TIFF"])
-def test_optional_formats(kind, tmp_path, colour, encode, has_tensorflow_io):
+def test_optional_formats(kind, tmp_path, color, encode, has_tensorflow_io):
     options = {"lossless": True} if kind == "WEBP" else {}
-    (tmp_path / "a").write_bytes(encode(colour, kind, **options))
+    (tmp_path / "a").write_bytes(encode(color, kind, **options))
     sample = ImageSample(str(tmp_path / "a"))
     arguments = {"image_size": (40, 32), "channels": 3}
     if has_tensorflow_io:
         (found,) = batches([sample], **arguments)
-        np.testing.assert_allclose(found[0], colour / 255.0, atol=1e-7)
+        np.testing.assert_allclose(found[0], color / 255.0, atol=1e-7)
         return
     with pytest.raises(ValueError, match=r"keras-sspcab\[io\]"):
         make([sample], cache=True, **arguments)

@@ -18,9 +18,9 @@ from keras_sspcab.data import (
 )
 
 
-def luma(colour):
+def luma(color):
     weights = np.array([299, 587, 114])
-    return ((colour.astype(int) * weights).sum(-1) + 500) // 1000
+    return ((color.astype(int) * weights).sum(-1) + 500) // 1000
 
 
 def pillow(encoded, mode="RGB"):
@@ -28,75 +28,75 @@ def pillow(encoded, mode="RGB"):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
-def test_colour_is_exact(kind, colour, encode):
-    encoded = encode(colour, kind)
-    np.testing.assert_array_equal(decode_image(encoded, 3), colour)
-    grey = decode_image(encoded, 1)
-    assert grey.dtype == tf.uint8
-    np.testing.assert_array_equal(grey[..., 0], luma(colour))
+def test_color_is_exact(kind, color, encode):
+    encoded = encode(color, kind)
+    np.testing.assert_array_equal(decode_image(encoded, 3), color)
+    gray = decode_image(encoded, 1)
+    assert gray.dtype == tf.uint8
+    np.testing.assert_array_equal(gray[..., 0], luma(color))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "GIF"])
-def test_colour_agrees_with_pillow(kind, colour, encode):
-    encoded = encode(colour, kind)
+def test_color_agrees_with_pillow(kind, color, encode):
+    encoded = encode(color, kind)
     expected = pillow(encoded)
     decoded = decode_image(encoded, 3).numpy()
     assert np.abs(decoded.astype(int) - expected).max() <= 1
-    grey = decode_image(encoded, 1).numpy()[..., 0]
-    np.testing.assert_array_equal(grey, luma(decoded))
+    gray = decode_image(encoded, 1).numpy()[..., 0]
+    np.testing.assert_array_equal(gray, luma(decoded))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
-def test_grey_is_exact_in_both_forms(kind, encode):
-    grey = np.arange(256, dtype="uint8").reshape(16, 16)
-    encoded = encode(grey, kind)
-    np.testing.assert_array_equal(decode_image(encoded, 1)[..., 0], grey)
-    repeated = np.stack([grey] * 3, -1)
+def test_gray_is_exact_in_both_forms(kind, encode):
+    gray = np.arange(256, dtype="uint8").reshape(16, 16)
+    encoded = encode(gray, kind)
+    np.testing.assert_array_equal(decode_image(encoded, 1)[..., 0], gray)
+    repeated = np.stack([gray] * 3, -1)
     np.testing.assert_array_equal(decode_image(encoded, 3), repeated)
-    # Grey stored as colour keeps its values too.
-    as_colour = encode(repeated, kind)
-    np.testing.assert_array_equal(decode_image(as_colour, 1)[..., 0], grey)
+    # Gray stored as color keeps its values too.
+    as_color = encode(repeated, kind)
+    np.testing.assert_array_equal(decode_image(as_color, 1)[..., 0], gray)
 
 
-def test_grey_jpeg(encode, colour):
-    encoded = encode(colour[..., 0], "JPEG")
+def test_gray_jpeg(encode, color):
+    encoded = encode(color[..., 0], "JPEG")
     decoded = decode_image(encoded, 1).numpy()[..., 0].astype(int)
     assert np.abs(decoded - pillow(encoded, "L")).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "1", "P"])
-def test_png_modes(mode, colour, encode):
-    source = Image.fromarray(colour).convert(mode)
+def test_png_modes(mode, color, encode):
+    source = Image.fromarray(color).convert(mode)
     if mode in ("LA", "RGBA"):
         source.putalpha(77)
     stream = io.BytesIO()
     source.save(stream, "PNG")
     expected = np.asarray(source.convert("RGB"))
     np.testing.assert_array_equal(decode_image(stream.getvalue(), 3), expected)
-    grey = decode_image(stream.getvalue(), 1)[..., 0]
-    np.testing.assert_array_equal(grey, luma(expected))
+    gray = decode_image(stream.getvalue(), 1)[..., 0]
+    np.testing.assert_array_equal(gray, luma(expected))
 
 
 def test_16_bit_png_keeps_the_upper_bits(encode):
     values = np.arange(0, 65536, 64, dtype="uint16").reshape(32, 32)
     values[-1, -1] = 65535
-    grey = decode_image(encode(values, "PNG"), 1).numpy()[..., 0]
-    np.testing.assert_array_equal(grey, values // 256)
-    assert (grey.min(), grey.max()) == (0, 255)
+    gray = decode_image(encode(values, "PNG"), 1).numpy()[..., 0]
+    np.testing.assert_array_equal(gray, values // 256)
+    assert (gray.min(), gray.max()) == (0, 255)
 
 
-def test_cmyk_jpeg(colour, encode):
-    encoded = encode(colour, "JPEG", mode="CMYK")
+def test_cmyk_jpeg(color, encode):
+    encoded = encode(color, "JPEG", mode="CMYK")
     assert decode_image(encoded, 3).shape == (40, 32, 3)
     assert decode_image(encoded, 1).shape == (40, 32, 1)
 
 
-def test_first_frame_of_an_animation(colour):
-    frames = [Image.fromarray(colour[..., i]) for i in range(3)]
+def test_first_frame_of_an_animation(color):
+    frames = [Image.fromarray(color[..., i]) for i in range(3)]
     stream = io.BytesIO()
     frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
     decoded = decode_image(stream.getvalue(), 1)[..., 0]
-    np.testing.assert_array_equal(decoded, colour[..., 0])
+    np.testing.assert_array_equal(decoded, color[..., 0])
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"RIFF", b"\x89PNG\r\n\x1a\n"])
@@ -105,7 +105,7 @@ def test_garbage_is_an_error(content):
         decode_image(content)
 
 
-def test_shapes_are_known_in_graphs(colour, encode):
+def test_shapes_are_known_in_graphs(color, encode):
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def decode(encoded):
         image = decode_image(encoded, 1)
@@ -115,7 +115,7 @@ def test_shapes_are_known_in_graphs(colour, encode):
         return image
 
     for kind in ("PNG", "JPEG", "BMP"):
-        assert decode(encode(colour, kind)).shape == (40, 32, 1)
+        assert decode(encode(color, kind)).shape == (40, 32, 1)
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4, True, None, "RGB"])
@@ -142,9 +142,9 @@ def test_channels_are_checked(channels):
     ],
 )
 def test_optional_formats(
-    kind, mode, options, colour, encode, has_tensorflow_io
+    kind, mode, options, color, encode, has_tensorflow_io
 ):
-    encoded = encode(colour, kind, mode=mode, **options)
+    encoded = encode(color, kind, mode=mode, **options)
     if not has_tensorflow_io:
         with pytest.raises(
             tf.errors.InvalidArgumentError, match=r"keras-sspcab\[io\]"
@@ -160,12 +160,12 @@ def test_optional_formats(
         assert np.abs(decoded.astype(int) - target).max() <= tolerance
 
 
-def test_exported_graphs_hold_no_optional_operations(colour, encode):
+def test_exported_graphs_hold_no_optional_operations(color, encode):
     for kind in ("WEBP", "TIFF"):
         with pytest.raises(
             tf.errors.InvalidArgumentError, match=r"keras-sspcab\[io\]"
         ):
-            decode_and_resize(encode(colour, kind), (8, 8))
+            decode_and_resize(encode(color, kind), (8, 8))
     graph = (
         tf.function(lambda e: decode_and_resize(e, (8, 8)))
         .get_concrete_function(tf.TensorSpec((), tf.string))
@@ -180,49 +180,49 @@ def test_exported_graphs_hold_no_optional_operations(colour, encode):
 
 
 def test_tensorflow_io_that_does_not_work_counts_as_absent(
-    monkeypatch, colour, encode
+    monkeypatch, color, encode
 ):
     monkeypatch.setattr(decoding, "tensorflow_io", lambda: None)
     with pytest.raises(
         tf.errors.InvalidArgumentError, match=r"keras-sspcab\[io\]"
     ):
-        decode_image(encode(colour, "TIFF"))
+        decode_image(encode(color, "TIFF"))
 
 
 @pytest.mark.parametrize(
     "kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]
 )
-def test_image_format(kind, colour, encode):
+def test_image_format(kind, color, encode):
     expected = {"WEBP": "WebP", "PPM": None}.get(kind, kind)
-    head = encode(colour, kind)[:12]
+    head = encode(color, kind)[:12]
     assert decoding.image_format(head) == expected
 
 
 # === Resizing ===
 
 
-def test_same_size_keeps_the_values(colour):
-    expected = tf.image.convert_image_dtype(colour, tf.float32)
-    np.testing.assert_array_equal(resize(colour, (40, 32)), expected)
+def test_same_size_keeps_the_values(color):
+    expected = tf.image.convert_image_dtype(color, tf.float32)
+    np.testing.assert_array_equal(resize(color, (40, 32)), expected)
 
 
 @pytest.mark.parametrize("size", [(20, 16), (13, 7), (80, 64), (10, 90)])
-def test_resize_agrees_with_pillow(size, colour):
+def test_resize_agrees_with_pillow(size, color):
     # Pillow's bilinear filter is antialiased as well.
-    resized = resize(colour, size).numpy()
+    resized = resize(color, size).numpy()
     for i in range(3):
-        plane = Image.fromarray(colour[..., i].astype("float32") / 255.0)
+        plane = Image.fromarray(color[..., i].astype("float32") / 255.0)
         expected = plane.resize(size[::-1], Image.Resampling.BILINEAR)
         np.testing.assert_allclose(resized[..., i], expected, atol=2e-5)
 
 
-def test_resize_takes_batches_and_floats(colour):
-    batch = np.stack([colour, colour[::-1]])
+def test_resize_takes_batches_and_floats(color):
+    batch = np.stack([color, color[::-1]])
     resized = resize(batch, (9, 9))
     assert resized.dtype == tf.float32
-    np.testing.assert_array_equal(resized[1], resize(colour[::-1], 9))
-    floats = tf.image.convert_image_dtype(colour, tf.float32)
-    np.testing.assert_array_equal(resize(floats, 9), resize(colour, 9))
+    np.testing.assert_array_equal(resized[1], resize(color[::-1], 9))
+    floats = tf.image.convert_image_dtype(color, tf.float32)
+    np.testing.assert_array_equal(resize(floats, 9), resize(color, 9))
 
 
 @settings(max_examples=25, deadline=None)
@@ -243,13 +243,13 @@ def test_resize_stays_in_range(height, width, new_height, new_width, seed):
 
 
 @pytest.mark.parametrize("size", [0, (3,), (4, -1), (4, 4, 3), "big", (2.5, 2)])
-def test_image_size_is_checked(size, colour):
+def test_image_size_is_checked(size, color):
     with pytest.raises(ValueError, match=r"image_size|height|width"):
-        resize(colour, size)
+        resize(color, size)
 
 
-def test_decode_and_resize_is_both(colour, encode):
-    encoded = encode(colour, "PNG")
+def test_decode_and_resize_is_both(color, encode):
+    encoded = encode(color, "PNG")
     expected = resize(decode_image(encoded, 1), (11, 13))
     result = decode_and_resize(encoded, (11, 13), 1)
     assert result.dtype == tf.float32
@@ -260,12 +260,12 @@ def test_decode_and_resize_is_both(colour, encode):
 
 
 def test_masks_are_what_lies_above_zero(encode):
-    grey = np.array([[0, 1], [128, 255]], "uint8")
+    gray = np.array([[0, 1], [128, 255]], "uint8")
     expected = [[False, True], [True, True]]
-    np.testing.assert_array_equal(decode_mask(encode(grey, "PNG")), expected)
+    np.testing.assert_array_equal(decode_mask(encode(gray, "PNG")), expected)
 
 
-def test_masks_are_resized_by_the_nearest_neighbour():
+def test_masks_are_resized_by_the_nearest_neighbor():
     mask = np.zeros((8, 8), bool)
     mask[2:4, 4:8] = True
     np.testing.assert_array_equal(resize_mask(mask, (4, 4)), mask[::2, ::2])

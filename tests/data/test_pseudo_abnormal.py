@@ -140,7 +140,7 @@ def test_embedded_pictures_are_shrunk_without_aliasing():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures of one colour each, at several depths."""
+    """Pictures of one color each, at several depths."""
     for i, name in enumerate(("a.png", "train/b.png", "train/deep/c.bmp")):
         path = tmp_path / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)

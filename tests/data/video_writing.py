@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def numbered(count, size=(12, 16), first=0):
-    """Grey frames, each of one value that grows by 2 from frame to frame."""
+    """Gray frames, each of one value that grows by 2 from frame to frame."""
     values = (2 * np.arange(count) + first).astype("uint8")
     return np.broadcast_to(
         values[:, None, None, None], (count, *size, 1)
@@ -34,16 +34,16 @@ def write_video(path, frames, codec="ffv1", pixel_format=None, rate=25):
     """Encodes frames; ffv1, the default, keeps every value."""
     av = pytest.importorskip("av")
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_grey = frames[0].shape[-1] == 1
+    is_gray = frames[0].shape[-1] == 1
     if pixel_format is None:
-        pixel_format = "gray" if is_grey else "bgr0"
+        pixel_format = "gray" if is_gray else "bgr0"
         pixel_format = pixel_format if codec == "ffv1" else "yuv420p"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
         for pixels in frames:
-            if is_grey:
+            if is_gray:
                 frame = av.VideoFrame.from_ndarray(pixels[..., 0], "gray")
             else:
                 frame = av.VideoFrame.from_ndarray(pixels, "rgb24")

@@ -23,7 +23,7 @@ from keras_sspcab.scoring import Calibration
 
 
 @pytest.fixture(scope="module")
-def artefact(detector, textures, tmp_path_factory):
+def artifact(detector, textures, tmp_path_factory):
     path = tmp_path_factory.mktemp("parity") / "model.onnx"
     return export_onnx(detector, path, images=textures["test"][:2]).path
 
@@ -58,30 +58,30 @@ def judge(detector):
     detector.calibration = kept
 
 
-def test_same_model(detector, artefact, textures):
-    result = check_parity(detector, artefact, textures["test"])
+def test_same_model(detector, artifact, textures):
+    result = check_parity(detector, artifact, textures["test"])
     assert result.passes
     assert result.num_images == 18
-    assert result.artefact == "model.onnx"
+    assert result.artifact == "model.onnx"
     assert result.flags_differing == 0
     assert set(result.outputs) == {"anomaly_score", "anomaly_map"}
     json.dumps(result.to_dict())
 
 
-def test_other_model(make_detector, artefact, textures):
-    result = check_parity(make_detector(), artefact, textures["test"])
+def test_other_model(make_detector, artifact, textures):
+    result = check_parity(make_detector(), artifact, textures["test"])
     assert not result.passes
     assert not result.to_dict()["passes"]
     assert "anomaly_score" in result.summary()
 
 
-def test_changed_threshold(detector, artefact, textures):
+def test_changed_threshold(detector, artifact, textures):
     calibration = detector.calibration
     detector.calibration = dataclasses.replace(
         calibration, threshold=calibration.threshold + 5
     )
     try:
-        result = check_parity(detector, artefact, textures["test"])
+        result = check_parity(detector, artifact, textures["test"])
     finally:
         detector.calibration = calibration
     assert result.outputs["anomaly_score"].passes
@@ -186,13 +186,13 @@ def test_integer_outputs(tmp_path):
     assert output.relative_difference == 0
 
 
-def test_datasets_and_tuples(detector, artefact, textures):
+def test_datasets_and_tuples(detector, artifact, textures):
     dataset = tf.data.Dataset.from_tensor_slices(
         (textures["test"], np.zeros(18))
     ).batch(4)
-    assert check_parity(detector, artefact, dataset).num_images == 18
+    assert check_parity(detector, artifact, dataset).num_images == 18
     endless = dataset.repeat()
-    assert check_parity(detector, artefact, endless).num_images == 64
+    assert check_parity(detector, artifact, endless).num_images == 64
 
 
 @pytest.mark.parametrize(
@@ -209,18 +209,18 @@ def test_datasets_and_tuples(detector, artefact, textures):
         (lambda x: {"photo": x}, r"Received: \['photo'\]"),
     ],
 )
-def test_images_that_do_not_fit(detector, artefact, textures, change, message):
+def test_images_that_do_not_fit(detector, artifact, textures, change, message):
     with pytest.raises(ValueError, match=message):
-        check_parity(detector, artefact, change(textures["test"]))
+        check_parity(detector, artifact, change(textures["test"]))
 
 
-def test_precision(detector, artefact, textures):
+def test_precision(detector, artifact, textures):
     with pytest.raises(ValueError, match="`precision` must be one of"):
-        check_parity(detector, artefact, textures["test"], precision="int4")
+        check_parity(detector, artifact, textures["test"], precision="int4")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "folder", "x"])
-def test_no_artefact(tmp_path, name):
+def test_no_artifact(tmp_path, name):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ValueError, match="There is no artefact at"):
+    with pytest.raises(ValueError, match="There is no artifact at"):
         load_runner(tmp_path / name)

@@ -44,7 +44,7 @@ def run(code, folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What the README starts from, and the artefacts it writes."""
+    """What the README starts from, and the artifacts it writes."""
     folder = tmp_path_factory.mktemp("readme")
     images = write_texture_folder(
         folder / "bricks",
@@ -73,7 +73,7 @@ def expected(folder):
     return model.predict(image, verbose=0)
 
 
-def test_artefacts(folder):
+def test_artifacts(folder):
     for name in (
         "served/bricks/1/saved_model.pb",
         "served/bricks/1/parity.json",

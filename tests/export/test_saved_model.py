@@ -281,9 +281,9 @@ def test_plain_models_have_no_encoded_images_by_default(
     assert list(loaded.signatures) == ["serving_default"]
 
 
-def test_encoded_images_need_grey_or_colour(tmp_path):
+def test_encoded_images_need_gray_or_color(tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.ReLU()])
-    with pytest.raises(ValueError, match="for models of grey or colour"):
+    with pytest.raises(ValueError, match="for models of gray or color"):
         export_saved_model(model, tmp_path, check=False, serving_bytes=True)
 
 

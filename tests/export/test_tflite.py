@@ -146,7 +146,7 @@ def test_int8_still_ranks_the_images(
 
     assert np.corrcoef(scores(int8.path), expected)[0, 1] > 0.99
     errors = np.abs(scores(int8.path) - expected)
-    # Quantised, and not float under another name.
+    # Quantized, and not float under another name.
     assert errors.max() > 1e-4
     # What it would be with the scoring in integers, too.
     monkeypatch.setattr(FloatScopes, "of", lambda model: FloatScopes((), ()))

@@ -35,7 +35,7 @@ def test_fewer_channels_than_the_ratio_leave_one_unit():
     assert layer.squeeze.units == 1
 
 
-def test_children_are_initialised_differently():
+def test_children_are_initialized_differently():
     layer = ChannelAttention(1)
     layer.build((None, 8, 8, 8))
     squeeze, excite = layer.squeeze.kernel, layer.excite.kernel

@@ -18,7 +18,7 @@ def test_equals_linear_interpolation_with_aligned_corners(size, shape):
     result = ops.convert_to_numpy(
         BilinearUpsampling2D(size, data_format="channels_last")(x)
     )
-    # Zooms the grid of the pixels' centres; a single pixel repeats.
+    # Zooms the grid of the pixels' centers; a single pixel repeats.
     expected = ndimage.zoom(x, (1, size, size, 1), order=1, mode="nearest")
     np.testing.assert_allclose(result, expected, atol=1e-5)
 

@@ -12,7 +12,7 @@ from tests.layers import oracle
 FORMS = ("auto", "dilated", "stacked", "shifted", "masked")
 
 
-def randomised(layer, x):
+def randomized(layer, x):
     layer.build((None, *x.shape[1:]))
     rng = np.random.default_rng(1)
     layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
@@ -29,7 +29,7 @@ def to_numpy(x):
 )
 def test_equals_plain_loops(k, d, m, form):
     x = np.random.default_rng(0).normal(size=(2, 7, 10, 3)).astype("float32")
-    layer = randomised(
+    layer = randomized(
         MaskedConv2D(4, kernel_size=k, dilation_rate=d, mask_size=m), x
     )
     kernel, bias = layer.get_weights()
@@ -50,7 +50,7 @@ def test_reflect_padding_equals_plain_loops(k, d, m, form):
         mask_size=m,
         padding_mode="reflect",
     )
-    kernel, bias = randomised(layer, x).get_weights()
+    kernel, bias = randomized(layer, x).get_weights()
     with masked_conv_form(form):
         result = to_numpy(layer(x))
     expected = oracle.masked_conv(x, kernel, bias, k, d, m, "reflect")
@@ -61,7 +61,7 @@ def test_reflect_padding_equals_plain_loops(k, d, m, form):
 def test_three_dimensions_equal_plain_loops(k, d, m):
     x = np.random.default_rng(0).normal(size=(1, 6, 5, 7, 2))
     layer = MaskedConv3D(3, kernel_size=k, dilation_rate=d, mask_size=m)
-    kernel, bias = randomised(layer, x).get_weights()
+    kernel, bias = randomized(layer, x).get_weights()
     expected = oracle.masked_conv(x.astype("float32"), kernel, bias, k, d, m)
     for form in FORMS:
         with masked_conv_form(form):
@@ -148,7 +148,7 @@ def test_vectors_tell_the_corners_apart(d, padding_mode, rows):
 @pytest.mark.parametrize(("k", "d", "m"), [(1, 0, 1), (2, 1, 1), (1, 1, 3)])
 def test_is_blind_to_the_mask_and_sees_the_corners(k, d, m):
     x = np.random.default_rng(0).normal(size=(1, 15, 15, 2))
-    layer = randomised(
+    layer = randomized(
         MaskedConv2D(3, kernel_size=k, dilation_rate=d, mask_size=m), x
     )
     before = to_numpy(layer(x))
@@ -176,7 +176,7 @@ def test_activation_per_corner(k):
         per_corner_activation=True,
         padding_mode="reflect",
     )
-    kernel, bias = randomised(layer, x).get_weights()
+    kernel, bias = randomized(layer, x).get_weights()
     expected = oracle.masked_conv(
         x, kernel, bias, k, 1, 1, "reflect", oracle.relu
     )
@@ -196,7 +196,7 @@ def test_biases_of_the_corners_add_up():
 @pytest.mark.parametrize("k", [1, 2])
 def test_channels_first(k):
     x = np.random.default_rng(0).normal(size=(2, 8, 9, 3)).astype("float32")
-    last = randomised(MaskedConv2D(4, kernel_size=k), x)
+    last = randomized(MaskedConv2D(4, kernel_size=k), x)
     first = MaskedConv2D(4, kernel_size=k, data_format="channels_first")
     first.build((None, 3, 8, 9))
     first.set_weights(last.get_weights())

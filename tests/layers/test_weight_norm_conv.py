@@ -16,7 +16,7 @@ def inputs(shape=(2, 7, 6, 3), seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def randomised(layer, x, seed=1):
+def randomized(layer, x, seed=1):
     layer(x)
     rng = np.random.default_rng(seed)
     for weight in layer.weights:
@@ -37,7 +37,7 @@ def test_starts_as_a_plain_convolution():
 @pytest.mark.parametrize(("size", "strides"), [(1, 1), (3, 1), (3, 2)])
 def test_follows_the_definition(size, strides):
     x = inputs()
-    layer = randomised(WeightNormConv2D(4, size, strides, **LAST), x)
+    layer = randomized(WeightNormConv2D(4, size, strides, **LAST), x)
     v, g, bias, gamma, beta = (
         numpy(w).astype("float64")
         for w in (
@@ -68,7 +68,7 @@ def test_parameters():
 
 def test_length_of_the_direction_does_not_matter():
     x = inputs()
-    layer = randomised(WeightNormConv2D(4, **LAST), x)
+    layer = randomized(WeightNormConv2D(4, **LAST), x)
     before = numpy(layer(x))
     layer.kernel.assign(layer.kernel * 7.0)
     np.testing.assert_allclose(numpy(layer(x)), before, rtol=1e-4, atol=1e-4)
@@ -79,7 +79,7 @@ def test_gradient_is_orthogonal_to_the_direction():
     if keras.config.backend() != "tensorflow":
         pytest.skip("takes gradients with TensorFlow")
     x = inputs()
-    layer = randomised(WeightNormConv2D(4, **LAST), x)
+    layer = randomized(WeightNormConv2D(4, **LAST), x)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(x) ** 2)
     gradient = tape.gradient(loss, layer.kernel.value).numpy()

@@ -48,10 +48,10 @@ def test_gradient_difference_sees_only_edges_inside():
 
 
 def test_least_squares_of_the_formula():
-    judgement = frames(2, (2, 3, 3, 1))
+    judgment = frames(2, (2, 3, 3, 1))
     for label in (0.0, 1.0):
-        result = ops.convert_to_numpy(least_squares(label, judgement))
-        expected = [((part - label) ** 2).mean() / 2 for part in judgement]
+        result = ops.convert_to_numpy(least_squares(label, judgment))
+        expected = [((part - label) ** 2).mean() / 2 for part in judgment]
         assert result == pytest.approx(expected, rel=1e-5)
 
 

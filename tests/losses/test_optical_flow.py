@@ -44,10 +44,10 @@ def test_motion_is_local():
 
 
 def test_the_mean_of_the_channels_counts():
-    grey = lucas_kanade(*pair(1, 2))
-    colour = lucas_kanade(*pair(1, 2, channels=3))
+    gray = lucas_kanade(*pair(1, 2))
+    color = lucas_kanade(*pair(1, 2, channels=3))
     np.testing.assert_allclose(
-        ops.convert_to_numpy(colour), ops.convert_to_numpy(grey), atol=1e-3
+        ops.convert_to_numpy(color), ops.convert_to_numpy(gray), atol=1e-3
     )
 
 

@@ -17,7 +17,7 @@ def pair_counting_auroc(labels, scores):
 
 
 def flood_fill_components(mask):
-    """Lists of (row, column), 8 neighbours, by hand."""
+    """Lists of (row, column), 8 neighbors, by hand."""
     todo = {(int(r), int(c)) for r, c in np.argwhere(mask)}
     components = []
     while todo:
@@ -26,10 +26,10 @@ def flood_fill_components(mask):
             row, column = stack.pop()
             component.append((row, column))
             for i, j in itertools.product((-1, 0, 1), repeat=2):
-                neighbour = (row + i, column + j)
-                if neighbour in todo:
-                    todo.remove(neighbour)
-                    stack.append(neighbour)
+                neighbor = (row + i, column + j)
+                if neighbor in todo:
+                    todo.remove(neighbor)
+                    stack.append(neighbor)
         components.append(component)
     return components
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_sspcab.metrics import macro_auc, micro_auc, normalise_per_video
+from keras_sspcab.metrics import macro_auc, micro_auc, normalize_per_video
 from tests.metrics.oracles import pair_counting_auroc, sentinel_auroc
 
 
@@ -88,8 +88,8 @@ def test_micro_and_macro_differ_by_hand():
     labels = [[0, 1], [0, 1]]
     assert micro_auc(scores, labels).value == pytest.approx(0.75)
     assert macro_auc(scores, labels, single_class="skip").value == 1.0
-    normalised = normalise_per_video(scores)
-    assert micro_auc(normalised, labels).value == 1.0
+    normalized = normalize_per_video(scores)
+    assert micro_auc(normalized, labels).value == 1.0
 
 
 def test_sentinels_by_hand():
@@ -152,7 +152,7 @@ def test_sentinels_need_scores_between_them(bad):
     scores, labels = {"x": [0, 1], "y": [0.5, bad]}, {"x": [0, 1], "y": [0, 1]}
     with pytest.raises(ValueError, match="in video 'y'"):
         macro_auc(scores, labels)
-    macro_auc(normalise_per_video(scores), labels)
+    macro_auc(normalize_per_video(scores), labels)
     macro_auc(scores, labels, single_class="skip")
 
 

@@ -3,25 +3,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_sspcab.metrics import drop_frames, normalise_per_video, z_score
+from keras_sspcab.metrics import drop_frames, normalize_per_video, z_score
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
 def test_each_video_spans_the_unit_interval(scores):
-    (normalised,) = normalise_per_video([scores])
-    assert normalised.min() == 0
+    (normalized,) = normalize_per_video([scores])
+    assert normalized.min() == 0
     if len(set(scores)) > 1:
-        assert normalised.max() == 1
+        assert normalized.max() == 1
         low, high = min(scores), max(scores)
         expected = [(x - low) / (high - low) for x in scores]
-        np.testing.assert_allclose(normalised, expected, rtol=1e-12)
+        np.testing.assert_allclose(normalized, expected, rtol=1e-12)
     else:
-        assert normalised.max() == 0
+        assert normalized.max() == 0
 
 
-def test_videos_are_normalised_apart():
-    result = normalise_per_video({"a": [2, 4, 3], "b": np.float32([0, 10])})
+def test_videos_are_normalized_apart():
+    result = normalize_per_video({"a": [2, 4, 3], "b": np.float32([0, 10])})
     assert {k: v.tolist() for k, v in result.items()} == {
         "a": [0, 1, 0.5],
         "b": [0, 1],

@@ -80,7 +80,7 @@ def test_aupro_interpolates_at_the_limit():
 
 
 def test_components_touch_at_corners_and_weigh_the_same():
-    # One diagonal pair and one region of 4: 8 neighbours make 2 regions.
+    # One diagonal pair and one region of 4: 8 neighbors make 2 regions.
     mask = np.zeros((4, 8), bool)
     mask[0, 0] = mask[1, 1] = True
     mask[0:2, 5:7] = True

@@ -8,7 +8,7 @@ from keras_sspcab.report.run_data import Prediction
 from tests.report.conftest import write_run
 
 
-def test_picture_shows_defects_in_colour(run_folder, tmp_path):
+def test_picture_shows_defects_in_color(run_folder, tmp_path):
     path = save_examples_figure(run_folder, tmp_path / "a.png", count=2)
     assert path == tmp_path / "a.png"
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)

@@ -45,7 +45,7 @@ def test_an_outlier_does_not_press_the_rest_into_one_bar():
     assert bars(np.append(normal, 1e5)) > 5
 
 
-def test_colours_are_variables_and_identifiers_have_a_prefix():
+def test_colors_are_variables_and_identifiers_have_a_prefix():
     svg = figures.unit_curves(
         "name",
         [("a", figures.ACCENT, Curve(np.array([0, 1]), np.array([0, 1])))],

@@ -9,7 +9,7 @@ def prediction(label, score, threshold=3.0):
 
 
 def make(**counts):
-    """Predictions: missed, false alarms, found, passed, unlabelled."""
+    """Predictions: missed, false alarms, found, passed, unlabeled."""
     ranges = {
         "missed": (1, 0.0),
         "false_alarms": (0, 10.0),

@@ -33,7 +33,7 @@ def test_report_says_what_was_run_and_measured(run_folder):
         "bolts",
         "autoencoder",
         "late",
-        "24 \u00d7 32 px, grey",
+        "24 \u00d7 32 px, gray",
         "2025-03-04 05:06",
         "3.99.0",
         "0.688",

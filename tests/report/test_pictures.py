@@ -48,7 +48,7 @@ def test_photos_are_shrunk(tmp_path):
         (np.full((4, 4, 3), [1, 2, 3], "uint8"), (1, 2, 3)),
         (np.full((4, 4, 4), [1, 2, 3, 0], "uint8"), (1, 2, 3)),
     ],
-    ids=["grey16", "grey", "rgb", "rgba"],
+    ids=["gray16", "gray", "rgb", "rgba"],
 )
 def test_all_kinds_of_images_are_read(tmp_path, pixels, expected):
     path = tmp_path / "a.png"
@@ -64,7 +64,7 @@ def test_what_cannot_be_read_is_none(tmp_path):
         assert pictures.load_mask(str(path), (4, 4)) is None
 
 
-def test_masks_are_resized_by_the_nearest_neighbour(tmp_path):
+def test_masks_are_resized_by_the_nearest_neighbor(tmp_path):
     path = tmp_path / "mask.png"
     mask = np.zeros((8, 8), "uint8")
     mask[:4, 4:] = 1  # not 255: everything above 0 counts

@@ -102,15 +102,15 @@ def test_the_threshold_lies_among_the_scores():
     assert not [p for p in shapes(no_line, "var(--ink)") if len(p) == 2]
 
 
-def test_marks_are_coloured_by_their_verdict():
-    def colours(*verdicts):
+def test_marks_are_colored_by_their_verdict():
+    def colors(*verdicts):
         marks = [(5, 1.0, verdict) for verdict in verdicts]
         svg = timeline(np.zeros(10), threshold=None, marks=marks)
         uses = re.findall(r"<use [^>]*style=\"fill: var\((--\w+)", svg)
         return [name for name in uses if name not in ("--rule", "--muted")]
 
-    assert colours(True, False, None) == ["--normal", "--anomalous", "--ink"]
-    assert colours() == []
+    assert colors(True, False, None) == ["--normal", "--anomalous", "--ink"]
+    assert colors() == []
 
 
 def test_an_outlier_leaves_the_rest_visible():

@@ -11,7 +11,7 @@ from keras_sspcab.metrics import (
     average_precision,
     macro_auc,
     micro_auc,
-    normalise_per_video,
+    normalize_per_video,
 )
 from keras_sspcab.report import write_report
 from keras_sspcab.report.video_page import NUM_OPEN, conventions
@@ -87,7 +87,7 @@ def test_areas_are_those_of_the_scores(page):
     truth = np.concatenate(list(labels.values()))
     whole, live = (
         average_precision(truth, np.concatenate(list(values.values())))
-        for values in (normalise_per_video(scores), scores)
+        for values in (normalize_per_video(scores), scores)
     )
     assert f"{whole:.3f}" != f"{live:.3f}"
     assert f"precision: whole video {whole:.3f}, streaming {live:.3f}." in text
@@ -210,7 +210,7 @@ def test_without_labels(tmp_path):
     text = text_of(page)
     assert "Here no frame has a label, so they are not defined." in text
     assert "7 of 28 frames without a label flagged" in text
-    assert "Normalisation" not in text
+    assert "Normalization" not in text
     assert 'id="curves"' not in page
     assert "Ground truth outline" not in text
     assert "abnormal (ground truth)" not in text
@@ -263,7 +263,7 @@ def test_labels_of_some_videos_only(run_folder):
 
 @pytest.mark.parametrize(
     ("truth", "problem"),
-    [(0, "no frame is labelled abnormal"), (1, "no frame is labelled normal")],
+    [(0, "no frame is labeled abnormal"), (1, "no frame is labeled normal")],
 )
 def test_frames_of_one_class(tmp_path, truth, problem):
     videos = {"a": ([truth] * 4, [0.0, 1.0, 4.0, 2.0])}
@@ -337,13 +337,13 @@ def test_heat_maps_have_the_shape_of_the_frames(run_folder):
 def test_unknown_conventions_are_shown_as_they_are():
     assert conventions(
         {
-            "normalisation": "z score",
+            "normalization": "z score",
             "smoothing": "gaussian 3",
             "single_class": "sentinel",
             "jitter": 2,
         }
     ) == [
-        ("Normalisation", "Z score."),
+        ("Normalization", "Z score."),
         (
             "Smoothing over time",
             "Gaussian with a standard deviation of 3 frames.",

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 from PIL import Image
 
-from keras_sspcab.metrics import macro_auc, micro_auc, normalise_per_video
+from keras_sspcab.metrics import macro_auc, micro_auc, normalize_per_video
 from keras_sspcab.report.video_run import Frame, VideoScores
 from keras_sspcab.runs import files
 
@@ -89,7 +89,7 @@ def write_video_run(
     (folder / "predictions").mkdir(parents=True)
     (folder / "config.toml").write_text(CONFIG, encoding="utf-8")
     scores = {name: np.array(values) for name, (_, values) in videos.items()}
-    normalised = normalise_per_video(scores)
+    normalized = normalize_per_video(scores)
     rows = []
     for name, (labels, values) in videos.items():
         for number, (truth, score) in enumerate(
@@ -103,7 +103,7 @@ def write_video_run(
                     "anomaly_score": score,
                     "is_anomalous": int(calibrated and score >= THRESHOLD),
                     "raw_score": score / 10,
-                    "video_score": float(normalised[name][number]),
+                    "video_score": float(normalized[name][number]),
                 }
             )
     files.write_csv(str(folder / "predictions/scores.csv"), SCORE_COLUMNS, rows)
@@ -192,7 +192,7 @@ def write_metrics(folder, videos, label, calibrated):
         "num_abnormal_frames": num_abnormal if label else 0,
         "per_video": per_video,
         "conventions": {
-            "normalisation": "per_video",
+            "normalization": "per_video",
             "smoothing": "median 17",
             "single_class": "skip",
             "frames_dropped": FIRST,
@@ -205,14 +205,14 @@ def write_metrics(folder, videos, label, calibrated):
         },
     }
     if label and 0 < num_abnormal < num_scored:
-        normalised = normalise_per_video(scores)
+        normalized = normalize_per_video(scores)
         metrics |= {
-            "micro_auc": micro_auc(normalised, labels).value,
+            "micro_auc": micro_auc(normalized, labels).value,
             "streaming_micro_auc": micro_auc(scores, labels).value,
             "rbdc": 0.123,
             "tbdc": 0.456,
         }
-        macro = macro_auc(normalised, labels, single_class="skip")
+        macro = macro_auc(normalized, labels, single_class="skip")
         metrics["macro_auc"] = macro.value
         for name, auc in macro.per_video.items():
             if auc is not None:

@@ -16,16 +16,16 @@ from keras_sspcab.scale import (  # noqa: E402
 )
 
 
-def save_grey(path, value):
+def save_gray(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full(SIZE, value, "uint8")).save(path)
 
 
 @pytest.fixture
 def images(tmp_path):
-    """25 images; that of number i is of the grey value 10 i."""
+    """25 images; that of number i is of the gray value 10 i."""
     for i in range(25):
-        save_grey(tmp_path / "images" / f"{i:02d}.png", 10 * i)
+        save_gray(tmp_path / "images" / f"{i:02d}.png", 10 * i)
     return tmp_path / "images"
 
 

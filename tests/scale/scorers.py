@@ -10,7 +10,7 @@ import numpy as np
 
 SIZE = (8, 8)
 CHECKSUM = "c" * 64
-# Of this grey value all pixels are in an image that kills.
+# Of this gray value all pixels are in an image that kills.
 DEADLY = 7
 
 

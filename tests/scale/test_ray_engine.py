@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from keras_sspcab.scale import RayOptions, ScoreFolder, run_job
-from tests.scale.conftest import check_rows, save_grey
+from tests.scale.conftest import check_rows, save_gray
 from tests.scale.scorers import (
     DEADLY,
     BuggyScorer,
@@ -90,7 +90,7 @@ def test_a_worker_that_is_killed_leaves_no_trace(make_job, images, tmp_path):
 
 
 def test_a_shard_that_kills_is_given_up(make_job, images):
-    save_grey(images / "13.png", DEADLY)
+    save_gray(images / "13.png", DEADLY)
     job = make_job(DeadlyScorer)
     with pytest.raises(ValueError) as caught:
         run(job, RayOptions(num_workers=1, max_attempts=2))
@@ -100,7 +100,7 @@ def test_a_shard_that_kills_is_given_up(make_job, images):
     assert 3 in folder.pending(job.plan)
     assert not os.path.exists(folder.success)
     # Once the image is mended, the same job goes on.
-    save_grey(images / "13.png", 130)
+    save_gray(images / "13.png", 130)
     job = make_job(MeanScorer)
     run(job)
     check_rows(job, images)

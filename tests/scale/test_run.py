@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from keras_sspcab.scale import ScoreFolder, _optional, run_job
-from tests.scale.conftest import check_rows, read_rows, save_grey
+from tests.scale.conftest import check_rows, read_rows, save_gray
 from tests.scale.scorers import BuggyScorer, MeanScorer
 
 
@@ -200,7 +200,7 @@ def test_files_that_others_have_damaged_are_written_anew(make_job, images):
         file.truncate(100)
     os.unlink(folder.part(3))
     # A whole shard, but of another table.
-    save_grey(images / "25.png", 250)
+    save_gray(images / "25.png", 250)
     other = make_job(out="other")
     run_job(other)
     (images / "25.png").unlink()

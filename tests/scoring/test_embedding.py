@@ -42,7 +42,7 @@ def test_slope_is_that_of_finite_differences(density, normalize):
         )
 
 
-def test_length_does_not_matter_where_it_is_normalised():
+def test_length_does_not_matter_where_it_is_normalized():
     layer = EmbeddingScore(GaussianDensity(), normalize=True)
     x = random(4, 5)
     layer(x)

@@ -171,7 +171,7 @@ class Client(_BaseClient):
 
         Args:
             images: One of these, or a list of them, of any kinds:
-                Array `(height, width, channels)`, or `(height, width)` if grey:
+                Array `(height, width, channels)`, or `(height, width)` if gray:
                 floats in [0, 1], or uint8 from 0 to 255. With the batch in
                 front it is many images. Clips of video hosts have the frames
                 before the height.

@@ -88,7 +88,7 @@ class GrpcService:
             model: list[str] = []
             failure: ServingError | None = None
             try:
-                self._authorise(context)
+                self._authorize(context)
                 return await self._read_and_answer(method, context, model)
             except asyncio.CancelledError:
                 failure = ServingError(Code.CANCELLED, "The client has gone.")
@@ -134,7 +134,7 @@ class GrpcService:
         finally:
             self._predictor.release(len(data))
 
-    def _authorise(self, context: Any) -> None:
+    def _authorize(self, context: Any) -> None:
         if self._options.token is None:
             return
         metadata = dict(context.invocation_metadata() or ())

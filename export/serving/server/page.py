@@ -38,7 +38,7 @@ async def respond(request: Request) -> Response:
 
 
 def describe(models: Models) -> dict[str, Any]:
-    """Returns what the page must know: the models and the colours."""
+    """Returns what the page must know: the models and the colors."""
     return {
         "models": [
             {"name": version.model, "version": version.number, **_scale(report)}
@@ -72,7 +72,7 @@ def _scale(report: dict[str, Any]) -> dict[str, float | None]:
 
 @functools.cache
 def _colors() -> list[list[int]]:
-    # The colours of the report: what is red here is red there.
+    # The colors of the report: what is red here is red there.
     from keras_sspcab.report.heat import COLOR_TABLE
 
     return COLOR_TABLE.tolist()

@@ -100,7 +100,7 @@ class RestApi:
 
     async def _show_metrics(self, request: Request) -> Response:
         try:
-            self._authorise(request)
+            self._authorize(request)
         except ServingError as error:
             return _respond_error(error)
         for version in self._predictor.models.all_versions():
@@ -117,7 +117,7 @@ class RestApi:
 
     async def _page_data(self, request: Request) -> Response:
         try:
-            self._authorise(request)
+            self._authorize(request)
         except ServingError as error:
             return _respond_error(error)
         models = self._predictor.models
@@ -129,7 +129,7 @@ class RestApi:
         answered = _Answered()
         code: Code | None = None
         try:
-            self._authorise(request)
+            self._authorize(request)
             return await self._answer(request, answered)
         except asyncio.CancelledError:
             code = Code.CANCELLED
@@ -191,7 +191,7 @@ class RestApi:
             body.release()
         return Response(answer, media_type="application/json")
 
-    def _authorise(self, request: Request) -> None:
+    def _authorize(self, request: Request) -> None:
         if self._options.token is not None:
             header = request.headers.get("authorization")
             check_token(header, self._options.token)

@@ -46,7 +46,7 @@ class OpticalFlow(abc.ABC):
     It works in threads, on several pairs of frames at a time.
 
     Attributes:
-        channels: 1 if `estimate` takes grey frames, 3 for colour.
+        channels: 1 if `estimate` takes gray frames, 3 for color.
     """
 
     channels: int = 1
@@ -69,7 +69,7 @@ class OpticalFlow(abc.ABC):
         """
 
     def __call__(self, previous: Any, current: Any) -> np.ndarray:
-        """Estimates the flow between two frames of any colour.
+        """Estimates the flow between two frames of any color.
 
         Args:
             previous: uint8 array `(height, width)`, or with 1 or 3 channels.

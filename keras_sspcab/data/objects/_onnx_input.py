@@ -10,7 +10,7 @@ from keras_sspcab.data.objects._optional import opencv
 #: Ways to bring a frame to the size of a model's input.
 RESIZING = ("letterbox", "stretch")
 
-# Grey of the margins, as YOLO is trained with.
+# Gray of the margins, as YOLO is trained with.
 _MARGIN = 114
 # Sizes of inputs that a model leaves open are multiples of it.
 _STRIDE = 32
@@ -76,20 +76,20 @@ def inspect_input(session: Any, path: str, layout: str | None) -> InputSpec:
         )
     axes = shape[-3:]
     if layout is None:
-        is_colour = [size == 3 for size in axes]
-        if is_colour[0] == is_colour[2]:
+        is_color = [size == 3 for size in axes]
+        if is_color[0] == is_color[2]:
             raise ValueError(
                 f"The input of {path!r} does not tell which axis is that of "
-                f'the colours. Received: {shapes}. State layout="nchw" or '
+                f'the colors. Received: {shapes}. State layout="nchw" or '
                 'layout="nhwc".'
             )
-        channels_first = is_colour[0]
+        channels_first = is_color[0]
     else:
         channels_first = layout == "nchw"
-    colours = axes[0] if channels_first else axes[2]
-    if colours not in (3, None):
+    colors = axes[0] if channels_first else axes[2]
+    if colors not in (3, None):
         raise ValueError(
-            "A detector must take colour images. Received: "
+            "A detector must take color images. Received: "
             f"{path!r} with {shapes} and layout={layout!r}"
         )
     height, width = axes[1:] if channels_first else axes[:2]
@@ -170,8 +170,8 @@ def to_tensor(
         spec: What the input is.
         scale: What values are multiplied with; None for 1/255, or 1 if the
             input is uint8.
-        mean: What is subtracted from each colour then.
-        std: What each colour is divided by in the end.
+        mean: What is subtracted from each color then.
+        std: What each color is divided by in the end.
     """
     values = pixels
     if spec.dtype != "uint8":

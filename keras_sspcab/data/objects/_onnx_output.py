@@ -20,7 +20,7 @@ class OutputSpec:
         form: `"separate"`, `"rows"` or `"columns"`; `"auto"` decides between
             the last two by the shape of the first output.
         box_form: One of `BOX_FORMS`.
-        normalised: Whether boxes are in units of the input's size.
+        normalized: Whether boxes are in units of the input's size.
         names: For separate outputs, those of boxes, scores and, unless there
             is none, classes and the number of boxes.
         objectness: Whether a confidence of there being an object comes before
@@ -30,7 +30,7 @@ class OutputSpec:
 
     form: str
     box_form: str
-    normalised: bool
+    normalized: bool
     names: tuple[str, str, str | None, str | None] | None = None
     objectness: bool | None = None
     num_classes: int | None = None
@@ -57,7 +57,7 @@ def inspect_outputs(
     path: str,
     form: str,
     box_form: str | None,
-    normalised: bool | None,
+    normalized: bool | None,
 ) -> OutputSpec:
     """Infers from its graph how the outputs of a model are to be read.
 
@@ -73,7 +73,7 @@ def inspect_outputs(
         # TensorFlow's object detection names its outputs so.
         is_tensorflow = names[0].split(":")[0].endswith("detection_boxes")
         default = "yxyx" if is_tensorflow else "xyxy"
-        normalised = is_tensorflow if normalised is None else normalised
+        normalized = is_tensorflow if normalized is None else normalized
     else:
         # Scalars have no axes.
         shape = outputs[0].shape or [None]
@@ -84,7 +84,7 @@ def inspect_outputs(
                 f"+ classes, n). Received: {path!r} with {_describe(outputs)}"
             )
         default = "cxcywh"
-    return OutputSpec(form, box_form or default, bool(normalised), names)
+    return OutputSpec(form, box_form or default, bool(normalized), names)
 
 
 def read_outputs(
@@ -107,7 +107,7 @@ def read_outputs(
         first = next(iter(values.values()))
         boxes, confidences, classes = _read_single(first, spec, path)
     boxes = boxes.astype("float64")
-    if spec.normalised:
+    if spec.normalized:
         height, width = input_size
         is_yx = spec.box_form == "yxyx"
         boxes *= (height, width) * 2 if is_yx else (width, height) * 2

@@ -49,7 +49,7 @@ def crop(
         array: uint8 or float32 `(height, width, channels)`.
         window: From `box_window`.
         size: Height and width of the result.
-        nearest: True takes the nearest neighbour instead, for masks.
+        nearest: True takes the nearest neighbor instead, for masks.
 
     Returns:
         Array `(size, size, channels)`.

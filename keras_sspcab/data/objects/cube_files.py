@@ -7,7 +7,7 @@ their frames and, within a frame, in that of the proposals:
 dataset        shape and type                  content
 =============  ==============================  ===============================
 `appearance`   `(n, T, S, S, C)` uint8         crops of frames t-T+1 to t, RGB
-                                               or grey
+                                               or gray
 `motion`       `(n, T, S, S, 2)` float32       crops of the flows to these
                                                frames, in pixels of the video
 `next_motion`  `(n, S, S, 2)` float32          crop of the flow from t to t+1
@@ -59,7 +59,7 @@ class CubeFile:
         frame_size: Height and width of the frames.
         length: Frames a row, T.
         size: Height and width of the crops, S.
-        channels: 1 for grey or 3 for colour.
+        channels: 1 for gray or 3 for color.
         num_skipped: Boxes that were left out as they have no pixel.
         has_masks: Whether the file says which pixels are the object's.
     """

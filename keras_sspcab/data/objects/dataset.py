@@ -74,7 +74,7 @@ def cube_dataset(
         A `tf.data.Dataset` of dicts of float32 tensors. Of cubes:
         `"appearance"` `(batch, frames, size, size, channels)` in [0, 1] and
         `"motion"` `(batch, frames, size, size, 2)` in pixels. Of crops:
-        `"appearance"` `(batch, size, size, 1)`, grey, in [0, 1], and
+        `"appearance"` `(batch, size, size, 1)`, gray, in [0, 1], and
         `"previous_motion"` and `"next_motion"` `(batch, size, size, 2)`,
         and, if wanted, `"mask"` `(batch, size, size, 1)`, 1 on the object. Or
         pairs of these and a dict of int32 `(batch,)`: `"video"`, position in
@@ -241,7 +241,7 @@ def _reader(
                     parts[name] = np.empty(shape, values.dtype)
                 parts[name][where] = values
         if kind == "crops":
-            parts["appearance"] = _grey(parts["appearance"])
+            parts["appearance"] = _gray(parts["appearance"])
         parts["appearance"] = parts["appearance"].astype("float32") / 255
         if "mask" in parts:
             parts["mask"] = parts["mask"].astype("float32")
@@ -251,8 +251,8 @@ def _reader(
     return read
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    """Returns grey pixels, rounded as Pillow does."""
+def _gray(pixels: np.ndarray) -> np.ndarray:
+    """Returns gray pixels, rounded as Pillow does."""
     if pixels.shape[-1] == 1:
         return pixels
     luma = pixels.astype("uint32") @ np.array(_LUMA, "uint32") + 0x8000

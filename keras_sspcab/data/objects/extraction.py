@@ -66,7 +66,7 @@ def extract_cubes(
         num_frames: Frames a cube, of which the last is that of the object.
             Defaults to 5; single crops need 1.
         size: Height and width of the crops, in pixels. Defaults to 32.
-        channels: 1 for grey or 3 for colour. Defaults to 3.
+        channels: 1 for gray or 3 for color. Defaults to 3.
         masks: What says which pixels belong to objects: `MaskFiles(...)` or
             `MotionMasks(...)`; files of videos that it has none of, and with
             None (the default) all, are without.

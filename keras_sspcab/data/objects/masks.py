@@ -40,7 +40,7 @@ class MaskFiles:
     each frame, in the order of their names, or an array `NAME.npy` `(frames,
     height, width)`. Pixels above 0 belong to an object, so that instances may
     have numbers. Other sizes are brought to that of the frames by the nearest
-    neighbour.
+    neighbor.
 
     Args:
         folder: The folder. Videos without masks in it have none.

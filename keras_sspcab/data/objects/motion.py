@@ -23,10 +23,10 @@ _FOREGROUND = 255
 class MotionProposals(ObjectProposals):
     """Finds what changes between frames t-1, t and t+1.
 
-    Frames are blurred, the absolute differences of neighbours summed and
+    Frames are blurred, the absolute differences of neighbors summed and
     thresholded, and the bounding rectangles of the outer contours are the
     boxes, as HF2-VAD adds them to those of its detector. The first and the last
-    frame are paired with themselves. An evenly coloured object that moves by
+    frame are paired with themselves. An evenly colored object that moves by
     less than its size changes at its edges alone and gives a box for each of
     them: `closing` joins what is near.
 
@@ -44,7 +44,7 @@ class MotionProposals(ObjectProposals):
       Letters, 2006
 
     Args:
-        threshold: Sum of the differences, from 0 to 254, above which a colour
+        threshold: Sum of the differences, from 0 to 254, above which a color
             value has changed. Defaults to 18.
         blur: Size of the Gaussian kernel, odd. Defaults to 3; 1 does nothing.
         min_area: Rectangles of w x h pixels are kept if (w + 1)(h + 1) is
@@ -192,7 +192,7 @@ def enlarge_boxes(
 
 
 def _triples(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yields each frame between its neighbours, at either end itself."""
+    """Yields each frame between its neighbors, at either end itself."""
     before: Any = None
     current: Any = None
     for after in frames:

@@ -63,8 +63,8 @@ class OnnxDetector(ObjectProposals):
             the model takes any size and shall not see that of the frames.
         layout: `"nchw"` or `"nhwc"`; None (the default) infers it.
         resize: `"letterbox"` (the default) keeps the aspect ratio and fills
-            margins with grey, `"stretch"` does not keep it.
-        colours: `"rgb"` (the default) or `"bgr"`.
+            margins with gray, `"stretch"` does not keep it.
+        colors: `"rgb"` (the default) or `"bgr"`.
         scale: What pixels from 0 to 255 are multiplied with. Defaults to 1/255
             for float inputs; uint8 inputs take them as they are.
         mean: Three numbers that are subtracted then.
@@ -73,7 +73,7 @@ class OnnxDetector(ObjectProposals):
             which takes a single output's longer axis for that of the boxes.
         box_form: `"xyxy"`, `"yxyx"`, `"xywh"` or `"cxcywh"`; None (the default)
             takes `"xyxy"` for separate outputs and `"cxcywh"` for a single one.
-        normalised: True if boxes are in units of the input's size instead of
+        normalized: True if boxes are in units of the input's size instead of
             its pixels. Defaults to False.
         objectness: Whether a single output has a confidence of there being an
             object; None (the default): rows do, columns do not.
@@ -100,13 +100,13 @@ class OnnxDetector(ObjectProposals):
         input_size: Any = None,
         layout: str | None = None,
         resize: str = "letterbox",
-        colours: str = "rgb",
+        colors: str = "rgb",
         scale: float | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         output: str = "auto",
         box_form: str | None = None,
-        normalised: bool | None = None,
+        normalized: bool | None = None,
         objectness: bool | None = None,
         num_classes: int | None = None,
         providers: Sequence[str] | None = None,
@@ -117,7 +117,7 @@ class OnnxDetector(ObjectProposals):
         if layout is not None:
             layout = standardize_choice(layout, ("nchw", "nhwc"), "layout")
         self.resize = standardize_choice(resize, RESIZING, "resize")
-        self.colours = standardize_choice(colours, ("rgb", "bgr"), "colours")
+        self.colors = standardize_choice(colors, ("rgb", "bgr"), "colors")
         self.scale = scale
         self.mean = _three(mean, "mean")
         self.std = _three(std, "std")
@@ -128,7 +128,7 @@ class OnnxDetector(ObjectProposals):
         self._session = _open(self.path, providers)
         self.input = inspect_input(self._session, self.path, layout)
         self.output = inspect_outputs(
-            self._session, self.path, output, box_form, normalised
+            self._session, self.path, output, box_form, normalized
         )
         if num_classes is not None:
             standardize_int(num_classes, "num_classes", 1)
@@ -160,7 +160,7 @@ class OnnxDetector(ObjectProposals):
                 self.input_size,
                 self.input.channels_first,
                 self.resize,
-                self.colours,
+                self.colors,
                 self.scale,
                 self.mean,
                 self.std,
@@ -168,7 +168,7 @@ class OnnxDetector(ObjectProposals):
             "output": [
                 self.output.form,
                 self.output.box_form,
-                self.output.normalised,
+                self.output.normalized,
                 self.output.objectness,
                 self.output.num_classes,
             ],
@@ -203,7 +203,7 @@ class OnnxDetector(ObjectProposals):
         """
         fitted = fit_to_input(frame, self.input_size, self.resize)
         pixels = fitted.pixels
-        if self.colours == "bgr":
+        if self.colors == "bgr":
             pixels = pixels[..., ::-1]
         tensor = to_tensor(pixels, self.input, self.scale, self.mean, self.std)
         names = [output.name for output in self._session.get_outputs()]
@@ -299,6 +299,6 @@ def _three(
     if len(three) != 3 or (name == "std" and 0 in three):
         raise ValueError(
             f"The `{name}` argument must hold a number for each of three "
-            f"colours, none of them 0 for `std`. Received: {name}={values!r}"
+            f"colors, none of them 0 for `std`. Received: {name}={values!r}"
         )
     return three

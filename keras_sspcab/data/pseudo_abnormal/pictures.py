@@ -29,7 +29,7 @@ class PictureSource(abc.ABC):
 
         Args:
             size: Height and width, in pixels.
-            channels: 1 for grey or 3 for colour.
+            channels: 1 for gray or 3 for color.
             seed: uint64 tensor of shape `(2,)`.
 
         Returns:
@@ -99,7 +99,7 @@ class EmbeddedPictures(PictureSource):
 
     Random windows, from a quarter of the side of a picture to all of it, of
     photographs of things and textures that are part of scikit-image; mirrored,
-    and in half of the cases recoloured. There are ten pictures only: enough to
+    and in half of the cases recolored. There are ten pictures only: enough to
     show how the training works, few for a result that counts.
 
     Args:
@@ -122,7 +122,7 @@ class EmbeddedPictures(PictureSource):
         batch = tf.zeros((1, height, width, 3))
         window = self._textures.draw(batch, tf.constant(0), seed) / 255.0
         if channels == 1:
-            # Green, near to grey: recoloured channels would cancel out.
+            # Green, near to gray: recolored channels would cancel out.
             window = window[..., 1:2]
         return tf.ensure_shape(resize(window, size), (*size, channels))
 

@@ -26,7 +26,7 @@ def require_images(shape: tf.TensorShape, dtype: tf.DType, rank: int) -> None:
     height, width, channels = shape[-3:]
     if channels not in (1, 3):
         raise ValueError(
-            f"Images must have 1 (grey) or 3 (colour) channels. {received}"
+            f"Images must have 1 (gray) or 3 (color) channels. {received}"
         )
     if any(
         side is not None and side < MINIMUM_SIZE for side in (height, width)

@@ -16,7 +16,7 @@ from keras_sspcab.data.simulation._random import (
     uniform,
 )
 from keras_sspcab.data.simulation.augmenters import augment_texture
-from keras_sspcab.data.simulation.colour import to_grey
+from keras_sspcab.data.simulation.color import to_gray
 from keras_sspcab.data.simulation.embedded import EmbeddedTextures
 from keras_sspcab.data.simulation.geometry import rotate
 from keras_sspcab.data.simulation.perlin import perlin_mask
@@ -68,7 +68,7 @@ class Simulation:
             texture = self.textures.draw(images, index, texture_seed)
             texture = augment_texture(texture, change_seed) / 255.0
             if image.shape[-1] == 1:
-                texture = to_grey(texture)
+                texture = to_gray(texture)
             opacity = uniform(opacity_seed, *self.opacity)
             blend = (1.0 - opacity) * image + opacity * texture
             return tf.where(mask, tf.clip_by_value(blend, 0.0, 1.0), image)

@@ -19,7 +19,7 @@ from keras_sspcab.data.simulation._random import (
     standardize_seed,
     uniform,
 )
-from keras_sspcab.data.simulation.colour import (
+from keras_sspcab.data.simulation.color import (
     add_to_hue_and_saturation,
     adjust_brightness,
 )
@@ -46,7 +46,7 @@ def random_gamma(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def random_brightness(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Multiplies by 0.8 to 1.2 and adds -30 to 30, in random order.
 
-    To the luminance of a random colour space: YCrCb, YUV, HSV or HLS. imgaug
+    To the luminance of a random color space: YCrCb, YUV, HSV or HLS. imgaug
     draws Lab and Luv as well.
     """
     space_seed, factor_seed, addend_seed, order_seed = split(seed, 4)

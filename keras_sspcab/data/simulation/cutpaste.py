@@ -35,7 +35,7 @@ def color_jitter(image: Any, seed: Any, amount: float = 0.1) -> tf.Tensor:
 
     Brightness, contrast and saturation are multiplied by a number from
     `1 - amount` to `1 + amount`, the hue is turned by up to `amount` of a full
-    turn. Grey images have the first two only.
+    turn. Gray images have the first two only.
 
     Args:
         image: float32 tensor `(height, width, channels)` in [0, 1].
@@ -52,13 +52,13 @@ def color_jitter(image: Any, seed: Any, amount: float = 0.1) -> tf.Tensor:
     order_seed, amounts_seed = split(standardize_seed(seed), 2)
     draws = uniform(amounts_seed, -amount, amount, (4,))
 
-    def about(centre: tf.Tensor, factor: tf.Tensor) -> Callable[..., Any]:
-        return lambda x: centre(x) + (x - centre(x)) * factor
+    def about(center: tf.Tensor, factor: tf.Tensor) -> Callable[..., Any]:
+        return lambda x: center(x) + (x - center(x)) * factor
 
     changes = [
         lambda x: x * (1 + draws[0]),
-        about(lambda x: tf.reduce_mean(_grey(x)), 1 + draws[1]),
-        about(_grey, 1 + draws[2]),
+        about(lambda x: tf.reduce_mean(_gray(x)), 1 + draws[1]),
+        about(_gray, 1 + draws[2]),
         lambda x: tf.image.adjust_hue(x, draws[3]),
     ]
     if image.shape[-1] == 1:
@@ -93,7 +93,7 @@ def cut_paste(
         area: Least and greatest share of the image that is pasted.
         aspect: The ratio of width to height lies within `aspect` and its
             inverse, evenly on a logarithmic scale.
-        jitter: Greatest change of the colours, see `color_jitter`.
+        jitter: Greatest change of the colors, see `color_jitter`.
 
     Returns:
         Tensor of the same shape.
@@ -149,7 +149,7 @@ def cut_paste_scar(
         width: Least and greatest width, in pixels.
         length: Least and greatest length (height), in pixels.
         max_rotation: Greatest angle, in degrees, either way.
-        jitter: Greatest change of the colours, see `color_jitter`.
+        jitter: Greatest change of the colors, see `color_jitter`.
 
     Returns:
         Tensor of the same shape.
@@ -184,22 +184,22 @@ def cut_paste_scar(
         ]
     )
     reach = tf.minimum(reach, sides) / 2.0
-    centre = uniform(seeds[5], reach, sides - reach, (2,)) - 0.5
+    center = uniform(seeds[5], reach, sides - reach, (2,)) - 0.5
     # The box in whole pixels, with the rim.
-    start = tf.maximum(tf.floor(centre - reach), 0.0)
-    stop = tf.minimum(tf.math.ceil(centre + reach) + 1.0, sides)
+    start = tf.maximum(tf.floor(center - reach), 0.0)
+    stop = tf.minimum(tf.math.ceil(center + reach) + 1.0, sides)
     before = tf.cast(start, tf.int32)
     box = tf.cast(stop - start, tf.int32)
-    centre -= start
+    center -= start
     middle = (patch + 1.0) / 2.0
     # From a place (x, y) of the box to that of the patch.
     transform = [
         cosine,
         -sine,
-        middle[1] - cosine * centre[1] + sine * centre[0],
+        middle[1] - cosine * center[1] + sine * center[0],
         sine,
         cosine,
-        middle[0] - sine * centre[1] - cosine * centre[0],
+        middle[0] - sine * center[1] - cosine * center[0],
         0.0,
         0.0,
     ]
@@ -214,9 +214,9 @@ def cut_paste_scar(
     after = tf.shape(image)[:2] - before - box
     margins = tf.pad(tf.stack([before, after], axis=1), [[0, 1], [0, 0]])
     placed = tf.pad(placed, margins)
-    colour, opacity = placed[..., :-1], placed[..., -1:]
-    # The colour has been multiplied by the opacity in the interpolation.
-    return tf.ensure_shape(image * (1.0 - opacity) + colour, image.shape)
+    color, opacity = placed[..., :-1], placed[..., -1:]
+    # The color has been multiplied by the opacity in the interpolation.
+    return tf.ensure_shape(image * (1.0 - opacity) + color, image.shape)
 
 
 def cutpaste_views(
@@ -240,11 +240,11 @@ def cutpaste_views(
 
     Args:
         dataset: Batches `(batch, height, width, channels)` of floating point
-            images in [0, 1], RGB or grey, at least 32 x 32 pixels.
+            images in [0, 1], RGB or gray, at least 32 x 32 pixels.
         variant: `"3way"`: normal, `cut_paste` and `cut_paste_scar` are three
             classes. `"cutpaste"`, `"scar"`: two classes. `"union"`: two
             classes, the second one of both at random.
-        jitter: Greatest change of the colours, see `color_jitter`.
+        jitter: Greatest change of the colors, see `color_jitter`.
         translation: Greatest shift of an image, as a share of its sides; its
             border is mirrored.
         seed: Integer, 0 or more.
@@ -329,7 +329,7 @@ def _size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return shape[0], shape[1]
 
 
-def _grey(image: tf.Tensor) -> tf.Tensor:
+def _gray(image: tf.Tensor) -> tf.Tensor:
     """The luma of an image, `(height, width, 1)`."""
     if image.shape[-1] == 1:
         return image

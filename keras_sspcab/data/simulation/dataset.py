@@ -47,9 +47,9 @@ def simulate_anomalies(
 
     Args:
         dataset: Batches `(batch, height, width, channels)` of floating point
-            images in [0, 1], RGB or grey, at least 32 x 32 pixels; from
-            `image_dataset`, for example. For grey images the textures are
-            changed in colour, then turned to grey.
+            images in [0, 1], RGB or gray, at least 32 x 32 pixels; from
+            `image_dataset`, for example. For gray images the textures are
+            changed in color, then turned to gray.
         textures: Folder or URL of images, such as that of the Describable
             Textures Dataset; a `FolderTextures` or `EmbeddedTextures`; or None
             (the default) for `EmbeddedTextures()`.

@@ -42,7 +42,7 @@ class EmbeddedTextures(TextureSource):
     """Textures for where no folder of them is given; nothing is downloaded.
 
     Random windows of pictures that are part of scikit-image, zoomed, mirrored
-    and in half of the cases recoloured. Some textures are windows of another
+    and in half of the cases recolored. Some textures are windows of another
     image of the batch instead, or of the same one where it is alone.
 
     The pictures `brick`, `grass` and `gravel` are also those from which
@@ -97,7 +97,7 @@ class EmbeddedTextures(TextureSource):
         shape /= tf.reduce_max(shape)
         sides = shape * uniform(window_seed, 0.25, 1.0)
         window = _crop(self._pictures, picture, sides, size, seeds[0])
-        return _recolour(window, seeds[1])
+        return _recolor(window, seeds[1])
 
 
 def _window_of_another(
@@ -133,12 +133,12 @@ def _crop(
     return window[0]
 
 
-def _recolour(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _recolor(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """In half of the cases, stretches channels between random values."""
-    chance_seed, colour_seed = split(seed, 2)
+    chance_seed, color_seed = split(seed, 2)
 
     def stretch() -> tf.Tensor:
-        dark, light = tf.unstack(uniform(colour_seed, shape=(2, 3)))
+        dark, light = tf.unstack(uniform(color_seed, shape=(2, 3)))
         return image * (light - dark) + dark * 255.0
 
     changed = tf.cond(chance(chance_seed, 0.5), stretch, lambda: image)
@@ -147,7 +147,7 @@ def _recolour(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 @functools.cache
 def _picture(name: str) -> np.ndarray:
-    """Reads a picture as RGB; its short side fills a square, centred."""
+    """Reads a picture as RGB; its short side fills a square, centered."""
     file = importlib.resources.files("skimage.data") / _FILES[name]
     if not file.is_file():
         raise ValueError(

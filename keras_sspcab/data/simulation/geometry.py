@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def rotate(image: Any, degrees: Any) -> tf.Tensor:
-    """Rotates an image about its centre; the size stays.
+    """Rotates an image about its center; the size stays.
 
     Bilinear; zero where nothing of the image lies.
 
@@ -20,13 +20,13 @@ def rotate(image: Any, degrees: Any) -> tf.Tensor:
     """
     image = tf.convert_to_tensor(image, tf.float32)
     size = tf.shape(image)[:2]
-    centre = (tf.cast(size, tf.float32) - 1.0) / 2.0
+    center = (tf.cast(size, tf.float32) - 1.0) / 2.0
     angle = tf.cast(degrees, tf.float32) * (math.pi / 180.0)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     # From a place (x, y) of the result to that of the image.
     transform = [
-        [cosine, -sine, centre[1] * (1.0 - cosine) + centre[0] * sine],
-        [sine, cosine, centre[0] * (1.0 - cosine) - centre[1] * sine],
+        [cosine, -sine, center[1] * (1.0 - cosine) + center[0] * sine],
+        [sine, cosine, center[0] * (1.0 - cosine) - center[1] * sine],
     ]
     flat = tf.concat([tf.reshape(transform, [6]), [0.0, 0.0]], 0)
     rotated = tf.raw_ops.ImageProjectiveTransformV3(

@@ -51,7 +51,7 @@ def perlin_noise(size: Any, seed: Any, cells: Any = None) -> tf.Tensor:
 def perlin_mask(
     size: Any, seed: Any, threshold: Any = 0.5, max_rotation: float = 90.0
 ) -> tf.Tensor:
-    """Draws the mask of an anomaly as DRAEM does: rotated noise, binarised.
+    """Draws the mask of an anomaly as DRAEM does: rotated noise, binarized.
 
     Source: Zavrtanik et al., "DRAEM" (ICCV 2021), section 3.3, with the fixed
     threshold of the authors' code.

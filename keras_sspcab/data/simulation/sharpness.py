@@ -15,10 +15,10 @@ def adjust_sharpness(image: tf.Tensor, factor: Any) -> tf.Tensor:
     """
     rows = image[:-2] + image[1:-1] + image[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    centre = image[1:-1, 1:-1]
-    smooth = tf.floor((box + 4.0 * centre) / 13.0 + 0.5)
+    center = image[1:-1, 1:-1]
+    smooth = tf.floor((box + 4.0 * center) / 13.0 + 0.5)
     # The rim is not smoothed.
-    change = tf.pad(smooth - centre, [[1, 1], [1, 1], [0, 0]])
+    change = tf.pad(smooth - center, [[1, 1], [1, 1], [0, 0]])
     degenerate = image + change
     blended = degenerate + tf.cast(factor, tf.float32) * (image - degenerate)
     return tf.floor(tf.clip_by_value(blended, 0.0, 255.0))

@@ -44,7 +44,7 @@ def cached_frames(
     Args:
         videos: The videos.
         image_size: Height and width, in pixels.
-        channels: 1 for grey or 3 for colour.
+        channels: 1 for gray or 3 for color.
         cache: A local folder, made where it is missing.
         progress: False hides the progress bar.
 

@@ -63,7 +63,7 @@ def clip_dataset(
         videos: Videos from `scan_video_folder`, best after `check_videos`.
         clip_length: Frames a clip. The last one is the one to score.
         image_size: Height and width, in pixels.
-        channels: 1 for grey or 3 for colour. Defaults to 3.
+        channels: 1 for gray or 3 for color. Defaults to 3.
         stride: Steps from one frame of a clip to the next. Defaults to 1.
         step: Steps from one clip of a video to the next. Defaults to 1, so
             that every frame that has enough frames before it is scored.

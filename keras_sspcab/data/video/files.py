@@ -53,7 +53,7 @@ def iterate_file(
     Args:
         path: The file.
         image_size: Height and width, in pixels; None keeps the file's.
-        channels: 1 for grey or 3 for colour.
+        channels: 1 for gray or 3 for color.
         num_frames: How many frames there must be. None takes what the
             container states (AVI and MP4 do), or else the end that it states
             (MKV mostly does).

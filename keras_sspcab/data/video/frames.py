@@ -73,12 +73,12 @@ def read_frame(
     channels: int = 3,
     source_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Decodes, resizes and colours one frame; see `fit_frame`.
+    """Decodes, resizes and colors one frame; see `fit_frame`.
 
     Args:
         path: An image file. Of several pages, the first one is read.
         image_size: Height and width, in pixels; None keeps the frame's.
-        channels: 1 for grey or 3 for colour.
+        channels: 1 for gray or 3 for color.
         source_size: Height and width that the frame must have in its file.
 
     Returns:

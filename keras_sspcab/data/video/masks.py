@@ -31,7 +31,7 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
     Args:
         video: A video with masks.
         image_size: Height and width that masks are resized to, by the nearest
-            neighbour; None (the default) keeps theirs.
+            neighbor; None (the default) keeps theirs.
 
     Yields:
         bool arrays `(height, width)`, one a frame.

@@ -1,4 +1,4 @@
-"""Frames of any size and colour to the frames that models see."""
+"""Frames of any size and color to the frames that models see."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 def fit_frame(
     frame: Any, image_size: tuple[int, int] | None, channels: int
 ) -> np.ndarray:
-    """Resizes a frame and turns it into grey or colour.
+    """Resizes a frame and turns it into gray or color.
 
     Bilinear with antialiasing, rounded to 8 bits: of the values of
     `keras_sspcab.data.resize`, none differs by more than one step of 255. The
@@ -22,7 +22,7 @@ def fit_frame(
         frame: Pillow image, or uint8 array `(height, width)` or
             `(height, width, 1 or 3)`.
         image_size: Height and width, in pixels; None keeps the frame's.
-        channels: 1 for grey (luma of BT.601) or 3 for colour.
+        channels: 1 for gray (luma of BT.601) or 3 for color.
 
     Returns:
         uint8 array `(height, width, channels)`.

@@ -24,7 +24,7 @@ def iterate_frames(
         video: A video from `scan_video_folder` or `make_video`.
         image_size: Height and width, in pixels; None (the default) keeps the
             video's.
-        channels: 1 for grey or 3 for colour. Defaults to 3.
+        channels: 1 for gray or 3 for color. Defaults to 3.
 
     Returns:
         Iterator of uint8 arrays `(height, width, channels)`.
@@ -50,7 +50,7 @@ def read_frames(
     Args:
         video: A video.
         positions: Positions of the frames, from 0.
-        channels: 1 for grey or 3 for colour. Defaults to 3.
+        channels: 1 for gray or 3 for color. Defaults to 3.
 
     Returns:
         uint8 arrays `(height, width, channels)` by position.

@@ -11,7 +11,7 @@ from keras_sspcab.data.video.masks import iterate_masks
 from keras_sspcab.data.video.reading import standardize_videos
 
 _COLUMNS = ("track", "frame", "x_min", "y_min", "x_max", "y_max")
-_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+_EIGHT_NEIGHBORS = np.ones((3, 3), bool)
 
 
 def tracks_from_masks(
@@ -20,7 +20,7 @@ def tracks_from_masks(
     """Derives tracks from pixel masks, for `keras_sspcab.metrics.rbdc_tbdc`.
 
     Where no tracks are published this is a substitute, to be named beside the
-    figures. In each frame, connected pixels (8 neighbours) are a region.
+    figures. In each frame, connected pixels (8 neighbors) are a region.
     Regions of consecutive frames that share a pixel belong to one track, and so
     do two that merge or part: at each frame, a track has the box around all
     its regions.
@@ -65,7 +65,7 @@ def _track(video: Video, min_area: int) -> list[tuple[int, ...]]:
 
     previous = None
     for frame, mask in enumerate(iterate_masks(video)):
-        regions, count = ndimage.label(mask, _EIGHT_NEIGHBOURS)
+        regions, count = ndimage.label(mask, _EIGHT_NEIGHBORS)
         areas = np.bincount(regions.ravel(), minlength=count + 1)
         # Numbers in `parents`, and -1 for what is no region.
         numbers = np.full(count + 1, -1)

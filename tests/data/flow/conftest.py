@@ -5,7 +5,7 @@ from scipy import ndimage
 
 @pytest.fixture(scope="session")
 def texture():
-    """Smooth grey noise, uint8 `(160, 200)`."""
+    """Smooth gray noise, uint8 `(160, 200)`."""
     rng = np.random.default_rng(0)
     values = ndimage.gaussian_filter(rng.normal(size=(160, 200)), 2)
     values -= values.min()

@@ -30,12 +30,12 @@ def test_a_shifted_texture(texture, preset, tolerance, shift):
     assert np.median(np.abs(inner - [right, down])) < tolerance
 
 
-def test_colour_counts_as_grey(moving):
+def test_color_counts_as_gray(moving):
     flow = DISFlow()
-    grey = flow(moving[0, ..., 0], moving[1, ..., 0])
-    np.testing.assert_array_equal(flow(moving[0], moving[1]), grey)
-    colour = np.repeat(moving, 3, axis=-1)
-    np.testing.assert_array_equal(flow(colour[0], colour[1]), grey)
+    gray = flow(moving[0, ..., 0], moving[1, ..., 0])
+    np.testing.assert_array_equal(flow(moving[0], moving[1]), gray)
+    color = np.repeat(moving, 3, axis=-1)
+    np.testing.assert_array_equal(flow(color[0], color[1]), gray)
 
 
 def test_the_flow_to_each_frame_of_a_video(tmp_path, moving):
@@ -92,7 +92,7 @@ def test_without_opencv_the_error_names_the_extra(monkeypatch):
 
 
 class Constant(OpticalFlow):
-    """Takes colour and returns what it is given."""
+    """Takes color and returns what it is given."""
 
     channels = 3
 

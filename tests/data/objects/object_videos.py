@@ -28,12 +28,12 @@ class Given(ObjectProposals):
 
 
 def draw_square(left, top, size=6, textured=True, seed=1):
-    """Returns a grey-blue frame with one bright square."""
+    """Returns a gray-blue frame with one bright square."""
     frame = np.full((HEIGHT, WIDTH, 3), (40, 50, 60), "uint8")
     pattern = np.full((size, size, 3), 200, "uint8")
     if textured:
         rng = np.random.default_rng(seed)
-        # Neighbours differ by far more than any threshold here.
+        # Neighbors differ by far more than any threshold here.
         checks = (np.indices((size, size)).sum(0) % 2)[..., None] * 100
         pattern = checks + rng.integers(120, 150, (size, size, 3))
     frame[top : top + size, left : left + size] = pattern

@@ -47,15 +47,15 @@ def test_cubes_in_order(cubes):
     assert all(value.dtype == np.int32 for value in index.values())
 
 
-def test_crops_are_grey_and_of_the_last_frame(cubes):
+def test_crops_are_gray_and_of_the_last_frame(cubes):
     files, contents = cubes
     objects = collect(cube_dataset(files, "crops", batch_size=3))
     assert set(objects) == {"appearance", "previous_motion", "next_motion"}
-    colour = joined(contents, "appearance")[:, -1]
-    grey = [np.asarray(Image.fromarray(image).convert("L")) for image in colour]
+    color = joined(contents, "appearance")[:, -1]
+    gray = [np.asarray(Image.fromarray(image).convert("L")) for image in color]
     assert objects["appearance"].shape == (COUNT, 4, 4, 1)
     np.testing.assert_allclose(
-        objects["appearance"][..., 0], np.stack(grey) / 255, atol=1e-7
+        objects["appearance"][..., 0], np.stack(gray) / 255, atol=1e-7
     )
     np.testing.assert_array_equal(
         objects["previous_motion"], joined(contents, "motion")[:, -1]
@@ -65,7 +65,7 @@ def test_crops_are_grey_and_of_the_last_frame(cubes):
     )
 
 
-def test_grey_files(tmp_path):
+def test_gray_files(tmp_path):
     file, content = write_cubes(tmp_path / "a.h5", [0, 1], 0, 1, 4, 1)
     for kind, shape in (("hf2vad", (2, 1, 4, 4, 1)), ("crops", (2, 4, 4, 1))):
         appearance = collect(cube_dataset(file, kind))["appearance"]

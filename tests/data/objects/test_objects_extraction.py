@@ -30,7 +30,7 @@ BOXES = [
 
 
 class Difference(OpticalFlow):
-    """Differences of grey values stand for a flow."""
+    """Differences of gray values stand for a flow."""
 
     def __init__(self, version=1):
         self.version = version
@@ -57,14 +57,14 @@ def extract(videos, tmp_path, boxes=BOXES, flow=None, **arguments):
     )
 
 
-def grey(frame):
+def gray(frame):
     return np.asarray(Image.fromarray(frame).convert("L"), "float32")
 
 
 def expected_flow(frames, t):
     if not 0 < t < len(frames):
         return np.zeros((HEIGHT, WIDTH, 2), "float32")
-    flow = grey(frames[t]) - grey(frames[t - 1])
+    flow = gray(frames[t]) - gray(frames[t - 1])
     return np.stack([flow, flow / 10], -1).astype("float32")
 
 
@@ -126,12 +126,12 @@ def test_flow_is_computed_once_a_pair_at_frame_size(tmp_path, noisy):
     assert shapes == [(HEIGHT, WIDTH)] * 6
 
 
-def test_grey_crops_of_single_frames(tmp_path, noisy):
+def test_gray_crops_of_single_frames(tmp_path, noisy):
     video, frames = noisy
     (file,) = extract(video, tmp_path, num_frames=1, channels=1)
     appearance = file.read("appearance")
     assert appearance.shape == (4, 1, 8, 8, 1)
-    wanted = resized(grey(frames[2]), BOXES[2][1])
+    wanted = resized(gray(frames[2]), BOXES[2][1])
     np.testing.assert_allclose(appearance[2, 0, :, :, 0], wanted, atol=1.1)
 
 

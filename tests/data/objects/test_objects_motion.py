@@ -22,7 +22,7 @@ def found(proposals, video):
 def test_a_textured_square_is_found_where_it_moves(write):
     video = write([draw_square(10 + 2 * t, 12) for t in range(5)])
     boxes = found(MotionProposals(**PLAIN), video)
-    # Where it was, is and will be; at either end there is no such neighbour.
+    # Where it was, is and will be; at either end there is no such neighbor.
     starts = [10, 10, 12, 14, 16]
     ends = [17, 19, 21, 23, 23]
     assert boxes == [
@@ -64,8 +64,8 @@ def test_masks_are_summed_differences_of_blurred_frames(noisy):
     )
     last = len(frames) - 1
     for t, mask in enumerate(masks):
-        neighbours = [max(t - 1, 0), min(t + 1, last)]
-        total = sum(abs(blurred[t] - blurred[n]) for n in neighbours)
+        neighbors = [max(t - 1, 0), min(t + 1, last)]
+        total = sum(abs(blurred[t] - blurred[n]) for n in neighbors)
         total = total.max(axis=2)
         clear = abs(total - 120.5) > 2
         assert clear.mean() > 0.9

@@ -84,16 +84,16 @@ def separate(corners=CORNERS, batch=False, names=("boxes", "labels", "scores")):
     return dict(zip(names, values, strict=True))
 
 
-def centres(corners):
+def centers(corners):
     size = corners[:, 2:] - corners[:, :2]
     return np.concatenate([corners[:, :2] + size / 2, size], axis=1)
 
 
 def columns(corners=CORNERS, padding=8):
-    """YOLO v8: centre and size, then four classes, one column a box."""
+    """YOLO v8: center and size, then four classes, one column a box."""
     classes = np.zeros((len(corners), 4))
     classes[np.arange(3), LABELS] = SCORES
-    table = np.concatenate([centres(corners), classes], axis=1)
+    table = np.concatenate([centers(corners), classes], axis=1)
     table = np.concatenate([table, np.zeros((padding, 8))])
     return {"output0": table.T[np.newaxis].astype("float32")}
 
@@ -103,7 +103,7 @@ def rows(corners=CORNERS, objectness=0.5, padding=8):
     classes = np.zeros((len(corners), 4))
     classes[np.arange(3), LABELS] = SCORES
     anything = np.full((len(corners), 1), objectness)
-    table = np.concatenate([centres(corners), anything, classes], axis=1)
+    table = np.concatenate([centers(corners), anything, classes], axis=1)
     table = np.concatenate([table, np.zeros((padding, 9))])
     return {"output0": table[np.newaxis].astype("float32")}
 
@@ -207,16 +207,16 @@ def test_box_forms_and_units(tmp_path):
         "xyxy": CORNERS,
         "yxyx": CORNERS[:, [1, 0, 3, 2]],
         "xywh": np.concatenate([CORNERS[:, :2], size], axis=1),
-        "cxcywh": centres(CORNERS),
+        "cxcywh": centers(CORNERS),
     }
     for form, values in forms.items():
         units = [32, 48] * 2 if form == "yxyx" else [48, 32] * 2
-        for normalised in (False, True):
+        for normalized in (False, True):
             output = columns()["output0"]
-            output[0, :4, :3] = (values / units if normalised else values).T
+            output[0, :4, :3] = (values / units if normalized else values).T
             path = build(tmp_path / "m.onnx", {"output0": output})
             detector = OnnxDetector(
-                path, box_form=form, normalised=normalised, **ALL
+                path, box_form=form, normalized=normalized, **ALL
             )
             np.testing.assert_allclose(
                 detector.detect(FRAME), expected, atol=1e-4
@@ -308,7 +308,7 @@ def test_float_inputs_are_scaled(tmp_path):
 
 
 def test_bytes_bgr_and_channels_last(tmp_path):
-    tensor = seen(tmp_path, (1, 32, 48, 3), "uint8", colours="bgr")
+    tensor = seen(tmp_path, (1, 32, 48, 3), "uint8", colors="bgr")
     assert tensor.dtype == np.uint8
     np.testing.assert_array_equal(tensor[0], FRAME[..., ::-1])
 
@@ -319,7 +319,7 @@ def test_inputs_without_a_batch_and_of_half_precision(tmp_path):
     np.testing.assert_array_equal(tensor, FRAME.transpose(2, 0, 1))
 
 
-def test_letterboxes_have_grey_margins(tmp_path):
+def test_letterboxes_have_gray_margins(tmp_path):
     tensor = seen(tmp_path, (1, 96, 96, 3), "uint8")[0]
     np.testing.assert_array_equal(tensor[:16], 114)
     np.testing.assert_array_equal(tensor[80:], 114)
@@ -425,7 +425,7 @@ def test_settings_tell_arguments_apart(tmp_path):
     variants = [
         {},
         {"classes": [1]},
-        {"colours": "bgr"},
+        {"colors": "bgr"},
         {"iou_threshold": 0.5},
         {"resize": "stretch"},
         {"min_area": 4},

@@ -12,10 +12,10 @@ from keras_sspcab.data.simulation._random import (
     split,
     standardize_seed,
 )
-from keras_sspcab.data.simulation.colour import (
+from keras_sspcab.data.simulation.color import (
     add_to_hue_and_saturation,
     adjust_brightness,
-    to_grey,
+    to_gray,
 )
 from keras_sspcab.data.simulation.point_operations import (
     autocontrast,
@@ -157,10 +157,10 @@ def test_brightness_in_yuv(pictures, change):
         np.testing.assert_allclose(found, expected, atol=0.52)
 
 
-def test_grey_is_that_of_pillow(pictures):
+def test_gray_is_that_of_pillow(pictures):
     for picture in pictures.values():
         expected = Image.fromarray(picture).convert("L")
-        found = to_grey(tf.constant(picture, tf.float32))[..., 0]
+        found = to_gray(tf.constant(picture, tf.float32))[..., 0]
         np.testing.assert_allclose(found, expected, atol=0.51)
 
 

@@ -65,10 +65,10 @@ def box(mask):
     )
 
 
-# === Colours ===
+# === Colors ===
 
 
-def test_grey_jitter_is_brightness_and_contrast():
+def test_gray_jitter_is_brightness_and_contrast():
     image = np.random.default_rng(0).uniform(0.4, 0.6, (32, 40, 1))
     image = image.astype("float32")
     results = many(color_jitter, image, amount=0.1).astype("float64")
@@ -88,7 +88,7 @@ def test_grey_jitter_is_brightness_and_contrast():
 def jitter_oracle(image, order, draws):
     """Torchvision's definitions, in NumPy."""
 
-    def grey(x):
+    def gray(x):
         return x @ np.array([[0.299], [0.587], [0.114]])
 
     def turn(x, amount):
@@ -99,8 +99,8 @@ def jitter_oracle(image, order, draws):
     brightness, contrast, saturation, hue = draws
     changes = [
         lambda x: x * (1 + brightness),
-        lambda x: grey(x).mean() * -contrast + x * (1 + contrast),
-        lambda x: grey(x) * -saturation + x * (1 + saturation),
+        lambda x: gray(x).mean() * -contrast + x * (1 + contrast),
+        lambda x: gray(x) * -saturation + x * (1 + saturation),
         lambda x: turn(x, hue),
     ]
     for index in order:
@@ -108,7 +108,7 @@ def jitter_oracle(image, order, draws):
     return image
 
 
-def test_colour_jitter_is_that_of_torchvision():
+def test_color_jitter_is_that_of_torchvision():
     # With black and white, so that cutting off matters, and the order.
     image = np.random.default_rng(0).random((8, 9, 3))
     image[0], image[1] = 0, 1
@@ -303,7 +303,7 @@ def test_static_batches_stay_static(clean):
     assert y["logits"].shape == (6,)
 
 
-def test_views_of_an_image_share_their_colours(clean):
+def test_views_of_an_image_share_their_colors(clean):
     ((images, _),) = collect(cutpaste_views(dataset_of(clean, 5)))
     normal, patch, scar = images.reshape(3, 5, 48, 64, 3)
     assert (np.abs(normal - clean).mean((1, 2, 3)) > 1e-3).all()
@@ -444,7 +444,7 @@ def test_other_processes_see_the_same():
     [
         ((4, 31, 64, 3), "at least 32 x 32"),
         ((4, 64, 31, 1), "at least 32 x 32"),
-        ((4, 64, 64, 2), "1 .grey. or 3"),
+        ((4, 64, 64, 2), "1 .gray. or 3"),
         ((4, 64, 64), "batch, height, width, channels"),
     ],
 )

@@ -153,22 +153,22 @@ class Red(TextureSource):
     """A texture that augmentation cannot hide: it is the same everywhere."""
 
     def draw(self, images, index, seed):
-        colour = tf.constant([200.0, 40.0, 10.0])
-        return tf.ones_like(images[0, ..., :1]) * colour
+        color = tf.constant([200.0, 40.0, 10.0])
+        return tf.ones_like(images[0, ..., :1]) * color
 
 
-def test_own_textures_and_grey(many):
+def test_own_textures_and_gray(many):
     arguments = {"anomaly_probability": 1.0, "rotation_probability": 0.0}
-    colour = simulate(many, textures=Red(), opacity=1.0, **arguments)
-    grey = many[..., :1]
-    found = simulate(grey, textures=Red(), opacity=1.0, **arguments)
-    np.testing.assert_array_equal(found[2], colour[2])
+    rgb = simulate(many, textures=Red(), opacity=1.0, **arguments)
+    gray = many[..., :1]
+    found = simulate(gray, textures=Red(), opacity=1.0, **arguments)
+    np.testing.assert_array_equal(found[2], rgb[2])
     inside = found[2] == 1
-    np.testing.assert_array_equal(found[0][~inside], grey[~inside])
-    # Changed in colour, then turned to grey; scikit-image has other weights.
-    expected = colour[0][inside] @ [0.299, 0.587, 0.114]
+    np.testing.assert_array_equal(found[0][~inside], gray[~inside])
+    # Changed in color, then turned to gray; scikit-image has other weights.
+    expected = rgb[0][inside] @ [0.299, 0.587, 0.114]
     np.testing.assert_allclose(found[0][inside][..., 0], expected, atol=1e-5)
-    other = color.rgb2gray(colour[0][inside])
+    other = color.rgb2gray(rgb[0][inside])
     assert np.corrcoef(found[0][inside][..., 0], other)[0, 1] > 0.9
 
 
@@ -313,7 +313,7 @@ def test_distribution(clean):
     ("shape", "message"),
     [
         ((4, 40, 3), "must have the shape .batch, height"),
-        ((2, 40, 40, 2), "must have 1 .grey. or 3"),
+        ((2, 40, 40, 2), "must have 1 .gray. or 3"),
         ((2, 31, 40, 3), "at least 32 x 32 pixels"),
         ((2, 40, 16, 3), "at least 32 x 32 pixels"),
     ],

@@ -12,8 +12,8 @@ def oracle(image, degrees):
     matrix = np.array(
         [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     )
-    centre = (np.array(image.shape[:2]) - 1) / 2
-    offset = centre - matrix @ centre
+    center = (np.array(image.shape[:2]) - 1) / 2
+    offset = center - matrix @ center
     planes = [
         ndimage.affine_transform(
             plane, matrix, offset, order=1, mode="grid-constant", cval=0.0

@@ -12,7 +12,7 @@ from keras_sspcab.data.simulation import (
 )
 from keras_sspcab.data.simulation import embedded as embedded_module
 from keras_sspcab.data.simulation._random import standardize_seed
-from keras_sspcab.data.simulation.embedded import _crop, _recolour
+from keras_sspcab.data.simulation.embedded import _crop, _recolor
 
 
 def draws(source, images, count, index=0):
@@ -36,15 +36,15 @@ def assert_textures(textures, size):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures of one colour each, in several formats, at several depths."""
+    """Pictures of one color each, in several formats, at several depths."""
     root = tmp_path / "textures"
     for i, name in enumerate(["a.png", "banded/b.PNG", "banded/x/c.bmp"]):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.full((20 + i, 50, 3), (i, 10 * i, 100 + i), "uint8")
         Image.fromarray(pixels).save(path)
-    (root / "grey.png").parent.mkdir(exist_ok=True)
-    Image.fromarray(np.full((40, 30), 77, "uint8")).save(root / "grey.png")
+    (root / "gray.png").parent.mkdir(exist_ok=True)
+    Image.fromarray(np.full((40, 30), 77, "uint8")).save(root / "gray.png")
     (root / "notes.txt").write_text("no image")
     return root
 
@@ -53,9 +53,9 @@ def test_every_picture_of_a_folder_is_drawn(folder):
     textures = draws(FolderTextures(folder), np.zeros((2, 48, 32, 1)), 60)
     assert_textures(textures, (48, 32))
     np.testing.assert_array_equal(textures.std((1, 2)), 0.0)
-    colours, counts = np.unique(textures[:, 0, 0], axis=0, return_counts=True)
+    colors, counts = np.unique(textures[:, 0, 0], axis=0, return_counts=True)
     expected = [[0, 0, 100], [1, 10, 101], [2, 20, 102], [77, 77, 77]]
-    np.testing.assert_array_equal(colours, expected)
+    np.testing.assert_array_equal(colors, expected)
     assert counts.min() >= 6
 
 
@@ -104,7 +104,7 @@ def test_all_pictures_are_drawn(monkeypatch):
         return np.full((512, 512, 3), PICTURES.index(name), "uint8")
 
     monkeypatch.setattr(embedded_module, "_picture", picture)
-    monkeypatch.setattr(embedded_module, "_recolour", lambda x, seed: x)
+    monkeypatch.setattr(embedded_module, "_recolor", lambda x, seed: x)
     source = EmbeddedTextures(batch_share=0)
     textures = draws(source, np.zeros((1, 32, 32, 3)), 200)
     values, counts = np.unique(textures, return_counts=True)
@@ -182,11 +182,11 @@ def test_windows(sides):
     np.testing.assert_allclose(windows[:, 4], middle, atol=1e-5)
 
 
-def test_recolouring():
+def test_recoloring():
     ramp = np.linspace(0, 255, 256, dtype="float32")
     image = tf.constant(np.tile(ramp[:, None, None], (1, 2, 3)))
-    recolour = tf.function(lambda seed: _recolour(image, seed))
-    results = np.stack([recolour(standardize_seed(i)) for i in range(100)])
+    recolor = tf.function(lambda seed: _recolor(image, seed))
+    results = np.stack([recolor(standardize_seed(i)) for i in range(100)])
     same = (results == image.numpy()).all((1, 2, 3))
     assert 35 <= same.sum() <= 65
     for changed in results[~same]:

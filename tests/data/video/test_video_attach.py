@@ -24,9 +24,9 @@ def folder(tmp_path):
 def test_a_folder_by_name_or_number(videos, folder):
     (folder / "1_label.txt").write_text("0 1 1")
     (folder / "readme.md").touch()
-    labelled = attach_labels(videos, folder)
-    assert frame_labels(labelled[0]).tolist() == [0, 1, 1]
-    assert not labelled[1].has_ground_truth
+    labeled = attach_labels(videos, folder)
+    assert frame_labels(labeled[0]).tolist() == [0, 1, 1]
+    assert not labeled[1].has_ground_truth
     (folder / "01.csv").write_text("start,end\n")
     with pytest.raises(ValueError, match="two files of ground truth"):
         attach_labels(videos, folder)

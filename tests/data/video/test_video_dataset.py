@@ -11,7 +11,7 @@ COUNTS = (7, 5, 9)
 
 @pytest.fixture
 def contents():
-    """Grey frames: value 2 t + 60 v at frame t of video v."""
+    """Gray frames: value 2 t + 60 v at frame t of video v."""
     return [
         numbered(count, SIZE, first=60 * video)
         for video, count in enumerate(COUNTS)

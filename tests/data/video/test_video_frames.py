@@ -65,9 +65,9 @@ def test_formats(tmp_path, extension):
     folder = write_frames(tmp_path / "v", frames, extension, first=1)
     read = list(iterate_frames(make_video(folder), channels=1))
     np.testing.assert_allclose(read, frames, atol=extension == "webp")
-    colour = np.stack(list(iterate_frames(make_video(folder))))
+    color = np.stack(list(iterate_frames(make_video(folder))))
     np.testing.assert_allclose(
-        colour, np.repeat(frames, 3, -1), atol=extension == "webp"
+        color, np.repeat(frames, 3, -1), atol=extension == "webp"
     )
 
 

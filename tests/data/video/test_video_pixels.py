@@ -21,13 +21,13 @@ def test_resizing_is_that_of_images_to_one_step(size, channels):
     assert np.abs(fitted - expected).mean() < 0.5
 
 
-def test_grey_is_the_luma_of_images():
+def test_gray_is_the_luma_of_images():
     frame = noise(1, (31, 50), 3)[0]
     stream = io.BytesIO()
     Image.fromarray(frame).save(stream, "PNG")
     expected = decode_image(stream.getvalue(), channels=1).numpy()
-    grey = fit_frame(frame, None, 1)
-    assert np.abs(grey.astype(int) - expected).max() <= 1
+    gray = fit_frame(frame, None, 1)
+    assert np.abs(gray.astype(int) - expected).max() <= 1
 
 
 def test_palettes_and_alpha_are_decoded():

@@ -9,7 +9,7 @@ environment variables:
     TF_SERVING_MODEL        name of the model in it; default: screws
 
 To make such a repository, and to serve it (any other that
-`keras-sspcab package` has made of grey or colour images will do as well):
+`keras-sspcab package` has made of gray or color images will do as well):
 
     python -m tests.export.serving.conformance /tmp/repository
     docker run --rm -p 127.0.0.1:8500:8500 -p 127.0.0.1:8501:8501 \\

@@ -53,7 +53,7 @@ def check(found, expected):
 
 
 def test_every_signature_agrees_with_python(kind, served, python):
-    # TensorFlow adds one that initialises what there is to initialise.
+    # TensorFlow adds one that initializes what there is to initialize.
     names = {name for name in served.signatures if not name.startswith("__")}
     assert names == SIGNATURES[kind]
     for name in names:

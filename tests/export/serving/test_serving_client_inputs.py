@@ -20,8 +20,8 @@ from keras_sspcab.export.serving.client.results import (
 from keras_sspcab.export.serving.client.rows import Row, bind, split, stack
 from tests.export.serving.served import encoded
 
-GREY = TensorInfo("float32", (None, 4, 6, 1))
-COLOUR = TensorInfo("float32", (None, None, None, 3))
+GRAY = TensorInfo("float32", (None, 4, 6, 1))
+COLOR = TensorInfo("float32", (None, None, None, 3))
 CLIP = TensorInfo("float32", (None, 3, 4, 6, 1))
 FILE = TensorInfo("string", (None,))
 PNG = encoded(np.zeros((4, 6)))
@@ -37,7 +37,7 @@ def model(**signatures):
 
 
 IMAGES = model(
-    serving_default={"image": GREY}, serving_bytes={"image_bytes": FILE}
+    serving_default={"image": GRAY}, serving_bytes={"image_bytes": FILE}
 )
 OBJECTS = model(
     serving_default={
@@ -84,7 +84,7 @@ def test_shapes_of_clips(shape, count):
 
 
 def test_open_sizes_travel_apart():
-    metadata = model(serving_default={"image": COLOUR})
+    metadata = model(serving_default={"image": COLOR})
     images = [np.zeros((h, 5, 3), "float32") for h in (2, 3, 2)]
     rows = rows_of(images, metadata)
     assert list(split(rows, 9, 10**9, lambda n, s: n * s)) == [[0, 2], [1]]
@@ -204,7 +204,7 @@ def test_wrong_signatures():
     assert "takes image files" in refused(
         np.zeros((4, 6)), signature="serving_bytes"
     )
-    arrays_only = model(serving_default={"image": GREY})
+    arrays_only = model(serving_default={"image": GRAY})
     message = refused([np.zeros((4, 6)), PNG], arrays_only)
     assert "Input 1 is a file; the model takes arrays only" in message
 
@@ -244,7 +244,7 @@ def test_split(kinds, count, limit):
         assert len(part) <= count
         total = sum(kinds[i][1] for i in part)
         assert len(part) == 1 or total <= limit
-    # None that could have travelled with the one before it.
+    # None that could have traveled with the one before it.
     for one, two in itertools.pairwise(parts):
         if rows[one[0]].signature == rows[two[0]].signature:
             total = sum(kinds[i][1] for i in one) + kinds[two[0]][1]

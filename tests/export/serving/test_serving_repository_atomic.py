@@ -78,7 +78,7 @@ def _copying(repository):
     return export
 
 
-def test_an_artefact_that_differs_is_not_published(repository):
+def test_an_artifact_that_differs_is_not_published(repository):
     with pytest.raises(ValueError, match="differs from the model"):
         package(repository.directory, precision="float16", tolerance=1e-12)
     assert repository.versions(NAME) == [1]

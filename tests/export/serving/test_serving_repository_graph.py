@@ -161,7 +161,7 @@ def test_where_16_bits_are_computed_in(packaged):
         for node in function.node_def:
             kinds.setdefault(node.op, set()).add(node.attr["T"].type)
     assert kinds["Conv2D"] == {SHORT.get(precision, types_pb2.DT_FLOAT)}
-    # The reconstruction, the difference of images, and its normalisation.
+    # The reconstruction, the difference of images, and its normalization.
     for operation in ("Square", "Sigmoid"):
         assert types_pb2.DT_FLOAT in kinds[operation]
     assert kinds["Square"] == {types_pb2.DT_FLOAT}

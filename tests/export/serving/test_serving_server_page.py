@@ -116,14 +116,14 @@ def assert_shown(page, file, version=1):
 
 
 def assert_heat(page, anomaly_map):
-    """The map in the colours of the report, at their scale."""
+    """The map in the colors of the report, at their scale."""
     limit = 2 * tiny_detector().calibration.pixel_threshold
     levels = np.clip(anomaly_map / limit, 0, 1) * (len(COLOR_TABLE) - 1)
     alpha = COLOR_TABLE[np.round(levels).astype(int), 3]
     width, height, pixels = page.execute_script(PIXELS, "heat")
     assert (width, height) == anomaly_map.shape[::-1]
     found = np.reshape(pixels, (height, width, 4))
-    # Where a value lies between two colours, either will do.
+    # Where a value lies between two colors, either will do.
     np.testing.assert_allclose(found[..., 3], alpha, atol=4)
     if text(page, "flag") == "Anomalous":
         assert np.ptp(found[..., 3]) > 100  # not blank

@@ -1,4 +1,4 @@
-"""Changes of brightness, hue and saturation, and colour to grey.
+"""Changes of brightness, hue and saturation, and color to gray.
 
 Images are float32 `(height, width, 3)`, whole numbers from 0 to 255, RGB.
 """
@@ -40,11 +40,11 @@ def adjust_brightness(
         )
 
     if luminance == "luma":
-        luma = to_grey(image)
+        luma = to_gray(image)
         changed = image + (change(luma) - luma)
     elif luminance == "value":
         largest = tf.reduce_max(image, axis=-1, keepdims=True)
-        # Black has no colour: it turns to grey.
+        # Black has no color: it turns to gray.
         scale = change(largest) / tf.maximum(largest, 1.0)
         changed = tf.where(largest > 0, image * scale, change(largest))
     else:
@@ -77,6 +77,6 @@ def add_to_hue_and_saturation(
     return tf.round(tf.image.hsv_to_rgb(hsv) * 255.0)
 
 
-def to_grey(image: tf.Tensor) -> tf.Tensor:
+def to_gray(image: tf.Tensor) -> tf.Tensor:
     """Returns the luma of BT.601, `(..., 1)`, not rounded."""
     return tf.reduce_sum(image * tf.constant(_LUMA), axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Writes an artefact so that it appears whole, checked, or not at all."""
+"""Writes an artifact so that it appears whole, checked, or not at all."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ class ExportResult:
     """What an export has written.
 
     Attributes:
-        path: The artefact: a file, or the folder of a version.
+        path: The artifact: a file, or the folder of a version.
         parity: How far it is from the model; None where the check was
             switched off.
     """
@@ -69,10 +69,10 @@ def staging_path(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @dataclasses.dataclass(frozen=True)
 class ParityCheck:
-    """The check that an artefact has to pass before it is moved into place.
+    """The check that an artifact has to pass before it is moved into place.
 
     Attributes:
-        inference: What the artefact must compute.
+        inference: What the artifact must compute.
         inputs: Real images for each input; None where the check is off.
         tolerance: As in `check_parity`.
         precision: As in `check_parity`.
@@ -96,7 +96,7 @@ class ParityCheck:
         """
         if check and images is None:
             raise ValueError(
-                "An export compares the artefact with the model: pass some "
+                "An export compares the artifact with the model: pass some "
                 "real images as `images`, or `check=False` to go without. "
                 "Received: images=None"
             )
@@ -108,11 +108,11 @@ class ParityCheck:
     def run(
         self, staged: pathlib.Path, target: pathlib.Path
     ) -> ParityResult | None:
-        """Compares the staged artefact with the model.
+        """Compares the staged artifact with the model.
 
         Raises:
             ExportMismatchError: If they differ.
-            ValueError: If the artefact does not run.
+            ValueError: If the artifact does not run.
         """
         if self.inputs is None:
             return None
@@ -133,7 +133,7 @@ class ParityCheck:
                 f"The exported {target.name} does not run: {error}\n"
                 "Nothing has been written."
             ) from error
-        result = dataclasses.replace(result, artefact=target.name)
+        result = dataclasses.replace(result, artifact=target.name)
         if not result.passes:
             raise ExportMismatchError(result)
         return result
@@ -144,7 +144,7 @@ class ParityCheck:
         frozen: FrozenInference,
         parity: ParityResult | None,
     ) -> dict[str, Any]:
-        """Describes the artefact, for those who have nothing else of it."""
+        """Describes the artifact, for those who have nothing else of it."""
         is_detector = self.inference.is_detector
         calibration = (
             self.inference.model.calibration.to_dict() if is_detector else None
@@ -200,9 +200,9 @@ def write_report(path: pathlib.Path, report: dict[str, Any]) -> None:
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def digest(artefact: pathlib.Path) -> str:
+def digest(artifact: pathlib.Path) -> str:
     """SHA-256 of the file, or of the graph in a SavedModel folder."""
-    file = artefact / "saved_model.pb" if artefact.is_dir() else artefact
+    file = artifact / "saved_model.pb" if artifact.is_dir() else artifact
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
