@@ -36,6 +36,11 @@ from keras_sspcab.metrics.region_files import (
     write_tracks,
 )
 from keras_sspcab.metrics.region_level import RegionMetrics, rbdc_tbdc
+from keras_sspcab.metrics.registry import (
+    METRICS,
+    describe_convention,
+    metrics_of,
+)
 from keras_sspcab.metrics.shortcuts import (
     image_statistics,
     is_shortcut,
@@ -48,6 +53,7 @@ from keras_sspcab.metrics.temporal_smoothing import (
 )
 
 __all__ = [
+    "METRICS",
     "Curve",
     "FrameAuc",
     "PixelScores",
@@ -55,12 +61,14 @@ __all__ = [
     "aupro",
     "auroc",
     "average_precision",
+    "describe_convention",
     "drop_frames",
     "f1_optimal_threshold",
     "image_metrics",
     "image_statistics",
     "is_shortcut",
     "macro_auc",
+    "metrics_of",
     "micro_auc",
     "normalize_per_video",
     "pixel_auroc",
