@@ -1,6 +1,6 @@
 """The plain auto-encoder of the SSPCAB paper."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -72,6 +72,12 @@ class AutoEncoder(AnomalyModel):
     >>> model.count_params()
     25957
     """
+
+    # Small defects in large images: the largest smoothed error counts.
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "data": {"patch_size": 64},
+        "model": {"sspcab": "late", "pooling": "max", "smoothing": 11},
+    }
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="regular textures with coarse defects; the smallest network",

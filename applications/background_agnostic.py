@@ -121,6 +121,11 @@ class BackgroundAgnostic(ObjectModel):
     >>> model.fit(add_pseudo_abnormal(normal_crops), epochs=10)
     """
 
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "data": {"channels": 1, "clip_length": 1},
+        "model": {"base_width": 8},
+    }
+
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="objects that look or move unusually; learns from "
         "pseudo-abnormal ones",

@@ -1,6 +1,6 @@
 """Future frame prediction: what cannot be foreseen is abnormal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -97,6 +97,10 @@ class FutureFrame(AdversarialModel):
     >>> model.compile(steps=1000)
     >>> model.fit(normal_clips)
     """
+
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "model": {"base_width": 8}
+    }
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one",

@@ -119,6 +119,13 @@ class HF2VAD(ObjectModel):
     >>> model.fit(normal_cubes, epochs=20)
     """
 
+    # A quarter of the paper's widths and a tenth of its slots.
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "data": {"image_size": 32},
+        "model": {"root_width": 8, "num_slots": 200, "base_width": 16},
+        "evaluation": {"smoothing": "median", "smoothing_size": 17.0},
+    }
+
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="objects that move unusually; no detector needed",
         training_time="small width: 6 to 9 minutes (UCSD Ped2, a frame in 5, "

@@ -111,6 +111,10 @@ class MNAD(FrameModel):
     >>> model.fit(normal_clips)
     """
 
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "model": {"base_width": 8}
+    }
+
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one, with a memory of normal "
         "ones",

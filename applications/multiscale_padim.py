@@ -1,7 +1,7 @@
 """Position-wise Gaussians of features at two scales."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -95,6 +95,10 @@ class MultiScalePaDiM(FeatureModel):
     >>> model.calibrate()
     >>> model.predict(images)["is_anomalous"]
     """
+
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "data": {"image_size": 320}
+    }
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="aligned parts and even surfaces; the default for images",

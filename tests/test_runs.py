@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_sspcab.applications import DRAEM, AutoEncoder, MultiScalePaDiM
+from keras_sspcab.cli.demo import DEMO, DEMO_FAST
 from keras_sspcab.runs import (
     CalibrationConfig,
     Config,
@@ -18,7 +20,6 @@ from keras_sspcab.runs import (
     default_run_path,
     files,
 )
-from keras_sspcab.runs.defaults import DEMO, DEMO_FAST, MODEL_DEFAULTS
 from keras_sspcab.runs.parsing import (
     differences,
     dump_config,
@@ -45,15 +46,15 @@ def write(tmp_path):
 
 def test_defaults_are_those_of_the_model():
     config = load_config()
-    defaults = MODEL_DEFAULTS[ModelConfig().name]
+    defaults = MultiScalePaDiM.default_settings
     assert config.model.name == "multiscale_padim"
     assert config.model.options == {"sspcab": None}
     assert config.data == DataConfig(patch_size=0, image_size=(320, 320))
     assert config.training == TrainingConfig(**defaults["training"])
     assert config.calibration == CalibrationConfig(quantile=0.95)
     config = load_config(None, AUTOENCODER)
-    assert config.model.options == MODEL_DEFAULTS["autoencoder"]["model"]
-    assert config.data == DataConfig()
+    assert config.model.options == AutoEncoder.default_settings["model"]
+    assert config.data == DataConfig(patch_size=64)
 
 
 def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
@@ -81,7 +82,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
     assert config.data.path == "images"
     assert config.data.image_size == (64, 64)
     assert config.model.options == {
-        **MODEL_DEFAULTS["autoencoder"]["model"],
+        **AutoEncoder.default_settings["model"],
         "sspcab": None,
         "smoothing": 5,
         "sspcab_options": {
@@ -215,7 +216,7 @@ def test_written_configuration_reads_back_the_same(
         data=DataConfig(path=path, image_size=size, patch_size=0, flip=flip),
         model=ModelConfig(
             name="autoencoder",
-            options={**MODEL_DEFAULTS["autoencoder"]["model"], **options},
+            options={**AutoEncoder.default_settings["model"], **options},
         ),
         training=TrainingConfig(learning_rate=rate),
         calibration=CalibrationConfig(quantile=quantile),
@@ -240,7 +241,7 @@ def test_differences_are_named():
     assert differences(before, after) == {
         "model.smoothing": (
             3,
-            MODEL_DEFAULTS["autoencoder"]["model"]["smoothing"],
+            AutoEncoder.default_settings["model"]["smoothing"],
         ),
         "model.filters": (None, [1]),
         "training.epochs": (TrainingConfig().epochs, 1),
@@ -382,9 +383,9 @@ def test_only_the_model_has_tables_inside():
 
 def test_defaults_of_a_model_cover_all_sections():
     config = load_config(None, {"model.name": "draem"})
-    defaults = MODEL_DEFAULTS["draem"]
+    defaults = DRAEM.default_settings
     assert config.model.options == defaults["model"]
-    assert config.data.patch_size == defaults["data"]["patch_size"]
+    assert config.data.patch_size == 0
     assert config.training.batch_size == defaults["training"]["batch_size"]
     stronger = load_config(
         None, {"model.name": "draem", "training.batch_size": 3}

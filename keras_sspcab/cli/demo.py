@@ -11,8 +11,25 @@ from rich.table import Table
 from keras_sspcab.cli._console import command, number, say, show, warn
 from keras_sspcab.cli.export import FORMATS
 from keras_sspcab.runs import Config, RunFolder
-from keras_sspcab.runs.defaults import DEMO, DEMO_FAST
 from keras_sspcab.runs.parsing import differences
+
+# Arguments of `write_texture_folder`, and settings that apply to textures, and
+# to all data.
+DEMO: dict[str, dict[str, Any]] = {
+    "texture": {},
+    "texture_settings": {"data.channels": 1},
+    "settings": {},
+}
+DEMO_FAST: dict[str, dict[str, Any]] = {
+    "texture": {
+        "image_size": 64,
+        "num_train": 24,
+        "num_test_good": 8,
+        "num_test_defective": 10,
+    },
+    "texture_settings": {"data.channels": 1},
+    "settings": {"data.image_size": 64},
+}
 
 
 def register(app: typer.Typer) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say
 from keras_sspcab.cli._pipeline import FREE_SETTINGS, train_run
 from keras_sspcab.runs import Config, ConfigError, RunFolder, default_run_path
@@ -117,7 +118,7 @@ def resolve(config: Path | None, overrides: dict[str, Any]) -> Config:
 
     A relative path counts from the working folder, not from the file.
     """
-    path = overrides.get("data.path")
+    import_backend()
     resolved = load_config(None if config is None else str(config), overrides)
     path = resolved.data.path
     if path and "://" not in path and not os.path.isabs(path):

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from keras_sspcab.compare.grid import OFF, ON
+from keras_sspcab.hosts import get_application
 from keras_sspcab.runs import Config, ConfigError, parsing
-from keras_sspcab.runs.defaults import PLACES
 from keras_sspcab.runs.parsing import (
     SECTIONS,
     differences,
@@ -88,8 +88,8 @@ class Settings:
         }
         if block != ON:
             overrides["model.sspcab"] = "none" if block == OFF else block
-        elif model in PLACES:
-            overrides["model.sspcab"] = PLACES[model]
+        elif place := get_application(model).comparison_place:
+            overrides["model.sspcab"] = place
         try:
             return load_config(None, overrides)
         except ConfigError as error:

@@ -1,6 +1,7 @@
 """The frame that all hosts share: build, compile, fit, calibrate, predict."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -55,6 +56,14 @@ class AnomalyModel(keras.Model):
     #: What helps to choose the host, for `keras-sspcab models`.
     guide: ClassVar[HostGuide] = HostGuide()
 
+    #: Settings of a run that suit the host, by section ("data", "model",
+    #: "training", "calibration", "evaluation"). What a host does not name is as
+    #: its base class has it.
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    #: Where `keras-sspcab compare` puts the block; None leaves it to the host.
+    comparison_place: ClassVar[str | None] = None
+
     #: Whether `calibrate` needs no images besides those of `fit_scoring`.
     calibrates_by_folds: ClassVar[bool] = False
 
@@ -62,6 +71,15 @@ class AnomalyModel(keras.Model):
     backbone_weights: dict[str, str | None] | None = None
 
     arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherited = super(cls, cls).default_settings
+        own = cls.default_settings
+        cls.default_settings = {
+            name: {**inherited.get(name, {}), **own.get(name, {})}
+            for name in {**inherited, **own}
+        }
 
     @staticmethod
     def detector_outputs(

@@ -5,7 +5,7 @@ import math
 import os
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -122,6 +122,15 @@ class FeatureModel(AnomalyModel):
     """
 
     calibrates_by_folds: ClassVar[bool] = True
+    comparison_place: ClassVar[str | None] = "features"
+
+    # Only a block is trained, and it learns fast. The quantile is that of the
+    # scores of all normal images, not of a tenth.
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "model": {"sspcab": "none"},
+        "training": {"epochs": 5, "batch_size": 16},
+        "calibration": {"quantile": 0.95},
+    }
 
     #: What `fit_scoring` found; None before, and in a loaded model.
     fold_scores: FoldScores | None

@@ -29,6 +29,11 @@ class FrameModel(AnomalyModel):
     kind: ClassVar[str] = "video"
     takes_frames: ClassVar[bool] = True
 
+    # The batch of the papers.
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "training": {"epochs": 20, "batch_size": 4}
+    }
+
     #: The outputs that `score_video` looks at.
     video_score_outputs: ClassVar[tuple[str, ...]] = ("raw_score",)
 

@@ -38,6 +38,18 @@ class ObjectModel(AnomalyModel):
 
     kind: ClassVar[str] = "objects"
 
+    # Epochs are those of each stage. Scores keep their scale from video to
+    # video, as the papers have it.
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "data": {"image_size": 64},
+        "training": {"epochs": 10, "batch_size": 64},
+        "evaluation": {
+            "normalization": "none",
+            "smoothing": "gaussian",
+            "smoothing_size": 15.0,
+        },
+    }
+
     #: The `kind` of `cube_dataset` that gives the inputs.
     cube_kind: ClassVar[str]
 

@@ -54,7 +54,7 @@ class DataConfig:
     layout: str = "auto"
     image_size: tuple[int, int] = (256, 256)
     channels: int = 3
-    patch_size: int = 64
+    patch_size: int = 0
     patches_per_image: int = 8
     flip: bool = False
     validation_fraction: float = 0.1

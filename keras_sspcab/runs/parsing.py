@@ -11,7 +11,6 @@ import tomli_w
 
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config
-from keras_sspcab.runs.defaults import MODEL_DEFAULTS
 from keras_sspcab.runs.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -199,9 +198,23 @@ def _assign(section: dict[str, Any], key: str, value: Any) -> None:
     section[last] = value
 
 
+def default_settings(model: str) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the settings that suit a host, by section.
+
+    Raises:
+        ConfigError: If there is no host of that name.
+    """
+    from keras_sspcab.hosts import get_application
+
+    try:
+        return get_application(model).default_settings
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _build(sections: dict[str, Any], origin: str) -> Config:
     model = sections.get("model", {}).get("name", SECTIONS["model"].name)
-    defaults = MODEL_DEFAULTS.get(model, {})
+    defaults = default_settings(model)
     values: dict[str, dict[str, Any]] = {
         name: {**defaults.get(name, {}), **sections.get(name, {})}
         for name in SECTIONS

@@ -2,10 +2,9 @@ import inspect
 
 import pytest
 
-from keras_sspcab.applications import available_applications
+from keras_sspcab.applications import AutoEncoder, available_applications
 from keras_sspcab.compare.settings import Settings
 from keras_sspcab.runs import ConfigError, DataConfig
-from keras_sspcab.runs.defaults import MODEL_DEFAULTS, PLACES
 
 HOSTS = ("autoencoder", "draem", "cutpaste")
 TWO = ("autoencoder", "draem")
@@ -48,7 +47,7 @@ def test_settings_grow_stronger_from_defaults_to_options_of_a_host(write):
     assert a.data.path == "/d"
     assert a.data.image_size == DataConfig().image_size
     assert b.data.image_size == (128, 128)
-    assert b.data.patch_size == MODEL_DEFAULTS["draem"]["data"]["patch_size"]
+    assert b.data.patch_size == 0
 
 
 def test_blocks_become_places():
@@ -60,22 +59,21 @@ def test_blocks_become_places():
 
     assert place("autoencoder", "off") is None
     assert place("draem", "off") is None
-    defaults = MODEL_DEFAULTS["autoencoder"]["model"]
+    defaults = AutoEncoder.default_settings["model"]
     assert place("autoencoder", "on") == defaults["sspcab"]
     assert place("draem", "on") == "left out"
     assert place("autoencoder", "early") == "early"
 
 
-@pytest.mark.parametrize("model", sorted(PLACES))
+@pytest.mark.parametrize("model", ["multiscale_padim", "padim", "patchcore"])
 def test_hosts_without_a_block_by_default_have_a_place_for_it(model):
-    assert MODEL_DEFAULTS[model]["model"]["sspcab"] == "none"
     settings = Settings([model], available_applications())
 
     def place(block):
         return settings.config(model, "", block, 0).model.options["sspcab"]
 
     assert place("off") is None
-    assert place("on") == PLACES[model]
+    assert place("on") == "features"
     assert place("elsewhere") == "elsewhere"
     # What a comparison varies is no setting that was changed.
     assert settings.changed(model) == {}
