@@ -5,7 +5,8 @@ VENV := .venv
 VENV_216 := .venv-tf216
 BIN := $(VENV)/bin
 # Files of tests run side by side; their fixtures are made once a file.
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile \
+	--durations=10 --durations-min=1
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export CUDA_VISIBLE_DEVICES ?=
 
@@ -30,7 +31,7 @@ $(VENV_216)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV_216)
 	$(VENV_216)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV_216)/bin/python -m pip install --quiet --editable \
-		'.[video,pretrained]' \
+		'.[cli,video,pretrained]' \
 		'tensorflow-cpu==2.16.*' 'tensorflow-io==0.37.1' 'numpy<2' \
 		'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100'
 	touch $@

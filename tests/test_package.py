@@ -44,7 +44,20 @@ def test_layers_and_models_are_registered(module):
             )
 
 
+def run_script(script, **options):
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
 def test_layers_do_not_need_tensorflow():
+    pytest.importorskip("jax")
     script = (
         "import sys, os;"
         "os.environ['KERAS_BACKEND'] = 'jax';"
@@ -54,11 +67,52 @@ def test_layers_do_not_need_tensorflow():
         "import numpy; model(numpy.ones((1, 8, 8, 1)));"
         "print(sorted({'typer', 'skimage'} & set(sys.modules)))"
     )
-    pytest.importorskip("jax")
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
+    assert run_script(script) == "[]"
+
+
+def test_layers_need_few_packages():
+    """Those that the wheel requires, and a backend."""
+    others = ("scipy", "sklearn", "PIL", "matplotlib", "pydantic", "typer")
+    run_script(
+        f"import sys; sys.modules.update(dict.fromkeys({others}));"
+        "import keras; from keras_sspcab import SSPCABLayer;"
+        "import keras_sspcab.losses, keras_sspcab.surgery;"
+        "keras.Sequential([keras.Input((8, 8, 4)), SSPCABLayer()])"
     )
-    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "keras_sspcab",
+        "keras_sspcab.metrics",
+        "keras_sspcab.export.serving.client",
+    ],
+)
+def test_modules_without_keras(module):
+    script = (
+        f"import sys, {module};"
+        "print(sorted({'keras', 'tensorflow', 'torch'} & set(sys.modules)))"
+    )
+    assert run_script(script) == "[]"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import keras_sspcab, keras",
+        "import keras, keras_sspcab",
+        "import keras_sspcab; from keras import saving; import keras",
+        "import keras_sspcab, importlib.util;"
+        "importlib.util.find_spec('keras'); import keras",
+    ],
+)
+def test_layers_are_registered_whatever_is_imported_first(imports):
+    find = "keras.saving.get_registered_object('keras_sspcab>SSPCABLayer')"
+    assert "SSPCABLayer" in run_script(f"{imports}; print({find})")
+
+
+def test_names_do_not_depend_on_the_name_of_the_program(tmp_path):
+    program = tmp_path / "keras-sspcab"
+    program.write_text("from keras_sspcab import SSPCABLayer; SSPCABLayer()")
+    subprocess.run([sys.executable, program], check=True)

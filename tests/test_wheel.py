@@ -1,84 +1,123 @@
-"""The wheel installs all three parts and works outside of the repository."""
+"""The package as it is installed: wheel, sdist, and several source trees."""
 
+import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
+import keras
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SHOW_HOMES = (
+    "import keras_sspcab, keras_sspcab.applications as applications;"
+    "import keras_sspcab.export as export;"
+    "print(keras_sspcab.__file__, applications.__file__, export.__file__);"
+    "applications.AutoEncoder()"
+)
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command, **options):
+    result = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def build(form, folder):
+    pytest.importorskip("build")
+    run(sys.executable, "-m", "build", f"--{form}", "--outdir", folder, ROOT)
+    (path,) = folder.iterdir()
+    return path
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    pytest.importorskip("build")
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT],
-        check=True,
-        capture_output=True,
-    )
-    (path,) = folder.glob("*.whl")
+    return build("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """A new environment with the wheel; the dependencies come from here."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    run(python, "-m", "pip", "install", "--no-deps", "--quiet", wheel)
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    dependencies = Path(keras.__file__).parents[1]
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
+    return folder
+
+
+def source_tree(path):
+    """Copies what a clone holds of the package."""
+    for name in ("keras_sspcab", "applications", "export"):
+        shutil.copytree(
+            ROOT / name,
+            path / name,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    shutil.copy(ROOT / "pyproject.toml", path)
     return path
 
 
-@pytest.mark.slow
 def test_wheel_holds_every_module(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
+    kinds = (".css", ".html", ".j2", ".js", ".py", ".typed")
     for source, target in (
         ("keras_sspcab", "keras_sspcab"),
         ("applications", "keras_sspcab/applications"),
         ("export", "keras_sspcab/export"),
     ):
         for path in (ROOT / source).rglob("*"):
-            if path.suffix in (
-                ".css",
-                ".html",
-                ".j2",
-                ".js",
-                ".py",
-                ".typed",
-            ):
+            if path.suffix in kinds:
                 relative = path.relative_to(ROOT / source).as_posix()
                 assert f"{target}/{relative}" in names
     assert not [name for name in names if name.startswith("tests")]
 
 
-@pytest.mark.slow
-def test_wheel_works_in_a_clean_environment(wheel, tmp_path):
-    # The dependencies come from this environment: only the package is new.
-    venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "--no-deps", "--quiet", wheel],
-        check=True,
-    )
-    site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
-    import keras
+def test_wheel_works_outside_of_a_source_tree(environment, tmp_path):
+    python = environment / "bin" / "python"
+    for line in run(python, "-c", SHOW_HOMES, cwd=tmp_path).split():
+        assert line.startswith(str(environment)), line
+    command = environment / "bin" / "keras-sspcab"
+    assert "0.1.0" in run(command, "--version")
 
-    dependencies = Path(keras.__file__).parents[1]
-    (site / "dependencies.pth").write_text(f"{dependencies}\n")
-    script = (
-        "import keras_sspcab, keras_sspcab.applications as applications;"
-        "import keras_sspcab.export as export;"
-        "print(keras_sspcab.__file__); print(applications.__file__);"
-        "print(export.__file__);"
-        "applications.AutoEncoder()"
-    )
-    result = subprocess.run(
-        [python, "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    for line in result.stdout.split():
-        assert line.startswith(str(site)), line
-    command = tmp_path / "env" / "bin" / "keras-sspcab"
-    result = subprocess.run(
-        [command, "--version"], capture_output=True, text=True, check=True
-    )
-    assert "0.1.0" in result.stdout
+
+def test_source_tree_wins_over_an_installed_wheel(environment, tmp_path):
+    tree = source_tree(tmp_path)
+    python = environment / "bin" / "python"
+    for line in run(python, "-c", SHOW_HOMES, cwd=tree).split():
+        assert line.startswith(str(tree)), line
+
+
+def test_source_trees_do_not_mix(tmp_path):
+    """This environment has the package from this tree, in editable form."""
+    tree = source_tree(tmp_path)
+    for line in run(sys.executable, "-c", SHOW_HOMES, cwd=tree).split():
+        assert line.startswith(str(tree)), line
+
+
+def test_tests_run_from_an_sdist(tmp_path):
+    path = build("sdist", tmp_path / "dist")
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.glob("keras_sspcab-*")
+    packed = {p.relative_to(tree) for p in (tree / "tests").rglob("*.py")}
+    here = {p.relative_to(ROOT) for p in (ROOT / "tests").rglob("*.py")}
+    assert packed == here
+    assert (tree / "tests/fixtures/sequential.keras").is_file()
+    output = run(sys.executable, "-m", "pytest", "tests/losses", "-q", cwd=tree)
+    assert "passed" in output
+    for line in run(sys.executable, "-c", SHOW_HOMES, cwd=tree).split():
+        assert line.startswith(str(tree)), line
