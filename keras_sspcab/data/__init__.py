@@ -7,8 +7,9 @@ at its first use.
 from keras_sspcab.data.arrays import batch_array
 from keras_sspcab.data.cache import clear_image_cache
 from keras_sspcab.data.checking import (
+    BadFilesError,
     BadImagesError,
-    ImageProblem,
+    FileProblem,
     check_images,
 )
 from keras_sspcab.data.dataset import image_dataset
@@ -60,14 +61,15 @@ __all__ = [
     "DEFECTS",
     "IMAGE_EXTENSIONS",
     "TEXTURES",
+    "BadFilesError",
     "BadImagesError",
     "BadVideosError",
     "DISFlow",
     "EmbeddedTextures",
+    "FileProblem",
     "FlowFiles",
     "FolderTextures",
     "ImageFolder",
-    "ImageProblem",
     "ImageSample",
     "OpticalFlow",
     "Video",

@@ -1,24 +1,36 @@
-"""Decoded images, in memory or on disk, so that files are read only once."""
+"""Arrays that are made once: kept on disk, or images in memory.
+
+What is kept on disk has a file name that follows from all it was made of, so
+that whatever changes is made anew under another name:
+
+    path = cache_path(folder, "video-01", files=[...], settings={...})
+    array = open_array(path)
+    if array is None:
+        array = write_array(path, rows, "uint8")
+
+Files appear only when they are complete. Delete the folder to free the space.
+"""
 
 import collections
 import hashlib
+import json
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_sspcab.data._file_system import scheme_of, standardize_path
-from keras_sspcab.data._parallel import parallel_map
 from keras_sspcab.data.checking import read_pixels
 from keras_sspcab.data.decoding import resize, resize_mask
+from keras_sspcab.data.file_system import scheme_of, standardize_path
 from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.parallel import parallel_iterate
+from keras_sspcab.runs.files import replacing
 
 # Changes when the pixels would: older files on disk are not used then.
-_VERSION = 1
+_VERSION = 2
 
 # Arrays kept in memory: images and masks of three splits.
 _MEMORY_SLOTS = 6
@@ -28,8 +40,130 @@ _memory: collections.OrderedDict[str, tf.Tensor] = collections.OrderedDict()
 Reader = Callable[[tf.Tensor], tf.Tensor]
 
 
+# === Arrays on disk ===
+
+
+def standardize_cache_folder(cache: Any) -> str:
+    """Returns the folder of a cache on disk, made where it is missing."""
+    folder = standardize_path(cache, "cache")
+    if scheme_of(folder):
+        raise ValueError(
+            f"The cache must be on a local disk. Received: cache={cache!r}"
+        )
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ValueError(
+            f"The cache must be a folder, not a file. Received: cache={cache!r}"
+        )
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
+def cache_path(
+    folder: str,
+    name: str,
+    files: Iterable[str],
+    settings: dict[str, Any],
+    suffix: str = ".npy",
+) -> str:
+    """Returns where something that was made of files is kept.
+
+    Args:
+        folder: The folder of the cache.
+        name: Begins the name of the file, for people who look at the folder.
+        files: What it is made of. Path, size and time of change of each count;
+            of a URL, only the URL.
+        settings: What else it depends on, as JSON can write it.
+        suffix: Extension of the file.
+
+    Returns:
+        A path that ends in `-DIGEST` and the suffix.
+
+    Raises:
+        ValueError: If a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{_identity(path)}\0".encode("utf-8", "surrogateescape"))
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    name = re.sub(r"[^\w.-]+", "_", name)[-60:].lstrip(".")
+    return os.path.join(folder, f"{name}-{digest.hexdigest()[:20]}{suffix}")
+
+
+def open_array(path: str) -> np.ndarray | None:
+    """Maps a stored array into memory; None if there is none or it is cut."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+
+
+def write_array(
+    path: str, rows: Iterable[np.ndarray], dtype: Any
+) -> np.ndarray:
+    """Stores rows as one `.npy` file, without holding them in memory.
+
+    Args:
+        path: The file.
+        rows: Arrays of one shape, at least one.
+        dtype: Type that they are stored as.
+
+    Returns:
+        Read-only array `(rows, ...)` that is mapped from the file.
+
+    Raises:
+        ValueError: If there is no row.
+    """
+    dtype = np.dtype(dtype).newbyteorder("<")
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        count = 0
+        shape: tuple[int, ...] = ()
+        for row in rows:
+            if not count:
+                shape = row.shape
+                _write_header(file, (0, *shape), dtype)
+                start = file.tell()
+            file.write(np.ascontiguousarray(row, dtype).data)
+            count += 1
+        if not count:
+            raise ValueError(f"There is nothing to write to {path!r}.")
+        file.seek(0)
+        # numpy leaves room in the header for a longer first axis.
+        _write_header(file, (count, *shape), dtype)
+        if file.tell() != start:
+            raise RuntimeError("The header of the array changed its length.")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _write_header(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    np.lib.format.write_array_header_1_0(
+        file,
+        {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": shape,
+        },
+    )
+
+
+def _identity(path: str) -> tuple[Any, ...]:
+    if scheme_of(path):
+        return (path,)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"Cannot read {path!r}: {error.strerror}") from error
+    return os.path.realpath(path), status.st_size, status.st_mtime_ns
+
+
+# === Images ===
+
+
 def clear_image_cache() -> None:
-    """Forgets the images that `image_dataset(cache=True)` keeps in memory."""
+    """Forgets the images that `image_dataset(cache=True)` keeps in memory.
+
+    Example:
+    >>> clear_image_cache()
+    """
     _memory.clear()
 
 
@@ -51,130 +185,74 @@ def cached_images(
         A function from an index to float32 `(height, width, channels)`.
     """
 
-    def load(index: int) -> np.ndarray:
-        pixels = _read(samples[index].path, channels)
-        return resize(pixels, image_size).numpy()
+    def load(sample: ImageSample) -> np.ndarray:
+        return resize(_read(sample.path, channels), image_size).numpy()
 
-    paths = [sample.path for sample in samples]
-    height, width = image_size
-    key = f"images-{height}x{width}x{channels}-{_fingerprint(paths)}"
     shape = (*image_size, channels)
-    return _cached(key, len(samples), load, shape, "float32", cache)
+    files = [sample.path for sample in samples]
+    return _cached("images", samples, files, load, shape, "float32", cache)
 
 
 def cached_masks(
     samples: Sequence[ImageSample], image_size: tuple[int, int], cache: Any
 ) -> Reader:
-    """Does the same for masks; those of images without one are empty.
+    """Returns a function from an index to a mask, bool `(height, width)`.
 
-    Returns:
-        A function from an index to bool `(height, width)`.
+    Masks are kept like images; those of images without one are empty.
     """
 
-    def load(index: int) -> np.ndarray:
-        path = samples[index].mask_path
-        if path is None:
+    def load(sample: ImageSample) -> np.ndarray:
+        if sample.mask_path is None:
             return np.zeros(image_size, bool)
-        return resize_mask(_read(path, 1)[..., 0] > 0, image_size).numpy()
+        mask = _read(sample.mask_path, 1)[..., 0] > 0
+        return resize_mask(mask, image_size).numpy()
 
-    paths = [sample.mask_path or "" for sample in samples]
-    height, width = image_size
-    key = f"masks-{height}x{width}-{_fingerprint(paths)}"
-    read = _cached(key, len(samples), load, image_size, "uint8", cache)
-    return lambda index: tf.cast(read(index), tf.bool)
-
-
-def standardize_cache_folder(cache: Any) -> str:
-    """Returns the folder of a cache on disk, made where it is missing."""
-    folder = standardize_path(cache, "cache")
-    if scheme_of(folder):
-        raise ValueError(
-            f"The cache must be on a local disk. Received: cache={cache!r}"
-        )
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise ValueError(
-            f"The cache must be a folder, not a file. Received: cache={cache!r}"
-        )
-    os.makedirs(folder, exist_ok=True)
-    return folder
+    files = [sample.mask_path or "" for sample in samples]
+    return _cached("masks", samples, files, load, image_size, "bool", cache)
 
 
 def _cached(
-    key: str,
-    count: int,
-    load: Callable[[int], np.ndarray],
+    name: str,
+    samples: Sequence[ImageSample],
+    files: Sequence[str],
+    load: Callable[[ImageSample], np.ndarray],
     shape: tuple[int, ...],
     dtype: str,
     cache: Any,
 ) -> Reader:
+    folder = "" if cache is True else standardize_cache_folder(cache)
+    settings = {
+        "shape": [len(samples), *shape],
+        "which": [bool(file) for file in files],
+        "version": _VERSION,
+    }
+    path = cache_path(folder, name, filter(None, files), settings)
+
+    def rows() -> Iterator[np.ndarray]:
+        return parallel_iterate(load, samples, "Loading images")
+
     if cache is True:
-        if key not in _memory:
-            _memory[key] = _load_all(count, load, shape, dtype)
-        _memory.move_to_end(key)
+        if path not in _memory:
+            row = np.dtype((dtype, shape))
+            with tf.device("/cpu:0"):
+                values = np.fromiter(rows(), row, len(samples))
+                _memory[path] = tf.constant(values)
+        _memory.move_to_end(path)
         while len(_memory) > _MEMORY_SLOTS:
             _memory.popitem(last=False)
         # Datasets hold on to what they use, even when it is forgotten here.
-        values = _memory[key]
-        return lambda index: tf.gather(values, index)
+        kept = _memory[path]
+        return lambda index: tf.gather(kept, index)
 
-    folder = os.path.join(standardize_cache_folder(cache), key)
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if not _is_complete(folder, count, size):
-        _write_all(folder, count, load, dtype)
+    array = open_array(path)
+    if array is None:
+        array = write_array(path, rows(), dtype)
 
     def read(index: tf.Tensor) -> tf.Tensor:
-        name = tf.strings.as_string(index, width=8, fill="0")
-        encoded = tf.io.read_file(folder + os.sep + name + ".raw")
-        return tf.reshape(tf.io.decode_raw(encoded, dtype), shape)
+        row = tf.numpy_function(lambda i: array[i], [index], array.dtype)
+        return tf.ensure_shape(row, shape)
 
     return read
-
-
-def _load_all(
-    count: int,
-    load: Callable[[int], np.ndarray],
-    shape: tuple[int, ...],
-    dtype: str,
-) -> tf.Tensor:
-    values = np.empty((count, *shape), dtype)
-
-    def fill(index: int) -> None:
-        values[index] = load(index)
-
-    parallel_map(fill, range(count), "Loading images")
-    with tf.device("/cpu:0"):
-        return tf.constant(values)
-
-
-def _write_all(
-    folder: str, count: int, load: Callable[[int], np.ndarray], dtype: str
-) -> None:
-    """Writes one file of raw values an image; the folder appears complete."""
-    partial = f"{folder}.{uuid.uuid4().hex}.partial"
-    os.mkdir(partial)
-
-    def write(index: int) -> None:
-        values = load(index).astype(np.dtype(dtype).newbyteorder("<"))
-        with open(os.path.join(partial, f"{index:08d}.raw"), "wb") as file:
-            file.write(values.tobytes())
-
-    try:
-        parallel_map(write, range(count), "Loading images")
-        # What is there is damaged, or was just written by another process.
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_complete(folder: str, count: int, size: int) -> bool:
-    """Says whether there are `count` files of `size` bytes."""
-    try:
-        with os.scandir(folder) as entries:
-            sizes = [entry.stat().st_size for entry in entries]
-    except OSError:
-        return False
-    return len(sizes) == count and set(sizes) == {size}
 
 
 def _read(path: str, channels: int) -> tf.Tensor:
@@ -182,16 +260,3 @@ def _read(path: str, channels: int) -> tf.Tensor:
         return read_pixels(path, channels)
     except ValueError as error:
         raise ValueError(f"Cannot use the image {path}: {error}") from error
-
-
-def _fingerprint(paths: Sequence[str]) -> str:
-    """A hash of names, and of sizes and times of files that are local."""
-    digest = hashlib.sha256(f"{_VERSION}".encode())
-    for path in paths:
-        is_local = path and not scheme_of(path)
-        name = os.path.abspath(path) if is_local else path
-        digest.update(f"\0{name}\0".encode())
-        if is_local and os.path.exists(path):
-            status = os.stat(path)
-            digest.update(f"{status.st_size},{status.st_mtime_ns}".encode())
-    return digest.hexdigest()[:20]

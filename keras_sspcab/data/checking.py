@@ -5,16 +5,13 @@ import functools
 import io
 import threading
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import tensorflow as tf
 from PIL import Image
 
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.data._file_system import require_file_systems
-from keras_sspcab.data._parallel import parallel_map
-from keras_sspcab.data._tensorflow_io import INSTALL_HINT, tensorflow_io
 from keras_sspcab.data.decoding import (
     TENSORFLOW_IO_FORMATS,
     decode_image,
@@ -22,18 +19,30 @@ from keras_sspcab.data.decoding import (
     standardize_channels,
     standardize_size,
 )
+from keras_sspcab.data.file_system import (
+    INSTALL_HINT,
+    require_file_systems,
+    tensorflow_io,
+)
 from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.parallel import parallel_map
 
 _compiling = threading.Lock()
 
+_Sample = TypeVar("_Sample")
+
 
 @dataclasses.dataclass(frozen=True)
-class ImageProblem:
+class FileProblem:
     """A file that cannot be used.
 
     Attributes:
-        path: The file: an image or a mask.
+        path: The file: an image, a mask, or a video.
         reason: What is wrong with it.
+
+    Example:
+    >>> str(FileProblem("a.png", "the file is empty"))
+    'a.png: the file is empty'
     """
 
     path: str
@@ -43,19 +52,78 @@ class ImageProblem:
         return f"{self.path}: {self.reason}"
 
 
-class BadImagesError(ValueError):
-    """Raised for images that cannot be used; `problems` lists all of them."""
+class BadFilesError(ValueError):
+    """Raised for files that cannot be used; `problems` lists all of them.
 
-    def __init__(self, problems: Iterable[ImageProblem], total: int) -> None:
+    Args:
+        problems: A `FileProblem` for each.
+        total: How many samples were checked.
+        items: What they are, such as `"images"`.
+
+    Example:
+    >>> problem = FileProblem("a.png", "the file is empty")
+    >>> len(BadFilesError([problem], total=5, items="images").problems)
+    1
+    """
+
+    def __init__(
+        self, problems: Iterable[FileProblem], total: int, items: str = "files"
+    ) -> None:
         self.problems = tuple(problems)
         self.total = total
+        self.items = items
         super().__init__(
-            f"{_claim(self.problems, total)}Mend or remove them, or leave "
-            'them out with on_error="skip".'
+            f"{_list_problems(self.problems, total, items)}Mend or remove "
+            'them, or leave them out with on_error="skip".'
         )
 
     def __reduce__(self) -> Any:
-        return type(self), (self.problems, self.total)
+        return type(self), (self.problems, self.total, self.items)
+
+
+# Former names, until all callers have changed.
+ImageProblem = FileProblem
+BadImagesError = BadFilesError
+
+
+def check_samples(
+    samples: Sequence[_Sample],
+    check: Callable[[_Sample], tuple[_Sample, list[FileProblem]]],
+    items: str,
+    on_error: str = "raise",
+    progress: bool = True,
+) -> tuple[_Sample, ...]:
+    """Checks samples of any kind in parallel, and reports all bad ones.
+
+    Args:
+        samples: The samples.
+        check: Returns a sample, perhaps with what the check has found out, and
+            what is wrong with it.
+        items: What the samples are, for messages, such as `"images"`.
+        on_error: `"raise"`, or `"skip"` to go on without the bad ones and warn
+            with their names.
+        progress: False hides the progress bar.
+
+    Returns:
+        The good samples as `check` returned them, in their order.
+
+    Raises:
+        BadFilesError: If there are bad ones and `on_error="raise"`, or if there
+            is no good one.
+    """
+    on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
+    checked = parallel_map(check, samples, f"Checking {items}", progress)
+    good = tuple(sample for sample, problems in checked if not problems)
+    problems = [problem for _, each in checked for problem in each]
+    if problems and (on_error == "raise" or not good):
+        raise BadFilesError(problems, len(samples), items)
+    if problems:
+        warnings.warn(
+            f"{_list_problems(problems, len(samples), items)}{len(good)} "
+            f"{items} remain.",
+            stacklevel=3,
+        )
+    return good
 
 
 def check_images(
@@ -72,7 +140,7 @@ def check_images(
     tensorflow-io where it is not there, is smaller than `minimum_size` or not
     of `expected_size`; a mask also if its size is not that of its image. A JPEG
     with damaged bytes in the middle may decode, as gray or shifted blocks, and
-    is not found.
+    passes for good.
 
     Args:
         samples: Samples from `scan_image_folder`.
@@ -88,11 +156,18 @@ def check_images(
         The good samples, in their order; with `"raise"`, all of them.
 
     Raises:
-        BadImagesError: With all bad files and the reasons, if there are any and
+        BadFilesError: With all bad files and the reasons, if there are any and
             `on_error="raise"`, or if there is no good one.
         ValueError: If there are no samples, or an argument is out of range.
+
+    Example:
+    >>> check_images([ImageSample("missing.png")])
+    Traceback (most recent call last):
+    ...
+    keras_sspcab.data.checking.BadFilesError: 1 bad files among 1 images:
+      missing.png: the file does not exist
+    Mend or remove them, or leave them out with on_error="skip".
     """
-    on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
     minimum_size = standardize_int(minimum_size, "minimum_size", 1)
     if channels is not None:
         channels = standardize_channels(channels)
@@ -107,24 +182,12 @@ def check_images(
         path for s in samples for path in (s.path, s.mask_path)
     )
 
-    def check(sample: ImageSample) -> list[ImageProblem]:
-        return _check_sample(sample, channels or 3, expected_size, minimum_size)
-
-    found = parallel_map(check, samples, "Checking images", progress)
-    problems = [problem for of_sample in found for problem in of_sample]
-    good = tuple(
-        sample
-        for sample, of_sample in zip(samples, found, strict=True)
-        if not of_sample
-    )
-    if problems and (on_error == "raise" or not good):
-        raise BadImagesError(problems, len(samples))
-    if problems:
-        warnings.warn(
-            f"{_claim(problems, len(samples))}{len(good)} images remain.",
-            stacklevel=2,
+    def check(sample: ImageSample) -> tuple[ImageSample, list[FileProblem]]:
+        return sample, _check_sample(
+            sample, channels or 3, expected_size, minimum_size
         )
-    return good
+
+    return check_samples(samples, check, "images", on_error, progress)
 
 
 def read_pixels(path: str, channels: int) -> tf.Tensor:
@@ -160,7 +223,7 @@ def _check_sample(
     channels: int,
     expected_size: tuple[int, int] | None,
     minimum_size: int,
-) -> list[ImageProblem]:
+) -> list[FileProblem]:
     problems = []
     size = None
     try:
@@ -174,7 +237,7 @@ def _check_sample(
                 f"{_text(size)} pixels instead of {_text(expected_size)}"
             )
     except ValueError as error:
-        problems.append(ImageProblem(sample.path, str(error)))
+        problems.append(FileProblem(sample.path, str(error)))
     if sample.mask_path is not None:
         try:
             mask_size = tuple(read_pixels(sample.mask_path, 1).shape[:2])
@@ -184,7 +247,7 @@ def _check_sample(
                     f"{sample.path} of {_text(size)}"
                 )
         except ValueError as error:
-            problems.append(ImageProblem(sample.mask_path, str(error)))
+            problems.append(FileProblem(sample.mask_path, str(error)))
     return problems
 
 
@@ -242,11 +305,11 @@ def _check_with_pillow(encoded: bytes, kind: str) -> None:
         )
 
 
-def _claim(problems: Iterable[ImageProblem], total: int) -> str:
-    lines = [f"  {problem}" for problem in problems]
-    return "\n".join(
-        [f"{len(lines)} bad files among {total} samples:", *lines, ""]
-    )
+def _list_problems(
+    problems: Sequence[FileProblem], total: int, items: str
+) -> str:
+    lines = "".join(f"  {problem}\n" for problem in problems)
+    return f"{len(problems)} bad files among {total} {items}:\n{lines}"
 
 
 def _text(size: tuple[int, ...]) -> str:

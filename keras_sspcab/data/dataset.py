@@ -14,12 +14,6 @@ from keras_sspcab.data._augmentation import (
     flip_some,
     fold,
 )
-from keras_sspcab.data._epochs import (
-    chain_epochs,
-    order_of_epoch,
-    state_length,
-)
-from keras_sspcab.data._file_system import enumerate_names, require_file_systems
 from keras_sspcab.data.cache import Reader, cached_images, cached_masks
 from keras_sspcab.data.decoding import (
     decode_image,
@@ -29,6 +23,12 @@ from keras_sspcab.data.decoding import (
     standardize_channels,
     standardize_size,
 )
+from keras_sspcab.data.epochs import (
+    chain_epochs,
+    order_of_epoch,
+    state_length,
+)
+from keras_sspcab.data.file_system import enumerate_names, require_file_systems
 from keras_sspcab.data.folder import ImageSample
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data._tensorflow_io import INSTALL_HINT, tensorflow_io
+from keras_sspcab.data.file_system import INSTALL_HINT, tensorflow_io
 
 #: First bytes of the formats; WebP is RIFF with a mark at byte 8.
 _MAGIC = {

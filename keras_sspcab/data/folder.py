@@ -1,13 +1,154 @@
-"""What a folder of images holds: samples with labels, in splits."""
+"""What a folder of data holds: samples in splits, of images or of videos."""
 
 import collections
 import dataclasses
+import hashlib
+import numbers
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
-from keras_sspcab.data._file_system import enumerate_names
-from keras_sspcab.data._hold_out import hold_out
+from keras_sspcab.data.file_system import enumerate_names
 
 #: Name of the "defect type" of normal images.
 GOOD = "good"
+
+_Sample = TypeVar("_Sample")
+_Folder = TypeVar("_Folder", bound="SampleFolder[Any]")
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleFolder(Generic[_Sample]):
+    """The samples below a folder, by split; the base of all such folders.
+
+    Subclasses say what their samples are called, how one is named, and what
+    the summary tells about them.
+
+    Attributes:
+        root: The folder.
+        layout: How it is laid out, such as `"plain"`.
+        train: Normal samples to train on.
+        validation: Normal samples held out of training, to calibrate with.
+        test: Normal and abnormal samples to evaluate on; may be empty.
+        notes: What else is worth knowing, such as files that were left out.
+    """
+
+    root: str
+    layout: str
+    train: tuple[_Sample, ...]
+    validation: tuple[_Sample, ...] = ()
+    test: tuple[_Sample, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    #: What the samples are, for messages.
+    items: ClassVar[str] = "samples"
+    #: What to do where there are too few to hold some out.
+    advice: ClassVar[str] = ""
+
+    @property
+    def splits(self) -> dict[str, tuple[_Sample, ...]]:
+        """The samples by name of the split."""
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+
+    def with_validation(
+        self: _Folder, fraction: float = 0.1, seed: int = 0
+    ) -> _Folder:
+        """Holds normal samples out of training; the summary says so.
+
+        Which ones follows from the seed and their names below `root` alone, so
+        that the split stays the same on another machine, and changes little
+        when samples are added.
+
+        Args:
+            fraction: Share of the training samples, above 0 and below 1. At
+                least one is held out and at least one stays.
+            seed: Another seed draws another split.
+
+        Returns:
+            A changed copy; this folder stays as it is.
+
+        Raises:
+            ValueError: If there is a validation split already, there are less
+                than two training samples, or the fraction is out of range.
+        """
+        is_number = isinstance(fraction, numbers.Real)
+        if not is_number or not 0.0 < fraction < 1.0:
+            raise ValueError(
+                "The `fraction` argument must lie between 0 and 1. "
+                f"Received: fraction={fraction!r}"
+            )
+        if self.validation:
+            raise ValueError(
+                "There is a validation split already, of "
+                f"{len(self.validation)} {self.items}. "
+                f"Received: root={self.root!r}"
+            )
+        total = len(self.train)
+        if total < 2:
+            raise ValueError(
+                f"Holding {self.items} out takes at least two training "
+                f"{self.items}. Received: root={self.root!r} with {total}"
+                f"{self.advice}"
+            )
+
+        def rank(sample: Any) -> str:
+            name = f"{seed}:{self.name_of(sample)}"
+            return hashlib.sha256(name.encode()).hexdigest()
+
+        count = min(max(round(fraction * total), 1), total - 1)
+        held_out = set(sorted(self.train, key=rank)[:count])
+        note = (
+            f"validation: {count} of {total} normal {self.items} held out of "
+            f"train (fraction {fraction}, seed {seed})"
+        )
+        return dataclasses.replace(
+            self,
+            train=tuple(s for s in self.train if s not in held_out),
+            validation=tuple(s for s in self.train if s in held_out),
+            notes=(*self.notes, note),
+        )
+
+    def summary(self) -> str:
+        """Returns a table of counts by split, and the notes."""
+        lines = [
+            f"{self.root} (layout: {self.layout})",
+            *_format_table(self.table()),
+            *(f"  {remark}" for remark in (*self.remarks(), *self.notes)),
+        ]
+        return "\n".join(lines)
+
+    def name_of(self, sample: Any) -> str:
+        """Returns the name of a sample, the same on every machine."""
+        raise NotImplementedError
+
+    def table(self) -> list[tuple[str | int, ...]]:
+        """Returns the rows of the summary: a header, then counts by split."""
+        raise NotImplementedError
+
+    def remarks(self) -> list[str]:
+        """Returns lines of the summary that stand between table and notes."""
+        return []
+
+
+def _format_table(rows: Sequence[Sequence[str | int]]) -> list[str]:
+    """Aligns columns, counts to the right; a count of 0 becomes a dash."""
+    texts = [[str(cell or "-") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    is_count = [
+        any(isinstance(cell, int) for cell in column)
+        for column in zip(*rows, strict=True)
+    ]
+    lines = []
+    for row in texts:
+        cells = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, is_count, strict=True)
+        ]
+        lines.append("  " + "  ".join(cells))
+    return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +160,9 @@ class ImageSample:
         label: 0 for normal, 1 for defective.
         defect: Type of the defect; `"good"` for normal images.
         mask_path: Path of the mask of the defect, or None.
+
+    Example:
+    >>> ImageSample("test/crack/0.png", label=1, defect="crack").mask_path
     """
 
     path: str
@@ -35,8 +179,8 @@ class ImageSample:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFolder:
-    """The images below a folder, by split; see `scan_image_folder`.
+class ImageFolder(SampleFolder[ImageSample]):
+    """The images below a folder, by split, as `scan_image_folder` returns it.
 
     Attributes:
         root: The folder.
@@ -45,82 +189,42 @@ class ImageFolder:
         validation: Normal images held out of training, to calibrate with.
         test: Normal and defective images to evaluate on; may be empty.
         notes: What else is worth knowing, such as files that were left out.
+
+    Example:
+    >>> train = tuple(ImageSample(f"screws/{i}.png") for i in range(20))
+    >>> folder = ImageFolder("screws", "plain", train).with_validation(0.1)
+    >>> len(folder.train), len(folder.validation)
+    (18, 2)
     """
 
-    root: str
-    layout: str
-    train: tuple[ImageSample, ...]
-    validation: tuple[ImageSample, ...] = ()
-    test: tuple[ImageSample, ...] = ()
-    notes: tuple[str, ...] = ()
+    items = "images"
 
-    def with_validation(
-        self, fraction: float = 0.1, seed: int = 0
-    ) -> "ImageFolder":
-        """Holds normal images out of training; the summary says so.
+    def name_of(self, sample: ImageSample) -> str:
+        """Returns the path of an image below the root."""
+        name = sample.path.removeprefix(self.root).replace("\\", "/")
+        return name.strip("/")
 
-        Which ones follows from the seed and the paths below `root` alone, so
-        that the split stays the same on another machine, and changes little
-        when images are added.
-
-        Args:
-            fraction: Share of the training images, above 0 and below 1. At
-                least one image is held out and at least one stays.
-            seed: Another seed draws another split.
-
-        Returns:
-            A new `ImageFolder`; this one is not changed.
-
-        Raises:
-            ValueError: If there is a validation split already, there are less
-                than two training images, or the fraction is out of range.
-        """
-
-        def name_of(sample: ImageSample) -> str:
-            name = sample.path.removeprefix(self.root).replace("\\", "/")
-            return name.strip("/")
-
-        return hold_out(self, name_of, fraction, seed, "images")
-
-    def summary(self) -> str:
-        """Returns a table of counts by split and defect type, and the notes."""
-        rows = [("split", "defect", "images", "masks")]
-        splits = {
-            "train": self.train,
-            "validation": self.validation,
-            "test": self.test,
-        }
-        for split, samples in splits.items():
+    def table(self) -> list[tuple[str | int, ...]]:
+        """Returns counts of images and masks by split and type of defect."""
+        rows: list[tuple[str | int, ...]] = []
+        for split, samples in self.splits.items():
             images = collections.Counter(s.defect for s in samples)
             masks = collections.Counter(
-                s.defect for s in samples if s.mask_path is not None
+                s.defect for s in samples if s.mask_path
             )
-            # Normal images first, then the defect types by name.
+            # Normal images first, then the types of defects by name.
             for defect in sorted(images, key=lambda d: (d != GOOD, d)):
-                has_masks = str(masks[defect]) if masks[defect] else "-"
-                rows.append((split, defect, str(images[defect]), has_masks))
-        total = sum(len(samples) for samples in splits.values())
-        with_mask = sum(
-            sample.mask_path is not None
-            for samples in splits.values()
-            for sample in samples
-        )
-        rows.append(
-            ("total", "", str(total), str(with_mask) if with_mask else "-")
-        )
+                rows.append((split, defect, images[defect], masks[defect]))
+        total = [sum(int(row[column]) for row in rows) for column in (2, 3)]
+        header = ("split", "defect", "images", "masks")
+        return [header, *rows, ("total", " ", *total)]
 
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [f"{self.root} (layout: {self.layout})"]
-        for split, defect, images_text, masks_text in rows:
-            lines.append(
-                f"  {split:<{widths[0]}}  {defect:<{widths[1]}}  "
-                f"{images_text:>{widths[2]}}  {masks_text:>{widths[3]}}"
-            )
+    def remarks(self) -> list[str]:
+        """Names defective images that have no mask."""
         missing = [s.path for s in self.test if s.label and not s.mask_path]
-        if missing:
-            lines.append(
-                f"  defective images without a mask: {len(missing)} "
-                f"({enumerate_names(missing)})"
-            )
-        lines += [f"  {note}" for note in self.notes]
-        return "\n".join(lines)
+        if not missing:
+            return []
+        return [
+            f"defective images without a mask: {len(missing)} "
+            f"({enumerate_names(missing)})"
+        ]

@@ -6,7 +6,9 @@ from typing import Any, NoReturn
 
 import tensorflow as tf
 
-from keras_sspcab.data._file_system import (
+from keras_sspcab.data.decoding import TENSORFLOW_IO_FORMATS, image_format
+from keras_sspcab.data.file_system import (
+    INSTALL_HINT,
     count_extensions,
     describe_folder,
     enumerate_names,
@@ -16,9 +18,8 @@ from keras_sspcab.data._file_system import (
     reach,
     require_folder,
     standardize_path,
+    tensorflow_io,
 )
-from keras_sspcab.data._tensorflow_io import INSTALL_HINT, tensorflow_io
-from keras_sspcab.data.decoding import TENSORFLOW_IO_FORMATS, image_format
 from keras_sspcab.data.folder import GOOD, ImageFolder, ImageSample
 
 #: Extensions that count as images, in any case.

@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.data._file_system import (
+from keras_sspcab.data.defects import DEFECTS, draw_defect
+from keras_sspcab.data.file_system import (
     enumerate_names,
     scheme_of,
     standardize_path,
 )
-from keras_sspcab.data.defects import DEFECTS, draw_defect
 from keras_sspcab.data.folder import ImageFolder
 from keras_sspcab.data.scanning import scan_image_folder
 

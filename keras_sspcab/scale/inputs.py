@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.data import scan_image_folder
-from keras_sspcab.data._file_system import (
+from keras_sspcab.data.file_system import (
     enumerate_names,
     is_folder,
     is_utf8,

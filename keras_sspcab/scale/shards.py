@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.data._parallel import parallel_map
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.checking import read_pixels
 from keras_sspcab.data.decoding import resize
 from keras_sspcab.runs import files

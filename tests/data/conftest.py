@@ -7,7 +7,7 @@ from batching import SIZE
 from PIL import Image
 
 from keras_sspcab.data import ImageSample, clear_image_cache
-from keras_sspcab.data._tensorflow_io import tensorflow_io
+from keras_sspcab.data.file_system import tensorflow_io
 
 
 @pytest.fixture(scope="session")

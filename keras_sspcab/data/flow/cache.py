@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.data._parallel import parallel_map
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.cache import standardize_cache_folder
 from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.flow.optical_flow import FlowSource

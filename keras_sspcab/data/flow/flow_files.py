@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.flow.middlebury import read_flo
 from keras_sspcab.data.flow.optical_flow import require_flow, resize_flow

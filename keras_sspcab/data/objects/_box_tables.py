@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.objects.boxes import BOX_COLUMNS, with_confidence
 from keras_sspcab.data.video.folder import Video
 

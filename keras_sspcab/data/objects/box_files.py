@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.objects._box_arrays import (
     array_boxes,
     frame_arrays_boxes,

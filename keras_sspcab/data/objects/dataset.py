@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.data._epochs import (
+from keras_sspcab.data.epochs import (
     chain_epochs,
     order_of_epoch,
     state_length,
 )
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.objects.cube_files import (
     CubeFile,
     CubeReader,

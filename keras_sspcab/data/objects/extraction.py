@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data._file_system import enumerate_names
-from keras_sspcab.data._parallel import parallel_map
+from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.cache import standardize_cache_folder
 from keras_sspcab.data.decoding import standardize_channels
 from keras_sspcab.data.flow.cache import cached_flows

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.objects.motion import MotionProposals
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import list_frames, natural_key

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_sspcab.data._file_system import (
+from keras_sspcab.data.file_system import (
     enumerate_names,
     is_folder,
     join,

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data._file_system import (
+from keras_sspcab.data.file_system import (
     describe_folder,
     join,
     list_files,

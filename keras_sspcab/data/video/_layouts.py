@@ -6,7 +6,7 @@ Each takes a `Tree` and returns the training videos, the test videos and notes.
 import os
 import re
 
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.video._tree import Tree
 from keras_sspcab.data.video.attach import (
     attach_files,

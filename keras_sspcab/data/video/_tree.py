@@ -3,7 +3,7 @@
 import collections
 import os
 
-from keras_sspcab.data._file_system import enumerate_names, join, list_files
+from keras_sspcab.data.file_system import enumerate_names, join, list_files
 from keras_sspcab.data.video.files import is_video
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import is_image, list_frames, natural_key

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.video.folder import LabelSource, Video
 from keras_sspcab.data.video.frames import is_image
 from keras_sspcab.data.video.labels import (

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable
 
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data._parallel import parallel_map
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.checking import BadImagesError, ImageProblem
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.labels import read_labels

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import frame_size, read_frame
 from keras_sspcab.data.video.reading import (

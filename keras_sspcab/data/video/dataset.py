@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data._epochs import (
+from keras_sspcab.data.epochs import (
     chain_epochs,
     order_of_epoch,
     state_length,

@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data._hold_out import hold_out
 
 #: A video is a folder of frames or a video file.

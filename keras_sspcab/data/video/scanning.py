@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data._file_system import (
+from keras_sspcab.data.file_system import (
     describe_folder,
     enumerate_names,
     require_folder,
