@@ -1,40 +1,34 @@
 """Image-level, pixel-level and video metrics of anomaly detection.
 
-A larger score is more anomalous; label 1 is anomalous and 0 is normal.
+A larger score is more anomalous; label 1 is anomalous and 0 is normal. Only
+NumPy is needed to import this package.
 """
 
-from keras_sspcab.metrics.curves import (
-    Curve,
-    precision_recall_curve,
-    roc_curve,
-    thin_curve,
-)
-from keras_sspcab.metrics.frame_level import FrameAuc, macro_auc, micro_auc
-from keras_sspcab.metrics.frame_scores import (
-    drop_frames,
-    normalize_per_video,
-    z_score,
-)
-from keras_sspcab.metrics.image_level import (
-    auroc,
-    average_precision,
-    f1_optimal_threshold,
-    image_metrics,
-)
-from keras_sspcab.metrics.map_regions import regions_from_maps
-from keras_sspcab.metrics.pixel_level import (
-    aupro,
-    pixel_auroc,
-    pixel_average_precision,
-    pixel_metrics,
-)
-from keras_sspcab.metrics.pixel_scores import PixelScores
-from keras_sspcab.metrics.region_files import (
+from keras_sspcab.metrics.boxes import (
     read_detections,
     read_tracks,
     write_detections,
     write_tracks,
 )
+from keras_sspcab.metrics.frame_level import FrameAuc, macro_auc, micro_auc
+from keras_sspcab.metrics.frame_scores import (
+    normalize_per_video,
+    smooth_gaussian,
+    smooth_mean,
+    smooth_median,
+)
+from keras_sspcab.metrics.image_level import (
+    Curve,
+    auroc,
+    average_precision,
+    f1_optimal_threshold,
+    image_metrics,
+    precision_recall_curve,
+    roc_curve,
+    thin_curve,
+)
+from keras_sspcab.metrics.map_regions import regions_from_maps
+from keras_sspcab.metrics.pixel_level import PixelScores, pixel_metrics
 from keras_sspcab.metrics.region_level import RegionMetrics, rbdc_tbdc
 from keras_sspcab.metrics.registry import (
     METRICS,
@@ -42,14 +36,10 @@ from keras_sspcab.metrics.registry import (
     metrics_of,
 )
 from keras_sspcab.metrics.shortcuts import (
+    describe_shortcut,
     image_statistics,
     is_shortcut,
     statistics_auroc,
-)
-from keras_sspcab.metrics.temporal_smoothing import (
-    smooth_gaussian,
-    smooth_mean,
-    smooth_median,
 )
 
 __all__ = [
@@ -58,11 +48,10 @@ __all__ = [
     "FrameAuc",
     "PixelScores",
     "RegionMetrics",
-    "aupro",
     "auroc",
     "average_precision",
     "describe_convention",
-    "drop_frames",
+    "describe_shortcut",
     "f1_optimal_threshold",
     "image_metrics",
     "image_statistics",
@@ -71,8 +60,6 @@ __all__ = [
     "metrics_of",
     "micro_auc",
     "normalize_per_video",
-    "pixel_auroc",
-    "pixel_average_precision",
     "pixel_metrics",
     "precision_recall_curve",
     "rbdc_tbdc",
@@ -87,5 +74,4 @@ __all__ = [
     "thin_curve",
     "write_detections",
     "write_tracks",
-    "z_score",
 ]

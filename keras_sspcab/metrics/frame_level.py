@@ -4,10 +4,10 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
-from keras_sspcab.checks import require_both_classes
-from keras_sspcab.metrics._videos import standardize_frames
+from keras_sspcab.checks import require_both_classes, standardize_choice
+from keras_sspcab.metrics.frame_scores import standardize_frames
+from keras_sspcab.metrics.image_level import auroc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,11 @@ class FrameAuc:
         per_video: AUROC of each video by its name (or number, for lists); None
             where it has a single class, unless sentinel frames define it.
         single_class: The videos whose frames are all normal or all anomalous.
+
+    Example:
+        >>> auc = micro_auc([[0.1, 0.9], [0.3]], [[0, 1], [0]])
+        >>> auc.per_video, auc.single_class
+        ({0: 1.0, 1: None}, (1,))
     """
 
     value: float
@@ -30,7 +35,7 @@ def micro_auc(scores_by_video: Any, labels_by_video: Any) -> FrameAuc:
     """One AUROC over the frames of all videos together.
 
     It depends on how scores of different videos compare, and so on their
-    normalization; see `normalize_per_video` and `z_score`.
+    normalization; see `normalize_per_video`.
 
     Args:
         scores_by_video: Dict from video to array `(n,)` of finite numbers,
@@ -46,19 +51,18 @@ def micro_auc(scores_by_video: Any, labels_by_video: Any) -> FrameAuc:
         ValueError: If there are not both classes over all videos, if the
             videos or their lengths differ, or if the arguments are not as
             described. The error names the video.
+
+    Example:
+        >>> micro_auc([[0.1, 0.2], [0.3, 0.4]], [[0, 1], [0, 1]]).value
+        0.75
     """
     videos = standardize_frames(scores_by_video, labels_by_video)
     labels, scores = map(np.concatenate, zip(*videos.values(), strict=True))
     num_anomalous = int(np.count_nonzero(labels))
     require_both_classes(labels.size - num_anomalous, num_anomalous, "frames")
-    return FrameAuc(
-        value=_auroc(labels, scores),
-        per_video={
-            video: None if _has_single_class(pair[0]) else _auroc(*pair)
-            for video, pair in videos.items()
-        },
-        single_class=_single_class_videos(videos),
-    )
+    per_video = {video: _auroc(*pair) for video, pair in videos.items()}
+    value = auroc(labels, scores)
+    return FrameAuc(value, per_video, _single_class(videos))
 
 
 def macro_auc(
@@ -74,12 +78,10 @@ def macro_auc(
     one with score 1. That defines all values and raises them slightly.
 
     Args:
-        scores_by_video: Dict from video to array `(n,)` of finite numbers,
-            larger is more anomalous, or list of such arrays. With sentinel
-            frames the scores lie in [0, 1]; `normalize_per_video` brings them
-            there and does not change the order of a video's frames.
-        labels_by_video: The same with 0 (normal) and 1 (anomalous), or
-            booleans. A frame is anomalous if one of its pixels is.
+        scores_by_video: As for `micro_auc`. With sentinel frames the scores lie
+            in [0, 1]; `normalize_per_video` brings them there and does not
+            change the order of a video's frames.
+        labels_by_video: As for `micro_auc`.
         single_class: `"sentinel"` adds the two frames to every video; `"skip"`
             adds none and takes the mean over the videos with both classes.
 
@@ -91,22 +93,26 @@ def macro_auc(
             outside [0, 1] (with `"sentinel"`), if the videos or their lengths
             differ, or if the arguments are not as described. The error names
             the video.
+
+    Example:
+        >>> macro_auc([[0.1, 0.2], [0.3, 0.4]], [[0, 1], [0, 1]]).value
+        1.0
     """
-    if single_class not in ("sentinel", "skip"):
-        raise ValueError(
-            "The `single_class` argument must be 'sentinel' or 'skip'. "
-            f"Received: single_class={single_class!r}"
-        )
+    standardize_choice(single_class, ("sentinel", "skip"), "single_class")
     videos = standardize_frames(scores_by_video, labels_by_video)
-    single = _single_class_videos(videos)
     per_video: dict[Any, float | None] = {}
     for video, (labels, scores) in videos.items():
         if single_class == "sentinel":
-            _require_unit_interval(scores, video)
+            if scores.min() < 0 or scores.max() > 1:
+                raise ValueError(
+                    "With sentinel frames of score 0 and 1 all scores must lie "
+                    f"in [0, 1]. Received: scores from {scores.min():g} to "
+                    f"{scores.max():g} in video {video!r}. Apply "
+                    "`normalize_per_video` first, or pass single_class='skip'."
+                )
             labels = np.concatenate([[False], labels, [True]])
             scores = np.concatenate([[0.0], scores, [1.0]])
-        undefined = _has_single_class(labels)
-        per_video[video] = None if undefined else _auroc(labels, scores)
+        per_video[video] = _auroc(labels, scores)
     values = [value for value in per_video.values() if value is not None]
     if not values:
         raise ValueError(
@@ -114,32 +120,21 @@ def macro_auc(
             f"{len(videos)} videos of a single class with single_class='skip'. "
             "Pass single_class='sentinel'."
         )
-    return FrameAuc(float(np.mean(values)), per_video, single)
+    return FrameAuc(float(np.mean(values)), per_video, _single_class(videos))
 
 
-def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    return float(sklearn_metrics.roc_auc_score(labels, scores))
+def _auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """Returns the AUROC, or None where there is a single class."""
+    if labels.all() or not labels.any():
+        return None
+    return auroc(labels, scores)
 
 
-def _has_single_class(labels: np.ndarray) -> bool:
-    return bool(labels.all() or not labels.any())
-
-
-def _single_class_videos(
+def _single_class(
     videos: dict[Any, tuple[np.ndarray, np.ndarray]],
 ) -> tuple[Any, ...]:
     return tuple(
         video
         for video, (labels, _) in videos.items()
-        if _has_single_class(labels)
+        if labels.all() or not labels.any()
     )
-
-
-def _require_unit_interval(scores: np.ndarray, video: Any) -> None:
-    if scores.min() < 0 or scores.max() > 1:
-        raise ValueError(
-            "With sentinel frames of score 0 and 1 all scores must lie in "
-            f"[0, 1]. Received: scores from {scores.min():g} to "
-            f"{scores.max():g} in video {video!r}. Apply `normalize_per_video` "
-            "first, or pass single_class='skip'."
-        )

@@ -1,16 +1,76 @@
-"""What happens to the scores of video frames before they are compared."""
+"""Scores and labels of video frames: checks, normalization and smoothing.
 
+All is done video by video, before videos are put together, so that no video
+leaks into the next.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_sspcab.checks import standardize_scores
-from keras_sspcab.metrics._videos import (
-    by_video,
-    map_scores,
-    restore_type,
-    standardize_frame_scores,
+from keras_sspcab.checks import (
+    standardize_binary,
+    standardize_int,
+    standardize_scores,
 )
+
+
+def by_video(values: Any, name: str) -> dict[Any, Any]:
+    """Returns what belongs to each video; a list's videos count from 0.
+
+    Args:
+        values: Mapping from video to array, or sequence of arrays.
+        name: The argument's name, for the error.
+
+    Raises:
+        ValueError: If there is no video.
+    """
+    videos = dict(values if isinstance(values, Mapping) else enumerate(values))
+    if not videos:
+        raise ValueError(
+            f"The `{name}` argument must hold at least one video. "
+            f"Received: {name}={values!r}"
+        )
+    return videos
+
+
+def standardize_frames(
+    scores_by_video: Any, labels_by_video: Any
+) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+    """Returns boolean labels `(n,)` and float64 scores `(n,)` by video.
+
+    Raises:
+        ValueError: If the videos or their lengths differ, if a label is neither
+            0 nor 1, if a score is not finite, or if a video has no frame.
+    """
+    scores = _standardize_scores(scores_by_video)
+    labels = by_video(labels_by_video, "labels_by_video")
+    unmatched = [video for video in labels if video not in scores]
+    unmatched += [video for video in scores if video not in labels]
+    if unmatched:
+        video = unmatched[0]
+        raise ValueError(
+            "The `scores_by_video` and `labels_by_video` arguments must hold "
+            f"the same videos. Received: {len(scores)} videos with scores and "
+            f"{len(labels)} with labels, {len(unmatched)} of them in one only: "
+            f"video {video!r} has no "
+            f"{'labels' if video in scores else 'scores'}"
+        )
+    pairs = {}
+    for video, video_scores in scores.items():
+        name = f"labels_by_video[{video!r}]"
+        video_labels = standardize_binary(labels[video], name)
+        _check_frames(video_labels, name)
+        if video_labels.size != video_scores.size:
+            raise ValueError(
+                "A video must have as many scores as labels. Received: "
+                f"{video_scores.size} scores and {video_labels.size} labels "
+                f"for video {video!r}. Remove the labels of frames without a "
+                "score."
+            )
+        pairs[video] = video_labels, video_scores
+    return pairs
 
 
 def normalize_per_video(scores_by_video: Any) -> Any:
@@ -29,87 +89,145 @@ def normalize_per_video(scores_by_video: Any) -> Any:
 
     Raises:
         ValueError: If a video's scores are not as described.
+
+    Example:
+        >>> normalize_per_video({"a": [2, 4, 3]})["a"]
+        array([0. , 1. , 0.5])
     """
-    return map_scores(_to_unit_interval, scores_by_video)
+
+    def normalize(scores: np.ndarray) -> np.ndarray:
+        low, high = scores.min(), scores.max()
+        if low == high:
+            return np.zeros_like(scores)
+        return (scores - low) / (high - low)
+
+    return _map_scores(normalize, scores_by_video)
 
 
-def _to_unit_interval(scores: np.ndarray) -> np.ndarray:
-    low, high = scores.min(), scores.max()
-    if low == high:
-        return np.zeros_like(scores)
-    return (scores - low) / (high - low)
+def smooth_median(scores_by_video: Any, length: int = 17) -> Any:
+    """Median filter; beyond both ends of a video the scores count as 0.
 
-
-def z_score(scores_by_video: Any, training_scores: Any) -> Any:
-    """Expresses scores in standard deviations of the training scores.
-
-    The published evaluation of HF2-VAD (Liu et al., ICCV 2021) does so with
-    the scores of the training samples.
+    With 17 frames it is the filter of the published evaluation of HF2-VAD
+    (Liu et al., ICCV 2021).
 
     Args:
-        scores_by_video: Dict from video to array `(n,)` of finite numbers, or
-            list of such arrays.
-        training_scores: Scores of normal training frames: array `(m,)`, or by
-            video as above.
+        scores_by_video: As for `normalize_per_video`.
+        length: Odd integer, frames under the filter.
 
     Returns:
         Dict or list, as given, of float64 arrays `(n,)`.
 
     Raises:
-        ValueError: If the scores are not as described, or if the training
-            scores do not vary.
+        ValueError: If `length` is not odd, or if a video's scores are not as
+            described.
+
+    Example:
+        >>> smooth_median([[1.0, 9.0, 2.0, 3.0]], length=3)
+        [array([1., 2., 3., 2.])]
     """
-    if isinstance(training_scores, np.ndarray) and training_scores.ndim == 1:
-        training = standardize_scores(
-            training_scores, "training_scores", "float64"
-        )
-    else:
-        videos = standardize_frame_scores(training_scores, "training_scores")
-        training = np.concatenate(list(videos.values()))
-    if training.size == 0 or training.min() == training.max():
-        raise ValueError(
-            "The `training_scores` argument must hold scores that vary. "
-            f"Received: {training.size} scores"
-            + (f", all {training[0]:g}" if training.size else "")
-        )
-    mean, deviation = training.mean(), training.std()
-    return map_scores(lambda x: (x - mean) / deviation, scores_by_video)
+    from scipy import ndimage
+
+    length = _standardize_length(length)
+    return _map_scores(
+        lambda x: ndimage.median_filter(x, length, mode="constant"),
+        scores_by_video,
+    )
 
 
-def drop_frames(values_by_video: Any, first: int = 0, last: int = 0) -> Any:
-    """Removes frames at the start and the end of each video.
+def smooth_gaussian(scores_by_video: Any, sigma: float) -> Any:
+    """Gaussian filter; beyond both ends of a video the scores count as 0.
 
-    A model that predicts a frame from the four before it has no score for the
-    first four: they leave the labels, and the scores where these hold a
-    stand-in for them.
+    Equals `scipy.ndimage.gaussian_filter1d` with `mode="constant"`.
 
     Args:
-        values_by_video: Dict from video to array `(n, ...)` of scores or
-            labels, or list of such arrays.
-        first: How many frames to remove at the start.
-        last: How many frames to remove at the end.
+        scores_by_video: As for `normalize_per_video`.
+        sigma: Standard deviation in frames. The filter ends at four of them.
 
     Returns:
-        Dict or list, as given, of arrays `(n - first - last, ...)`.
+        Dict or list, as given, of float64 arrays `(n,)`.
 
     Raises:
-        ValueError: If no frame of a video would remain, or if `first` or
-            `last` is negative.
+        ValueError: If `sigma` is not positive and finite, or if a video's
+            scores are not as described.
+
+    Example:
+        >>> smooth_gaussian([[0.0, 1.0, 0.0]], sigma=1.0)[0].round(2)
+        array([0.24, 0.4 , 0.24])
     """
-    if first < 0 or last < 0:
+    from scipy import ndimage
+
+    if not 0 < sigma < np.inf:
         raise ValueError(
-            "The `first` and `last` arguments must not be negative. "
-            f"Received: first={first}, last={last}"
+            "The `sigma` argument must be positive and finite. "
+            f"Received: sigma={sigma}"
         )
-    results = {}
-    for video, values in by_video(values_by_video, "values_by_video").items():
-        array = np.asarray(values)
-        length = array.shape[0] if array.ndim else 0
-        if length <= first + last:
-            raise ValueError(
-                "At least one frame of each video must remain. Received: "
-                f"first={first}, last={last} and {length} frames in video "
-                f"{video!r}"
-            )
-        results[video] = array[first : length - last]
-    return restore_type(results, values_by_video)
+    return _map_scores(
+        lambda x: ndimage.gaussian_filter1d(x, sigma, mode="constant"),
+        scores_by_video,
+    )
+
+
+def smooth_mean(scores_by_video: Any, length: int) -> Any:
+    """Moving mean; near an end of a video, over the frames that exist.
+
+    Args:
+        scores_by_video: As for `normalize_per_video`.
+        length: Odd integer, frames under the filter.
+
+    Returns:
+        Dict or list, as given, of float64 arrays `(n,)`.
+
+    Raises:
+        ValueError: As for `smooth_median`.
+
+    Example:
+        >>> smooth_mean([[1.0, 3.0, 5.0]], length=3)
+        [array([2., 3., 4.])]
+    """
+    from scipy import ndimage
+
+    window = np.ones(_standardize_length(length))
+
+    def mean(scores: np.ndarray) -> np.ndarray:
+        total = ndimage.correlate1d(scores, window, mode="constant")
+        ones = np.ones_like(scores)
+        return total / ndimage.correlate1d(ones, window, mode="constant")
+
+    return _map_scores(mean, scores_by_video)
+
+
+def _standardize_scores(scores_by_video: Any) -> dict[Any, np.ndarray]:
+    scores = {}
+    for video, values in by_video(scores_by_video, "scores_by_video").items():
+        name = f"scores_by_video[{video!r}]"
+        scores[video] = standardize_scores(values, name, "float64")
+        _check_frames(scores[video], name)
+    return scores
+
+
+def _check_frames(array: np.ndarray, name: str) -> None:
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(
+            f"The `{name}` argument must hold one number a frame, of at least "
+            f"one frame. Received: {name} of shape {array.shape}. Pass a dict "
+            "from video to array `(n,)`, or a list of arrays."
+        )
+
+
+def _map_scores(
+    function: Callable[[np.ndarray], np.ndarray], scores_by_video: Any
+) -> Any:
+    """Applies a function to each video's scores; returns a dict or a list."""
+    scores = _standardize_scores(scores_by_video)
+    results = {video: function(array) for video, array in scores.items()}
+    is_mapping = isinstance(scores_by_video, Mapping)
+    return results if is_mapping else list(results.values())
+
+
+def _standardize_length(length: int) -> int:
+    if standardize_int(length, "length", 1) % 2 == 0:
+        raise ValueError(
+            "The `length` argument must be an odd number of frames. "
+            f"Received: length={length!r}"
+        )
+    return length

@@ -1,25 +1,86 @@
-"""Metrics of one score per image, by scikit-learn's definitions."""
+"""Metrics and curves of one score per image, by scikit-learn's definitions."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
 from keras_sspcab.checks import (
     require_both_classes,
     standardize_binary,
+    standardize_int,
     standardize_scores,
 )
 
 
+class Curve(NamedTuple):
+    """Points of a curve in drawing order.
+
+    Attributes:
+        x: Float64 array `(n,)`.
+        y: Float64 array `(n,)`.
+
+    Example:
+        >>> Curve(x=np.array([0.0, 1.0]), y=np.array([0.5, 1.0])).y
+        array([0.5, 1. ])
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def thin_curve(x: Any, y: Any, max_points: int = 500) -> Curve:
+    """Keeps at most `max_points` points of a curve, evenly along its length.
+
+    Both ends stay, and no point is farther (in `|dx| + |dy|`) from a kept one
+    than the length of the curve divided by `max_points - 1`. A rising curve in
+    the unit square is at most 2 long: 500 points are exact to 0.004.
+
+    Args:
+        x: Array `(n,)`, in drawing order.
+        y: Array `(n,)`.
+        max_points: At least 2.
+
+    Returns:
+        The kept points. All of them if there are no more than `max_points`.
+
+    Raises:
+        ValueError: If the shapes differ or `max_points` is below 2.
+
+    Example:
+        >>> thin_curve(np.linspace(0, 1, 101), np.ones(101), 3).x
+        array([0. , 0.5, 1. ])
+    """
+    x = np.asarray(x, dtype="float64")
+    y = np.asarray(y, dtype="float64")
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(
+            "The `x` and `y` arguments must be one-dimensional and of one "
+            f"length. Received: x of shape {x.shape}, y of shape {y.shape}"
+        )
+    standardize_int(max_points, "max_points", 2)
+    if x.size <= max_points:
+        return Curve(x, y)
+    steps = np.abs(np.diff(x)) + np.abs(np.diff(y))
+    length = np.append(0.0, np.cumsum(steps))
+    marks = np.linspace(0.0, length[-1], max_points)
+    kept = np.searchsorted(length, marks, side="left")
+    kept[-1] = x.size - 1
+    kept = np.unique(kept)
+    return Curve(x[kept], y[kept])
+
+
 def standardize_image_arguments(
-    labels: Any, scores: Any
+    labels: Any, scores: Any, needs_both: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns boolean labels and float64 scores that fit each other.
 
+    Args:
+        labels: Array `(n,)` of 0 (normal) and 1 (anomalous), or booleans.
+        scores: Array `(n,)` of finite numbers.
+        needs_both: Whether it is an error if a class is absent.
+
     Raises:
-        ValueError: If the shapes differ or are not `(n,)`, if a label is
-            neither 0 nor 1, or if a score is not finite.
+        ValueError: If the arguments are not as described.
     """
     labels = standardize_binary(labels, "labels")
     scores = standardize_scores(scores, "scores", "float64")
@@ -29,16 +90,9 @@ def standardize_image_arguments(
             f"of one length. Received: labels of shape {labels.shape}, scores "
             f"of shape {scores.shape}"
         )
-    return labels, scores
-
-
-def standardize_both_classes(
-    labels: Any, scores: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `standardize_image_arguments`, and raises if a class is absent."""
-    labels, scores = standardize_image_arguments(labels, scores)
-    num_anomalous = int(np.count_nonzero(labels))
-    require_both_classes(labels.size - num_anomalous, num_anomalous, "images")
+    if needs_both:
+        anomalous = int(np.count_nonzero(labels))
+        require_both_classes(labels.size - anomalous, anomalous, "images")
     return labels, scores
 
 
@@ -58,9 +112,15 @@ def auroc(labels: Any, scores: Any) -> float:
     Raises:
         ValueError: If there are not both classes, or if the arguments are not
             as described.
+
+    Example:
+        >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+        0.75
     """
-    labels, scores = standardize_both_classes(labels, scores)
-    return float(sklearn_metrics.roc_auc_score(labels, scores))
+    from sklearn.metrics import roc_auc_score
+
+    labels, scores = standardize_image_arguments(labels, scores)
+    return float(roc_auc_score(labels, scores))
 
 
 def average_precision(labels: Any, scores: Any) -> float:
@@ -70,18 +130,23 @@ def average_precision(labels: Any, scores: Any) -> float:
     precision there, without interpolation.
 
     Args:
-        labels: Array `(n,)` of 0 (normal) and 1 (anomalous), or booleans.
-        scores: Array `(n,)` of finite numbers, larger is more anomalous.
+        labels: As for `auroc`.
+        scores: As for `auroc`.
 
     Returns:
         A number in (0, 1]; chance is the share of anomalous images.
 
     Raises:
-        ValueError: If there are not both classes, or if the arguments are not
-            as described.
+        ValueError: As for `auroc`.
+
+    Example:
+        >>> round(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 3)
+        0.833
     """
-    labels, scores = standardize_both_classes(labels, scores)
-    return float(sklearn_metrics.average_precision_score(labels, scores))
+    from sklearn.metrics import average_precision_score
+
+    labels, scores = standardize_image_arguments(labels, scores)
+    return float(average_precision_score(labels, scores))
 
 
 def f1_optimal_threshold(labels: Any, scores: Any) -> tuple[float, float]:
@@ -92,27 +157,30 @@ def f1_optimal_threshold(labels: Any, scores: Any) -> tuple[float, float]:
     one calibrated on held-out normal images.
 
     Args:
-        labels: Array `(n,)` of 0 (normal) and 1 (anomalous), or booleans.
-        scores: Array `(n,)` of finite numbers, larger is more anomalous.
+        labels: As for `auroc`.
+        scores: As for `auroc`.
 
     Returns:
         `(threshold, f1)`. Among equals, the largest threshold: it raises the
         fewest alarms.
 
     Raises:
-        ValueError: If there are not both classes, or if the arguments are not
-            as described.
+        ValueError: As for `auroc`.
+
+    Example:
+        >>> f1_optimal_threshold([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+        (0.35, 0.8)
     """
-    labels, scores = standardize_both_classes(labels, scores)
-    _, recall, thresholds = sklearn_metrics.precision_recall_curve(
-        labels, scores
-    )
+    from sklearn import metrics
+
+    labels, scores = standardize_image_arguments(labels, scores)
+    _, recall, thresholds = metrics.precision_recall_curve(labels, scores)
     # Back to whole numbers, so that equal F1 scores compare equal.
     num_anomalous = np.count_nonzero(labels)
-    found = np.rint(recall[:-1] * num_anomalous)
+    hits = np.rint(recall[:-1] * num_anomalous)
     ordered = np.sort(scores)
     alarms = scores.size - np.searchsorted(ordered, thresholds, side="left")
-    f1 = 2 * found / (num_anomalous + alarms)
+    f1 = 2 * hits / (num_anomalous + alarms)
     best = f1.size - 1 - int(np.argmax(f1[::-1]))
     return float(thresholds[best]), float(f1[best])
 
@@ -121,8 +189,8 @@ def image_metrics(labels: Any, scores: Any) -> dict[str, float]:
     """All image-level metrics.
 
     Args:
-        labels: Array `(n,)` of 0 (normal) and 1 (anomalous), or booleans.
-        scores: Array `(n,)` of finite numbers, larger is more anomalous.
+        labels: As for `auroc`.
+        scores: As for `auroc`.
 
     Returns:
         Dict of `image_auroc`, `image_ap`, `image_f1` and `image_f1_threshold`;
@@ -130,8 +198,12 @@ def image_metrics(labels: Any, scores: Any) -> dict[str, float]:
 
     Raises:
         ValueError: If the arguments are not as described.
+
+    Example:
+        >>> image_metrics([0, 0, 1], [0.1, 0.2, 0.3])["image_auroc"]
+        1.0
     """
-    labels, scores = standardize_image_arguments(labels, scores)
+    labels, scores = standardize_image_arguments(labels, scores, False)
     if labels.all() or not labels.any():
         return {}
     threshold, f1 = f1_optimal_threshold(labels, scores)
@@ -141,3 +213,56 @@ def image_metrics(labels: Any, scores: Any) -> dict[str, float]:
         "image_f1": f1,
         "image_f1_threshold": threshold,
     }
+
+
+def roc_curve(labels: Any, scores: Any, max_points: int = 500) -> Curve:
+    """Receiver operating characteristic of image scores.
+
+    Args:
+        labels: As for `auroc`.
+        scores: As for `auroc`.
+        max_points: How many points remain; see `thin_curve`.
+
+    Returns:
+        False positive rate (x) and true positive rate (y).
+
+    Raises:
+        ValueError: As for `auroc`.
+
+    Example:
+        >>> roc_curve([0, 1], [0.1, 0.9]).y
+        array([0., 1., 1.])
+    """
+    from sklearn import metrics
+
+    labels, scores = standardize_image_arguments(labels, scores)
+    fpr, tpr, _ = metrics.roc_curve(labels, scores)
+    return thin_curve(fpr, tpr, max_points)
+
+
+def precision_recall_curve(
+    labels: Any, scores: Any, max_points: int = 500
+) -> Curve:
+    """Precision over recall of image scores, one point a threshold.
+
+    Args:
+        labels: As for `auroc`.
+        scores: As for `auroc`.
+        max_points: How many points remain; see `thin_curve`.
+
+    Returns:
+        Recall (x) and precision (y), from recall 0 on. Draw it as steps
+        (`where="pre"`): precision is not linear between two thresholds.
+
+    Raises:
+        ValueError: As for `auroc`.
+
+    Example:
+        >>> precision_recall_curve([0, 1], [0.1, 0.9]).x
+        array([0., 1., 1.])
+    """
+    from sklearn import metrics
+
+    labels, scores = standardize_image_arguments(labels, scores)
+    precision, recall, _ = metrics.precision_recall_curve(labels, scores)
+    return thin_curve(recall[::-1], precision[::-1], max_points)

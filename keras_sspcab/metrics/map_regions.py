@@ -1,19 +1,18 @@
 """Regions from per-pixel error maps, for models that give no boxes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
-from scipy import ndimage
 
-from keras_sspcab.checks import standardize_scores
-from keras_sspcab.metrics._videos import by_video
-from keras_sspcab.metrics.pixel_scores import EIGHT_NEIGHBORS
-from keras_sspcab.metrics.region_tables import (
+from keras_sspcab.checks import standardize_choice, standardize_scores
+from keras_sspcab.metrics.boxes import (
     DETECTION_COLUMNS,
     Table,
     standardize_table,
 )
+from keras_sspcab.metrics.frame_scores import by_video
+from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
 
 
 def regions_from_maps(
@@ -55,6 +54,12 @@ def regions_from_maps(
     Raises:
         ValueError: If there is no threshold, or if the arguments are not as
             described. The error names video and frame.
+
+    Example:
+        >>> maps = {"a": [[[0, 0, 0], [0, 2, 3]]]}
+        >>> regions = regions_from_maps(maps, thresholds=[1.0])
+        >>> [int(regions[name][0]) for name in ("x_min", "x_max", "score")]
+        [1, 2, 3]
     """
     levels = sorted({float(level) for level in thresholds}, reverse=True)
     if not levels or not np.all(np.isfinite(levels)):
@@ -62,11 +67,7 @@ def regions_from_maps(
             "The `thresholds` argument must hold at least one finite number. "
             f"Received: thresholds={levels}"
         )
-    if score not in ("max", "mean"):
-        raise ValueError(
-            "The `score` argument must be 'max' or 'mean'. "
-            f"Received: score={score!r}"
-        )
+    standardize_choice(score, ("max", "mean"), "score")
     names, frames, boxes, scores = [], [], [], []
     for video, maps in by_video(maps_by_video, "maps_by_video").items():
         for frame, anomaly_map in enumerate(maps, first_frame):
@@ -104,40 +105,27 @@ def _regions(
     anomaly_map: np.ndarray, levels: list[float], min_area: int, score: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns boxes `(n, 4)` and scores `(n,)` of one map."""
-    best: dict[tuple[int, ...], float] = {}
-    for box, value in _components(anomaly_map, levels, min_area, score):
-        best[box] = max(value, best.get(box, value))
-    boxes = np.array(list(best), dtype="float64").reshape(-1, 4)
-    return boxes, np.array(list(best.values()), dtype="float64")
+    from scipy import ndimage
 
-
-def _components(
-    anomaly_map: np.ndarray, levels: list[float], min_area: int, score: str
-) -> Iterator[tuple[tuple[int, ...], float]]:
     measure = ndimage.maximum if score == "max" else ndimage.mean
     peak = anomaly_map.max(initial=-np.inf)
+    best: dict[tuple[int, ...], float] = {}
     for level in levels:
         if level > peak:
             continue
         labels, count = ndimage.label(anomaly_map >= level, EIGHT_NEIGHBORS)
         areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
         values = measure(anomaly_map, labels, np.arange(1, count + 1))
-        for place, area, value in zip(
-            ndimage.find_objects(labels), areas, values, strict=True
+        places = ndimage.find_objects(labels)
+        for (rows, columns), area, value in zip(
+            places, areas, values, strict=True
         ):
-            if area >= min_area:
-                rows, columns = place
-                yield (
-                    (
-                        (
-                            columns.start,
-                            rows.start,
-                            columns.stop - 1,
-                            rows.stop - 1,
-                        )
-                    ),
-                    float(value),
-                )
+            if area < min_area:
+                continue
+            box = (columns.start, rows.start, columns.stop - 1, rows.stop - 1)
+            best[box] = max(float(value), best.get(box, -np.inf))
+    boxes = np.array(list(best), dtype="float64").reshape(-1, 4)
+    return boxes, np.array(list(best.values()), dtype="float64")
 
 
 def _scale(

@@ -1,21 +1,22 @@
 """Region-level metrics of videos: RBDC and TBDC."""
 
 import dataclasses
-import operator
 import os
 from typing import Any
 
 import numpy as np
 
-from keras_sspcab.metrics.curves import Curve
-from keras_sspcab.metrics.region_files import read_detections, read_tracks
-from keras_sspcab.metrics.region_tables import (
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.metrics.boxes import (
     BOX_COLUMNS,
     DETECTION_COLUMNS,
     TRACK_COLUMNS,
     Table,
+    read_detections,
+    read_tracks,
     standardize_table,
 )
+from keras_sspcab.metrics.image_level import Curve
 
 # Pairs of a detection and a box of its frame that are compared at a time.
 NUM_PAIRS = 2**18
@@ -32,6 +33,8 @@ class RegionMetrics:
             share of the ground-truth boxes that are found (y); one point a
             detection.
         tbdr_curve: The same with the share of the tracks that are found.
+
+    Example: see `rbdc_tbdc`.
     """
 
     rbdc: float
@@ -85,6 +88,14 @@ def rbdc_tbdc(
     Raises:
         ValueError: If there is no ground-truth box, or if the arguments are
             not as described. The error names the row, or file and line.
+
+    Example:
+        >>> # Video, frame, box, score; video, track, frame, box.
+        >>> detections = [(0, 3, 12, 10, 31, 29, 0.9)]
+        >>> tracks = [(0, 1, 3, 10, 10, 29, 29), (0, 1, 4, 10, 10, 29, 29)]
+        >>> result = rbdc_tbdc(detections, tracks, num_frames=100)
+        >>> result.rbdc, result.tbdc
+        (0.5, 1.0)
     """
     if isinstance(detections, str | os.PathLike):
         detections = read_detections(detections)
@@ -92,11 +103,10 @@ def rbdc_tbdc(
         tracks = read_tracks(tracks)
     detections = standardize_table(detections, "detections", DETECTION_COLUMNS)
     tracks = standardize_table(tracks, "tracks", TRACK_COLUMNS)
-    num_frames = _standardize_num_frames(num_frames)
+    num_frames = standardize_int(num_frames, "num_frames", 1)
     _check_threshold(iou_threshold, "iou_threshold")
     _check_threshold(track_threshold, "track_threshold")
-    num_boxes = tracks["frame"].size
-    if num_boxes == 0:
+    if tracks["frame"].size == 0:
         raise ValueError(
             "RBDC and TBDC are not defined without ground truth. Received: "
             "tracks without any box"
@@ -105,7 +115,6 @@ def rbdc_tbdc(
     ranked = {column: array[order] for column, array in detections.items()}
     found_at, is_false = _match(ranked, tracks, iou_threshold)
     tracks_found_at = _find_tracks(tracks, found_at, track_threshold)
-
     alarms = np.cumsum(is_false)
     rbdc, rbdr_curve = _integrate(found_at, alarms, num_frames)
     tbdc, tbdr_curve = _integrate(tracks_found_at, alarms, num_frames)
@@ -237,19 +246,6 @@ def _integrate(
     if x[-1] < 1:
         x, y = np.append(x, 1.0), np.append(y, y[-1])
     return area, Curve(x, y)
-
-
-def _standardize_num_frames(num_frames: Any) -> int:
-    try:
-        number = operator.index(num_frames)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(
-            "The `num_frames` argument must be the number of frames of all "
-            f"test videos together. Received: num_frames={num_frames!r}"
-        )
-    return number
 
 
 def _check_threshold(value: float, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.checks import standardize_scores
-from keras_sspcab.metrics.image_level import auroc, standardize_both_classes
+from keras_sspcab.metrics.image_level import auroc, standardize_image_arguments
 
 _QUANTILES = (0.05, 0.5, 0.95)
 
@@ -44,6 +44,10 @@ def image_statistics(image: Any) -> np.ndarray:
 
     Raises:
         ValueError: If the shape is not as described, or a value is not finite.
+
+    Example:
+        >>> image_statistics([[0.0, 0.5, 1.0]])[:1]
+        array([0.5])
     """
     pixels = standardize_scores(image, "image", "float64")
     if pixels.ndim not in (2, 3) or not pixels.size:
@@ -91,12 +95,15 @@ def statistics_auroc(
             as described.
 
     Example:
-        >>> normal = [image_statistics(image) for image in train_images]
-        >>> tested = [image_statistics(image) for image in test_images]
-        >>> statistics_auroc(normal, tested, labels)
+        >>> rng = np.random.default_rng(0)
+        >>> gains = np.append(np.ones(40), np.full(20, 0.8))
+        >>> images = [gain * rng.random((8, 8)) for gain in gains]
+        >>> statistics = [image_statistics(image) for image in images]
+        >>> statistics_auroc(statistics[:20], statistics[20:], gains[20:] < 1)
+        1.0
     """
     tested = _standardize_table(test_statistics, "test_statistics")
-    labels, _ = standardize_both_classes(labels, np.zeros(len(tested)))
+    labels, _ = standardize_image_arguments(labels, np.zeros(len(tested)))
     normal = _standardize_table(normal_statistics, "normal_statistics")
     if len(normal) < 2 or normal.shape[1] != tested.shape[1]:
         raise ValueError(
@@ -122,6 +129,10 @@ def is_shortcut(value: float, num_normal: int, num_anomalous: int) -> bool:
         value: The `statistics_auroc` of the set.
         num_normal: Number of normal test images, at least one.
         num_anomalous: Number of anomalous test images, at least one.
+
+    Example:
+        >>> is_shortcut(0.99, 41, 119), is_shortcut(0.6, 41, 119)
+        (True, False)
     """
     # The spread of an AUROC of scores that know nothing (Mann and Whitney).
     spread = np.sqrt(
@@ -135,6 +146,10 @@ def describe_shortcut(metrics: Mapping[str, Any]) -> str | None:
 
     Args:
         metrics: What `metrics.json` holds.
+
+    Example:
+        >>> describe_shortcut({}) is None
+        True
     """
     value = metrics.get("image_statistics_auroc")
     counts = [

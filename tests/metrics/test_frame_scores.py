@@ -1,9 +1,20 @@
+import statistics
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from keras_sspcab.metrics import drop_frames, normalize_per_video, z_score
+from keras_sspcab.metrics import (
+    normalize_per_video,
+    smooth_gaussian,
+    smooth_mean,
+    smooth_median,
+)
+
+lengths = st.sampled_from([1, 3, 5, 17])
+frame_scores = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 
 
 @settings(deadline=None)
@@ -28,52 +39,67 @@ def test_videos_are_normalized_apart():
     }
 
 
-@pytest.mark.parametrize(
-    "training",
-    [
-        np.array([1.0, 3.0, 5.0, 7.0]),
-        [[1.0, 3.0, 5.0], [7.0]],
-        {"t": [1, 3, 5, 7]},
-    ],
-)
-def test_z_score_is_in_training_deviations(training):
-    result = z_score({"a": [4.0, 4.0 + 5**0.5], "b": [-6.0]}, training)
-    np.testing.assert_allclose(result["a"], [0, 1], atol=1e-12)
-    np.testing.assert_allclose(result["b"], [-10 / 5**0.5])
+@settings(deadline=None)
+@given(frame_scores, lengths)
+def test_median_has_zeros_beyond_the_ends(scores, length):
+    (smoothed,) = smooth_median([scores], length)
+    padded = [0.0] * (length // 2) + scores + [0.0] * (length // 2)
+    expected = [
+        statistics.median(padded[i : i + length]) for i in range(len(scores))
+    ]
+    assert smoothed.tolist() == expected
+
+
+@settings(deadline=None)
+@given(frame_scores, st.floats(0.5, 20))
+def test_gaussian_is_that_of_scipy(scores, sigma):
+    (smoothed,) = smooth_gaussian([scores], sigma)
+    expected = ndimage.gaussian_filter1d(
+        np.array(scores), sigma, mode="constant", cval=0.0
+    )
+    np.testing.assert_array_equal(smoothed, expected)
+
+
+@settings(deadline=None)
+@given(frame_scores, lengths)
+def test_mean_is_over_the_frames_that_exist(scores, length):
+    (smoothed,) = smooth_mean([scores], length)
+    half = length // 2
+    expected = [
+        np.mean(scores[max(i - half, 0) : i + half + 1])
+        for i in range(len(scores))
+    ]
+    np.testing.assert_allclose(smoothed, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("training", "message"),
-    [
-        (np.full(3, 2.0), "3 scores, all 2"),
-        (np.empty(0), "0 scores"),
-        (np.array([1.0, np.nan]), "training_scores"),
-        ({"v": [np.nan]}, r"training_scores\['v'\]"),
-        ([1.0, 2.0], "list of arrays"),
-    ],
+    "smooth",
+    [smooth_median, smooth_mean, smooth_gaussian],
+    ids=lambda f: f.__name__,
 )
-def test_z_score_needs_scores_that_vary(training, message):
-    with pytest.raises(ValueError, match=message):
-        z_score([[1.0]], training)
+def test_no_video_leaks_into_the_next(smooth):
+    rng = np.random.default_rng(0)
+    videos = {"a": rng.random(12), "b": rng.random(40), "c": rng.random(1)}
+    together = smooth(videos, 5)
+    assert list(together) == ["a", "b", "c"]
+    for name, scores in videos.items():
+        np.testing.assert_array_equal(together[name], smooth([scores], 5)[0])
+        assert together[name].shape == scores.shape
 
 
-def test_frames_are_dropped_at_both_ends():
-    assert drop_frames({"a": range(6)}, first=4)["a"].tolist() == [4, 5]
-    assert drop_frames([range(6)], first=1, last=2)[0].tolist() == [1, 2, 3]
-    maps = np.zeros((6, 3, 2))
-    assert drop_frames([maps], last=1)[0].shape == (5, 3, 2)
-    assert drop_frames([range(3)])[0].tolist() == [0, 1, 2]
+@pytest.mark.parametrize("length", [0, -3, 4, 3.0, None])
+@pytest.mark.parametrize("smooth", [smooth_median, smooth_mean])
+def test_lengths_are_odd(smooth, length):
+    with pytest.raises(ValueError, match="length="):
+        smooth([[1.0]], length)
 
 
-@pytest.mark.parametrize(
-    ("first", "last", "message"),
-    [
-        (4, 0, "4 frames in video 'short'"),
-        (2, 2, "4 frames in video 'short'"),
-        (-1, 0, "first=-1"),
-        (0, -1, "last=-1"),
-    ],
-)
-def test_a_frame_must_remain(first, last, message):
-    with pytest.raises(ValueError, match=message):
-        drop_frames({"long": range(9), "short": range(4)}, first, last)
+@pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf])
+def test_sigma_is_positive(value):
+    with pytest.raises(ValueError, match="sigma="):
+        smooth_gaussian([[1.0]], value)
+
+
+def test_bad_scores_name_the_video():
+    with pytest.raises(ValueError, match=r"scores_by_video\['v'\]"):
+        smooth_median({"v": [np.nan]})

@@ -92,13 +92,6 @@ def test_vectors(name):
     assert (result.rbdc, result.tbdc) == (rbdc, tbdc)
 
 
-def test_the_printed_value_of_vector_b():
-    detections, tracks, num_frames, *_ = VECTORS["B"]
-    result = rbdc_tbdc(detections, tracks, num_frames)
-    assert round(result.rbdc, 10) == 0.0583333333
-    assert result.tbdc == 0.625
-
-
 @st.composite
 def cases(draw):
     """Few places, frames, videos and scores: many overlaps and ties."""
@@ -133,7 +126,7 @@ def assert_equals_slow(detections, tracks, *arguments):
     np.testing.assert_array_equal(result.tbdr_curve, [x, tbdr])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_equals_the_slow_version(case):
     assert_equals_slow(*case)
@@ -156,25 +149,12 @@ def test_parts_of_any_size_give_the_same(monkeypatch, num_pairs):
         assert_equals_slow(detections, tracks, num_frames, 0.1, 0.1)
 
 
-def test_many_boxes_in_one_frame():
-    rng = np.random.default_rng(0)
-    corners = rng.integers(0, 300, (400, 2))
-    boxes = np.hstack([corners, corners + 20])
-    tracks = [(0, i % 7, i // 7, *BOX) for i in range(70)]
-    tracks += [(1, i, 0, *box) for i, box in enumerate(boxes[:100].tolist())]
-    detections = [
-        (1, 0, *b, round(float(rng.random()), 2)) for b in boxes.tolist()
-    ]
-    assert_equals_slow(detections, tracks, 50, 0.1, 0.1)
-    assert_equals_slow(detections, tracks, 50, 0.5, 0.1)
-
-
 # 0.07 * 100 is above 7; a little more than 0.12, times 75, is 9.
 @pytest.mark.parametrize(
     "threshold", [0.1, 0.3, 0.7, 1.0, 0.07, np.nextafter(0.12, 1)]
 )
 def test_a_track_is_found_at_its_share_in_floating_point(threshold):
-    for length in range(1, 121):
+    for length in (*range(1, 31), 75, 99, 100, 120):
         tracks = [(0, 0, frame, *BOX) for frame in range(length)]
         needed = next(n for n in range(length + 1) if n / length >= threshold)
         for count, found in ((needed, 1.0), (needed - 1, 0.0)):
