@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from keras_sspcab.metrics.curves import Curve
+from keras_sspcab.metrics import Curve
 from keras_sspcab.runs import files
 from keras_sspcab.runs.folder import RunFolder
 
