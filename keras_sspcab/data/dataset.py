@@ -6,14 +6,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data._augmentation import (
-    CROP,
-    FLIP,
-    Example,
-    crop,
-    flip_some,
-    fold,
-)
 from keras_sspcab.data.cache import Reader, cached_images, cached_masks
 from keras_sspcab.data.decoding import (
     decode_image,
@@ -30,6 +22,11 @@ from keras_sspcab.data.epochs import (
 )
 from keras_sspcab.data.file_system import enumerate_names, require_file_systems
 from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.random import CROP, FLIP, fold
+
+#: Tensors by name: `image`, `label`, `mask`. A stack has a leading axis for
+#: the patches of one image.
+Example = dict[str, tf.Tensor]
 
 
 def image_dataset(
@@ -129,9 +126,9 @@ def image_dataset(
             stack = {k: v[tf.newaxis] for k, v in load(index).items()}
             if patch:
                 crop_seed = fold(seed, CROP, epoch, index)
-                stack = crop(stack, patch, patches, crop_seed)
+                stack = _crop(stack, patch, patches, crop_seed)
             if flip:
-                stack = flip_some(stack, fold(seed, FLIP, epoch, index))
+                stack = _flip_some(stack, fold(seed, FLIP, epoch, index))
             return stack
 
         examples = tf.data.Dataset.from_tensor_slices(order).map(
@@ -150,6 +147,35 @@ def image_dataset(
     else:
         batches = batches.map(lambda example: example["image"])
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def batch_array(
+    images: Any, batch_size: int = 32, shuffle: bool = False
+) -> tf.data.Dataset:
+    """Makes batches of the images of an array.
+
+    Args:
+        images: Array `(images, height, width, channels)`.
+        batch_size: Images a batch. Defaults to 32.
+        shuffle: Whether they are shuffled, anew in each iteration, as
+            `keras.utils.set_random_seed` decides.
+
+    Returns:
+        A dataset of tensors `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    batch_size = standardize_int(batch_size, "batch_size", 1)
+    if len(images) == 0:
+        raise ValueError(
+            "A dataset needs images. Received: an array of shape "
+            f"{tuple(images.shape)}"
+        )
+    dataset = tf.data.Dataset.from_tensor_slices(images)
+    if shuffle:
+        dataset = dataset.shuffle(len(images))
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 # === Loading ===
@@ -216,6 +242,53 @@ def _mix(group: Example) -> Example:
         return tf.reshape(swapped, [-1, *value.shape[2:]])
 
     return {name: mix(value) for name, value in group.items()}
+
+
+# === Crops and flips ===
+
+
+def _crop(
+    stack: Example, patch: tuple[int, int], patches: int, seed: tf.Tensor
+) -> Example:
+    """Cuts the same random windows from a single image and from its mask."""
+    height, width = stack["image"].shape[1:3]
+    top_seed, left_seed = tf.unstack(
+        tf.random.experimental.stateless_split(seed, 2, alg="philox")
+    )
+    tops = _whole_numbers(patches, top_seed, height - patch[0] + 1)
+    lefts = _whole_numbers(patches, left_seed, width - patch[1] + 1)
+    rows = tops[:, tf.newaxis] + tf.range(patch[0])
+    columns = lefts[:, tf.newaxis] + tf.range(patch[1])
+
+    def cut(value: tf.Tensor) -> tf.Tensor:
+        if value.shape.rank < 3:
+            return tf.repeat(value, patches, axis=0)
+        bands = tf.gather(value[0], rows, axis=0)
+        return tf.gather(bands, columns, axis=2, batch_dims=1)
+
+    return {name: cut(value) for name, value in stack.items()}
+
+
+def _flip_some(stack: Example, seed: tf.Tensor) -> Example:
+    """Mirrors each image of a stack, and its mask, or not."""
+    count = stack["image"].shape[0]
+    chosen = _whole_numbers(count, seed, 2) == 1
+
+    def mirror(value: tf.Tensor) -> tf.Tensor:
+        rank = value.shape.rank
+        if rank < 3:
+            return value
+        where = tf.reshape(chosen, (count,) + (1,) * (rank - 1))
+        return tf.where(where, tf.reverse(value, [2]), value)
+
+    return {name: mirror(value) for name, value in stack.items()}
+
+
+def _whole_numbers(count: int, seed: tf.Tensor, limit: int) -> tf.Tensor:
+    """Draws whole numbers from 0 to `limit - 1`."""
+    return tf.random.stateless_uniform(
+        (count,), seed, 0, limit, tf.int32, alg="philox"
+    )
 
 
 # === Checks ===

@@ -1,4 +1,4 @@
-"""What datasets of several epochs have in common."""
+"""Datasets of several epochs: their order, their chain and their length."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_sspcab.data._augmentation import ORDER, fold, permutation
+from keras_sspcab.data.random import ORDER, fold, permutation
 
 
 def order_of_epoch(
@@ -33,7 +33,7 @@ def state_length(
     drop_remainder: bool,
     epochs: int,
 ) -> tf.data.Dataset:
-    """Tells a dataset how many batches `count` samples an epoch make."""
+    """Sets the length of a dataset of `count` samples in each epoch."""
     whole, rest = divmod(count, batch_size)
     steps = whole + int(rest > 0 and not drop_remainder)
     return batches.apply(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_sspcab.data import (
-    BadImagesError,
+    BadFilesError,
     ImageSample,
     check_images,
     checking,
@@ -17,7 +17,7 @@ from keras_sspcab.data import (
 
 
 def problems_of(samples, **arguments):
-    with pytest.raises(BadImagesError) as error:
+    with pytest.raises(BadFilesError) as error:
         check_images(samples, progress=False, **arguments)
     return error.value
 
@@ -65,7 +65,7 @@ def test_all_bad_files_are_reported_with_reasons(tmp_path, color, encode):
     for problem, (_, reason) in zip(error.problems, bad.values(), strict=True):
         assert reason in problem.reason
         assert str(problem) in str(error)
-    assert "8 bad files among 9 samples" in str(error)
+    assert "8 bad files among 9 images" in str(error)
     assert 'on_error="skip"' in str(error)
     assert isinstance(error, ValueError)
 

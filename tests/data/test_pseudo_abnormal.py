@@ -4,7 +4,7 @@ import tensorflow as tf
 from PIL import Image
 from skimage import data, transform
 
-from keras_sspcab.data import BadImagesError
+from keras_sspcab.data import BadFilesError
 from keras_sspcab.data.pseudo_abnormal import (
     TINY_IMAGENET_CLASSES,
     EmbeddedPictures,
@@ -15,7 +15,7 @@ from keras_sspcab.data.pseudo_abnormal import (
     tiny_imagenet_folders,
 )
 from keras_sspcab.data.simulation import PICTURES
-from keras_sspcab.data.simulation._random import standardize_seed
+from keras_sspcab.data.random import standardize_seed
 
 SIZE = (16, 24)
 
@@ -190,7 +190,7 @@ def test_pictures_are_resized_as_images_are(folder, tmp_path):
 
 def test_bad_pictures(folder, tmp_path):
     (folder / "train" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(BadImagesError, match=r"broken\.png"):
+    with pytest.raises(BadFilesError, match=r"broken\.png"):
         FolderPictures(folder)
     with pytest.warns(UserWarning, match=r"broken\.png"):
         source = FolderPictures(folder, checked=None, on_error="skip")

@@ -1,8 +1,7 @@
 """The ten changes that DRAEM makes to its textures, with random strength.
 
 Source: https://github.com/VitjanZ/DRAEM, with the meaning and the ranges of
-imgaug 0.4.0. Images are float32 `(height, width, 3)`, whole numbers from 0 to
-255, RGB.
+imgaug 0.4.0.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.simulation._random import (
+from keras_sspcab.data.random import (
     chance,
     distinct,
     integers,
@@ -19,31 +18,25 @@ from keras_sspcab.data.simulation._random import (
     standardize_seed,
     uniform,
 )
-from keras_sspcab.data.simulation.color import (
+from keras_sspcab.data.simulation.operations import (
     add_to_hue_and_saturation,
     adjust_brightness,
-)
-from keras_sspcab.data.simulation.geometry import rotate
-from keras_sspcab.data.simulation.point_operations import (
+    adjust_sharpness,
     autocontrast,
     equalize,
     gamma_contrast,
     invert,
     posterize,
+    rotate,
     solarize,
 )
-from keras_sspcab.data.simulation.sharpness import adjust_sharpness
 
-#: From an image and a seed to an image.
+#: From an image, float32 `(height, width, 3)` of whole numbers from 0 to 255,
+#: and a seed to an image.
 Augmenter = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def random_gamma(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Gamma from 0.5 to 2, for each channel."""
-    return gamma_contrast(image, uniform(seed, 0.5, 2.0, (3,)))
-
-
-def random_brightness(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _random_brightness(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Multiplies by 0.8 to 1.2 and adds -30 to 30, in random order.
 
     To the luminance of a random color space: YCrCb, YUV, HSV or HLS. imgaug
@@ -65,18 +58,13 @@ def random_brightness(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     )
 
 
-def random_sharpness(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Sharpness from 0, smoothed, to 2, sharpened."""
-    return adjust_sharpness(image, uniform(seed, 0.0, 2.0))
-
-
-def random_hue_and_saturation(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _random_hue_and_saturation(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Adds -50 to 50 of 255 to the hue and, independently, the saturation."""
     shifts = tf.cast(integers(seed, -50, 50, (2,)), tf.float32)
     return add_to_hue_and_saturation(image, shifts[0], shifts[1])
 
 
-def random_solarize(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _random_solarize(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """With probability 0.5, inverts what is above a threshold of 32 to 128."""
     chance_seed, threshold_seed = split(seed, 2)
     threshold = uniform(threshold_seed, 32.0, 128.0)
@@ -84,44 +72,28 @@ def random_solarize(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return solarize(image, tf.where(chance(chance_seed, 0.5), threshold, 256.0))
 
 
-def random_posterize(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Keeps the upper 1 to 8 bits."""
-    return posterize(image, integers(seed, 1, 8))
-
-
-def always_invert(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Inverts all values."""
-    del seed
-    return invert(image)
-
-
-def random_autocontrast(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Stretches the contrast; 0 to 20 % of the pixels are left out."""
-    return autocontrast(image, integers(seed, 0, 20))
-
-
-def always_equalize(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Equalizes the histograms."""
-    del seed
-    return equalize(image)
-
-
-def random_rotation(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Rotates by -45 to 45 degrees."""
-    return tf.round(rotate(image, uniform(seed, -45.0, 45.0)))
-
-
 AUGMENTERS: dict[str, Augmenter] = {
-    "gamma_contrast": random_gamma,
-    "brightness": random_brightness,
-    "sharpness": random_sharpness,
-    "hue_and_saturation": random_hue_and_saturation,
-    "solarize": random_solarize,
-    "posterize": random_posterize,
-    "invert": always_invert,
-    "autocontrast": random_autocontrast,
-    "equalize": always_equalize,
-    "rotate": random_rotation,
+    # A gamma of its own for each channel.
+    "gamma_contrast": lambda image, seed: gamma_contrast(
+        image, uniform(seed, 0.5, 2.0, (3,))
+    ),
+    "brightness": _random_brightness,
+    # From smoothed to sharpened.
+    "sharpness": lambda image, seed: adjust_sharpness(
+        image, uniform(seed, 0.0, 2.0)
+    ),
+    "hue_and_saturation": _random_hue_and_saturation,
+    "solarize": _random_solarize,
+    "posterize": lambda image, seed: posterize(image, integers(seed, 1, 8)),
+    "invert": lambda image, seed: invert(image),
+    # Leaves out 0 to 20 % of the pixels at either end.
+    "autocontrast": lambda image, seed: autocontrast(
+        image, integers(seed, 0, 20)
+    ),
+    "equalize": lambda image, seed: equalize(image),
+    "rotate": lambda image, seed: tf.round(
+        rotate(image, uniform(seed, -45.0, 45.0))
+    ),
 }
 
 

@@ -12,12 +12,7 @@ from keras_sspcab.checks import (
     standardize_number,
     standardize_range,
 )
-from keras_sspcab.data.simulation._arguments import check_size
-from keras_sspcab.data.simulation._batches import (
-    map_with_seeds,
-    require_batches,
-)
-from keras_sspcab.data.simulation._random import (
+from keras_sspcab.data.random import (
     chance,
     distinct,
     fold_in,
@@ -26,6 +21,12 @@ from keras_sspcab.data.simulation._random import (
     standardize_seed,
     uniform,
 )
+from keras_sspcab.data.simulation.batches import (
+    as_float32,
+    map_with_seeds,
+    require_batches,
+)
+from keras_sspcab.data.simulation.operations import warp
 
 VARIANTS = ("3way", "cutpaste", "scar", "union")
 
@@ -200,17 +201,8 @@ def cut_paste_scar(
         sine,
         cosine,
         middle[0] - sine * center[1] - cosine * center[0],
-        0.0,
-        0.0,
     ]
-    placed = tf.raw_ops.ImageProjectiveTransformV3(
-        images=cut[tf.newaxis],
-        transforms=tf.stack(transform)[tf.newaxis],
-        output_shape=box,
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )[0]
+    placed = warp(cut, transform, box)
     after = tf.shape(image)[:2] - before - box
     margins = tf.pad(tf.stack([before, after], axis=1), [[0, 1], [0, 0]])
     placed = tf.pad(placed, margins)
@@ -288,7 +280,7 @@ def cutpaste_views(
     def example(
         images: tf.Tensor, batch_seed: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        images = check_size(tf.cast(images, tf.float32))
+        images = as_float32(images)
         batch = tf.shape(images)[0]
         seeds = tf.map_fn(
             lambda index: fold_in(batch_seed, index),

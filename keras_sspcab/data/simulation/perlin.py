@@ -6,16 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.simulation._random import (
+from keras_sspcab.data.random import (
     integers,
     split,
     standardize_seed,
     uniform,
 )
-from keras_sspcab.data.simulation.geometry import rotate
-
-#: Least height and width of images, in pixels.
-MINIMUM_SIZE = 32
+from keras_sspcab.data.simulation.operations import rotate
 
 _LARGEST_EXPONENT = 5
 

@@ -1,23 +1,45 @@
 """Where the textures of simulated anomalies come from."""
 
 import abc
+import functools
+import importlib.resources
+import os
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image, ImageOps
 
-from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.file_system import (
-    describe_folder,
-    join,
-    list_files,
-    require_folder,
-    standardize_path,
+from keras_sspcab.checks import (
+    standardize_choice,
+    standardize_int,
+    standardize_number,
 )
 from keras_sspcab.data.checking import check_images
 from keras_sspcab.data.decoding import decode_image
-from keras_sspcab.data.folder import ImageSample
-from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
-from keras_sspcab.data.simulation._random import integers
+from keras_sspcab.data.random import chance, integers, split, uniform
+from keras_sspcab.data.scanning import scan_image_folder
+
+#: Files in scikit-image's wheel, by name.
+_FILES = {
+    "brick": "brick.png",
+    "cell": "cell.png",
+    "chelsea": "chelsea.png",
+    "coffee": "coffee.png",
+    "grass": "grass.png",
+    "gravel": "gravel.png",
+    "hubble_deep_field": "hubble_deep_field.jpg",
+    "ihc": "ihc.png",
+    "moon": "moon.png",
+    "retina": "retina.jpg",
+}
+
+#: Names of the pictures.
+PICTURES = tuple(_FILES)
+
+# Height and width that the pictures are brought to, in pixels.
+_SIDE = 512
 
 
 class TextureSource(abc.ABC):
@@ -56,35 +78,17 @@ class FolderTextures(TextureSource):
 
     Raises:
         ValueError: If the folder does not exist or holds no images.
-        BadImagesError: If checked files cannot be decoded, with their names.
+        BadFilesError: If checked files cannot be decoded, with their names.
+
+    Example:
+    >>> FolderTextures("dtd/images").paths  # doctest: +SKIP
+    ('dtd/images/banded/banded_0002.jpg', ...)
     """
 
     def __init__(
         self, root: Any, checked: int | None = 32, on_error: str = "raise"
     ) -> None:
-        root = standardize_path(root, "textures")
-        require_folder(root)
-        paths = [
-            join(root, file)
-            for file in list_files(root)
-            if file.lower().endswith(IMAGE_EXTENSIONS)
-        ]
-        if not paths:
-            raise ValueError(
-                "There is no image below the folder of textures. Received: "
-                f"textures={root!r}, which holds {describe_folder(root)}. "
-                f"Accepted extensions: {' '.join(IMAGE_EXTENSIONS)}"
-            )
-        chosen = paths
-        if checked is not None:
-            checked = standardize_int(checked, "checked", 1)
-            chosen = paths[:: -(-len(paths) // checked)]
-        samples = [ImageSample(path) for path in chosen]
-        good = check_images(
-            samples, channels=3, on_error=on_error, progress=checked is None
-        )
-        bad = set(chosen) - {sample.path for sample in good}
-        self.paths = tuple(path for path in paths if path not in bad)
+        self.paths = list_pictures([root], checked, on_error)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FolderTextures) and self.paths == other.paths
@@ -97,8 +101,167 @@ class FolderTextures(TextureSource):
     ) -> tf.Tensor:
         """See `TextureSource.draw`."""
         del index
-        paths = tf.constant(self.paths)
-        path = paths[integers(seed, 0, len(self.paths) - 1)]
-        pixels = decode_image(tf.io.read_file(path), channels=3)
+        pixels = decode_one_of(self.paths, 3, seed)
         resized = tf.image.resize(pixels, tf.shape(images)[1:3])
         return tf.ensure_shape(tf.round(resized), (*images.shape[1:3], 3))
+
+
+class EmbeddedTextures(TextureSource):
+    """Textures for where no folder of them is given; nothing is downloaded.
+
+    Random windows of pictures that are part of scikit-image, zoomed, mirrored
+    and in half of the cases recolored. Some textures are windows of another
+    image of the batch instead, or of the same one where it is alone.
+
+    The pictures `brick`, `grass` and `gravel` are also those from which
+    `write_texture_folder` makes its demo data. The textures of its `"foreign"`
+    defects are then known from training: leave these pictures out to see how
+    well unknown ones are found.
+
+    Args:
+        exclude: Names of pictures to leave out, of `PICTURES`.
+        batch_share: Share of the textures that are windows of images of the
+            batch, 0 to 1. Defaults to 0.25.
+
+    Raises:
+        ValueError: If a name is unknown, no picture is left, the share is out
+            of range, or a file is missing in scikit-image.
+
+    Example:
+    >>> EmbeddedTextures(exclude=("brick", "grass", "gravel")).names[:2]
+    ('cell', 'chelsea')
+    """
+
+    def __init__(
+        self, exclude: Iterable[str] = (), batch_share: float = 0.25
+    ) -> None:
+        names = [exclude] if isinstance(exclude, str) else list(exclude)
+        excluded = {standardize_choice(n, PICTURES, "exclude") for n in names}
+        self.names = tuple(name for name in PICTURES if name not in excluded)
+        if not self.names:
+            raise ValueError(
+                "At least one picture must be left. Received: "
+                f"exclude={sorted(excluded)}"
+            )
+        self.batch_share = standardize_number(batch_share, "batch_share", 0, 1)
+        pictures = np.stack([_picture(name) for name in self.names])
+        self._pictures = tf.constant(pictures)
+
+    def draw(
+        self, images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """See `TextureSource.draw`."""
+        choice_seed, seed = split(seed, 2)
+        texture = tf.cond(
+            chance(choice_seed, self.batch_share),
+            lambda: _window_of_another(images, index, seed),
+            lambda: self._window_of_a_picture(tf.shape(images)[1:3], seed),
+        )
+        return tf.ensure_shape(texture, (*images.shape[1:3], 3))
+
+    def _window_of_a_picture(
+        self, size: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        picture_seed, window_seed, *seeds = split(seed, 4)
+        picture = integers(picture_seed, 0, len(self.names) - 1)
+        # In the shape of the images, so that nothing is stretched.
+        shape = tf.cast(size, tf.float32)
+        shape /= tf.reduce_max(shape)
+        sides = shape * uniform(window_seed, 0.25, 1.0)
+        window = _crop(self._pictures, picture, sides, size, seeds[0])
+        return _recolor(window, seeds[1])
+
+
+def list_pictures(
+    roots: Iterable[str | os.PathLike[str]],
+    checked: int | None = 32,
+    on_error: str = "raise",
+) -> tuple[str, ...]:
+    """Lists the images below folders and decodes some of them.
+
+    Args:
+        roots: Local folders or URLs.
+        checked: How many images are decoded, evenly spread; None for all.
+        on_error: `"raise"`, or `"skip"` to leave out broken ones among these.
+    """
+    samples = [
+        sample
+        for root in roots
+        for sample in scan_image_folder(root, layout="plain").train
+    ]
+    chosen = samples
+    if checked is not None:
+        checked = standardize_int(checked, "checked", 1)
+        chosen = samples[:: -(-len(samples) // checked)]
+    good = check_images(chosen, on_error=on_error, progress=checked is None)
+    bad = set(chosen) - set(good)
+    return tuple(sample.path for sample in samples if sample not in bad)
+
+
+def decode_one_of(
+    paths: tuple[str, ...], channels: int, seed: tf.Tensor
+) -> tf.Tensor:
+    """Draws one of several image files and decodes it."""
+    path = tf.constant(paths)[integers(seed, 0, len(paths) - 1)]
+    return decode_image(tf.io.read_file(path), channels)
+
+
+def _window_of_another(
+    images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    other_seed, window_seed, crop_seed = split(seed, 3)
+    count = tf.shape(images)[0]
+    step = integers(other_seed, 1, tf.maximum(count - 1, 1))
+    other = (index + step) % count
+    sides = tf.fill([2], uniform(window_seed, 0.25, 0.75))
+    size = tf.shape(images)[1:3]
+    window = tf.round(_crop(images, other, sides, size, crop_seed) * 255.0)
+    return window if images.shape[-1] == 3 else tf.repeat(window, 3, axis=-1)
+
+
+def _crop(
+    pictures: tf.Tensor,
+    index: tf.Tensor,
+    sides: tf.Tensor,
+    size: tf.Tensor,
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """Cuts a random window of relative `sides`; half are mirrored each way."""
+    place_seed, flip_seed = split(seed, 2)
+    first = uniform(place_seed, shape=(2,)) * (1.0 - sides)
+    flipped = uniform(flip_seed, shape=(2,)) < 0.5
+    begin = tf.where(flipped, first + sides, first)
+    end = tf.where(flipped, first, first + sides)
+    box = tf.concat([begin, end], 0)
+    window = tf.image.crop_and_resize(
+        pictures, box[tf.newaxis], index[tf.newaxis], size
+    )
+    return window[0]
+
+
+def _recolor(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """In half of the cases, stretches channels between random values."""
+    chance_seed, color_seed = split(seed, 2)
+
+    def stretch() -> tf.Tensor:
+        dark, light = tf.unstack(uniform(color_seed, shape=(2, 3)))
+        return image * (light - dark) + dark * 255.0
+
+    changed = tf.cond(chance(chance_seed, 0.5), stretch, lambda: image)
+    return tf.round(changed)
+
+
+@functools.cache
+def _picture(name: str) -> np.ndarray:
+    """Reads a picture as RGB; its short side fills a square, centered."""
+    file = importlib.resources.files("skimage.data") / _FILES[name]
+    if not file.is_file():
+        raise ValueError(
+            f"The picture {_FILES[name]} is not in this scikit-image. "
+            f"Received: {file}. Leave it out by exclude=({name!r},), or "
+            "install the wheel again: pip install --force-reinstall "
+            "scikit-image"
+        )
+    with file.open("rb") as stream, Image.open(stream) as image:
+        fitted = ImageOps.fit(image.convert("RGB"), (_SIDE, _SIDE))
+    return np.asarray(fitted)

@@ -6,26 +6,21 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import color
 
-from keras_sspcab.data.simulation import AUGMENTERS, augment_texture, rotate
-from keras_sspcab.data.simulation._random import (
-    distinct,
-    split,
-    standardize_seed,
-)
-from keras_sspcab.data.simulation.color import (
+from keras_sspcab.data.random import distinct, split, standardize_seed
+from keras_sspcab.data.simulation.augmenters import AUGMENTERS, augment_texture
+from keras_sspcab.data.simulation.operations import (
     add_to_hue_and_saturation,
     adjust_brightness,
-    to_gray,
-)
-from keras_sspcab.data.simulation.point_operations import (
+    adjust_sharpness,
     autocontrast,
     equalize,
     gamma_contrast,
     invert,
     posterize,
+    rotate,
     solarize,
+    to_gray,
 )
-from keras_sspcab.data.simulation.sharpness import adjust_sharpness
 
 
 def assert_equal_for_all(pictures, function, oracle):

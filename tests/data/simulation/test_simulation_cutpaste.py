@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from skimage import measure
 
 from keras_sspcab.data import image_dataset, write_texture_folder
-from keras_sspcab.data.simulation import _random as random
+from keras_sspcab.data import random
 from keras_sspcab.data.simulation import (
     color_jitter,
     cut_paste,

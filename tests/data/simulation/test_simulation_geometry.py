@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from keras_sspcab.data.simulation import rotate
+from keras_sspcab.data.simulation.operations import rotate
 
 
 def oracle(image, degrees):

@@ -5,13 +5,17 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from keras_sspcab.data.simulation import perlin_mask, perlin_noise
-from keras_sspcab.data.simulation._random import (
+from keras_sspcab.data.random import (
     split,
     standardize_seed,
     uniform,
 )
-from keras_sspcab.data.simulation.perlin import _draw_cells, lattice_noise
+from keras_sspcab.data.simulation.perlin import (
+    _draw_cells,
+    lattice_noise,
+    perlin_mask,
+    perlin_noise,
+)
 
 
 def fade(t):

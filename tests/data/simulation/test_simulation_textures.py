@@ -4,15 +4,15 @@ import tensorflow as tf
 from PIL import Image
 from skimage import data
 
-from keras_sspcab.data import BadImagesError
+from keras_sspcab.data import BadFilesError
 from keras_sspcab.data.simulation import (
     PICTURES,
     EmbeddedTextures,
     FolderTextures,
 )
-from keras_sspcab.data.simulation import embedded as embedded_module
-from keras_sspcab.data.simulation._random import standardize_seed
-from keras_sspcab.data.simulation.embedded import _crop, _recolor
+from keras_sspcab.data.simulation import textures as textures_module
+from keras_sspcab.data.random import standardize_seed
+from keras_sspcab.data.simulation.textures import _crop, _recolor
 
 
 def draws(source, images, count, index=0):
@@ -84,7 +84,7 @@ def test_bad_folders(tmp_path):
 def test_broken_pictures(folder):
     (folder / "banded" / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
     (folder / "empty.png").touch()
-    with pytest.raises(BadImagesError, match=r"(?s)broken\.jpg.*empty\.png"):
+    with pytest.raises(BadFilesError, match=r"(?s)broken\.jpg.*empty\.png"):
         FolderTextures(folder)
     # Only the first of six is looked at.
     assert len(FolderTextures(folder, checked=1).paths) == 6
@@ -103,8 +103,8 @@ def test_all_pictures_are_drawn(monkeypatch):
     def picture(name):
         return np.full((512, 512, 3), PICTURES.index(name), "uint8")
 
-    monkeypatch.setattr(embedded_module, "_picture", picture)
-    monkeypatch.setattr(embedded_module, "_recolor", lambda x, seed: x)
+    monkeypatch.setattr(textures_module, "_picture", picture)
+    monkeypatch.setattr(textures_module, "_recolor", lambda x, seed: x)
     source = EmbeddedTextures(batch_share=0)
     textures = draws(source, np.zeros((1, 32, 32, 3)), 200)
     values, counts = np.unique(textures, return_counts=True)
@@ -117,10 +117,10 @@ def test_all_pictures_are_drawn(monkeypatch):
 
 
 def test_pictures_are_those_of_scikit_image():
-    brick = embedded_module._picture("brick")
+    brick = textures_module._picture("brick")
     np.testing.assert_array_equal(brick, np.stack([data.brick()] * 3, -1))
     for name in PICTURES:
-        pixels = embedded_module._picture(name)
+        pixels = textures_module._picture(name)
         assert pixels.shape == (512, 512, 3)
         assert pixels.std() > 10
 
@@ -207,8 +207,8 @@ def test_bad_arguments(monkeypatch):
         with pytest.raises(ValueError, match=r"`batch_share` argument"):
             EmbeddedTextures(batch_share=share)
     assert "moon" not in EmbeddedTextures("moon").names
-    monkeypatch.setitem(embedded_module._FILES, "moon", "none.png")
-    embedded_module._picture.cache_clear()
+    monkeypatch.setitem(textures_module._FILES, "moon", "none.png")
+    textures_module._picture.cache_clear()
     with pytest.raises(ValueError, match=r"none\.png is not in this scikit"):
         EmbeddedTextures()
-    embedded_module._picture.cache_clear()
+    textures_module._picture.cache_clear()

@@ -1,9 +1,14 @@
-"""Stateless uniform draws: pure functions of a seed, in graph code.
+"""Random numbers as pure functions of a seed, in graph code.
 
-A seed is a uint64 tensor of shape `(2,)`, as `standardize_seed` gives: the key
-and the upper half of the counter of Philox. The functions of `tf.random` would
-do the same with fifty nodes a draw; a graph of many draws takes seconds to
-build.
+They are those of Philox, in whatever version of TensorFlow.
+
+The order of images, crops and flips follow from integers: `fold` makes a seed
+of them, an int64 tensor of shape `(2,)`, for the functions of `tf.random`.
+
+Simulations draw many numbers for each image, for which `tf.random` takes fifty
+nodes a draw: such graphs take seconds to build. Their seed is a uint64 tensor
+of shape `(2,)`, as `standardize_seed` returns it: the key and the upper half of
+the counter of Philox.
 """
 
 import numbers
@@ -13,13 +18,33 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data._augmentation import fold
+
+# Independent streams of random numbers, for `fold`.
+ORDER, CROP, FLIP, PICTURES = range(4)
 
 _PHILOX = 1
 
 
+def fold(seed: int, *numbers: Any) -> tf.Tensor:
+    """Derives an independent seed, int64 `(2,)`, from each list of numbers."""
+    folded = tf.constant([seed % 2**31, seed // 2**31 % 2**31], tf.int64)
+    for number in numbers:
+        folded = tf.random.experimental.stateless_fold_in(
+            folded, tf.cast(number, tf.int64), alg="philox"
+        )
+    return folded
+
+
+def permutation(count: int, seed: tf.Tensor) -> tf.Tensor:
+    """Shuffles the numbers from 0 to `count - 1`; the seed is int64."""
+    keys = tf.random.stateless_uniform(
+        (count,), seed, None, None, tf.int64, alg="philox"
+    )
+    return tf.cast(tf.argsort(keys, stable=True), tf.int64)
+
+
 def standardize_seed(seed: Any) -> tf.Tensor:
-    """Returns a seed of shape `(2,)` from one, or from an integer."""
+    """Returns a uint64 seed of shape `(2,)` from one, or from an integer."""
     if isinstance(seed, numbers.Integral):
         return _unsigned(fold(standardize_int(seed, "seed", 0)))
     seed = tf.convert_to_tensor(seed)

@@ -1,12 +1,16 @@
-"""Simulations as maps over a dataset of batches."""
+"""Simulations as maps over datasets of batches of images."""
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.simulation._arguments import require_images
-from keras_sspcab.data.simulation._random import fold_in, standardize_seed
+from keras_sspcab.data.random import fold_in, standardize_seed
+
+#: Least height and width of images, in pixels.
+MINIMUM_SIZE = 32
+
+_TOO_SMALL = f"Images must have at least {MINIMUM_SIZE} x {MINIMUM_SIZE} pixels"
 
 
 def map_with_seeds(
@@ -20,18 +24,19 @@ def map_with_seeds(
     process, but are others when the same dataset is iterated again.
 
     Args:
-        dataset: Batches of images.
-        simulate: Function of a batch and its seed, a uint64 tensor `(2,)`.
+        dataset: Batches of images; see `require_batches`.
+        simulate: Function of float32 images and a uint64 seed `(2,)`.
         seed: Integer, 0 or more.
     """
     start = standardize_seed(seed)
 
     @tf.autograph.experimental.do_not_convert
     def element(
-        numbered: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
+        numbered: tuple[tf.Tensor, tf.Tensor], iteration: tf.Tensor
     ) -> Any:
         position, images = numbered
-        return simulate(images, fold_in(fold_in(start, number), position))
+        batch_seed = fold_in(fold_in(start, iteration), position)
+        return simulate(images, batch_seed)
 
     return (
         tf.data.Dataset.zip((dataset.enumerate(), _random_numbers(seed)))
@@ -41,7 +46,7 @@ def map_with_seeds(
 
 
 def require_batches(dataset: Any) -> None:
-    """Raises unless a dataset yields batches of images and nothing else."""
+    """Raises unless a dataset yields batches of float images, gray or RGB."""
     if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(
             "Anomalies are simulated in a tf.data.Dataset. Received: "
@@ -54,7 +59,36 @@ def require_batches(dataset: Any) -> None:
             "The dataset must yield batches of images and nothing else. "
             f"Received: elements {spec}"
         )
-    require_images(spec.shape, spec.dtype, rank=4)
+    received = f"Received: shape {spec.shape}, {spec.dtype.name}"
+    if spec.shape.rank != 4:
+        raise ValueError(
+            "Images must have the shape (batch, height, width, channels). "
+            f"{received}"
+        )
+    if not spec.dtype.is_floating:
+        raise ValueError(
+            f"Images must be of floating point, in [0, 1]. {received}. "
+            "tf.image.convert_image_dtype(images, tf.float32) scales others."
+        )
+    if spec.shape[3] not in (1, 3):
+        raise ValueError(
+            f"Images must have 1 (gray) or 3 (color) channels. {received}"
+        )
+    known = [side for side in spec.shape[1:3] if side is not None]
+    if any(side < MINIMUM_SIZE for side in known):
+        raise ValueError(f"{_TOO_SMALL}. {received}")
+
+
+def as_float32(images: tf.Tensor) -> tf.Tensor:
+    """Returns a batch as float32; checks sizes that were not known before."""
+    images = tf.cast(images, tf.float32)
+    if None not in images.shape[1:3]:
+        return images
+    check = tf.debugging.assert_greater_equal(
+        tf.shape(images)[1:3], MINIMUM_SIZE, _TOO_SMALL
+    )
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(images)
 
 
 def _random_numbers(seed: int) -> tf.data.Dataset:

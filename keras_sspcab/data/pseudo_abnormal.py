@@ -1,0 +1,351 @@
+"""Pseudo-abnormal objects: pictures of other things, and sped-up motion.
+
+They teach the background-agnostic framework of Georgescu et al. (TPAMI 2021)
+what is not normal.
+"""
+
+import abc
+import math
+import numbers
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.data.decoding import resize
+from keras_sspcab.data.file_system import (
+    enumerate_names,
+    is_folder,
+    join,
+    require_folder,
+    standardize_path,
+)
+from keras_sspcab.data.random import PICTURES, fold, fold_in, standardize_seed
+from keras_sspcab.data.simulation.textures import (
+    EmbeddedTextures,
+    decode_one_of,
+    list_pictures,
+)
+
+__all__ = [
+    "EmbeddedPictures",
+    "FolderPictures",
+    "PictureSource",
+    "add_pseudo_abnormal",
+    "speed_up",
+    "tiny_imagenet_folders",
+]
+
+_MOTIONS = ("previous_motion", "next_motion")
+
+# fmt: off
+#: WordNet identifiers of the 68 classes that the framework's authors name.
+TINY_IMAGENET_CLASSES = (
+    "n01443537", "n01629819", "n01641577", "n01644900", "n01698640",
+    "n01742172", "n01768244", "n01770393", "n01774384", "n01774750",
+    "n01784675", "n01855672", "n01882714", "n01910747", "n01917289",
+    "n01944390", "n01945685", "n01950731", "n01983481", "n01984695",
+    "n02002724", "n02056570", "n02058221", "n02074367", "n02165456",
+    "n02190166", "n02206856", "n02226429", "n02231487", "n02233338",
+    "n02236044", "n02268443", "n02279972", "n02281406", "n02321529",
+    "n02395406", "n02666196", "n02999410", "n03400231", "n03424325",
+    "n03544143", "n03706229", "n03804744", "n03937543", "n04067472",
+    "n04179913", "n04265275", "n04275548", "n04328186", "n04398044",
+    "n04399382", "n04596742", "n04597913", "n07579787", "n07583066",
+    "n07614500", "n07695742", "n07715103", "n07720875", "n07734744",
+    "n07747607", "n07749582", "n07753592", "n07768694", "n07871810",
+    "n07873807", "n07875152", "n09256479",
+)
+# fmt: on
+
+# Windows are cut out that much larger and then shrunk: no aliasing.
+_OVERSAMPLING = 4
+
+
+def add_pseudo_abnormal(
+    dataset: tf.data.Dataset,
+    seed: int = 0,
+    epoch: int = 0,
+    images: Any = None,
+    speed: float = 3.0,
+) -> tf.data.Dataset:
+    """Adds as many pseudo-abnormal crops to each batch of normal ones.
+
+    Their appearance is that of pictures from elsewhere, their motion that of
+    the normal crops, `speed` times as fast. What moves not at all stays as it
+    is. Batches that bring `abnormal_previous_motion` and `abnormal_next_motion`
+    already, from flows over a long temporal step for example, keep them.
+
+    The elements follow from `seed`, `epoch` and their position alone: `.skip`
+    gives what follows, and a dataset that is iterated again repeats itself.
+
+    Args:
+        dataset: Batches of crops: dicts of `appearance` `(batch, height, width,
+            1 or 3)` in [0, 1] and `previous_motion` and `next_motion` `(batch,
+            height, width, 2)`, and whatever else.
+        seed: Integer, 0 or more.
+        epoch: Number of the epoch, from 0.
+        images: Folder or folders of pictures, a `PictureSource` (to read a
+            folder once, not in every epoch), or None (the default) for
+            `EmbeddedPictures()`.
+        speed: How much faster than normal, more than 1. The framework enlarges
+            the temporal step by a factor that we do not know; 3 is a guess.
+
+    Returns:
+        A `tf.data.Dataset` of as many batches with the keys
+        `abnormal_appearance`, `abnormal_previous_motion` and
+        `abnormal_next_motion` added.
+
+    Raises:
+        ValueError: If the dataset has other elements, an argument is out of
+            range, or the pictures cannot be read.
+
+    Example:
+    >>> motion = tf.ones((4, 16, 16, 2))
+    >>> crops = {
+    ...     "appearance": tf.zeros((4, 16, 16, 1)),
+    ...     "previous_motion": motion,
+    ...     "next_motion": motion,
+    ... }
+    >>> dataset = tf.data.Dataset.from_tensors(crops)
+    >>> sorted(add_pseudo_abnormal(dataset).element_spec)[:2]
+    ['abnormal_appearance', 'abnormal_next_motion']
+    """
+    spec = _require_crops(dataset)
+    seed = standardize_int(seed, "seed", 0)
+    epoch = standardize_int(epoch, "epoch", 0)
+    speed = _standardize_speed(speed)
+    source = _standardize_pictures(images)
+    start = standardize_seed(fold(seed, PICTURES, epoch))
+    _, height, width, channels = spec["appearance"].shape
+    picture = tf.TensorSpec((height, width, channels), tf.float32)
+
+    def add(position: tf.Tensor, batch: dict[str, tf.Tensor]) -> Any:
+        of_batch = fold_in(start, position)
+        drawn = tf.map_fn(
+            lambda row: source.draw(
+                (height, width), channels, fold_in(of_batch, row)
+            ),
+            tf.range(tf.shape(batch["appearance"])[0]),
+            fn_output_signature=picture,
+        )
+        drawn.set_shape(batch["appearance"].shape)
+        fast = {
+            f"abnormal_{name}": speed_up(batch[name], speed)
+            for name in _MOTIONS
+        }
+        return {**fast, **batch, "abnormal_appearance": drawn}
+
+    return (
+        dataset.enumerate()
+        .map(
+            tf.autograph.experimental.do_not_convert(add),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def speed_up(flow: Any, speed: float) -> Any:
+    """Makes a flow `speed` times as fast.
+
+    The framework estimates the flow between frames that are `k` steps apart;
+    for an even motion that is `k` times the flow of one step. This takes the
+    latter, which needs no frames. It knows nothing of what a long step brings
+    besides: errors of the estimate, turns, and a crop that the object leaves.
+
+    Args:
+        flow: Tensor or array `(..., 2)`, in pixels a frame.
+        speed: The `k`, more than 1.
+
+    Returns:
+        The flow times `speed`.
+
+    Raises:
+        ValueError: If `speed` is not more than 1.
+
+    Example:
+    >>> speed_up(2.0, speed=3)
+    6.0
+    """
+    return flow * _standardize_speed(speed)
+
+
+class PictureSource(abc.ABC):
+    """Draws pictures of things that are no normal objects, in graph code."""
+
+    @abc.abstractmethod
+    def draw(
+        self, size: tuple[int, int], channels: int, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Draws a picture.
+
+        Args:
+            size: Height and width, in pixels.
+            channels: 1 for gray or 3 for color.
+            seed: uint64 tensor of shape `(2,)`.
+
+        Returns:
+            float32 tensor `(height, width, channels)` in [0, 1].
+        """
+
+
+class FolderPictures(PictureSource):
+    """Images below one or several folders, each as likely as any other.
+
+    The framework's authors take UIUC textures, Oxford flowers, anime faces and
+    68 classes of Tiny ImageNet (`tiny_imagenet_folders`). An image is decoded
+    when it is needed and resized to the crop, whatever its aspect ratio.
+
+    Args:
+        folders: Local folder or URL, or several. Every image below them is a
+            picture, at any depth.
+        checked: How many files are decoded at once, evenly spread, to find
+            broken ones; None for all. Defaults to 32.
+        on_error: `"raise"`, or `"skip"` to leave out broken files among the
+            checked ones and warn with their names.
+
+    Raises:
+        ValueError: If there is no folder, one does not exist, or one holds no
+            images.
+        BadFilesError: If checked files cannot be decoded, with their names.
+
+    Example:
+    >>> FolderPictures(["textures", "flowers"]).paths  # doctest: +SKIP
+    ('textures/T01_01.jpg', ...)
+    """
+
+    def __init__(
+        self, folders: Any, checked: int | None = 32, on_error: str = "raise"
+    ) -> None:
+        single = isinstance(folders, (str, os.PathLike))
+        roots = [folders] if single else list(folders)
+        if not roots:
+            raise ValueError(
+                "There must be at least one folder of pictures. Received: "
+                f"folders={folders!r}"
+            )
+        self.paths = list_pictures(roots, checked, on_error)
+
+    def draw(
+        self, size: tuple[int, int], channels: int, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """See `PictureSource.draw`."""
+        pixels = decode_one_of(self.paths, channels, seed)
+        return tf.ensure_shape(resize(pixels, size), (*size, channels))
+
+
+class EmbeddedPictures(PictureSource):
+    """Pictures for where no folder of them is given; nothing is downloaded.
+
+    Random windows, from a quarter of the side of a picture to all of it, of
+    photographs of things and textures that are part of scikit-image; mirrored,
+    and in half of the cases recolored. There are ten pictures only: enough to
+    show how the training works, few for a result that counts.
+
+    Args:
+        exclude: Names of pictures to leave out, of
+            `keras_sspcab.data.simulation.PICTURES`.
+
+    Raises:
+        ValueError: If a name is unknown or no picture is left.
+
+    Example:
+    >>> source = EmbeddedPictures(exclude=["moon"])
+    >>> source.draw((16, 16), 1, standardize_seed(0)).shape
+    TensorShape([16, 16, 1])
+    """
+
+    def __init__(self, exclude: Iterable[str] = ()) -> None:
+        self._textures = EmbeddedTextures(exclude, batch_share=0.0)
+
+    def draw(
+        self, size: tuple[int, int], channels: int, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """See `PictureSource.draw`."""
+        height, width = (_OVERSAMPLING * side for side in size)
+        # It looks at the size of the batch alone.
+        batch = tf.zeros((1, height, width, 3))
+        window = self._textures.draw(batch, tf.constant(0), seed) / 255.0
+        if channels == 1:
+            # Green, near to gray: recolored channels would cancel out.
+            window = window[..., 1:2]
+        return tf.ensure_shape(resize(window, size), (*size, channels))
+
+
+def tiny_imagenet_folders(root: Any) -> tuple[str, ...]:
+    """Returns the folders of the abnormal classes, for `FolderPictures`.
+
+    Args:
+        root: Tiny ImageNet as it is distributed (`tiny-imagenet-200`), or its
+            `train` folder.
+
+    Raises:
+        ValueError: If a class has no folder there.
+
+    Example:
+    >>> tiny_imagenet_folders("tiny-imagenet-200")[0]  # doctest: +SKIP
+    'tiny-imagenet-200/train/n01443537'
+    """
+    root = standardize_path(root)
+    require_folder(root)
+    train = join(root, "train")
+    base = train if is_folder(train) else root
+    folders = tuple(join(base, name) for name in TINY_IMAGENET_CLASSES)
+    missing = [folder for folder in folders if not is_folder(folder)]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(folders)} classes have no folder. "
+            f"Received: root={root!r} without {enumerate_names(missing)}"
+        )
+    return folders
+
+
+def _standardize_pictures(images: Any) -> PictureSource:
+    """Returns the source of pictures that an argument stands for."""
+    if isinstance(images, PictureSource):
+        return images
+    if images is None:
+        return EmbeddedPictures()
+    if isinstance(images, (str, os.PathLike, tuple, list)):
+        return FolderPictures(images)
+    raise ValueError(
+        "The `images` argument must be a folder, a list of folders, a "
+        f"PictureSource or None. Received: images={images!r}"
+    )
+
+
+def _standardize_speed(speed: Any) -> float:
+    is_number = isinstance(speed, numbers.Real)
+    if not is_number or not 1 < speed < math.inf:
+        raise ValueError(
+            "The `speed` argument must be a number of more than 1: motion at "
+            f"its own speed is normal. Received: speed={speed!r}"
+        )
+    return float(speed)
+
+
+def _require_crops(dataset: Any) -> dict[str, tf.TensorSpec]:
+    """Returns what the batches hold, or raises a ValueError."""
+    if not isinstance(dataset, tf.data.Dataset):
+        raise ValueError(
+            "Pseudo-abnormal crops are added to a tf.data.Dataset. Received: "
+            f"dataset={dataset!r}"
+        )
+    spec = dataset.element_spec
+    needed = ("appearance", *_MOTIONS)
+    if not isinstance(spec, dict) or set(needed) - set(spec):
+        raise ValueError(
+            f"The dataset must yield dicts with the keys {list(needed)}. "
+            f"Received: elements {spec}"
+        )
+    shape = spec["appearance"].shape
+    if shape.rank != 4 or None in shape[1:] or shape[3] not in (1, 3):
+        raise ValueError(
+            "The appearance must have the shape (batch, height, width, 1 or "
+            f"3), known but for the batch. Received: shape {shape}"
+        )
+    return spec

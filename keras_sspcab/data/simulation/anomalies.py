@@ -1,0 +1,205 @@
+"""The anomalies of DRAEM: textures, blended into images by noise."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from keras_sspcab.checks import (
+    standardize_int,
+    standardize_number,
+    standardize_range,
+)
+from keras_sspcab.data.random import chance, fold_in, split, uniform
+from keras_sspcab.data.simulation.augmenters import augment_texture
+from keras_sspcab.data.simulation.batches import (
+    as_float32,
+    map_with_seeds,
+    require_batches,
+)
+from keras_sspcab.data.simulation.operations import rotate, to_gray
+from keras_sspcab.data.simulation.perlin import perlin_mask
+from keras_sspcab.data.simulation.textures import (
+    EmbeddedTextures,
+    FolderTextures,
+    TextureSource,
+)
+
+
+def simulate_anomalies(
+    dataset: tf.data.Dataset,
+    textures: Any = None,
+    *,
+    anomaly_probability: float = 0.5,
+    opacity: Any = (0.2, 1.0),
+    rotation_probability: float = 0.3,
+    max_rotation: float = 90.0,
+    threshold: float = 0.5,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Turns batches of normal images into the training data of DRAEM.
+
+    Each image is, with `rotation_probability`, rotated first: this is the
+    target of the reconstruction. Then, with `anomaly_probability`, a texture is
+    blended into it where a rotated Perlin noise exceeds the threshold. The
+    texture has undergone three of ten random changes (`augment_texture`). With
+    mask `M`, texture `A` and opacity `o`, the image `I` becomes
+    `(1 - M) I + M (o A + (1 - o) I)`: outside of the mask nothing changes.
+
+    A mask may turn out empty, so somewhat fewer images than
+    `anomaly_probability` have an anomaly.
+
+    The elements follow from the seed and their number alone: they are the same
+    in every process, and `.skip(n)` gives what follows the first `n`. But when
+    the same dataset is iterated again, it gives new anomalies, as `fit` needs
+    in its next epoch.
+
+    Source: Zavrtanik et al., "DRAEM - A discriminatively trained reconstruction
+    embedding for surface anomaly detection" (ICCV 2021), section 3.3; ranges
+    from https://github.com/VitjanZ/DRAEM, where they differ from the paper's.
+
+    Args:
+        dataset: Batches `(batch, height, width, channels)` of floating point
+            images in [0, 1], RGB or gray, at least 32 x 32 pixels; from
+            `image_dataset`, for example. For gray images the textures are
+            changed in color, then turned to gray.
+        textures: Folder or URL of images, such as that of the Describable
+            Textures Dataset; a `FolderTextures` or `EmbeddedTextures`; or None
+            (the default) for `EmbeddedTextures()`.
+        anomaly_probability: Share of images that are corrupted.
+        opacity: Least and greatest opacity of the texture. The paper has
+            `(0.1, 1.0)`.
+        rotation_probability: Share of images that are rotated.
+        max_rotation: Greatest angle of these, in degrees, either way.
+        threshold: Noise above it belongs to the anomaly. It lies within -1 and
+            1.
+        seed: Integer, 0 or more.
+
+    Returns:
+        A `tf.data.Dataset` of as many elements `(images, targets)`: float32
+        `(batch, height, width, channels)` in [0, 1], and a dict of
+        `"reconstruction"`, the clean images, of the same shape, and
+        `"segmentation"`, float32 `(batch, height, width)`: 1 where the anomaly
+        is, else 0.
+
+    Raises:
+        ValueError: If the dataset has other elements, an argument is out of
+            range, or the textures cannot be read.
+
+    Example:
+    >>> normal = tf.data.Dataset.from_tensors(tf.zeros((2, 32, 32, 3)))
+    >>> images, targets = simulate_anomalies(normal).element_spec
+    >>> images.shape, targets["segmentation"].shape
+    (TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]))
+    """
+    require_batches(dataset)
+    if textures is None:
+        textures = _default_textures()
+    elif not isinstance(textures, TextureSource):
+        textures = FolderTextures(textures)
+
+    def share(value: Any, name: str) -> float:
+        return standardize_number(value, name, 0.0, 1.0)
+
+    simulation = _Simulation(
+        textures,
+        share(anomaly_probability, "anomaly_probability"),
+        standardize_range(opacity, "opacity"),
+        share(rotation_probability, "rotation_probability"),
+        standardize_number(max_rotation, "max_rotation", 0.0, 180.0),
+        standardize_number(threshold, "threshold", -1.0, 1.0),
+    )
+    seed = standardize_int(seed, "seed", 0)
+    simulate = _compiled(simulation, dataset.element_spec)
+    return map_with_seeds(dataset, simulate, seed)
+
+
+_default_textures = functools.cache(EmbeddedTextures)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Simulation:
+    """What `simulate_anomalies` does to a batch; its arguments are there."""
+
+    textures: TextureSource
+    anomaly_probability: float
+    opacity: tuple[float, float]
+    rotation_probability: float
+    max_rotation: float
+    threshold: float
+
+    def batch(
+        self, images: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Simulates anomalies in some images of a batch."""
+        images = as_float32(images)
+        image = tf.TensorSpec(images.shape[1:], tf.float32)
+        mask = tf.TensorSpec(images.shape[1:3], tf.float32)
+        augmented, clean, masks = tf.map_fn(
+            lambda index: self._image(images, index, fold_in(seed, index)),
+            tf.range(tf.shape(images)[0]),
+            fn_output_signature=(image, image, mask),
+        )
+        targets = {"reconstruction": clean, "segmentation": masks}
+        count = images.shape[0]
+        for value in (augmented, *targets.values()):
+            value.set_shape((count, *value.shape[1:]))
+        return augmented, targets
+
+    def _image(
+        self, images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the augmented image, the clean one and the mask."""
+        turn_seed, angle_seed, chance_seed, anomaly_seed = split(seed, 4)
+        image = images[index]
+        angle = uniform(angle_seed, -self.max_rotation, self.max_rotation)
+        clean = tf.cond(
+            chance(turn_seed, self.rotation_probability),
+            lambda: rotate(image, angle),
+            lambda: image,
+        )
+        clean = tf.ensure_shape(clean, image.shape)
+        augmented, mask = tf.cond(
+            chance(chance_seed, self.anomaly_probability),
+            lambda: self._corrupt(clean, images, index, anomaly_seed),
+            lambda: (clean, tf.zeros(tf.shape(clean)[:2])),
+        )
+        return augmented, clean, mask
+
+    def _corrupt(
+        self,
+        image: tf.Tensor,
+        images: tf.Tensor,
+        index: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Blends a texture into an image; returns it and the mask."""
+        mask_seed, texture_seed, change_seed, opacity_seed = split(seed, 4)
+        size = tf.unstack(tf.shape(image)[:2])
+        mask = perlin_mask(size, mask_seed, self.threshold)[..., tf.newaxis]
+
+        def paint() -> tf.Tensor:
+            texture = self.textures.draw(images, index, texture_seed)
+            texture = augment_texture(texture, change_seed) / 255.0
+            if image.shape[-1] == 1:
+                texture = to_gray(texture)
+            opacity = uniform(opacity_seed, *self.opacity)
+            blend = (1.0 - opacity) * image + opacity * texture
+            return tf.where(mask, tf.clip_by_value(blend, 0.0, 1.0), image)
+
+        # Most of the work is saved where nothing would be seen of it.
+        augmented = tf.cond(tf.reduce_any(mask), paint, lambda: image)
+        augmented = tf.ensure_shape(augmented, image.shape)
+        mask = tf.ensure_shape(mask[..., 0], image.shape[:2])
+        return augmented, tf.cast(mask, tf.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(simulation: _Simulation, spec: tf.TensorSpec) -> Any:
+    """Builds the graph once, although every epoch has a dataset of its own."""
+    return tf.function(
+        simulation.batch,
+        input_signature=[spec, tf.TensorSpec((2,), tf.uint64)],
+        autograph=False,
+    )

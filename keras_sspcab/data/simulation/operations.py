@@ -1,0 +1,234 @@
+"""Changes of images, all as graph code.
+
+Images are float32 `(height, width, 3)`, whole numbers from 0 to 255, RGB, but
+for `rotate` and `warp`, which take any.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+_LUMA = (0.299, 0.587, 0.114)
+
+# === Geometry ===
+
+
+def rotate(image: Any, degrees: Any) -> tf.Tensor:
+    """Rotates an image about its center; the size stays.
+
+    Bilinear; zero where nothing of the image lies.
+
+    Args:
+        image: Tensor `(height, width, channels)`, float32.
+        degrees: Angle, anticlockwise; a number or a scalar tensor.
+
+    Returns:
+        Tensor of the shape of `image`, float32.
+    """
+    image = tf.convert_to_tensor(image, tf.float32)
+    size = tf.shape(image)[:2]
+    center = (tf.cast(size, tf.float32) - 1.0) / 2.0
+    angle = tf.cast(degrees, tf.float32) * (math.pi / 180.0)
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    transform = [
+        cosine,
+        -sine,
+        center[1] * (1.0 - cosine) + center[0] * sine,
+        sine,
+        cosine,
+        center[0] * (1.0 - cosine) - center[1] * sine,
+    ]
+    return tf.ensure_shape(warp(image, transform, size), image.shape)
+
+
+def warp(image: tf.Tensor, transform: Sequence[Any], size: Any) -> tf.Tensor:
+    """Maps an image, bilinearly; zero where nothing of it lies.
+
+    Args:
+        image: Tensor `(height, width, channels)`.
+        transform: The matrix of 2 x 3 numbers, by rows, that takes a place
+            `(x, y, 1)` of the result to that of the image.
+        size: Height and width of the result.
+    """
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=tf.stack([*transform, 0.0, 0.0])[tf.newaxis],
+        output_shape=size,
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )[0]
+
+
+# === Color ===
+
+
+def adjust_brightness(
+    image: tf.Tensor, luminance: str, factor: Any, addend: Any, add_first: Any
+) -> tf.Tensor:
+    """Multiplies the luminance and adds to it; hue and saturation stay.
+
+    Args:
+        luminance: `"luma"`, the Y of YUV and YCrCb; `"value"`, the V of HSV,
+            the largest channel; or `"lightness"`, the L of HLS, the mean of the
+            largest and the smallest.
+        factor: To multiply by.
+        addend: To add.
+        add_first: bool scalar: which comes first. The luminance stays within 0
+            to 255 after each.
+    """
+
+    def limit(values: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(values, 0.0, 255.0)
+
+    def change(values: tf.Tensor) -> tf.Tensor:
+        return tf.where(
+            add_first,
+            limit(limit(values + addend) * factor),
+            limit(limit(values * factor) + addend),
+        )
+
+    if luminance == "luma":
+        luma = to_gray(image)
+        changed = image + (change(luma) - luma)
+    elif luminance == "value":
+        largest = tf.reduce_max(image, axis=-1, keepdims=True)
+        # Black has no color: it turns to gray.
+        scale = change(largest) / tf.maximum(largest, 1.0)
+        changed = tf.where(largest > 0, image * scale, change(largest))
+    else:
+        largest = tf.reduce_max(image, axis=-1, keepdims=True)
+        smallest = tf.reduce_min(image, axis=-1, keepdims=True)
+        lightness = (largest + smallest) / 2.0
+        after = change(lightness)
+        # The widest range of channels at a lightness; its share stays.
+        room = 255.0 - tf.abs(2.0 * lightness - 255.0)
+        room_after = 255.0 - tf.abs(2.0 * after - 255.0)
+        scale = tf.math.divide_no_nan(room_after, room)
+        changed = after + (image - lightness) * scale
+    return tf.round(limit(changed))
+
+
+def add_to_hue_and_saturation(
+    image: tf.Tensor, hue: Any, saturation: Any
+) -> tf.Tensor:
+    """Adds to hue and saturation; the value, the largest channel, stays.
+
+    Args:
+        hue: Addend; 255 is a full turn.
+        saturation: Addend; 255 is full saturation.
+    """
+    shifts = tf.stack([hue, saturation, 0.0]) / 255.0
+    hsv = tf.image.rgb_to_hsv(image / 255.0) + shifts
+    turns = tf.floor(hsv) * tf.constant([1.0, 0.0, 0.0])
+    hsv = tf.clip_by_value(hsv - turns, 0.0, 1.0)
+    return tf.round(tf.image.hsv_to_rgb(hsv) * 255.0)
+
+
+def to_gray(image: tf.Tensor) -> tf.Tensor:
+    """Returns the luma of BT.601, `(..., 1)`, not rounded."""
+    return tf.reduce_sum(image * tf.constant(_LUMA), axis=-1, keepdims=True)
+
+
+# === Sharpness ===
+
+
+def adjust_sharpness(image: tf.Tensor, factor: Any) -> tf.Tensor:
+    """Blends an image with its smoothed copy, as Pillow's `Sharpness` does.
+
+    Args:
+        image: At least 3 x 3 pixels.
+        factor: 0 smooths, 1 keeps the image, 2 sharpens.
+    """
+    rows = image[:-2] + image[1:-1] + image[2:]
+    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    center = image[1:-1, 1:-1]
+    smooth = tf.floor((box + 4.0 * center) / 13.0 + 0.5)
+    # The rim is not smoothed.
+    change = tf.pad(smooth - center, [[1, 1], [1, 1], [0, 0]])
+    degenerate = image + change
+    blended = degenerate + tf.cast(factor, tf.float32) * (image - degenerate)
+    return tf.floor(tf.clip_by_value(blended, 0.0, 255.0))
+
+
+# === Tables ===
+
+
+def gamma_contrast(image: tf.Tensor, gammas: Any) -> tf.Tensor:
+    """Raises each channel to its power: `255 (v / 255)^gamma`, cut off.
+
+    Args:
+        gammas: Three exponents, one a channel.
+    """
+    values = tf.range(256, dtype=tf.float32) / 255.0
+    exponents = tf.convert_to_tensor(gammas, tf.float32)[:, tf.newaxis]
+    return _look_up(image, tf.floor(values**exponents * 255.0))
+
+
+def solarize(image: tf.Tensor, threshold: Any) -> tf.Tensor:
+    """Inverts the values from `threshold` on."""
+    return tf.where(image < threshold, image, 255.0 - image)
+
+
+def posterize(image: tf.Tensor, bits: Any) -> tf.Tensor:
+    """Keeps the upper bits of each value, 1 to 8."""
+    step = 2.0 ** (8.0 - tf.cast(bits, tf.float32))
+    return tf.floor(image / step) * step
+
+
+def invert(image: tf.Tensor) -> tf.Tensor:
+    """Turns `v` into `255 - v`."""
+    return 255.0 - image
+
+
+def autocontrast(image: tf.Tensor, cutoff: Any) -> tf.Tensor:
+    """Stretches each channel to 0 to 255, as Pillow's `autocontrast` does.
+
+    Args:
+        cutoff: Percent of the pixels left out at either end, a whole number
+            below 50.
+    """
+    counts = _histograms(image)
+    below = tf.cumsum(counts, axis=1)
+    above = tf.cumsum(counts, axis=1, reverse=True)
+    cut = below[:, -1:] * tf.cast(cutoff, tf.int64) // 100
+    # In float64, as Pillow: the table is cut off, not rounded.
+    low = tf.cast(tf.argmax(below > cut, axis=1), tf.float64)
+    high = 255.0 - tf.cast(
+        tf.argmax(tf.reverse(above > cut, [1]), axis=1), tf.float64
+    )
+    values = tf.range(256, dtype=tf.float64)
+    scale = 255.0 / tf.maximum(high - low, 1.0)
+    offset = -low * scale
+    table = values * scale[:, tf.newaxis] + offset[:, tf.newaxis]
+    table = tf.clip_by_value(tf.floor(table), 0.0, 255.0)
+    table = tf.where((high > low)[:, tf.newaxis], table, values)
+    return _look_up(image, tf.cast(table, tf.float32))
+
+
+def equalize(image: tf.Tensor) -> tf.Tensor:
+    """Equalizes the histogram of each channel, as Pillow's `equalize` does."""
+    counts = _histograms(image)
+    total = tf.reduce_sum(counts, axis=1, keepdims=True)
+    values = tf.range(256, dtype=tf.int64)
+    last = tf.reduce_max(tf.where(counts > 0, values, 0), 1, keepdims=True)
+    step = (total - tf.gather(counts, last, batch_dims=1)) // 255
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    table = (step // 2 + below) // tf.maximum(step, 1)
+    table = tf.where(step > 0, tf.minimum(table, 255), values)
+    return _look_up(image, tf.cast(table, tf.float32))
+
+
+def _histograms(image: tf.Tensor) -> tf.Tensor:
+    """Counts the values of each channel: int64 `(3, 256)`."""
+    channels = tf.transpose(tf.reshape(tf.cast(image, tf.int32), [-1, 3]))
+    counts = tf.math.bincount(channels, minlength=256, maxlength=256, axis=-1)
+    return tf.cast(tf.ensure_shape(counts, (3, 256)), tf.int64)
+
+
+def _look_up(image: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
+    """Replaces each value by that of its channel in a `(3, 256)` table."""
+    places = tf.cast(image, tf.int32) + tf.constant([0, 256, 512])
+    return tf.gather(tf.reshape(table, [-1]), places)
