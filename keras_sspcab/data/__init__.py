@@ -7,7 +7,6 @@ at its first use.
 from keras_sspcab.data.cache import clear_image_cache
 from keras_sspcab.data.checking import (
     BadFilesError,
-    BadImagesError,
     FileProblem,
     check_images,
 )
@@ -43,7 +42,6 @@ from keras_sspcab.data.video import (
 
 __all__ = [
     "BadFilesError",
-    "BadImagesError",
     "DISFlow",
     "EmbeddedTextures",
     "FileProblem",

@@ -67,7 +67,7 @@ class BadFilesError(ValueError):
     """
 
     def __init__(
-        self, problems: Iterable[FileProblem], total: int, items: str = "files"
+        self, problems: Iterable[FileProblem], total: int, items: str
     ) -> None:
         self.problems = tuple(problems)
         self.total = total
@@ -79,11 +79,6 @@ class BadFilesError(ValueError):
 
     def __reduce__(self) -> Any:
         return type(self), (self.problems, self.total, self.items)
-
-
-# Former names, until all callers have changed.
-ImageProblem = FileProblem
-BadImagesError = BadFilesError
 
 
 def check_samples(
