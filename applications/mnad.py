@@ -115,6 +115,10 @@ class MNAD(FrameModel):
         "model": {"base_width": 8}
     }
 
+    # Whether frames that look normal are learned from while it is tested, as
+    # in the paper.
+    evaluation_options: ClassVar[Mapping[str, Any]] = {"update_memory": False}
+
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one, with a memory of normal "
         "ones",

@@ -216,9 +216,9 @@ def _normal_statistics(run: RunFolder, config: Config) -> "np.ndarray | None":
 
     source = ImageSource()
     for path in dict.fromkeys((run.config.data.path, config.data.path)):
-        data = dataclasses.replace(config.data, path=path)
+        data = config.data.model_copy(update={"path": path})
         try:
-            folder = source.scan(dataclasses.replace(config, data=data))
+            folder = source.scan(config.model_copy(update={"data": data}))
             samples = (*folder.train, *folder.validation)
             chosen = samples[:: -(-len(samples) // _MAX_NORMAL)]
             batches = images_of(source.check_samples(chosen, "skip"), data)

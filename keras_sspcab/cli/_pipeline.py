@@ -1,7 +1,6 @@
 """The steps of a training, from a configuration to a model in a run folder."""
 
 import contextlib
-import dataclasses
 import os
 import shlex
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keras_sspcab.cli._console import number, say, warn
 from keras_sspcab.cli._model import build_model, compile_model, construct
 from keras_sspcab.cli._sources import Source, source_of
-from keras_sspcab.runs import Config, EvaluationConfig, RunFolder, files
+from keras_sspcab.runs import Config, RunFolder, files
 from keras_sspcab.runs.folder import now
 from keras_sspcab.runs.parsing import write_config
 
@@ -31,11 +30,12 @@ FREE_SETTINGS = (
     "training.checkpoint_every_seconds",
     "calibration.quantile",
     "calibration.pixel_quantile",
-    *(
-        f"evaluation.{field.name}"
-        for field in dataclasses.fields(EvaluationConfig)
-    ),
 )
+
+
+def may_change(name: str) -> bool:
+    """Whether a setting may change between start and continuation of a run."""
+    return name in FREE_SETTINGS or name.startswith("evaluation.")
 
 
 def train_run(run: RunFolder, config: Config, resume: bool = False) -> None:
@@ -162,11 +162,13 @@ def _fixed_settings(config: Config, model: "AnomalyModel") -> dict[str, Any]:
         for key, value in values.items()
         if section != "objects" or model.kind == "objects"
     }
-    free = set(FREE_SETTINGS)
-    if model.kind == "objects":
-        # A stage that is done cannot be trained further: others follow it.
-        free.remove("training.epochs")
-    return {name: value for name, value in values.items() if name not in free}
+    # A stage that is done cannot be trained further: others follow it.
+    keeps_epochs = model.kind == "objects"
+    return {
+        name: value
+        for name, value in values.items()
+        if not may_change(name) or (keeps_epochs and name == "training.epochs")
+    }
 
 
 def _finish(
@@ -180,7 +182,10 @@ def _finish(
     model = construct(config, config.data.image_size)
     model.set_weights(weights)
     noun = {"videos": "frames"}.get(source.noun, source.noun)
-    thresholds = dataclasses.astuple(config.calibration)
+    thresholds = (
+        config.calibration.quantile,
+        config.calibration.pixel_quantile,
+    )
     if model.calibrates_by_folds:
         say(f"Fitting statistics to {len(folder.train)} normal {noun}")
         model.fit_scoring(source.statistics_dataset(run, config, folder.train))

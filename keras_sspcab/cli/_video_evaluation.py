@@ -140,7 +140,7 @@ def _scored_frames(
             model,
             videos,
             stride=config.data.stride,
-            update_memory=config.evaluation.update_memory,
+            **config.evaluation.options,
         )
     dropped = frames_dropped(config)
     total = sum(count_frames(video) for video in videos)

@@ -8,7 +8,7 @@ import typer
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say
-from keras_sspcab.cli._pipeline import FREE_SETTINGS, train_run
+from keras_sspcab.cli._pipeline import may_change, train_run
 from keras_sspcab.runs import Config, ConfigError, RunFolder, default_run_path
 from keras_sspcab.runs.parsing import differences, load_config, parse_setting
 
@@ -142,7 +142,7 @@ def _continue(
     before = folder.config
     after = resolve(Path(folder.file("config.toml")), overrides)
     for name, (old, new) in differences(before, after).items():
-        if name not in FREE_SETTINGS:
+        if not may_change(name):
             raise ConfigError(
                 f"The run {folder.path} was started with {name}={old!r}. "
                 f"Received: {new!r}. Leave it out, or start a new run"

@@ -5,12 +5,16 @@ from typing import Any
 
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.hosts import get_application
-from keras_sspcab.runs import Config, ConfigError, parsing
+from keras_sspcab.runs import Config, ConfigError
 from keras_sspcab.runs.parsing import (
-    SECTIONS,
+    KEYS,
+    Layer,
     differences,
     load_config,
+    nest_settings,
     parse_setting,
+    read_toml,
+    resolve_layers,
 )
 
 # What a comparison varies itself, and by which option.
@@ -49,22 +53,32 @@ class Settings:
         path: str | None = None,
         options: Sequence[str] = (),
     ) -> None:
-        shared: dict[str, Any] = {}
-        tables: dict[str, dict[str, Any]] = {}
+        shared: list[Layer] = []
+        tables: dict[str, Layer] = {}
         if path is not None:
-            shared, tables = _read_file(path, hosts)
+            sections, tables = _read_file(path, hosts)
+            shared.append((sections, f"in {path}"))
         for_all, for_host = _read_options(options, models)
-        self._settings = {
-            model: {
-                **shared,
-                **tables.get(model, {}),
-                **for_all,
-                **for_host.get(model, {}),
-            }
+        self._layers = {
+            model: [
+                *shared,
+                *([tables[model]] if model in tables else ()),
+                for_all,
+                for_host.get(model, ({}, "")),
+            ]
             for model in models
         }
+        for layer in (
+            *shared,
+            *tables.values(),
+            for_all,
+            *for_host.values(),
+        ):
+            _check_not_varied(layer)
         for model in models:
             self.config(model, "", OFF, 0)
+        for host in tables.keys() - {*models}:
+            resolve_layers([tables[host], _fixed(model={"name": host})])
 
     def config(
         self, model: str, data_path: str, block: str, seed: int
@@ -80,18 +94,16 @@ class Settings:
         Raises:
             ConfigError: If a value is out of its range.
         """
-        overrides = {
-            **self._settings[model],
-            "data.path": data_path,
-            "model.name": model,
-            "training.seed": seed,
-        }
+        options = {"name": model}
         if block != ON:
-            overrides["model.sspcab"] = "none" if block == OFF else block
+            options["sspcab"] = "none" if block == OFF else block
         elif place := get_application(model).comparison_place:
-            overrides["model.sspcab"] = place
+            options["sspcab"] = place
+        fixed = _fixed(
+            data={"path": data_path}, model=options, training={"seed": seed}
+        )
         try:
-            return load_config(None, overrides)
+            return resolve_layers([*self._layers[model], fixed])
         except ConfigError as error:
             raise ConfigError(f"Settings of {model}: {error}") from error
 
@@ -106,83 +118,62 @@ class Settings:
         }
 
 
+def _fixed(**sections: Any) -> Layer:
+    return sections, "of the comparison"
+
+
 def _read_file(
     path: str, hosts: Collection[str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Returns the settings for all hosts, and those by host."""
+) -> tuple[dict[str, Any], dict[str, Layer]]:
+    """Returns the sections for all hosts, and settings by host."""
     shared: dict[str, Any] = {}
-    tables: dict[str, dict[str, Any]] = {}
-    for name, value in parsing.read_toml(path).items():
-        if name in SECTIONS:
-            shared |= _read_section(name, value, f"in {path}")
+    tables: dict[str, Layer] = {}
+    for name, value in read_toml(path).items():
+        if name in KEYS:
+            shared[name] = value
         elif name in hosts and isinstance(value, dict):
-            tables[name] = {}
-            for section, values in value.items():
-                origin = f"in [{name}.{section}] of {path}"
-                tables[name] |= _read_section(section, values, origin)
+            tables[name] = value, f"in [{name}] of {path}"
         else:
             raise ConfigError(
                 f"Unknown table [{name}] in {path}. Allowed are: "
-                f"{', '.join(SECTIONS)}, and these for one host, such as "
+                f"{', '.join(KEYS)}, and these for one host, such as "
                 f"[{min(hosts)}.training]. The hosts are: "
                 f"{', '.join(sorted(hosts))}"
             )
     return shared, tables
 
 
-def _read_section(name: str, section: Any, origin: str) -> dict[str, Any]:
-    parsing.check_section(name, section, origin)
-    settings: dict[str, Any] = {}
-    for key, value in section.items():
-        _check(name, key, value, origin)
-        settings |= _flatten(f"{name}.{key}", value)
-    return settings
-
-
 def _read_options(
     options: Sequence[str], models: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    origin = "on the command line"
-    for_all: dict[str, Any] = {}
-    for_host: dict[str, dict[str, Any]] = {}
+) -> tuple[Layer, dict[str, Layer]]:
+    """Returns the settings for all hosts, and those by host."""
+    by_host: dict[str, dict[str, Any]] = {"": {}}
     for option in options:
-        dotted, value = parse_setting(option)
-        host, colon, dotted_alone = dotted.partition(":")
-        target = for_all
-        if colon:
-            if host not in models:
-                raise ConfigError(
-                    f"--set {option} is for {host!r}, which is not compared. "
-                    f"The models are: {', '.join(models)}"
-                )
-            dotted, target = dotted_alone, for_host.setdefault(host, {})
-        section, _, key = dotted.partition(".")
-        parsing.check_section(section, {}, origin)
-        if not key:
+        key, value = parse_setting(option)
+        host, colon, rest = key.partition(":")
+        if not colon:
+            by_host[""][key] = value
+        elif host in models:
+            by_host.setdefault(host, {})[rest] = value
+        else:
             raise ConfigError(
-                "A setting has the form section.key=value. "
-                f"Received: --set {option}"
+                f"--set {option} is for {host!r}, which is not compared. "
+                f"The models are: {', '.join(models)}"
             )
-        _check(section, key, value, origin)
-        target |= _flatten(dotted, value)
-    return for_all, for_host
+    layers: dict[str, Layer] = {
+        host: (nest_settings(settings), "on the command line")
+        for host, settings in by_host.items()
+    }
+    return layers.pop(""), layers
 
 
-def _check(section: str, key: str, value: Any, origin: str) -> None:
-    dotted = f"{section}.{key}"
-    if dotted in _VARIED:
-        raise ConfigError(
-            f"`{dotted}` {origin} is what a comparison varies. "
-            f"Received: {value!r}. Leave it out, and use {_VARIED[dotted]}"
-        )
-    parsing.check_key(section, key, value, origin)
-
-
-def _flatten(key: str, value: Any) -> dict[str, Any]:
-    """Splits tables, so that one setting in them can be changed alone."""
-    if not isinstance(value, Mapping) or not value:
-        return {key: value}
-    settings: dict[str, Any] = {}
-    for name, part in value.items():
-        settings |= _flatten(f"{key}.{name}", part)
-    return settings
+def _check_not_varied(layer: Layer) -> None:
+    sections, origin = layer
+    for key, option in _VARIED.items():
+        section, _, name = key.partition(".")
+        values = sections.get(section, {})
+        if isinstance(values, Mapping) and name in values:
+            raise ConfigError(
+                f"`{key}` {origin} is what a comparison varies. "
+                f"Received: {values[name]!r}. Leave it out, and use {option}"
+            )

@@ -3,14 +3,14 @@
 from keras_sspcab.runs.config import (
     CalibrationConfig,
     Config,
+    ConfigError,
     DataConfig,
     EvaluationConfig,
     ModelConfig,
+    ObjectsConfig,
     TrainingConfig,
 )
-from keras_sspcab.runs.errors import ConfigError
 from keras_sspcab.runs.folder import RunFolder, default_run_path
-from keras_sspcab.runs.objects import ObjectsConfig
 
 __all__ = [
     "CalibrationConfig",

@@ -1,24 +1,59 @@
 """What a run is made of: the sections of its `config.toml`."""
 
-import dataclasses
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from keras_sspcab.runs.errors import require
-from keras_sspcab.runs.objects import ObjectsConfig
-
-LAYOUTS = ("auto", "mvtec", "plain", "ucsd", "avenue", "shanghaitech")
-CACHES = ("auto", "memory", "disk", "none")
-ON_ERROR = ("raise", "skip")
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-NORMALIZATIONS = ("per_video", "none")
-SMOOTHINGS = ("none", "median", "gaussian", "mean")
-SINGLE_CLASS = ("sentinel", "skip")
-
-_OBJECTS = ObjectsConfig()
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
+class ConfigError(ValueError):
+    """Says which settings cannot be used, where they stand, and why."""
+
+
+def _to_size(value: Any) -> tuple[int, int]:
+    sides = (value, value) if isinstance(value, int) else value
+    if not (
+        isinstance(sides, (list, tuple))
+        and len(sides) == 2
+        and all(type(side) is int and side >= 1 for side in sides)
+    ):
+        raise ValueError("a positive integer or a list of two, [height, width]")
+    return sides[0], sides[1]
+
+
+def _check_channels(value: int) -> int:
+    if value not in (1, 3):
+        raise ValueError("1 or 3")
+    return value
+
+
+# Errors of validators complete the sentence "`section.key` must be ...".
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Source = Annotated[str, Field(min_length=1)]
+Size = Annotated[tuple[int, int], BeforeValidator(_to_size)]
+Channels = Annotated[int, AfterValidator(_check_channels)]
+
+
+class _Section(BaseModel):
+    """Settings that belong together; frozen, and with no type converted."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
+
+
+class DataConfig(_Section):
     """Section `[data]`: which images or videos, and how they are read.
 
     Attributes:
@@ -43,7 +78,7 @@ class DataConfig:
         cache: Where decoded images are kept while training: `"memory"`,
             `"disk"` (in the run folder), `"none"`, or `"auto"`, which is
             memory for up to 1 GiB and else none; for videos it is the disk.
-        clip_length: Frames a clip, for hosts that look at videos or objects.
+        clip_length: Frames in a clip, for hosts that look at videos or objects.
         stride: Frames from one of a clip to the next, 1 for all.
         step: Frames from one training clip to the next; larger ones take fewer
             of the clips that overlap. For hosts that look at objects: from one
@@ -51,88 +86,58 @@ class DataConfig:
     """
 
     path: str = ""
-    layout: str = "auto"
-    image_size: tuple[int, int] = (256, 256)
-    channels: int = 3
-    patch_size: int = 0
-    patches_per_image: int = 8
+    layout: Literal[
+        "auto", "mvtec", "plain", "ucsd", "avenue", "shanghaitech"
+    ] = "auto"
+    image_size: Size = (256, 256)
+    channels: Channels = 3
+    patch_size: NotNegative = 0
+    patches_per_image: Positive = 8
     flip: bool = False
-    validation_fraction: float = 0.1
-    validation_seed: int = 0
-    on_error: str = "raise"
-    cache: str = "auto"
-    clip_length: int = 5
-    stride: int = 1
-    step: int = 1
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_seed: Seed = 0
+    on_error: Literal["raise", "skip"] = "raise"
+    cache: Literal["auto", "memory", "disk", "none"] = "auto"
+    clip_length: Positive = 5
+    stride: Positive = 1
+    step: Positive = 1
 
-    def __post_init__(self) -> None:
-        require(
-            self.layout in LAYOUTS,
-            "data.layout",
-            f"one of {list(LAYOUTS)}",
-            self.layout,
-        )
-        require(
-            min(self.image_size) >= 1,
-            "data.image_size",
-            "positive",
-            list(self.image_size),
-        )
-        require(
-            self.channels in (1, 3), "data.channels", "1 or 3", self.channels
-        )
-        require(
-            0 <= self.patch_size <= min(self.image_size),
-            "data.patch_size",
-            "at least 0 (whole images) and at most the image size "
-            f"{list(self.image_size)}",
-            self.patch_size,
-        )
-        for name in ("patches_per_image", "clip_length", "stride", "step"):
-            value = getattr(self, name)
-            require(value >= 1, f"data.{name}", "at least 1", value)
-        require(
-            0 < self.validation_fraction < 1,
-            "data.validation_fraction",
-            "between 0 and 1 (the thresholds are measured on this part)",
-            self.validation_fraction,
-        )
-        require(
-            0 <= self.validation_seed < 2**32,
-            "data.validation_seed",
-            "from 0 to 2^32 - 1",
-            self.validation_seed,
-        )
-        require(
-            self.on_error in ON_ERROR,
-            "data.on_error",
-            f"one of {list(ON_ERROR)}",
-            self.on_error,
-        )
-        require(
-            self.cache in CACHES,
-            "data.cache",
-            f"one of {list(CACHES)}",
-            self.cache,
-        )
+    @field_validator("patch_size")
+    @classmethod
+    def _check_patch_size(cls, value: int, info: ValidationInfo) -> int:
+        size = info.data.get("image_size")
+        if size is not None and value > min(size):
+            raise ValueError(
+                "0 (whole images) or at most the image size, which is "
+                f"{list(size)}"
+            )
+        return value
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class _OpenSection(_Section):
+    """A section with settings besides its own, those of a host."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings of the host, by key."""
+        return dict(self.model_extra or {})
+
+
+class ModelConfig(_OpenSection):
     """Section `[model]`: a host and the arguments of its constructor.
 
     Attributes:
         name: One of the names in `keras_sspcab.hosts.available_applications()`.
         options: All other keys of the section, passed to the host. `"none"`
-            stands for None, which TOML lacks.
+            in a file stands for None, which TOML lacks.
     """
 
     name: str = "multiscale_padim"
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(_Section):
     """Section `[training]`.
 
     Attributes:
@@ -148,42 +153,74 @@ class TrainingConfig:
         checkpoint_every_seconds: The same after so many seconds.
     """
 
-    epochs: int = 30
-    batch_size: int = 32
-    learning_rate: float = 0.0
-    seed: int = 0
+    epochs: Positive = 30
+    batch_size: Positive = 32
+    learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    seed: Seed = 0
     jit_compile: bool = False
-    mixed_precision: str = "float32"
-    checkpoint_every_steps: int = 0
-    checkpoint_every_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            require(value >= 1, f"training.{name}", "at least 1", value)
-        for name in (
-            "learning_rate",
-            "checkpoint_every_steps",
-            "checkpoint_every_seconds",
-        ):
-            value = getattr(self, name)
-            require(value >= 0, f"training.{name}", "at least 0", value)
-        require(
-            0 <= self.seed < 2**32,
-            "training.seed",
-            "from 0 to 2^32 - 1",
-            self.seed,
-        )
-        require(
-            self.mixed_precision in PRECISIONS,
-            "training.mixed_precision",
-            f"one of {list(PRECISIONS)}",
-            self.mixed_precision,
-        )
+    mixed_precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = (
+        "float32"
+    )
+    checkpoint_every_steps: NotNegative = 0
+    checkpoint_every_seconds: Annotated[float, Field(ge=0)] = 60.0
 
 
-@dataclasses.dataclass(frozen=True)
-class CalibrationConfig:
+class ObjectsConfig(_Section):
+    """Section `[objects]`, for hosts that look at objects of videos.
+
+    The crops have the size `data.image_size` and `data.clip_length` frames.
+
+    Attributes:
+        boxes: Where objects are: `"motion"` finds what moves, without a trained
+            network; a folder or file of boxes, see
+            `keras_sspcab.data.objects.BoxFiles`; or an ONNX file of a detection
+            model, see `OnnxDetector`.
+        with_motion: Whether what moves outside the boxes of files or a model
+            counts as well.
+        min_confidence: Confidence above which such boxes count.
+        min_area: Pixels that a box has at least.
+        cover_threshold: Share of a box above which it is left out if a larger
+            one covers it.
+        motion_threshold: Change of a gray value from which on something moves.
+        motion_blur: Size of the Gaussian kernel before, odd.
+        motion_closing: Pixels over which gaps between moving areas close.
+        background_history: Frames that a background is learned from, so that
+            slow objects are found as well; 0 takes changes alone.
+        flow: `"dis"`, or a folder of flow files.
+        masks: Which pixels the object is, for hosts that learn to segment:
+            `"motion"` takes what moves, or a folder of masks, see
+            `keras_sspcab.data.objects.MaskFiles`; empty for none.
+        pictures: Folder of pictures that stand for abnormal appearance; empty
+            for the embedded ones.
+        folder: Where what is cut out is kept; empty for the run folder. Several
+            runs can share one.
+        speed: How much faster than normal abnormal motion is.
+    """
+
+    boxes: Source = "motion"
+    with_motion: bool = True
+    min_confidence: Share = 0.5
+    min_area: NotNegative = 100
+    cover_threshold: Share = 0.6
+    motion_threshold: Annotated[int, Field(ge=0, le=254)] = 18
+    motion_blur: Positive = 3
+    motion_closing: NotNegative = 0
+    background_history: NotNegative = 0
+    flow: Source = "dis"
+    masks: str = ""
+    pictures: str = ""
+    folder: str = ""
+    speed: Annotated[float, Field(gt=1)] = 3.0
+
+    @field_validator("motion_blur")
+    @classmethod
+    def _check_motion_blur(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("an odd number of pixels")
+        return value
+
+
+class CalibrationConfig(_Section):
     """Section `[calibration]`: where the thresholds lie.
 
     Attributes:
@@ -191,23 +228,12 @@ class CalibrationConfig:
         pixel_quantile: Share of their pixels below the pixel threshold.
     """
 
-    quantile: float = 0.99
-    pixel_quantile: float = 0.999
-
-    def __post_init__(self) -> None:
-        for name in ("quantile", "pixel_quantile"):
-            value = getattr(self, name)
-            require(
-                0 < value <= 1,
-                f"calibration.{name}",
-                "above 0 and at most 1",
-                value,
-            )
+    quantile: PositiveShare = 0.99
+    pixel_quantile: PositiveShare = 0.999
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """Section `[evaluation]`: how the scores of video frames become figures.
+class EvaluationConfig(_OpenSection):
+    """Section `[evaluation]`: how the scores of video frames become metrics.
 
     Attributes:
         normalization: `"per_video"` brings the scores of each test video to
@@ -219,8 +245,6 @@ class EvaluationConfig:
             of the Gaussian in frames.
         single_class: What macro AUC does with videos of one class:
             `"sentinel"` or `"skip"`; see `keras_sspcab.metrics.macro_auc`.
-        update_memory: Whether MNAD learns from frames that look normal while
-            it is tested, as its paper does.
         region_smoothing: Standard deviation of the Gaussian over anomaly maps
             before regions are cut from them, as a share of their height.
         region_levels: Number of levels at which they are cut, each twice the
@@ -229,68 +253,49 @@ class EvaluationConfig:
         region_min_area: Pixels of the map that a region has at least.
         iou_threshold: Overlap from which on a region finds an anomaly.
         track_threshold: Share of a track from which on it is found.
+        options: All other keys, settings that the host declares in its
+            `evaluation_options`.
     """
 
-    normalization: str = "per_video"
-    smoothing: str = "none"
-    smoothing_size: float = 17.0
-    single_class: str = "sentinel"
-    update_memory: bool = False
-    region_smoothing: float = 0.03
-    region_levels: int = 4
-    region_min_area: int = 4
-    iou_threshold: float = 0.1
-    track_threshold: float = 0.1
+    normalization: Literal["per_video", "none"] = "per_video"
+    smoothing: Literal["none", "median", "gaussian", "mean"] = "none"
+    smoothing_size: Annotated[float, Field(gt=0)] = 17.0
+    single_class: Literal["sentinel", "skip"] = "sentinel"
+    region_smoothing: Share = 0.03
+    region_levels: Positive = 4
+    region_min_area: Positive = 4
+    iou_threshold: PositiveShare = 0.1
+    track_threshold: PositiveShare = 0.1
 
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("normalization", NORMALIZATIONS),
-            ("smoothing", SMOOTHINGS),
-            ("single_class", SINGLE_CLASS),
-        ):
-            value = getattr(self, name)
-            rule = f"one of {list(allowed)}"
-            require(value in allowed, f"evaluation.{name}", rule, value)
-        size = self.smoothing_size
-        require(
-            size > 0 and (self.smoothing == "gaussian" or size % 2 == 1),
-            "evaluation.smoothing_size",
-            "positive, and an odd number of frames for median and mean",
-            size,
-        )
-        require(
-            0 <= self.region_smoothing <= 1,
-            "evaluation.region_smoothing",
-            "from 0 to 1",
-            self.region_smoothing,
-        )
-        for name in ("region_levels", "region_min_area"):
-            value = getattr(self, name)
-            require(value >= 1, f"evaluation.{name}", "at least 1", value)
-        for name in ("iou_threshold", "track_threshold"):
-            value = getattr(self, name)
-            rule = "above 0 and at most 1"
-            require(0 < value <= 1, f"evaluation.{name}", rule, value)
+    @field_validator("smoothing_size")
+    @classmethod
+    def _check_smoothing_size(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("smoothing") != "gaussian" and value % 2 != 1:
+            raise ValueError("an odd number of frames for median and mean")
+        return value
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """The whole configuration of a run; see the sections."""
+class Config(_Section):
+    """The whole configuration of a run; see the sections.
+
+    Example:
+    >>> config = Config(training=TrainingConfig(epochs=3))
+    >>> config.training.epochs, config.data.image_size
+    (3, (256, 256))
+    >>> config.to_dict()["model"]
+    {'name': 'multiscale_padim'}
+    """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
-    objects: ObjectsConfig = _OBJECTS
+    objects: ObjectsConfig = ObjectsConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Returns the sections as plain values, as they stand in a file."""
-        sections = dataclasses.asdict(self)
-        options = sections["model"].pop("options")
-        sections["model"].update(_none_to_text(options))
-        sections["data"]["image_size"] = list(self.data.image_size)
-        return sections
+        return _none_to_text(self.model_dump())
 
 
 def _none_to_text(value: Any) -> Any:

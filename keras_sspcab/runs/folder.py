@@ -57,7 +57,8 @@ class RunFolder:
     @property
     def config(self) -> Config:
         """The configuration that the run was started with."""
-        return load_config(self.require("config.toml", "keras-sspcab train"))
+        path = self.require("config.toml", "keras-sspcab train")
+        return load_config(path, is_complete=True)
 
     @property
     def record(self) -> dict[str, Any]:

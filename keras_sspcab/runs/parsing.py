@@ -1,61 +1,86 @@
 """Reading and writing configurations: TOML files and `section.key=value`."""
 
-import dataclasses
+import difflib
+import inspect
 import os
+import re
 import sys
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
+from pydantic import TypeAdapter, ValidationError
 
 from keras_sspcab.runs import files
-from keras_sspcab.runs.config import Config
-from keras_sspcab.runs.errors import ConfigError
+from keras_sspcab.runs.config import Config, ConfigError, ModelConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-SECTIONS: dict[str, Any] = {
-    field.name: type(field.default) for field in dataclasses.fields(Config)
+#: The keys that stand in each section, besides those of the host.
+KEYS: dict[str, tuple[str, ...]] = {
+    name: tuple(type(section).model_fields) for name, section in Config()
+}
+
+# Keys in the files of older versions, and what they are called now.
+_OLD_KEYS = {("evaluation", "normalisation"): "normalization"}
+
+# Arguments of hosts that follow from other settings.
+_NO_SETTINGS = {"input_shape", "calibration", "name", "self"}
+
+# How "`section.key` must be ..." goes on, by Pydantic's type of error.
+_RULES = {
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_type": "an integer",
+    "less_than": "less than {lt:.10g}",
+    "less_than_equal": "at most {le:g}",
+    "string_too_short": "a name or path",
+    "string_type": "a string",
+    "value_error": "{error}",
 }
 
 
+#: Settings by section and key, and where they stand: `"in screws.toml"`.
+Layer = tuple[Mapping[str, Any], str]
+
+
 def load_config(
-    path: str | None = None, overrides: Mapping[str, Any] | None = None
+    path: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    is_complete: bool = False,
 ) -> Config:
-    """Reads a configuration; what is not said takes its default.
+    """Reads a configuration; what is not given takes the host's default.
 
     Args:
         path: A TOML file, or None.
         overrides: Values by `"section.key"`, stronger than the file.
+        is_complete: Whether `write_config` wrote the file, with all defaults.
+            If it indeed names all settings, Keras is not imported.
 
     Returns:
         The configuration.
 
     Raises:
-        ConfigError: If the file is missing or no TOML, or a section, key or
-            value is unknown or of the wrong type. The message names the key,
-            where it stands, and what is allowed.
+        ConfigError: If the file is missing or no TOML, or if sections, keys or
+            values are unknown or wrong. The message has a line for each, with
+            the key, where it stands and what is allowed.
+
+    Example:
+    >>> config = load_config(None, {"model.name": "draem", "data.stride": 2})
+    >>> config.data.stride, config.training.epochs
+    (2, 100)
     """
-    sections = {} if path is None else read_toml(path)
-    origin = f"in {path}"
-    for name, section in sections.items():
-        check_section(name, section, origin)
-        for key, value in section.items():
-            check_key(name, key, value, origin)
-    for dotted, value in (overrides or {}).items():
-        name, _, key = dotted.partition(".")
-        check_section(name, {}, "on the command line")
-        if not key:
-            raise ConfigError(
-                f"A setting has the form section.key=value. Received: {dotted}"
-            )
-        check_key(name, key, value, "on the command line")
-        _assign(sections.setdefault(name, {}), key, value)
-    return _build(sections, "the configuration" if path is None else path)
+    layers: list[Layer] = []
+    if path is not None:
+        layers.append((read_toml(path), f"in {path}"))
+    layers.append((nest_settings(overrides or {}), "on the command line"))
+    return resolve_layers(layers, is_complete)
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -69,6 +94,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
     Raises:
         ConfigError: If there is no `=`.
+
+    Example:
+    >>> parse_setting("data.image_size=[64, 48]")
+    ('data.image_size', [64, 48])
     """
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
@@ -84,21 +113,41 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def dump_config(config: Config) -> str:
-    """Returns the configuration as TOML, every key written out."""
+    """Returns the configuration as TOML, every key written out.
+
+    Example:
+    >>> "flip = false" in dump_config(Config())
+    True
+    """
     return tomli_w.dumps(config.to_dict())
 
 
 def write_config(path: str, config: Config) -> None:
-    """Writes the configuration as a TOML file, all of it or nothing."""
+    """Writes the configuration as a TOML file, all of it or nothing.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_config(f"{folder}/c.toml", Config())
+    ...     load_config(f"{folder}/c.toml", is_complete=True) == Config()
+    True
+    """
     files.write_text(path, dump_config(config))
 
 
 def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
-    """Returns the settings that differ, by `"section.key"`."""
+    """Returns the settings that differ, by `"section.key"`.
+
+    Example:
+    >>> old = Config()
+    >>> data = old.data.model_copy(update={"stride": 2})
+    >>> differences(old, old.model_copy(update={"data": data}))
+    {'data.stride': (1, 2)}
+    """
     old, new = before.to_dict(), after.to_dict()
     return {
         f"{name}.{key}": (old[name].get(key), new[name].get(key))
-        for name in SECTIONS
+        for name in KEYS
         for key in {**old[name], **new[name]}
         if old[name].get(key) != new[name].get(key)
     }
@@ -109,7 +158,7 @@ def read_toml(path: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise ConfigError(
             f"There is no configuration file at {path!r}. Give a TOML file "
-            f"with the sections {', '.join(f'[{name}]' for name in SECTIONS)}"
+            f"with the sections {', '.join(f'[{name}]' for name in KEYS)}"
         )
     with open(path, "rb") as file:
         try:
@@ -118,128 +167,197 @@ def read_toml(path: str) -> dict[str, Any]:
             raise ConfigError(f"{path} is no valid TOML: {error}") from error
 
 
-def check_section(name: str, section: Any, origin: str) -> None:
-    """Raises a ConfigError unless there is such a section."""
-    if name not in SECTIONS:
-        raise ConfigError(
-            f"Unknown section [{name}] {origin}. Allowed are: "
-            f"{', '.join(SECTIONS)}"
-        )
-    if not isinstance(section, dict):
-        raise ConfigError(
-            f"`{name}` {origin} must be a section, written [{name}]. "
-            f"Received: {section!r}"
-        )
+def nest_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the sections of settings by `"section.key"`.
 
-
-def _types(section: str) -> dict[str, Any]:
-    return typing.get_type_hints(SECTIONS[section])
-
-
-def check_key(section: str, key: str, value: Any, origin: str) -> None:
-    """Raises a ConfigError unless there is such a key, with such a value."""
-    dotted, (key, *inner) = f"{section}.{key}", key.split(".")
-    if inner and section != "model":
-        raise ConfigError(
-            f"Unknown key `{dotted}` {origin}. Only [model] has tables inside"
-        )
-    types = _types(section)
-    if section == "model":
-        # Everything but the name is an argument of the host, which checks it.
-        types = {"name": str} if key == "name" else {key: object}
-    if key not in types:
-        raise ConfigError(
-            f"Unknown key `{section}.{key}` {origin}. Allowed in [{section}] "
-            f"are: {', '.join(sorted(types))}"
-        )
-    if not _has_type(value, types[key]):
-        raise ConfigError(
-            f"`{section}.{key}` {origin} must be {_describe(types[key])}. "
-            f"Received: {value!r}"
-        )
-
-
-def _has_type(value: Any, expected: Any) -> bool:
-    if expected is object:
-        return True
-    if expected == tuple[int, int]:
-        pair = [value, value] if _has_type(value, int) else value
-        return (
-            isinstance(pair, (list, tuple))
-            and len(pair) == 2
-            and all(_has_type(part, int) for part in pair)
-        )
-    if isinstance(value, bool):
-        return expected is bool
-    if expected is float:
-        return isinstance(value, (int, float))
-    return isinstance(value, expected)
-
-
-def _describe(expected: Any) -> str:
-    return {
-        str: "a string",
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-    }.get(expected, "an integer or a list of two, [height, width]")
-
-
-def _assign(section: dict[str, Any], key: str, value: Any) -> None:
-    """Sets a key, which may name a table inside: `sspcab_options.loss`."""
-    *tables, last = key.split(".")
-    for table in tables:
-        section = section.setdefault(table, {})
-        if not isinstance(section, dict):
+    In [model] a key can name a table inside: `model.sspcab_options.loss`.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    for dotted, value in settings.items():
+        name, _, key = dotted.partition(".")
+        if not key:
             raise ConfigError(
-                f"`{table}` is no table, so `{key}` cannot be set in it. "
-                f"Received: {table}={section!r}"
+                "A setting has the form section.key=value. "
+                f"Received: {dotted}={value!r}"
             )
-    section[last] = value
+        if name == "model":
+            *tables, key = key.split(".")
+            for table in reversed(tables):
+                key, value = table, {key: value}
+        _merge(sections.setdefault(name, {}), {key: value})
+    return sections
 
 
-def default_settings(model: str) -> Mapping[str, Mapping[str, Any]]:
-    """Returns the settings that suit a host, by section.
+def resolve_layers(
+    layers: Sequence[Layer], is_complete: bool = False
+) -> Config:
+    """Returns the configuration of settings from several places.
+
+    Args:
+        layers: The settings, the stronger ones later. Tables inside of [model]
+            are merged.
+        is_complete: See `load_config`.
 
     Raises:
-        ConfigError: If there is no host of that name.
+        ConfigError: If sections, keys or values are unknown or wrong.
     """
-    from keras_sspcab.hosts import get_application
+    draft = _Draft()
+    for sections, origin in layers:
+        for name, section in sections.items():
+            draft.add(name, section, origin)
+    if not (is_complete and draft.is_complete):
+        draft.ask_host()
+    return draft.validate()
 
-    try:
-        return get_application(model).default_settings
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
+class _Draft:
+    """Settings, where they stand, and what is wrong with them."""
 
-def _build(sections: dict[str, Any], origin: str) -> Config:
-    model = sections.get("model", {}).get("name", SECTIONS["model"].name)
-    defaults = default_settings(model)
-    values: dict[str, dict[str, Any]] = {
-        name: {**defaults.get(name, {}), **sections.get(name, {})}
-        for name in SECTIONS
-    }
-    size = values["data"].get("image_size")
-    if size is not None:
-        values["data"]["image_size"] = (
-            (size, size) if isinstance(size, int) else tuple(size)
+    def __init__(self) -> None:
+        self._sections: dict[str, dict[str, Any]] = {name: {} for name in KEYS}
+        self._origins: dict[tuple[str, str], str] = {}
+        self._problems: list[str] = []
+        # None: the host is not known, so that no key can be judged.
+        self._allowed: dict[str, set[str] | None] = {
+            name: None if name == "model" else {*keys}
+            for name, keys in KEYS.items()
+        }
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is no default to ask the host for."""
+        return "name" in self._sections["model"] and all(
+            name == "model" or self._sections[name].keys() == set(keys)
+            for name, keys in KEYS.items()
         )
-    for name in SECTIONS:
-        for key, expected in _types(name).items():
-            if expected is float and key in values[name]:
-                values[name][key] = float(values[name][key])
-    options = values["model"]
-    options.pop("name", None)
-    values["model"] = {"name": model, "options": _text_to_none(options)}
-    try:
-        return Config(
-            **{
-                name: section(**values[name])
-                for name, section in SECTIONS.items()
+
+    def add(self, name: str, section: Any, origin: str) -> None:
+        """Adds the settings of a section, stronger than those before."""
+        if name not in KEYS:
+            self._problems.append(
+                f"Unknown section [{name}] {origin}."
+                f"{_suggestion(name, KEYS, '[{}]')} "
+                f"Allowed are: {', '.join(KEYS)}"
+            )
+        elif not isinstance(section, Mapping):
+            self._problems.append(
+                f"`{name}` {origin} must be a section, written [{name}]. "
+                f"Received: {section!r}"
+            )
+        else:
+            section = {
+                _OLD_KEYS.get((name, key), key): value
+                for key, value in section.items()
             }
-        )
-    except ConfigError as error:
-        raise ConfigError(f"{error} (in {origin})") from error
+            _merge(self._sections[name], section)
+            self._origins |= {(name, key): origin for key in section}
+
+    def ask_host(self) -> None:
+        """Adds the defaults of the host, and checks the keys."""
+        from keras_sspcab.hosts.registry import available_applications
+
+        hosts = available_applications()
+        name = self._sections["model"].get("name", ModelConfig().name)
+        if not isinstance(name, str) or name not in hosts:
+            self._allowed["evaluation"] = None
+            if isinstance(name, str):
+                self._say(
+                    ("model", "name"),
+                    f"is wrong. There is no model named {name!r}."
+                    f"{_suggestion(name, hosts)} Choose one of: "
+                    f"{', '.join(sorted(hosts))}",
+                )
+            return
+        host = hosts[name]
+        options = getattr(host, "evaluation_options", {})
+        evaluation = self._sections["evaluation"]
+        # Older versions wrote it for every host.
+        if "update_memory" not in options and not evaluation.get(
+            "update_memory"
+        ):
+            evaluation.pop("update_memory", None)
+        arguments = {*inspect.signature(host).parameters} - _NO_SETTINGS
+        self._allowed["model"] = {"name", *arguments}
+        self._allowed["evaluation"] = {*KEYS["evaluation"], *options}
+        self._add_defaults(host.default_settings, f"(the default of {name})")
+        self._add_defaults({"evaluation": options}, "")
+        for key, default in options.items():
+            try:
+                TypeAdapter(type(default)).validate_python(
+                    evaluation[key], strict=True
+                )
+            except ValidationError as error:
+                self._translate(error, ("evaluation", key))
+
+    def validate(self) -> Config:
+        """Returns the configuration, or raises a ConfigError of all errors."""
+        self._drop_unknown_keys()
+        sections = {**self._sections}
+        sections["model"] = _text_to_none(sections["model"])
+        try:
+            config = Config.model_validate(sections)
+        except ValidationError as error:
+            self._translate(error)
+        if self._problems:
+            raise ConfigError("\n".join(self._problems))
+        return config
+
+    def _add_defaults(
+        self, defaults: Mapping[str, Mapping[str, Any]], origin: str
+    ) -> None:
+        for name, section in defaults.items():
+            for key in section.keys() - self._sections[name].keys():
+                self._sections[name][key] = section[key]
+                self._origins[name, key] = origin
+
+    def _drop_unknown_keys(self) -> None:
+        for name, allowed in self._allowed.items():
+            section = self._sections[name]
+            for key in sorted(section.keys() - (allowed or section.keys())):
+                del section[key]
+                self._problems.append(
+                    f"Unknown key `{name}.{key}` {self._origins[name, key]}."
+                    f"{_suggestion(key, allowed)} Allowed in [{name}] are: "
+                    f"{', '.join(sorted(allowed))}"
+                )
+
+    def _translate(
+        self, error: ValidationError, section: tuple[str, ...] = ()
+    ) -> None:
+        """Says what Pydantic found, in terms of a configuration file."""
+        for problem in error.errors():
+            place = (*section, *map(str, problem["loc"]))
+            context = problem.get("ctx", {})
+            value = repr(problem["input"])
+            if problem["type"] == "literal_error":
+                allowed = re.findall(r"'(\w+)'", context["expected"])
+                self._say(
+                    place,
+                    f"cannot be {value}.{_suggestion(value, allowed)} "
+                    f"Allowed are: {', '.join(allowed)}",
+                )
+            else:
+                rule = _RULES[problem["type"]].format(**context)
+                self._say(place, f"must be {rule}. Received: {value}")
+
+    def _say(self, place: tuple[str, ...], problem: str) -> None:
+        origin = self._origins.get((place[0], place[1]), "")
+        self._problems.append(f"`{'.'.join(place)}` {origin} {problem}")
+
+
+def _suggestion(word: Any, allowed: Iterable[str], form: str = "`{}`") -> str:
+    close = difflib.get_close_matches(str(word), allowed, 1)
+    return f" Did you mean {form.format(close[0])}?" if close else ""
+
+
+def _merge(target: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds values to a dictionary; tables in it are merged."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            table = target.get(key)
+            value = _merge(table if isinstance(table, dict) else {}, value)
+        target[key] = value
+    return target
 
 
 def _text_to_none(value: Any) -> Any:

@@ -350,7 +350,7 @@ def test_interruption_says_how_to_go_on(
         (["--data=missing"], "There is no folder of images"),
         (["--config=missing.toml"], "There is no configuration file at 'mis"),
         (["--set=training.epoch=3"], "Unknown key `training.epoch` on the com"),
-        (["--set=model.smooth=3"], "Unknown key `model.smooth` for the model"),
+        (["--set=model.smooth=3"], "Unknown key `model.smooth`"),
         (["--set=training.seed=3"], "use --seeds"),
         (["--set=model.smoothing=4"], "must be odd"),
     ],

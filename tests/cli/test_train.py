@@ -189,7 +189,7 @@ def test_arguments_of_the_model_are_checked_first(invoke, images, tmp_path):
     arguments.append("--model=autoencoder")
     for option, message in {
         "--model=draemm": "There is no model named 'draemm'",
-        "--set=model.smooth=3": "Unknown key `model.smooth` for the model",
+        "--set=model.smooth=3": "Unknown key `model.smooth`",
         "--set=model.smoothing=4": "must be odd",
         "--set=model.smoothing=x": "The section [model] does not fit",
         "--sspcab=inside": "`sspcab` must be one or several of",

@@ -130,12 +130,12 @@ def test_changed_settings_are_those_that_are_no_defaults(write):
         ("[trainign]\nepochs = 1", r"Unknown table \[trainign\] in .*c\.toml"),
         ("[dream.training]\nepochs = 1", r"The hosts are: autoencoder, cut"),
         ("draem = 3", r"Unknown table \[draem\]"),
-        ("[draem]\nepochs = 1", r"Unknown section \[epochs\] in \[draem.epo"),
-        ("[draem.trainign]\nepochs = 1", r"\[trainign\] in \[draem.trainign\]"),
+        ("[draem]\nepochs = 1", r"Unknown section \[epochs\] in \[draem\]"),
+        ("[draem.trainign]\nepochs = 1", r"\[trainign\] in \[draem\]"),
         ("[training]\nepoch = 1", r"Unknown key `training.epoch` in .*c\.toml"),
         (
             "[draem.training]\nepoch = 1",
-            r"Unknown key `training.epoch` in \[draem.training\] of .*c\.toml",
+            r"Unknown key `training.epoch` in \[draem\] of .*c\.toml",
         ),
         ("[draem.training]\nepochs = 'x'", "must be an integer. Received: 'x'"),
         ("[cutpaste.training]\nepoch = 1", "Unknown key `training.epoch`"),
@@ -165,7 +165,7 @@ def test_errors_in_the_file_name_the_place(write, text, message):
         ("cutpaste:training.epochs=3", "'cutpaste', which is not compared"),
         ("training.seed=3", "use --seeds"),
         ("draem:model.sspcab=none", "use --sspcab"),
-        ("training.epochs.x=3", "Only .model. has tables inside"),
+        ("training.epochs.x=3", "Unknown key `training.epochs.x`"),
         ("training.epochs=x", "must be an integer"),
     ],
 )
@@ -180,6 +180,8 @@ def test_missing_file_is_told():
 
 
 def test_values_may_hold_colons():
-    settings = Settings(TWO, HOSTS, None, ["model.textures=gs://bucket/x"])
+    settings = Settings(
+        TWO, HOSTS, None, ["draem:model.texture_folder=gs://bucket/x"]
+    )
     options = settings.config("draem", "", "on", 0).model.options
-    assert options["textures"] == "gs://bucket/x"
+    assert options["texture_folder"] == "gs://bucket/x"
