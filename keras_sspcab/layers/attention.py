@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.layers._weighted_layer import WeightedLayer
+from keras_sspcab.precision import at_least_float32
 
 
 class _Gate(WeightedLayer):
@@ -99,7 +100,7 @@ class ChannelAttention(_Gate):
 
     def call(self, inputs: Any) -> Any:
         # float16 overflows in the sum over large maps.
-        means = ops.mean(ops.cast(inputs, "float32"), axis=self._spatial_axes)
+        means = ops.mean(at_least_float32(inputs), axis=self._spatial_axes)
         gate = self.excite(self.squeeze(ops.cast(means, self.compute_dtype)))
         gate = ops.expand_dims(gate, self._spatial_axes)
         return ops.multiply(inputs, gate)

@@ -1,4 +1,4 @@
-"""The loss term of a block: switched off for exports, tracked in `fit`."""
+"""The loss term of a block: switched off for exports, reported by `fit`."""
 
 import contextlib
 import threading
@@ -9,6 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
+# Keras has no public name for the call that is going on.
+from keras.src.backend.common import global_state
+
 _local = threading.local()
 
 
@@ -18,6 +21,13 @@ def auxiliary_losses_disabled() -> Iterator[None]:
 
     A graph traced in this context (an export, say) holds no trace of the loss.
     It holds for the current thread.
+
+    Example:
+    >>> block = SSPCABLayer()
+    >>> with auxiliary_losses_disabled():
+    ...     outputs = block(np.ones((1, 8, 8, 4)))
+    >>> block.losses
+    []
     """
     previous = getattr(_local, "disabled", False)
     _local.disabled = True
@@ -38,10 +48,18 @@ def auxiliary_losses_scaled(factor: float) -> Iterator[None]:
 
     For a part of a model that runs several times in one pass: with one over
     that number the mean of its terms counts, not their sum. It holds for the
-    current thread, and within another such block on top of that.
+    current thread; nested factors multiply.
 
     Args:
         factor: What the terms are multiplied by.
+
+    Example:
+    >>> x = np.ones((1, 8, 8, 4), "float32")
+    >>> block = SSPCABLayer(kernel_initializer="zeros", loss_weight=1.0)
+    >>> with auxiliary_losses_scaled(0.5):
+    ...     outputs = block(x)
+    >>> float(block.losses[0])
+    0.5
     """
     previous = auxiliary_loss_scale()
     _local.scale = previous * factor
@@ -56,23 +74,59 @@ def auxiliary_loss_scale() -> float:
     return getattr(_local, "scale", 1.0)
 
 
-class AuxiliaryLossMetric(keras.metrics.Metric):
-    """Mean over the samples seen of the loss term that a layer has added.
+class BlockLossReport:
+    """The metrics of one block: `sspcab_loss`, and its own share of it.
 
     Keras gives a layer no place to update a metric that is right on every
     backend: `call` also runs in `predict` and in exports, and on JAX it cannot
-    reach the state of metrics at all. So the layer only notes its term, and
-    `result`, which Keras calls at the end of each training and evaluation step
-    inside the same trace, folds it in. Nothing remains in other graphs.
+    reach the state of metrics at all. So the layer only notes its term here,
+    with those of the other blocks in the same forward pass. The metrics take
+    up what was noted when their results are read, which Keras does at the end
+    of each step of training and evaluation, inside the same trace. Nothing
+    remains in other graphs.
 
-    Keras merges the results of metrics by name. The blocks of one model all
-    report the sum over the model's blocks, under one name, so that the value
-    shown is the part of `loss` that is due to them.
+    Keras puts the results of all metrics into one dictionary, by name. Each
+    block reports the sum over the forward pass under the same name, so that
+    the value shown is the part of `loss` that is due to all blocks.
 
-    One thing slips through where nothing is traced (the torch backend, or
-    `run_eagerly=True`): a prediction made between the last batch of an epoch
-    and its end, by a callback say, counts like one more batch.
+    The report is no attribute that Keras tracks: metrics that belong to a
+    layer would end up in files of weights.
+
+    Where nothing is traced (the torch backend, or `run_eagerly=True`), a
+    forward pass between the last batch of an epoch and the end of the epoch, by
+    a callback say, counts like one more batch.
+
+    Args:
+        name: Name of the metric of this block alone.
     """
+
+    def __init__(self, name: str) -> None:
+        self.total = NotedMean("sspcab_loss")
+        self.own = NotedMean(name)
+        self._last_call: Any = None
+
+    def note(self, term: Any, num_samples: Any) -> None:
+        """Notes a term that has been added to the losses of the model.
+
+        Args:
+            term: Scalar tensor.
+            num_samples: Size of the batch.
+        """
+        call, forward_pass = _current_pass()
+        # Detached, the value is also valid outside of the gradient's trace.
+        term = ops.stop_gradient(term)
+        if self in forward_pass and self._last_call() is call:
+            # A layer that is used twice. Keras forgets terms of other calls.
+            term = ops.add(forward_pass[self], term)
+        # Weakly: the call must be free to end.
+        self._last_call = weakref.ref(call)
+        forward_pass[self] = term
+        self.own.note([term], num_samples)
+        self.total.note(forward_pass.values(), num_samples)
+
+
+class NotedMean(keras.metrics.Metric):
+    """Mean over samples of what has been noted, taken up when it is read."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, dtype="float32")
@@ -83,107 +137,58 @@ class AuxiliaryLossMetric(keras.metrics.Metric):
             shape=(), initializer="zeros", name="count"
         )
 
-    def note(self, term: Any, num_samples: Any, same_pass: bool) -> None:
-        """Remembers a term until the end of the step.
-
-        Args:
-            term: Scalar float32 tensor, as added to the losses.
-            num_samples: Size of the batch.
-            same_pass: Whether the layer has added a term before in the same
-                forward pass (a layer that is used twice).
-        """
-        # Detached, the value is also valid outside of the gradient's trace.
-        term = ops.stop_gradient(term)
-        notes = _notes()
-        if same_pass and self in notes:
-            term = ops.add(notes[self][0], term)
-        notes[self] = (term, num_samples)
+    def note(self, terms: Any, num_samples: Any) -> None:
+        """Remembers the terms of a batch, which may still become more."""
+        _thread_state("notes")[self] = (terms, num_samples)
 
     def update_state(self, term: Any, num_samples: Any) -> None:
-        """Adds the mean of a batch, weighted by the size of the batch."""
+        """Adds the term of a batch, weighted by the size of the batch."""
         weight = ops.cast(num_samples, "float32")
         self.total.assign(self.total + ops.cast(term, "float32") * weight)
         self.count.assign(self.count + weight)
 
     def result(self) -> Any:
-        """Returns the mean since the last reset, summed over the model."""
-        means = [metric.mean() for metric in _current_group(self)]
-        return sum(means[1:], means[0])
-
-    def mean(self) -> Any:
-        """Returns the mean since the last reset, of this block alone."""
-        self._fold_in()
+        """Returns the mean since the last reset."""
+        terms, num_samples = _thread_state("notes").pop(self, ((), None))
+        terms = list(terms)
+        if terms and all(_is_usable(t, self.total.value) for t in terms):
+            self.update_state(sum(terms[1:], terms[0]), num_samples)
         return ops.divide_no_nan(self.total, self.count)
 
     def reset_state(self) -> None:
         """Starts a new mean."""
-        _local.sweep_is_open = False
-        _notes().pop(self, None)
+        _thread_state("notes").pop(self, None)
         super().reset_state()
 
-    def _fold_in(self) -> None:
-        term, num_samples = _notes().pop(self, (None, None))
-        if term is not None and _belongs_here(term, self.total.value):
-            self.update_state(term, num_samples)
 
-
-class BlockLossMetric(keras.metrics.Metric):
-    """What one of several blocks contributes to their sum.
-
-    Args:
-        source: The metric of the block, which holds the state.
-        name: Name of the metric.
-    """
-
-    def __init__(self, source: AuxiliaryLossMetric, name: str) -> None:
-        super().__init__(name=name, dtype="float32")
-        # Not the metric: Keras would reset and save its state once more.
-        self._mean = source.mean
-
-    def update_state(self) -> None:
-        """Does nothing: the source is updated."""
-
-    def result(self) -> Any:
-        """Returns the mean of the source since its last reset."""
-        return self._mean()
-
-
-def enter_sweep(metric: AuxiliaryLossMetric) -> AuxiliaryLossMetric:
-    """Notes that a model is collecting its metrics, this one among them.
-
-    `model.metrics` visits all layers in one go and then reads the results in
-    the same order: what is visited between two readings is one model.
-    """
-    if not getattr(_local, "sweep_is_open", False):
-        _local.sweep_is_open = True
-        _local.sweep = []
-    if not any(reference() is metric for reference in _local.sweep):
-        _local.sweep.append(weakref.ref(metric))
-    return metric
-
-
-def _current_group(metric: AuxiliaryLossMetric) -> list[AuxiliaryLossMetric]:
-    visited = [reference() for reference in getattr(_local, "sweep", [])]
-    members = [member for member in visited if member is not None]
-    if metric not in members:
-        members = [metric]
-    elif _local.sweep_is_open:
-        # Earlier members were visited for another model and never read.
-        members = members[members.index(metric) :]
-        _local.sweep = [weakref.ref(member) for member in members]
-    _local.sweep_is_open = False
-    return members
-
-
-def _notes() -> Any:
+def _thread_state(name: str) -> Any:
     # Per thread, because MirroredStrategy traces each replica in its own.
-    if not hasattr(_local, "notes"):
-        _local.notes = weakref.WeakKeyDictionary()
-    return _local.notes
+    if not hasattr(_local, name):
+        setattr(_local, name, weakref.WeakKeyDictionary())
+    return getattr(_local, name)
 
 
-def _belongs_here(term: Any, state: Any) -> bool:
-    """Whether `term` may be used in the trace that is active now.
+def _current_pass() -> tuple[Any, dict[BlockLossReport, Any]]:
+    """Returns the call of the outermost layer, and the terms of the pass.
+
+    In training on JAX no layer is called around the others; there, a pass is
+    what happens in one stateless scope.
+    """
+    call = global_state.get_global_attribute("current_call_ctx")
+    scope = global_state.get_global_attribute("stateless_scope")
+    if call is None:
+        # `block.call(x)`, without Keras around it, is a pass of its own.
+        call = _Call()
+    key = call if scope is None else scope
+    return call, _thread_state("passes").setdefault(key, {})
+
+
+class _Call:
+    """Stands for a call that Keras does not know of."""
+
+
+def _is_usable(term: Any, state: Any) -> bool:
+    """Whether `term` belongs to the trace that is active now.
 
     A note can outlive its trace when a layer ran in `predict` or in an export,
     which read no metrics.

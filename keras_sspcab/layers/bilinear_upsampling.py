@@ -49,8 +49,8 @@ class BilinearUpsampling2D(keras.layers.Layer):
         first = self.data_format == "channels_first"
         shape = ops.shape(inputs)
         height, width = shape[2:] if first else shape[1:3]
-        rows = _weights(height, self.size, inputs.dtype)
-        columns = _weights(width, self.size, inputs.dtype)
+        rows = _weights(height, self.size, self.compute_dtype)
+        columns = _weights(width, self.size, self.compute_dtype)
         # Products with small matrices: gathering the neighbors would be
         # slower, and its gradient much slower.
         if first:
@@ -80,10 +80,11 @@ class BilinearUpsampling2D(keras.layers.Layer):
 
 def _weights(side: Any, size: int, dtype: Any) -> Any:
     """Shares of the input pixels in each output pixel of an axis."""
-    # In float32: half precision cannot tell large positions apart.
-    span = ops.maximum(ops.cast(side * size - 1, "float32"), 1.0)
-    step = ops.cast(side - 1, "float32") / span
-    source = ops.cast(ops.arange(side * size), "float32") * step
-    pixels = ops.cast(ops.arange(side), "float32")
+    # Half precision cannot tell large positions apart.
+    precise = keras.backend.result_type(dtype, "float32")
+    span = ops.maximum(ops.cast(side * size - 1, precise), 1.0)
+    step = ops.cast(side - 1, precise) / span
+    source = ops.cast(ops.arange(side * size), precise) * step
+    pixels = ops.cast(ops.arange(side), precise)
     distance = ops.abs(source[:, None] - pixels[None, :])
     return ops.cast(ops.maximum(1.0 - distance, 0.0), dtype)

@@ -44,7 +44,7 @@ class PrototypeMemory(keras.layers.Layer):
         `(batch, height, width, channels)`.
 
     Output:
-        Dict of float32 tensors:
+        Dict of tensors, float32 unless a `dtype` is given:
         features: `(batch, height, width, 2 * channels)`, queries and what was
             read for them.
         compactness: `(batch,)`, mean squared difference of the queries to their
@@ -109,7 +109,7 @@ class PrototypeMemory(keras.layers.Layer):
         Args:
             inputs: Tensor `(batch, height, width, channels)`, as in calls.
         """
-        inputs = ops.stop_gradient(ops.cast(inputs, "float32"))
+        inputs = ops.stop_gradient(ops.cast(inputs, self.compute_dtype))
         channels = self.items.shape[1]
         queries = _unit_length(ops.reshape(inputs, (-1, channels)))
         items = ops.convert_to_tensor(self.items)
@@ -117,7 +117,9 @@ class PrototypeMemory(keras.layers.Layer):
         # A softmax divided by its own maximum.
         weights = ops.exp(similarity - ops.max(similarity, 0, keepdims=True))
         nearest = ops.one_hot(
-            ops.argmax(similarity, axis=-1), self.num_items, dtype="float32"
+            ops.argmax(similarity, axis=-1),
+            self.num_items,
+            dtype=self.compute_dtype,
         )
         pull = ops.matmul(ops.transpose(nearest * weights), queries)
         is_nearest = ops.any(nearest > 0, axis=0)[:, None]
@@ -129,10 +131,11 @@ class PrototypeMemory(keras.layers.Layer):
         self, inputs: Any, training: bool | None = None
     ) -> dict[str, Any]:
         *rest, channels = inputs.shape
+        dtype = self.compute_dtype
         return {
-            "features": keras.KerasTensor((*rest, 2 * channels), "float32"),
-            "compactness": keras.KerasTensor(rest[:1], "float32"),
-            "separateness": keras.KerasTensor(rest[:1], "float32"),
+            "features": keras.KerasTensor((*rest, 2 * channels), dtype),
+            "compactness": keras.KerasTensor(rest[:1], dtype),
+            "separateness": keras.KerasTensor(rest[:1], dtype),
         }
 
     def get_config(self) -> dict[str, Any]:

@@ -14,13 +14,12 @@ from keras_sspcab.layers._masked_conv import PADDING_MODES
 from keras_sspcab.layers._weighted_layer import WeightedLayer
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.auxiliary_loss import (
-    AuxiliaryLossMetric,
-    BlockLossMetric,
+    BlockLossReport,
     auxiliary_loss_scale,
     auxiliary_losses_enabled,
-    enter_sweep,
 )
 from keras_sspcab.layers.masked_conv import MaskedConv2D
+from keras_sspcab.precision import at_least_float32
 
 ATTENTIONS = ("channel", "spatial", "channel_spatial")
 
@@ -42,10 +41,11 @@ class SSPCABLayer(WeightedLayer):
     not be either: place the block behind a ReLU. `replace_penultimate_conv`
     does this for existing models.
 
-    The term is added once in each call, in float32 whatever the dtype policy,
-    and counts in `fit` and `evaluate`. In both, a metric named `sspcab_loss`
-    reports it (the sum over the blocks of a model). With
-    `keras.layers.TimeDistributed` each time step is a call and adds a term.
+    The term is added once in each call, in the precision of
+    `keras.config.floatx()` whatever the dtype policy, and counts in `fit` and
+    `evaluate`. In both, a metric named `sspcab_loss` reports it, summed over
+    the blocks in a forward pass. With `keras.layers.TimeDistributed` each time
+    step is a call and adds a term.
 
     Reference:
     - [Ristea et al., "Self-Supervised Predictive Convolutional Attentive
@@ -187,7 +187,9 @@ class SSPCABLayer(WeightedLayer):
         self.stop_gradient = bool(stop_gradient)
         self.per_corner_activation = bool(per_corner_activation)
         self.input_spec = keras.layers.InputSpec(ndim=4)
-        self._loss_report = _LossReport(self.adds_loss)
+        self._loss_report = (
+            BlockLossReport(f"{self.name}_loss") if self.adds_loss else None
+        )
 
     @property
     def adds_loss(self) -> bool:
@@ -197,10 +199,8 @@ class SSPCABLayer(WeightedLayer):
     @property
     def metrics(self) -> list[Any]:
         """The metrics of the layer: `sspcab_loss` where it adds a loss."""
-        collected = super().metrics
-        if self._loss_report.metric is not None:
-            collected.append(enter_sweep(self._loss_report.metric))
-        return collected
+        report = self._loss_report
+        return super().metrics + ([] if report is None else [report.total])
 
     @property
     def own_loss_metric(self) -> keras.metrics.Metric | None:
@@ -208,7 +208,7 @@ class SSPCABLayer(WeightedLayer):
 
         None where it adds no loss.
         """
-        return self._loss_report.own_metric(f"{self.name}_loss")
+        return None if self._loss_report is None else self._loss_report.own
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self._num_channels(input_shape)
@@ -248,24 +248,19 @@ class SSPCABLayer(WeightedLayer):
             outputs = self.channel_attention(outputs)
         if self.spatial_attention is not None:
             outputs = self.spatial_attention(outputs)
-        loss = self._loss_function
-        if loss is not None and self.adds_loss and auxiliary_losses_enabled():
-            self._add_reconstruction_loss(loss, inputs, outputs)
+        loss, report = self._loss_function, self._loss_report
+        if loss and report and auxiliary_losses_enabled():
+            # Both operands: a float16 difference would overflow when squared.
+            target = at_least_float32(inputs)
+            if self.stop_gradient:
+                target = ops.stop_gradient(target)
+            term = loss(target, at_least_float32(outputs))
+            # Keras adds it to losses of this dtype.
+            term = ops.cast(term, keras.config.floatx())
+            term = (self.loss_weight * auxiliary_loss_scale()) * term
+            self.add_loss(term)
+            report.note(term, ops.shape(inputs)[0])
         return outputs
-
-    def _add_reconstruction_loss(
-        self, loss: losses.LossFunction, inputs: Any, outputs: Any
-    ) -> None:
-        # Both operands: a float16 difference would overflow when squared.
-        target = ops.cast(inputs, "float32")
-        if self.stop_gradient:
-            target = ops.stop_gradient(target)
-        term = (self.loss_weight * auxiliary_loss_scale()) * ops.cast(
-            loss(target, ops.cast(outputs, "float32")), "float32"
-        )
-        same_pass = self._loss_report.is_among(self.losses)
-        self.add_loss(term)
-        self._loss_report.note(term, ops.shape(inputs)[0], same_pass)
 
     def _child_arguments(self) -> dict[str, Any]:
         arguments = super()._child_arguments()
@@ -294,30 +289,3 @@ class SSPCABLayer(WeightedLayer):
             }
         )
         return config
-
-
-class _LossReport:
-    """Holds the layer's metric where Keras does not look for state to save.
-
-    A metric that is an attribute of a layer ends up in weight files.
-    """
-
-    def __init__(self, active: bool) -> None:
-        self.metric = AuxiliaryLossMetric("sspcab_loss") if active else None
-        self._own_metric: BlockLossMetric | None = None
-        self._last_term: Any = None
-
-    def own_metric(self, name: str) -> BlockLossMetric | None:
-        """Returns a metric of this block alone."""
-        if self._own_metric is None and self.metric is not None:
-            self._own_metric = BlockLossMetric(self.metric, name)
-        return self._own_metric
-
-    def is_among(self, terms: list[Any]) -> bool:
-        """Whether the last term noted is one of `terms`."""
-        return any(term is self._last_term for term in terms)
-
-    def note(self, term: Any, num_samples: Any, same_pass: bool) -> None:
-        self._last_term = term
-        if self.metric is not None:
-            self.metric.note(term, num_samples, same_pass)

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_sspcab.checks import standardize_int
+from keras_sspcab.precision import at_least_float32
 
 #: Takes two frames `(batch, height, width, channels)` in [0, 1], gives the
 #: flow from the first to the second, `(batch, rows, columns, 2)`.
@@ -48,8 +49,8 @@ def lucas_kanade(
         regularization: Positive number, in squared units of brightness a pixel.
 
     Returns:
-        Tensor `(batch, height, width, 2)`, float32: motion to the right and
-        down, in pixels.
+        Tensor `(batch, height, width, 2)`, at least float32: motion to the
+        right and down, in pixels.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -156,7 +157,7 @@ def _of_model(model: keras.Model) -> FlowEstimator:
 
 
 def _gray(frames: Any) -> Any:
-    return ops.mean(ops.cast(frames, "float32"), axis=-1, keepdims=True)
+    return ops.mean(at_least_float32(frames), axis=-1, keepdims=True)
 
 
 def _pool(x: Any, size: int, strides: int) -> Any:
@@ -178,11 +179,11 @@ def _slope(x: Any, axis: int) -> Any:
 def _warp(image: Any, flow: Any) -> Any:
     """Reads `image` at the places that `flow` leads to, between pixels too."""
     batch, height, width, _ = ops.shape(image)
-    rows = ops.cast(ops.arange(height), "float32")[None, :, None]
-    columns = ops.cast(ops.arange(width), "float32")[None, None, :]
+    rows = ops.cast(ops.arange(height), flow.dtype)[None, :, None]
+    columns = ops.cast(ops.arange(width), flow.dtype)[None, None, :]
 
     def neighbors(place: Any, side: Any) -> tuple[Any, Any]:
-        last = ops.cast(side - 1, "float32")
+        last = ops.cast(side - 1, flow.dtype)
         place = ops.clip(place, 0.0, last)
         # One before the last at most, so that the next one exists.
         before = ops.minimum(ops.floor(place), ops.maximum(last - 1.0, 0.0))

@@ -191,8 +191,10 @@ class CalibratedScores(keras.layers.Layer):
         self, raw_score: Any, raw_map: Any
     ) -> dict[str, Any]:
         return {
-            "anomaly_score": keras.KerasTensor(raw_score.shape, "float32"),
-            "anomaly_map": keras.KerasTensor(raw_map.shape, "float32"),
+            "anomaly_score": keras.KerasTensor(
+                raw_score.shape, self.compute_dtype
+            ),
+            "anomaly_map": keras.KerasTensor(raw_map.shape, self.compute_dtype),
             "is_anomalous": keras.KerasTensor(raw_score.shape, "bool"),
         }
 

@@ -119,7 +119,7 @@ class GradCAM(keras.layers.Layer):
         rounding = 1e-5 * ops.matmul(ops.absolute(flat), ops.absolute(slope))
         weighted = ops.where(weighted > rounding, weighted, 0.0)
         weighted = ops.reshape(weighted, (batch, height, width))
-        return weighted / ops.cast(height * width, "float32")
+        return weighted / ops.cast(height * width, self.compute_dtype)
 
     def compute_output_shape(
         self,
@@ -170,7 +170,7 @@ class PatchEmbedding(keras.layers.Layer):
         # Blocks have added their loss for the image already.
         with auxiliary_losses_disabled():
             features = self.network(patches, training=False)
-        features = ops.mean(ops.cast(features, "float32"), axis=(1, 2))
+        features = ops.mean(ops.cast(features, self.compute_dtype), axis=(1, 2))
         return ops.reshape(features, (*grid, features.shape[-1]))
 
     def compute_output_shape(
@@ -271,9 +271,10 @@ class ReceptiveFieldUpsampling(keras.layers.Layer):
         """Shares of the patches along an axis in each pixel."""
         covered = (count - 1) * self.stride + self.patch_size
         pixels = ops.minimum(ops.arange(side), covered - 1)
-        centers = ops.cast(ops.arange(count) * self.stride, "float32")
+        dtype = self.compute_dtype
+        centers = ops.cast(ops.arange(count) * self.stride, dtype)
         centers = centers + (self.patch_size - 1) / 2
-        distances = ops.expand_dims(ops.cast(pixels, "float32"), 1) - centers
+        distances = ops.expand_dims(ops.cast(pixels, dtype), 1) - centers
         squares = ops.square(distances / gaussian_std(self.patch_size))
         inside = ops.absolute(distances) < self.patch_size / 2
         shares = ops.where(inside, ops.exp(-squares / 2), 0.0)

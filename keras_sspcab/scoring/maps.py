@@ -220,13 +220,14 @@ class MapUpsampling(keras.layers.Layer):
         is_known = isinstance(side, int) and isinstance(count, int)
         # Constants in the graph, instead of operations that make them.
         shares = self._matrix(side, count, np if is_known else ops)
-        return ops.convert_to_tensor(shares, "float32")
+        return ops.convert_to_tensor(shares, self.compute_dtype)
 
     def _matrix(self, side: Any, count: Any, library: Any) -> Any:
         radius = int(4 * self.sigma + 0.5)
         # Beyond the border as well, where it is like the last pixel.
-        pixels = library.arange(-radius, side + radius, dtype="float32")
-        values = library.arange(count, dtype="float32")
+        dtype = self.compute_dtype
+        pixels = library.arange(-radius, side + radius, dtype=dtype)
+        values = library.arange(count, dtype=dtype)
         last_pixel = library.max(pixels) - radius
         last_value = library.max(values)
         nearest = library.clip(pixels, 0.0, last_pixel)

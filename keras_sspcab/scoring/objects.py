@@ -84,7 +84,7 @@ class StandardizedSum(keras.layers.Layer):
         return total
 
     def compute_output_spec(self, scores: list[Any]) -> Any:
-        return keras.KerasTensor(scores[0].shape, "float32")
+        return keras.KerasTensor(scores[0].shape, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "weights": self.error_weights}
@@ -132,6 +132,6 @@ class ZScoreSum(StandardizedSum):
     def compute_output_spec(self, maps: list[Any]) -> dict[str, Any]:
         first = maps[0]
         return {
-            "score": keras.KerasTensor(first.shape[:1], "float32"),
-            "map": keras.KerasTensor(first.shape, "float32"),
+            "score": keras.KerasTensor(first.shape[:1], self.compute_dtype),
+            "map": keras.KerasTensor(first.shape, self.compute_dtype),
         }

@@ -647,3 +647,54 @@ def test_all_argument_combinations_run():
             use_bias=use_bias,
         )
         assert np.isfinite(value(layer(x))).all()
+
+
+class ReadsMetrics(keras.callbacks.Callback):
+    """Looks at one block after each batch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        for metric in self.model.get_layer("second").metrics:
+            metric.result()
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_reading_metrics_changes_nothing(run_eagerly):
+    x = images()
+    histories = []
+    for callbacks in ([], [ReadsMetrics()]):
+        keras.utils.set_random_seed(1)
+        model = host(SSPCABLayer(name="first"), SSPCABLayer(name="second"))
+        model.compile("sgd", "mse", run_eagerly=run_eagerly)
+        histories.append(
+            model.fit(
+                x, x, batch_size=4, epochs=2, callbacks=callbacks, verbose=0
+            ).history
+        )
+    assert histories[0] == histories[1]
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("floatx", ["float32", "float64"])
+def test_trains_in_float64(floatx):
+    x = images().astype("float64")
+    policy = keras.config.dtype_policy()
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy("float64")
+    try:
+        block = SSPCABLayer()
+        model = keras.Sequential(
+            [keras.Input((12, 12, 3)), block, keras.layers.Conv2D(3, 1)]
+        )
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        history = model.fit(x, x, verbose=0).history
+        outputs = value(block(x))
+        (term,) = block.losses
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy(policy)
+    assert outputs.dtype == "float64"
+    assert keras.backend.standardize_dtype(term.dtype) == floatx
+    expected = 0.1 * np.mean((outputs - x) ** 2)
+    precision = 1e-12 if floatx == "float64" else 1e-6
+    np.testing.assert_allclose(value(term), expected, rtol=precision)
+    np.testing.assert_allclose(history["sspcab_loss"], expected, rtol=1e-5)
