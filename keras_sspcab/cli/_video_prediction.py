@@ -35,7 +35,7 @@ class VideoResult:
 
     def alarms(self) -> list[tuple[float, float]]:
         """Returns begin and end of anomalous stretches, in seconds."""
-        from keras_sspcab.report.video_run import intervals
+        from keras_sspcab.report.content import intervals
 
         return intervals((r["seconds"], r["is_anomalous"]) for r in self.rows)
 

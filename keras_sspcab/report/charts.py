@@ -1,24 +1,25 @@
 """Which charts a report has, made from the content of a run."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from keras_sspcab.metrics import (
-    Curve,
-    PixelScores,
-    precision_recall_curve,
-    roc_curve,
-)
-from keras_sspcab.report import figures, pictures
-from keras_sspcab.report.run_data import RunData
-from keras_sspcab.report.run_files import Run
+from keras_sspcab.metrics import Curve, average_precision, thin_curve
+from keras_sspcab.report import figures
+from keras_sspcab.report.content import EvaluatedRun
 
 _FPR_LIMIT = 0.3
-POINTS = 300
-LabeledCurve = tuple[str, str, Curve]
+_POINTS = 300
+
+# Legend, color, name of the curves, and metrics that are areas below them.
+_IMAGE_RANKINGS = (
+    ("images", figures.ACCENT, "image", "image_auroc", "image_ap"),
+    ("pixels", figures.ANOMALOUS, "pixel", "pixel_auroc", "pixel_ap"),
+)
+_VIDEO_RANKINGS = (
+    ("whole video", figures.ACCENT, "frame", "micro_auc", ""),
+    ("streaming", figures.ANOMALOUS, "streaming", "streaming_micro_auc", ""),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,34 +39,18 @@ class Chart:
     narrow_svg: str | None = None
 
 
-def score_chart(run: RunData) -> Chart | None:
-    """Returns the histogram of the scores; None without predictions."""
-    return histogram_chart(
-        run.predictions, run.threshold, "images", "defective"
-    )
-
-
-def histogram_chart(
-    scored: Sequence[Any], threshold: float | None, things: str, anomalous: str
-) -> Chart | None:
-    """Returns the histogram of anything with `label` and `score`.
-
-    Args:
-        scored: Images or frames; None is returned if there are none.
-        threshold: From which score on they are flagged, or None.
-        things: What they are called.
-        anomalous: What those with an anomaly are called.
-    """
-    if not scored:
+def score_chart(run: EvaluatedRun) -> Chart | None:
+    """Returns the histogram of the scores; None if nothing has a score."""
+    if not run.scored:
         return None
-    kinds = (
-        (0, "normal", figures.NORMAL),
-        (1, anomalous, figures.ANOMALOUS),
-        (None, "no label", figures.ACCENT),
-    )
+    things = run.nouns.things
     series = []
-    for label, legend, color in kinds:
-        scores = [p.score for p in scored if p.label == label]
+    for label, legend, color in (
+        (0, "normal", figures.NORMAL),
+        (1, run.nouns.anomalous, figures.ANOMALOUS),
+        (None, "no label", figures.ACCENT),
+    ):
+        scores = [one.score for one in run.scored if one.label == label]
         if scores:
             series.append((legend, color, scores))
     ranges = "; ".join(
@@ -75,81 +60,80 @@ def histogram_chart(
     )
     line = (
         "The model is not calibrated, so there is no threshold."
-        if threshold is None
-        else f"The dashed line is the threshold, {threshold:.2f}."
+        if run.threshold is None
+        else f"The dashed line is the threshold, {run.threshold:.2f}."
     )
-    return Chart(
-        "Scores",
-        f"How many {things} have which score. {ranges}. {line}",
-        *(
-            figures.score_histogram(name, series, threshold, size, things)
-            for name, size in (
-                ("scores", (8.4, 3.4)),
-                ("scores-narrow", (4.2, 3.4)),
-            )
-        ),
+    wide, narrow = (
+        figures.score_histogram(name, series, run.threshold, size, things)
+        for name, size in (
+            ("scores", (8.4, 3.4)),
+            ("scores-narrow", (4.2, 3.4)),
+        )
     )
+    description = f"How many {things} have which score. {ranges}. {line}"
+    return Chart("Scores", description, wide, narrow)
 
 
-def ranking_charts(run: RunData) -> list[Chart]:
-    """Returns ROC, precision-recall and PRO, as far as they are defined."""
-    labeled = [p for p in run.predictions if p.label is not None]
-    labels = [p.label for p in labeled]
-    scores = [p.score for p in labeled]
-    pixels = gather_pixels(run)
-    has_images = len(set(labels)) == 2
-    has_pixels = pixels.num_normal > 0 and pixels.num_anomalous > 0
-    roc: list[LabeledCurve] = []
-    precision_recall: list[LabeledCurve] = []
-    if has_images:
-        roc.append(
-            ("images", figures.ACCENT, roc_curve(labels, scores, POINTS))
-        )
-        precision_recall.append(
-            (
-                "images",
-                figures.ACCENT,
-                precision_recall_curve(labels, scores, POINTS),
-            )
-        )
-    if has_pixels:
-        roc.append(("pixels", figures.ANOMALOUS, pixels.roc_curve(POINTS)))
-        precision_recall.append(
-            (
-                "pixels",
-                figures.ANOMALOUS,
-                pixels.precision_recall_curve(POINTS),
-            )
-        )
+def ranking_charts(run: EvaluatedRun) -> list[Chart]:
+    """Returns ROC, precision-recall and PRO, as far as there are curves."""
+    rankings = _VIDEO_RANKINGS if run.is_video else _IMAGE_RANKINGS
+    curves = {
+        name: thin_curve(*curve, _POINTS)
+        for name, curve in (run.curves or {}).items()
+    }
+
+    def chosen(kind: str) -> list[tuple[str, str, Curve]]:
+        return [
+            (legend, color, curves[f"{name}_{kind}"])
+            for legend, color, name, *_ in rankings
+            if f"{name}_{kind}" in curves
+        ]
+
     charts = []
-    if roc:
-        areas = metric_values(run, image_auroc="images", pixel_auroc="pixels")
+    if roc := chosen("roc"):
+        areas = _values(run, {key: what for what, _, _, key, _ in rankings})
         charts.append(
-            roc_chart(
-                roc, "defects found over share of normal ones flagged", areas
+            Chart(
+                "ROC",
+                f"Share of {run.nouns.anomalies} found over share of normal "
+                f"ones flagged, for every threshold. Area: {areas}. The dotted "
+                "line is chance, 0.5.",
+                figures.unit_curves(
+                    "roc",
+                    roc,
+                    ("false positive rate", "true positive rate"),
+                    chance=True,
+                ),
             )
         )
-        areas = metric_values(run, image_ap="images", pixel_ap="pixels")
+    if precision_recall := chosen("precision_recall"):
+        areas = _values(run, {key: what for what, *_, key in rankings})
+        if run.is_video:
+            areas = _average_precisions(run)
         charts.append(
-            precision_recall_chart(precision_recall, "defects found", areas)
+            Chart(
+                "Precision and recall",
+                "Share of alarms that are right over share of "
+                f"{run.nouns.anomalies} found. Average precision: {areas}.",
+                figures.unit_curves(
+                    "precision-recall",
+                    precision_recall,
+                    ("recall", "precision"),
+                    steps=True,
+                ),
+            )
         )
-    if has_pixels:
+    if "pro" in curves:
         charts.append(
             Chart(
                 "Per-region overlap (PRO)",
                 "Mean covered share of the defective regions over share of "
                 "normal pixels flagged. The tinted area up to "
                 f"{_FPR_LIMIT}, divided by {_FPR_LIMIT}, is AUPRO: "
-                f"{metric_values(run, aupro='')}.",
+                f"{_values(run, {'aupro': ''})}.",
                 figures.unit_curves(
                     "pro",
-                    [
-                        (
-                            "overlap",
-                            figures.ANOMALOUS,
-                            pixels.pro_curve(POINTS),
-                        )
-                    ],
+                    [("overlap", figures.ANOMALOUS, curves["pro"])],
                     ("false positive rate", "per-region overlap"),
                     limit=_FPR_LIMIT,
                 ),
@@ -158,66 +142,21 @@ def ranking_charts(run: RunData) -> list[Chart]:
     return charts
 
 
-def roc_chart(curves: Sequence[LabeledCurve], shares: str, areas: str) -> Chart:
-    """Returns receiver operating characteristics.
-
-    Args:
-        curves: Legend, color and points of each.
-        shares: What is drawn over what, in words.
-        areas: The areas below them, in words.
-    """
-    return Chart(
-        "ROC",
-        f"Share of {shares}, for every threshold. Area: {areas}. The dotted "
-        "line is chance, 0.5.",
-        figures.unit_curves(
-            "roc",
-            curves,
-            ("false positive rate", "true positive rate"),
-            chance=True,
-        ),
-    )
-
-
-def precision_recall_chart(
-    curves: Sequence[LabeledCurve], found: str, areas: str
-) -> Chart:
-    """Returns precision over recall.
-
-    Args:
-        curves: Legend, color and points of each.
-        found: What the recall is the share of, in words.
-        areas: The average precision of each, in words.
-    """
-    return Chart(
-        "Precision and recall",
-        f"Share of alarms that are right over share of {found}. Average "
-        f"precision: {areas}.",
-        figures.unit_curves(
-            "precision-recall",
-            curves,
-            ("recall", "precision"),
-            steps=True,
-        ),
-    )
-
-
-def training_charts(run: Run) -> list[Chart]:
+def training_charts(run: EvaluatedRun) -> list[Chart]:
     """Returns the loss and the part of the block in it."""
     history = run.history
     epochs = history.get("epoch")
     if epochs is None:
         return []
-    parts = (
+    charts = []
+    for column, title, description in (
         ("loss", "Loss", "What the training minimizes, all parts together"),
         (
             "sspcab_loss",
             "SSPCAB loss",
             "The part of it that the self-supervised block adds",
         ),
-    )
-    charts = []
-    for column, title, description in parts:
+    ):
         series = [
             (legend, color, history[name])
             for name, legend, color in (
@@ -226,49 +165,43 @@ def training_charts(run: Run) -> list[Chart]:
             )
             if name in history and np.isfinite(history[name]).any()
         ]
-        if series:
-            ends = "; ".join(
-                f"{legend}: from {values[np.isfinite(values)][0]:.4g} to "
-                f"{values[np.isfinite(values)][-1]:.4g}"
-                for legend, _, values in series
+        if not series:
+            continue
+        ends = "; ".join(
+            f"{legend}: from {values[np.isfinite(values)][0]:.4g} to "
+            f"{values[np.isfinite(values)][-1]:.4g}"
+            for legend, _, values in series
+        )
+        name = column.replace("_", "-")
+        charts.append(
+            Chart(
+                title,
+                f"{description}, after each epoch. {ends}.",
+                figures.training_curve(name, series, epochs),
             )
-            charts.append(
-                Chart(
-                    title,
-                    f"{description}, after each epoch. {ends}.",
-                    figures.training_curve(
-                        column.replace("_", "-"), series, epochs
-                    ),
-                )
-            )
+        )
     return charts
 
 
-def gather_pixels(run: RunData) -> PixelScores:
-    """Returns maps with masks; defective images without a mask are left out."""
-    pixels = PixelScores()
-    for prediction in run.predictions:
-        if prediction.label is None:
-            continue
-        if prediction.label == 1 and prediction.mask_path is None:
-            continue
-        anomaly_map = prediction.load_map()
-        if anomaly_map is None:
-            continue
-        mask = None
-        if prediction.label == 1 and prediction.mask_path is not None:
-            mask = pictures.load_mask(prediction.mask_path, anomaly_map.shape)
-            if mask is None:
-                continue
-        pixels.add(mask, anomaly_map)
-    return pixels
-
-
-def metric_values(run: Run, **names: str) -> str:
-    """Returns metrics of the run in words, such as `images 0.950`."""
-    found = [
+def _values(run: EvaluatedRun, names: dict[str, str]) -> str:
+    """Returns metrics in words, such as `images 0.950`, by their keys."""
+    values = [
         f"{what} {run.metrics[key]:.3f}".strip()
         for key, what in names.items()
         if isinstance(run.metrics.get(key), float)
     ]
-    return ", ".join(found) or "not measured"
+    return ", ".join(values) or "not measured"
+
+
+def _average_precisions(run: EvaluatedRun) -> str:
+    """Returns those of frames in words; they are no metric of a run."""
+    frames = [
+        frame
+        for video in run.videos
+        for frame in video.frames
+        if frame.label is not None
+    ]
+    labels = [frame.label for frame in frames]
+    whole = average_precision(labels, [frame.video_score for frame in frames])
+    streaming = average_precision(labels, [frame.score for frame in frames])
+    return f"whole video {whole:.3f}, streaming {streaming:.3f}"

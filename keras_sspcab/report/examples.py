@@ -10,9 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from keras_sspcab.report import pictures
+from keras_sspcab.report.content import read_evaluated_run
 from keras_sspcab.report.heat import COLOR_TABLE, HeatScale, overlay
-from keras_sspcab.report.run_data import Prediction, read_run
 from keras_sspcab.runs import files
+from keras_sspcab.runs.outputs import ImageScore
 
 _SIDE = 256
 
@@ -45,9 +46,16 @@ def save_examples_figure(
         raise ValueError(
             f"The `count` argument must be positive. Received: count={count}"
         )
-    run = read_run(run_folder)
-    usable = [p for p in run.predictions if p.map_path is not None]
-    chosen = _choose([p for p in usable if p.label and p.mask_path], count)
+    run = read_evaluated_run(run_folder)
+    if run.is_video:
+        raise ValueError(
+            f"{run.path} is a run of videos, not of images. Look at it with "
+            f"`keras-sspcab report {run.path}`"
+        )
+    usable = [image for image in run.images if image.map_path is not None]
+    chosen = choose_images(
+        [p for p in usable if p.label and p.mask_path], count
+    )
     chosen += _by_typicality([p for p in usable if p.label == 0])[:1]
     if not any(p.label for p in chosen):
         raise ValueError(
@@ -55,7 +63,9 @@ def save_examples_figure(
             "anomaly map in predictions/scores.csv. Evaluate it on images "
             "with ground truth: `keras-sspcab evaluate`"
         )
-    scale = HeatScale.of_run(run)
+    scale = HeatScale.of(
+        run.pixel_threshold, (image.load_map() for image in run.images)
+    )
     figure = Figure(
         figsize=(1.6 * len(chosen) + 1.5, 5.1), dpi=160, layout="constrained"
     )
@@ -94,14 +104,14 @@ def save_examples_figure(
     return Path(path)
 
 
-def _choose(defective: list[Prediction], count: int) -> list[Prediction]:
+def choose_images(defective: list[ImageScore], count: int) -> list[ImageScore]:
     """Takes from each kind in turn, the most typical first."""
     kinds = sorted({p.defect for p in defective})
     queues = {
         kind: _by_typicality([p for p in defective if p.defect == kind])
         for kind in kinds
     }
-    chosen: list[Prediction] = []
+    chosen: list[ImageScore] = []
     while len(chosen) < count and any(queues.values()):
         for queue in queues.values():
             if queue and len(chosen) < count:
@@ -109,7 +119,7 @@ def _choose(defective: list[Prediction], count: int) -> list[Prediction]:
     return sorted(chosen, key=lambda p: p.defect)
 
 
-def _by_typicality(predictions: list[Prediction]) -> list[Prediction]:
+def _by_typicality(predictions: list[ImageScore]) -> list[ImageScore]:
     """Sorts by the distance in rank from the median score."""
     ranked = sorted(predictions, key=lambda p: p.score)
     middle = (len(ranked) - 1) // 2
@@ -118,7 +128,7 @@ def _by_typicality(predictions: list[Prediction]) -> list[Prediction]:
 
 
 def _tiles(
-    prediction: Prediction, scale: HeatScale
+    prediction: ImageScore, scale: HeatScale
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     photo = pictures.load_photo(prediction.path, _SIDE)
     anomaly_map = prediction.load_map()

@@ -1,37 +1,20 @@
-"""Which images a report shows, and in what order: worst misses first."""
+"""Which pictures a report shows, and in what order: worst misses first."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from keras_sspcab.report import pictures
-from keras_sspcab.report.heat import HeatScale
-from keras_sspcab.report.run_files import ScoredPicture
+from keras_sspcab.report.content import EvaluatedRun, Nouns
+from keras_sspcab.runs.outputs import ImageScore, KeyFrame
 
 MAX_SIDE = 320
-Picture = TypeVar("Picture", bound=ScoredPicture)
 
-
-class Words(NamedTuple):
-    """What the pictures are called.
-
-    Attributes:
-        things: All of them.
-        anomalous: Those with an anomaly, at the beginning of a sentence.
-        found: Heading of those that were found.
-    """
-
-    things: str
-    anomalous: str
-    found: str
-
-
-IMAGES = Words("images", "Defective images", "Found defects")
-FRAMES = Words("frames", "Abnormal frames", "Found abnormal frames")
+Picture = ImageScore | KeyFrame
 
 
 @dataclasses.dataclass
-class Group(Generic[Picture]):
+class Group:
     """Pictures that ended in the same way.
 
     Attributes:
@@ -58,7 +41,7 @@ class Card:
     Attributes:
         picture: What is shown.
         name: What it is called.
-        kind: Of its anomaly, may be empty.
+        kind: Kind of its anomaly, may be empty.
         target: Identifier in the page that its name leads to, or empty.
         photo: Data URI of the image, or None if it cannot be read.
         heat: Data URI of the map's colors, or None if there is no map.
@@ -66,7 +49,7 @@ class Card:
         size: Width and height of the picture, in pixels.
     """
 
-    picture: ScoredPicture
+    picture: Picture
     name: str
     kind: str
     target: str
@@ -76,114 +59,122 @@ class Card:
     size: tuple[int, int]
 
 
-def group_predictions(
-    members: Iterable[Picture],
-    max_images: int,
-    words: Words = IMAGES,
-) -> list[Group[Picture]]:
-    """Sorts images into groups, the most instructive first.
+# Key, title, verdict and order; label, whether flagged, and whether the highest
+# score comes first.
+_GROUPS = (
+    (
+        *("missed", "Misses", "Missed"),
+        "{Anomalous} {things} below the threshold, lowest score first.",
+        *(1, False, False),
+    ),
+    (
+        *("false-alarm", "False alarms", "False alarm"),
+        "Normal {things} at or above the threshold, highest score first.",
+        *(0, True, True),
+    ),
+    (
+        *("flagged", "Flagged {things}", "Flagged"),
+        "{Things} without a label, at or above the threshold, most suspicious "
+        "first.",
+        *(None, True, True),
+    ),
+    (
+        *("unflagged", "Other {things}", "Not flagged"),
+        "{Things} without a label, below the threshold, most suspicious first.",
+        *(None, False, True),
+    ),
+    (
+        *("found", "Found {anomalies}", "Found"),
+        "{Anomalous} {things} at or above the threshold, closest calls first.",
+        *(1, True, False),
+    ),
+    (
+        *("passed", "Passed normal {things}", "Passed"),
+        "Normal {things} below the threshold, closest calls first.",
+        *(0, False, True),
+    ),
+)
+
+
+def group_pictures(
+    members: Sequence[Picture], max_images: int, nouns: Nouns
+) -> list[Group]:
+    """Sorts pictures into groups, the most instructive first.
 
     Args:
         members: All of them.
         max_images: How many are shown. A tenth is kept for each group, so that
             there is something to compare with; misses take what they need of
             the rest, then false alarms, then the others.
-        words: What they are called.
+        nouns: What they are called.
 
     Returns:
         The groups that have members.
     """
-
-    def by_score(
-        label: int | None, flags: tuple[bool, ...], descending: bool
-    ) -> list[Picture]:
+    words = {
+        **nouns._asdict(),
+        "Things": nouns.things.capitalize(),
+        "Anomalous": nouns.anomalous.capitalize(),
+    }
+    groups = []
+    for key, title, verdict, order, label, is_flagged, descending in _GROUPS:
         chosen = [
-            p for p in members if p.label == label and p.is_anomalous in flags
+            picture
+            for picture in members
+            if (picture.label, picture.is_anomalous) == (label, is_flagged)
         ]
-        return sorted(chosen, key=lambda p: p.score, reverse=descending)
-
-    members = list(members)
-    things = words.things
-    groups = [
-        Group(
-            "missed",
-            "Misses",
-            "Missed",
-            f"{words.anomalous} below the threshold, lowest score first.",
-            by_score(1, (False,), False),
-        ),
-        Group(
-            "false-alarm",
-            "False alarms",
-            "False alarm",
-            f"Normal {things} at or above the threshold, highest score first.",
-            by_score(0, (True,), True),
-        ),
-        Group(
-            "flagged",
-            f"Flagged {things}",
-            "Flagged",
-            f"{things.capitalize()} without a label, at or above the "
-            "threshold, most suspicious first.",
-            by_score(None, (True,), True),
-        ),
-        Group(
-            "unflagged",
-            f"Other {things}",
-            "Not flagged",
-            f"{things.capitalize()} without a label, below the threshold, most "
-            "suspicious first.",
-            by_score(None, (False,), True),
-        ),
-        Group(
-            "found",
-            words.found,
-            "Found",
-            f"{words.anomalous} at or above the threshold, closest calls "
-            "first.",
-            by_score(1, (True,), False),
-        ),
-        Group(
-            "passed",
-            f"Passed normal {things}",
-            "Passed",
-            f"Normal {things} below the threshold, closest calls first.",
-            by_score(0, (False,), True),
-        ),
-    ]
-    groups = [group for group in groups if group.members]
+        if chosen:
+            chosen.sort(key=lambda picture: picture.score, reverse=descending)
+            texts = (title.format(**words), verdict, order.format(**words))
+            groups.append(Group(key, *texts, chosen))
     _share_out(groups, max_images)
     return groups
 
 
-def _share_out(groups: Sequence[Group[Any]], max_images: int) -> None:
-    """Sets how many images of each group are shown."""
-    # Something of all groups, to compare with, however many misses there are.
+def _share_out(groups: Sequence[Group], max_images: int) -> None:
+    """Sets how many pictures of each group are shown."""
     for group in groups:
         group.shown = min(len(group.members), max_images // 10)
     left = max_images - sum(group.shown for group in groups)
-    for group in groups:
-        more = min(left, len(group.members) - group.shown)
-        if group.key == "found":
-            more = min(more, -(-left // 2))
-        group.shown += more
-        left -= more
-    for group in groups:  # what the last group did not need
-        more = min(left, len(group.members) - group.shown)
-        group.shown += more
-        left -= more
+    # The second pass gives away what the last group did not need.
+    for is_first_pass in (True, False):
+        for group in groups:
+            more = min(left, len(group.members) - group.shown)
+            if group.key == "found" and is_first_pass:
+                more = min(more, -(-left // 2))
+            group.shown += more
+            left -= more
 
 
-def make_card(
-    picture: ScoredPicture,
-    scale: HeatScale,
-    name: str,
-    kind: str = "",
-    target: str = "",
+def make_cards(
+    run: EvaluatedRun, group: Group, limit: float, targets: Mapping[str, str]
+) -> Iterator[Card]:
+    """Yields what the page shows of a group.
+
+    Args:
+        run: The run.
+        group: Some of its pictures.
+        limit: Map value of the strongest color.
+        targets: By video, the identifier in the page that leads to it.
+    """
+    common = _common_folder(picture.path for picture in run.pictures)
+    for picture in group.members[: group.shown]:
+        if isinstance(picture, KeyFrame):
+            name = f"{picture.video}, frame {picture.frame}"
+            kind, target = "", targets.get(picture.video, "")
+        else:
+            name = picture.path[len(common) :]
+            kind, target = picture.defect if picture.label else "", ""
+        yield _make_card(picture, limit, name, kind, target)
+
+
+def _make_card(
+    picture: Picture, limit: float, name: str, kind: str, target: str
 ) -> Card:
-    """Loads what one card of the gallery shows; see `Card`."""
-    photo = pictures.load_photo(picture.path, MAX_SIDE)
-    anomaly_map = picture.load_map()
+    photo, anomaly_map = (
+        pictures.load_photo(picture.path, MAX_SIDE),
+        picture.load_map(),
+    )
     size = (MAX_SIDE, MAX_SIDE)
     if photo is not None:
         size = photo.size
@@ -192,17 +183,25 @@ def make_card(
     mask = None
     if picture.mask_path is not None:
         mask = pictures.load_mask(picture.mask_path, size[::-1])
+    heat = None
+    if anomaly_map is not None:
+        heat = pictures.heat_uri(anomaly_map, limit, MAX_SIDE)
     return Card(
         picture=picture,
         name=name,
         kind=kind,
         target=target,
         photo=None if photo is None else pictures.photo_uri(photo),
-        heat=(
-            None
-            if anomaly_map is None
-            else pictures.heat_uri(anomaly_map, scale.limit, MAX_SIDE)
-        ),
+        heat=heat,
         outline=None if mask is None else pictures.outline(mask) or None,
         size=size,
     )
+
+
+def _common_folder(paths: Iterable[str]) -> str:
+    """Returns the folder that all images lie in, with its separator."""
+    try:
+        folder = os.path.commonpath([os.path.dirname(p) for p in paths])
+    except ValueError:  # none at all, or relative and absolute ones
+        return ""
+    return os.path.join(folder, "") if folder else ""

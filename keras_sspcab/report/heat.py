@@ -1,13 +1,12 @@
 """The colors of anomaly maps, on a scale that no image can move."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
 import numpy as np
 from PIL import Image
-
-from keras_sspcab.report.run_files import Run
 
 LEVELS = 256
 DEFAULT_ALPHA = 0.75
@@ -42,17 +41,19 @@ class HeatScale:
     is_calibrated: bool
 
     @classmethod
-    def of_run(cls, run: Run) -> "HeatScale":
+    def of(
+        cls,
+        pixel_threshold: float | None,
+        anomaly_maps: Iterable[np.ndarray | None],
+    ) -> "HeatScale":
         """Twice the pixel threshold, or else the largest value of all maps."""
-        threshold = run.pixel_threshold
-        if threshold is not None and threshold > 0:
-            return cls(2 * threshold, True)
-        largest = 0.0
-        for picture in run.pictures:
-            values = picture.load_map()
-            if values is not None and values.size:
-                largest = max(largest, float(values.max()))
-        return cls(largest or 1.0, False)
+        if pixel_threshold is not None and pixel_threshold > 0:
+            return cls(2 * pixel_threshold, True)
+        largest = max(
+            (float(m.max()) for m in anomaly_maps if m is not None and m.size),
+            default=0.0,
+        )
+        return cls(largest if largest > 0 else 1.0, False)
 
 
 def heat_levels(anomaly_map: Any, scale: float) -> np.ndarray:

@@ -1,53 +1,31 @@
 """One self-contained page about a run."""
 
+import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_sspcab.metrics.shortcuts import describe_shortcut
-from keras_sspcab.report import charts, gallery, rendering, video_page
-from keras_sspcab.report.heat import HeatScale
-from keras_sspcab.report.outcome import Outcome
-from keras_sspcab.report.run_data import Prediction, RunData, read_run
-from keras_sspcab.report.run_files import read_basics
-from keras_sspcab.report.video_run import read_video_run
-from keras_sspcab.runs import files
-
-_METRICS = (
-    (
-        "image_auroc",
-        "Image AUROC",
-        "How well scores rank defective images above normal ones; 0.5 is "
-        "chance.",
-    ),
-    (
-        "image_ap",
-        "Image AP",
-        "Average precision: the area under precision over recall.",
-    ),
-    (
-        "image_f1",
-        "Best image F1",
-        "At the threshold that suits these images best, not the calibrated "
-        "one.",
-    ),
-    (
-        "pixel_auroc",
-        "Pixel AUROC",
-        "The same ranking for pixels; mostly normal ones, so easily high.",
-    ),
-    (
-        "pixel_ap",
-        "Pixel AP",
-        "Average precision for pixels; chance is the share of defective ones.",
-    ),
-    (
-        "aupro",
-        "AUPRO",
-        "Overlap with each defective region, up to 30 % false positives.",
-    ),
+from keras_sspcab.metrics import (
+    describe_convention,
+    describe_shortcut,
+    metrics_of,
 )
+from keras_sspcab.report import charts, gallery, rendering, timeline
+from keras_sspcab.report.charts import Chart
+from keras_sspcab.report.content import (
+    EvaluatedRun,
+    OutcomeCounts,
+    VideoScores,
+    read_evaluated_run,
+)
+from keras_sspcab.report.heat import HeatScale
+from keras_sspcab.runs import files
+from keras_sspcab.runs.outputs import KeyFrame
+
+# How many timelines are open; the others are one click away.
+NUM_OPEN = 12
 
 
 def write_report(
@@ -63,8 +41,9 @@ def write_report(
     twice the pixel threshold, and never by the single image. Of a run on videos
     it shows the scores over time and the most telling frames instead.
 
-    Labels, masks, maps and even the images may be missing; what depends on them
-    is left out then, and the page says so.
+    Labels, masks, maps and even the images may be missing, and the curves in
+    runs of earlier versions; what depends on them is left out then, and the
+    page says so.
 
     Args:
         run_folder: Folder of a run, after `keras-sspcab evaluate`.
@@ -78,88 +57,159 @@ def write_report(
     Raises:
         ValueError: If a file of the run is missing or broken; the message names
             it, and the command that writes it. A page that was there stays.
+
+    Example:
+        >>> write_report("runs/screws")  # doctest: +SKIP
+        PosixPath('runs/screws/report.html')
     """
     if max_images < 0:
         raise ValueError(
             "The `max_images` argument must not be negative. "
             f"Received: max_images={max_images}"
         )
-    basics = read_basics(run_folder)
-    if basics.is_video:
-        page = video_page.render(read_video_run(run_folder), max_images)
-    else:
-        page = _render(read_run(run_folder), max_images)
-    path = Path(basics.path, "report.html") if output is None else Path(output)
-    files.write_text(str(path), page)
+    run = read_evaluated_run(run_folder)
+    path = Path(run.path, "report.html") if output is None else Path(output)
+    files.write_text(str(path), _render(run, max_images))
     return path
 
 
-def _render(run: RunData, max_images: int) -> str:
-    scale = HeatScale.of_run(run)
-    groups = gallery.group_predictions(run.predictions, max_images)
-    common = _common_folder(p.path for p in run.predictions)
+@dataclasses.dataclass(frozen=True)
+class VideoRow:
+    """One video of the page.
+
+    Attributes:
+        key: Identifier in the page.
+        video: Its scores.
+        outcome: What became of its frames.
+        chart: Its timeline, or None if no frame has a score.
+        summary: The same in a few words.
+    """
+
+    key: str
+    video: VideoScores
+    outcome: OutcomeCounts
+    chart: Chart | None
+    summary: str
+
+
+def _render(run: EvaluatedRun, max_images: int) -> str:
+    scale = HeatScale.of(
+        run.pixel_threshold, (picture.load_map() for picture in run.pictures)
+    )
+    groups = gallery.group_pictures(run.pictures, max_images, run.nouns)
+    outcome = OutcomeCounts(run.scored)
+    kind = "video" if run.is_video else "image"
+    rankings = [
+        metric
+        for metric in metrics_of(kind, run.metrics)
+        if not metric.at_threshold
+    ]
+    own = _video_content(run) if run.is_video else _image_content(run)
+    targets = {r.video.name: r.key for r in own.get("rows", ()) if r.chart}
     return rendering.render(
-        "report.html",
+        "report_video.html" if run.is_video else "report.html",
         run,
         scale,
-        facts=rendering.facts(run, "images"),
-        metrics=rendering.measured(run.metrics, _METRICS),
-        shortcut=describe_shortcut(run.metrics),
-        outcome=Outcome.of(run.predictions),
-        defects=_defect_rows(run),
-        defect_columns=_defect_columns(run),
+        metrics=[(m.heading, run.metrics[m.key], m.meaning) for m in rankings],
+        outcome=outcome,
+        lacks_curves=run.curves is None
+        and bool(outcome.anomalous and outcome.normal),
         score_chart=charts.score_chart(run),
         ranking_charts=charts.ranking_charts(run),
-        groups=[(group, _cards(group, scale, common)) for group in groups],
+        training_charts=charts.training_charts(run),
+        groups=[
+            (group, gallery.make_cards(run, group, scale.limit, targets))
+            for group in groups
+        ],
         num_shown=sum(group.shown for group in groups),
+        **own,
     )
 
 
-def _cards(
-    group: gallery.Group[Prediction], scale: HeatScale, common: str
-) -> Iterator[gallery.Card]:
-    for prediction in group.members[: group.shown]:
-        yield gallery.make_card(
-            prediction,
-            scale,
-            name=prediction.path[len(common) :],
-            kind=prediction.defect if prediction.label else "",
-        )
-
-
-def _defect_columns(run: RunData) -> list[tuple[str, str]]:
+def _image_content(run: EvaluatedRun) -> dict[str, Any]:
     per_defect = run.metrics.get("per_defect") or {}
-    return [
-        (key, title)
-        for key, title, _ in _METRICS
-        if any(key in values for values in per_defect.values())
+    keys = {key for values in per_defect.values() for key in values}
+    columns = [
+        (metric.key, metric.heading)
+        for metric in metrics_of("image", keys)
+        if not metric.at_threshold
     ]
+    return {
+        "shortcut": describe_shortcut(run.metrics),
+        "defects": _defect_rows(run, per_defect),
+        "defect_columns": columns,
+    }
 
 
-def _defect_rows(run: RunData) -> list[dict[str, Any]]:
+def _defect_rows(
+    run: EvaluatedRun, per_defect: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Returns counts and metrics of each kind of defect, worst found first."""
     rows = []
-    per_defect = run.metrics.get("per_defect") or {}
-    defective = [p for p in run.predictions if p.label == 1]
-    for defect in sorted({p.defect for p in defective} | set(per_defect)):
-        own = [p for p in defective if p.defect == defect]
-        found = sum(p.is_anomalous for p in own)
+    defective = [image for image in run.images if image.label == 1]
+    for defect in sorted({i.defect for i in defective} | set(per_defect)):
+        own = [image for image in defective if image.defect == defect]
+        num_found = sum(image.is_anomalous for image in own)
         rows.append(
             {
                 "defect": defect or "(unnamed)",
                 "total": len(own),
-                "found": found,
-                "share": found / len(own) if own else 0.0,
+                "found": num_found,
+                "share": num_found / len(own) if own else 0.0,
                 "metrics": per_defect.get(defect, {}),
             }
         )
     return sorted(rows, key=lambda row: row["share"])
 
 
-def _common_folder(paths: Iterable[str]) -> str:
-    """Returns the folder that all images lie in, with its separator."""
-    try:
-        folder = os.path.commonpath([os.path.dirname(p) for p in paths])
-    except ValueError:  # none at all, or relative and absolute ones
-        return ""
-    return os.path.join(folder, "") if folder else ""
+def _video_content(run: EvaluatedRun) -> dict[str, Any]:
+    rows = _video_rows(run)
+    conventions = [
+        describe_convention(key, value)
+        for key, value in (run.metrics.get("conventions") or {}).items()
+    ]
+    return {
+        "conventions": [
+            (title, f"{text[:1].upper()}{text[1:]}.")
+            for title, text in conventions
+        ],
+        "rows": rows,
+        "num_open": NUM_OPEN,
+        "timelines": [row for row in rows if row.chart],
+        "num_without_auc": sum(
+            row.video.auc is None and row.video.is_labeled for row in rows
+        ),
+        "num_unscored": sum(not row.video.frames for row in rows),
+    }
+
+
+def _video_rows(run: EvaluatedRun) -> list[VideoRow]:
+    """Returns the videos, those with the lowest AUC first."""
+    marked: dict[str, list[KeyFrame]] = defaultdict(list)
+    for key_frame in run.key_frames or ():
+        marked[key_frame.video].append(key_frame)
+    rows = []
+    for number, video in enumerate(sorted(run.videos, key=_badness), 1):
+        key = f"video-{number}"
+        rows.append(
+            VideoRow(
+                key=key,
+                video=video,
+                outcome=OutcomeCounts(video.frames),
+                chart=timeline.timeline_chart(
+                    f"{key}-time", video, run.threshold, marked[video.name]
+                ),
+                summary=timeline.summarize(video, run.threshold),
+            )
+        )
+    return rows
+
+
+def _badness(video: VideoScores) -> tuple[bool, bool, float]:
+    """Orders by AUC; then by the share of wrong (or just flagged) frames."""
+    if video.auc is not None:
+        return (False, False, video.auc)
+    if not video.frames:
+        return (True, True, 0.0)
+    wrong = sum(f.is_anomalous != (f.label == 1) for f in video.frames)
+    return (True, False, -wrong / len(video.frames))

@@ -5,20 +5,18 @@ import datetime
 import hashlib
 import importlib.resources
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from keras_sspcab.report import charts
+from keras_sspcab.report.content import EvaluatedRun
 from keras_sspcab.report.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
-from keras_sspcab.report.run_files import Run
-
-Meanings = Iterable[tuple[str, str, str]]
 
 
-def render(template: str, run: Run, scale: HeatScale, **content: Any) -> str:
+def render(
+    template: str, run: EvaluatedRun, scale: HeatScale, **content: Any
+) -> str:
     """Fills a template of this folder.
 
     Args:
@@ -43,12 +41,13 @@ def render(template: str, run: Run, scale: HeatScale, **content: Any) -> str:
     environment.filters["svg"] = Markup
     environment.globals.update(
         run=run,
+        nouns=run.nouns,
         style=Markup(_read("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(digest).decode("ascii"),
         title=_title(run),
+        facts=_facts(run),
         versions=run.record.get("versions", {}),
-        training_charts=charts.training_charts(run),
         has_maps=any(p.map_path for p in run.pictures),
         has_masks=any(p.mask_path for p in run.pictures),
         scale=scale,
@@ -58,28 +57,8 @@ def render(template: str, run: Run, scale: HeatScale, **content: Any) -> str:
     return environment.get_template(template).render(**content)
 
 
-def measured(metrics: dict[str, Any], meanings: Meanings) -> list[tuple]:
-    """Returns title, value and meaning of the metrics that are there.
-
-    Args:
-        metrics: Values by key.
-        meanings: Key, title and meaning of each.
-    """
-    return [
-        (title, metrics[key], text)
-        for key, title, text in meanings
-        if isinstance(metrics.get(key), (int, float))
-    ]
-
-
-def facts(run: Run, things: str, clip: str = "") -> list[tuple[str, str]]:
-    """Returns what identifies a run, as far as it is on record.
-
-    Args:
-        run: The run.
-        things: What was scored.
-        clip: What the model looks at to score a frame.
-    """
+def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
+    """Returns what identifies a run, as far as it is on record."""
     data, model, training = (
         run.config.get(name, {}) for name in ("data", "model", "training")
     )
@@ -91,13 +70,14 @@ def facts(run: Run, things: str, clip: str = "") -> list[tuple[str, str]]:
         for key, value in model.items()
         if key not in ("name", "sspcab") and not isinstance(value, dict)
     )
-    found = {
+    facts = {
         "Model": model.get("name"),
         "SSPCAB": model.get("sspcab"),
         "Options": options,
         "Data": data.get("path"),
-        "Scored": evaluated.get("split") and f"{evaluated['split']} {things}",
-        "Clip": clip,
+        "Scored": evaluated.get("split")
+        and f"{evaluated['split']} {run.nouns.data}",
+        "Clip": _clip(data) if run.is_video else "",
         "Image size": size
         and " \u00d7 ".join(
             map(str, size if isinstance(size, list) else [size] * 2)
@@ -110,7 +90,7 @@ def facts(run: Run, things: str, clip: str = "") -> list[tuple[str, str]]:
     }
     return [
         (name, str(value))
-        for name, value in found.items()
+        for name, value in facts.items()
         if value not in (None, "")
     ]
 
@@ -119,12 +99,20 @@ def _read(name: str) -> str:
     return (importlib.resources.files(__package__) / name).read_text("utf-8")
 
 
-def _title(run: Run) -> str:
+def _title(run: EvaluatedRun) -> str:
     data = run.config.get("data", {}).get("path", "")
     return os.path.basename(os.path.normpath(data)) if data else run.path
 
 
-def _date(run: Run) -> str:
+def _clip(data: dict[str, Any]) -> str:
+    """Returns what the model looks at to score a frame."""
+    length, stride = data.get("clip_length"), data.get("stride", 1)
+    if length is None:
+        return ""
+    return f"{length} frames" + (f", {stride} apart" if stride != 1 else "")
+
+
+def _date(run: EvaluatedRun) -> str:
     """Returns when the run was evaluated."""
     recorded = run.record.get("evaluated", {}).get("time")
     if recorded is not None:

@@ -1,6 +1,5 @@
-"""The scores of a video over time, as SVG."""
+"""The scores of a video over time: drawn as SVG, and told in words."""
 
-import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -10,86 +9,154 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from keras_sspcab.metrics import Curve
 from keras_sspcab.report import figures
+from keras_sspcab.report.charts import Chart
+from keras_sspcab.report.content import OutcomeCounts, VideoScores
 from keras_sspcab.report.figures import ACCENT, ANOMALOUS, INK, NORMAL
+from keras_sspcab.runs.outputs import KeyFrame
 
+# Width and height in inches, at which text has 10 points.
+_WIDE, _NARROW = (6.6, 2.3), (4.2, 2.3)
 _MAX_POINTS = 600
-# Marker and color of a key frame, by whether its verdict was right.
-_MARKERS = {
-    True: ("o", NORMAL),
-    False: ("X", ANOMALOUS),
-    None: ("D", INK),
-}
+_MAX_STRETCHES = 6
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Timeline:
-    """What is drawn.
-
-    Attributes:
-        frames: Number of each frame, rising, int array `(n,)`, n at least 1.
-        scores: Its score, array `(n,)`.
-        threshold: Where the line is drawn, or None.
-        truth: First and last frame of each abnormal stretch.
-        marks: Frame, score and whether the verdict is right (None if unknown)
-            of each key frame.
-    """
-
-    frames: np.ndarray
-    scores: np.ndarray
-    threshold: float | None
-    truth: Sequence[tuple[int, int]]
-    marks: Sequence[tuple[int, float, bool | None]]
-
-
-def draw(name: str, content: Timeline, size: tuple[float, float]) -> str:
-    """Draws a timeline.
+def timeline_chart(
+    name: str,
+    video: VideoScores,
+    threshold: float | None,
+    key_frames: Sequence[KeyFrame] = (),
+) -> Chart | None:
+    """Returns the scores of a video over time; None without scores.
 
     Args:
         name: Identifier, unique in the page.
-        content: What is drawn.
-        size: Width and height in inches, at which text has 10 points.
-
-    Returns:
-        An `<svg>` element.
+        video: Its scores.
+        threshold: From which score on a frame is flagged, or None.
+        key_frames: Those that are marked.
     """
-    curve = thin_extremes(content.frames, content.scores, _MAX_POINTS)
-    low, high, middle = figures.score_range(content.scores, content.threshold)
-    first, last = int(content.frames[0]), int(content.frames[-1])
+    if not video.frames:
+        return None
+    scores = [frame.score for frame in video.frames]
+    first, last = video.frames[0].frame, video.frames[-1].frame
+    line = "no threshold" if threshold is None else f"threshold {threshold:.2f}"
+    description = (
+        f"{summarize(video, threshold)} Scores from {min(scores):.2f} to "
+        f"{max(scores):.2f} in frames {first} to {last}; {line}."
+    )
+    if key_frames:
+        marked = sorted(key_frame.frame for key_frame in key_frames)
+        description += f" Key frames: {_listed([str(n) for n in marked])}."
+    return Chart(
+        video.name,
+        description,
+        draw(f"{name}-wide", video, threshold, key_frames, _WIDE),
+        draw(f"{name}-narrow", video, threshold, key_frames, _NARROW),
+    )
+
+
+def summarize(video: VideoScores, threshold: float | None) -> str:
+    """Says what became of a video's frames, and when."""
+    outcome = OutcomeCounts(video.frames)
+    counts = []
+    if outcome.anomalous:
+        counts.append(
+            f"{outcome.found} of {outcome.anomalous} abnormal frames found"
+        )
+    if outcome.normal:
+        counts.append(
+            f"{outcome.false_alarms} of {outcome.normal} normal frames flagged"
+        )
+    if outcome.unlabeled:
+        counts.append(
+            f"{outcome.flagged} of {outcome.unlabeled} frames without a label "
+            "flagged"
+        )
+    parts = [f"{', '.join(counts)}."]
+    if outcome.anomalous:
+        parts.append(f"Abnormal: {stretches(video.abnormal_intervals)}.")
+    elif outcome.normal:
+        parts.append("Nothing is abnormal.")
+    if alarms := video.flagged_intervals:
+        parts.append(f"Flagged: {stretches(alarms)}.")
+    elif threshold is not None:
+        parts.append("Nothing is flagged.")
+    return " ".join(parts)
+
+
+def stretches(intervals: Sequence[tuple[int, int]]) -> str:
+    """Returns intervals of frames in words; of many, the longest ones."""
+    # Of equally long ones the first stay.
+    by_length = sorted(intervals, key=lambda pair: pair[0] - pair[1])
+    texts = _listed(
+        [
+            f"{first} to {last}" if last > first else str(first)
+            for first, last in sorted(by_length[:_MAX_STRETCHES])
+        ]
+    )
+    if len(intervals) > _MAX_STRETCHES:
+        return f"{len(intervals)} times, longest in frames {texts}"
+    is_one = len(intervals) == 1 and intervals[0][0] == intervals[0][1]
+    return f"{'frame' if is_one else 'frames'} {texts}"
+
+
+def draw(
+    name: str,
+    video: VideoScores,
+    threshold: float | None,
+    key_frames: Sequence[KeyFrame],
+    size: tuple[float, float],
+) -> str:
+    """Returns the timeline of a video as an `<svg>` element."""
+    numbers = np.array([frame.frame for frame in video.frames])
+    scores = np.array([frame.score for frame in video.frames])
+    curve = thin_extremes(numbers, scores, _MAX_POINTS)
+    low, high, middle = figures.score_range(scores, threshold)
     with figures.page_axes(name, size) as (axes, result):
         axes.broken_barh(
-            [(start - 0.5, end - start + 1) for start, end in content.truth],
+            [
+                (first - 0.5, last - first + 1)
+                for first, last in video.abnormal_intervals
+            ],
             (0, 1),
             transform=axes.get_xaxis_transform(),
             color=ANOMALOUS,
             alpha=0.18,
             linewidth=0,
         )
-        axes.plot(
-            *curve,
-            color=ACCENT,
-            linewidth=1.4,
-            marker="." if len(curve.x) == 1 else None,
-        )
-        if content.threshold is not None:
-            axes.axhline(content.threshold, color=INK, lw=1.2, ls="--")
-        for frame, score, is_right in content.marks:
-            marker, color = _MARKERS[is_right]
+        marker = "." if len(curve.x) == 1 else None
+        axes.plot(*curve, color=ACCENT, linewidth=1.4, marker=marker)
+        if threshold is not None:
+            axes.axhline(threshold, color=INK, lw=1.2, ls="--")
+        for key_frame in key_frames:
+            marker, color = "D", INK
+            if key_frame.label is not None:
+                is_right = key_frame.label == key_frame.is_anomalous
+                marker, color = ("o", NORMAL) if is_right else ("X", ANOMALOUS)
             axes.plot(
-                frame, score, marker, color=color, markersize=7, clip_on=False
+                key_frame.frame,
+                key_frame.score,
+                marker,
+                color=color,
+                markersize=7,
+                clip_on=False,
             )
         if middle is not None:
             axes.set_yscale("asinh", linear_width=middle)
-            axes.yaxis.set_major_locator(
-                FixedLocator(_ticks(low, high, middle))
-            )
+            ticks = FixedLocator(_ticks(low, high, middle))
+            axes.yaxis.set_major_locator(ticks)
             axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter("{x:g}")
-        axes.set_xlim(first - 0.5, last + 0.5)
+        axes.set_xlim(int(numbers[0]) - 0.5, int(numbers[-1]) + 0.5)
         axes.set_ylim(*_with_margin(low, high, middle))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(visible=False, axis="x")
         axes.set(xlabel="frame", ylabel="score")
-    return _with_short_numbers(result[0])
+    # A tenth of a point is finer than any screen.
+    return re.sub(
+        r"\d+\.\d{2,}",
+        lambda match: f"{float(match[0]):.1f}".removesuffix(".0"),
+        result[0],
+    )
 
 
 def thin_extremes(x: np.ndarray, y: np.ndarray, max_points: int) -> Curve:
@@ -106,7 +173,6 @@ def thin_extremes(x: np.ndarray, y: np.ndarray, max_points: int) -> Curve:
     Returns:
         The kept points. All of them if there are no more than `max_points`.
     """
-    x, y = np.asarray(x), np.asarray(y)
     if x.size <= max_points:
         return Curve(x, y)
     num_bins = (max_points - 2) // 2
@@ -115,6 +181,12 @@ def thin_extremes(x: np.ndarray, y: np.ndarray, max_points: int) -> Curve:
         kept |= {int(part[y[part].argmin()]), int(part[y[part].argmax()])}
     order = sorted(kept)
     return Curve(x[order], y[order])
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Returns texts as one, the last two joined by `and`."""
+    *most, last = texts
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _with_margin(
@@ -147,12 +219,3 @@ def _ticks(low: float, high: float, middle: float) -> list[float]:
         if is_inside and np.all(gaps > 0.12 * (ends[1] - ends[0])):
             chosen.append(value)
     return sorted(chosen)
-
-
-def _with_short_numbers(svg: str) -> str:
-    """Rounds coordinates to a tenth of a point, finer than any screen."""
-    return re.sub(
-        r"\d+\.\d{2,}",
-        lambda match: f"{float(match[0]):.1f}".removesuffix(".0"),
-        svg,
-    )

@@ -1,11 +1,12 @@
 import pytest
 
-from keras_sspcab.report.gallery import group_predictions
-from keras_sspcab.report.run_data import Prediction
+from keras_sspcab.report.content import IMAGES
+from keras_sspcab.report.gallery import group_pictures
+from keras_sspcab.runs.outputs import ImageScore
 
 
 def prediction(label, score, threshold=3.0):
-    return Prediction("x", label, "", score, score >= threshold, None, None)
+    return ImageScore("x", label, "", score, score >= threshold)
 
 
 def make(**counts):
@@ -38,7 +39,7 @@ def test_worst_misses_come_first():
         prediction(0, 0.0),
         prediction(0, 1.0),
     ]
-    groups = group_predictions(predictions, 60)
+    groups = group_pictures(predictions, 60, IMAGES)
     assert [(g.key, [p.score for p in g.members]) for g in groups] == [
         ("missed", [-1.0, 2.0]),
         ("false-alarm", [9.0, 4.0]),
@@ -48,8 +49,8 @@ def test_worst_misses_come_first():
 
 
 def test_without_labels_the_most_suspicious_come_first():
-    groups = group_predictions(
-        [prediction(None, s) for s in (1.0, 5.0, 2.0, 4.0)], 60
+    groups = group_pictures(
+        [prediction(None, s) for s in (1.0, 5.0, 2.0, 4.0)], 60, IMAGES
     )
     assert [(g.key, [p.score for p in g.members]) for g in groups] == [
         ("flagged", [5.0, 4.0]),
@@ -75,11 +76,11 @@ def test_without_labels_the_most_suspicious_come_first():
     ],
 )
 def test_the_space_is_shared_out(counts, expected):
-    assert shown(group_predictions(make(**counts), 60)) == expected
+    assert shown(group_pictures(make(**counts), 60, IMAGES)) == expected
 
 
 @pytest.mark.parametrize("max_images", [0, 1, 5, 13])
 def test_never_more_than_asked_for(max_images):
     predictions = make(missed=9, false_alarms=9, found=9, passed=9)
-    groups = group_predictions(predictions, max_images)
+    groups = group_pictures(predictions, max_images, IMAGES)
     assert sum(group.shown for group in groups) == max_images

@@ -3,8 +3,6 @@ import pytest
 
 from keras_sspcab.report import overlay
 from keras_sspcab.report.heat import COLOR_TABLE, HeatScale
-from keras_sspcab.report.run_data import read_run
-from tests.report.conftest import write_metrics
 
 BLUE = np.full((4, 6, 3), [10, 20, 200], "uint8")
 
@@ -90,9 +88,8 @@ def test_bad_arguments_are_named(change, message):
         overlay(**arguments | change)
 
 
-def test_scale_of_a_run(run_folder):
-    assert HeatScale.of_run(read_run(run_folder)) == HeatScale(5.0, True)
-    write_metrics(run_folder, calibrated=False)
-    run = read_run(run_folder)
-    largest = max(float(p.load_map().max()) for p in run.predictions)
-    assert HeatScale.of_run(run) == HeatScale(largest, False)
+def test_scale_of_a_run():
+    maps = [np.array([[1.0, 7.0]]), None, np.array([[3.0, 2.0]])]
+    assert HeatScale.of(2.5, maps) == HeatScale(5.0, True)
+    assert HeatScale.of(None, maps) == HeatScale(7.0, False)
+    assert HeatScale.of(0.0, []) == HeatScale(1.0, False)

@@ -6,13 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_sspcab.report.timeline import Timeline, draw, thin_extremes
+from keras_sspcab.report.content import VideoScores
+from keras_sspcab.report.timeline import (
+    draw,
+    stretches,
+    summarize,
+    thin_extremes,
+    timeline_chart,
+)
+from keras_sspcab.runs.outputs import FrameScore, KeyFrame
+
+
+def scored_video(labels, scores, threshold=3.0):
+    """A video whose first scored frame is number 4."""
+    frames = [
+        FrameScore("v", 4 + i, label, score, score >= threshold, None, score)
+        for i, (label, score) in enumerate(zip(labels, scores, strict=True))
+    ]
+    return VideoScores("v", None, None, frames)
 
 
 def timeline(scores, threshold=3.0, truth=(), marks=()):
-    scores = np.asarray(scores, "float64")
-    frames = np.arange(4, 4 + scores.size)
-    return draw("t", Timeline(frames, scores, threshold, truth, marks), (6, 2))
+    labels = [
+        int(any(first <= frame <= last for first, last in truth))
+        for frame in range(4, 4 + len(scores))
+    ]
+    video = scored_video(labels, scores, threshold or 0.0)
+    return draw("t", video, threshold, marks, (6, 2))
+
+
+def mark(frame, score, is_right):
+    label = {True: 1, False: 0, None: None}[is_right]
+    return KeyFrame("v", frame, label, score, True, "", None, None)
 
 
 def texts(svg):
@@ -66,9 +91,9 @@ def test_every_peak_of_a_long_curve_stays():
 
 
 def test_a_long_video_is_small():
-    scores = np.random.default_rng(0).normal(size=100_000)
-    assert len(timeline(scores)) < 25_000
-    assert max(map(len, shapes(timeline(scores), "var(--accent)"))) <= 600
+    svg = timeline(np.random.default_rng(0).normal(size=20_000))
+    assert len(svg) < 25_000
+    assert max(map(len, shapes(svg, "var(--accent)"))) <= 600
 
 
 def test_the_truth_is_shaded_in_its_place():
@@ -104,7 +129,7 @@ def test_the_threshold_lies_among_the_scores():
 
 def test_marks_are_colored_by_their_verdict():
     def colors(*verdicts):
-        marks = [(5, 1.0, verdict) for verdict in verdicts]
+        marks = [mark(5, 1.0, verdict) for verdict in verdicts]
         svg = timeline(np.zeros(10), threshold=None, marks=marks)
         uses = re.findall(r"<use [^>]*style=\"fill: var\((--\w+)", svg)
         return [name for name in uses if name not in ("--rule", "--muted")]
@@ -148,10 +173,33 @@ def test_frames_are_whole_numbers():
 def test_marks_and_shades_do_not_move_the_axes():
     plain = box(timeline(np.arange(30.0)))
     full = box(
-        timeline(np.arange(30.0), truth=[(4, 33)], marks=[(33, 29.0, True)])
+        timeline(np.arange(30.0), truth=[(4, 33)], marks=[mark(33, 29.0, True)])
     )
     assert plain == full
 
 
-def test_drawings_are_the_same_each_time():
-    assert timeline([1.0, 2.0, 4.0]) == timeline([1.0, 2.0, 4.0])
+def test_stretches_in_words():
+    assert stretches([(3, 3)]) == "frame 3"
+    assert stretches([(3, 5)]) == "frames 3 to 5"
+    assert stretches([(1, 1), (3, 5), (8, 9)]) == "frames 1, 3 to 5 and 8 to 9"
+    many = [(10 * i, 10 * i + i) for i in range(9)]
+    assert stretches(many) == (
+        "9 times, longest in frames 30 to 33, 40 to 44, 50 to 55, 60 to 66, "
+        "70 to 77 and 80 to 88"
+    )
+
+
+def test_videos_without_labels_in_words():
+    text = summarize(scored_video([None, None], [4.0, 1.0]), 3.0)
+    assert text == "1 of 2 frames without a label flagged. Flagged: frame 4."
+    chart = timeline_chart("v", scored_video([0], [1.0]), None)
+    assert chart.description == (
+        "0 of 1 normal frames flagged. Nothing is abnormal. Scores from 1.00 "
+        "to 1.00 in frames 4 to 4; no threshold."
+    )
+
+
+def test_intervals_are_consecutive_rows():
+    video = scored_video([1, 0, 1, 1, None, 1, 0, 1], [0.0] * 8)
+    assert video.abnormal_intervals == [(4, 4), (6, 7), (9, 9), (11, 11)]
+    assert video.flagged_intervals == []

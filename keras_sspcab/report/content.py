@@ -1,0 +1,250 @@
+"""What a report shows of a run: all that is on record about it."""
+
+import collections
+import csv
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from keras_sspcab.metrics import Curve
+from keras_sspcab.runs import RunFolder, outputs
+from keras_sspcab.runs.outputs import FrameScore, ImageScore, KeyFrame
+from keras_sspcab.runs.parsing import read_toml
+
+Number = TypeVar("Number", int, float)
+
+
+class Nouns(NamedTuple):
+    """What the things are called that have a score.
+
+    Attributes:
+        thing: One of them.
+        things: Several.
+        anomalous: What one with an anomaly is.
+        anomalies: What is found in them.
+        data: What the test data are.
+    """
+
+    thing: str
+    things: str
+    anomalous: str
+    anomalies: str
+    data: str
+
+
+IMAGES = Nouns("image", "images", "defective", "defects", "images")
+FRAMES = Nouns("frame", "frames", "abnormal", "abnormal frames", "videos")
+
+
+class OutcomeCounts:
+    """How many images or frames ended in which way at the threshold.
+
+    Args:
+        scored: Anything with `label` and `is_anomalous`.
+
+    Attributes:
+        found: Anomalous ones that were flagged.
+        missed: Anomalous ones that were not.
+        false_alarms: Normal ones that were flagged.
+        passed: Normal ones that were not.
+        flagged: Ones without a label that were flagged.
+        anomalous: All anomalous ones.
+        normal: All normal ones.
+        unlabeled: All without a label.
+        total: All.
+    """
+
+    def __init__(self, scored: Iterable[Any]) -> None:
+        counts = collections.Counter(
+            outputs.OUTCOMES[one.label, one.is_anomalous] for one in scored
+        )
+        self.found = counts["found"]
+        self.missed = counts["missed"]
+        self.false_alarms = counts["false_alarm"]
+        self.passed = counts["passed"]
+        self.flagged = counts["flagged"]
+        self.anomalous = self.found + self.missed
+        self.normal = self.false_alarms + self.passed
+        self.unlabeled = self.flagged + counts["unflagged"]
+        self.total = self.anomalous + self.normal + self.unlabeled
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoScores:
+    """The scored frames of one video.
+
+    Attributes:
+        name: Name of the video.
+        num_frames: All frames, scored or not; None if unknown.
+        auc: Frame-level AUROC, or None where it is not defined.
+        frames: The scored ones, in order.
+    """
+
+    name: str
+    num_frames: int | None
+    auc: float | None
+    frames: list[FrameScore]
+
+    @property
+    def is_labeled(self) -> bool:
+        """Whether at least one frame has a label."""
+        return any(frame.label is not None for frame in self.frames)
+
+    @property
+    def abnormal_intervals(self) -> list[tuple[int, int]]:
+        """First and last frame of each abnormal stretch."""
+        return intervals((f.frame, f.label == 1) for f in self.frames)
+
+    @property
+    def flagged_intervals(self) -> list[tuple[int, int]]:
+        """First and last frame of each flagged stretch."""
+        return intervals((f.frame, f.is_anomalous) for f in self.frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedRun:
+    """All that a report shows.
+
+    Attributes:
+        path: The run folder.
+        config: Sections of `config.toml`.
+        metrics: Content of `metrics.json`.
+        record: Content of `run.json`; empty if there is none.
+        history: Columns of `history.csv`, NaN where a value is missing; empty
+            if there is none.
+        curves: Content of `curves.json`; None if there is none.
+        images: The scored images; none if the test data are videos.
+        videos: The videos, those without a scored frame last; none if the test
+            data are images.
+        key_frames: Frames of videos that are worth a look; None if there is no
+            file of them.
+    """
+
+    path: str
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    record: Mapping[str, Any]
+    history: Mapping[str, np.ndarray]
+    curves: Mapping[str, Curve] | None
+    images: list[ImageScore]
+    videos: list[VideoScores]
+    key_frames: list[KeyFrame] | None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the test data are videos."""
+        return self.metrics.get("kind") == "video"
+
+    @property
+    def nouns(self) -> Nouns:
+        """What the things are called that have a score."""
+        return FRAMES if self.is_video else IMAGES
+
+    @property
+    def scored(self) -> list[ImageScore] | list[FrameScore]:
+        """All that has a score: images, or frames of all videos."""
+        if self.is_video:
+            return [frame for video in self.videos for frame in video.frames]
+        return self.images
+
+    @property
+    def pictures(self) -> list[ImageScore] | list[KeyFrame]:
+        """What can be shown: images, or key frames."""
+        return (self.key_frames or []) if self.is_video else self.images
+
+    @property
+    def threshold(self) -> float | None:
+        """Score from which on an image is anomalous; None: uncalibrated."""
+        return (self.metrics.get("calibration") or {}).get("threshold")
+
+    @property
+    def pixel_threshold(self) -> float | None:
+        """The same for a pixel of the map."""
+        return (self.metrics.get("calibration") or {}).get("pixel_threshold")
+
+
+def read_evaluated_run(run_folder: str | os.PathLike[str]) -> EvaluatedRun:
+    """Reads a run that has been evaluated.
+
+    Args:
+        run_folder: Its folder.
+
+    Raises:
+        ValueError: If a file is missing or broken. The message names the file
+            and the command that writes it.
+    """
+    run = RunFolder(os.fspath(run_folder))
+    config = read_toml(run.require("config.toml", "keras-sspcab train"))
+    metrics = outputs.read_metrics(run)
+    is_video = metrics.get("kind") == "video"
+    return EvaluatedRun(
+        path=run.path,
+        config=config,
+        metrics=metrics,
+        record=run.record,
+        history=_read_history(run.file("history.csv")),
+        curves=outputs.read_curves(run),
+        images=[] if is_video else outputs.read_image_scores(run),
+        videos=_read_videos(run, metrics) if is_video else [],
+        key_frames=outputs.read_key_frames(run) if is_video else None,
+    )
+
+
+def intervals(
+    marked: Iterable[tuple[Number, Any]],
+) -> list[tuple[Number, Number]]:
+    """Returns first and last number of each stretch of marked ones.
+
+    Args:
+        marked: Numbers of frames, or times, in order, and whether each is in.
+
+    Example:
+        >>> intervals([(4, True), (5, True), (6, False), (7, True)])
+        [(4, 5), (7, 7)]
+    """
+    stretches = []
+    for is_inside, group in itertools.groupby(
+        marked, key=lambda pair: bool(pair[1])
+    ):
+        numbers = [number for number, _ in group]
+        if is_inside:
+            stretches.append((numbers[0], numbers[-1]))
+    return stretches
+
+
+def _read_videos(
+    run: RunFolder, metrics: Mapping[str, Any]
+) -> list[VideoScores]:
+    """Joins the scores with what the metrics say about each video."""
+    frames = outputs.read_frame_scores(run)
+    per_video = metrics.get("per_video") or {}
+    return [
+        VideoScores(
+            name=name,
+            num_frames=per_video.get(name, {}).get("num_frames"),
+            auc=per_video.get(name, {}).get("auc"),
+            frames=frames.get(name, []),
+        )
+        for name in {**frames, **per_video}
+    ]
+
+
+def _read_history(path: str) -> dict[str, np.ndarray]:
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return {
+            name: np.array([float(row[name] or "nan") for row in rows])
+            for name in (rows[0] if rows else ())
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is broken: {error}. Remove it to leave the training "
+            "curves out"
+        ) from error
