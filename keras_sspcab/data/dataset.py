@@ -49,24 +49,19 @@ def image_dataset(
 ) -> tf.data.Dataset:
     """Makes batches of images, float32 in [0, 1], channels last.
 
-    Order, crops and flips follow from `(seed, epoch)` alone. The same pair
-    gives the same batches, to the bit, at every run; the next epoch gives
-    others. So training that is resumed within an epoch sees the same data:
-    `image_dataset(..., epoch=3).skip(n)` is what follows the first `n` batches.
-
-    A dataset that is iterated twice repeats itself. Several epochs that differ
-    are either one dataset each, or one dataset with `epochs`:
-
-    >>> data = image_dataset(samples, 64, shuffle=True, epochs=10)
-    >>> model.fit(data, epochs=10, steps_per_epoch=len(data) // 10)
+    Order, crops and flips follow from `(seed, epoch)` alone: the same pair
+    gives the same batches, to the bit, at every run. So training that is
+    resumed within an epoch sees the same data: `image_dataset(...,
+    epoch=3).skip(n)` is what follows the first `n` batches. A dataset that is
+    iterated twice repeats itself; for several epochs that differ, see `epochs`.
 
     Args:
         samples: Samples from `scan_image_folder`, best after `check_images`.
         image_size: Height and width, in pixels. Images of another size are
-            resized; see `decoding.resize`.
+            resized; see `resize`.
         channels: 1 for gray or 3 for color. Defaults to 3.
         batch_size: Images (or patches) a batch. Defaults to 16.
-        shuffle: True to shuffle all images, anew in every epoch.
+        shuffle: True to shuffle all images, differently in every epoch.
         seed: Integer, 0 or more.
         epoch: Number of the epoch, from 0.
         cache: False reads the files in every epoch. True keeps the resized
@@ -85,7 +80,8 @@ def image_dataset(
         drop_remainder: True drops the last batch of an epoch if it is smaller.
         allow_missing_masks: True gives defective images without a mask an empty
             one; False (the default) is an error.
-        epochs: Epochs in the dataset, from `epoch` on. Defaults to 1.
+        epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
+            epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
 
     Returns:
         A `tf.data.Dataset` of images `(batch, height, width, channels)`, or of
@@ -96,6 +92,12 @@ def image_dataset(
     Raises:
         ValueError: If there are no samples, an argument is out of range, a mask
             is missing, or a file cannot be read into the cache.
+
+    Example:
+    >>> samples = [ImageSample(f"{i}.png") for i in range(40)]
+    >>> data = image_dataset(samples, 64, shuffle=True, epochs=10)
+    >>> len(data), data.element_spec.shape
+    (30, TensorShape([None, 64, 64, 3]))
     """
     samples = tuple(samples)
     if not samples:
@@ -157,7 +159,7 @@ def batch_array(
     Args:
         images: Array `(images, height, width, channels)`.
         batch_size: Images a batch. Defaults to 32.
-        shuffle: Whether they are shuffled, anew in each iteration, as
+        shuffle: Whether each iteration shuffles them, as
             `keras.utils.set_random_seed` decides.
 
     Returns:
@@ -165,6 +167,10 @@ def batch_array(
 
     Raises:
         ValueError: If there is no image.
+
+    Example:
+    >>> len(batch_array(tf.zeros((5, 32, 32, 3)), batch_size=2))
+    3
     """
     batch_size = standardize_int(batch_size, "batch_size", 1)
     if len(images) == 0:
@@ -216,19 +222,17 @@ def _from_files(
     mask_paths = tf.constant([sample.mask_path or "" for sample in samples])
 
     def image(index: tf.Tensor) -> tf.Tensor:
-        encoded = tf.io.read_file(paths[index])
-        pixels = resize(decode_image(encoded, channels), size)
-        return tf.ensure_shape(pixels, (*size, channels))
+        pixels = decode_image(tf.io.read_file(paths[index]), channels)
+        return tf.ensure_shape(resize(pixels, size), (*size, channels))
 
     def mask(index: tf.Tensor) -> tf.Tensor:
         path = mask_paths[index]
-        return tf.cond(
+        pixels = tf.cond(
             path == "",
             lambda: tf.zeros(size, tf.bool),
-            lambda: tf.ensure_shape(
-                resize_mask(decode_mask(tf.io.read_file(path)), size), size
-            ),
+            lambda: resize_mask(decode_mask(tf.io.read_file(path)), size),
         )
+        return tf.ensure_shape(pixels, size)
 
     return image, mask
 

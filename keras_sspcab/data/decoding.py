@@ -26,10 +26,9 @@ TENSORFLOW_IO_FORMATS = ("WebP", "TIFF")
 
 
 def image_format(head: bytes) -> str | None:
-    """Names the format of a file from its first 12 bytes.
+    """Names the format of an image, such as `"PNG"`, from its first 12 bytes.
 
-    Returns:
-        `"PNG"`, `"JPEG"`, `"BMP"`, `"GIF"`, `"WebP"`, `"TIFF"` or None.
+    Returns None for what is no image that can be read.
     """
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
@@ -64,6 +63,11 @@ def decode_image(
     Raises:
         tf.errors.InvalidArgumentError: When run, if the content cannot be
             decoded.
+
+    Example:
+    >>> encoded = tf.io.encode_png(tf.zeros((8, 6, 3), tf.uint8))
+    >>> decode_image(encoded, channels=1).shape
+    TensorShape([8, 6, 1])
     """
     channels = standardize_channels(channels)
     encoded = tf.convert_to_tensor(encoded, tf.string)
@@ -84,18 +88,16 @@ def decode_image(
         )
 
     def webp() -> tf.Tensor:
-        return (
-            _missing_decoder()
-            if tfio is None
-            else _rgba(tfio.image.decode_webp(encoded))
-        )
+        if tfio is None:
+            return _missing_decoder()
+        pixels = tfio.image.decode_webp(encoded)
+        return tf.ensure_shape(pixels, (None, None, 4))
 
     def tiff() -> tf.Tensor:
-        return (
-            _missing_decoder()
-            if tfio is None
-            else _rgba(tfio.experimental.image.decode_tiff(encoded))
-        )
+        if tfio is None:
+            return _missing_decoder()
+        pixels = tfio.experimental.image.decode_tiff(encoded)
+        return tf.ensure_shape(pixels, (None, None, 4))
 
     def others() -> tf.Tensor:
         return tf.io.decode_image(encoded, channels=0, expand_animations=False)
@@ -127,6 +129,10 @@ def resize(image: Any, image_size: Sequence[int]) -> tf.Tensor:
 
     Returns:
         float32 tensor in [0, 1].
+
+    Example:
+    >>> resize(tf.zeros((8, 6, 3), tf.uint8), (16, 20)).shape
+    TensorShape([16, 20, 3])
     """
     size = standardize_size(image_size)
     image = tf.image.convert_image_dtype(image, tf.float32)
@@ -150,6 +156,11 @@ def decode_and_resize(
 
     Returns:
         float32 tensor `(height, width, channels)` in [0, 1].
+
+    Example:
+    >>> encoded = tf.io.encode_png(tf.zeros((8, 6, 3), tf.uint8))
+    >>> decode_and_resize(encoded, image_size=32).shape
+    TensorShape([32, 32, 3])
     """
     size = standardize_size(image_size)
     image = resize(decode_image(encoded, channels, native_only=True), size)
@@ -157,11 +168,7 @@ def decode_and_resize(
 
 
 def decode_mask(encoded: Any) -> tf.Tensor:
-    """Decodes a mask: every pixel above 0 belongs to the defect.
-
-    Returns:
-        bool tensor `(height, width)`.
-    """
+    """Decodes a mask, bool `(height, width)`: what lies above 0 is True."""
     return decode_image(encoded, channels=1)[..., 0] > 0
 
 
@@ -213,10 +220,6 @@ def _to_color(pixels: tf.Tensor) -> tf.Tensor:
         lambda: tf.repeat(pixels[..., :1], 3, axis=-1),
         lambda: pixels[..., :3],
     )
-
-
-def _rgba(pixels: tf.Tensor) -> tf.Tensor:
-    return tf.ensure_shape(pixels, (None, None, 4))
 
 
 def _missing_decoder() -> tf.Tensor:

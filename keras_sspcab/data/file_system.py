@@ -85,12 +85,7 @@ def is_folder(path: str) -> bool:
 
 
 def require_folder(root: str, content: str = "image") -> None:
-    """Raises a ValueError unless `root` is a folder; says what there is.
-
-    Args:
-        root: The folder.
-        content: What it shall hold, for the message.
-    """
+    """Raises a ValueError unless `root` is a folder (of `content`)."""
     if is_folder(root):
         return
     if reach(root, lambda: tf.io.gfile.exists(root)):
@@ -135,8 +130,7 @@ def join(root: str, relative: str) -> str:
 def list_files(root: str) -> list[str]:
     """Lists the files below a folder, at any depth, hidden ones left out.
 
-    Returns:
-        Paths relative to `root` with forward slashes, sorted.
+    Sorted, relative to `root`, with forward slashes.
     """
 
     def collect() -> list[str]:
@@ -207,14 +201,12 @@ def describe_folder(root: str) -> str:
         names = sorted(n.rstrip("/") for n in tf.io.gfile.listdir(root))
         folders = [n for n in names if tf.io.gfile.isdir(join(root, n))]
         files = [n for n in names if n not in set(folders)]
-        if not names:
-            return "nothing"
         parts = []
         if folders:
             parts.append(f"the folders {enumerate_names(folders)}")
         if files:
             parts.append(f"{len(files)} files ({count_extensions(files)})")
-        return " and ".join(parts)
+        return " and ".join(parts) or "nothing"
 
     return reach(root, look)
 
@@ -234,8 +226,8 @@ def enumerate_names(names: Iterable[str], limit: int = 10) -> str:
     """Joins names by commas; says how many follow after `limit` of them."""
     names = list(names)
     text = ", ".join(names[:limit])
-    left = len(names) - limit
-    return text if left <= 0 else f"{text} and {left} more"
+    num_left = len(names) - limit
+    return text if num_left <= 0 else f"{text} and {num_left} more"
 
 
 def reach(path: str, action: Callable[[], _Result]) -> _Result:

@@ -22,7 +22,7 @@ from keras_sspcab.data.file_system import (
     require_folder,
     standardize_path,
 )
-from keras_sspcab.data.random import PICTURES, fold, fold_in, standardize_seed
+from keras_sspcab.data.random import PICTURE, fold, fold_in, standardize_seed
 from keras_sspcab.data.simulation.textures import (
     EmbeddedTextures,
     decode_one_of,
@@ -34,7 +34,6 @@ __all__ = [
     "FolderPictures",
     "PictureSource",
     "add_pseudo_abnormal",
-    "speed_up",
     "tiny_imagenet_folders",
 ]
 
@@ -74,9 +73,10 @@ def add_pseudo_abnormal(
     """Adds as many pseudo-abnormal crops to each batch of normal ones.
 
     Their appearance is that of pictures from elsewhere, their motion that of
-    the normal crops, `speed` times as fast. What moves not at all stays as it
-    is. Batches that bring `abnormal_previous_motion` and `abnormal_next_motion`
-    already, from flows over a long temporal step for example, keep them.
+    the normal crops, `speed` times as fast. The framework estimates the flow
+    between frames that lie further apart instead, which also brings errors of
+    the estimate and turns: batches that hold `abnormal_previous_motion` and
+    `abnormal_next_motion` already keep them. What does not move stays as it is.
 
     The elements follow from `seed`, `epoch` and their position alone: `.skip`
     gives what follows, and a dataset that is iterated again repeats itself.
@@ -116,9 +116,13 @@ def add_pseudo_abnormal(
     spec = _require_crops(dataset)
     seed = standardize_int(seed, "seed", 0)
     epoch = standardize_int(epoch, "epoch", 0)
-    speed = _standardize_speed(speed)
+    if not isinstance(speed, numbers.Real) or not 1 < speed < math.inf:
+        raise ValueError(
+            "The `speed` argument must be a number of more than 1: motion at "
+            f"its own speed is normal. Received: speed={speed!r}"
+        )
     source = _standardize_pictures(images)
-    start = standardize_seed(fold(seed, PICTURES, epoch))
+    start = standardize_seed(fold(seed, PICTURE, epoch))
     _, height, width, channels = spec["appearance"].shape
     picture = tf.TensorSpec((height, width, channels), tf.float32)
 
@@ -132,10 +136,7 @@ def add_pseudo_abnormal(
             fn_output_signature=picture,
         )
         drawn.set_shape(batch["appearance"].shape)
-        fast = {
-            f"abnormal_{name}": speed_up(batch[name], speed)
-            for name in _MOTIONS
-        }
+        fast = {f"abnormal_{name}": batch[name] * speed for name in _MOTIONS}
         return {**fast, **batch, "abnormal_appearance": drawn}
 
     return (
@@ -149,31 +150,6 @@ def add_pseudo_abnormal(
     )
 
 
-def speed_up(flow: Any, speed: float) -> Any:
-    """Makes a flow `speed` times as fast.
-
-    The framework estimates the flow between frames that are `k` steps apart;
-    for an even motion that is `k` times the flow of one step. This takes the
-    latter, which needs no frames. It knows nothing of what a long step brings
-    besides: errors of the estimate, turns, and a crop that the object leaves.
-
-    Args:
-        flow: Tensor or array `(..., 2)`, in pixels a frame.
-        speed: The `k`, more than 1.
-
-    Returns:
-        The flow times `speed`.
-
-    Raises:
-        ValueError: If `speed` is not more than 1.
-
-    Example:
-    >>> speed_up(2.0, speed=3)
-    6.0
-    """
-    return flow * _standardize_speed(speed)
-
-
 class PictureSource(abc.ABC):
     """Draws pictures of things that are no normal objects, in graph code."""
 
@@ -181,15 +157,12 @@ class PictureSource(abc.ABC):
     def draw(
         self, size: tuple[int, int], channels: int, seed: tf.Tensor
     ) -> tf.Tensor:
-        """Draws a picture.
+        """Draws a picture, float32 `(*size, channels)` in [0, 1].
 
         Args:
             size: Height and width, in pixels.
             channels: 1 for gray or 3 for color.
             seed: uint64 tensor of shape `(2,)`.
-
-        Returns:
-            float32 tensor `(height, width, channels)` in [0, 1].
         """
 
 
@@ -221,8 +194,8 @@ class FolderPictures(PictureSource):
     def __init__(
         self, folders: Any, checked: int | None = 32, on_error: str = "raise"
     ) -> None:
-        single = isinstance(folders, (str, os.PathLike))
-        roots = [folders] if single else list(folders)
+        is_single = isinstance(folders, (str, os.PathLike))
+        roots = [folders] if is_single else list(folders)
         if not roots:
             raise ValueError(
                 "There must be at least one folder of pictures. Received: "
@@ -316,16 +289,6 @@ def _standardize_pictures(images: Any) -> PictureSource:
         "The `images` argument must be a folder, a list of folders, a "
         f"PictureSource or None. Received: images={images!r}"
     )
-
-
-def _standardize_speed(speed: Any) -> float:
-    is_number = isinstance(speed, numbers.Real)
-    if not is_number or not 1 < speed < math.inf:
-        raise ValueError(
-            "The `speed` argument must be a number of more than 1: motion at "
-            f"its own speed is normal. Received: speed={speed!r}"
-        )
-    return float(speed)
 
 
 def _require_crops(dataset: Any) -> dict[str, tf.TensorSpec]:

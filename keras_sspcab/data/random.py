@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras_sspcab.checks import standardize_int
 
 # Independent streams of random numbers, for `fold`.
-ORDER, CROP, FLIP, PICTURES = range(4)
+ORDER, CROP, FLIP, PICTURE = range(4)
 
 _PHILOX = 1
 

@@ -1,11 +1,11 @@
-"""Finds the images below a folder and derives labels from its layout."""
+"""Lists the images below a folder and derives labels from its layout."""
 
 import collections
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import tensorflow as tf
 
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.decoding import TENSORFLOW_IO_FORMATS, image_format
 from keras_sspcab.data.file_system import (
     INSTALL_HINT,
@@ -22,7 +22,7 @@ from keras_sspcab.data.file_system import (
 )
 from keras_sspcab.data.folder import GOOD, ImageFolder, ImageSample
 
-#: Extensions that count as images, in any case.
+#: Extensions of files that are taken for images, in any case.
 IMAGE_EXTENSIONS = (
     ".png",
     ".jpg",
@@ -34,7 +34,7 @@ IMAGE_EXTENSIONS = (
     ".tiff",
 )
 
-LAYOUTS = ("auto", "mvtec", "plain")
+_EXTENSIONS = f"Extensions of images: {' '.join(IMAGE_EXTENSIONS)}"
 
 _MVTEC_TREE = (
     "The MVTec AD layout is train/good/*, test/good/*, test/DEFECT/* and "
@@ -42,11 +42,7 @@ _MVTEC_TREE = (
 )
 
 
-def scan_image_folder(
-    root: Any,
-    layout: str = "auto",
-    image_extensions: Iterable[str] = IMAGE_EXTENSIONS,
-) -> ImageFolder:
+def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
     """Lists the images below a folder, in a fixed order, with their labels.
 
     Two layouts are known:
@@ -68,8 +64,6 @@ def scan_image_folder(
         layout: `"mvtec"`, `"plain"` or `"auto"`, which takes `"mvtec"` where
             there is a `train`, `test` or `ground_truth` folder, and says so in
             the notes.
-        image_extensions: Extensions of image files, in any case. Masks may have
-            any of the default ones as well.
 
     Returns:
         An `ImageFolder`, sorted by path.
@@ -78,13 +72,16 @@ def scan_image_folder(
         ValueError: If the folder does not exist, is a file, holds no images, or
             does not follow the layout; if a mask has no image; or if images
             need tensorflow-io, which is not there.
+
+    Example:
+    >>> import os, tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     Image.new("L", (8, 8)).save(os.path.join(root, "0.png"))
+    ...     len(scan_image_folder(root).train)
+    1
     """
-    if layout not in LAYOUTS:
-        raise ValueError(
-            f"The `layout` argument must be one of {list(LAYOUTS)}. "
-            f"Received: layout={layout!r}"
-        )
-    extensions = _standardize_extensions(image_extensions)
+    layout = standardize_choice(layout, ("auto", "mvtec", "plain"), "layout")
     root = standardize_path(root)
     require_folder(root)
     files = list_files(root)
@@ -93,15 +90,18 @@ def scan_image_folder(
         layout, reason = _detect_layout(root, files)
         notes = (f"layout: {layout}, because {reason}",)
     scan = _scan_mvtec if layout == "mvtec" else _scan_plain
-    folder = scan(root, files, extensions, notes)
+    folder = scan(root, files, notes)
     _require_decoders(folder)
     return folder
 
 
-# === Layouts ===
+def is_image(file: str) -> bool:
+    """Says whether a file is an image, by its extension."""
+    return file.lower().endswith(IMAGE_EXTENSIONS)
 
 
 def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
+    """Returns a layout and why it is that."""
     tops = {file.split("/", 1)[0] for file in files if "/" in file}
     for name in ("train", "test", "ground_truth"):
         if name in tops or is_folder(join(root, name)):
@@ -123,19 +123,15 @@ def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
 
 
 def _scan_plain(
-    root: str,
-    files: list[str],
-    extensions: tuple[str, ...],
-    notes: tuple[str, ...],
+    root: str, files: list[str], notes: tuple[str, ...]
 ) -> ImageFolder:
-    images = [file for file in files if file.lower().endswith(extensions)]
+    images = [file for file in files if is_image(file)]
     if not images:
         raise ValueError(
             f"There is no image below the folder. Received: root={root!r}, "
-            f"which holds {describe_folder(root)}. Accepted extensions: "
-            f"{' '.join(extensions)}"
+            f"which holds {describe_folder(root)}. {_EXTENSIONS}"
         )
-    ignored = [file for file in files if not file.lower().endswith(extensions)]
+    ignored = [file for file in files if not is_image(file)]
     if ignored:
         notes += (f"left out, no images: {count_extensions(ignored)}",)
     train = tuple(ImageSample(join(root, image)) for image in images)
@@ -143,17 +139,15 @@ def _scan_plain(
 
 
 def _scan_mvtec(
-    root: str,
-    files: list[str],
-    extensions: tuple[str, ...],
-    notes: tuple[str, ...],
+    root: str, files: list[str], notes: tuple[str, ...]
 ) -> ImageFolder:
-    images = [file for file in files if file.lower().endswith(extensions)]
-    train = [file for file in images if file.startswith("train/good/")]
+    def images_in(folder: str) -> list[str]:
+        return [f for f in files if f.startswith(f"{folder}/") and is_image(f)]
+
+    train, validation = images_in("train/good"), images_in("validation/good")
     if not train:
-        _raise_no_training_images(root, files, images, extensions)
-    validation = [f for f in images if f.startswith("validation/good/")]
-    test = [file for file in images if file.startswith("test/")]
+        _raise_no_training_images(root, files)
+    test, masks = images_in("test"), images_in("ground_truth")
     loose = [file for file in test if file.count("/") == 1]
     if loose:
         raise ValueError(
@@ -161,47 +155,34 @@ def _scan_mvtec(
             f"root={root!r} with {enumerate_names(loose)}. Put normal ones "
             "into test/good and defective ones into test/DEFECT."
         )
-    mask_extensions = tuple({*extensions, *IMAGE_EXTENSIONS})
-    masks = [
-        file
-        for file in files
-        if file.startswith("ground_truth/")
-        and file.lower().endswith(mask_extensions)
-    ]
     mask_of = _pair_masks(root, test, masks)
 
     used = {*train, *validation, *test, *masks}
-    others = [file for file in images if file not in used]
+    others = [file for file in files if is_image(file) and file not in used]
     if others:
         notes += (
             f"left out, {len(others)} images outside of the layout: "
             f"{enumerate_names(others)}",
         )
     known = ("train/", "validation/", "test/", "ground_truth/")
-    ignored = [
-        file
-        for file in files
-        if file.startswith(known) and file not in used and file not in images
-    ]
+    ignored = [f for f in files if f.startswith(known) and not is_image(f)]
     if ignored:
         notes += (f"left out, no images: {count_extensions(ignored)}",)
 
-    def test_sample(image: str) -> ImageSample:
+    def normal(images: list[str]) -> tuple[ImageSample, ...]:
+        return tuple(ImageSample(join(root, image)) for image in images)
+
+    def tested(image: str) -> ImageSample:
         defect = image.split("/")[1]
-        mask = mask_of.get(image)
-        return ImageSample(
-            join(root, image),
-            label=int(defect != GOOD),
-            defect=defect,
-            mask_path=None if mask is None else join(root, mask),
-        )
+        mask = join(root, mask_of[image]) if image in mask_of else None
+        return ImageSample(join(root, image), int(defect != GOOD), defect, mask)
 
     return ImageFolder(
         root,
         "mvtec",
-        train=tuple(ImageSample(join(root, image)) for image in train),
-        validation=tuple(ImageSample(join(root, f)) for f in validation),
-        test=tuple(test_sample(image) for image in test),
+        train=normal(train),
+        validation=normal(validation),
+        test=tuple(map(tested, test)),
         notes=notes,
     )
 
@@ -248,45 +229,24 @@ def _stem(file: str) -> str:
     return file.split("/", 1)[1].rsplit(".", 1)[0]
 
 
-# === Checks ===
-
-
-def _standardize_extensions(extensions: Iterable[str]) -> tuple[str, ...]:
-    given = [extensions] if isinstance(extensions, str) else list(extensions)
-    cleaned = tuple(
-        "." + e.lower().lstrip(".") if isinstance(e, str) else "."
-        for e in given
-    )
-    if not cleaned or "." in cleaned:
+def _raise_no_training_images(root: str, files: list[str]) -> NoReturn:
+    train, good = join(root, "train"), join(root, "train/good")
+    if is_folder(good):
         raise ValueError(
-            "The `image_extensions` argument must hold extensions such as "
-            f"'.png'. Received: image_extensions={extensions!r}"
+            f"There is no image in train/good. Received: root={root!r}, whose "
+            f"train/good holds {describe_folder(good)}. {_EXTENSIONS}"
         )
-    return cleaned
-
-
-def _raise_no_training_images(
-    root: str, files: list[str], images: list[str], extensions: tuple[str, ...]
-) -> NoReturn:
-    received = f"Received: root={root!r}"
-    accepted = f"Accepted extensions: {' '.join(extensions)}"
-    if is_folder(join(root, "train/good")):
+    if is_folder(train):
         raise ValueError(
-            f"There is no image in train/good. {received}, whose train/good "
-            f"holds {describe_folder(join(root, 'train/good'))}. {accepted}"
-        )
-    if is_folder(join(root, "train")):
-        raise ValueError(
-            f"The folder `train` has no folder `good`. {received}, whose train "
-            f"holds {describe_folder(join(root, 'train'))}. Put the normal "
-            "images into train/good, or scan them alone: "
-            f"scan_image_folder({join(root, 'train')!r}, "
-            f'layout="plain"). {_MVTEC_TREE}'
+            "The folder `train` has no folder `good`. Received: "
+            f"root={root!r}, whose train holds {describe_folder(train)}. Put "
+            "the normal images into train/good, or scan them alone: "
+            f'scan_image_folder({train!r}, layout="plain"). {_MVTEC_TREE}'
         )
     raise ValueError(
-        f"There is no folder train/good. {received}, which holds "
-        f"{describe_folder(root)}, {len(images)} images among "
-        f"{len(files)} files. {_MVTEC_TREE} {accepted}"
+        f"There is no folder train/good. Received: root={root!r}, which holds "
+        f"{describe_folder(root)}, {sum(map(is_image, files))} images among "
+        f"{len(files)} files. {_MVTEC_TREE} {_EXTENSIONS}"
     )
 
 
@@ -296,7 +256,8 @@ def _require_decoders(folder: ImageFolder) -> None:
         return
     paths = [
         path
-        for sample in (*folder.train, *folder.validation, *folder.test)
+        for samples in folder.splits.values()
+        for sample in samples
         for path in (sample.path, sample.mask_path)
         if path and path.lower().endswith((".webp", ".tif", ".tiff"))
     ]
@@ -306,8 +267,7 @@ def _require_decoders(folder: ImageFolder) -> None:
         raise ValueError(
             f"{len(needing)} images are WebP or TIFF, which need "
             f"tensorflow-io. Received: {enumerate_names(needing)}. "
-            f"{INSTALL_HINT} Or convert them to PNG, or leave them out by "
-            "`image_extensions`."
+            f"{INSTALL_HINT} Or convert them to PNG."
         )
 
 

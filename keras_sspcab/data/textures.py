@@ -1,10 +1,8 @@
-"""Writes the demo data: photographs of textures with drawn defects."""
+"""Photographs that come with scikit-image, and demo data made of them."""
 
 import importlib.resources
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +18,7 @@ from keras_sspcab.data.file_system import (
 )
 from keras_sspcab.data.folder import ImageFolder
 from keras_sspcab.data.scanning import scan_image_folder
+from keras_sspcab.runs.files import replacing_folder
 
 #: Photographs in scikit-image's wheel, 512 x 512, gray, CC0.
 TEXTURES = ("brick", "grass", "gravel")
@@ -47,12 +46,12 @@ def write_texture_folder(
     Normal images are square crops of one photograph at its own resolution, some
     mirrored, and up to 4 % brighter or darker. Training crops come from its
     columns 0 to 319 and test crops from 320 to 511: no pixel is in both. Into
-    the defective ones a defect is drawn (`draw_defect`): scratch, stain, hole,
-    foreign (a patch of another texture) or blur. The mask marks the pixels
-    where the defect has an opacity of at least 0.1; all others are those of the
-    photograph. Nothing is downloaded.
+    the defective ones a defect is drawn: scratch, stain, hole, foreign (a patch
+    of another texture) or blur. The mask marks the pixels where the defect has
+    an opacity of at least 0.1; all others are those of the photograph. Nothing
+    is downloaded.
 
-    The folder is built beside `root` and moved there when it is complete.
+    The folder appears when it is complete.
 
     Args:
         root: Local folder to write. One that this function wrote before is
@@ -72,6 +71,12 @@ def write_texture_folder(
     Raises:
         ValueError: If an argument is out of range, or `root` holds files that
             this function did not write.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     len(write_texture_folder(root, num_train=3).test)
+    90
     """
     texture = standardize_choice(texture, TEXTURES, "texture")
     image_size = standardize_int(image_size, "image_size", 32)
@@ -96,66 +101,77 @@ def write_texture_folder(
         )
     root = _standardize_target(root)
 
-    photographs = {name: _photograph(name) for name in TEXTURES}
-    ground = photographs.pop(texture)
-    files: dict[str, np.ndarray] = {}
-    for i in range(num_train):
-        rng = np.random.default_rng([seed, 0, i])
-        image = _normal(ground[:, _TRAIN_COLUMNS], image_size, rng)
-        files[f"train/good/{i:03d}.png"] = image
-    for i in range(num_good):
-        rng = np.random.default_rng([seed, 1, i])
-        image = _normal(ground[:, _TEST_COLUMNS], image_size, rng)
-        files[f"test/good/{i:03d}.png"] = image
-    for i in range(num_bad):
-        rng = np.random.default_rng([seed, 2, i])
-        number, kind = divmod(i, len(defects))
-        image = _normal(ground[:, _TEST_COLUMNS], image_size, rng)
-        other = photographs[rng.choice(sorted(photographs))]
-        defective, mask = draw_defect(
-            image / 255.0,
-            defects[kind],
-            rng,
-            foreign=_crop(other, image_size, rng) / 255.0,
-        )
-        name = f"{defects[kind]}/{number:03d}"
-        files[f"test/{name}.png"] = np.round(defective * 255.0).astype("uint8")
-        files[f"ground_truth/{name}_mask.png"] = mask * np.uint8(255)
-
-    card = {
-        "written_by": _WRITER,
-        "photograph": f"skimage.data.{texture} (CC0)",
-        "train_columns": [_TRAIN_COLUMNS.start, _TRAIN_COLUMNS.stop],
-        "test_columns": [_TEST_COLUMNS.start, _TEST_COLUMNS.stop],
-        "arguments": {
-            "texture": texture,
-            "image_size": image_size,
-            "num_train": num_train,
-            "num_test_good": num_good,
-            "num_test_defective": num_bad,
-            "seed": seed,
-            "defects": list(defects),
-        },
-        "files": sorted(files),
+    photographs = {
+        name: read_photograph(f"{name}.png", "L") for name in TEXTURES
     }
-    _write(root, files, card)
+    ground = photographs.pop(texture)
+    arguments = {
+        "texture": texture,
+        "image_size": image_size,
+        "num_train": num_train,
+        "num_test_good": num_good,
+        "num_test_defective": num_bad,
+        "seed": seed,
+        "defects": list(defects),
+    }
+    with replacing_folder(root) as folder:
+        files = []
+
+        def save(name: str, pixels: np.ndarray) -> None:
+            path = os.path.join(folder, *name.split("/"))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            Image.fromarray(pixels).save(path)
+            files.append(name)
+
+        for i in range(num_train):
+            rng = np.random.default_rng([seed, 0, i])
+            image = _normal(ground[:, _TRAIN_COLUMNS], image_size, rng)
+            save(f"train/good/{i:03d}.png", image)
+        for i in range(num_good):
+            rng = np.random.default_rng([seed, 1, i])
+            image = _normal(ground[:, _TEST_COLUMNS], image_size, rng)
+            save(f"test/good/{i:03d}.png", image)
+        for i in range(num_bad):
+            rng = np.random.default_rng([seed, 2, i])
+            number, kind = divmod(i, len(defects))
+            image = _normal(ground[:, _TEST_COLUMNS], image_size, rng) / 255.0
+            other = photographs[rng.choice(sorted(photographs))]
+            other = _crop(other, image_size, rng) / 255.0
+            image, mask = draw_defect(image, defects[kind], rng, foreign=other)
+            name = f"{defects[kind]}/{number:03d}"
+            save(f"test/{name}.png", np.round(image * 255.0).astype("uint8"))
+            save(f"ground_truth/{name}_mask.png", mask * np.uint8(255))
+
+        card = {
+            "written_by": _WRITER,
+            "photograph": f"skimage.data.{texture} (CC0)",
+            "train_columns": [_TRAIN_COLUMNS.start, _TRAIN_COLUMNS.stop],
+            "test_columns": [_TEST_COLUMNS.start, _TEST_COLUMNS.stop],
+            "arguments": arguments,
+            "files": sorted(files),
+        }
+        path = os.path.join(folder, _MARKER)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(card, file, indent=2)
     return scan_image_folder(root, layout="mvtec")
 
 
-# === Images ===
+def read_photograph(name: str, mode: str) -> np.ndarray:
+    """Reads a picture from scikit-image's wheel; never downloads.
 
-
-def _photograph(name: str) -> np.ndarray:
-    """Reads a photograph from scikit-image's wheel; never downloads."""
-    file = importlib.resources.files("skimage.data") / f"{name}.png"
-    if not file.is_file():
+    Args:
+        name: Name of the file.
+        mode: Pillow's name of the colors, `"L"` or `"RGB"`.
+    """
+    resource = importlib.resources.files("skimage.data") / name
+    if not resource.is_file():
         raise ValueError(
-            f"The photograph {name}.png is not in this scikit-image. "
-            f"Received: {file}. Install the wheel again: "
-            "pip install --force-reinstall scikit-image"
+            f"The picture {name} is not in this scikit-image. Received: "
+            f"{resource}. Install the wheel again: pip install "
+            "--force-reinstall scikit-image"
         )
-    with file.open("rb") as stream, Image.open(stream) as image:
-        return np.asarray(image.convert("L"))
+    with resource.open("rb") as stream, Image.open(stream) as image:
+        return np.asarray(image.convert(mode))
 
 
 def _normal(
@@ -174,9 +190,6 @@ def _crop(
 ) -> np.ndarray:
     top, left = (rng.integers(0, n - size + 1) for n in photograph.shape)
     return photograph[top : top + size, left : left + size]
-
-
-# === Files ===
 
 
 def _standardize_target(root: Any) -> str:
@@ -211,12 +224,12 @@ def _require_own(root: str) -> None:
             f"root={root!r} with {enumerate_names(sorted(os.listdir(root)))}. "
             "Choose another folder."
         )
-    found = {
+    present = {
         os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
         for folder, _, names in os.walk(root)
         for name in names
     }
-    strangers = sorted(found - own - {_MARKER})
+    strangers = sorted(present - own - {_MARKER})
     if strangers:
         raise ValueError(
             "The folder holds files that write_texture_folder did not write, "
@@ -224,31 +237,3 @@ def _require_own(root: str) -> None:
             f"{enumerate_names(strangers)}. Move them away, or choose another "
             "folder."
         )
-
-
-def _write(root: str, files: dict[str, np.ndarray], card: dict) -> None:
-    """Writes a folder beside `root`, then puts it in its place."""
-    parent, name = os.path.split(root)
-    token = uuid.uuid4().hex[:8]
-    new = os.path.join(parent, f".{name}.{token}.new")
-    old = os.path.join(parent, f".{name}.{token}.old")
-    os.makedirs(new)
-    try:
-        for path, pixels in files.items():
-            target = os.path.join(new, *path.split("/"))
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            Image.fromarray(pixels).save(target)
-        with open(os.path.join(new, _MARKER), "w", encoding="utf-8") as file:
-            json.dump(card, file, indent=2)
-        replaces = os.path.isdir(root)
-        if replaces:
-            os.rename(root, old)
-        try:
-            os.rename(new, root)
-        except OSError:
-            if replaces:
-                os.rename(old, root)
-            raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)

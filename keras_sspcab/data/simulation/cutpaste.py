@@ -45,6 +45,10 @@ def color_jitter(image: Any, seed: Any, amount: float = 0.1) -> tf.Tensor:
 
     Returns:
         Tensor of the same shape, in [0, 1].
+
+    Example:
+    >>> color_jitter(tf.fill((8, 8, 3), 0.5), seed=0).shape
+    TensorShape([8, 8, 3])
     """
     amount = standardize_number(amount, "amount", 0.0, 0.5)
     image = tf.convert_to_tensor(image, tf.float32)
@@ -98,6 +102,10 @@ def cut_paste(
 
     Returns:
         Tensor of the same shape.
+
+    Example:
+    >>> cut_paste(tf.random.uniform((32, 32, 3)), seed=0).shape
+    TensorShape([32, 32, 3])
     """
     low, high = standardize_range(area, "area")
     aspect = standardize_number(aspect, "aspect", 1e-3, 1.0)
@@ -154,6 +162,10 @@ def cut_paste_scar(
 
     Returns:
         Tensor of the same shape.
+
+    Example:
+    >>> cut_paste_scar(tf.random.uniform((32, 32, 3)), seed=0).shape
+    TensorShape([32, 32, 3])
     """
     length, width = _pixels(length, "length"), _pixels(width, "width")
     max_rotation = standardize_number(max_rotation, "max_rotation", 0.0, 90.0)
@@ -249,6 +261,11 @@ def cutpaste_views(
     Raises:
         ValueError: If the dataset has other elements, or an argument is out of
             range.
+
+    Example:
+    >>> normal = tf.data.Dataset.from_tensors(tf.zeros((2, 32, 32, 3)))
+    >>> cutpaste_views(normal).element_spec[0].shape
+    TensorShape([6, 32, 32, 3])
     """
     variant = standardize_choice(variant, VARIANTS, "variant")
     jitter = standardize_number(jitter, "jitter", 0.0, 0.5)

@@ -16,16 +16,9 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def rotate(image: Any, degrees: Any) -> tf.Tensor:
-    """Rotates an image about its center; the size stays.
+    """Rotates an image `(height, width, channels)` anticlockwise.
 
-    Bilinear; zero where nothing of the image lies.
-
-    Args:
-        image: Tensor `(height, width, channels)`, float32.
-        degrees: Angle, anticlockwise; a number or a scalar tensor.
-
-    Returns:
-        Tensor of the shape of `image`, float32.
+    About its center, bilinearly; zero where nothing of the image lies.
     """
     image = tf.convert_to_tensor(image, tf.float32)
     size = tf.shape(image)[:2]
@@ -44,13 +37,10 @@ def rotate(image: Any, degrees: Any) -> tf.Tensor:
 
 
 def warp(image: tf.Tensor, transform: Sequence[Any], size: Any) -> tf.Tensor:
-    """Maps an image, bilinearly; zero where nothing of it lies.
+    """Maps an image to one of another size; zero where nothing of it lies.
 
-    Args:
-        image: Tensor `(height, width, channels)`.
-        transform: The matrix of 2 x 3 numbers, by rows, that takes a place
-            `(x, y, 1)` of the result to that of the image.
-        size: Height and width of the result.
+    The matrix of 2 x 3 numbers, given by rows, takes a place `(x, y, 1)` of the
+    result to that of the image.
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
@@ -70,14 +60,9 @@ def adjust_brightness(
 ) -> tf.Tensor:
     """Multiplies the luminance and adds to it; hue and saturation stay.
 
-    Args:
-        luminance: `"luma"`, the Y of YUV and YCrCb; `"value"`, the V of HSV,
-            the largest channel; or `"lightness"`, the L of HLS, the mean of the
-            largest and the smallest.
-        factor: To multiply by.
-        addend: To add.
-        add_first: bool scalar: which comes first. The luminance stays within 0
-            to 255 after each.
+    The luminance is `"luma"`, the Y of YUV and YCrCb; `"value"`, the V of HSV,
+    the largest channel; or `"lightness"`, the L of HLS, the mean of the largest
+    and the smallest. It stays within 0 to 255 after each step.
     """
 
     def limit(values: tf.Tensor) -> tf.Tensor:
@@ -114,11 +99,9 @@ def adjust_brightness(
 def add_to_hue_and_saturation(
     image: tf.Tensor, hue: Any, saturation: Any
 ) -> tf.Tensor:
-    """Adds to hue and saturation; the value, the largest channel, stays.
+    """Adds to hue (255 is a full turn) and saturation (255 is full).
 
-    Args:
-        hue: Addend; 255 is a full turn.
-        saturation: Addend; 255 is full saturation.
+    The value, the largest channel, stays.
     """
     shifts = tf.stack([hue, saturation, 0.0]) / 255.0
     hsv = tf.image.rgb_to_hsv(image / 255.0) + shifts
@@ -138,9 +121,7 @@ def to_gray(image: tf.Tensor) -> tf.Tensor:
 def adjust_sharpness(image: tf.Tensor, factor: Any) -> tf.Tensor:
     """Blends an image with its smoothed copy, as Pillow's `Sharpness` does.
 
-    Args:
-        image: At least 3 x 3 pixels.
-        factor: 0 smooths, 1 keeps the image, 2 sharpens.
+    The factor 0 smooths, 1 keeps the image, 2 sharpens.
     """
     rows = image[:-2] + image[1:-1] + image[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
@@ -157,11 +138,7 @@ def adjust_sharpness(image: tf.Tensor, factor: Any) -> tf.Tensor:
 
 
 def gamma_contrast(image: tf.Tensor, gammas: Any) -> tf.Tensor:
-    """Raises each channel to its power: `255 (v / 255)^gamma`, cut off.
-
-    Args:
-        gammas: Three exponents, one a channel.
-    """
+    """Raises each channel to its power: `255 (v / 255)^gamma`, cut off."""
     values = tf.range(256, dtype=tf.float32) / 255.0
     exponents = tf.convert_to_tensor(gammas, tf.float32)[:, tf.newaxis]
     return _look_up(image, tf.floor(values**exponents * 255.0))
@@ -186,9 +163,8 @@ def invert(image: tf.Tensor) -> tf.Tensor:
 def autocontrast(image: tf.Tensor, cutoff: Any) -> tf.Tensor:
     """Stretches each channel to 0 to 255, as Pillow's `autocontrast` does.
 
-    Args:
-        cutoff: Percent of the pixels left out at either end, a whole number
-            below 50.
+    `cutoff` percent of the pixels, a whole number below 50, are left out at
+    either end.
     """
     counts = _histograms(image)
     below = tf.cumsum(counts, axis=1)

@@ -2,7 +2,6 @@
 
 import abc
 import functools
-import importlib.resources
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -20,23 +19,21 @@ from keras_sspcab.data.checking import check_images
 from keras_sspcab.data.decoding import decode_image
 from keras_sspcab.data.random import chance, integers, split, uniform
 from keras_sspcab.data.scanning import scan_image_folder
+from keras_sspcab.data.textures import read_photograph
 
-#: Files in scikit-image's wheel, by name.
-_FILES = {
-    "brick": "brick.png",
-    "cell": "cell.png",
-    "chelsea": "chelsea.png",
-    "coffee": "coffee.png",
-    "grass": "grass.png",
-    "gravel": "gravel.png",
-    "hubble_deep_field": "hubble_deep_field.jpg",
-    "ihc": "ihc.png",
-    "moon": "moon.png",
-    "retina": "retina.jpg",
-}
-
-#: Names of the pictures.
-PICTURES = tuple(_FILES)
+#: Pictures in scikit-image's wheel.
+PICTURES = (
+    "brick",
+    "cell",
+    "chelsea",
+    "coffee",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "ihc",
+    "moon",
+    "retina",
+)
 
 # Height and width that the pictures are brought to, in pixels.
 _SIDE = 512
@@ -55,7 +52,7 @@ class TextureSource(abc.ABC):
             images: float32 `(batch, height, width, channels)` in [0, 1]: the
                 images among which is the one to be changed.
             index: Its place in the batch.
-            seed: Integer tensor of shape `(2,)`.
+            seed: uint64 tensor of shape `(2,)`.
 
         Returns:
             float32 tensor `(height, width, 3)`, whole numbers from 0 to 255.
@@ -177,12 +174,9 @@ def list_pictures(
     checked: int | None = 32,
     on_error: str = "raise",
 ) -> tuple[str, ...]:
-    """Lists the images below folders and decodes some of them.
+    """Lists the images below folders; decodes `checked` of them, None for all.
 
-    Args:
-        roots: Local folders or URLs.
-        checked: How many images are decoded, evenly spread; None for all.
-        on_error: `"raise"`, or `"skip"` to leave out broken ones among these.
+    Broken ones among these are an error, or left out with `on_error="skip"`.
     """
     samples = [
         sample
@@ -254,14 +248,6 @@ def _recolor(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 @functools.cache
 def _picture(name: str) -> np.ndarray:
     """Reads a picture as RGB; its short side fills a square, centered."""
-    file = importlib.resources.files("skimage.data") / _FILES[name]
-    if not file.is_file():
-        raise ValueError(
-            f"The picture {_FILES[name]} is not in this scikit-image. "
-            f"Received: {file}. Leave it out by exclude=({name!r},), or "
-            "install the wheel again: pip install --force-reinstall "
-            "scikit-image"
-        )
-    with file.open("rb") as stream, Image.open(stream) as image:
-        fitted = ImageOps.fit(image.convert("RGB"), (_SIDE, _SIDE))
-    return np.asarray(fitted)
+    kind = "jpg" if name in ("hubble_deep_field", "retina") else "png"
+    picture = Image.fromarray(read_photograph(f"{name}.{kind}", "RGB"))
+    return np.asarray(ImageOps.fit(picture, (_SIDE, _SIDE)))
