@@ -134,11 +134,11 @@ class SampleFolder(Generic[_Sample]):
 
 
 def _format_table(rows: Sequence[Sequence[str | int]]) -> list[str]:
-    """Aligns columns, counts to the right; a count of 0 becomes a dash."""
+    """Aligns columns, counts to the right: 0 as a dash, unknown ones as "?"."""
     texts = [[str(cell or "-") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     is_count = [
-        any(isinstance(cell, int) for cell in column)
+        any(isinstance(cell, int) or cell == "?" for cell in column)
         for column in zip(*rows, strict=True)
     ]
     lines = []

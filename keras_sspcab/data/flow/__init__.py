@@ -3,14 +3,11 @@
 OpenCV is imported at the first use.
 """
 
-from keras_sspcab.data.flow.cache import cached_flows
-from keras_sspcab.data.flow.dis import DISFlow
-from keras_sspcab.data.flow.flow_files import FlowFiles
-from keras_sspcab.data.flow.middlebury import read_flo, write_flo
+from keras_sspcab.data.flow.flow_files import FlowFiles, read_flo, write_flo
 from keras_sspcab.data.flow.optical_flow import (
+    DISFlow,
     FlowSource,
     OpticalFlow,
-    resize_flow,
 )
 
 __all__ = [
@@ -18,8 +15,6 @@ __all__ = [
     "FlowFiles",
     "FlowSource",
     "OpticalFlow",
-    "cached_flows",
     "read_flo",
-    "resize_flow",
     "write_flo",
 ]

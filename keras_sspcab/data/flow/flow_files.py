@@ -6,19 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.decoding import standardize_size
-from keras_sspcab.data.flow.middlebury import read_flo
-from keras_sspcab.data.flow.optical_flow import require_flow, resize_flow
+from keras_sspcab.data.flow.optical_flow import (
+    FlowSource,
+    require_flow,
+    resize_flow,
+)
 from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.frames import natural_key
+from keras_sspcab.data.video.per_frame import (
+    find_files,
+    load_array,
+    require_folder,
+    require_one_a_frame,
+)
 from keras_sspcab.data.video.reading import count_frames
+from keras_sspcab.runs.files import replacing
 
-#: Extensions of files with one flow.
-FLOW_EXTENSIONS = (".flo", ".npy")
+_MAGIC = b"PIEH"
 
 
-class FlowFiles:
+class FlowFiles(FlowSource):
     """Reads optical flow from `.flo` or `.npy` files.
 
     For a video called `NAME`, `folder` holds either `NAME.npy` of shape
@@ -29,17 +36,19 @@ class FlowFiles:
 
     Args:
         folder: The folder.
-        scale: What values are multiplied with to give pixels. Defaults to 1.
+        scale: What values are multiplied by to give pixels. Defaults to 1.
+
+    Raises:
+        ValueError: If there is no such folder.
+
+    Example:
+    >>> FlowFiles(".", scale=0.5).settings
+    {'name': 'files', 'scale': 0.5}
     """
 
     def __init__(self, folder: Any, scale: float = 1.0) -> None:
-        self.folder = os.path.expanduser(os.fspath(folder))
+        self.folder = require_folder(folder, "flows")
         self.scale = float(scale)
-        if not os.path.isdir(self.folder):
-            raise ValueError(
-                "The folder of flows does not exist. Received: "
-                f"folder={self.folder!r}"
-            )
 
     def __repr__(self) -> str:
         return f"FlowFiles({self.folder!r}, scale={self.scale})"
@@ -50,85 +59,122 @@ class FlowFiles:
         return {"name": "files", "scale": self.scale}
 
     def files(self, video: Video) -> list[str]:
-        """Lists the files with the flows of a video.
+        """Lists the files with the flows of a video, or raises ValueError."""
+        return self._find(video)[0]
 
-        Raises:
-            ValueError: If there are none.
-        """
-        single = os.path.join(self.folder, f"{video.name}.npy")
-        if os.path.isfile(single):
-            return [single]
-        inside = os.path.join(self.folder, video.name)
-        names = os.listdir(inside) if os.path.isdir(inside) else []
-        names = [
-            name
-            for name in names
-            if name[0] != "." and name.lower().endswith(FLOW_EXTENSIONS)
-        ]
-        if not names:
-            there = sorted(os.listdir(self.folder), key=natural_key)
-            raise ValueError(
-                f"There are no flows of the video {video.name!r}. Received: "
-                f"{self.folder!r} with {enumerate_names(there) or 'nothing'}. "
-                f"There must be {video.name}.npy or {video.name}/*.flo."
-            )
-        names.sort(key=natural_key)
-        return [os.path.join(inside, name) for name in names]
+    def _find(self, video: Video) -> tuple[list[str], bool]:
+        return find_files(
+            self.folder, video, "flows", (".npy",), (".flo", ".npy")
+        )
 
     def iterate(
         self, video: Video, image_size: Any = None
     ) -> Iterator[np.ndarray]:
-        """Yields the flow from the frame before to each frame, in order.
-
-        Args:
-            video: The video.
-            image_size: Height and width that flows are resized to, and their
-                values scaled; None (the default) keeps theirs.
-
-        Yields:
-            float32 arrays `(height, width, 2)`, one a frame.
+        """Yields the flow to each frame, resized and with its values scaled.
 
         Raises:
             ValueError: If there are no flows, not as many as frames, or one
                 cannot be read or has another size. The error names the file.
         """
         size = None if image_size is None else standardize_size(image_size)
-        files = self.files(video)
-        is_single = os.path.dirname(files[0]) == self.folder
-        flows: Any = files
+        flows: Any
+        flows, is_single = self._find(video)
+        path = flows[0]
         if is_single:
-            flows = _load(files[0])
+            flows = load_array(path, "flows")
             if flows.ndim != 4:
                 raise ValueError(
                     "The flows of a video must be an array (frames, height, "
-                    f"width, 2). Received: shape {flows.shape} in {files[0]!r}"
+                    f"width, 2). Received: shape {flows.shape} in {path!r}"
                 )
-        frames = count_frames(video)
-        if len(flows) not in (frames, frames - 1):
-            raise ValueError(
-                "There must be one flow a frame, or one less. Received: "
-                f"{len(flows)} flows in {files[0] if is_single else files!r} "
-                f"for the {frames} frames of {video.path!r}"
-            )
+        require_one_a_frame(len(flows), video, "flow", path, or_one_less=True)
         first = None
         for position, item in enumerate(flows):
-            what = f"{files[0]!r}, flow {position}" if is_single else repr(item)
+            what = f"{path!r}, flow {position}" if is_single else repr(item)
             flow = item if is_single else _read(item)
             flow = np.asarray(flow, "float32") * np.float32(self.scale)
             flow = require_flow(flow, first, f"The flow {what}")
             if first is None:
                 first = flow.shape[:2]
-                if len(flows) < frames:
+                if len(flows) < count_frames(video):
                     yield np.zeros((*(size or first), 2), "float32")
             yield flow if size is None else resize_flow(flow, size)
 
 
 def _read(path: str) -> np.ndarray:
-    return read_flo(path) if path.lower().endswith(".flo") else _load(path)
+    is_flo = path.lower().endswith(".flo")
+    return read_flo(path) if is_flo else load_array(path, "flow")
 
 
-def _load(path: str) -> np.ndarray:
+def read_flo(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a `.flo` file, the format of the Middlebury benchmark.
+
+    It holds the bytes `PIEH`, width and height as int32, and then the flow row
+    by row, float32, horizontal and vertical motion in turn; all little-endian.
+
+    Returns:
+        float32 array `(height, width, 2)`: motion to the right and down, in
+        pixels. Values above 1e9 mark unknown flow.
+
+    Raises:
+        ValueError: If the file is of another kind or truncated.
+
+    Example:
+    >>> read_flo("001.flo").shape  # doctest: +SKIP
+    (240, 320, 2)
+    """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"Cannot read the flow {path!r}: {error}") from error
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise ValueError(
+            f"Cannot read the flow {os.fspath(path)!r}: {error.strerror}"
+        ) from error
+    if not content.startswith(_MAGIC) or len(content) < 12:
+        raise ValueError(
+            f"A .flo file must begin with {_MAGIC!r}, width and height. "
+            f"Received: {os.fspath(path)!r}, which begins with {content[:12]!r}"
+        )
+    width, height = np.frombuffer(content, "<i4", 2, offset=4).tolist()
+    expected = 12 + 8 * width * height
+    if min(width, height) < 1 or len(content) != expected:
+        raise ValueError(
+            f"A .flo file of {height}x{width} pixels must have {expected} "
+            f"bytes. Received: {os.fspath(path)!r} of {len(content)} bytes"
+        )
+    values = np.frombuffer(content, "<f4", offset=12)
+    return values.reshape(height, width, 2).astype("float32")
+
+
+def write_flo(path: str | os.PathLike[str], flow: np.ndarray) -> None:
+    """Writes a `.flo` file; it appears complete or not at all.
+
+    Args:
+        path: The file.
+        flow: Array `(height, width, 2)`: motion to the right and down, in
+            pixels.
+
+    Raises:
+        ValueError: If the flow has another shape.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_flo(f"{folder}/1.flo", np.ones((4, 6, 2)))
+    ...     read_flo(f"{folder}/1.flo").shape
+    (4, 6, 2)
+    """
+    flow = np.asarray(flow)
+    if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size:
+        raise ValueError(
+            "A flow must be an array (height, width, 2). Received: shape "
+            f"{flow.shape}"
+        )
+    height, width, _ = flow.shape
+    with (
+        replacing(os.fspath(path)) as temporary,
+        open(temporary, "wb") as file,
+    ):
+        file.write(_MAGIC)
+        file.write(np.array([width, height], "<i4").tobytes())
+        file.write(flow.astype("<f4").tobytes())

@@ -1,60 +1,81 @@
 """Optical flow: how far each pixel moves from one frame to the next."""
 
 import abc
+import threading
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from keras_sspcab.checks import standardize_choice
+from keras_sspcab.data.cache import (
+    open_array,
+    standardize_cache_folder,
+    write_array,
+)
+from keras_sspcab.data.video.cache import video_cache_path
 from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.pixels import fit_frame
+from keras_sspcab.data.video.frames import fit_frame
+from keras_sspcab.data.video.per_frame import FrameSource
 from keras_sspcab.data.video.reading import iterate_frames
+from keras_sspcab.imports import import_optional
+
+# Changes when the flows would: older files in caches are not used then.
+_VERSION = 1
+
+_LARGEST_HALF = float(np.finfo("float16").max)
+
+# OpenCV crashes on some frames that are lower and wide.
+_SMALLEST_SIDE = 32
 
 
-class FlowSource(Protocol):
-    """What gives the flows of a video: an estimator, or files."""
+class FlowSource(FrameSource):
+    """Gives the flows of a video: an estimator, or files.
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the flows depend on, beside the video; fit for JSON."""
+    Example:
+    >>> isinstance(DISFlow(), FlowSource)
+    True
+    """
 
-    def files(self, video: Video) -> list[str]:
-        """Lists the files that flows of a video are read from, if any."""
-
+    @abc.abstractmethod
     def iterate(
         self, video: Video, image_size: Any = None
     ) -> Iterator[np.ndarray]:
-        """Yields the flow to each frame of a video, in order."""
+        """Yields the flow from the frame before to each frame, in order.
+
+        Args:
+            video: The video.
+            image_size: Height and width of the flows, in pixels, which are
+                their unit as well; None (the default) for those of the source.
+
+        Yields:
+            float32 arrays `(height, width, 2)`, one a frame. Nothing comes
+            before the first frame: its flow is 0.
+        """
 
 
-class OpticalFlow(abc.ABC):
+class OpticalFlow(FlowSource):
     """Estimates the flow between two frames.
 
-    A subclass writes `estimate` and `settings`:
-
-    >>> class MyFlow(OpticalFlow):
-    ...     channels = 3
-    ...
-    ...     @property
-    ...     def settings(self):
-    ...         return {"name": "my flow", "version": 1}
-    ...
-    ...     def estimate(self, previous, current):
-    ...         return network(previous, current)
-
-    It works in threads, on several pairs of frames at a time.
+    A subclass writes `estimate` and `settings`. It is called in threads, for
+    several pairs of frames at a time.
 
     Attributes:
         channels: 1 if `estimate` takes gray frames, 3 for color.
+
+    Example:
+    >>> class NoMotion(OpticalFlow):
+    ...     settings = {"name": "no motion", "version": 1}
+    ...
+    ...     def estimate(self, previous, current):
+    ...         return np.zeros((*current.shape, 2))
+    >>> frame = np.zeros((48, 64), "uint8")
+    >>> NoMotion()(frame, frame).shape
+    (48, 64, 2)
     """
 
     channels: int = 1
-
-    @property
-    @abc.abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """What the flow depends on, fit for JSON: the key of caches."""
 
     @abc.abstractmethod
     def estimate(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
@@ -84,43 +105,29 @@ class OpticalFlow(abc.ABC):
                 finite.
         """
         frames = [np.asarray(previous), np.asarray(current)]
-        for frame in frames:
-            is_image = frame.ndim == 2 or frame.shape[2:] in ((1,), (3,))
-            if frame.dtype != np.uint8 or frame.ndim not in (2, 3):
-                is_image = False
-            if not is_image or frame.shape != frames[0].shape:
-                raise ValueError(
-                    "Flow is estimated between two uint8 frames of one shape, "
-                    "(height, width) or (height, width, 1 or 3). Received: "
-                    f"{frames[0].dtype} {frames[0].shape} and "
-                    f"{frames[1].dtype} {frames[1].shape}"
-                )
+        shape = frames[0].shape
+        is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+        if (
+            not is_image
+            or shape != frames[1].shape
+            or any(frame.dtype != np.uint8 for frame in frames)
+        ):
+            raise ValueError(
+                "Flow is estimated between two uint8 frames of one shape, "
+                "(height, width) or (height, width, 1 or 3). Received: "
+                f"{frames[0].dtype} {shape} and {frames[1].dtype} "
+                f"{frames[1].shape}"
+            )
         fitted = [fit_frame(frame, None, self.channels) for frame in frames]
         if self.channels == 1:
             fitted = [frame[..., 0] for frame in fitted]
         flow = np.asarray(self.estimate(*fitted), "float32")
-        return require_flow(flow, frames[0].shape[:2], "The estimated flow")
-
-    def files(self, video: Video) -> list[str]:
-        """Returns nothing: flows are estimated from frames."""
-        return []
+        return require_flow(flow, shape[:2], "The estimated flow")
 
     def iterate(
         self, video: Video, image_size: Any = None
     ) -> Iterator[np.ndarray]:
-        """Yields the flow from the frame before to each frame, in order.
-
-        Nothing comes before the first frame: its flow is 0.
-
-        Args:
-            video: The video.
-            image_size: Height and width that frames are resized to first; None
-                (the default) keeps theirs.
-
-        Yields:
-            float32 arrays `(height, width, 2)`, one a frame, in pixels of the
-            resized frames.
-        """
+        """Yields the flow to each frame; frames are resized before."""
         previous = None
         for frame in iterate_frames(video, image_size, self.channels):
             if previous is None:
@@ -128,6 +135,98 @@ class OpticalFlow(abc.ABC):
             else:
                 yield self(previous, frame)
             previous = frame
+
+
+class DISFlow(OpticalFlow):
+    """Optical flow by dense inverse search, as OpenCV implements it.
+
+    It needs no training and no weights, and takes a few milliseconds a frame on
+    the CPU. It needs OpenCV: `pip install "keras-sspcab[video]"`.
+
+    References:
+    - Kroeger, Timofte, Dai and Van Gool, "Fast Optical Flow using Dense
+      Inverse Search", ECCV 2016
+
+    Args:
+        preset: `"ultrafast"`, `"fast"` or `"medium"` (the default), the most
+            accurate one.
+
+    Example:
+    >>> rng = np.random.default_rng(0)
+    >>> frame = rng.integers(0, 255, (48, 64), dtype="uint8")
+    >>> bool(abs(DISFlow()(frame, frame)).max() < 0.1)
+    True
+    """
+
+    def __init__(self, preset: str = "medium") -> None:
+        self.preset = standardize_choice(
+            preset, ("ultrafast", "fast", "medium"), "preset"
+        )
+        # OpenCV's object keeps buffers and works for one thread at a time.
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return f"DISFlow(preset={self.preset!r})"
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.preset,)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The preset and OpenCV's version."""
+        version = _opencv().__version__
+        return {"name": "DIS", "preset": self.preset, "opencv": version}
+
+    def estimate(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
+        """Returns the flow between two gray frames."""
+        if min(previous.shape) < _SMALLEST_SIDE:
+            raise ValueError(
+                f"DIS needs frames of at least {_SMALLEST_SIDE}x"
+                f"{_SMALLEST_SIDE} pixels. Received: {previous.shape[0]}x"
+                f"{previous.shape[1]}"
+            )
+        if not hasattr(self._local, "dis"):
+            cv2 = _opencv()
+            preset = f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}"
+            self._local.dis = cv2.DISOpticalFlow_create(getattr(cv2, preset))
+        return self._local.dis.calc(previous, current, None)
+
+
+def _opencv() -> Any:
+    return import_optional("cv2", "Optical flow needs OpenCV", "video")
+
+
+def cached_flow(
+    video: Video, flow: FlowSource, cache: Any, image_size: tuple[int, int]
+) -> np.ndarray:
+    """Computes the flow to each frame into an array on disk, unless done.
+
+    Args:
+        video: The video.
+        flow: What gives the flow.
+        cache: A local folder, made where it is missing.
+        image_size: Height and width of the flow; see `FlowSource.iterate`.
+
+    Returns:
+        Read-only float16 array `(frames, height, width, 2)`, mapped from a
+        file of 4 bytes a pixel. Half precision keeps a flow of 10 pixels to
+        1/256 pixel.
+    """
+    settings = {
+        "flow": flow.settings,
+        "size": tuple(image_size),
+        "version": _VERSION,
+    }
+    folder = standardize_cache_folder(cache)
+    path = video_cache_path(folder, video, settings, flow.files(video))
+    flows = open_array(path)
+    if flows is None:
+        computed = (
+            np.clip(to_frame, -_LARGEST_HALF, _LARGEST_HALF)
+            for to_frame in flow.iterate(video, image_size)
+        )
+        flows = write_array(path, computed, "float16")
+    return flows
 
 
 def resize_flow(flow: Any, image_size: tuple[int, int]) -> np.ndarray:

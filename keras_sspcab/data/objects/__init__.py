@@ -1,4 +1,4 @@
-"""Objects of videos: found, cut out into files, and batches of them.
+"""Objects of videos: detected, cut out into files, and batches of them.
 
 OpenCV and onnxruntime are imported at their first use.
 """
@@ -6,21 +6,22 @@ OpenCV and onnxruntime are imported at their first use.
 from keras_sspcab.data.objects.box_files import BoxFiles
 from keras_sspcab.data.objects.boxes import HF2VAD_PRESETS
 from keras_sspcab.data.objects.cube_files import CubeFile, open_cube_file
-from keras_sspcab.data.objects.dataset import count_objects, cube_dataset
+from keras_sspcab.data.objects.dataset import (
+    count_objects,
+    cube_dataset,
+    to_gray,
+)
 from keras_sspcab.data.objects.extraction import extract_cubes
 from keras_sspcab.data.objects.masks import (
     MaskFiles,
     MaskSource,
     MotionMasks,
 )
-from keras_sspcab.data.objects.merging import merge
-from keras_sspcab.data.objects.motion import MotionProposals
 from keras_sspcab.data.objects.onnx_detector import OnnxDetector
-from keras_sspcab.data.objects.proposals import ObjectProposals
-from keras_sspcab.data.objects.results import (
-    frame_scores,
-    object_index,
-    objects_to_detections,
+from keras_sspcab.data.objects.proposals import (
+    MergedProposals,
+    MotionProposals,
+    ObjectProposals,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "CubeFile",
     "MaskFiles",
     "MaskSource",
+    "MergedProposals",
     "MotionMasks",
     "MotionProposals",
     "ObjectProposals",
@@ -36,9 +38,6 @@ __all__ = [
     "count_objects",
     "cube_dataset",
     "extract_cubes",
-    "frame_scores",
-    "merge",
-    "object_index",
-    "objects_to_detections",
     "open_cube_file",
+    "to_gray",
 ]

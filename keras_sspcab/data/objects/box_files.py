@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.file_system import enumerate_names
-from keras_sspcab.data.objects._box_arrays import (
-    array_boxes,
-    frame_arrays_boxes,
-    is_array,
-    list_arrays,
+from keras_sspcab.data.objects.box_tables import (
+    BoxTable,
+    read_array,
+    read_csv,
+    read_text,
 )
-from keras_sspcab.data.objects._box_json import CocoFile
-from keras_sspcab.data.objects._box_tables import CsvFile, text_boxes
-from keras_sspcab.data.objects.boxes import BoxFilter
+from keras_sspcab.data.objects.boxes import BoxFilter, standardize_boxes
+from keras_sspcab.data.objects.coco_boxes import read_coco
 from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.frames import natural_key
+from keras_sspcab.data.video.per_frame import (
+    find_files,
+    load_array,
+    require_one_a_frame,
+)
 from keras_sspcab.data.video.reading import count_frames
-
-_EXTENSIONS = (".txt", ".csv", ".json", ".npy")
 
 
 class BoxFiles(ObjectProposals):
@@ -32,7 +32,7 @@ class BoxFiles(ObjectProposals):
     videos. For a video called `NAME` the folder holds one of
 
     - `NAME.txt`: lines `frame, x_min, y_min, x_max, y_max[, confidence]`
-      without a header, as detections are published;
+      without a header, as detections are published; empty if there are none;
     - `NAME.csv`: the same columns by name in the first line;
     - `NAME.npy`: an array of rows as in `NAME.txt`;
     - `NAME/`: a file `.npy` for each frame, in the order of their names, with
@@ -62,6 +62,15 @@ class BoxFiles(ObjectProposals):
 
     Raises:
         ValueError: If `path` is not as described.
+
+    Example:
+    >>> import os, tempfile
+    >>> video = Video("street", "street.mp4", num_frames=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with open(os.path.join(folder, "street.txt"), "w") as file:
+    ...         _ = file.write("1, 10, 20, 29, 59, 0.8")
+    ...     [boxes.tolist() for boxes in BoxFiles(folder).boxes(video)]
+    [[], [[10.0, 20.0, 29.0, 59.0, 0.8]]]
     """
 
     name = "files"
@@ -87,10 +96,18 @@ class BoxFiles(ObjectProposals):
                     "The boxes of objects are not there. Received: "
                     f"path={required!r}, which does not exist"
                 )
-        # Files with all videos are parsed once.
-        self._parsed: dict[str, tuple[Any, CsvFile | CocoFile]] = {}
-        if not os.path.isdir(self.path):
-            self._require_single_file()
+        # A file with all videos is parsed once: its identity and content.
+        self._parsed: tuple[Any, BoxTable] | None = None
+        extension = os.path.splitext(self.path)[1].lower()
+        if not os.path.isdir(self.path) and extension not in (".csv", ".json"):
+            if extension == ".npy":
+                # Tells what to do with pickled arrays, which are common.
+                load_array(self.path, "boxes")
+            raise ValueError(
+                "Boxes of all videos must be in one .csv or .json file, or in "
+                "a folder with a file for each video. Received: "
+                f"path={self.path!r}"
+            )
 
     def __repr__(self) -> str:
         return f"BoxFiles({self.path!r})"
@@ -105,28 +122,20 @@ class BoxFiles(ObjectProposals):
         }
 
     def files(self, video: Video) -> list[str]:
-        """Lists the files with the boxes of a video.
+        """Lists the files with the boxes of a video, or raises ValueError."""
+        return self._find(video)[0]
 
-        Raises:
-            ValueError: If there are none.
-        """
-        more = [] if self.images is None else [self.images]
-        if not os.path.isdir(self.path):
-            return [self.path, *more]
-        for extension in _EXTENSIONS:
-            path = os.path.join(self.path, video.name + extension)
-            if os.path.isfile(path):
-                return [path, *(more if extension == ".json" else [])]
-        arrays = list_arrays(os.path.join(self.path, video.name))
-        if not arrays:
-            there = sorted(os.listdir(self.path), key=natural_key)
-            raise ValueError(
-                f"There are no boxes of the video {video.name!r}. Received: "
-                f"{self.path!r} with {enumerate_names(there) or 'nothing'}. "
-                f"There must be {video.name}.txt, .csv, .json or .npy, or "
-                f"{video.name}/*.npy; an empty .txt if it has no objects."
+    def _find(self, video: Video) -> tuple[list[str], bool]:
+        """Returns the files, and whether they are one for each frame."""
+        files, is_one = [self.path], True
+        if os.path.isdir(self.path):
+            extensions = (".txt", ".csv", ".json", ".npy")
+            files, is_one = find_files(
+                self.path, video, "boxes", extensions, (".npy",)
             )
-        return arrays
+        if self.images is not None and files[0].lower().endswith(".json"):
+            files.append(self.images)
+        return files, not is_one
 
     def boxes(self, video: Video) -> Iterator[np.ndarray]:
         """Yields the boxes of each frame.
@@ -136,57 +145,32 @@ class BoxFiles(ObjectProposals):
                 read, or names a frame that the video does not have. The error
                 names the file and the line or entry.
         """
-        files = self.files(video)
-        num_frames = count_frames(video)
-        extension = os.path.splitext(files[0])[1].lower()
-        if extension == ".npy":
-            is_single = os.path.dirname(files[0]) == self.path
-            if not is_single:
-                for boxes in frame_arrays_boxes(files, video, num_frames):
-                    yield self.filter(boxes)
-                return
-            rows = array_boxes(files[0], self.first_frame, num_frames)
-        elif extension == ".txt":
-            rows = text_boxes(files[0], self.first_frame, num_frames)
-        else:
-            is_single = os.path.isdir(self.path)
-            rows = self._parse(files[0]).rows(
-                video, self.first_frame, num_frames, is_single
-            )
-        frames, found = rows
-        order = np.argsort(frames, kind="stable")
-        frames, found = frames[order], found[order]
-        ends = np.searchsorted(frames, np.arange(num_frames), side="right")
-        start = 0
-        for end in ends.tolist():
-            yield self.filter(found[start:end])
-            start = end
+        files, is_by_frame = self._find(video)
+        if is_by_frame:
+            folder = os.path.dirname(files[0])
+            require_one_a_frame(len(files), video, "array of boxes", folder)
+            for path in files:
+                array = load_array(path, "boxes")
+                boxes = standardize_boxes(array, f"The boxes in {path!r}")
+                yield self.filter(boxes)
+            return
+        is_own = os.path.isdir(self.path)
+        for boxes in self._read(files[0]).by_frame(
+            video, self.first_frame, count_frames(video), is_own
+        ):
+            yield self.filter(boxes)
 
-    def _parse(self, path: str) -> CsvFile | CocoFile:
+    def _read(self, path: str) -> BoxTable:
         """Returns the content of a file, read again if it has changed."""
         status = os.stat(path)
-        identity = status.st_size, status.st_mtime_ns
-        known = self._parsed.get(path)
-        if known is None or known[0] != identity:
-            parsed: CsvFile | CocoFile
-            if path.lower().endswith(".csv"):
-                parsed = CsvFile(path)
+        identity = path, status.st_size, status.st_mtime_ns
+        parsed = self._parsed
+        if parsed is None or parsed[0] != identity:
+            extension = os.path.splitext(path)[1].lower()
+            if extension == ".json":
+                table = read_coco(path, self.images)
             else:
-                parsed = CocoFile(path, self.images)
-            # One file for all videos; files of one video are read once anyway.
-            self._parsed = {path: (identity, parsed)}
-            return parsed
-        return known[1]
-
-    def _require_single_file(self) -> None:
-        extension = os.path.splitext(self.path)[1].lower()
-        if extension in (".csv", ".json"):
-            return
-        if is_array(self.path):
-            # Names the way out of pickled arrays, which are common.
-            array_boxes(self.path, 0, None)
-        raise ValueError(
-            "Boxes of all videos must be in one .csv or .json file, or in a "
-            "folder with a file for each video. Received: "
-            f"path={self.path!r}"
-        )
+                read = {".txt": read_text, ".csv": read_csv, ".npy": read_array}
+                table = read[extension](path)
+            self._parsed = parsed = identity, table
+        return parsed[1]

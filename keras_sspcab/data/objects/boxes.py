@@ -10,50 +10,38 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_number
+from keras_sspcab.imports import import_optional
+
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max", "confidence")
+
+# Of detections: confidence, side of the smallest area, cover; of motion:
+# threshold, blur, side of the smallest area.
+_HF2VAD = {
+    "ped2": (0.5, 10, 0.6, 18, 3, 10),
+    "avenue": (0.25, 40, 0.6, 18, 5, 40),
+    "shanghaitech": (0.5, 8, 0.65, 15, 5, 40),
+}
 
 #: What the HF2-VAD authors chose for each data set: arguments of detectors
 #: (`BoxFiles`, `OnnxDetector`) and of `MotionProposals`.
 HF2VAD_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "ped2": {
+    name: {
         "detections": {
-            "min_confidence": 0.5,
-            "min_area": 10**2,
-            "cover_threshold": 0.6,
+            "min_confidence": confidence,
+            "min_area": side**2,
+            "cover_threshold": cover,
         },
         "motion": {
-            "threshold": 18,
-            "blur": 3,
-            "min_area": 10**2,
+            "threshold": threshold,
+            "blur": blur,
+            "min_area": motion_side**2,
             "cover_threshold": None,
         },
-    },
-    "avenue": {
-        "detections": {
-            "min_confidence": 0.25,
-            "min_area": 40**2,
-            "cover_threshold": 0.6,
-        },
-        "motion": {
-            "threshold": 18,
-            "blur": 5,
-            "min_area": 40**2,
-            "cover_threshold": None,
-        },
-    },
-    "shanghaitech": {
-        "detections": {
-            "min_confidence": 0.5,
-            "min_area": 8**2,
-            "cover_threshold": 0.65,
-        },
-        "motion": {
-            "threshold": 15,
-            "blur": 5,
-            "min_area": 40**2,
-            "cover_threshold": None,
-        },
-    },
+    }
+    for name, (confidence, side, cover, threshold, blur, motion_side) in (
+        _HF2VAD.items()
+    )
 }
 
 
@@ -96,16 +84,23 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
     return np.maximum(boxes[:, 2:4] - boxes[:, :2] + 1, 0).prod(axis=1)
 
 
-def clip_boxes(boxes: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+def clip_boxes(
+    boxes: np.ndarray, frame_size: tuple[int, ...], margin: float = 0
+) -> np.ndarray:
     """Moves the ends of boxes into a frame of `(height, width)`.
 
-    A box beside the frame ends up with an end before its start.
+    A box beside the frame gets an end before its start.
+
+    Args:
+        boxes: Array `(n, 5)`.
+        frame_size: Height and width.
+        margin: Pixels that boxes are enlarged by on each side before.
     """
-    height, width = frame_size
+    height, width = frame_size[:2]
     clipped = boxes.copy()
-    clipped[:, :2] = clipped[:, :2].clip(0, None)
-    clipped[:, 2] = clipped[:, 2].clip(None, width - 1)
-    clipped[:, 3] = clipped[:, 3].clip(None, height - 1)
+    clipped[:, :2] = (clipped[:, :2] - margin).clip(0, None)
+    clipped[:, 2] = (clipped[:, 2] + margin).clip(None, width - 1)
+    clipped[:, 3] = (clipped[:, 3] + margin).clip(None, height - 1)
     return clipped
 
 
@@ -130,26 +125,16 @@ class BoxFilter:
                 "The `min_confidence` argument must be at least 0 and below 1. "
                 f"Received: min_confidence={self.min_confidence!r}"
             )
-        if not self.min_area >= 0:
-            raise ValueError(
-                "The `min_area` argument must be 0 or more. "
-                f"Received: min_area={self.min_area!r}"
-            )
-        cover = self.cover_threshold
-        if cover is not None and not 0 <= cover <= 1:
-            raise ValueError(
-                "The `cover_threshold` argument must be from 0 to 1, or None. "
-                f"Received: cover_threshold={cover!r}"
-            )
+        standardize_number(self.min_area, "min_area", 0, np.inf)
+        if self.cover_threshold is not None:
+            standardize_number(self.cover_threshold, "cover_threshold", 0, 1)
 
     @property
     def settings(self) -> dict[str, float | None]:
         """The attributes by name."""
-        cover = self.cover_threshold
         return {
-            "min_confidence": float(self.min_confidence),
-            "min_area": float(self.min_area),
-            "cover_threshold": None if cover is None else float(cover),
+            name: None if value is None else float(value)
+            for name, value in dataclasses.asdict(self).items()
         }
 
     def __call__(self, boxes: np.ndarray) -> np.ndarray:
@@ -157,10 +142,13 @@ class BoxFilter:
         keep = box_areas(boxes) >= self.min_area
         if self.min_confidence > 0:
             keep &= boxes[:, 4] > self.min_confidence
-        boxes = boxes[keep]
-        if self.cover_threshold is not None:
-            boxes = drop_covered(boxes, self.cover_threshold)
-        return boxes
+        return self.uncovered(boxes[keep])
+
+    def uncovered(self, boxes: np.ndarray) -> np.ndarray:
+        """Returns the boxes `(m, 5)` that no larger one covers."""
+        if self.cover_threshold is None:
+            return boxes
+        return drop_covered(boxes, self.cover_threshold)
 
 
 def drop_covered(boxes: np.ndarray, threshold: float) -> np.ndarray:
@@ -185,3 +173,10 @@ def drop_covered(boxes: np.ndarray, threshold: float) -> np.ndarray:
         covered = np.maximum(end - start + 1, 0).prod(axis=1)
         keep[row] = not np.any(covered > threshold * areas[row])
     return boxes[keep]
+
+
+def opencv() -> Any:
+    """Returns the module `cv2`, or raises an ImportError that names the way."""
+    return import_optional(
+        "cv2", "Finding and cutting out objects needs OpenCV", "video"
+    )

@@ -42,9 +42,6 @@ import numpy as np
 FORMAT = "keras-sspcab cubes"
 VERSION = 1
 
-# Rows that are written at a time: what writing holds in memory.
-_BUFFER = 64
-
 
 @dataclasses.dataclass(frozen=True)
 class CubeFile:
@@ -62,6 +59,10 @@ class CubeFile:
         channels: 1 for gray or 3 for color.
         num_skipped: Boxes that were left out as they have no pixel.
         has_masks: Whether the file says which pixels are the object's.
+
+    Example:
+    >>> open_cube_file("objects/street.h5").num_objects  # doctest: +SKIP
+    1834
     """
 
     path: str
@@ -82,7 +83,7 @@ class CubeFile:
         Raises:
             ValueError: If the file cannot be read.
         """
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             return file[name][()]
 
 
@@ -94,9 +95,13 @@ def open_cube_file(path: Any) -> CubeFile:
 
     Raises:
         ValueError: If it is no such file, or a broken one.
+
+    Example:
+    >>> open_cube_file("objects/street.h5").name  # doctest: +SKIP
+    'street'
     """
-    with _opened(str(path)) as file:
-        attributes = dict(file.attrs)
+    with _open(str(path)) as file:
+        attributes = file.attrs
         if attributes.get("format") != FORMAT:
             raise ValueError(
                 "The file must hold objects that `extract_cubes` has cut out. "
@@ -109,14 +114,13 @@ def open_cube_file(path: Any) -> CubeFile:
                 "the objects again."
             )
         num_objects, length, size, _, channels = file["appearance"].shape
-        height, width = attributes["frame_size"].tolist()
         return CubeFile(
             path=str(path),
             name=str(attributes["video"]),
             fingerprint=str(attributes["fingerprint"]),
             num_objects=num_objects,
             num_frames=int(attributes["num_frames"]),
-            frame_size=(height, width),
+            frame_size=tuple(attributes["frame_size"].tolist()),
             length=length,
             size=size,
             channels=channels,
@@ -126,15 +130,7 @@ def open_cube_file(path: Any) -> CubeFile:
 
 
 class CubeWriter:
-    """Appends objects to a new file, in constant memory.
-
-    Args:
-        path: The file.
-        length: Frames a row.
-        size: Height and width of the crops.
-        channels: 1 or 3.
-        with_masks: Whether there is a mask of each.
-    """
+    """Appends objects to a new file, in constant memory."""
 
     def __init__(
         self,
@@ -146,7 +142,7 @@ class CubeWriter:
     ) -> None:
         self.length, self.size, self.channels = length, size, channels
         crop = (size, size)
-        self._layout: dict[str, tuple[tuple[int, ...], str]] = {
+        layout: dict[str, tuple[tuple[int, ...], str]] = {
             "appearance": ((length, *crop, channels), "|u1"),
             "motion": ((length, *crop, 2), "<f4"),
             "next_motion": ((*crop, 2), "<f4"),
@@ -154,9 +150,9 @@ class CubeWriter:
             "frames": ((), "<i4"),
         }
         if with_masks:
-            self._layout["mask"] = ((*crop, 1), "|u1")
+            layout["mask"] = ((*crop, 1), "|u1")
         self._file = h5py.File(path, "w")
-        for name, (shape, dtype) in self._layout.items():
+        for name, (shape, dtype) in layout.items():
             # Rows of a few bytes are many to a chunk.
             rows = 1 if len(shape) > 1 else 1024
             self._file.create_dataset(
@@ -166,20 +162,17 @@ class CubeWriter:
                 maxshape=(None, *shape),
                 chunks=(rows, *shape),
             )
-        self._rows: dict[str, list[np.ndarray]] = {n: [] for n in self._layout}
-        self._waiting = 0
 
     def append(self, **rows: np.ndarray) -> None:
         """Adds rows, given for each dataset."""
         for name, values in rows.items():
-            self._rows[name].append(values)
-        self._waiting += len(rows["frames"])
-        if self._waiting >= _BUFFER:
-            self._flush()
+            dataset = self._file[name]
+            start = len(dataset)
+            dataset.resize(start + len(values), axis=0)
+            dataset[start:] = values
 
     def finish(self, settings: dict[str, Any], **attributes: Any) -> None:
-        """Writes what is left, and the attributes, and closes the file."""
-        self._flush()
+        """Writes the attributes and closes the file."""
         attributes["settings"] = json.dumps(settings, sort_keys=True)
         attributes.update(format=FORMAT, version=VERSION)
         self._file.attrs.update(attributes)
@@ -188,18 +181,6 @@ class CubeWriter:
     def close(self) -> None:
         """Closes the file, finished or not."""
         self._file.close()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        for name, parts in self._rows.items():
-            values = np.concatenate(parts)
-            dataset = self._file[name]
-            start = len(dataset)
-            dataset.resize(start + len(values), axis=0)
-            dataset[start:] = values
-            parts.clear()
-        self._waiting = 0
 
 
 class CubeReader:
@@ -218,33 +199,24 @@ class CubeReader:
         self._lock = threading.Lock()
 
     def read(self, file: int, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns rows of a dataset, read in ascending order.
-
-        Args:
-            file: Position of the file.
-            name: The dataset; `"motion[-1]"` is that of frame t alone.
-            rows: Integers `(n,)`, in any order.
-        """
-        base, _, last = name.partition("[")
+        """Returns rows of a dataset of a file, read in ascending order."""
         with self._lock:
-            dataset = self._file(file)[base]
-            shape = dataset.shape[2:] if last else dataset.shape[1:]
-            values = np.empty((len(rows), *shape), dataset.dtype)
+            dataset = self._file(file)[name]
+            values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
             # Much faster than a list of rows in one selection.
             for position in np.argsort(rows, kind="stable"):
-                row = int(rows[position])
-                values[position] = dataset[(row, -1) if last else row]
+                values[position] = dataset[int(rows[position])]
         return values
 
     def _file(self, position: int) -> h5py.File:
         if position not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open))).close()
-            self._open[position] = _opened(self._files[position].path)
+            self._open[position] = _open(self._files[position].path)
         return self._open[position]
 
 
-def _opened(path: str) -> h5py.File:
+def _open(path: str) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -1,13 +1,13 @@
 """Files of objects to batches."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.epochs import (
     chain_epochs,
     order_of_epoch,
@@ -20,25 +20,20 @@ from keras_sspcab.data.objects.cube_files import (
     open_cube_file,
 )
 
-KINDS = ("hf2vad", "crops")
-
-# Where each input comes from: a dataset, or its last frame alone.
-_SOURCES = {
-    "hf2vad": {"appearance": "appearance", "motion": "motion"},
-    "crops": {
-        "appearance": "appearance[-1]",
-        "previous_motion": "motion[-1]",
-        "next_motion": "next_motion",
-    },
-}
+Cubes = Mapping[str, np.ndarray]
 
 # Luma of BT.601 in 1/65536, as Pillow computes it.
 _LUMA = (19595, 38470, 7471)
 
 
+def whole_cubes(cubes: Cubes) -> dict[str, np.ndarray]:
+    """Returns `"appearance"` and `"motion"` of all frames of the objects."""
+    return {name: cubes[name] for name in ("appearance", "motion")}
+
+
 def cube_dataset(
     files: Iterable[Any],
-    kind: str = "hf2vad",
+    inputs: Callable[[Cubes], Mapping[str, np.ndarray]] = whole_cubes,
     batch_size: int = 32,
     shuffle: bool = False,
     seed: int = 0,
@@ -53,40 +48,39 @@ def cube_dataset(
 
     In order, objects come file by file and frame by frame. Shuffled, those of
     all files are mixed, and their order follows from `(seed, epoch)` alone.
-    Only what is used is read from the files.
 
     Args:
         files: From `extract_cubes`, or paths.
-        kind: `"hf2vad"` (the default) for cubes, or `"crops"` for single frames
-            as the background-agnostic host takes them.
+        inputs: Function that makes the inputs of a model from cubes, usually
+            the `cube_inputs` of a host. It takes a mapping with NumPy arrays:
+            `"appearance"` `(n, frames, size, size, channels)` uint8, `"motion"`
+            `(n, frames, size, size, 2)` and `"next_motion"` `(n, size, size,
+            2)` float32, in pixels; what it does not look up is not read. uint8
+            arrays in its result are divided by 255. The default returns
+            `"appearance"` and `"motion"` as they are.
         batch_size: Objects a batch. Defaults to 32.
-        shuffle: True to shuffle all objects, anew in every epoch.
+        shuffle: True to shuffle all objects, differently in every epoch.
         seed: Integer, 0 or more.
         epoch: Number of the epoch, from 0.
         epochs: Epochs in the dataset, from `epoch` on. Defaults to 1.
-        with_index: Adds where objects come from.
+        with_index: True adds where objects come from.
         drop_remainder: True drops the last batch of an epoch if it is smaller.
         step: Frames from one whose objects are taken to the next, in each
             video. Defaults to 1.
-        with_masks: True adds the masks of crops, where files have them.
+        with_masks: True adds `"mask"` `(batch, size, size, 1)`, 1 on the object
+            in its frame, where files have masks.
 
     Returns:
-        A `tf.data.Dataset` of dicts of float32 tensors. Of cubes:
-        `"appearance"` `(batch, frames, size, size, channels)` in [0, 1] and
-        `"motion"` `(batch, frames, size, size, 2)` in pixels. Of crops:
-        `"appearance"` `(batch, size, size, 1)`, gray, in [0, 1], and
-        `"previous_motion"` and `"next_motion"` `(batch, size, size, 2)`,
-        and, if wanted, `"mask"` `(batch, size, size, 1)`, 1 on the object. Or
-        pairs of these and a dict of int32 `(batch,)`: `"video"`, position in
-        `files`, `"frame"`, position in the video, and `"object"`, row of the
-        file, all from 0.
+        A `tf.data.Dataset` of dicts of float32 tensors, or of pairs of these
+        and a dict of int32 `(batch,)`: `"video"`, position in `files`,
+        `"frame"`, position in the video, and `"object"`, row of the file, all
+        from 0.
 
     Raises:
         ValueError: If an argument is out of range, there is no object, or files
             cannot be read or differ in the shape of their rows.
     """
     given = standardize_cube_files(files)
-    kind = standardize_choice(kind, KINDS, "kind")
     batch_size = standardize_int(batch_size, "batch_size", 1)
     seed = standardize_int(seed, "seed", 0)
     epoch = standardize_int(epoch, "epoch", 0)
@@ -99,13 +93,11 @@ def cube_dataset(
             "There must be at least one object. Received: "
             f"{len(given)} files without any, such as {given[0].path!r}"
         )
-    shapes = _shapes(given[0], kind)
-    sources = _SOURCES[kind]
     if with_masks:
-        _check_masks(given, kind)
-        shapes["mask"] = (given[0].size, given[0].size, 1)
-        sources = {**sources, "mask": "mask"}
-    read = _reader(given, frames, kind, sources)
+        _check_masks(given)
+    reader = _ObjectReader(given, frames, inputs, with_masks)
+    shapes = reader.shapes
+    size_of_batch = batch_size if drop_remainder else None
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = order_of_epoch(count, shuffle, seed, epoch)
@@ -114,11 +106,9 @@ def cube_dataset(
             gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    size_of_batch = batch_size if drop_remainder else None
-
     def gather(numbers: tf.Tensor) -> Any:
         types = [tf.float32] * len(shapes) + [tf.int32] * 3
-        values = tf.numpy_function(read, [numbers], types)
+        values = tf.numpy_function(reader.read, [numbers], types)
         names = [*shapes, "video", "frame", "object"]
         named = dict(zip(names, values, strict=True))
         for name, value in named.items():
@@ -187,11 +177,7 @@ def standardize_cube_files(files: Any) -> tuple[CubeFile, ...]:
     return given
 
 
-def _check_masks(files: tuple[CubeFile, ...], kind: str) -> None:
-    if kind != "crops":
-        raise ValueError(
-            f'Masks are those of crops, kind="crops". Received: kind={kind!r}'
-        )
+def _check_masks(files: tuple[CubeFile, ...]) -> None:
     without = [file.path for file in files if not file.has_masks]
     if without:
         raise ValueError(
@@ -201,58 +187,75 @@ def _check_masks(files: tuple[CubeFile, ...], kind: str) -> None:
         )
 
 
-def _shapes(file: CubeFile, kind: str) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each input."""
-    crop = file.size, file.size
-    if kind == "crops":
-        return {
-            "appearance": (*crop, 1),
-            "previous_motion": (*crop, 2),
-            "next_motion": (*crop, 2),
-        }
-    return {
-        "appearance": (file.length, *crop, file.channels),
-        "motion": (file.length, *crop, 2),
-    }
+class _ObjectReader:
+    """Reads objects of given numbers, counted over all files.
 
+    Attributes:
+        shapes: Shape of an object's part, by the name of the input.
+    """
 
-def _reader(
-    files: tuple[CubeFile, ...],
-    frames: list[np.ndarray],
-    kind: str,
-    sources: dict[str, str],
-) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Returns what reads objects of given numbers, and where they are from."""
-    reader = CubeReader(files)
-    ends = np.cumsum([file.num_objects for file in files])
+    def __init__(
+        self,
+        files: tuple[CubeFile, ...],
+        frames: list[np.ndarray],
+        inputs: Callable[[Cubes], Mapping[str, np.ndarray]],
+        with_masks: bool,
+    ) -> None:
+        self._reader = CubeReader(files)
+        self._frames = frames
+        self._inputs = inputs
+        self._with_masks = with_masks
+        counts = [file.num_objects for file in files]
+        self._ends = np.cumsum(counts)
+        first = self._parts(int(np.flatnonzero(counts)[0]), np.array([0]))
+        self.shapes = {name: part.shape[1:] for name, part in first.items()}
 
-    def read(numbers: np.ndarray) -> list[np.ndarray]:
-        of_file = np.searchsorted(ends, numbers, side="right")
-        rows = numbers - np.where(of_file > 0, ends[of_file - 1], 0)
-        parts: dict[str, Any] = dict.fromkeys(sources)
+    def read(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """Returns the inputs, and video, frame and row of each object."""
+        of_file = np.searchsorted(self._ends, numbers, side="right")
+        rows = numbers - np.where(of_file > 0, self._ends[of_file - 1], 0)
         frame = np.empty(len(numbers), "int32")
+        joined = {
+            name: np.empty((len(numbers), *shape), "float32")
+            for name, shape in self.shapes.items()
+        }
         for file in np.unique(of_file).tolist():
             where = np.flatnonzero(of_file == file)
-            frame[where] = frames[file][rows[where]]
-            for name, source in sources.items():
-                values = reader.read(file, source, rows[where])
-                if parts[name] is None:
-                    shape = (len(numbers), *values.shape[1:])
-                    parts[name] = np.empty(shape, values.dtype)
-                parts[name][where] = values
-        if kind == "crops":
-            parts["appearance"] = _gray(parts["appearance"])
-        parts["appearance"] = parts["appearance"].astype("float32") / 255
-        if "mask" in parts:
-            parts["mask"] = parts["mask"].astype("float32")
+            frame[where] = self._frames[file][rows[where]]
+            for name, part in self._parts(file, rows[where]).items():
+                joined[name][where] = part
         index = of_file.astype("int32"), frame, rows.astype("int32")
-        return [*parts.values(), *index]
+        return [*joined.values(), *index]
 
-    return read
+    def _parts(self, file: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+        cubes = _LazyCubes(self._reader, file, rows)
+        parts = {
+            name: part.astype("float32") / (255 if part.dtype == "uint8" else 1)
+            for name, part in self._inputs(cubes).items()
+        }
+        if self._with_masks:
+            parts["mask"] = cubes["mask"].astype("float32")
+        return parts
 
 
-def _gray(pixels: np.ndarray) -> np.ndarray:
-    """Returns gray pixels, rounded as Pillow does."""
+class _LazyCubes(dict[str, np.ndarray]):
+    """Datasets of some rows of a file, each read when it is looked up."""
+
+    def __init__(self, reader: CubeReader, file: int, rows: np.ndarray) -> None:
+        super().__init__()
+        self._read = lambda name: reader.read(file, name, rows)
+
+    def __missing__(self, name: str) -> np.ndarray:
+        self[name] = self._read(name)
+        return self[name]
+
+
+def to_gray(pixels: np.ndarray) -> np.ndarray:
+    """Returns uint8 pixels `(..., 1)`, rounded as Pillow does.
+
+    Args:
+        pixels: uint8 array `(..., channels)`, gray or RGB.
+    """
     if pixels.shape[-1] == 1:
         return pixels
     luma = pixels.astype("uint32") @ np.array(_LUMA, "uint32") + 0x8000

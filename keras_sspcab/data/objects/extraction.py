@@ -1,24 +1,24 @@
-"""Objects of videos, cut out into files."""
+"""Objects of videos, cut out of frames and flows into files."""
 
 import collections
 import contextlib
 import itertools
-import os
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.file_system import enumerate_names
-from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.cache import standardize_cache_folder
 from keras_sspcab.data.decoding import standardize_channels
-from keras_sspcab.data.flow.cache import cached_flows
-from keras_sspcab.data.flow.optical_flow import FlowSource
-from keras_sspcab.data.objects._optional import opencv
-from keras_sspcab.data.objects.boxes import standardize_boxes
-from keras_sspcab.data.objects.cropping import crop_all, usable_boxes
+from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.flow.optical_flow import FlowSource, cached_flow
+from keras_sspcab.data.objects.boxes import (
+    clip_boxes,
+    opencv,
+    standardize_boxes,
+)
 from keras_sspcab.data.objects.cube_files import (
     VERSION,
     CubeFile,
@@ -27,10 +27,12 @@ from keras_sspcab.data.objects.cube_files import (
 )
 from keras_sspcab.data.objects.masks import MaskSource
 from keras_sspcab.data.objects.proposals import ObjectProposals
-from keras_sspcab.data.video._storage import cache_path
-from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.reading import iterate_frames, standardize_videos
-from keras_sspcab.runs import files
+from keras_sspcab.data.parallel import parallel_map
+from keras_sspcab.data.video.cache import video_cache_path
+from keras_sspcab.data.video.folder import Video, standardize_videos
+from keras_sspcab.data.video.per_frame import zip_frames
+from keras_sspcab.data.video.reading import iterate_frames
+from keras_sspcab.runs.files import replacing
 
 
 def extract_cubes(
@@ -51,8 +53,8 @@ def extract_cubes(
     Each video becomes one file; see `keras_sspcab.data.objects.cube_files` for
     the format. A file appears only when it is complete, so that an extraction
     that is interrupted goes on with the next video. Its name has a digest of
-    the video's files and of all settings: what has changed is made anew under
-    another name, and files of older settings stay until they are deleted.
+    the video's files and of all settings: if something changes, another file
+    is written, and files of older settings stay until they are deleted.
 
     A video of any length is processed in constant memory. The flow between two
     frames is computed once, at the size of the frames.
@@ -60,7 +62,7 @@ def extract_cubes(
     Args:
         videos: The videos, of different names.
         proposals: What finds objects: `MotionProposals()`, `BoxFiles(...)`,
-            `OnnxDetector(...)` or `merge(...)`.
+            `OnnxDetector(...)` or `MergedProposals(...)`.
         flow: `DISFlow()`, `FlowFiles(...)` or an `OpticalFlow` of your own.
         folder: A local folder, made where it is missing.
         num_frames: Frames a cube, of which the last is that of the object.
@@ -70,8 +72,8 @@ def extract_cubes(
         masks: What says which pixels belong to objects: `MaskFiles(...)` or
             `MotionMasks(...)`; files of videos that it has none of, and with
             None (the default) all, are without.
-        flow_cache: A local folder for flows, see `cached_flows`, which rounds
-            them to half precision; None (the default) keeps none.
+        flow_cache: A local folder that keeps flows, rounded to half precision,
+            for extractions with other settings; None (the default) for none.
         progress: False hides the progress bar.
 
     Returns:
@@ -81,10 +83,20 @@ def extract_cubes(
         ValueError: If an argument is out of range, a video, a box or a flow
             cannot be read, or there are not as many as frames.
         ImportError: If OpenCV is missing.
+
+    Example:
+    >>> files = extract_cubes(  # doctest: +SKIP
+    ...     scan_video_folder("avenue").train,
+    ...     MotionProposals(),
+    ...     DISFlow(),
+    ...     folder="objects",
+    ... )
+    >>> files[0].num_objects  # doctest: +SKIP
+    1834
     """
     given = standardize_videos(videos)
-    names = [video.name for video in given]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    counts = collections.Counter(video.name for video in given)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise ValueError(
             "The videos must have different names. Received: "
@@ -111,43 +123,41 @@ def extract_cubes(
         if mask_source is not None:
             settings["masks"] = mask_source.settings
             more += mask_source.files(video)
-        path = cache_path(folder, video, settings, more)
-        path = f"{os.path.splitext(path)[0]}.h5"
-        fingerprint = path[:-3].rsplit("-", 1)[1]
-        if not _is_complete(path, fingerprint):
-            with (
-                files.replacing(path) as temporary,
-                # Closed before the file is moved.
-                contextlib.closing(
-                    CubeWriter(
-                        temporary,
-                        length,
-                        size,
-                        channels,
-                        with_masks=mask_source is not None,
-                    )
-                ) as writer,
-            ):
-                facts = _write(
-                    writer, video, proposals, flow, flow_cache, mask_source
+        path = video_cache_path(folder, video, settings, more, ".h5")
+        fingerprint = path.removesuffix(".h5").rpartition("-")[2]
+        # A broken file is written again.
+        with contextlib.suppress(ValueError):
+            file = open_cube_file(path)
+            if file.fingerprint == fingerprint:
+                return file
+        with (
+            replacing(path) as temporary,
+            # Closed before the file is moved.
+            contextlib.closing(
+                CubeWriter(
+                    temporary,
+                    length,
+                    size,
+                    channels,
+                    with_masks=mask_source is not None,
                 )
-                writer.finish(
-                    settings, fingerprint=fingerprint, video=video.name, **facts
-                )
+            ) as writer,
+        ):
+            attributes = _write_objects(
+                writer, video, proposals, flow, flow_cache, mask_source
+            )
+            writer.finish(
+                settings,
+                fingerprint=fingerprint,
+                video=video.name,
+                **attributes,
+            )
         return open_cube_file(path)
 
     return tuple(parallel_map(extract, given, "Extracting objects", progress))
 
 
-def _is_complete(path: str, fingerprint: str) -> bool:
-    """Says whether a file is there and whole."""
-    try:
-        return open_cube_file(path).fingerprint == fingerprint
-    except ValueError:
-        return False
-
-
-def _write(
+def _write_objects(
     writer: CubeWriter,
     video: Video,
     proposals: ObjectProposals,
@@ -163,7 +173,7 @@ def _write(
     if flow_cache is None:
         flows = flow.iterate(video, frame_size)
     else:
-        (flows,) = cached_flows([video], flow, flow_cache, frame_size, False)
+        flows = cached_flow(video, flow, flow_cache, frame_size)
     parts: dict[str, Iterable[Any]] = {
         "frames": itertools.chain([first], frames),
         "flows": _with_next(flows),
@@ -171,36 +181,37 @@ def _write(
     }
     if mask_source is not None:
         parts["masks"] = mask_source.iterate(video, frame_size)
-    steps = _in_step(video, **parts)
-    seen: collections.deque = collections.deque(maxlen=writer.length)
-    moved: collections.deque = collections.deque(maxlen=writer.length)
+    last_frames: collections.deque = collections.deque(maxlen=writer.length)
+    last_flows: collections.deque = collections.deque(maxlen=writer.length)
     num_skipped = 0
     position = -1
-    for position, (frame, motions, found, *mask) in enumerate(steps):
+    for position, (frame, motions, given, *mask) in enumerate(
+        zip_frames(video, parts)
+    ):
         motion, next_motion = motions
         copies = 1 if position else writer.length
-        seen.extend([frame] * copies)
-        moved.extend([motion] * copies)
+        last_frames.extend([frame] * copies)
+        last_flows.extend([motion] * copies)
         what = f"The boxes in frame {position} of {video.path!r}"
         # As they are stored, so that the file's boxes give its crops.
-        given = standardize_boxes(found, what).astype("float32")
-        boxes, skipped = usable_boxes(given, frame_size)
-        num_skipped += skipped
-        if len(boxes):
-            masked = {}
-            if mask:
-                pixels = mask[0].astype("uint8")[..., np.newaxis]
-                masked["mask"] = crop_all(
-                    [pixels], boxes, writer.size, nearest=True
-                )[:, 0]
-            writer.append(
-                **masked,
-                appearance=crop_all(seen, boxes, writer.size),
-                motion=crop_all(moved, boxes, writer.size),
-                next_motion=crop_all([next_motion], boxes, writer.size)[:, 0],
-                boxes=boxes,
-                frames=np.full(len(boxes), position, "int32"),
-            )
+        boxes = standardize_boxes(given, what).astype("float32")
+        total = len(boxes)
+        boxes = _clip_to_pixels(boxes, frame_size)
+        num_skipped += total - len(boxes)
+        if not len(boxes):
+            continue
+        rows = {
+            "appearance": _crop_all(last_frames, boxes, writer.size),
+            "motion": _crop_all(last_flows, boxes, writer.size),
+            "next_motion": _crop_all([next_motion], boxes, writer.size)[:, 0],
+            "boxes": boxes,
+            "frames": np.full(len(boxes), position, "int32"),
+        }
+        if mask:
+            pixels = mask[0].astype("uint8")[..., np.newaxis]
+            crops = _crop_all([pixels], boxes, writer.size, nearest=True)
+            rows["mask"] = crops[:, 0]
+        writer.append(**rows)
     return {
         "num_frames": position + 1,
         "frame_size": np.array(frame_size, "int32"),
@@ -222,21 +233,54 @@ def _with_next(
         yield current, np.zeros_like(current)
 
 
-def _in_step(video: Video, **parts: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    """Yields what belongs to each frame; there must be as much of each."""
-    ended = object()
-    steps = itertools.zip_longest(*parts.values(), fillvalue=ended)
-    for position, step in enumerate(steps):
-        short = [
-            name
-            for name, value in zip(parts, step, strict=True)
-            if value is ended
-        ]
-        if short:
-            raise ValueError(
-                "There must be one of each of these a frame: "
-                f"{', '.join(parts)}. "
-                f"Received: {position} {' and '.join(short)} alone for "
-                f"{video.path!r}"
-            )
-        yield step
+def _clip_to_pixels(
+    boxes: np.ndarray, frame_size: tuple[int, int]
+) -> np.ndarray:
+    """Clips boxes to a frame and leaves out those without a pixel."""
+    clipped = clip_boxes(boxes, frame_size)
+    pixels = np.ceil(clipped)
+    # Rounding up keeps clipped ends inside: they are whole or smaller.
+    return clipped[(pixels[:, 2:4] >= pixels[:, :2]).all(axis=1)]
+
+
+def _crop_all(
+    arrays: Sequence[np.ndarray],
+    boxes: np.ndarray,
+    size: int,
+    nearest: bool = False,
+) -> np.ndarray:
+    """Cuts each box out of each array and resizes it.
+
+    Bilinear without antialiasing, as `cv2.resize`. The values of a flow stay as
+    they are, in pixels of the frame.
+
+    Args:
+        arrays: Frames, flows or masks `(height, width, channels)`.
+        boxes: Array `(n, 5)`, whose coordinates are rounded up.
+        size: Height and width of the crops.
+        nearest: True takes the nearest neighbor instead, for masks.
+
+    Returns:
+        Array `(n, len(arrays), size, size, channels)`.
+    """
+    cv2 = opencv()
+    interpolation = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
+    first = arrays[0]
+    shape = (len(boxes), len(arrays), size, size, first.shape[2])
+    crops = np.empty(shape, first.dtype)
+    for row, box in enumerate(boxes):
+        x_min, y_min, x_max, y_max = (math.ceil(value) for value in box[:4])
+        previous = None
+        for step, array in enumerate(arrays):
+            # The same array at a video's start is cut only once.
+            if array is previous:
+                crops[row, step] = crops[row, step - 1]
+                continue
+            piece = array[y_min : y_max + 1, x_min : x_max + 1]
+            crops[row, step] = cv2.resize(
+                np.ascontiguousarray(piece),
+                (size, size),
+                interpolation=interpolation,
+            ).reshape(shape[2:])
+            previous = array
+    return crops

@@ -1,39 +1,44 @@
 """Which pixels of a frame belong to objects."""
 
+import abc
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from keras_sspcab.data.file_system import enumerate_names
-from keras_sspcab.data.objects.motion import MotionProposals
+from keras_sspcab.data.objects.proposals import MotionProposals
+from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.frames import list_frames, natural_key
 from keras_sspcab.data.video.masks import iterate_masks
+from keras_sspcab.data.video.per_frame import (
+    FrameSource,
+    find_files,
+    require_folder,
+)
 
 
-class MaskSource(Protocol):
-    """What gives the masks of the objects in a video: a network, or files."""
+class MaskSource(FrameSource):
+    """Gives the masks of the objects in a video: a network, or files.
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What masks depend on, beside the video; fit for JSON."""
+    Example:
+    >>> isinstance(MaskFiles("."), MaskSource)
+    True
+    """
 
     def has(self, video: Video) -> bool:
-        """Says whether there are masks of a video."""
+        """Returns whether there are masks of a video; True by default."""
+        return True
 
-    def files(self, video: Video) -> list[str]:
-        """Lists the files that masks of a video are read from, if any."""
-
+    @abc.abstractmethod
     def iterate(
         self, video: Video, frame_size: tuple[int, int]
     ) -> Iterator[np.ndarray]:
         """Yields the mask of each frame, bool `(height, width)`, in order."""
 
 
-class MaskFiles:
+class MaskFiles(MaskSource):
     """Reads the masks of objects from files, as a segmentation gives them.
 
     For a video called `NAME`, `folder` holds a folder `NAME` with an image for
@@ -47,15 +52,14 @@ class MaskFiles:
 
     Raises:
         ValueError: If there is no such folder.
+
+    Example:
+    >>> MaskFiles(".").has(Video("street", "street.mp4"))
+    False
     """
 
     def __init__(self, folder: Any) -> None:
-        self.folder = os.path.expanduser(os.fspath(folder))
-        if not os.path.isdir(self.folder):
-            raise ValueError(
-                "The folder of masks does not exist. Received: "
-                f"folder={self.folder!r}"
-            )
+        self.folder = require_folder(folder, "masks")
 
     def __repr__(self) -> str:
         return f"MaskFiles({self.folder!r})"
@@ -66,56 +70,43 @@ class MaskFiles:
         return {"name": "files"}
 
     def has(self, video: Video) -> bool:
-        """Says whether there are masks of a video."""
-        return self._path(video) is not None
+        """Returns whether there is a file or folder for a video."""
+        base = os.path.join(self.folder, video.name)
+        return os.path.isfile(f"{base}.npy") or os.path.isdir(base)
 
     def files(self, video: Video) -> list[str]:
-        """Lists the files with the masks of a video.
+        """Lists the files with the masks of a video, or raises ValueError."""
+        return self._find(video)[0]
 
-        Raises:
-            ValueError: If there are none.
-        """
-        path = self._require(video)
-        return list_frames(path) if os.path.isdir(path) else [path]
+    def _find(self, video: Video) -> tuple[list[str], bool]:
+        return find_files(
+            self.folder, video, "masks", (".npy",), IMAGE_EXTENSIONS
+        )
 
     def iterate(
         self, video: Video, frame_size: tuple[int, int]
     ) -> Iterator[np.ndarray]:
         """Yields the mask of each frame, in order.
 
-        Args:
-            video: The video.
-            frame_size: Height and width that masks are brought to.
-
         Raises:
             ValueError: If there are no masks, not as many as frames, or one
                 cannot be read.
         """
-        masked = dataclasses.replace(video, masks=self._require(video))
+        files, is_single = self._find(video)
+        path = files[0] if is_single else os.path.dirname(files[0])
+        masked = dataclasses.replace(video, masks=path)
         return iterate_masks(masked, frame_size)
 
-    def _path(self, video: Video) -> str | None:
-        base = os.path.join(self.folder, video.name)
-        paths = (f"{base}.npy", base)
-        return next((path for path in paths if os.path.exists(path)), None)
 
-    def _require(self, video: Video) -> str:
-        path = self._path(video)
-        if path is None:
-            there = sorted(os.listdir(self.folder), key=natural_key)
-            raise ValueError(
-                f"There are no masks of the video {video.name!r}. Received: "
-                f"{self.folder!r} with {enumerate_names(there) or 'nothing'}. "
-                f"There must be {video.name}.npy or a folder {video.name}."
-            )
-        return path
-
-
-class MotionMasks:
+class MotionMasks(MaskSource):
     """Takes what moves for the objects: masks without a trained network.
 
     Args:
         motion: What finds motion.
+
+    Example:
+    >>> MotionMasks(MotionProposals()).settings["name"]
+    'motion'
     """
 
     def __init__(self, motion: MotionProposals) -> None:
@@ -125,14 +116,6 @@ class MotionMasks:
     def settings(self) -> dict[str, Any]:
         """Those of the motion."""
         return {"name": "motion", "motion": self.motion.settings}
-
-    def has(self, video: Video) -> bool:
-        """True."""
-        return True
-
-    def files(self, video: Video) -> list[str]:
-        """None: masks are computed."""
-        return []
 
     def iterate(
         self, video: Video, frame_size: tuple[int, int]

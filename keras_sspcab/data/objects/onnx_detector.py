@@ -1,31 +1,18 @@
 """Detection models in ONNX files."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.data.decoding import standardize_size
-from keras_sspcab.data.objects._onnx_input import (
-    RESIZING,
-    fit_to_input,
-    inspect_input,
-    to_tensor,
-)
-from keras_sspcab.data.objects._onnx_output import (
-    BOX_FORMS,
-    FORMS,
-    inspect_outputs,
-    read_outputs,
-)
-from keras_sspcab.data.objects._optional import onnxruntime, opencv
-from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes
+from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes, opencv
+from keras_sspcab.data.objects.onnx_input import ImageInput
+from keras_sspcab.data.objects.onnx_output import DetectionOutput
 from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames
+from keras_sspcab.imports import import_optional
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -114,38 +101,38 @@ class OnnxDetector(ObjectProposals):
         self.path = os.path.expanduser(os.fspath(path))
         self.filter = BoxFilter(min_confidence, min_area, cover_threshold)
         self.classes = None if classes is None else sorted(set(classes))
-        if layout is not None:
-            layout = standardize_choice(layout, ("nchw", "nhwc"), "layout")
-        self.resize = standardize_choice(resize, RESIZING, "resize")
-        self.colors = standardize_choice(colors, ("rgb", "bgr"), "colors")
-        self.scale = scale
-        self.mean = _three(mean, "mean")
-        self.std = _three(std, "std")
-        output = standardize_choice(output, FORMS, "output")
-        if box_form is not None:
-            box_form = standardize_choice(box_form, BOX_FORMS, "box_form")
-
         self._session = _open(self.path, providers)
-        self.input = inspect_input(self._session, self.path, layout)
-        self.output = inspect_outputs(
-            self._session, self.path, output, box_form, normalized
+        self._input = ImageInput(
+            self._session,
+            self.path,
+            layout,
+            input_size,
+            resize,
+            colors,
+            scale,
+            mean,
+            std,
         )
-        if num_classes is not None:
-            standardize_int(num_classes, "num_classes", 1)
-        self.output = dataclasses.replace(
-            self.output, objectness=objectness, num_classes=num_classes
+        self._output = DetectionOutput(
+            self._session,
+            self.path,
+            output,
+            box_form,
+            normalized,
+            objectness,
+            num_classes,
         )
         if iou_threshold == "auto":
-            iou_threshold = None if self.output.names else 0.45
-        if iou_threshold is not None and not 0 < float(iou_threshold) <= 1:
-            raise ValueError(
-                "The `iou_threshold` argument must be above 0 and at most 1, "
-                f"None or 'auto'. Received: iou_threshold={iou_threshold!r}"
-            )
-        self.iou_threshold = (
-            None if iou_threshold is None else float(iou_threshold)
-        )
-        self.input_size = self._resolve_size(input_size)
+            iou_threshold = None if self._output.is_separate else 0.45
+        if iou_threshold is not None:
+            iou_threshold = float(iou_threshold)
+            if not 0 < iou_threshold <= 1:
+                raise ValueError(
+                    "The `iou_threshold` argument must be above 0 and at most "
+                    "1, None or 'auto'. "
+                    f"Received: iou_threshold={iou_threshold!r}"
+                )
+        self.iou_threshold = iou_threshold
 
     def __repr__(self) -> str:
         return f"OnnxDetector({self.path!r})"
@@ -156,22 +143,8 @@ class OnnxDetector(ObjectProposals):
         return {
             "name": self.name,
             "opencv": opencv().__version__,
-            "input": [
-                self.input_size,
-                self.input.channels_first,
-                self.resize,
-                self.colors,
-                self.scale,
-                self.mean,
-                self.std,
-            ],
-            "output": [
-                self.output.form,
-                self.output.box_form,
-                self.output.normalized,
-                self.output.objectness,
-                self.output.num_classes,
-            ],
+            "input": self._input.settings,
+            "output": self._output.settings,
             "classes": self.classes,
             "iou_threshold": self.iou_threshold,
             **self.filter.settings,
@@ -185,12 +158,12 @@ class OnnxDetector(ObjectProposals):
         """Yields the boxes in each frame of a video."""
         for position, frame in enumerate(iterate_frames(video)):
             try:
-                found = self.detect(frame)
+                boxes = self.detect(frame)
             except ValueError as error:
                 raise ValueError(
                     f"{error} (frame {position} of {video.path!r})"
                 ) from error
-            yield found
+            yield boxes
 
     def detect(self, frame: np.ndarray) -> np.ndarray:
         """Returns the boxes in a frame, surest first.
@@ -201,79 +174,54 @@ class OnnxDetector(ObjectProposals):
         Returns:
             Array `(n, 5)`, as `boxes` yields.
         """
-        fitted = fit_to_input(frame, self.input_size, self.resize)
-        pixels = fitted.pixels
-        if self.colors == "bgr":
-            pixels = pixels[..., ::-1]
-        tensor = to_tensor(pixels, self.input, self.scale, self.mean, self.std)
+        fitted = self._input.fit(frame)
         names = [output.name for output in self._session.get_outputs()]
-        values = self._session.run(names, {self.input.name: tensor})
-        found = read_outputs(
-            dict(zip(names, values, strict=True)),
-            self.output,
-            fitted.pixels.shape[:2],
-            self.path,
+        values = self._session.run(names, {self._input.name: fitted.tensor})
+        corners, confidences, classes = self._output.read(
+            dict(zip(names, values, strict=True)), fitted.size
         )
-        keep = found.confidences > self.filter.min_confidence
+        keep = confidences > self.filter.min_confidence
         if self.classes is not None:
-            keep &= np.isin(found.classes, self.classes)
-        corners = fitted.to_frame(found.corners[keep])
-        boxes = np.column_stack([corners, found.confidences[keep]])
+            keep &= np.isin(classes, self.classes)
+        keep = np.flatnonzero(keep)
+        keep = keep[np.argsort(-confidences[keep], kind="stable")]
+        boxes = np.column_stack(
+            [fitted.to_frame(corners[keep]), confidences[keep]]
+        )
         if not np.isfinite(boxes).all():
             raise ValueError(
                 "A detector must give finite boxes. Received: numbers that are "
                 f"not finite from {self.path!r}"
             )
-        order = np.argsort(-boxes[:, 4], kind="stable")
-        boxes, classes = boxes[order], found.classes[keep][order]
         if self.iou_threshold is not None:
-            boxes = boxes[_distinct(boxes, classes, self.iou_threshold)]
+            boxes = _suppress(boxes, classes[keep], self.iou_threshold)
         # Corners are between pixels: a box ends before the second one.
         boxes[:, 2:4] -= 1
-        boxes = clip_boxes(boxes, frame.shape[:2])
-        return self.filter(boxes)
-
-    def _resolve_size(self, given: Any) -> tuple[int | None, int | None]:
-        if given is None:
-            return self.input.size
-        size = standardize_size(given)
-        fixed = zip(self.input.size, size, strict=True)
-        if any(own not in (None, wanted) for own, wanted in fixed):
-            raise ValueError(
-                f"The input of {self.path!r} has a size of its own, "
-                f"{self.input.size}. Received: input_size={given!r}"
-            )
-        return size
+        return self.filter(clip_boxes(boxes, frame.shape))
 
 
-def _distinct(
+def _suppress(
     boxes: np.ndarray, classes: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """Returns positions of boxes after suppression within each class."""
-    if not len(boxes):
-        return np.empty(0, "int64")
+    """Returns the boxes that non-maximum suppression leaves of each class."""
     rectangles = np.column_stack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]])
-    kept = [
-        positions[
-            np.asarray(
-                opencv().dnn.NMSBoxes(
-                    rectangles[positions].tolist(),
-                    boxes[positions, 4].tolist(),
-                    0.0,
-                    threshold,
-                ),
-                "int64",
-            ).reshape(-1)
-        ]
-        for positions in (
-            np.flatnonzero(classes == number) for number in np.unique(classes)
+    kept = []
+    for number in np.unique(classes):
+        positions = np.flatnonzero(classes == number)
+        chosen = opencv().dnn.NMSBoxes(
+            rectangles[positions].tolist(),
+            boxes[positions, 4].tolist(),
+            0.0,
+            threshold,
         )
-    ]
-    return np.sort(np.concatenate(kept))
+        kept += positions[np.asarray(chosen, "int64").reshape(-1)].tolist()
+    return boxes[sorted(kept)]
 
 
 def _open(path: str, providers: Sequence[str] | None) -> Any:
-    runtime = onnxruntime()
+    runtime = import_optional(
+        "onnxruntime", "Running a detector needs onnxruntime", "export"
+    )
     if not os.path.isfile(path):
         raise ValueError(
             f"The detector does not exist. Received: path={path!r}"
@@ -288,17 +236,3 @@ def _open(path: str, providers: Sequence[str] | None) -> Any:
         raise ValueError(
             f"The detector {path!r} cannot be loaded: {error}"
         ) from error
-
-
-def _three(
-    values: Sequence[float] | None, name: str
-) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    three = tuple(float(value) for value in values)
-    if len(three) != 3 or (name == "std" and 0 in three):
-        raise ValueError(
-            f"The `{name}` argument must hold a number for each of three "
-            f"colors, none of them 0 for `std`. Received: {name}={values!r}"
-        )
-    return three

@@ -1,46 +1,49 @@
-"""What finds objects in videos."""
+"""What finds objects in videos: motion, detectors, or both."""
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.data.objects.boxes import (
+    BoxFilter,
+    clip_boxes,
+    opencv,
+    standardize_boxes,
+)
 from keras_sspcab.data.video.folder import Video
+from keras_sspcab.data.video.per_frame import FrameSource, zip_frames
+from keras_sspcab.data.video.reading import iterate_frames
+
+# Value of the background subtractor's mask for what is no shadow.
+_FOREGROUND = 255
 
 
-class ObjectProposals(abc.ABC):
+class ObjectProposals(FrameSource):
     """Finds boxes around objects in each frame of a video.
 
-    A subclass writes `boxes` and `settings`:
-
-    >>> class MyDetector(ObjectProposals):
-    ...     name = "my detector"
-    ...
-    ...     @property
-    ...     def settings(self):
-    ...         return {"name": self.name, "version": 1}
-    ...
-    ...     def boxes(self, video):
-    ...         for frame in iterate_frames(video):
-    ...             yield network(frame)
-
-    It works in threads, on several videos at a time.
+    A subclass writes `boxes` and `settings`, and `files` if it reads some. It
+    is called in threads, for several videos at a time.
 
     Attributes:
         name: What the proposals are called in files and reports.
+
+    Example:
+    >>> class MiddleOfFrames(ObjectProposals):
+    ...     name = "middle"
+    ...     settings = {"name": "middle", "version": 1}
+    ...
+    ...     def boxes(self, video):
+    ...         for _ in range(video.num_frames):
+    ...             yield np.array([[100, 80, 219, 159, 1.0]])
+    >>> video = Video("street", "street.mp4", num_frames=3)
+    >>> len(list(MiddleOfFrames().boxes(video)))
+    3
     """
 
     name: str
-
-    @property
-    @abc.abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """What boxes depend on, beside the video; fit for JSON."""
-
-    def files(self, video: Video) -> list[str]:
-        """Lists the files that the boxes of a video depend on, if any."""
-        return []
 
     @abc.abstractmethod
     def boxes(self, video: Video) -> Iterator[np.ndarray]:
@@ -53,3 +56,247 @@ class ObjectProposals(abc.ABC):
             Arrays `(n, 5)`, one a frame: `x_min`, `y_min`, `x_max`, `y_max`
             in pixels of the frame, both ends included, and a confidence.
         """
+
+
+class MotionProposals(ObjectProposals):
+    """Finds what changes between frames t-1, t and t+1.
+
+    Frames are blurred, the absolute differences of neighbors summed and
+    thresholded, and the bounding rectangles of the outer contours are the
+    boxes, as HF2-VAD adds them to those of its detector. The first and the last
+    frame are paired with themselves. An evenly colored object that moves by
+    less than its size changes at its edges alone and gives a box for each of
+    them: `closing` joins what is near.
+
+    What moves slowly changes too little from frame to frame. With
+    `background_history`, what differs from the learned background (mixtures of
+    Gaussians, MOG2 in OpenCV) counts as well. Nothing has been learned at the
+    first frame, which is the background to begin with.
+
+    References:
+    - Liu et al., "A Hybrid Video Anomaly Detection Framework via
+      Memory-Augmented Flow Reconstruction and Flow-Guided Frame Prediction",
+      ICCV 2021
+    - Zivkovic and van der Heijden, "Efficient adaptive density estimation per
+      image pixel for the task of background subtraction", Pattern Recognition
+      Letters, 2006
+
+    Args:
+        threshold: Sum of the differences, from 0 to 254, above which a color
+            value has changed. Defaults to 18.
+        blur: Size of the Gaussian kernel, odd. Defaults to 3; 1 does nothing.
+        min_area: Rectangles of w x h pixels are kept if (w + 1)(h + 1) is
+            above. Defaults to 100.
+        max_aspect: Longer side divided by the shorter one must be below.
+            Defaults to 10.
+        margin: Pixels that boxes are enlarged by on each side. Defaults to 2.
+        cover_threshold: Share of a box's area above which it is left out if a
+            larger box covers it. Defaults to 0.6; None keeps all.
+        closing: Pixels that changed areas grow by, and shrink again, so that
+            gaps close. Defaults to 0.
+        background_history: Frames that the background is learned from. What
+            rests for about a tenth of them becomes background. None (the
+            default) uses differences alone.
+        background_threshold: Squared Mahalanobis distance from the background
+            above which a pixel is foreground. Defaults to 16.
+
+    Example:
+    >>> mask = np.zeros((48, 64), "uint8")
+    >>> mask[10:30, 20:40] = 255
+    >>> MotionProposals().boxes_of_mask(mask)
+    array([[18.,  8., 41., 31.,  1.]])
+    """
+
+    name = "motion"
+
+    def __init__(
+        self,
+        threshold: int = 18,
+        blur: int = 3,
+        min_area: float = 100,
+        max_aspect: float = 10.0,
+        margin: int = 2,
+        cover_threshold: float | None = 0.6,
+        closing: int = 0,
+        background_history: int | None = None,
+        background_threshold: float = 16.0,
+    ) -> None:
+        self.threshold = standardize_int(threshold, "threshold", 0)
+        if self.threshold > 254:
+            raise ValueError(
+                "Differences of 8-bit values saturate at 255. "
+                f"Received: threshold={threshold!r}"
+            )
+        self.blur = standardize_int(blur, "blur", 1)
+        if self.blur % 2 == 0:
+            raise ValueError(
+                f"The `blur` argument must be odd. Received: blur={blur!r}"
+            )
+        # The area here is that of the published rule, see `boxes_of_mask`.
+        self.filter = BoxFilter(0, min_area, cover_threshold)
+        self.max_aspect = float(max_aspect)
+        if not self.max_aspect > 1:
+            raise ValueError(
+                "The `max_aspect` argument must be above 1. "
+                f"Received: max_aspect={max_aspect!r}"
+            )
+        self.margin = standardize_int(margin, "margin", 0)
+        self.closing = standardize_int(closing, "closing", 0)
+        if background_history is not None:
+            standardize_int(background_history, "background_history", 1)
+        self.background_history = background_history
+        self.background_threshold = float(background_threshold)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All arguments and OpenCV's version."""
+        return {
+            "name": self.name,
+            "opencv": opencv().__version__,
+            "threshold": self.threshold,
+            "blur": self.blur,
+            "max_aspect": self.max_aspect,
+            "margin": self.margin,
+            **self.filter.settings,
+            "closing": self.closing,
+            "background_history": self.background_history,
+            "background_threshold": self.background_threshold,
+        }
+
+    def boxes(self, video: Video) -> Iterator[np.ndarray]:
+        """Yields the boxes of each frame; their confidence is 1."""
+        for mask in self.masks(video):
+            yield self.boxes_of_mask(mask)
+
+    def masks(self, video: Video) -> Iterator[np.ndarray]:
+        """Yields what has changed in each frame, uint8 `(height, width)`.
+
+        Changed pixels are not 0. Gaps are not closed yet.
+        """
+        cv2 = opencv()
+        background = None
+        if self.background_history is not None:
+            background = cv2.createBackgroundSubtractorMOG2(
+                self.background_history, self.background_threshold
+            )
+        size = (self.blur, self.blur)
+        blurred = (
+            cv2.GaussianBlur(frame, size, 0) for frame in iterate_frames(video)
+        )
+        for position, (before, frame, after) in enumerate(_triples(blurred)):
+            total = cv2.add(
+                cv2.absdiff(before, frame), cv2.absdiff(frame, after)
+            )
+            changed = (total > self.threshold).any(axis=2)
+            if background is not None:
+                # A constant rate: OpenCV's own one forgets fast at first.
+                rate = 1 / background.getHistory()
+                mask = background.apply(frame, learningRate=rate)
+                # The first frame is background, whatever OpenCV's mask says.
+                if position:
+                    changed |= mask == _FOREGROUND
+            yield changed.astype("uint8") * 255
+
+    def boxes_of_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Returns the boxes `(n, 5)` around what is not 0 in a mask."""
+        cv2 = opencv()
+        if self.closing:
+            side = 2 * self.closing + 1
+            mask = cv2.morphologyEx(
+                mask, cv2.MORPH_CLOSE, np.ones((side, side), "uint8")
+            )
+        contours, _ = cv2.findContours(
+            mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+        )
+        rows = []
+        for contour in contours:
+            x, y, width, height = cv2.boundingRect(contour)
+            longer, shorter = max(width, height), min(width, height)
+            if (width + 1) * (height + 1) <= self.filter.min_area:
+                continue
+            if longer < self.max_aspect * shorter:
+                rows.append((x, y, x + width - 1, y + height - 1, 1.0))
+        boxes = np.array(rows, "float64").reshape(-1, 5)
+        boxes = clip_boxes(boxes, mask.shape, self.margin)
+        # OpenCV lists contours from the bottom to the top.
+        boxes = boxes[np.lexsort(boxes.T[[0, 1]])]
+        return self.filter.uncovered(boxes)
+
+
+def _triples(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields each frame between its neighbors, at either end itself."""
+    before: Any = None
+    current: Any = None
+    for after in frames:
+        if current is not None:
+            yield before, current, after
+        before, current = (after if current is None else current), after
+    if current is not None:
+        yield before, current, current
+
+
+class MergedProposals(ObjectProposals):
+    """Adds to detected boxes what moves outside them, as HF2-VAD does.
+
+    Motion within the detected boxes, enlarged by a margin, is erased. Then the
+    boxes of the motion that is left are added.
+
+    Args:
+        detections: `OnnxDetector(...)`, `BoxFiles(...)` or proposals of your
+            own.
+        motion: `MotionProposals(...)`.
+        margin: Pixels that detected boxes are enlarged by on each side.
+            Defaults to 2.
+
+    Example:
+    >>> from keras_sspcab.data.objects import BoxFiles
+    >>> MergedProposals(BoxFiles("."), MotionProposals()).name
+    'files+motion'
+    """
+
+    def __init__(
+        self,
+        detections: ObjectProposals,
+        motion: MotionProposals,
+        margin: int = 2,
+    ) -> None:
+        if not isinstance(motion, MotionProposals):
+            raise ValueError(
+                "Motion is erased within the detected boxes before its boxes "
+                "are found, so `motion` must be `MotionProposals`. Received: "
+                f"motion={motion!r}"
+            )
+        self.detections = detections
+        self.motion = motion
+        self.margin = standardize_int(margin, "margin", 0)
+        self.name = f"{detections.name}+{motion.name}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of both, and the margin."""
+        return {
+            "name": self.name,
+            "detections": self.detections.settings,
+            "motion": self.motion.settings,
+            "margin": self.margin,
+        }
+
+    def files(self, video: Video) -> list[str]:
+        """Lists the files of the detections."""
+        return self.detections.files(video)
+
+    def boxes(self, video: Video) -> Iterator[np.ndarray]:
+        """Yields the detected boxes of each frame, then those of motion."""
+        what = f"boxes of {self.detections.name!r}"
+        parts = {
+            what: self.detections.boxes(video),
+            "frames": self.motion.masks(video),
+        }
+        for given, mask in zip_frames(video, parts):
+            detected = standardize_boxes(given, f"The {what}, {video.path!r},")
+            # Whole pixels as the authors take them: towards 0.
+            inner = clip_boxes(np.trunc(detected), mask.shape, self.margin)
+            for x_min, y_min, x_max, y_max in inner[:, :4].astype(int).tolist():
+                if x_max >= x_min and y_max >= y_min:
+                    mask[y_min : y_max + 1, x_min : x_max + 1] = 0
+            yield np.concatenate([detected, self.motion.boxes_of_mask(mask)])

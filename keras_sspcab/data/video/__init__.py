@@ -4,37 +4,35 @@ Video files are read through PyAV, which is imported at the first use.
 """
 
 from keras_sspcab.data.video.attach import attach_labels
-from keras_sspcab.data.video.cache import cache_bytes, cached_frames
-from keras_sspcab.data.video.checking import BadVideosError, check_videos
+from keras_sspcab.data.video.checking import check_videos
 from keras_sspcab.data.video.clips import count_clips
 from keras_sspcab.data.video.dataset import clip_dataset
-from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
+from keras_sspcab.data.video.files import video_writer
 from keras_sspcab.data.video.folder import (
     LabelSource,
     Video,
     VideoFolder,
     make_video,
 )
-from keras_sspcab.data.video.masks import frame_labels, iterate_masks
-from keras_sspcab.data.video.pixels import fit_frame
+from keras_sspcab.data.video.frames import fit_frame
+from keras_sspcab.data.video.masks import (
+    frame_labels,
+    iterate_masks,
+    tracks_from_masks,
+)
 from keras_sspcab.data.video.reading import (
     count_frames,
+    frame_rate,
     iterate_frames,
     read_frames,
 )
 from keras_sspcab.data.video.scanning import scan_video_folder
-from keras_sspcab.data.video.tracks import tracks_from_masks
-from keras_sspcab.data.video.writing import frame_rate, video_writer
 
 __all__ = [
-    "VIDEO_EXTENSIONS",
-    "BadVideosError",
     "LabelSource",
     "Video",
     "VideoFolder",
     "attach_labels",
-    "cache_bytes",
-    "cached_frames",
     "check_videos",
     "clip_dataset",
     "count_clips",

@@ -1,21 +1,29 @@
-"""Gives videos the files of ground truth that belong to them, by name."""
+"""Finds the ground truth of videos among files, by name."""
 
 import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from keras_sspcab.data.file_system import enumerate_names
-from keras_sspcab.data.video.folder import LabelSource, Video
-from keras_sspcab.data.video.frames import is_image
+from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
+from keras_sspcab.data.video.folder import (
+    LabelSource,
+    Video,
+    standardize_videos,
+)
+from keras_sspcab.data.video.frames import list_by_name
 from keras_sspcab.data.video.labels import (
     LABEL_EXTENSIONS,
     mat_names,
     read_interval_lists,
     read_vector,
 )
-from keras_sspcab.data.video.masks import holds_masks
-from keras_sspcab.data.video.reading import standardize_videos, total_frames
+from keras_sspcab.data.video.masks import has_masks
+from keras_sspcab.data.video.per_frame import require_one_a_frame
+from keras_sspcab.data.video.reading import count_frames
 
 _SUFFIX = re.compile(r"[_-]?(labels?|masks?|gt)$", re.IGNORECASE)
 
@@ -43,6 +51,14 @@ def attach_labels(videos: Iterable[Video], path: str) -> tuple[Video, ...]:
     Raises:
         ValueError: If there is ground truth that belongs to no video, or for
             another number of videos or frames.
+
+    Example:
+    >>> import os, tempfile
+    >>> video = Video("01", "01.mp4", num_frames=4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(os.path.join(folder, "01.npy"), [0, 0, 1, 1])
+    ...     attach_labels(video, folder)[0].has_ground_truth
+    True
     """
     given = standardize_videos(videos)
     path = os.path.expanduser(os.fspath(path))
@@ -52,8 +68,8 @@ def attach_labels(videos: Iterable[Video], path: str) -> tuple[Video, ...]:
         )
     if os.path.isdir(path):
         return attach_files(given, path, sorted(os.listdir(path)))
-    lower = path.lower()
-    if lower.endswith(".m") or (lower.endswith(".mat") and _has_lists(path)):
+    extension = os.path.splitext(path)[1].lower()
+    if extension == ".m" or (extension == ".mat" and "gt" in mat_names(path)):
         count = len(read_interval_lists(path))
         if count != len(given):
             raise ValueError(
@@ -66,23 +82,21 @@ def attach_labels(videos: Iterable[Video], path: str) -> tuple[Video, ...]:
         )
     if len(given) == 1:
         return _attach(given, {given[0].name: path})
-    if not lower.endswith(".npy"):
+    if extension != ".npy":
         raise ValueError(
             "One file with the labels of several videos must be .npy, .mat "
             f"with the cell `gt`, or .m. Received: path={path!r}"
         )
-    labels, frames = read_vector(path).size, total_frames(given)
+    labels = read_vector(path).size
+    *offsets, frames = np.cumsum([0, *map(count_frames, given)]).tolist()
     if labels != frames:
         raise ValueError(
             f"There must be one label a frame. Received: {labels} labels in "
             f"{path!r} for {len(given)} videos of {frames} frames together"
         )
     return tuple(
-        dataclasses.replace(
-            video,
-            labels=LabelSource(path, offset=total_frames(given[:position])),
-        )
-        for position, video in enumerate(given)
+        dataclasses.replace(video, labels=LabelSource(path, offset=offset))
+        for video, offset in zip(given, offsets, strict=True)
     )
 
 
@@ -91,20 +105,34 @@ def attach_files(
 ) -> tuple[Video, ...]:
     """Adds files and folders of ground truth, one a video.
 
+    Names match without extension and without `_label`, `_mask` or `_gt` at the
+    end, or by their number where both are numbers.
+
     Raises:
         ValueError: If one belongs to no video, or two of the same kind to one.
     """
-    usable = [
-        name
-        for name in names
-        if name[0] != "."
-        and (
-            name.lower().endswith(LABEL_EXTENSIONS)
-            or os.path.isdir(os.path.join(folder, name))
-        )
-    ]
-    pairs = match_names([video.name for video in videos], folder, usable)
-    return _attach(videos, pairs)
+    by_name = {_key(video.name): video.name for video in videos}
+    paths: dict[str, str] = {}
+    unmatched = []
+    for name in names:
+        path = os.path.join(folder, name)
+        is_file = name.lower().endswith(LABEL_EXTENSIONS)
+        if name[0] == "." or not (is_file or os.path.isdir(path)):
+            continue
+        stem = os.path.splitext(name)[0] if is_file else name
+        video = by_name.get(_key(stem), by_name.get(_key(_bare(stem))))
+        if video is None:
+            unmatched.append(name)
+        elif video in paths:
+            raise ValueError(
+                f"The video {video!r} has two files of ground truth. Received: "
+                f"{os.path.basename(paths[video])} and {name} in {folder!r}. "
+                "Keep one."
+            )
+        else:
+            paths[video] = path
+    _require_matches(unmatched, folder, videos)
+    return _attach(videos, paths)
 
 
 def attach_tracks(
@@ -112,46 +140,14 @@ def attach_tracks(
 ) -> tuple[Video, ...]:
     """Adds text files of tracks, named exactly like their videos."""
     files = {name.removesuffix(".txt") for name in names}
-    unmatched = files - {video.name for video in videos}
-    if unmatched:
-        _raise_unmatched(folder, sorted(unmatched), videos[0].name)
+    unmatched = sorted(files - {video.name for video in videos})
+    _require_matches(unmatched, folder, videos)
     return tuple(
         dataclasses.replace(v, tracks=os.path.join(folder, v.name + ".txt"))
         if v.name in files
         else v
         for v in videos
     )
-
-
-def match_names(
-    videos: Sequence[str], folder: str, names: Sequence[str]
-) -> dict[str, str]:
-    """Returns the path of the file of each video that has one.
-
-    Names match without extension and without `_label`, `_mask` or `_gt` at the
-    end, or by their number where both are numbers.
-    """
-    by_name = {_key(video): video for video in videos}
-    pairs: dict[str, str] = {}
-    unmatched = []
-    for name in names:
-        stem = name
-        if name.lower().endswith(LABEL_EXTENSIONS):
-            stem = os.path.splitext(name)[0]
-        video = by_name.get(_key(stem), by_name.get(_key(_bare(stem))))
-        if video is None:
-            unmatched.append(name)
-        elif video in pairs:
-            raise ValueError(
-                f"The video {video!r} has two files of ground truth. Received: "
-                f"{os.path.basename(pairs[video])} and {name} in {folder!r}. "
-                "Keep one."
-            )
-        else:
-            pairs[video] = os.path.join(folder, name)
-    if unmatched:
-        _raise_unmatched(folder, unmatched, videos[0])
-    return pairs
 
 
 def _attach(
@@ -161,27 +157,15 @@ def _attach(
         path = paths.get(video.name)
         if path is None:
             return video
-        if os.path.isdir(path):
-            _require_as_many(video, path)
-        if os.path.isdir(path) or holds_masks(path):
+        is_folder = os.path.isdir(path)
+        if is_folder and video.num_frames is not None:
+            masks = list_by_name(path, IMAGE_EXTENSIONS)
+            require_one_a_frame(len(masks), video, "mask", path)
+        if is_folder or has_masks(path):
             return dataclasses.replace(video, masks=path)
         return dataclasses.replace(video, labels=LabelSource(path))
 
     return tuple(attach(video) for video in videos)
-
-
-def _require_as_many(video: Video, folder: str) -> None:
-    masks = [name for name in os.listdir(folder) if is_image(name)]
-    masks = [name for name in masks if name[0] != "."]
-    if video.num_frames is not None and len(masks) != video.num_frames:
-        raise ValueError(
-            f"There must be one mask a frame. Received: {len(masks)} masks in "
-            f"{folder!r} for the {video.num_frames} frames of {video.path!r}"
-        )
-
-
-def _has_lists(path: str) -> bool:
-    return "gt" in mat_names(path)
 
 
 def _bare(stem: str) -> str:
@@ -189,13 +173,16 @@ def _bare(stem: str) -> str:
 
 
 def _key(name: str) -> str:
-    """`01` and `1` are the same name."""
+    """Returns the same for `01` and `1`."""
     return str(int(name)) if name.isdecimal() else name
 
 
-def _raise_unmatched(folder: str, names: Sequence[str], example: str) -> None:
-    raise ValueError(
-        f"{len(names)} files of ground truth belong to no test video. "
-        f"Received: {enumerate_names(names)} in {folder!r}. They must be named "
-        f"like the videos, such as {example!r}."
-    )
+def _require_matches(
+    unmatched: Sequence[str], folder: str, videos: Sequence[Video]
+) -> None:
+    if unmatched:
+        raise ValueError(
+            f"{len(unmatched)} files of ground truth belong to no test video. "
+            f"Received: {enumerate_names(unmatched)} in {folder!r}. They must "
+            f"be named like the videos, such as {videos[0].name!r}."
+        )

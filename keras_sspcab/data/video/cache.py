@@ -1,4 +1,4 @@
-"""Decoded frames on disk, so that any clip is at hand at once.
+"""What is computed for each frame of a video, kept on disk.
 
 Going to a frame within a compressed video means decoding all since the last
 key frame. Clips in random order are therefore cut from arrays.
@@ -9,20 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.data.parallel import parallel_map
-from keras_sspcab.data.cache import standardize_cache_folder
-from keras_sspcab.data.decoding import standardize_channels, standardize_size
-from keras_sspcab.data.video._storage import (
+from keras_sspcab.data.cache import (
     cache_path,
     open_array,
-    write_frames,
+    standardize_cache_folder,
+    write_array,
 )
-from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.reading import (
-    count_frames,
-    iterate_frames,
-    standardize_videos,
-)
+from keras_sspcab.data.decoding import standardize_channels, standardize_size
+from keras_sspcab.data.parallel import parallel_map
+from keras_sspcab.data.video.folder import Video, standardize_videos
+from keras_sspcab.data.video.reading import frame_paths, iterate_frames
 
 # Changes when the pixels would: older files are not used then.
 _VERSION = 1
@@ -37,9 +33,9 @@ def cached_frames(
 ) -> list[np.ndarray]:
     """Decodes each video once into an array on disk, unless that is done.
 
-    Each video is a `.npy` file of `frames * height * width * channels` bytes. A
-    file appears only when it is complete. It is made anew if the video's files,
-    the size or the channels have changed; delete the folder to free the space.
+    Each video is a `.npy` file of `frames * height * width * channels` bytes.
+    If the video's files, the size or the channels change, another file is
+    written; delete the folder to free the space.
 
     Args:
         videos: The videos.
@@ -61,18 +57,32 @@ def cached_frames(
     settings = {"frames": [*size, channels], "version": _VERSION}
 
     def load(video: Video) -> np.ndarray:
-        path = cache_path(folder, video, settings)
+        path = video_cache_path(folder, video, settings)
         frames = open_array(path)
-        if frames is None or len(frames) != (video.num_frames or len(frames)):
+        if frames is None or video.num_frames not in (None, len(frames)):
             decoded = iterate_frames(video, size, channels)
-            frames = write_frames(path, decoded, "|u1")
+            frames = write_array(path, decoded, "uint8")
         return frames
 
     given = standardize_videos(videos)
     return parallel_map(load, given, "Decoding videos", progress)
 
 
-def cache_bytes(videos: Iterable[Video], image_size: Any, channels: int) -> int:
-    """Returns how much space `cached_frames` takes on disk, in bytes."""
-    height, width = standardize_size(image_size)
-    return height * width * channels * sum(map(count_frames, videos))
+def video_cache_path(
+    folder: str,
+    video: Video,
+    settings: dict[str, Any],
+    more_files: Iterable[str] = (),
+    suffix: str = ".npy",
+) -> str:
+    """Returns where something about a video is kept; see `cache_path`.
+
+    Args:
+        folder: The folder of the cache.
+        video: The video, whose files count by themselves.
+        settings: What else it depends on, as JSON can write it.
+        more_files: Other files that it is made of.
+        suffix: Extension of the file.
+    """
+    own = [video.path] if video.kind == "file" else frame_paths(video)
+    return cache_path(folder, video.name, [*own, *more_files], settings, suffix)

@@ -1,20 +1,13 @@
 """Decodes every video once, before training, and reports all bad ones."""
 
 import dataclasses
-import warnings
 from collections.abc import Iterable
 
-from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data.parallel import parallel_map
-from keras_sspcab.data.checking import BadImagesError, ImageProblem
-from keras_sspcab.data.video.folder import Video
+from keras_sspcab.data.checking import FileProblem, check_samples
+from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.labels import read_labels
 from keras_sspcab.data.video.masks import iterate_masks
-from keras_sspcab.data.video.reading import iterate_frames, standardize_videos
-
-
-class BadVideosError(BadImagesError):
-    """Raised for videos that cannot be used; `problems` lists all of them."""
+from keras_sspcab.data.video.reading import iterate_frames
 
 
 def check_videos(
@@ -36,45 +29,39 @@ def check_videos(
         The good videos in their order, with `num_frames`.
 
     Raises:
-        BadVideosError: With all bad videos and the reasons, if there are any
+        BadFilesError: With all bad videos and the reasons, if there are any
             and `on_error="raise"`, or if there is no good one.
         ImportError: If there are video files and PyAV is missing.
+
+    Example:
+    >>> check_videos(Video("a", "nowhere", "frames"))
+    Traceback (most recent call last):
+    ...
+    keras_sspcab.data.checking.BadFilesError: 1 bad files among 1 videos:
+      nowhere: Cannot read the folder of frames 'nowhere': No such file ...
     """
-    on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
     given = standardize_videos(videos)
-    found = parallel_map(_check, given, "Checking videos", progress)
-    problems = [item for item in found if isinstance(item, ImageProblem)]
-    good = tuple(item for item in found if isinstance(item, Video))
-    if problems and (on_error == "raise" or not good):
-        raise BadVideosError(problems, len(given))
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        warnings.warn(
-            f"{len(problems)} bad videos among {len(given)}:\n{lines}\n"
-            f"{len(good)} videos remain.",
-            stacklevel=2,
-        )
-    return good
+    return check_samples(given, _check, "videos", on_error, progress)
 
 
-def _check(video: Video) -> Video | ImageProblem:
+def _check(video: Video) -> tuple[Video, list[FileProblem]]:
     try:
         count = 0
         size: tuple[int, ...] = ()
         for frame in iterate_frames(video, channels=1):
             count += 1
             size = frame.shape[:2]
-        checked = dataclasses.replace(video, num_frames=count)
-        if checked.labels is not None:
-            read_labels(checked.labels, count)
-        if checked.masks is not None:
-            for mask in iterate_masks(checked):
+        video = dataclasses.replace(video, num_frames=count)
+        if video.labels is not None:
+            read_labels(video.labels, count)
+        if video.masks is not None:
+            for mask in iterate_masks(video):
                 if mask.shape != size:
                     raise ValueError(
                         "Masks must have the size of the frames. Received: "
                         f"{mask.shape[0]}x{mask.shape[1]} pixels in "
-                        f"{checked.masks!r}, frames of {size[0]}x{size[1]}"
+                        f"{video.masks!r}, frames of {size[0]}x{size[1]}"
                     )
-        return checked
     except ValueError as error:
-        return ImageProblem(video.path, str(error))
+        return video, [FileProblem(video.path, str(error))]
+    return video, []

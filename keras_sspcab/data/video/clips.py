@@ -1,7 +1,6 @@
 """Which clips of which videos there are, and their frames."""
 
 import collections
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.file_system import enumerate_names
-from keras_sspcab.data.video.folder import Video
+from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.frames import frame_size, read_frame
 from keras_sspcab.data.video.reading import (
     count_frames,
@@ -21,82 +20,99 @@ from keras_sspcab.data.video.reading import (
 ClipReader = Callable[[int, np.ndarray], np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class ClipPlan:
-    """How clips are cut from a video.
+class Clips:
+    """The clips of several videos, numbered in order.
 
-    Attributes:
+    Args:
+        videos: The videos.
         length: Frames a clip.
         stride: Steps from one frame of a clip to the next.
         step: Steps from the start of one clip to that of the next.
+        counts: Frames of each video; None to look them up.
+
+    Attributes:
+        span: Frames from the first to the last of a clip, both included.
+
+    Raises:
+        ValueError: If an argument is out of range, or a video is too short for
+            a single clip.
     """
 
-    length: int
-    stride: int = 1
-    step: int = 1
-
-    def __post_init__(self) -> None:
-        standardize_int(self.length, "clip_length", 1)
-        standardize_int(self.stride, "stride", 1)
-        standardize_int(self.step, "step", 1)
-
-    @property
-    def span(self) -> int:
-        """Frames from the first to the last of a clip, both included."""
-        return (self.length - 1) * self.stride + 1
-
-    def count(self, num_frames: int) -> int:
-        """Returns how many clips a video has."""
-        return max(0, (num_frames - self.span) // self.step + 1)
-
-    def require_clips(
-        self, videos: Sequence[Video], counts: Sequence[int]
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        length: int,
+        stride: int = 1,
+        step: int = 1,
+        counts: Sequence[int] | None = None,
     ) -> None:
-        """Raises a ValueError that names videos without a single clip."""
+        self.videos = videos
+        self.length = standardize_int(length, "clip_length", 1)
+        self.stride = standardize_int(stride, "stride", 1)
+        self.step = standardize_int(step, "step", 1)
+        self.span = (length - 1) * stride + 1
+        if counts is None:
+            counts = [count_frames(video) for video in videos]
+        self.counts = counts
+        self._ends = np.cumsum([(c - self.span) // step + 1 for c in counts])
         short = [
             f"{video.name} ({count} frames)"
             for video, count in zip(videos, counts, strict=True)
-            if not self.count(count)
+            if count < self.span
         ]
         if short:
             raise ValueError(
                 f"A video needs at least {self.span} frames for one clip of "
-                f"{self.length} frames with stride {self.stride}. Received: "
+                f"{length} frames with stride {stride}. Received: "
                 f"{len(short)} shorter videos: {enumerate_names(short)}. "
                 "Leave them out, or take shorter clips."
             )
 
-
-class ClipIndex:
-    """Numbers the clips of several videos, in order.
-
-    Args:
-        counts: Frames of each video.
-        plan: How clips are cut.
-    """
-
-    def __init__(self, counts: Sequence[int], plan: ClipPlan) -> None:
-        self.plan = plan
-        self._ends = np.cumsum([plan.count(count) for count in counts])
-
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def locate(self, clips: Any) -> tuple[np.ndarray, np.ndarray]:
+    def locate(self, numbers: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns the videos of clips and their frames.
 
         Args:
-            clips: Integers `(n,)`, numbers of clips.
+            numbers: Integers `(n,)`, numbers of clips.
 
         Returns:
             Positions of the videos `(n,)` and of the frames `(n, length)`.
         """
-        clips = np.asarray(clips)
-        videos = np.searchsorted(self._ends, clips, side="right")
+        numbers = np.asarray(numbers)
+        videos = np.searchsorted(self._ends, numbers, side="right")
         before = np.where(videos > 0, self._ends[videos - 1], 0)
-        starts = (clips - before) * self.plan.step
-        offsets = np.arange(self.plan.length) * self.plan.stride
+        starts = (numbers - before) * self.step
+        offsets = np.arange(self.length) * self.stride
         return videos, starts[:, np.newaxis] + offsets
+
+    def stream(
+        self, image_size: tuple[int, int], channels: int
+    ) -> Iterator[tuple[np.ndarray, dict[str, int]]]:
+        """Yields the clips in order; each frame is decoded once.
+
+        Yields:
+            A clip `(length, height, width, channels)`, and the position of its
+            video and that of its last frame.
+        """
+        for position, video in enumerate(self.videos):
+            window: collections.deque = collections.deque(maxlen=self.span)
+            last = -1
+            for last, frame in enumerate(
+                iterate_frames(video, image_size, channels)
+            ):
+                window.append(frame)
+                start = last - self.span + 1
+                if start >= 0 and start % self.step == 0:
+                    clip = list(window)[:: self.stride]
+                    yield np.stack(clip), {"video": position, "frame": last}
+            if last + 1 != self.counts[position]:
+                raise ValueError(
+                    f"The video {video.path!r} has {self.counts[position]} "
+                    f"packets, but {last + 1} frames. If these are all, state "
+                    f"Video(..., num_frames={last + 1})."
+                )
 
 
 def count_clips(
@@ -107,17 +123,18 @@ def count_clips(
     Args:
         videos: The videos.
         clip_length: Frames a clip.
-        stride: Steps from one frame of a clip to the next.
-        step: Steps from one clip of a video to the next.
+        stride: Steps from one frame of a clip to the next. Defaults to 1.
+        step: Steps from one clip of a video to the next. Defaults to 1.
 
     Raises:
         ValueError: If an argument is out of range, or a video is too short or
             cannot be read.
+
+    Example:
+    >>> count_clips(Video("a", "a.mp4", num_frames=10), clip_length=4)
+    7
     """
-    plan, given = ClipPlan(clip_length, stride, step), tuple(videos)
-    counts = [count_frames(video) for video in given]
-    plan.require_clips(given, counts)
-    return sum(map(plan.count, counts))
+    return len(Clips(standardize_videos(videos), clip_length, stride, step))
 
 
 def clips_from_arrays(arrays: Sequence[np.ndarray]) -> ClipReader:
@@ -139,41 +156,3 @@ def clips_from_folders(
         )
 
     return read
-
-
-def stream_clips(
-    videos: Sequence[Video],
-    counts: Sequence[int],
-    plan: ClipPlan,
-    image_size: tuple[int, int],
-    channels: int,
-) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Yields the clips in order; each frame is decoded once.
-
-    Args:
-        videos: The videos.
-        counts: Frames that each of them must turn out to have.
-        plan: How clips are cut.
-        image_size: Height and width, in pixels.
-        channels: 1 or 3.
-
-    Yields:
-        A clip `(length, height, width, channels)`, the position of its video
-        and that of its last frame.
-    """
-    for position, video in enumerate(videos):
-        window: collections.deque = collections.deque(maxlen=plan.span)
-        frames = iterate_frames(video, image_size, channels)
-        last = -1
-        for last, frame in enumerate(frames):
-            window.append(frame)
-            start = last - plan.span + 1
-            if start >= 0 and start % plan.step == 0:
-                clip = list(window)[:: plan.stride]
-                yield np.stack(clip), position, last
-        if last + 1 != counts[position]:
-            raise ValueError(
-                f"The video {video.path!r} has {counts[position]} packets, but "
-                f"{last + 1} frames. If these are all, state "
-                f"Video(..., num_frames={last + 1})."
-            )

@@ -1,32 +1,20 @@
 """Videos to batches of clips."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.epochs import (
-    chain_epochs,
-    order_of_epoch,
-    state_length,
-)
 from keras_sspcab.data.decoding import standardize_channels, standardize_size
+from keras_sspcab.data.video.batching import Batching
 from keras_sspcab.data.video.cache import cached_frames
 from keras_sspcab.data.video.clips import (
-    ClipIndex,
-    ClipPlan,
-    ClipReader,
+    Clips,
     clips_from_arrays,
     clips_from_folders,
-    stream_clips,
 )
-from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.reading import count_frames, standardize_videos
-
-# Clips, positions of their videos and of their last frames.
-_Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+from keras_sspcab.data.video.folder import Video, standardize_videos
 
 
 def clip_dataset(
@@ -68,7 +56,7 @@ def clip_dataset(
         step: Steps from one clip of a video to the next. Defaults to 1, so
             that every frame that has enough frames before it is scored.
         batch_size: Clips a batch. Defaults to 4.
-        shuffle: True to shuffle all clips, anew in every epoch.
+        shuffle: True to shuffle all clips, in each epoch in another order.
         seed: Integer, 0 or more.
         epoch: Number of the epoch, from 0.
         cache: A local folder for decoded frames, see `cached_frames`; False
@@ -90,98 +78,57 @@ def clip_dataset(
             raise `tf.errors.InvalidArgumentError`, whose message names file and
             frame.
         ImportError: If there are video files and PyAV is missing.
+
+    Example:
+    >>> videos = [Video("street", "street.mp4", num_frames=250)]
+    >>> clip_dataset(videos, 5, (64, 64), batch_size=8).element_spec.shape
+    TensorShape([None, 5, 64, 64, 3])
     """
     given = standardize_videos(videos)
-    plan = ClipPlan(clip_length, stride, step)
     size = standardize_size(image_size)
     channels = standardize_channels(channels)
-    batch_size = standardize_int(batch_size, "batch_size", 1)
-    seed = standardize_int(seed, "seed", 0)
-    epoch = standardize_int(epoch, "epoch", 0)
-    epochs = standardize_int(epochs, "epochs", 1)
+    batching = Batching(
+        batch_size, shuffle, seed, epoch, epochs, drop_remainder
+    )
     _require_cache(given, cache, shuffle)
 
-    arrays = None
+    arrays = counts = None
     if cache is not False:
         arrays = cached_frames(given, size, channels, cache)
         counts = [len(frames) for frames in arrays]
-    else:
-        counts = [count_frames(video) for video in given]
-    plan.require_clips(given, counts)
-    index = ClipIndex(counts, plan)
-
-    shape = (clip_length, *size, channels)
+    clips = Clips(given, clip_length, stride, step, counts)
+    position = tf.TensorSpec((), tf.int32)
+    spec = (
+        tf.TensorSpec((clip_length, *size, channels), tf.uint8),
+        {"video": position, "frame": position},
+    )
     if arrays is None and not shuffle:
-        batches = _streamed(given, counts, plan, size, channels)
-        batches = batches.batch(batch_size, drop_remainder).repeat(epochs)
+        batches = batching.stream(
+            lambda: clips.stream(size, channels), len(clips), spec
+        )
     else:
         if arrays is None:
-            read = clips_from_folders(given, size, channels)
+            read_clip = clips_from_folders(given, size, channels)
         else:
-            read = clips_from_arrays(arrays)
+            read_clip = clips_from_arrays(arrays)
 
-        def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = order_of_epoch(len(index), shuffle, seed, epoch)
-            clips = tf.data.Dataset.from_tensor_slices(order)
-            return clips.batch(batch_size, drop_remainder).map(
-                lambda numbers: _gather(numbers, index, read),
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
-            )
+        def read(numbers: np.ndarray) -> Any:
+            positions, frames = clips.locate(numbers)
+            pairs = zip(positions, frames, strict=True)
+            pixels = [read_clip(video, of_clip) for video, of_clip in pairs]
+            return np.stack(pixels), {
+                "video": positions.astype("int32"),
+                "frame": frames[:, -1].astype("int32"),
+            }
 
-        batches = chain_epochs(batches_of, epoch, epochs)
+        batches = batching.read(np.arange(len(clips)), read, spec)
 
-    batches = state_length(
-        batches, len(index), batch_size, drop_remainder, epochs
-    )
-    size_of_batch = batch_size if drop_remainder else None
-
-    def finish(clips: Any, video: Any, frame: Any) -> Any:
-        clips = tf.ensure_shape(clips, (size_of_batch, *shape))
-        clips = tf.image.convert_image_dtype(clips, tf.float32)
-        if not with_index:
-            return clips
-        origin = {"video": video, "frame": frame}
-        return clips, {
-            name: tf.ensure_shape(value, (size_of_batch,))
-            for name, value in origin.items()
-        }
+    def finish(pixels: tf.Tensor, origin: dict[str, tf.Tensor]) -> Any:
+        pixels = tf.image.convert_image_dtype(pixels, tf.float32)
+        return (pixels, origin) if with_index else pixels
 
     batches = batches.map(finish, tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
-
-
-def _streamed(
-    videos: tuple[Video, ...],
-    counts: list[int],
-    plan: ClipPlan,
-    size: tuple[int, int],
-    channels: int,
-) -> tf.data.Dataset:
-    def clips() -> Iterator[tuple[np.ndarray, int, int]]:
-        return stream_clips(videos, counts, plan, size, channels)
-
-    position = tf.TensorSpec((), tf.int32)
-    clip = tf.TensorSpec((plan.length, *size, channels), tf.uint8)
-    return tf.data.Dataset.from_generator(
-        clips, output_signature=(clip, position, position)
-    )
-
-
-def _gather(numbers: tf.Tensor, index: ClipIndex, read: ClipReader) -> _Batch:
-    """Reads the clips of the given numbers."""
-
-    def gather(numbers: np.ndarray) -> tuple[np.ndarray, ...]:
-        videos, frames = index.locate(numbers)
-        clips = [
-            read(video, of_clip)
-            for video, of_clip in zip(videos, frames, strict=True)
-        ]
-        last = frames[:, -1]
-        return np.stack(clips), videos.astype("int32"), last.astype("int32")
-
-    types = (tf.uint8, tf.int32, tf.int32)
-    return tuple(tf.numpy_function(gather, [numbers], types))
 
 
 def _require_cache(

@@ -1,45 +1,36 @@
-"""Video files: any container and codec that FFmpeg knows, through PyAV.
+"""Video files of any container and codec that FFmpeg knows, through PyAV.
 
-Files are read from the beginning to the end, one frame in memory at a time, so
-that their length does not matter.
+They are read and written one frame at a time, so that their length does not
+matter.
 """
 
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from keras_sspcab.data.video._pyav import pyav
-from keras_sspcab.data.video.pixels import fit_frame
+from keras_sspcab.data.video.frames import fit_frame
+from keras_sspcab.imports import import_optional
+from keras_sspcab.runs.files import replacing
 
 #: Extensions of files that are taken for videos, in any case.
 VIDEO_EXTENSIONS = (
-    ".avi",
-    ".flv",
-    ".m2ts",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".ts",
-    ".webm",
-    ".wmv",
-)
+    ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+
+#: Frames a second of folders of frames, and of files that state none.
+DEFAULT_RATE = Fraction(25)
 
 # A file may end this much earlier than it states, in seconds.
 _TOLERANCE = 1.0
 
-
-def is_video(name: str) -> bool:
-    """Says whether a file is a video, by its extension."""
-    return name.lower().endswith(VIDEO_EXTENSIONS)
+# Encoders by preference; the second one is part of every build of FFmpeg.
+_CODECS = ("libx264", "mpeg4")
 
 
 def iterate_file(
@@ -58,9 +49,6 @@ def iterate_file(
             container states (AVI and MP4 do), or else the end that it states
             (MKV mostly does).
 
-    Yields:
-        uint8 arrays `(height, width, channels)`; see `fit_frame`.
-
     Raises:
         ValueError: If the file cannot be decoded, ends too early, or if its
             frames change their size. The error names file and frame.
@@ -74,15 +62,14 @@ def iterate_file(
         while True:
             try:
                 frame = next(frames, None)
-            except (pyav().error.FFmpegError, IndexError) as error:
+            except (_pyav().error.FFmpegError, IndexError) as error:
                 raise ValueError(
                     f"The video {path!r} is broken at frame {count}: {error}. "
-                    "Mend it, for instance by encoding it anew."
+                    "Repair it, for instance by encoding it again."
                 ) from error
             if frame is None:
                 break
-            if size is None:
-                size = frame.height, frame.width
+            size = size or (frame.height, frame.width)
             if size != (frame.height, frame.width):
                 raise ValueError(
                     "The frames of a video must have one size. Received: "
@@ -95,21 +82,22 @@ def iterate_file(
             yield fit_frame(frame.to_ndarray(format=kind), image_size, channels)
         expected = num_frames or stream.frames
         end = None if expected else _stated_end(stream)
-    if not count:
-        raise ValueError(f"The video {path!r} holds no frame.")
+    _require_frames(count, path)
+    advice = (
+        "Restore it; or, if this number of frames is right, state "
+        f"Video(..., num_frames={count})."
+    )
     if expected and count != expected:
         raise ValueError(
             f"The video {path!r} has {expected} frames as it states, but "
             f"{count} of them can be decoded: it is truncated or broken. "
-            f"Restore it; or, if {count} are right, state "
-            f"Video(..., num_frames={count})."
+            f"{advice}"
         )
-    if end is not None and not num_frames and last < end - _TOLERANCE:
+    if end is not None and last < end - _TOLERANCE:
         raise ValueError(
             f"The video {path!r} lasts {end:.1f} seconds as it states, but "
             f"ends after {last:.1f}, at frame {count}: it is truncated. "
-            f"Restore it; or, if {count} frames are right, state "
-            f"Video(..., num_frames={count})."
+            f"{advice}"
         )
 
 
@@ -125,32 +113,104 @@ def count_file(path: str) -> int:
         if stream.frames:
             return int(stream.frames)
         try:
-            packets = container.demux(stream)
-            count = sum(1 for packet in packets if packet.size)
-        except pyav().error.FFmpegError as error:
+            count = sum(packet.size > 0 for packet in container.demux(stream))
+        except _pyav().error.FFmpegError as error:
             raise ValueError(
                 f"The video {path!r} cannot be read: {error}"
             ) from error
-    if not count:
-        raise ValueError(f"The video {path!r} holds no frame.")
+    _require_frames(count, path)
     return count
 
 
-def file_rate(path: str) -> Fraction | None:
-    """Returns the frames a second that a video file states, or None.
+def file_rate(path: str) -> Fraction:
+    """Returns the frames a second of a video file.
 
     Raises:
         ValueError: If the file is no video.
     """
     with _open(path) as (_, stream):
-        rate = stream.average_rate
-    return Fraction(rate) if rate else None
+        return Fraction(stream.average_rate or DEFAULT_RATE)
+
+
+@contextlib.contextmanager
+def video_writer(
+    path: str, rate: Any = DEFAULT_RATE
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields a function that appends frames to a new video file.
+
+    The file appears when the block has ended; if it fails, one that was there
+    before stays. It is H.264, or MPEG-4 where the encoder is missing. Sides are
+    made even by repeating the last row or column.
+
+    Args:
+        path: The file, `.mp4` for instance.
+        rate: Frames a second. Defaults to 25.
+
+    Yields:
+        A function of a uint8 array `(height, width, 3)`, RGB. All frames have
+        the size of the first one.
+
+    Raises:
+        ValueError: If a frame is not as described, or there is none.
+        ImportError: If PyAV is missing.
+
+    Example:
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "black.mp4")
+    ...     with video_writer(path, rate=10) as write:
+    ...         write(np.zeros((32, 48, 3), "uint8"))
+    ...     count_file(path)
+    1
+    """
+    av = _pyav()
+    codec = next(name for name in _CODECS if name in av.codecs_available)
+    with (
+        replacing(path) as temporary,
+        # Closed before the file is moved.
+        av.open(temporary, "w") as container,
+    ):
+        stream = container.add_stream(
+            codec, rate=Fraction(rate).limit_denominator(1001)
+        )
+        stream.pix_fmt = "yuv420p"
+        size: tuple[int, ...] | None = None
+
+        def write(frame: np.ndarray) -> None:
+            nonlocal size
+            pixels = np.asarray(frame)
+            is_first, size = size is None, size or pixels.shape
+            if pixels.dtype != np.uint8 or pixels.shape != (*size[:2], 3):
+                raise ValueError(
+                    "Frames must be uint8 arrays (height, width, 3) of one "
+                    f"size. Received: {pixels.dtype} of shape "
+                    f"{pixels.shape} for {path!r}, the first one of {size}"
+                )
+            odd = [(0, side % 2) for side in pixels.shape[:2]]
+            pixels = np.pad(pixels, [*odd, (0, 0)], mode="edge")
+            if is_first:
+                stream.height, stream.width = pixels.shape[:2]
+            picture = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(pixels), "rgb24"
+            )
+            container.mux(stream.encode(picture))
+
+        yield write
+        if size is None:
+            raise ValueError(
+                f"A video needs at least one frame. Received: none for {path!r}"
+            )
+        container.mux(stream.encode())
+
+
+def _pyav() -> Any:
+    return import_optional("av", "Video files need PyAV", "video")
 
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[tuple[Any, Any]]:
     """Yields the container and its first video stream."""
-    av = pyav()
+    av = _pyav()
     try:
         container = av.open(path)
     except av.error.FFmpegError as error:
@@ -167,6 +227,11 @@ def _open(path: str) -> Iterator[tuple[Any, Any]]:
                 "another kind."
             )
         yield container, container.streams.video[0]
+
+
+def _require_frames(count: int, path: str) -> None:
+    if not count:
+        raise ValueError(f"The video {path!r} holds no frame.")
 
 
 def _stated_end(stream: Any) -> float | None:

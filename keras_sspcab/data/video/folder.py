@@ -1,14 +1,12 @@
-"""What a folder of videos holds: videos with ground truth, in splits."""
+"""Videos, what is known about them, and folders of them."""
 
 import dataclasses
 import os
+from typing import Any
 
 from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.file_system import enumerate_names
-from keras_sspcab.data._hold_out import hold_out
-
-#: A video is a folder of frames or a video file.
-KINDS = ("frames", "file")
+from keras_sspcab.data.folder import SampleFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +40,10 @@ class Video:
             `.mat` file, one mask a frame; or None.
         tracks: Text file with the boxes of its anomalies, as
             `keras_sspcab.metrics.read_tracks` reads it; or None.
+
+    Example:
+    >>> Video("01", "videos/01.avi").has_ground_truth
+    False
     """
 
     name: str
@@ -53,7 +55,7 @@ class Video:
     tracks: str | None = None
 
     def __post_init__(self) -> None:
-        standardize_choice(self.kind, KINDS, "kind")
+        standardize_choice(self.kind, ("frames", "file"), "kind")
 
     @property
     def has_ground_truth(self) -> bool:
@@ -62,8 +64,11 @@ class Video:
 
 
 @dataclasses.dataclass(frozen=True)
-class VideoFolder:
-    """The videos below a folder, by split; see `scan_video_folder`.
+class VideoFolder(SampleFolder[Video]):
+    """The videos below a folder, by split, as `scan_video_folder` returns it.
+
+    Frames of one video resemble each other, so `with_validation` holds out
+    whole videos.
 
     Attributes:
         root: The folder.
@@ -72,81 +77,51 @@ class VideoFolder:
         validation: Normal videos held out of training, to calibrate with.
         test: Videos to evaluate on; may be empty.
         notes: What else is worth knowing, such as files that were left out.
+
+    Example:
+    >>> train = tuple(Video(f"{i}", f"videos/{i}.avi") for i in range(9))
+    >>> folder = VideoFolder("videos", "plain", train).with_validation(0.2)
+    >>> len(folder.train), len(folder.validation)
+    (7, 2)
     """
 
-    root: str
-    layout: str
-    train: tuple[Video, ...]
-    validation: tuple[Video, ...] = ()
-    test: tuple[Video, ...] = ()
-    notes: tuple[str, ...] = ()
+    items = "videos"
+    advice = ". Cut a long video into parts, or add another one."
 
-    def with_validation(
-        self, fraction: float = 0.1, seed: int = 0
-    ) -> "VideoFolder":
-        """Holds whole videos out of training; the summary says so.
+    def name_of(self, sample: Video) -> str:
+        """Returns the name of a video."""
+        return sample.name
 
-        Frames of one video resemble each other, so videos are not cut. Which
-        ones are held out follows from the seed and their names alone.
-
-        Args:
-            fraction: Share of the training videos, above 0 and below 1. At
-                least one video is held out and at least one stays.
-            seed: Another seed draws another split.
-
-        Returns:
-            A new `VideoFolder`; this one is not changed.
-
-        Raises:
-            ValueError: If there is a validation split already, there are less
-                than two training videos, or the fraction is out of range.
-        """
-        return hold_out(
-            self,
-            lambda video: video.name,
-            fraction,
-            seed,
-            "videos",
-            ". Cut a long video into parts, or add another one.",
-        )
-
-    def summary(self) -> str:
-        """Returns a table of counts by split, and the notes."""
-        header = ("split", "videos", "frames", "labels", "masks", "tracks")
-        rows: list[tuple[str, ...]] = [header]
-        splits = {
-            "train": self.train,
-            "validation": self.validation,
-            "test": self.test,
-        }
-        for split, videos in splits.items():
+    def table(self) -> list[tuple[str | int, ...]]:
+        """Returns counts of videos, frames and ground truth by split."""
+        sources = ("labels", "masks", "tracks")
+        rows: list[tuple[str | int, ...]] = []
+        for split, videos in self.splits.items():
             if not videos:
                 continue
-            counts = [video.num_frames for video in videos]
-            known = [count for count in counts if count is not None]
-            frames = str(sum(known)) if len(known) == len(counts) else "?"
-            sources = [
-                sum(getattr(video, source) is not None for video in videos)
-                for source in ("labels", "masks", "tracks")
-            ]
-            counts_of = (str(count) if count else "-" for count in sources)
-            rows.append((split, str(len(videos)), frames, *counts_of))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [f"{self.root} (layout: {self.layout})"]
-        for split, *texts in rows:
-            cells = zip(texts, widths[1:], strict=True)
-            lines.append(
-                f"  {split:<{widths[0]}}"
-                + "".join(f"  {text:>{width}}" for text, width in cells)
+            frames: Any = [video.num_frames for video in videos]
+            rows.append(
+                (
+                    split,
+                    len(videos),
+                    "?" if None in frames else sum(frames),
+                    *(
+                        sum(bool(getattr(v, s)) for v in videos)
+                        for s in sources
+                    ),
+                )
             )
+        return [("split", "videos", "frames", *sources), *rows]
+
+    def remarks(self) -> list[str]:
+        """Names test videos that have no ground truth."""
         unknown = [v.name for v in self.test if not v.has_ground_truth]
-        if unknown:
-            lines.append(
-                f"  test videos without ground truth: {len(unknown)} "
-                f"({enumerate_names(unknown)})"
-            )
-        lines += [f"  {note}" for note in self.notes]
-        return "\n".join(lines)
+        if not unknown:
+            return []
+        return [
+            f"test videos without ground truth: {len(unknown)} "
+            f"({enumerate_names(unknown)})"
+        ]
 
 
 def make_video(path: str | os.PathLike[str], name: str | None = None) -> Video:
@@ -158,6 +133,12 @@ def make_video(path: str | os.PathLike[str], name: str | None = None) -> Video:
 
     Raises:
         ValueError: If there is nothing at `path`.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_video(folder, "empty").kind
+    'frames'
     """
     path = os.path.expanduser(os.fspath(path))
     if not os.path.exists(path):
@@ -166,3 +147,16 @@ def make_video(path: str | os.PathLike[str], name: str | None = None) -> Video:
     if os.path.isdir(path):
         return Video(name or base, path, "frames")
     return Video(name or os.path.splitext(base)[0], path, "file")
+
+
+def standardize_videos(videos: Any) -> tuple[Video, ...]:
+    """Returns a tuple of at least one video, or raises a ValueError."""
+    given = (videos,) if isinstance(videos, Video) else tuple(videos)
+    wrong = [video for video in given if not isinstance(video, Video)]
+    if wrong or not given:
+        raise ValueError(
+            "The `videos` argument must hold at least one `Video`, as "
+            "`scan_video_folder` and `make_video` give. Received: "
+            + (repr(wrong[0]) if wrong else "videos with no entry")
+        )
+    return given

@@ -1,4 +1,4 @@
-"""Folders of frames: one image file a frame, numbered or named in order.
+"""Single frames, and folders with one image file a frame.
 
 All formats are decoded with Pillow, TIFF as in UCSD's data sets included.
 """
@@ -8,20 +8,62 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from keras_sspcab.data._file_system import enumerate_names
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
-from keras_sspcab.data.video.pixels import fit_frame
+
+# Pixels of 16-bit images, as Pillow names them.
+_WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 # Frames that are decoded ahead of the one that is asked for.
 _AHEAD = 8
 
 
+def fit_frame(
+    frame: Any, image_size: tuple[int, int] | None, channels: int
+) -> np.ndarray:
+    """Resizes a frame and converts it to gray or color.
+
+    Bilinear with antialiasing, rounded to 8 bits: no value differs from that of
+    `keras_sspcab.data.resize` by more than one step of 255. The aspect ratio is
+    not kept.
+
+    Args:
+        frame: Pillow image, or uint8 array `(height, width)` or
+            `(height, width, 1 or 3)`.
+        image_size: Height and width, in pixels; None keeps the frame's.
+        channels: 1 for gray (luma of BT.601) or 3 for color.
+
+    Returns:
+        uint8 array `(height, width, channels)`.
+
+    Example:
+    >>> import numpy as np
+    >>> fit_frame(np.zeros((240, 320, 3), "uint8"), (64, 64), channels=1).shape
+    (64, 64, 1)
+    """
+    image = frame
+    if not isinstance(frame, Image.Image):
+        pixels = np.asarray(frame)
+        image = Image.fromarray(
+            pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
+        )
+    if image.mode in _WIDE_MODES:
+        # The upper 8 bits, as `decode_image` takes them.
+        wide = np.asarray(image).astype("int64").clip(0, 65535)
+        image = Image.fromarray((wide >> 8).astype("uint8"))
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image_size is not None and image.size != image_size[::-1]:
+        image = image.resize(image_size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Orders `2` before `10`."""
+    """Sorts `2` before `10`."""
     parts = re.split(r"(\d+)", name)
     return [
         (0, int(part), part) if part.isdigit() else (1, 0, part.lower())
@@ -30,41 +72,40 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     ]
 
 
+def list_by_name(folder: str, extensions: tuple[str, ...]) -> list[str]:
+    """Lists the visible files with some extensions, in natural order."""
+    names = [
+        name
+        for name in os.listdir(folder)
+        if name[0] != "." and name.lower().endswith(extensions)
+    ]
+    names.sort(key=natural_key)
+    return [os.path.join(folder, name) for name in names]
+
+
 def list_frames(folder: str) -> list[str]:
-    """Lists the frames of a folder in their order.
+    """Lists the image files of a folder of frames in their order.
 
     Names that differ in their last number alone are a numbering: it may start
     anywhere and have any step, but no gap.
-
-    Returns:
-        Paths of the image files.
 
     Raises:
         ValueError: If the folder cannot be read or has no images, or if frames
             are missing in the numbering or have the same number.
     """
     try:
-        names = os.listdir(folder)
+        paths = list_by_name(folder, IMAGE_EXTENSIONS)
     except OSError as error:
         raise ValueError(
             f"Cannot read the folder of frames {folder!r}: {error.strerror}"
         ) from error
-    names = sorted(
-        (name for name in names if is_image(name) and name[0] != "."),
-        key=natural_key,
-    )
-    if not names:
+    if not paths:
         raise ValueError(
             f"The folder holds no frames. Received: {folder!r}. Accepted "
             f"extensions: {' '.join(IMAGE_EXTENSIONS)}"
         )
-    _require_numbering(folder, names)
-    return [os.path.join(folder, name) for name in names]
-
-
-def is_image(name: str) -> bool:
-    """Says whether a file is an image, by its extension."""
-    return name.lower().endswith(IMAGE_EXTENSIONS)
+    _require_numbering(folder, [os.path.basename(path) for path in paths])
+    return paths
 
 
 def read_frame(
@@ -73,16 +114,13 @@ def read_frame(
     channels: int = 3,
     source_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Decodes, resizes and colors one frame; see `fit_frame`.
+    """Decodes a frame from an image file; see `fit_frame`.
 
     Args:
-        path: An image file. Of several pages, the first one is read.
+        path: The file. Of several pages, the first one is read.
         image_size: Height and width, in pixels; None keeps the frame's.
         channels: 1 for gray or 3 for color.
         source_size: Height and width that the frame must have in its file.
-
-    Returns:
-        uint8 array `(height, width, channels)`.
 
     Raises:
         ValueError: If the file cannot be decoded or has another size.
@@ -157,18 +195,14 @@ def _require_numbering(folder: str, names: list[str]) -> None:
             f"{names[twice]} and {names[twice + 1]} in {folder!r}"
         )
     step = int(steps.min())
-    if (steps == step).all() or (steps % step).any():
-        # Regular, or no numbering but moments in time.
+    if (steps % step).any():
+        # No numbering, but moments in time.
         return
-    present = set(numbers)
-    missing = [
-        str(number)
-        for number in range(numbers[0], numbers[-1], step)
-        if number not in present
-    ]
-    raise ValueError(
-        f"Frames are missing in the numbering of {folder!r}. Received: "
-        f"{len(names)} frames from {names[0]} to {names[-1]}, without "
-        f"{enumerate_names(missing)}. Restore them; or, if nothing is "
-        "missing in time, number the frames anew."
-    )
+    missing = sorted({*range(numbers[0], numbers[-1], step)} - {*numbers})
+    if missing:
+        raise ValueError(
+            f"Frames are missing in the numbering of {folder!r}. Received: "
+            f"{len(names)} frames from {names[0]} to {names[-1]}, without "
+            f"{enumerate_names(map(str, missing))}. Restore them; or, if "
+            "nothing is missing in time, renumber the frames."
+        )

@@ -1,6 +1,7 @@
 """Frame labels in the formats that data sets of videos use."""
 
 import csv
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from scipy import io as scipy_io
 
 from keras_sspcab.data.video.folder import LabelSource
+from keras_sspcab.data.video.per_frame import load_array
 
 #: Extensions of files with labels, in any case.
 LABEL_EXTENSIONS = (".npy", ".txt", ".csv", ".mat", ".m")
@@ -41,38 +43,42 @@ def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
         ValueError: If the file cannot be read, or does not hold labels for
             `num_frames` frames.
     """  # noqa: E501
+    path = source.path
+    extension = os.path.splitext(path)[1].lower()
+    first = 0
+    # Intervals are arrays (n, 2), labels (n,).
     if source.entry is not None:
-        intervals = read_interval_lists(source.path)
-        if source.entry >= len(intervals):
-            raise ValueError(
-                f"{source.path!r} lists {len(intervals)} videos, but number "
-                f"{source.entry + 1} is asked for."
-            )
-        return _from_intervals(
-            intervals[source.entry], num_frames, source.path, first=1
-        )
-    readers = {
-        "npy": _read_npy,
-        "txt": _read_text,
-        "csv": _read_text,
-        "mat": _read_mat,
-        "m": _read_script,
-    }
-    extension = source.path.rpartition(".")[2].lower()
-    if extension not in readers:
+        values, first = _entry_of(path, source.entry), 1
+    elif extension == ".npy":
+        values = read_vector(path)
+    elif extension in (".txt", ".csv"):
+        values = _read_text(path)
+    elif extension == ".mat":
+        values, first = _read_mat(path), 1
+    elif extension == ".m":
+        values, first = _read_script(path), 1
+    else:
         raise ValueError(
             "Labels must be in a file with one of the extensions "
-            f"{' '.join(LABEL_EXTENSIONS)}. Received: {source.path!r}"
+            f"{' '.join(LABEL_EXTENSIONS)}. Received: {path!r}"
         )
-    labels = readers[extension](source.path, num_frames)
+    if values.ndim == 2:
+        return _label_intervals(values, num_frames, path, first)
     if source.offset is not None:
-        labels = labels[source.offset : source.offset + num_frames]
-    if labels.shape != (num_frames,):
+        values = values[source.offset : source.offset + num_frames]
+    if values.shape != (num_frames,):
         raise ValueError(
-            f"There must be one label a frame. Received: {labels.size} labels "
-            f"in {source.path!r} for a video of {num_frames} frames"
+            f"There must be one label a frame. Received: {values.size} labels "
+            f"in {path!r} for a video of {num_frames} frames"
         )
-    return _standardize(labels, source.path)
+    is_wrong = ~np.isin(values, (0, 1))
+    if is_wrong.any():
+        frame = int(np.argmax(is_wrong))
+        raise ValueError(
+            "A label must be 0 (normal) or 1 (abnormal). Received: "
+            f"{values[frame]} at frame {frame} in {path!r}"
+        )
+    return values.astype("uint8")
 
 
 def read_interval_lists(path: str) -> list[np.ndarray]:
@@ -101,34 +107,23 @@ def read_interval_lists(path: str) -> list[np.ndarray]:
 
 def read_vector(path: str) -> np.ndarray:
     """Reads an `.npy` file with one number a frame, of any shape."""
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"Cannot read the labels {path!r}: {error}") from error
+    values = load_array(path, "labels")
     if values.size != max(values.shape, default=1):
         raise ValueError(
             "Frame labels must be one number a frame. Received: an array of "
             f"shape {values.shape} in {path!r}"
         )
-    return values.ravel()
+    return np.array(values).ravel()
 
 
 def load_mat(path: str) -> dict[str, Any]:
-    """Returns the variables of a MATLAB file.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Returns the variables of a MATLAB file, or raises a ValueError."""
     content = _read_matlab(scipy_io.loadmat, path)
     return {k: v for k, v in content.items() if not k.startswith("__")}
 
 
 def mat_names(path: str) -> list[str]:
-    """Returns the names of the variables of a MATLAB file.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Returns the names of the variables of a MATLAB file."""
     return [name for name, _, _ in _read_matlab(scipy_io.whosmat, path)]
 
 
@@ -145,14 +140,17 @@ def _read_matlab(read: Callable[[str], Any], path: str) -> Any:
         raise ValueError(f"Cannot read {path!r}: {error}") from error
 
 
-# === Formats ===
+def _entry_of(path: str, entry: int) -> np.ndarray:
+    intervals = read_interval_lists(path)
+    if entry >= len(intervals):
+        raise ValueError(
+            f"{path!r} lists {len(intervals)} videos, but number {entry + 1} "
+            "is asked for."
+        )
+    return intervals[entry]
 
 
-def _read_npy(path: str, num_frames: int) -> np.ndarray:
-    return read_vector(path)
-
-
-def _read_mat(path: str, num_frames: int) -> np.ndarray:
+def _read_mat(path: str) -> np.ndarray:
     arrays = {
         name: value
         for name, value in load_mat(path).items()
@@ -163,21 +161,34 @@ def _read_mat(path: str, num_frames: int) -> np.ndarray:
             "A file with the labels of one video must hold a single array. "
             f"Received: {sorted(arrays)} in {path!r}"
         )
-    values = next(iter(arrays.values()))
+    (values,) = arrays.values()
     is_vector = values.size == max(values.shape)
     if is_vector and values.size != 2:
         return values.ravel()
-    return _from_intervals(_pairs(values, path), num_frames, path, first=1)
+    return _pairs(values, path)
 
 
-def _read_script(path: str, num_frames: int) -> np.ndarray:
+def _pairs(values: Any, path: str) -> np.ndarray:
+    """Returns starts and ends, one pair a row, from MATLAB's `(2, n)`."""
+    values = np.asarray(values)
+    if not values.size:
+        return np.empty((0, 2), "int64")
+    if values.ndim != 2 or 2 not in values.shape:
+        raise ValueError(
+            "Intervals must be an array (2, n) of starts and ends. Received: "
+            f"shape {values.shape} in {path!r}"
+        )
+    return values.T if values.shape[0] == 2 else values
+
+
+def _read_script(path: str) -> np.ndarray:
     intervals = _parse_script(path)
     if len(intervals) != 1:
         raise ValueError(
             f"{path!r} lists {len(intervals)} videos: say which one by "
             "LabelSource(path, entry=...)."
         )
-    return _from_intervals(intervals[0], num_frames, path, first=1)
+    return intervals[0]
 
 
 def _parse_script(path: str) -> list[np.ndarray]:
@@ -199,23 +210,21 @@ def _parse_script(path: str) -> list[np.ndarray]:
     return videos
 
 
-def _read_text(path: str, num_frames: int) -> np.ndarray:
+def _read_text(path: str) -> np.ndarray:
     lines = [line.strip() for line in _read(path).splitlines()]
     rows = [line for line in lines if line]
     if rows and re.search("[A-Za-z]", rows[0]):
-        return _read_table(path, rows, num_frames)
-    numbers = [
-        text for row in rows for text in re.split(r"[,;\s]+", row) if text
-    ]
-    if {len(re.findall(r"[^,;\s]+", row)) for row in rows} == {2}:
+        return _read_table(path, rows)
+    cells = [re.findall(r"[^,;\s]+", row) for row in rows]
+    if {len(of_row) for of_row in cells} == {2}:
         raise ValueError(
             f"Two columns need a header: `frame,label` or `start,end`. "
             f"Received: {rows[0]!r} in {path!r}"
         )
-    return _to_numbers(numbers, path)
+    return _to_numbers([cell for of_row in cells for cell in of_row], path)
 
 
-def _read_table(path: str, rows: list[str], num_frames: int) -> np.ndarray:
+def _read_table(path: str, rows: list[str]) -> np.ndarray:
     lines = list(csv.reader(rows))
     header = tuple(name.strip().lower() for name in lines[0])
     body = lines[1:]
@@ -225,42 +234,28 @@ def _read_table(path: str, rows: list[str], num_frames: int) -> np.ndarray:
             f"{path!r} with another number of them"
         )
     values = _to_numbers([text for line in body for text in line], path)
-    columns = values.reshape(len(body), len(header))
+    values = values.reshape(len(body), len(header))
     if header == ("label",):
-        return columns[:, 0]
+        return values[:, 0]
     if header == ("start", "end"):
-        return _from_intervals(columns, num_frames, path, first=0)
-    if header == ("frame", "label"):
-        order = np.argsort(columns[:, 0], kind="stable")
-        frames = columns[order, 0]
-        if not np.array_equal(frames, np.arange(len(frames))):
-            raise ValueError(
-                "The column `frame` must count all frames from 0. Received: "
-                f"{path!r}, where frame {_first_gap(frames)} is missing or "
-                "listed twice"
-            )
-        return columns[order, 1]
-    raise ValueError(
-        "The header must be `label`, `frame,label` or `start,end`. "
-        f"Received: {rows[0]!r} in {path!r}"
-    )
-
-
-# === Checks ===
-
-
-def _standardize(labels: np.ndarray, path: str) -> np.ndarray:
-    wrong = ~np.isin(labels, (0, 1))
-    if wrong.any():
-        frame = int(np.argmax(wrong))
+        return values
+    if header != ("frame", "label"):
         raise ValueError(
-            "A label must be 0 (normal) or 1 (abnormal). Received: "
-            f"{labels[frame]} at frame {frame} in {path!r}"
+            "The header must be `label`, `frame,label` or `start,end`. "
+            f"Received: {rows[0]!r} in {path!r}"
         )
-    return labels.astype("uint8")
+    values = values[np.argsort(values[:, 0], kind="stable")]
+    is_wrong = values[:, 0] != np.arange(len(values))
+    if is_wrong.any():
+        raise ValueError(
+            "The column `frame` must count all frames from 0. Received: "
+            f"{path!r}, where frame {int(np.argmax(is_wrong))} is missing or "
+            "listed twice"
+        )
+    return values[:, 1]
 
 
-def _from_intervals(
+def _label_intervals(
     pairs: np.ndarray, num_frames: int, path: str, first: int
 ) -> np.ndarray:
     """Labels frames in intervals, which count from `first`."""
@@ -277,29 +272,11 @@ def _from_intervals(
     return labels
 
 
-def _pairs(values: Any, path: str) -> np.ndarray:
-    """Starts and ends, one pair a row, from MATLAB's `(2, n)`."""
-    values = np.asarray(values)
-    if not values.size:
-        return np.empty((0, 2), "int64")
-    if values.ndim != 2 or 2 not in values.shape:
-        raise ValueError(
-            "Intervals must be an array (2, n) of starts and ends. Received: "
-            f"shape {values.shape} in {path!r}"
-        )
-    return values.T if values.shape[0] == 2 else values
-
-
 def _to_numbers(texts: list[str], path: str) -> np.ndarray:
     try:
         return np.array([float(text) for text in texts])
     except ValueError as error:
         raise ValueError(f"Cannot read the labels {path!r}: {error}") from error
-
-
-def _first_gap(frames: np.ndarray) -> int:
-    gaps = frames != np.arange(len(frames))
-    return int(np.argmax(gaps))
 
 
 def _read(path: str) -> str:

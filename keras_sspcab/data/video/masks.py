@@ -1,23 +1,24 @@
 """Pixel masks of videos: which pixels of each frame are abnormal."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from keras_sspcab.data.decoding import standardize_size
-from keras_sspcab.data.video.folder import Video
+from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.frames import list_frames, read_frame
-from keras_sspcab.data.video.labels import (
-    load_mat,
-    mat_names,
-    read_labels,
-)
+from keras_sspcab.data.video.labels import load_mat, mat_names, read_labels
+from keras_sspcab.data.video.per_frame import load_array, require_one_a_frame
 from keras_sspcab.data.video.reading import count_frames
 
-#: The variable with the masks in Avenue's MATLAB files.
-AVENUE_VARIABLE = "volLabel"
+# The variable with the masks in Avenue's MATLAB files.
+_AVENUE_VARIABLE = "volLabel"
+
+_TRACK_COLUMNS = ("track", "frame", "x_min", "y_min", "x_max", "y_max")
+_EIGHT_NEIGHBORS = np.ones((3, 3), bool)
 
 
 def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
@@ -39,30 +40,46 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
     Raises:
         ValueError: If the video has no masks, there are not as many as frames,
             or one cannot be read.
+
+    Example:
+    >>> next(iterate_masks(Video("street", "street.mp4")))
+    Traceback (most recent call last):
+    ...
+    ValueError: The video 'street' has no masks.
     """
     size = None if image_size is None else standardize_size(image_size)
     path = video.masks
     if path is None:
         raise ValueError(f"The video {video.name!r} has no masks.")
+    masks: Any
     if os.path.isdir(path):
-        count, masks = _from_folder(path)
+        masks = list_frames(path)
     elif path.lower().endswith(".npy"):
-        count, masks = _from_npy(path)
+        masks = load_array(path, "masks")
+        if masks.ndim != 3:
+            raise ValueError(
+                "Masks must be an array (frames, height, width). Received: "
+                f"shape {masks.shape} in {path!r}"
+            )
     elif path.lower().endswith(".mat"):
-        count, masks = _from_mat(path)
+        masks = load_mat(path).get(_AVENUE_VARIABLE)
+        if masks is None or masks.dtype != object:
+            raise ValueError(
+                "A .mat file of masks must hold the cell "
+                f"`{_AVENUE_VARIABLE}`. Received: {path!r}"
+            )
+        masks = masks.ravel()
     else:
         raise ValueError(
             "Masks must be a folder of images, an .npy or a .mat file. "
             f"Received: {path!r}"
         )
-    frames = count_frames(video)
-    if count != frames:
-        raise ValueError(
-            f"There must be one mask a frame. Received: {count} masks in "
-            f"{path!r} for the {frames} frames of {video.path!r}"
-        )
+    require_one_a_frame(len(masks), video, "mask", path)
     first = None
-    for frame, mask in enumerate(masks):
+    for frame, item in enumerate(masks):
+        if isinstance(item, str):
+            item = read_frame(item, channels=1)[..., 0]
+        mask = np.asarray(item) > 0
         first = first or mask.shape
         if mask.ndim != 2 or mask.shape != first:
             raise ValueError(
@@ -70,11 +87,11 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
                 f"Received: mask {frame} of shape {mask.shape} in {path!r}, "
                 f"others of {first}"
             )
-        yield mask if size is None else _nearest(mask, size)
+        yield mask if size is None else _resize(mask, size)
 
 
 def frame_labels(video: Video) -> np.ndarray:
-    """Returns which frames of a video are abnormal.
+    r"""Returns which frames of a video are abnormal.
 
     They are those of the video's `labels`; or else, of its masks: a frame is
     abnormal if one of its pixels is.
@@ -88,6 +105,16 @@ def frame_labels(video: Video) -> np.ndarray:
     Raises:
         ValueError: If the video has neither, or they do not fit it. The error
             names the file.
+
+    Example:
+    >>> import tempfile
+    >>> from keras_sspcab.data.video import LabelSource
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+    ...     _ = file.write("start,end\n2,4\n")
+    ...     file.flush()
+    ...     labels = LabelSource(file.name)
+    ...     frame_labels(Video("a", "a.mp4", num_frames=6, labels=labels))
+    array([0, 0, 1, 1, 1, 0], dtype=uint8)
     """
     if video.labels is not None:
         return read_labels(video.labels, count_frames(video))
@@ -99,56 +126,106 @@ def frame_labels(video: Video) -> np.ndarray:
     return np.array([mask.any() for mask in iterate_masks(video)], "uint8")
 
 
-def holds_masks(path: str) -> bool:
-    """Says whether an `.npy` or `.mat` file holds masks rather than labels.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+def has_masks(path: str) -> bool:
+    """Returns whether a file holds masks rather than labels."""
     if path.lower().endswith(".npy"):
-        return _load_npy(path).ndim == 3
-    if path.lower().endswith(".mat"):
-        return AVENUE_VARIABLE in mat_names(path)
-    return False
+        return load_array(path, "labels or masks").ndim == 3
+    return path.lower().endswith(".mat") and _AVENUE_VARIABLE in mat_names(path)
 
 
-def _from_folder(path: str) -> tuple[int, Iterator[np.ndarray]]:
-    files = list_frames(path)
-    masks = (read_frame(file, channels=1)[..., 0] > 0 for file in files)
-    return len(files), masks
-
-
-def _from_npy(path: str) -> tuple[int, Iterator[np.ndarray]]:
-    values = _load_npy(path)
-    if values.ndim != 3:
-        raise ValueError(
-            "Masks must be an array (frames, height, width). Received: shape "
-            f"{values.shape} in {path!r}"
-        )
-    return len(values), (np.asarray(mask) > 0 for mask in values)
-
-
-def _from_mat(path: str) -> tuple[int, Iterator[np.ndarray]]:
-    cells = load_mat(path).get(AVENUE_VARIABLE)
-    if cells is None or cells.dtype != object:
-        raise ValueError(
-            f"A .mat file of masks must hold the cell `{AVENUE_VARIABLE}`. "
-            f"Received: {path!r}"
-        )
-    return cells.size, (np.asarray(mask) > 0 for mask in cells.ravel())
-
-
-def _load_npy(path: str) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"Cannot read {path!r}: {error}") from error
-
-
-def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Does what `keras_sspcab.data.resize_mask` does, without TensorFlow."""
+def _resize(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes like `keras_sspcab.data.resize_mask`, without TensorFlow."""
     rows, columns = (
         ((np.arange(new) + 0.5) * (old / new)).astype("int64")
         for new, old in zip(size, mask.shape, strict=True)
     )
     return mask[np.ix_(rows, columns)]
+
+
+def tracks_from_masks(
+    videos: Iterable[Video], min_area: int = 1
+) -> dict[str, np.ndarray]:
+    """Derives tracks from pixel masks, for `keras_sspcab.metrics.rbdc_tbdc`.
+
+    A substitute where no tracks are published. In each frame, connected pixels
+    (8 neighbors) are a region. Regions of consecutive frames that share a pixel
+    belong to one track, and so do two that merge or part: at each frame, a
+    track has the box around all its regions.
+
+    Args:
+        videos: Videos with masks. Those without are taken for normal ones.
+        min_area: Regions of fewer pixels are left out. Defaults to 1.
+
+    Returns:
+        Dict of arrays `(n,)`: `video` (names), `track` (from 0 in each video),
+        `frame` (from 0), `x_min`, `y_min`, `x_max` and `y_max` (inclusive), as
+        `keras_sspcab.metrics.write_tracks` takes them.
+
+    Raises:
+        ValueError: If masks cannot be read; see `iterate_masks`.
+
+    Example:
+    >>> tracks_from_masks([Video("street", "street.mp4")])["frame"].size
+    0
+    """
+    names: list[str] = []
+    rows: list[tuple[int, ...]] = []
+    for video in standardize_videos(videos):
+        if video.masks is not None:
+            of_video = _track(video, min_area)
+            names += [video.name] * len(of_video)
+            rows += of_video
+    table = np.array(rows, "int64").reshape(-1, len(_TRACK_COLUMNS))
+    return {
+        "video": np.array(names, dtype=str),
+        **dict(zip(_TRACK_COLUMNS, table.T, strict=True)),
+    }
+
+
+def _track(video: Video, min_area: int) -> list[tuple[int, ...]]:
+    """Returns the rows of a video, by track and frame."""
+    # Union-find over regions, numbered through all frames.
+    parents: list[int] = []
+    boxes: list[tuple[int, Any]] = []
+
+    def root_of(region: int) -> int:
+        while parents[region] != region:
+            parents[region] = parents[parents[region]]
+            region = parents[region]
+        return region
+
+    previous = None
+    for frame, mask in enumerate(iterate_masks(video)):
+        regions, count = ndimage.label(mask, _EIGHT_NEIGHBORS)
+        areas = np.bincount(regions.ravel(), minlength=count + 1)
+        # Numbers in `parents`, and -1 for what is no region.
+        numbers = np.full(count + 1, -1)
+        for region, box in enumerate(ndimage.find_objects(regions), 1):
+            if areas[region] >= min_area:
+                numbers[region] = len(parents)
+                parents.append(len(parents))
+                boxes.append((frame, box))
+        current = numbers[regions]
+        if previous is not None:
+            both = (previous >= 0) & (current >= 0)
+            pairs = np.stack([previous[both], current[both]], axis=1)
+            for first, second in np.unique(pairs, axis=0).tolist():
+                # The earlier region stays the root.
+                low, high = sorted((root_of(first), root_of(second)))
+                parents[high] = low
+        previous = current
+
+    merged: dict[tuple[int, int], list[int]] = {}
+    for region, (frame, (rows, columns)) in enumerate(boxes):
+        box = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
+        key = root_of(region), frame
+        old = merged.get(key, box)
+        merged[key] = [
+            *map(min, old[:2], box[:2]),
+            *map(max, old[2:], box[2:]),
+        ]
+    roots = sorted({root for root, _ in merged})
+    track_of = {root: track for track, root in enumerate(roots)}
+    return sorted(
+        (track_of[root], frame, *box) for (root, frame), box in merged.items()
+    )

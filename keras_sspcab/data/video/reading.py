@@ -1,12 +1,18 @@
 """The frames of a video, whatever it is stored as."""
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from keras_sspcab.data.decoding import standardize_channels, standardize_size
-from keras_sspcab.data.video.files import count_file, iterate_file
+from keras_sspcab.data.video.files import (
+    DEFAULT_RATE,
+    count_file,
+    file_rate,
+    iterate_file,
+)
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import (
     iterate_folder,
@@ -34,6 +40,11 @@ def iterate_frames(
             those before, or if there are not as many as stated. The error
             names file and frame.
         ImportError: If a video file is to be read and PyAV is missing.
+
+    Example:
+    >>> frames = iterate_frames(Video("street", "street.mp4"), (240, 320))
+    >>> next(frames).shape  # doctest: +SKIP
+    (240, 320, 3)
     """
     size = None if image_size is None else standardize_size(image_size)
     channels = standardize_channels(channels)
@@ -57,26 +68,29 @@ def read_frames(
 
     Raises:
         ValueError: If a frame cannot be decoded or does not exist.
+
+    Example:
+    >>> read_frames(Video("street", "street.mp4"), [])
+    {}
     """
     wanted = set(positions)
-    found: dict[int, np.ndarray] = {}
+    frames: dict[int, np.ndarray] = {}
     if video.kind == "frames":
         paths = frame_paths(video)
         for position in sorted(wanted.intersection(range(len(paths)))):
-            found[position] = read_frame(paths[position], None, channels)
+            frames[position] = read_frame(paths[position], None, channels)
     elif wanted:
-        frames = iterate_frames(video, channels=channels)
-        for position, frame in zip(
-            range(max(wanted) + 1), frames, strict=False
-        ):
+        for position, frame in enumerate(iterate_frames(video, None, channels)):
             if position in wanted:
-                found[position] = frame
-    if missing := sorted(wanted - set(found)):
+                frames[position] = frame
+            if position == max(wanted):
+                break
+    if missing := sorted(wanted - set(frames)):
         raise ValueError(
             f"The video {video.path!r} has no such frames. "
             f"Received: positions {missing}"
         )
-    return found
+    return frames
 
 
 def frame_paths(video: Video) -> list[str]:
@@ -100,6 +114,10 @@ def count_frames(video: Video) -> int:
 
     Raises:
         ValueError: If the video cannot be read.
+
+    Example:
+    >>> count_frames(Video("street", "street.mp4", num_frames=250))
+    250
     """
     if video.num_frames is not None:
         return video.num_frames
@@ -108,19 +126,14 @@ def count_frames(video: Video) -> int:
     return len(list_frames(video.path))
 
 
-def standardize_videos(videos: Any) -> tuple[Video, ...]:
-    """Returns a tuple of at least one video, or raises a ValueError."""
-    given = (videos,) if isinstance(videos, Video) else tuple(videos)
-    wrong = [video for video in given if not isinstance(video, Video)]
-    if wrong or not given:
-        raise ValueError(
-            "The `videos` argument must hold at least one `Video`, as "
-            "`scan_video_folder` and `make_video` give. Received: "
-            + (repr(wrong[0]) if wrong else "videos with no entry")
-        )
-    return given
+def frame_rate(video: Video) -> Fraction:
+    """Returns the frames a second of a video: 25 where nothing states it.
 
+    Raises:
+        ValueError: If a video file cannot be read.
 
-def total_frames(videos: Iterable[Video]) -> int:
-    """Returns how many frames the videos have together."""
-    return sum(count_frames(video) for video in videos)
+    Example:
+    >>> frame_rate(Video("street", "street/", "frames"))
+    Fraction(25, 1)
+    """
+    return file_rate(video.path) if video.kind == "file" else DEFAULT_RATE

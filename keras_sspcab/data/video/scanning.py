@@ -1,5 +1,7 @@
 """Finds the videos below a folder, with their ground truth."""
 
+import collections
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -8,54 +10,25 @@ from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.file_system import (
     describe_folder,
     enumerate_names,
+    join,
+    list_files,
     require_folder,
     scheme_of,
     standardize_path,
 )
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
-from keras_sspcab.data.video._layouts import (
-    scan_avenue,
-    scan_plain,
-    scan_shanghaitech,
-    scan_ucsd,
+from keras_sspcab.data.video.attach import (
+    attach_files,
+    attach_labels,
+    attach_tracks,
 )
-from keras_sspcab.data.video._tree import Tree
 from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
 from keras_sspcab.data.video.folder import Video, VideoFolder
+from keras_sspcab.data.video.frames import list_frames, natural_key
 
+_Videos = tuple[Video, ...]
 # Train videos, test videos, notes.
-_Scan = Callable[
-    [Tree], tuple[tuple[Video, ...], tuple[Video, ...], tuple[str, ...]]
-]
-
-_SCANS: dict[str, _Scan] = {
-    "ucsd": scan_ucsd,
-    "avenue": scan_avenue,
-    "shanghaitech": scan_shanghaitech,
-    "plain": scan_plain,
-}
-
-LAYOUTS = ("auto", *_SCANS)
-
-#: What each layout looks like, for messages.
-TREES = {
-    "ucsd": "Train/TrainNNN/*.tif, Test/TestNNN/*.tif and Test/TestNNN_gt/*",
-    "avenue": "training_videos/*.avi, testing_videos/*.avi and "
-    "testing_label_mask/*_label.mat",
-    "shanghaitech": "training/videos/*.avi or training/frames/NAME/*.jpg, "
-    "testing/frames/NAME/*.jpg, testing/test_frame_mask/NAME.npy and "
-    "testing/test_pixel_mask/NAME.npy",
-    "plain": "train/NAME/*.jpg or train/NAME.mp4, test/ alike and "
-    "ground_truth/NAME.* or ground_truth/NAME/*; or normal videos only",
-}
-
-# Folders at the top that give a layout away.
-_MARKS = {
-    "ucsd": ("Train", "Test"),
-    "avenue": ("training_videos", "testing_videos"),
-    "shanghaitech": ("training", "testing"),
-    "plain": ("train", "test"),
-}
+_Scan = tuple[_Videos, _Videos, tuple[str, ...]]
 
 
 def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
@@ -98,26 +71,33 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
         ValueError: If the folder does not exist, holds no videos, or does not
             follow the layout; if frames or masks are missing; or if ground
             truth belongs to no video.
+
+    Example:
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     open(os.path.join(root, "street.mp4"), "wb").close()
+    ...     [video.name for video in scan_video_folder(root).train]
+    ['street']
     """
-    layout = standardize_choice(layout, LAYOUTS, "layout")
+    layout = standardize_choice(layout, ("auto", *_LAYOUTS), "layout")
     root = standardize_path(root)
     if scheme_of(root):
         raise ValueError(
             f"Videos must be on a local disk. Received: root={root!r}"
         )
     require_folder(root, "video")
-    tree = Tree(root)
+    tree = _Tree(root)
     notes: tuple[str, ...] = ()
     if layout == "auto":
         layout, reason = _detect_layout(tree)
         notes = (f"layout: {layout}, because {reason}",)
-    train, test, more = _SCANS[layout](tree)
+    scan, _, example = _LAYOUTS[layout]
+    train, test, more = scan(tree)
     if not train:
         raise ValueError(
             f"There is no training video. Received: root={root!r}, which holds "
-            f"{describe_folder(root)}. The layout {layout!r} is "
-            f"{TREES[layout]}. Extensions of frames: "
-            f"{' '.join(IMAGE_EXTENSIONS)}; of videos: "
+            f"{describe_folder(root)}. The layout {layout!r} is {example}. "
+            f"Extensions of frames: {' '.join(IMAGE_EXTENSIONS)}; of videos: "
             f"{' '.join(VIDEO_EXTENSIONS)}"
         )
     return VideoFolder(
@@ -125,19 +105,201 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
     )
 
 
-def _detect_layout(tree: Tree) -> tuple[str, str]:
-    for layout, marks in _MARKS.items():
+class _Tree:
+    """The files below a folder, hidden ones left out."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        # Relative paths with forward slashes.
+        self.files = list_files(root)
+        # How many images each folder holds; the root is an empty text.
+        self._images = collections.Counter(
+            file.rpartition("/")[0]
+            for file in self.files
+            if file.lower().endswith(IMAGE_EXTENSIONS)
+        )
+
+    def path(self, relative: str) -> str:
+        return join(self.root, relative)
+
+    def has(self, folder: str) -> bool:
+        """Returns whether there is a folder, be it empty."""
+        return os.path.isdir(self.path(folder))
+
+    def names(self, folder: str) -> list[str]:
+        """Lists the files and folders in a folder that hold anything."""
+        inside = f"{folder}/" if folder else ""
+        return sorted(
+            {
+                file[len(inside) :].split("/", 1)[0]
+                for file in self.files
+                if file.startswith(inside)
+            }
+        )
+
+    def list_videos(
+        self, folder: str, without: tuple[str, ...] = ()
+    ) -> _Videos:
+        """Makes videos of all folders of frames and video files in a folder.
+
+        Args:
+            folder: Relative path; empty for the root. If it holds images
+                itself, it is one video.
+            without: Endings of names of folders that are no videos.
+
+        Returns:
+            Videos in natural order of their names, which are the paths within
+            `folder` without extension.
+        """
+        inside = f"{folder}/" if folder else ""
+        by_name: dict[str, list[Video]] = collections.defaultdict(list)
+        for place, count in self._images.items():
+            if not f"{place}/".startswith(inside) or place.endswith(without):
+                continue
+            path = self.path(place)
+            name = place[len(inside) :]
+            name = name or os.path.basename(os.path.abspath(path))
+            # Raises if frames are missing.
+            list_frames(path)
+            by_name[name].append(Video(name, path, "frames", count))
+        for file in self.files:
+            is_video = file.lower().endswith(VIDEO_EXTENSIONS)
+            if is_video and file.startswith(inside):
+                name = os.path.splitext(file[len(inside) :])[0]
+                by_name[name].append(Video(name, self.path(file), "file"))
+        for name, videos in by_name.items():
+            if len(videos) > 1:
+                raise ValueError(
+                    "Two videos have the same name. Received: "
+                    f"{enumerate_names(v.path for v in videos)}. Keep one, or "
+                    f"rename one of {name!r}."
+                )
+        return tuple(
+            by_name[name][0] for name in sorted(by_name, key=natural_key)
+        )
+
+    def attach(
+        self, videos: _Videos, folder: str, names: list[str] | None = None
+    ) -> _Videos:
+        """Adds the ground truth in a folder, or some of it, to videos."""
+        names = self.names(folder) if names is None else names
+        if not videos or not names:
+            return videos
+        return attach_files(videos, self.path(folder), names)
+
+    def attach_list(
+        self, videos: _Videos, folder: str, pattern: str
+    ) -> tuple[_Videos, tuple[str, ...]]:
+        """Adds the labels of all videos from the only file of some name."""
+        names = [n for n in self.names(folder) if re.search(pattern, n, re.I)]
+        if not videos or len(names) != 1:
+            return videos, ()
+        file = f"{folder}/{names[0]}" if folder else names[0]
+        note = f"frame labels: {file}"
+        return attach_labels(videos, self.path(file)), (note,)
+
+    def attach_tracks(self, videos: _Videos, split: str) -> _Videos:
+        """Adds the boxes of anomalies to the videos that have some."""
+        for folder in ("tracks", f"{split}/tracks"):
+            names = [n for n in self.names(folder) if n.endswith(".txt")]
+            if videos and names:
+                videos = attach_tracks(videos, self.path(folder), names)
+        return videos
+
+
+def _scan_ucsd(tree: _Tree) -> _Scan:
+    """Lists UCSD Ped1 or Ped2, as published."""
+    test = tree.list_videos("Test", without=("_gt",))
+    masks = [name for name in tree.names("Test") if name.endswith("_gt")]
+    test = tree.attach(test, "Test", masks)
+    test, notes = tree.attach_list(test, "Test", r"\.m$")
+    return tree.list_videos("Train"), tree.attach_tracks(test, "Test"), notes
+
+
+def _scan_avenue(tree: _Tree) -> _Scan:
+    """Lists CUHK Avenue, whose ground truth comes in a second archive."""
+    test = tree.list_videos("testing_videos")
+    masks = [f for f in tree.files if re.search(r"(^|/)\d+_label\.mat$", f)]
+    folders = sorted({file.rpartition("/")[0] for file in masks})
+    if len(folders) > 1:
+        raise ValueError(
+            "Several folders hold ground truth. Received: "
+            f"root={tree.root!r} with {enumerate_names(folders)}. Keep one."
+        )
+    for folder in folders:
+        names = [os.path.basename(file) for file in masks]
+        test = tree.attach(test, folder, names)
+    test = tree.attach_tracks(test, "testing_videos")
+    return tree.list_videos("training_videos"), test, ()
+
+
+def _scan_shanghaitech(tree: _Tree) -> _Scan:
+    """Lists ShanghaiTech Campus, and what is shared in the same form."""
+    notes: tuple[str, ...] = ()
+    splits = []
+    for split in ("training", "testing"):
+        frames = tree.list_videos(f"{split}/frames")
+        videos = tree.list_videos(f"{split}/videos")
+        if frames and videos:
+            note = f"left out: {split}/videos, as there are {split}/frames"
+            notes = (*notes, note)
+        splits.append(frames or videos)
+    train, test = splits
+    for base in ("testing/", ""):
+        for name in ("test_frame_mask", "test_pixel_mask", "ground_truth"):
+            test = tree.attach(test, base + name)
+    test, more = tree.attach_list(test, "", r"\.mat$|label.*\.npy$")
+    return train, tree.attach_tracks(test, "testing"), notes + more
+
+
+def _scan_plain(tree: _Tree) -> _Scan:
+    """Lists `train`, `test` and `ground_truth`, or normal videos only."""
+    if not tree.has("train"):
+        if tree.has("test") or tree.has("ground_truth"):
+            return (), (), ()
+        return tree.list_videos(""), (), ()
+    test = tree.list_videos("test", without=("/tracks",))
+    test = tree.attach(test, "ground_truth")
+    return tree.list_videos("train"), tree.attach_tracks(test, "test"), ()
+
+
+# By name: what lists it, the folders at the top that tell it, an example.
+_LAYOUTS: dict[str, tuple[Callable[[_Tree], _Scan], tuple[str, str], str]] = {
+    "ucsd": (
+        _scan_ucsd,
+        ("Train", "Test"),
+        "Train/TrainNNN/*.tif, Test/TestNNN/*.tif and Test/TestNNN_gt/*",
+    ),
+    "avenue": (
+        _scan_avenue,
+        ("training_videos", "testing_videos"),
+        "training_videos/*.avi, testing_videos/*.avi and "
+        "testing_label_mask/*_label.mat",
+    ),
+    "shanghaitech": (
+        _scan_shanghaitech,
+        ("training", "testing"),
+        "training/videos/*.avi or training/frames/NAME/*.jpg, "
+        "testing/frames/NAME/*.jpg, testing/test_frame_mask/NAME.npy and "
+        "testing/test_pixel_mask/NAME.npy",
+    ),
+    "plain": (
+        _scan_plain,
+        ("train", "test"),
+        "train/NAME/*.jpg or train/NAME.mp4, test/ alike and "
+        "ground_truth/NAME.* or ground_truth/NAME/*; or normal videos only",
+    ),
+}
+
+
+def _detect_layout(tree: _Tree) -> tuple[str, str]:
+    for layout, (_, marks, _) in _LAYOUTS.items():
         for mark in marks:
             if tree.has(mark) and _fits(layout, tree, mark):
                 return layout, f"there is a folder {mark}"
-    marks_of_all = {mark for marks in _MARKS.values() for mark in marks}
-    inner = sorted(
-        {
-            file.split("/", 1)[0]
-            for file in tree.files
-            if file.count("/") > 1 and file.split("/")[1] in marks_of_all
-        }
-    )
+    known = {mark for _, marks, _ in _LAYOUTS.values() for mark in marks}
+    parts = [file.split("/") for file in tree.files]
+    inner = sorted({p[0] for p in parts if len(p) > 2 and p[1] in known})
     if inner:
         # As normal videos, abnormal ones would spoil the training.
         raise ValueError(
@@ -148,7 +310,7 @@ def _detect_layout(tree: Tree) -> tuple[str, str]:
     return "plain", "there is no train folder: every video counts as normal"
 
 
-def _fits(layout: str, tree: Tree, mark: str) -> bool:
+def _fits(layout: str, tree: _Tree, mark: str) -> bool:
     """Tells `Train/Train001` from other folders called `Train`."""
     if layout != "ucsd":
         # File systems that ignore case take `Train` for `train`.

@@ -1,0 +1,235 @@
+"""The outputs of a detection model to corners, confidences and classes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_sspcab.checks import standardize_choice, standardize_int
+
+#: Corners `(n, 4)`, x and y of both in pixels of the input, ends exclusive,
+#: confidences `(n,)`, and classes `(n,)` as the model counts them.
+Detections = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class DetectionOutput:
+    """The outputs of a detection model, as its graph describes them.
+
+    Args:
+        session: An onnxruntime session.
+        path: The model, for errors.
+        output, box_form, normalized, objectness, num_classes: See
+            `OnnxDetector`.
+
+    Attributes:
+        is_separate: Whether boxes, scores and classes are outputs of their own.
+
+    Raises:
+        ValueError: If the outputs have none of the known forms.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        path: str,
+        output: str,
+        box_form: str | None,
+        normalized: bool | None,
+        objectness: bool | None,
+        num_classes: int | None,
+    ) -> None:
+        form = standardize_choice(
+            output, ("auto", "separate", "rows", "columns"), "output"
+        )
+        if box_form is not None:
+            box_form = standardize_choice(
+                box_form, ("xyxy", "yxyx", "xywh", "cxcywh"), "box_form"
+            )
+        if num_classes is not None:
+            standardize_int(num_classes, "num_classes", 1)
+        self._path = path
+        self._objectness = objectness
+        self._num_classes = num_classes
+        outputs = session.get_outputs()
+        if form == "auto" and len(outputs) > 1:
+            form = "separate"
+        self._form = form
+        self.is_separate = form == "separate"
+        default = "cxcywh"
+        if self.is_separate:
+            self._roles = _assign_roles(outputs, path)
+            # TensorFlow's object detection names its outputs so.
+            boxes = self._roles["boxes"].split(":")[0]
+            is_tensorflow = boxes.endswith("detection_boxes")
+            default = "yxyx" if is_tensorflow else "xyxy"
+            normalized = is_tensorflow if normalized is None else normalized
+        else:
+            # Scalars have no axes.
+            shape = outputs[0].shape or [None]
+            is_batch = isinstance(shape[0], int) and shape[0] != 1
+            if len(shape) != 3 or is_batch:
+                raise ValueError(
+                    "One output must be of shape (1, n, 4 + 1 + classes) or "
+                    f"(1, 4 + classes, n). Received: {path!r} with "
+                    f"{_describe(outputs)}"
+                )
+        self._box_form = box_form or default
+        self._normalized = bool(normalized)
+
+    @property
+    def settings(self) -> list[Any]:
+        """What the result depends on beside the model, as JSON."""
+        return [
+            self._form,
+            self._box_form,
+            self._normalized,
+            self._objectness,
+            self._num_classes,
+        ]
+
+    def read(
+        self, values: dict[str, np.ndarray], input_size: tuple[int, int]
+    ) -> Detections:
+        """Returns what a model detected.
+
+        Args:
+            values: Its outputs by name, in their order.
+            input_size: Height and width of the input.
+        """
+        if self.is_separate:
+            boxes, confidences, classes = self._read_separate(values)
+        else:
+            first = next(iter(values.values()))
+            boxes, confidences, classes = self._read_single(first)
+        boxes = boxes.astype("float64")
+        if self._box_form == "yxyx":
+            boxes = boxes[:, [1, 0, 3, 2]]
+        if self._normalized:
+            boxes = boxes * np.tile(input_size[::-1], 2)
+        if self._box_form in ("xywh", "cxcywh"):
+            start, size = boxes[:, :2], boxes[:, 2:]
+            if self._box_form == "cxcywh":
+                start = start - size / 2
+            boxes = np.concatenate([start, start + size], axis=1)
+        return boxes, confidences.astype("float64"), classes.astype("int64")
+
+    def _read_separate(self, values: dict[str, np.ndarray]) -> Detections:
+        given = {role: values[name] for role, name in self._roles.items()}
+        boxes = given["boxes"].reshape(-1, 4)
+        scores = given["scores"].reshape(-1)
+        count = len(scores)
+        classes = np.zeros(count, "int64")
+        if "classes" in given:
+            classes = given["classes"].reshape(-1)
+        if "number" in given:
+            count = min(count, int(given["number"].reshape(-1)[0]))
+        return boxes[:count], scores[:count], classes[:count]
+
+    def _read_single(self, output: np.ndarray) -> Detections:
+        table = output[0]
+        form = self._form
+        if form == "auto":
+            if table.shape[0] == table.shape[1]:
+                raise ValueError(
+                    f"The output of {self._path!r} does not tell boxes from "
+                    f"numbers of a box. Received: shape {output.shape}. State "
+                    'output="rows" or output="columns".'
+                )
+            # There are more boxes than numbers to each.
+            form = "rows" if table.shape[0] > table.shape[1] else "columns"
+        if form == "columns":
+            table = table.T
+        if table.shape[1] < 5:
+            raise ValueError(
+                "A box must have 4 numbers, then confidences. Received: "
+                f"{self._path!r} with an output of shape {output.shape}, read "
+                f"as {form}"
+            )
+        boxes, scores = table[:, :4], table[:, 4:]
+        has_objectness = self._objectness
+        if has_objectness is None:
+            has_objectness = form == "rows"
+        if has_objectness:
+            objectness, scores = scores[:, 0], scores[:, 1:]
+            if scores.shape[1] == 0:
+                return boxes, objectness, np.zeros(len(boxes), "int64")
+            scores = scores * objectness[:, np.newaxis]
+        scores = scores[:, : self._num_classes]
+        classes = scores.argmax(axis=1)
+        return boxes, scores[np.arange(len(scores)), classes], classes
+
+
+def _assign_roles(outputs: Sequence[Any], path: str) -> dict[str, str]:
+    """Tells boxes, scores, classes and their number apart.
+
+    Names decide if the type fits, or else types that fit nothing else.
+
+    Returns:
+        Names of outputs by role; there need not be classes and a number.
+    """
+    left = list(outputs)
+    roles: dict[str, str] = {}
+
+    def assign(
+        role: str,
+        words: tuple[str, ...],
+        fits: Callable[[Any], bool],
+        is_clear: Callable[[Any], bool],
+    ) -> None:
+        candidates = [
+            output
+            for output in left
+            if fits(output)
+            and any(word in output.name.lower() for word in words)
+        ]
+        candidates += [output for output in left if is_clear(output)]
+        if candidates:
+            roles[role] = candidates[0].name
+            left.remove(candidates[0])
+
+    def is_list(output: Any) -> bool:
+        return len(output.shape) in (1, 2)
+
+    def is_table(output: Any) -> bool:
+        return _is_float(output) and len(output.shape) in (2, 3)
+
+    assign("number", ("num",), is_list, lambda output: False)
+    assign(
+        "boxes",
+        ("box",),
+        # An axis of any length has a name.
+        lambda o: is_table(o) and (o.shape[-1] == 4 or _is_open(o.shape[-1])),
+        lambda o: is_table(o) and o.shape[-1] == 4,
+    )
+    assign(
+        "classes",
+        ("label", "class"),
+        is_list,
+        lambda o: is_list(o) and not _is_float(o),
+    )
+    assign(
+        "scores",
+        ("score", "conf"),
+        lambda o: is_list(o) and _is_float(o),
+        lambda o: is_list(o) and _is_float(o),
+    )
+    if not {"boxes", "scores"} <= roles.keys():
+        raise ValueError(
+            "Separate outputs must be boxes (n, 4), scores (n,) and maybe "
+            "labels (n,), with or without a batch axis. Received: "
+            f"{path!r} with {_describe(outputs)}. State "
+            'output="rows" or output="columns" to read the first one alone.'
+        )
+    return roles
+
+
+def _is_open(length: Any) -> bool:
+    return not isinstance(length, int)
+
+
+def _is_float(output: Any) -> bool:
+    return output.type in ("tensor(float)", "tensor(float16)", "tensor(double)")
+
+
+def _describe(outputs: Sequence[Any]) -> str:
+    return ", ".join(f"{o.name}: {o.type} {o.shape}" for o in outputs)

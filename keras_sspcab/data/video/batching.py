@@ -1,0 +1,91 @@
+"""Batches of what is read by its number, or streamed, epoch by epoch."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.data.epochs import (
+    chain_epochs,
+    order_of_epoch,
+    state_length,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batching:
+    """How items become batches; see `clip_dataset` for the attributes."""
+
+    batch_size: int
+    shuffle: bool
+    seed: int
+    epoch: int
+    epochs: int
+    drop_remainder: bool
+
+    def __post_init__(self) -> None:
+        standardize_int(self.batch_size, "batch_size", 1)
+        standardize_int(self.seed, "seed", 0)
+        standardize_int(self.epoch, "epoch", 0)
+        standardize_int(self.epochs, "epochs", 1)
+
+    def read(
+        self, numbers: np.ndarray, read: Callable[[np.ndarray], Any], spec: Any
+    ) -> tf.data.Dataset:
+        """Makes batches of what a function reads.
+
+        Args:
+            numbers: Integers `(n,)`, the items of an epoch in order.
+            read: Returns items as nested arrays, from their numbers.
+            spec: Nested `tf.TensorSpec` of one item.
+        """
+        specs = tf.nest.flatten(spec)
+        size = self.batch_size if self.drop_remainder else None
+
+        def gather(numbers: tf.Tensor) -> Any:
+            values = tf.numpy_function(
+                lambda numbers: tf.nest.flatten(read(numbers)),
+                [numbers],
+                [item.dtype for item in specs],
+            )
+            shaped = [
+                tf.ensure_shape(value, (size, *item.shape))
+                for value, item in zip(values, specs, strict=True)
+            ]
+            return tf.nest.pack_sequence_as(spec, shaped)
+
+        def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = order_of_epoch(len(numbers), self.shuffle, self.seed, epoch)
+            items = tf.data.Dataset.from_tensor_slices(
+                tf.gather(numbers, order)
+            )
+            return items.batch(self.batch_size, self.drop_remainder).map(
+                gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            )
+
+        batches = chain_epochs(batches_of, self.epoch, self.epochs)
+        return self._state_length(batches, len(numbers))
+
+    def stream(
+        self, items: Callable[[], Iterable[Any]], count: int, spec: Any
+    ) -> tf.data.Dataset:
+        """Makes batches of what a function yields, in this order.
+
+        Args:
+            items: Yields the items of an epoch as nested arrays.
+            count: How many these are.
+            spec: Nested `tf.TensorSpec` of one item.
+        """
+        batches = tf.data.Dataset.from_generator(items, output_signature=spec)
+        batches = batches.batch(self.batch_size, self.drop_remainder)
+        return self._state_length(batches.repeat(self.epochs), count)
+
+    def _state_length(
+        self, batches: tf.data.Dataset, count: int
+    ) -> tf.data.Dataset:
+        return state_length(
+            batches, count, self.batch_size, self.drop_remainder, self.epochs
+        )

@@ -1,0 +1,137 @@
+"""What belongs to each frame of a video: masks, flows or boxes."""
+
+import abc
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.video.folder import Video
+from keras_sspcab.data.video.frames import list_by_name, natural_key
+from keras_sspcab.data.video.reading import count_frames
+
+
+class FrameSource(abc.ABC):
+    """Gives something for each frame of a video, computed or from files."""
+
+    @property
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the result depends on beside the video and `files`, as JSON."""
+
+    def files(self, video: Video) -> list[str]:
+        """Lists the files that the result for a video depends on, if any."""
+        return []
+
+
+def find_files(
+    folder: str,
+    video: Video,
+    what: str,
+    single: tuple[str, ...],
+    several: tuple[str, ...],
+) -> tuple[list[str], bool]:
+    """Finds the files in a folder that belong to a video, by its name.
+
+    Args:
+        folder: The folder.
+        video: The video.
+        what: What the files hold, for the error.
+        single: Extensions of files with everything, such as `NAME.npy`.
+        several: Those of files for each frame, in a folder `NAME`.
+
+    Returns:
+        The files in order, and whether it is a single one.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    base = os.path.join(folder, video.name)
+    for extension in single:
+        if os.path.isfile(base + extension):
+            return [base + extension], True
+    files = list_by_name(base, several) if os.path.isdir(base) else []
+    if not files:
+        there = enumerate_names(sorted(os.listdir(folder), key=natural_key))
+        names = [video.name + extension for extension in single]
+        names += [f"{video.name}/*{extension}" for extension in several]
+        raise ValueError(
+            f"There are no {what} of the video {video.name!r}. Received: "
+            f"{folder!r} with {there or 'nothing'}. There must be "
+            f"{', '.join(names[:-1])} or {names[-1]}."
+        )
+    return files, False
+
+
+def require_folder(folder: Any, what: str) -> str:
+    """Returns the path of a folder, or raises a ValueError."""
+    path = os.path.expanduser(os.fspath(folder))
+    if not os.path.isdir(path):
+        raise ValueError(
+            f"The folder of {what} does not exist. Received: folder={path!r}"
+        )
+    return path
+
+
+def load_array(path: str, what: str) -> np.ndarray:
+    """Maps an `.npy` file into memory.
+
+    Raises:
+        ValueError: If it is broken, or holds anything but numbers.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        advice = ""
+        if "pickle" in str(error) or "Python object" in str(error):
+            advice = (
+                ". Pickled arrays are not read, as they can run any code. If "
+                "you trust it, load it with allow_pickle=True and write each "
+                "of its arrays by numpy.save"
+            )
+        raise ValueError(
+            f"Cannot read the {what} {path!r}: {error}{advice}"
+        ) from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise ValueError(
+            f"There must be an array of numbers. Received: {kind} in {path!r}"
+        )
+    return array
+
+
+def require_one_a_frame(
+    count: int, video: Video, what: str, path: str, or_one_less: bool = False
+) -> None:
+    """Raises a ValueError unless there are as many as frames."""
+    frames = count_frames(video)
+    if count != frames and not (or_one_less and count == frames - 1):
+        less = ", or one less" if or_one_less else ""
+        raise ValueError(
+            f"There must be one {what} a frame{less}. Received: {count} "
+            f"in {path!r} for the {frames} frames of {video.path!r}"
+        )
+
+
+def zip_frames(
+    video: Video, parts: Mapping[str, Iterable[Any]]
+) -> Iterator[tuple[Any, ...]]:
+    """Yields what belongs to each frame; there must be as much of each part."""
+    ended = object()
+    steps = itertools.zip_longest(*parts.values(), fillvalue=ended)
+    for position, step in enumerate(steps):
+        short = [
+            name
+            for name, value in zip(parts, step, strict=True)
+            if value is ended
+        ]
+        if short:
+            raise ValueError(
+                f"There must be one a frame of each of: {', '.join(parts)}. "
+                f"Received: only {position} {' and '.join(short)} for "
+                f"{video.path!r}"
+            )
+        yield step
