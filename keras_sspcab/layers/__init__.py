@@ -1,18 +1,20 @@
 """Layers: the block and the parts that it is made of."""
 
-from keras_sspcab.layers._masked_conv import masked_conv_form
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
-from keras_sspcab.layers.attention_memory import AttentionMemory
 from keras_sspcab.layers.auxiliary_loss import (
     auxiliary_losses_disabled,
     auxiliary_losses_scaled,
 )
-from keras_sspcab.layers.bilinear_upsampling import BilinearUpsampling2D
-from keras_sspcab.layers.crop_like import CropLike
-from keras_sspcab.layers.depth_to_space import DepthToSpace, SpaceToDepth
+from keras_sspcab.layers.corner_conv import masked_conv_form
 from keras_sspcab.layers.gradient_reversal import GradientReversal
 from keras_sspcab.layers.masked_conv import MaskedConv2D, MaskedConv3D
-from keras_sspcab.layers.prototype_memory import PrototypeMemory
+from keras_sspcab.layers.memories import AttentionMemory, PrototypeMemory
+from keras_sspcab.layers.resizing import (
+    BilinearUpsampling2D,
+    CropLike,
+    DepthToSpace,
+    SpaceToDepth,
+)
 from keras_sspcab.layers.sspcab import SSPCABLayer
 from keras_sspcab.layers.weight_norm_conv import WeightNormConv2D
 

@@ -6,30 +6,12 @@ import keras
 from keras import ops
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.layers._weighted_layer import WeightedLayer
+from keras_sspcab.layers.base import Shape, WeightedLayer
 from keras_sspcab.precision import at_least_float32
 
 
-class _Gate(WeightedLayer):
-    """What both gates share: they keep the shape of a map."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
-
-    @property
-    def _spatial_axes(self) -> tuple[int, int]:
-        return (1, 2) if self.data_format == "channels_last" else (2, 3)
-
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
-        self._num_channels(input_shape)
-        return tuple(input_shape)
-
-
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class ChannelAttention(_Gate):
+class ChannelAttention(WeightedLayer):
     """Scales each channel by a gate computed from all channels' means.
 
     Squeeze-and-Excitation: the mean over height and width of each channel
@@ -50,14 +32,9 @@ class ChannelAttention(_Gate):
         data_format: `"channels_last"` or `"channels_first"`; `None` takes
             `keras.config.image_data_format()`.
         use_bias: Whether the dense layers have biases. Defaults to `True`.
-        kernel_initializer: Initializer of both dense kernels.
-        bias_initializer: Initializer of both biases.
-        kernel_regularizer: Optional regularizer of both kernels.
-        bias_regularizer: Optional regularizer of both biases.
-        activity_regularizer: Optional regularizer of the output.
-        kernel_constraint: Optional constraint on both kernels.
-        bias_constraint: Optional constraint on both biases.
-        **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
+        **kwargs: `kernel_initializer`, `bias_initializer`, their regularizers
+            and constraints, and base layer keyword arguments, as in
+            `keras.layers.Conv2D`.
 
     Input shape:
         4D tensor `(batch, height, width, channels)`, or channels first.
@@ -70,9 +47,14 @@ class ChannelAttention(_Gate):
             number of channels is unknown.
 
     Example:
-    >>> ChannelAttention(reduction_ratio=4)(np.ones((2, 8, 8, 16))).shape
+    >>> layer = ChannelAttention(reduction_ratio=4)
+    >>> tuple(layer(np.ones((2, 8, 8, 16))).shape)
     (2, 8, 8, 16)
+    >>> layer.count_params()
+    148
     """
+
+    config_names = ("reduction_ratio",)
 
     def __init__(self, reduction_ratio: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -80,8 +62,8 @@ class ChannelAttention(_Gate):
             reduction_ratio, "reduction_ratio", minimum=1
         )
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self._num_channels(input_shape)
+    def build(self, input_shape: Shape) -> None:
+        channels = self._fix_channels(input_shape)
         units = max(1, channels // self.reduction_ratio)
         self.squeeze = keras.layers.Dense(
             units, activation="relu", name="squeeze", **self._child_arguments()
@@ -94,9 +76,6 @@ class ChannelAttention(_Gate):
             **self._child_arguments(),
         )
         self.excite.build((None, units))
-        self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes={self._channel_axis: channels}
-        )
 
     def call(self, inputs: Any) -> Any:
         # float16 overflows in the sum over large maps.
@@ -105,14 +84,12 @@ class ChannelAttention(_Gate):
         gate = ops.expand_dims(gate, self._spatial_axes)
         return ops.multiply(inputs, gate)
 
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config["reduction_ratio"] = self.reduction_ratio
-        return config
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class SpatialAttention(_Gate):
+class SpatialAttention(WeightedLayer):
     """Scales each position by a gate computed from its neighborhood.
 
     The mean and the maximum over the channels pass one convolution with a
@@ -131,14 +108,9 @@ class SpatialAttention(_Gate):
         data_format: `"channels_last"` or `"channels_first"`; `None` takes
             `keras.config.image_data_format()`.
         use_bias: Whether the convolution has a bias. Defaults to `True`.
-        kernel_initializer: Initializer of the kernel.
-        bias_initializer: Initializer of the bias.
-        kernel_regularizer: Optional regularizer of the kernel.
-        bias_regularizer: Optional regularizer of the bias.
-        activity_regularizer: Optional regularizer of the output.
-        kernel_constraint: Optional constraint on the kernel.
-        bias_constraint: Optional constraint on the bias.
-        **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
+        **kwargs: `kernel_initializer`, `bias_initializer`, their regularizers
+            and constraints, and base layer keyword arguments, as in
+            `keras.layers.Conv2D`.
 
     Input shape:
         4D tensor `(batch, height, width, channels)`, or channels first.
@@ -151,9 +123,13 @@ class SpatialAttention(_Gate):
             number of channels is unknown.
 
     Example:
-    >>> SpatialAttention()(np.ones((2, 8, 8, 16))).shape
-    (2, 8, 8, 16)
+    >>> layer = SpatialAttention(kernel_initializer="zeros")
+    >>> ops.convert_to_numpy(layer(np.ones((1, 2, 2, 16))))[0, :, :, 0]
+    array([[0.5, 0.5],
+           [0.5, 0.5]], dtype=float32)
     """
+
+    config_names = ("kernel_size",)
 
     def __init__(self, kernel_size: int = 7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -166,8 +142,8 @@ class SpatialAttention(_Gate):
                 f"Received: kernel_size={kernel_size}"
             )
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self._num_channels(input_shape)
+    def build(self, input_shape: Shape) -> None:
+        self._fix_channels(input_shape)
         self.conv = keras.layers.Conv2D(
             1,
             self.kernel_size,
@@ -180,9 +156,6 @@ class SpatialAttention(_Gate):
         shape: list[int | None] = [None] * 4
         shape[self._channel_axis] = 2
         self.conv.build(tuple(shape))
-        self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes={self._channel_axis: channels}
-        )
 
     def call(self, inputs: Any) -> Any:
         axis = self._channel_axis
@@ -195,7 +168,5 @@ class SpatialAttention(_Gate):
         )
         return ops.multiply(inputs, self.conv(statistics))
 
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config["kernel_size"] = self.kernel_size
-        return config
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)

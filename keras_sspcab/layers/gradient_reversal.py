@@ -5,9 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sspcab.layers.base import ConfigLayer, Shape
+
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class GradientReversal(keras.layers.Layer):
+class GradientReversal(ConfigLayer):
     """Passes its input on; turns the gradient round on its way back.
 
     What is behind the layer learns to make a loss small. What is before it gets
@@ -30,7 +32,13 @@ class GradientReversal(keras.layers.Layer):
 
     Raises:
         ValueError: If the weight is negative or no number.
+
+    Example:
+    >>> ops.convert_to_numpy(GradientReversal(0.5)(np.array([1.0, -2.0])))
+    array([ 1., -2.], dtype=float32)
     """
+
+    config_names = ("weight",)
 
     def __init__(self, weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -46,10 +54,5 @@ class GradientReversal(keras.layers.Layer):
         # The difference is 0 to the bit, whatever a compiler makes of it.
         return fixed - self.weight * (inputs - fixed)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "weight": self.weight}

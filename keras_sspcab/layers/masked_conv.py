@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_sspcab.layers._masked_conv import BaseMaskedConv
+from keras_sspcab.layers.corner_conv import CornerConv
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class MaskedConv2D(BaseMaskedConv):
+class MaskedConv2D(CornerConv):
     """2D convolution that sees the corners of its field, not the center.
 
     The receptive field is a square of side `2k' + 2d + m`. Only its four
@@ -48,14 +48,9 @@ class MaskedConv2D(BaseMaskedConv):
         use_bias: Whether each corner adds a bias vector; without
             `per_corner_activation` the four act as one, their sum, as in the
             authors' PyTorch file. Defaults to `True`.
-        kernel_initializer: Initializer of the kernel.
-        bias_initializer: Initializer of the biases.
-        kernel_regularizer: Optional regularizer of the kernel.
-        bias_regularizer: Optional regularizer of the biases.
-        activity_regularizer: Optional regularizer of the output.
-        kernel_constraint: Optional constraint on the kernel.
-        bias_constraint: Optional constraint on the biases.
-        **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
+        **kwargs: `kernel_initializer`, `bias_initializer`, their regularizers
+            and constraints, and base layer keyword arguments, as in
+            `keras.layers.Conv2D`.
 
     Attributes:
         kernel: Variable of shape `(2k', 2k', channels, filters)`: the four
@@ -77,51 +72,30 @@ class MaskedConv2D(BaseMaskedConv):
 
     Example:
     >>> layer = MaskedConv2D(1, kernel_initializer="ones", use_bias=False)
-    >>> layer(np.ones((1, 5, 5, 1)))[0, :, :, 0]
-    [[1, 1, 2, 1, 1],
-     [1, 1, 2, 1, 1],
-     [2, 2, 4, 2, 2],
-     [1, 1, 2, 1, 1],
-     [1, 1, 2, 1, 1]]
+    >>> ops.convert_to_numpy(layer(np.ones((1, 5, 5, 1))))[0, :, :, 0]
+    array([[1., 1., 2., 1., 1.],
+           [1., 1., 2., 1., 1.],
+           [2., 2., 4., 2., 2.],
+           [1., 1., 2., 1., 1.],
+           [1., 1., 2., 1., 1.]], dtype=float32)
     """
 
     rank = 2
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class MaskedConv3D(BaseMaskedConv):
+class MaskedConv3D(CornerConv):
     """3D convolution that sees the corners of its field, not the center.
 
-    The rules of `MaskedConv2D` on three axes, for video and volumes: a cube of
-    side `2k' + 2d + m` whose eight corners of side `k'` carry weights.
+    The rules and arguments of `MaskedConv2D` on three axes, for video and
+    volumes: a cube of side `2k' + 2d + m` whose eight corners of side `k'`
+    carry weights. With a depth of `2d + 1` samples or fewer the middle slices
+    see no corner along that axis.
 
     Reference:
     - [Madan, Ristea et al., "Self-Supervised Masked Convolutional Transformer
       Block for Anomaly Detection", TPAMI
       2024](https://arxiv.org/abs/2209.12148), section 3.
-
-    Args:
-        filters: Integer, number of output channels.
-        kernel_size: Integer, the side `k'` of each corner. Defaults to `1`.
-        dilation_rate: Integer, the paper's `d`. Defaults to `1`. With a depth
-            of `2d + 1` samples or fewer the middle slices see no corner along
-            that axis.
-        mask_size: Integer, the side `m` of the masked center. Defaults to `1`.
-        padding_mode: `"zeros"` or `"reflect"`. Defaults to `"zeros"`.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes
-            `keras.config.image_data_format()`.
-        activation: Activation applied to the sum. Defaults to `None`.
-        per_corner_activation: Whether the bias and the activation are applied
-            to each corner before the sum. Defaults to `False`.
-        use_bias: Whether each corner adds a bias. Defaults to `True`.
-        kernel_initializer: Initializer of the kernel.
-        bias_initializer: Initializer of the biases.
-        kernel_regularizer: Optional regularizer of the kernel.
-        bias_regularizer: Optional regularizer of the biases.
-        activity_regularizer: Optional regularizer of the output.
-        kernel_constraint: Optional constraint on the kernel.
-        bias_constraint: Optional constraint on the biases.
-        **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
 
     Attributes:
         kernel: Variable of shape `(2k', 2k', 2k', channels, filters)`.
@@ -135,11 +109,8 @@ class MaskedConv3D(BaseMaskedConv):
     Output shape:
         As the input, with `filters` channels.
 
-    Raises:
-        ValueError: As `MaskedConv2D`.
-
     Example:
-    >>> MaskedConv3D(16)(np.zeros((2, 8, 32, 32, 4))).shape
+    >>> tuple(MaskedConv3D(16)(np.zeros((2, 8, 32, 32, 4))).shape)
     (2, 8, 32, 32, 16)
     """
 

@@ -5,20 +5,17 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab import losses
-from keras_sspcab.checks import (
-    standardize_choice,
-    standardize_int,
-)
-from keras_sspcab.layers._masked_conv import PADDING_MODES
-from keras_sspcab.layers._weighted_layer import WeightedLayer
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.auxiliary_loss import (
     BlockLossReport,
     auxiliary_loss_scale,
     auxiliary_losses_enabled,
 )
+from keras_sspcab.layers.base import Shape, WeightedLayer
+from keras_sspcab.layers.corner_conv import PADDING_MODES
 from keras_sspcab.layers.masked_conv import MaskedConv2D
+from keras_sspcab.losses.block import resolve, serialize
 from keras_sspcab.precision import at_least_float32
 
 ATTENTIONS = ("channel", "spatial", "channel_spatial")
@@ -83,19 +80,14 @@ class SSPCABLayer(WeightedLayer):
             authors let the gradient flow on into the layers before the block,
             which may lower the loss by shrinking their output. Defaults to
             `False`.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes
-            `keras.config.image_data_format()`.
-        kernel_initializer: Initializer of all kernels of the block.
-        bias_initializer: Initializer of all biases.
-        kernel_regularizer: Optional regularizer of all kernels. Each adds an
-            entry of its own to the losses.
-        bias_regularizer: Optional regularizer of all biases.
-        kernel_constraint: Optional constraint on all kernels.
-        bias_constraint: Optional constraint on all biases.
         per_corner_activation: Whether bias and activation are applied to each
             corner before the sum. With `padding_mode="reflect"` this is the
             authors' TensorFlow file. Defaults to `False`.
-        **kwargs: Base layer keyword arguments (`name`, `dtype`, ...).
+        **kwargs: `data_format`, `kernel_initializer`, `bias_initializer`, their
+            regularizers and constraints, for all kernels and biases of the
+            block, and base layer keyword arguments (`name`, `dtype`, ...), as
+            in `keras.layers.Conv2D`. Each regularizer adds an entry of its own
+            to the losses.
 
     Call arguments:
         inputs: 4D tensor.
@@ -114,16 +106,30 @@ class SSPCABLayer(WeightedLayer):
 
     Example:
     >>> model = keras.Sequential([
-    ...     keras.Input((64, 64, 3)),
-    ...     keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
-    ...     SSPCABLayer(),
+    ...     keras.Input((16, 16, 3)),
+    ...     keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+    ...     SSPCABLayer(),  # was Conv2D(8, 3, ...)
     ...     keras.layers.Conv2D(3, 3, padding="same"),
     ... ])
     >>> model.compile("adam", "mse")
-    >>> history = model.fit(images, images)
+    >>> images = np.random.rand(4, 16, 16, 3)
+    >>> history = model.fit(images, images, verbose=0)
     >>> sorted(history.history)
     ['loss', 'sspcab_loss']
     """
+
+    config_names = (
+        "kernel_size",
+        "dilation_rate",
+        "reduction_ratio",
+        "mask_size",
+        "loss_weight",
+        "attention",
+        "padding_mode",
+        "activation",
+        "stop_gradient",
+        "per_corner_activation",
+    )
 
     def __init__(
         self,
@@ -139,26 +145,10 @@ class SSPCABLayer(WeightedLayer):
         use_bias: bool = True,
         stop_gradient: bool = False,
         data_format: str | None = None,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
         per_corner_activation: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            data_format=data_format,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-            **kwargs,
-        )
+        super().__init__(data_format=data_format, use_bias=use_bias, **kwargs)
         self.kernel_size = standardize_int(
             kernel_size, "kernel_size", minimum=1
         )
@@ -169,7 +159,7 @@ class SSPCABLayer(WeightedLayer):
             reduction_ratio, "reduction_ratio", minimum=1
         )
         self.mask_size = standardize_int(mask_size, "mask_size", minimum=1)
-        self._loss_function = losses.resolve(loss)
+        self._loss_function = resolve(loss)
         self.loss = loss
         if not float(loss_weight) >= 0:
             raise ValueError(
@@ -186,7 +176,6 @@ class SSPCABLayer(WeightedLayer):
         self.activation = keras.activations.get(activation)
         self.stop_gradient = bool(stop_gradient)
         self.per_corner_activation = bool(per_corner_activation)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
         self._loss_report = (
             BlockLossReport(f"{self.name}_loss") if self.adds_loss else None
         )
@@ -210,8 +199,8 @@ class SSPCABLayer(WeightedLayer):
         """
         return None if self._loss_report is None else self._loss_report.own
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self._num_channels(input_shape)
+    def build(self, input_shape: Shape) -> None:
+        channels = self._fix_channels(input_shape)
         self.masked_conv = MaskedConv2D(
             channels,
             kernel_size=self.kernel_size,
@@ -238,9 +227,6 @@ class SSPCABLayer(WeightedLayer):
                 name="spatial_attention", **self._child_arguments()
             )
             self.spatial_attention.build(input_shape)
-        self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes={self._channel_axis: channels}
-        )
 
     def call(self, inputs: Any) -> Any:
         outputs = self.masked_conv(inputs)
@@ -266,26 +252,8 @@ class SSPCABLayer(WeightedLayer):
         arguments = super()._child_arguments()
         return {"data_format": self.data_format, **arguments}
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.update(
-            {
-                "kernel_size": self.kernel_size,
-                "dilation_rate": self.dilation_rate,
-                "reduction_ratio": self.reduction_ratio,
-                "mask_size": self.mask_size,
-                "loss": losses.serialize(self.loss),
-                "loss_weight": self.loss_weight,
-                "attention": self.attention,
-                "padding_mode": self.padding_mode,
-                "activation": keras.activations.serialize(self.activation),
-                "stop_gradient": self.stop_gradient,
-                "per_corner_activation": self.per_corner_activation,
-            }
-        )
-        return config
+        return {**super().get_config(), "loss": serialize(self.loss)}

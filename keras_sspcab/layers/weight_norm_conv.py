@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.layers._weighted_layer import WeightedLayer
+from keras_sspcab.layers.base import Shape, WeightedLayer
 
 _EPSILON = 1e-12
 
@@ -34,12 +34,9 @@ class WeightNormConv2D(WeightedLayer):
         strides: Step in both directions. Defaults to 1.
         data_format: `"channels_last"`, `"channels_first"` or None for the
             setting of Keras.
-        use_bias: Whether a bias is added before the affine map. Defaults to
-            True.
-        kernel_initializer, bias_initializer, kernel_regularizer,
-            bias_regularizer, kernel_constraint, bias_constraint: As in
-            `keras.layers.Conv2D`; those of the kernel are for `v`.
-        **kwargs: Base layer keyword arguments.
+        **kwargs: `use_bias`, initializers, regularizers and constraints as in
+            `keras.layers.Conv2D` (those of the kernel are for `v`; the bias is
+            added before the affine map), and base layer keyword arguments.
 
     Input shape:
         `(batch, height, width, channels)`, or with the channels second; height
@@ -50,7 +47,16 @@ class WeightNormConv2D(WeightedLayer):
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+    >>> layer = WeightNormConv2D(8, strides=2)
+    >>> tuple(layer(np.zeros((1, 9, 9, 3))).shape)
+    (1, 5, 5, 8)
+    >>> [weight.name for weight in layer.weights]
+    ['kernel', 'length', 'bias', 'gamma', 'beta']
     """
+
+    config_names = ("filters", "kernel_size", "strides")
 
     def __init__(
         self,
@@ -64,41 +70,23 @@ class WeightNormConv2D(WeightedLayer):
         self.filters = standardize_int(filters, "filters", 1)
         self.kernel_size = standardize_int(kernel_size, "kernel_size", 1)
         self.strides = standardize_int(strides, "strides", 1)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = self._num_channels(input_shape)
+    def build(self, input_shape: Shape) -> None:
+        channels = self._fix_channels(input_shape)
+        sides = self.kernel_size, self.kernel_size
         # float32 under mixed precision too: of the length, all of it counts.
-        self.kernel = self.add_weight(
-            shape=(self.kernel_size, self.kernel_size, channels, self.filters),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            autocast=False,
-            name="kernel",
+        self.kernel = self._add_kernel(
+            *sides, channels, self.filters, autocast=False
         )
-        vectors: dict[str, Any] = {"shape": (self.filters,), "autocast": False}
+        vector: dict[str, Any] = {"shape": (self.filters,), "autocast": False}
         self.length = self.add_weight(
             initializer=lambda shape, dtype: self._kernel_norm(),
             name="length",
-            **vectors,
+            **vector,
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-                **vectors,
-            )
-        self.gamma = self.add_weight(
-            initializer="ones", name="gamma", **vectors
-        )
-        self.beta = self.add_weight(initializer="zeros", name="beta", **vectors)
-        self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes={self._channel_axis: channels}
-        )
+        self.bias = self._add_bias(self.filters, autocast=False)
+        self.gamma = self.add_weight(initializer="ones", name="gamma", **vector)
+        self.beta = self.add_weight(initializer="zeros", name="beta", **vector)
 
     def _kernel_norm(self) -> Any:
         squares = ops.sum(ops.square(self.kernel), axis=(0, 1, 2))
@@ -117,29 +105,14 @@ class WeightNormConv2D(WeightedLayer):
         shift = ops.convert_to_tensor(self.beta)
         if self.bias is not None:
             shift = shift + self.gamma * self.bias
-        if self.data_format == "channels_first":
+        if self._channels_first:
             shift = ops.reshape(shift, (-1, 1, 1))
         return outputs + ops.cast(shift, outputs.dtype)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
-        sides = [
-            None if side is None else -(-side // self.strides)
-            for side in (
-                input_shape[1:3]
-                if self.data_format == "channels_last"
-                else input_shape[2:]
-            )
-        ]
-        if self.data_format == "channels_last":
-            return (input_shape[0], *sides, self.filters)
-        return (input_shape[0], self.filters, *sides)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-        }
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        shape = list(input_shape)
+        shape[self._channel_axis] = self.filters
+        for axis in self._spatial_axes:
+            side = input_shape[axis]
+            shape[axis] = None if side is None else -(-side // self.strides)
+        return tuple(shape)

@@ -9,12 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import (
-    standardize_choice,
-    standardize_int,
-)
-from keras_sspcab.layers._dilated_conv import dilated_conv
-from keras_sspcab.layers._weighted_layer import WeightedLayer
+from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.layers.base import Shape, WeightedLayer
+from keras_sspcab.layers.dilated_conv import dilated_conv
 
 PADDING_MODES = ("zeros", "reflect")
 FORMS = ("auto", "dilated", "stacked", "shifted", "masked")
@@ -47,6 +44,14 @@ def masked_conv_form(form: str) -> Iterator[None]:
 
     Raises:
         ValueError: If `form` is none of these.
+
+    Example:
+    >>> layer = keras_sspcab.MaskedConv2D(4)
+    >>> x = np.random.rand(1, 8, 8, 3)
+    >>> with masked_conv_form("shifted"):
+    ...     expected = layer(x)
+    >>> bool(np.allclose(layer(x), expected, atol=1e-5))
+    True
     """
     form = standardize_choice(form, FORMS, "form")
     previous = getattr(_form, "value", "auto")
@@ -57,9 +62,18 @@ def masked_conv_form(form: str) -> Iterator[None]:
         _form.value = previous
 
 
-class BaseMaskedConv(WeightedLayer):
-    """The maths of `MaskedConv2D` and `MaskedConv3D`, for any rank."""
+class CornerConv(WeightedLayer):
+    """A convolution that sees the corners of its field, in any rank."""
 
+    config_names = (
+        "filters",
+        "kernel_size",
+        "dilation_rate",
+        "mask_size",
+        "padding_mode",
+        "activation",
+        "per_corner_activation",
+    )
     rank: int
 
     def __init__(
@@ -114,60 +128,30 @@ class BaseMaskedConv(WeightedLayer):
 
     @property
     def _spatial_axes(self) -> tuple[int, ...]:
-        first = 1 if self.data_format == "channels_last" else 2
+        first = 2 if self._channels_first else 1
         return tuple(range(first, first + self.rank))
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         self._check_shape(input_shape)
-        channels = input_shape[self._channel_axis]
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(2 * self.kernel_size,) * self.rank
-            + (channels, self.filters),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            trainable=True,
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias",
-                shape=(len(self.corners), self.filters),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                trainable=True,
-            )
-        self.input_spec = keras.layers.InputSpec(
-            ndim=self.rank + 2, axes={self._channel_axis: channels}
-        )
+        channels = self._fix_channels(input_shape)
+        sides = [2 * self.kernel_size] * self.rank
+        self.kernel = self._add_kernel(*sides, channels, self.filters)
+        self.bias = self._add_bias(len(self.corners), self.filters)
 
     def call(self, inputs: Any) -> Any:
         if self.per_corner_activation and self.activation is not None:
-            outputs = self._sum_of_activated_corners(inputs)
-        else:
-            outputs = self._convolve(inputs)
-            if self.bias is not None:
-                outputs = ops.add(
-                    outputs, self._channel_vector(ops.sum(self.bias, axis=0))
-                )
-            if self.activation is not None:
-                outputs = self.activation(outputs)
-        return outputs
+            return self._sum_of_activated_corners(inputs)
+        outputs = self._convolve(inputs)
+        if self.bias is not None:
+            outputs = outputs + self._channel_vector(ops.sum(self.bias, axis=0))
+        return outputs if self.activation is None else self.activation(outputs)
 
     def _convolve(self, inputs: Any) -> Any:
         form = getattr(_form, "value", "auto")
         if form == "auto":
             # Measured: see benchmarks/README.md.
             form = "dilated" if self.kernel_size == 1 else "shifted"
-        if form == "dilated":
-            return self._convolve_dilated(inputs)
-        if form == "stacked":
-            return self._convolve_stacked(inputs)
-        if form == "shifted":
-            return self._convolve_shifted(inputs)
-        return self._convolve_masked(inputs)
+        return getattr(self, f"_convolve_{form}")(inputs)
 
     def _convolve_dilated(self, inputs: Any) -> Any:
         """Sums one convolution of 2 taps an axis for each kernel element."""
@@ -175,7 +159,7 @@ class BaseMaskedConv(WeightedLayer):
         before, after = self.padding
         if self.padding_mode == "reflect":
             inputs, before, after = self._pad(inputs), 0, 0
-        outputs = None
+        outputs: Any = None
         for element in itertools.product(range(k), repeat=self.rank):
             taps = self.kernel[
                 tuple(slice(start, None, k) for start in element)
@@ -185,7 +169,7 @@ class BaseMaskedConv(WeightedLayer):
             margins = [
                 (before - start, after - (k - 1 - start)) for start in element
             ]
-            view = self._slice(
+            view = self._crop(
                 inputs, [(max(0, -b), max(0, -a)) for b, a in margins]
             )
             term = dilated_conv(
@@ -195,7 +179,7 @@ class BaseMaskedConv(WeightedLayer):
                 [(max(0, b), max(0, a)) for b, a in margins],
                 self.data_format,
             )
-            outputs = term if outputs is None else ops.add(outputs, term)
+            outputs = term if outputs is None else outputs + term
         return outputs
 
     def _convolve_stacked(self, inputs: Any) -> Any:
@@ -210,12 +194,8 @@ class BaseMaskedConv(WeightedLayer):
 
     def _convolve_shifted(self, inputs: Any) -> Any:
         """Sums one convolution for each corner."""
-        padded = self._pad(inputs)
-        outputs = None
-        for corner in self.corners:
-            term = self._conv_corner(padded, corner)
-            outputs = term if outputs is None else ops.add(outputs, term)
-        return outputs
+        terms = self._corner_terms(inputs)
+        return sum(terms[1:], terms[0])
 
     def _convolve_masked(self, inputs: Any) -> Any:
         """Convolves with the full kernel, zero outside of the corners."""
@@ -233,22 +213,25 @@ class BaseMaskedConv(WeightedLayer):
         return self._conv(self._pad(inputs), kernel, "valid")
 
     def _sum_of_activated_corners(self, inputs: Any) -> Any:
-        padded = self._pad(inputs)
-        outputs = None
-        for index, corner in enumerate(self.corners):
-            term = self._conv_corner(padded, corner)
-            if self.bias is not None:
-                term = ops.add(term, self._channel_vector(self.bias[index]))
-            term = self.activation(term)
-            outputs = term if outputs is None else ops.add(outputs, term)
-        return outputs
+        terms = self._corner_terms(inputs)
+        if self.bias is not None:
+            terms = [
+                term + self._channel_vector(self.bias[index])
+                for index, term in enumerate(terms)
+            ]
+        terms = [self.activation(term) for term in terms]
+        return sum(terms[1:], terms[0])
 
-    def _conv_corner(self, padded: Any, corner: tuple[int, ...]) -> Any:
-        return self._conv(
-            self._corner_view(padded, corner),
-            self._corner_kernel(corner),
-            "valid",
-        )
+    def _corner_terms(self, inputs: Any) -> list[Any]:
+        padded = self._pad(inputs)
+        return [
+            self._conv(
+                self._corner_view(padded, corner),
+                self._corner_kernel(corner),
+                "valid",
+            )
+            for corner in self.corners
+        ]
 
     def _corner_kernel(self, corner: tuple[int, ...]) -> Any:
         k = self.kernel_size
@@ -256,11 +239,11 @@ class BaseMaskedConv(WeightedLayer):
 
     def _corner_view(self, padded: Any, corner: tuple[int, ...]) -> Any:
         offset = self.corner_offset
-        return self._slice(
+        return self._crop(
             padded, [(offset, 0) if c else (0, offset) for c in corner]
         )
 
-    def _slice(self, inputs: Any, crops: list[tuple[int, int]]) -> Any:
+    def _crop(self, inputs: Any, crops: list[tuple[int, int]]) -> Any:
         """Crops `(before, after)` samples off each spatial axis."""
         if not any(before or after for before, after in crops):
             # A slice of everything would stay in exported graphs as a copy.
@@ -290,11 +273,11 @@ class BaseMaskedConv(WeightedLayer):
 
     def _channel_vector(self, vector: Any) -> Any:
         vector = ops.cast(vector, self.compute_dtype)
-        if self.data_format == "channels_last":
-            return vector
-        return ops.reshape(vector, (1, -1) + (1,) * self.rank)
+        if self._channels_first:
+            return ops.reshape(vector, (1, -1) + (1,) * self.rank)
+        return vector
 
-    def _check_shape(self, input_shape: tuple[int | None, ...]) -> None:
+    def _check_shape(self, input_shape: Shape) -> None:
         if len(input_shape) != self.rank + 2:
             raise ValueError(
                 f"{type(self).__name__} expects an input of {self.rank + 2} "
@@ -313,25 +296,8 @@ class BaseMaskedConv(WeightedLayer):
                     'input or padding_mode="zeros".'
                 )
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         self._check_shape(input_shape)
         shape = list(input_shape)
         shape[self._channel_axis] = self.filters
         return tuple(shape)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.update(
-            {
-                "filters": self.filters,
-                "kernel_size": self.kernel_size,
-                "dilation_rate": self.dilation_rate,
-                "mask_size": self.mask_size,
-                "padding_mode": self.padding_mode,
-                "activation": keras.activations.serialize(self.activation),
-                "per_corner_activation": self.per_corner_activation,
-            }
-        )
-        return config

@@ -1,0 +1,154 @@
+"""What layers share: their config, and the arguments of their weights."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+
+from keras_sspcab.checks import standardize_data_format
+
+Shape = tuple[int | None, ...]
+
+# How arguments that are no plain values are written to a config.
+_SERIALIZERS: dict[str, Callable[[Any], Any]] = {
+    "activation": keras.activations.serialize,
+    "kernel_initializer": keras.initializers.serialize,
+    "bias_initializer": keras.initializers.serialize,
+    "kernel_regularizer": keras.regularizers.serialize,
+    "bias_regularizer": keras.regularizers.serialize,
+    "kernel_constraint": keras.constraints.serialize,
+    "bias_constraint": keras.constraints.serialize,
+}
+
+
+class ConfigLayer(keras.layers.Layer):
+    """A layer whose arguments are attributes of the same name.
+
+    Attributes:
+        config_names: Those that are written to the config, besides the ones of
+            the base class.
+        default_dtype: Dtype of the layer unless one is given. None: the global
+            dtype policy.
+    """
+
+    config_names: ClassVar[tuple[str, ...]] = ()
+    default_dtype: ClassVar[str | None] = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        if self.default_dtype is not None:
+            kwargs.setdefault("dtype", self.default_dtype)
+        super().__init__(**kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for cls in reversed(type(self).__mro__):
+            for name in vars(cls).get("config_names", ()):
+                value = getattr(self, name)
+                serialize = _SERIALIZERS.get(name)
+                config[name] = serialize(value) if serialize else value
+        return config
+
+
+class ImageLayer(ConfigLayer):
+    """A layer of feature maps, with the channels last or first."""
+
+    config_names = ("data_format",)
+
+    def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = standardize_data_format(data_format)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    @property
+    def _channels_first(self) -> bool:
+        return self.data_format == "channels_first"
+
+    @property
+    def _channel_axis(self) -> int:
+        return 1 if self._channels_first else -1
+
+    @property
+    def _spatial_axes(self) -> tuple[int, ...]:
+        return (2, 3) if self._channels_first else (1, 2)
+
+    def _num_channels(self, input_shape: Shape) -> int:
+        channels = input_shape[self._channel_axis]
+        if channels is None:
+            raise ValueError(
+                "The channel dimension of the input must be defined; the "
+                "spatial ones may be None. "
+                f"Received: input_shape={tuple(input_shape)}, "
+                f"data_format={self.data_format!r}"
+            )
+        return channels
+
+    def _fix_channels(self, input_shape: Shape) -> int:
+        """Takes inputs of this many channels only, from now on."""
+        channels = self._num_channels(input_shape)
+        self.input_spec = keras.layers.InputSpec(
+            ndim=len(input_shape), axes={self._channel_axis: channels}
+        )
+        return channels
+
+
+class WeightedLayer(ImageLayer):
+    """A layer of feature maps with kernels and biases.
+
+    Arguments that belong to the base layer (`name`, `dtype`,
+    `activity_regularizer`, ...) are passed on.
+    """
+
+    config_names = ("use_bias", *list(_SERIALIZERS)[1:])
+
+    def __init__(
+        self,
+        data_format: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_format, **kwargs)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+
+    def _add_kernel(self, *shape: int, **options: Any) -> keras.Variable:
+        return self.add_weight(
+            name="kernel",
+            shape=shape,
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            **options,
+        )
+
+    def _add_bias(self, *shape: int, **options: Any) -> keras.Variable | None:
+        if not self.use_bias:
+            return None
+        return self.add_weight(
+            name="bias",
+            shape=shape,
+            initializer=self.bias_initializer,
+            regularizer=self.bias_regularizer,
+            constraint=self.bias_constraint,
+            **options,
+        )
+
+    def _child_arguments(self) -> dict[str, Any]:
+        """The same arguments for a layer that this one is made of."""
+        names = ("use_bias", *list(_SERIALIZERS)[1:])
+        arguments = {name: getattr(self, name) for name in names}
+        for name in ("kernel_initializer", "bias_initializer"):
+            # Rebuilt from its config: one object would draw the same numbers
+            # for every child.
+            arguments[name] = keras.initializers.serialize(arguments[name])
+        return {**arguments, "dtype": self.dtype_policy}

@@ -1,0 +1,239 @@
+"""Layers that change the size of maps."""
+
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.layers.base import ConfigLayer, ImageLayer, Shape
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class BilinearUpsampling2D(ImageLayer):
+    """Bilinear up-sampling whose corners stay where they are.
+
+    An output pixel `i` of `m` lies at `i (n - 1) / (m - 1)` between the `n`
+    input pixels, so that the outermost pixels keep their place and value. This
+    is `align_corners=True` of other frameworks; weights of networks that were
+    trained with it fit. `keras.layers.UpSampling2D` aligns the outer edges of
+    the pixels instead.
+
+    Args:
+        size: Factor, a positive integer. Defaults to 2.
+        data_format: `"channels_last"`, `"channels_first"` or None for the
+            setting of Keras.
+        **kwargs: Base layer keyword arguments.
+
+    Input shape:
+        `(batch, height, width, channels)`, or with the channels second.
+
+    Output shape:
+        The same with `size` times the height and width.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+    >>> rows = np.array([[0.0, 1.0, 2.0]]).reshape(1, 3, 1, 1)
+    >>> ops.convert_to_numpy(BilinearUpsampling2D()(rows)).ravel()[::2]
+    array([0. , 0.4, 0.8, 1.2, 1.6, 2. ], dtype=float32)
+    """
+
+    config_names = ("size",)
+
+    def __init__(
+        self, size: int = 2, data_format: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(data_format, **kwargs)
+        self.size = standardize_int(size, "size", minimum=1)
+
+    def call(self, inputs: Any) -> Any:
+        shape = ops.shape(inputs)
+        height, width = (shape[axis] for axis in self._spatial_axes)
+        rows, columns = self._shares(height), self._shares(width)
+        # Products with small matrices: gathering the neighbors would be
+        # slower, and its gradient much slower.
+        if self._channels_first:
+            return ops.matmul(ops.matmul(rows, inputs), ops.transpose(columns))
+        batch, channels = shape[0], shape[3]
+        x = ops.reshape(inputs, (batch, height, width * channels))
+        x = ops.matmul(rows, x)
+        x = ops.reshape(x, (batch, height * self.size, width, channels))
+        return ops.matmul(columns, x)
+
+    def _shares(self, side: Any) -> Any:
+        """Shares of the input pixels in each output pixel of an axis."""
+        # Half precision cannot tell large positions apart.
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        span = ops.maximum(ops.cast(side * self.size - 1, dtype), 1.0)
+        step = ops.cast(side - 1, dtype) / span
+        source = ops.cast(ops.arange(side * self.size), dtype) * step
+        pixels = ops.cast(ops.arange(side), dtype)
+        distance = ops.abs(source[:, None] - pixels[None, :])
+        return ops.cast(ops.maximum(1.0 - distance, 0.0), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(
+            side * self.size
+            if axis in self._spatial_axes and side is not None
+            else side
+            for axis, side in enumerate(input_shape)
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class CropLike(ConfigLayer):
+    """Crops a map at its lower and right border to the size of another.
+
+    Call arguments:
+        inputs: Tensor `(batch, height, width, ...)`.
+        reference: Tensor of at most that height and width.
+
+    Example:
+    >>> cropped = CropLike()(np.ones((1, 8, 8, 3)), np.ones((1, 7, 5, 1)))
+    >>> tuple(cropped.shape)
+    (1, 7, 5, 3)
+    """
+
+    def call(self, inputs: Any, reference: Any) -> Any:
+        shape = ops.shape(reference)
+        return inputs[:, : shape[1], : shape[2]]
+
+    def compute_output_shape(
+        self, inputs_shape: Shape, reference_shape: Shape
+    ) -> Shape:
+        return (inputs_shape[0], *reference_shape[1:3], *inputs_shape[3:])
+
+
+class _Rearrangement(ImageLayer):
+    """Moves values between the channels and blocks of pixels."""
+
+    config_names = ("block_size",)
+    _to_space: ClassVar[bool]
+
+    def __init__(
+        self,
+        block_size: int = 2,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_format, **kwargs)
+        self.block_size = standardize_int(block_size, "block_size", 1)
+
+    def build(self, input_shape: Shape) -> None:
+        self.compute_output_shape(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        if not self._channels_first:
+            return self._rearrange(inputs)
+        x = self._rearrange(ops.transpose(inputs, (0, 2, 3, 1)))
+        return ops.transpose(x, (0, 3, 1, 2))
+
+    def _rearrange(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        block, channels = self.block_size, self._num_channels(input_shape)
+        sizes = [input_shape[axis] for axis in self._spatial_axes]
+        divided = [channels] if self._to_space else sizes
+        factor = block**2 if self._to_space else block
+        if any(size is not None and size % factor for size in divided):
+            what = "channels" if self._to_space else "height and width"
+            raise ValueError(
+                f"The {what} must be a multiple of {factor} with "
+                f"block_size={block}. Received: "
+                f"input_shape={tuple(input_shape)}"
+            )
+        if self._to_space:
+            channels = channels // factor
+            sizes = [None if s is None else s * block for s in sizes]
+        else:
+            channels = channels * block**2
+            sizes = [None if s is None else s // block for s in sizes]
+        if self._channels_first:
+            return (input_shape[0], channels, *sizes)
+        return (input_shape[0], *sizes, channels)
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class DepthToSpace(_Rearrangement):
+    """Spreads the channels of each pixel over a block of pixels.
+
+    Channels are ordered by row of the block, column of the block, and channel
+    of the output, as in `tf.nn.depth_to_space` (frameworks with the channel
+    outermost, "pixel shuffle", have another order).
+
+    Args:
+        block_size: Side of the blocks. Defaults to 2.
+        data_format: `"channels_last"`, `"channels_first"` or None for the
+            setting of Keras.
+        **kwargs: Base layer keyword arguments.
+
+    Input shape:
+        `(batch, height, width, channels)`, or with the channels second.
+
+    Output shape:
+        `(batch, height * block_size, width * block_size,
+        channels / block_size^2)`.
+
+    Raises:
+        ValueError: If an argument is out of its range or the channels are no
+            multiple of `block_size^2`.
+
+    Example:
+    >>> pixel = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4)
+    >>> ops.convert_to_numpy(DepthToSpace()(pixel))[0, :, :, 0]
+    array([[1., 2.],
+           [3., 4.]], dtype=float32)
+    """
+
+    _to_space = True
+
+    def _rearrange(self, x: Any) -> Any:
+        block = self.block_size
+        batch, height, width = ops.shape(x)[:3]
+        channels = x.shape[3] // block
+        # Five axes instead of six: small runtimes have no more.
+        x = ops.reshape(x, (batch, height, width, block, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4))
+        size = height * block, width * block, channels // block
+        return ops.reshape(x, (batch, *size))
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class SpaceToDepth(_Rearrangement):
+    """Gathers blocks of pixels in the channels: undoes `DepthToSpace`.
+
+    Args:
+        block_size: Side of the blocks. Defaults to 2.
+        data_format: As in `DepthToSpace`.
+        **kwargs: Base layer keyword arguments.
+
+    Input shape:
+        `(batch, height, width, channels)`, or with the channels second.
+
+    Output shape:
+        `(batch, height / block_size, width / block_size,
+        channels * block_size^2)`.
+
+    Raises:
+        ValueError: If an argument is out of its range or height or width is no
+            multiple of `block_size`.
+
+    Example:
+    >>> block = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
+    >>> ops.convert_to_numpy(SpaceToDepth()(block)).ravel()
+    array([1., 2., 3., 4.], dtype=float32)
+    """
+
+    _to_space = False
+
+    def _rearrange(self, x: Any) -> Any:
+        block = self.block_size
+        batch, height, width = ops.shape(x)[:3]
+        height, width = height // block, width // block
+        channels = x.shape[3] * block
+        x = ops.reshape(x, (batch, height, block, width, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4))
+        return ops.reshape(x, (batch, height, width, channels * block))
