@@ -13,7 +13,6 @@ from keras_sspcab.runs.callbacks import (
     TrainCallbacks,
     TrainingDiverged,
     TrainingInterrupted,
-    deferred_signals,
 )
 from keras_sspcab.runs.checkpoint import (
     Checkpoint,
@@ -21,6 +20,7 @@ from keras_sspcab.runs.checkpoint import (
     TrainingState,
     read_checkpoint,
 )
+from keras_sspcab.runs.signals import deferred_signals
 
 __all__ = [
     "CheckpointError",

@@ -1,7 +1,6 @@
-"""Shows how far a training has come; imported only where Keras is."""
+"""Shows on the console what a run does; imported only where Keras is."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,9 +17,33 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from keras_sspcab import runs
 from keras_sspcab.cli._console import console, say
 
 _SHOWN = ("loss", "sspcab_loss")
+
+
+class ConsoleProgress(runs.Progress):
+    """Prints messages; shows bars on a terminal, and lines elsewhere."""
+
+    def message(self, text: str) -> None:
+        say(text)
+
+    @contextlib.contextmanager
+    def count(self, title: str, total: int) -> Iterator[Callable[[], object]]:
+        shown = console()
+        bar = _bar(shown, disable=not shown.is_terminal, transient=True)
+        with bar:
+            task = bar.add_task(title, total=total)
+            yield lambda: bar.advance(task)
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[list[Any]]:
+        shown = TrainingProgress()
+        try:
+            yield [shown]
+        finally:
+            shown.close()
 
 
 def _bar(shown: Console, *more: ProgressColumn, **options: Any) -> Progress:
@@ -38,24 +61,6 @@ def _bar(shown: Console, *more: ProgressColumn, **options: Any) -> Progress:
     )
 
 
-@contextlib.contextmanager
-def frame_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Shows a bar over frames on a terminal.
-
-    Args:
-        title: What is done.
-        total: How many frames there are.
-
-    Yields:
-        A function to call after each frame.
-    """
-    shown = console()
-    bar = _bar(shown, disable=not shown.is_terminal, transient=True)
-    with bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)
-
-
 class TrainingProgress(keras.callbacks.Callback):
     """A bar over all steps on a terminal, else one line an epoch."""
 
@@ -67,6 +72,7 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         if not self._console.is_terminal:
             return
+        self.close()
         self._bar = _bar(self._console, TextColumn("{task.fields[results]}"))
         steps = self.params["steps"]
         self._task = self._bar.add_task(
@@ -108,37 +114,6 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def _title(self) -> str:
         return f"epoch {self._epoch + 1}/{self.params['epochs']}"
-
-
-class DurationEstimate(keras.callbacks.Callback):
-    """Says once how long a training will take, going by its first steps."""
-
-    # The first one is longer: the step is compiled in it.
-    _MEASURED = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._steps = 0
-        self._started = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self._steps > self._MEASURED:
-            return
-        if self._steps == 0:
-            self._started = time.monotonic()
-        if self._steps == self._MEASURED:
-            seconds = (time.monotonic() - self._started) / self._MEASURED
-            epochs = self.params["epochs"] - self._epoch
-            left = epochs * self.params["steps"] - batch - 1
-            minutes = math.ceil(left * seconds / 60)
-            say(
-                f"On this machine {left} more steps will take about {minutes} "
-                f"minute{'s' * (minutes != 1)}."
-            )
-        self._steps += 1
 
 
 def _results(logs: dict[str, float] | None) -> str:

@@ -1,20 +1,20 @@
 """`keras-sspcab compare`."""
 
+import os
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from keras_sspcab.cli._console import command, say, show, warn
+from keras_sspcab.cli._backend import import_backend
+from keras_sspcab.cli._console import command, options, say, show, warn
 
 if TYPE_CHECKING:
-    from keras_sspcab.cli._comparison import Jobs
-    from keras_sspcab.compare.comparison import Comparison
+    from keras_sspcab.compare import ComparisonRun
     from keras_sspcab.compare.grid import Cell
-    from keras_sspcab.compare.statistics import PairedDifference
+    from keras_sspcab.compare.results import Comparison
 
 
 def register(app: typer.Typer) -> None:
@@ -79,16 +79,20 @@ def compare(
     """Measure models with and without the block, over seeds and data.
 
     Trains and evaluates each in a run folder, and writes tables and a figure.
-    The same command goes on where it was stopped. Exit codes: 0 done, 1 some
+    The same command continues where it was stopped. Exit codes: 0 done, 1 some
     have failed, 2 an error.
     """
+    # As the user has set it: `import_backend` silences this process.
+    environment = dict(os.environ)
+    import_backend()
+    from keras_sspcab.cli._progress import ConsoleProgress
+    from keras_sspcab.compare import ComparisonRun, ComparisonSpec
     from keras_sspcab.compare.grid import (
         parse_blocks,
         parse_names,
         parse_seeds,
     )
 
-    names, blocks = parse_names(models, "--models"), parse_blocks(sspcab)
     numbers = parse_seeds(seeds)
     if ensemble and len(numbers) < 2:
         raise ValueError(
@@ -113,45 +117,53 @@ def compare(
             parts += ["--set", f"{key}{equals}{shown}"]
         for key in metric or ():
             parts += ["--metric", key]
-        parts += ["--ensemble"] * ensemble
+        if ensemble:
+            parts.append("--ensemble")
         return shlex.join(["keras-sspcab", "compare", *parts])
 
-    from keras_sspcab.cli._comparison import Jobs, Request
-
-    request = Request(
-        data=str(data),
-        out=str(out),
-        models=names,
-        blocks=blocks,
-        seeds=numbers,
-        config=None if config is None else str(config),
-        settings=settings or (),
-        metrics=metric or (),
-        has_ensembles=ensemble,
-        command=spell(is_public=False),
-        public_command=spell(is_public=True),
+    cell_command = ["-m", "keras_sspcab.cli._cell"]
+    if options.debug:
+        cell_command.append("--debug")
+    runs = ComparisonRun(
+        ComparisonSpec(
+            data=str(data),
+            out=str(out),
+            models=parse_names(models, "--models"),
+            blocks=parse_blocks(sspcab),
+            seeds=numbers,
+            config=None if config is None else str(config),
+            settings=settings or (),
+            metrics=metric or (),
+            has_ensembles=ensemble,
+            command=spell(is_public=False),
+            public_command=spell(is_public=True),
+        ),
+        ConsoleProgress(),
+        cell_command,
+        environment,
     )
-    jobs = Jobs(request)
-    if jobs.left_out:
-        names_left_out = ", ".join(jobs.left_out)
-        words = jobs.kind.words
-        warn(f"No {words.data_classes}, left out: {names_left_out}")
+    if runs.left_out:
+        nouns = runs.kind.nouns
+        warn(f"No {nouns.data_classes}, left out: {', '.join(runs.left_out)}")
     if dry_run:
-        _list(jobs)
+        _list(runs)
         return
-    failures = jobs.run()
-    comparison, paths = jobs.write()
-    _show(comparison)
+    failures = runs.run()
+    comparison, paths = runs.write()
+    if comparison.results:
+        _show(comparison)
     say(f"Wrote {', '.join(paths)}", style="green")
-    _report(failures)
+    if failures:
+        _show_failures(failures)
+        raise typer.Exit(1)
 
 
-def _list(jobs: "Jobs") -> None:
-    table = Table(title=jobs.describe())
+def _list(runs: "ComparisonRun") -> None:
+    table = Table(title=runs.describe())
     table.add_column("cell", justify="right")
     table.add_column("what")
     table.add_column("state")
-    for number, (cell, state, changed) in enumerate(jobs.examine(), 1):
+    for number, (cell, state, changed) in enumerate(runs.examine(), 1):
         text = state.value
         if changed:
             text += f", with other settings: {', '.join(changed)}"
@@ -163,60 +175,30 @@ def _show(comparison: "Comparison") -> None:
     """Prints the means over all classes, and the paired differences."""
     from keras_sspcab.compare import tables
 
-    if not comparison.results:
-        return
-    grid = comparison.grid
-    shorts = comparison.kind.words.shorts
-    over = "" if len(grid.classes) == 1 else f", mean of all {shorts}"
+    grid, nouns = comparison.grid, comparison.kind.nouns
+    is_one = len(grid.classes) == 1
+    over = "" if is_one else f", mean of all {nouns.data_classes}"
     table = Table(title=f"Percent{over}")
-    blocks = tables.blocks_in_words(comparison)
-    of_pairs = ("difference", "interval", "detectable", "pairs")
-    for title in ("model", "metric", blocks, *of_pairs):
+    blocks = tables.blocks_in_words(grid.blocks)
+    for title in ("model", "metric", blocks, *tables.DIFFERENCE_TITLES):
         table.add_column(title)
-    differences = tables.differences(comparison)
-    for model in grid.models:
-        for metric in comparison.metrics:
-            summaries = tables.summaries_of(
-                comparison, metric.key, grid.classes, model
-            )
-            values = tables.ARROW.join(
-                tables.percent(summary, len(grid.seeds))
-                for summary in summaries
-            )
-            found = [
-                differences[model, block, metric.title]
-                for block in grid.blocks
-                if block != grid.reference
-            ]
-            table.add_row(
-                model,
-                metric.title,
-                values,
-                *("\n".join(column) for column in _columns(found)),
-            )
+    for (model, metric), by_block in tables.differences(comparison).items():
+        summaries = tables.summaries_of(
+            comparison, metric.key, grid.classes, model
+        )
+        values = tables.ARROW.join(
+            tables.percent(summary, len(grid.seeds)) for summary in summaries
+        )
+        cells = map(tables.difference_cells, by_block.values())
+        columns = ["\n".join(column) for column in zip(*cells, strict=True)]
+        table.add_row(model, metric.title, values, *columns)
     show(table)
 
 
-def _columns(
-    found: "Sequence[PairedDifference | None]",
-) -> list[list[str]]:
-    from keras_sspcab.compare import tables
-
-    return [
-        [tables.signed(d.mean) if d else tables.NOTHING for d in found],
-        [tables.interval(d) if d else tables.NOTHING for d in found],
-        [tables.detectable(d) if d else tables.NOTHING for d in found],
-        [str(d.count) if d else "0" for d in found],
-    ]
-
-
-def _report(failures: "dict[Cell, str]") -> None:
-    if not failures:
-        return
+def _show_failures(failures: "dict[Cell, str]") -> None:
     for cell, reason in failures.items():
         say(f"Failed: {cell}. {reason}", style="red")
     say(
         f"{len(failures)} cells have failed. The same command tries them "
-        "again; remove the folder of a run to begin it anew."
+        "again; remove the folder of a run to begin it from scratch."
     )
-    raise typer.Exit(1)

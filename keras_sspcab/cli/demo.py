@@ -3,15 +3,17 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, number, say, show, warn
 from keras_sspcab.cli.export import FORMATS
-from keras_sspcab.runs import Config, RunFolder
-from keras_sspcab.runs.parsing import differences
+
+if TYPE_CHECKING:
+    from keras_sspcab.runs import Run, RunFolder
 
 # Arguments of `write_texture_folder`, and settings that apply to textures, and
 # to all data.
@@ -58,33 +60,43 @@ def demo(
     Without --data, images of a texture with drawn defects are written first.
     Interrupted, the same command goes on where it stopped.
     """
+    from keras_sspcab.cli._progress import ConsoleProgress
+    from keras_sspcab.cli.evaluate import show_metrics
+    from keras_sspcab.runs import Run, RunFolder
+
     name = texture if data is None else data.resolve().name
     default = os.path.join("runs", f"demo-{name}{'-fast' if fast else ''}")
     folder = RunFolder(default if run is None else str(run))
     if not folder.exists:
         folder.check_free()
     recipe = DEMO_FAST if fast else DEMO
+    settings = dict(recipe["settings"])
+    import_backend()
     if data is None:
         data = _write_texture(folder, texture, recipe["texture"])
-        overrides = recipe["settings"] | recipe["texture_settings"]
+        settings |= recipe["texture_settings"]
+    settings["data.path"] = os.path.abspath(data)
+    resume = folder.exists
+    if resume:
+        opened = Run.open(folder.path)
+        _refuse_changes(opened, settings)
     else:
-        overrides = recipe["settings"]
-    from keras_sspcab.cli.train import resolve
-
-    config = resolve(None, {**overrides, "data.path": str(data)})
-    _train(folder, config)
-    _evaluate_and_report(folder, config)
+        opened = Run.create(folder.path, settings=settings)
+    if opened.is_finished:
+        say(f"{opened.path} has been trained already.")
+    else:
+        opened.train(resume, ConsoleProgress())
+        say(f"Saved {folder.file('model.keras')}", style="green")
+    show_metrics(folder, opened.evaluate())
+    say(f"Wrote {opened.report()}")
     _export(folder)
     _show_summary(folder)
 
 
-def _write_texture(run: RunFolder, texture: str, options: Any) -> Path:
+def _write_texture(run: "RunFolder", texture: str, options: Any) -> Path:
     """Writes the images beside the run, unless they are there."""
     path = Path(f"{run.path}-data")
     if not path.is_dir():
-        from keras_sspcab.cli._backend import import_backend
-
-        import_backend()
         from keras_sspcab.data import write_texture_folder
 
         say(f"Writing images of {texture} with drawn defects to {path}")
@@ -92,38 +104,22 @@ def _write_texture(run: RunFolder, texture: str, options: Any) -> Path:
     return path
 
 
-def _train(run: RunFolder, config: Config) -> None:
-    from keras_sspcab.cli._pipeline import train_run
+def _refuse_changes(run: "Run", settings: dict[str, Any]) -> None:
+    from keras_sspcab.runs.parsing import differences, load_config
 
-    resume = run.exists
-    if resume and (changed := differences(run.config, config)):
+    if changed := differences(run.config, load_config(None, settings)):
         raise ValueError(
             f"{run.path} holds a run with other settings: "
             f"{', '.join(changed)}. Choose another --run, or remove it"
         )
-    if run.is_finished:
-        say(f"{run.path} has been trained already.")
-        return
-    train_run(run, config, resume)
 
 
-def _evaluate_and_report(run: RunFolder, config: Config) -> None:
-    from keras_sspcab.cli._evaluation import evaluate_run
-    from keras_sspcab.cli.evaluate import show_evaluation
-
-    show_evaluation(run, evaluate_run(run, config))
-    from keras_sspcab.report import write_report
-
-    say(f"Wrote {write_report(run.path)}")
-
-
-def _export(run: RunFolder) -> None:
+def _export(run: "RunFolder") -> None:
     """Exports to all formats; what was exported before is kept."""
-    from keras_sspcab.cli._model import load_detector
-    from keras_sspcab.cli.export import export_to, find_inputs, show_exports
+    from keras_sspcab.cli.export import show_exports
+    from keras_sspcab.export import RunExporter
 
-    detector = load_detector(run.path)
-    checked, normal = find_inputs(detector, Path(run.path), None)
+    exporter = RunExporter(run.path)
     exported = run.record.get("exported", {})
     results = {}
     for name in FORMATS:
@@ -131,9 +127,7 @@ def _export(run: RunFolder) -> None:
             say(f"{exported[name]} has been exported already.")
             continue
         try:
-            results[name] = export_to(
-                detector, name, Path(run.file("export")), checked, normal
-            )
+            results[name] = exporter.export(name)
         except ImportError as error:
             warn(f"No export to {name}. {error}")
             continue
@@ -143,7 +137,7 @@ def _export(run: RunFolder) -> None:
         show_exports(results)
 
 
-def _show_summary(run: RunFolder) -> None:
+def _show_summary(run: "RunFolder") -> None:
     with open(run.file("metrics.json"), encoding="utf-8") as file:
         metrics = json.load(file)
     table = Table(title="The demo is complete", show_header=False)

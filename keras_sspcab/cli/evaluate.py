@@ -7,33 +7,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from keras_sspcab.cli._console import command, number, say, show, warn
-from keras_sspcab.runs import ConfigError, RunFolder
-from keras_sspcab.runs.parsing import parse_setting
+from keras_sspcab.cli._backend import import_backend
+from keras_sspcab.cli._console import command, number, say, show
 
 if TYPE_CHECKING:
-    from keras_sspcab.cli._image_evaluation import Evaluation
-    from keras_sspcab.cli._video_evaluation import VideoEvaluation
-
-_COLUMNS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "image_f1": "best F1",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "aupro": "AUPRO",
-    "detection_rate": "detected",
-    "false_alarm_rate": "false alarms",
-}
-_VIDEO_METRICS = {
-    "micro_auc": "micro AUC",
-    "macro_auc": "macro AUC",
-    "streaming_micro_auc": "streaming micro AUC",
-    "rbdc": "RBDC",
-    "tbdc": "TBDC",
-    "detection_rate": "abnormal frames found",
-    "false_alarm_rate": "false alarms",
-}
+    from keras_sspcab.runs import RunFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -65,108 +43,59 @@ def evaluate(
     Metrics need defective images or abnormal frames; scores are written without
     them as well.
     """
-    from keras_sspcab.cli._evaluation import evaluate_run
-    from keras_sspcab.cli.train import resolve
+    import_backend()
+    from keras_sspcab.cli._progress import ConsoleProgress
+    from keras_sspcab.runs import Run
+    from keras_sspcab.runs.parsing import parse_setting
 
-    folder = RunFolder(str(run))
-    named = {
-        "data.path": None if data is None else str(data),
-        "data.on_error": on_error,
-    }
-    overrides = {k: v for k, v in named.items() if v is not None}
-    overrides |= dict(map(_parse_evaluation, settings or []))
-    folder.require("model.keras", "keras-sspcab train")
-    config = resolve(
-        Path(folder.require("config.toml", "keras-sspcab train")), overrides
+    opened = Run.open(run)
+    metrics = opened.evaluate(
+        data,
+        on_error,
+        dict(map(parse_setting, settings or [])),
+        ConsoleProgress(),
     )
-    show_evaluation(folder, evaluate_run(folder, config))
+    show_metrics(opened.folder, metrics)
 
 
-def _parse_evaluation(text: str) -> tuple[str, Any]:
-    key, value = parse_setting(text)
-    if not key.startswith("evaluation."):
-        raise ConfigError(
-            "A trained run keeps its settings but for those of [evaluation]. "
-            f"Received: --set {text}"
-        )
-    return key, value
-
-
-def show_evaluation(
-    run: RunFolder, evaluation: "Evaluation | VideoEvaluation"
-) -> None:
+def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:
     """Prints the metrics of a run as a table, and where they are."""
-    if evaluation.metrics.get("kind") == "video":
-        _show_videos(run, evaluation)
+    split = run.record["evaluated"]["split"]
+    if metrics.get("kind") == "video":
+        _show_videos(f"{run.path}: {split} videos", metrics)
     else:
-        _show_images(run, evaluation)
+        _show_images(f"{run.path}: {split} images", metrics)
     say(f"Wrote {run.file('metrics.json')} and {run.file('predictions')}")
 
 
-def _show_images(run: RunFolder, evaluation: Any) -> None:
-    from keras_sspcab.metrics.shortcuts import describe_shortcut
+def _show_images(title: str, metrics: dict[str, Any]) -> None:
+    from keras_sspcab.metrics import metrics_of
 
-    metrics = evaluation.metrics
-    if evaluation.split != "test":
-        scored = (
-            "training" if evaluation.split == "train" else "held-out normal"
-        )
-        warn(f"There are no test images; the {scored} images were scored")
-    if not metrics["num_defective_images"]:
-        warn(
-            "Metrics need defective images, as in test/DEFECT. There are only "
-            "normal ones: scores were written, and the false alarms counted"
-        )
-    elif not metrics["num_normal_images"]:
-        warn(
-            "Image metrics need normal images as well, as in test/good. There "
-            "are only defective ones"
-        )
-    if evaluation.num_without_mask:
-        warn(
-            f"{evaluation.num_without_mask} defective images have no mask and "
-            "count for no pixel metric"
-        )
-    if shortcut := describe_shortcut(metrics):
-        warn(shortcut)
-    columns = {
-        name: title for name, title in _COLUMNS.items() if name in metrics
-    }
-    table = Table(title=f"{run.path}: {evaluation.split} images")
+    columns = metrics_of("image", metrics)
+    table = Table(title=title)
     table.add_column("defect")
     table.add_column("images", justify="right")
-    for title in columns.values():
-        table.add_column(title, justify="right")
+    for metric in columns:
+        table.add_column(metric.title, justify="right")
 
-    def add(name: str, count: int, values: dict[str, Any], end: bool) -> None:
-        table.add_row(
-            name,
-            str(count),
-            *(number(values.get(column)) for column in columns),
-            end_section=end,
-        )
+    def add(name: str, count: int, values: dict[str, Any]) -> None:
+        cells = [number(values.get(metric.key)) for metric in columns]
+        table.add_row(name, str(count), *cells)
 
-    add("all", metrics["num_test_images"], metrics, True)
+    add("all", metrics["num_test_images"], metrics)
+    table.add_section()
     for defect, values in metrics["per_defect"].items():
-        add(defect, values["num_images"], values, False)
+        add(defect, values["num_images"], values)
     show(table)
 
 
-def _show_videos(run: RunFolder, evaluation: Any) -> None:
-    metrics = evaluation.metrics
-    if evaluation.split != "test":
-        warn("There are no test videos; the held-out normal videos were scored")
-    elif evaluation.unlabeled:
-        warn(
-            f"{len(evaluation.unlabeled)} test videos have no ground truth "
-            "and count for no metric"
-        )
-    elif not metrics["num_abnormal_frames"]:
-        warn("No test frame is abnormal: there is nothing to tell apart")
-    table = Table(title=f"{run.path}: {evaluation.split} videos")
-    for column in ("video", "frames", "abnormal", "AUC"):
-        justify: Any = "left" if column == "video" else "right"
-        table.add_column(column, justify=justify)
+def _show_videos(title: str, metrics: dict[str, Any]) -> None:
+    from keras_sspcab.metrics import metrics_of
+
+    table = Table(title=title)
+    table.add_column("video")
+    for column in ("frames", "abnormal", "AUC"):
+        table.add_column(column, justify="right")
     for name, values in metrics["per_video"].items():
         table.add_row(
             Text(name),
@@ -178,9 +107,8 @@ def _show_videos(run: RunFolder, evaluation: Any) -> None:
     table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name, title in _VIDEO_METRICS.items():
-        if name in metrics:
-            table.add_row(title, number(metrics[name]))
+    for metric in metrics_of("video", metrics):
+        table.add_row(metric.title, number(metrics[metric.key]))
     if table.row_count:
         show(table)
     for name, value in metrics["conventions"].items():

@@ -5,7 +5,6 @@ from rich.table import Table
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say, show
-from keras_sspcab.runs import ModelConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -16,14 +15,20 @@ def register(app: typer.Typer) -> None:
 def models() -> None:
     """List the models: what they are for, and what to expect of them."""
     import_backend()
-    from keras_sspcab.applications import available_applications
+    from keras_sspcab.hosts import available_applications
+    from keras_sspcab.runs import ModelConfig
 
     default = ModelConfig().name
     table = Table(title="Models", show_lines=True)
     table.add_column("model", no_wrap=True)
     for column in ("data", "for", "training, 2 CPU cores", "expect", "GPU"):
         table.add_column(column)
-    for name, host in available_applications().items():
+    kinds = ("image", "video", "objects")
+    for name, host in sorted(
+        available_applications().items(),
+        # The default first, then by what they look at.
+        key=lambda item: (item[0] != default, kinds.index(item[1].kind)),
+    ):
         guide = host.guide
         table.add_row(
             f"{name} (default)" if name == default else name,

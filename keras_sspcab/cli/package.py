@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say, warn
-from keras_sspcab.cli.export import find_inputs
 
 if TYPE_CHECKING:
     from keras_sspcab.export.serving.packaging import PackageResult
@@ -18,7 +18,7 @@ _LATEST = "latest"
 
 
 class _Command(TyperCommand):
-    """Lets `--rollback` stand alone; Typer knows no optional values."""
+    """Accepts `--rollback` without a value, which Typer does not."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         following = [*args[1:], "-"]
@@ -107,8 +107,10 @@ def package(
     if model is None:
         _roll_back(to, name, str(rollback))
         return
-    from keras_sspcab.cli._model import load_detector
+    import_backend()
+    from keras_sspcab.export.runs import find_inputs
     from keras_sspcab.export.serving.packaging import package_model
+    from keras_sspcab.runs import load_detector
 
     detector = load_detector(str(model))
     is_run = model.suffix != ".keras"

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say
 
 if TYPE_CHECKING:
-    from keras_sspcab.scale import Job, RayOptions
+    from keras_sspcab.scale import RayOptions, ScoringJob
 
 _ENGINES = ("local", "ray")
 _RAY = "--engine=ray: "
@@ -36,7 +37,7 @@ def score(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="Folder for the scores; one begun is gone on with."),
+        typer.Option(help="Folder for the scores; begun ones are continued."),
     ],
     engine: Annotated[
         str, typer.Option(help="local (this process) or ray.")
@@ -74,7 +75,7 @@ def score(
     """Score any number of images, into Parquet files.
 
     DIR/scores has exactly one row for each image, also when workers die. The
-    same command goes on where it was stopped.
+    same command continues where it was stopped.
 
     With --engine=ray, images, model and DIR must have the same paths on all
     machines.
@@ -86,100 +87,70 @@ def score(
             "--workers and --address are for --engine ray. Received: "
             f"--workers={workers}, --address={address}"
         )
-    options = _prepare(
-        engine, workers, address, cpus_per_worker, gpus_per_worker
-    )
-    from keras_sspcab.cli._maps import save_map
-    from keras_sspcab.cli._scorer import load_scorer
-    from keras_sspcab.scale import Job, Plan, ScoreFolder, list_inputs
+    import_backend()
+    from keras_sspcab.export import load_scorer
+    from keras_sspcab.scale import RayOptions, ScoringJob, check_engine
 
+    options = RayOptions(address, workers, cpus_per_worker, gpus_per_worker)
+    # Before the model is loaded, which takes time.
+    check_engine(engine)
+    if engine == "ray":
+        _leave_gpus_to_workers()
     # Workers may have another working folder.
     path = os.path.abspath(model)
     scorer = load_scorer(path)
-    found = list_inputs(inputs)
-    plan = Plan.make(
-        found,
-        scorer.checksum,
-        scorer.image_size,
-        scorer.channels,
+    job = ScoringJob.start(
+        inputs,
+        functools.partial(load_scorer, path),
+        scorer,
+        out,
         shard_size,
         maps,
-    )
-    job = Job(
-        os.path.abspath(out),
-        plan,
-        functools.partial(load_scorer, path),
         batch_size,
         on_error,
-        save_map,
     )
-    goes_on = ScoreFolder(out).start(plan, found)
-    summary = _run(job, engine, scorer, options, goes_on)
+    counts = _score(job, engine, scorer, options)
     say(
-        f"{summary.num_anomalous} of {summary.num_scored} anomalous"
+        f"{counts.num_anomalous} of {counts.num_scored} anomalous"
         if scorer.is_calibrated
         else "The model is not calibrated: nothing is flagged."
     )
-    if summary.num_errors:
+    if counts.num_errors:
         say(
-            f"{summary.num_errors} images could not be scored; the column "
+            f"{counts.num_errors} images could not be scored; the column "
             "`error` says why.",
             style="yellow",
         )
-    count = summary.num_shards
+    noun = "file" if counts.num_shards == 1 else "files"
     say(
-        f"Wrote {summary.num_inputs} rows in {count} "
-        f"{'file' if count == 1 else 'files'} to {out / 'scores'}",
+        f"Wrote {counts.num_inputs} rows in {counts.num_shards} {noun} to "
+        f"{out / 'scores'}",
         style="green",
     )
 
 
-def _prepare(
-    engine: str,
-    workers: int | None,
-    address: str | None,
-    cpus_per_worker: int,
-    gpus_per_worker: float,
-) -> "RayOptions":
-    """Checks what is installed, before the model is loaded."""
-    from keras_sspcab.cli._backend import import_backend
+def _leave_gpus_to_workers() -> None:
+    import tensorflow as tf
 
-    import_backend()
-    from keras_sspcab.scale import RayOptions
-    from keras_sspcab.scale._optional import pyarrow, ray
-
-    options = RayOptions(address, workers, cpus_per_worker, gpus_per_worker)
-    pyarrow()
-    if engine == "ray":
-        import tensorflow as tf
-
-        ray()
-        # They are for the workers.
-        tf.config.set_visible_devices([], "GPU")
-    return options
+    tf.config.set_visible_devices([], "GPU")
 
 
-def _run(
-    job: "Job", engine: str, scorer: Any, options: "RayOptions", goes_on: bool
+def _score(
+    job: "ScoringJob", engine: str, scorer: Any, options: "RayOptions"
 ) -> Any:
-    from keras_sspcab.cli._progress import frame_progress
-    from keras_sspcab.scale import ScoreFolder, run_job
+    from keras_sspcab.cli._progress import ConsoleProgress
+    from keras_sspcab.scale import score_shards
 
-    pending = ScoreFolder(job.folder).pending(job.plan)
-    total = job.plan.num_shards
-    if goes_on:
-        say(f"Going on: {total - len(pending)} of {total} shards are done.")
+    total, num_pending = job.plan.num_shards, len(job.pending())
+    if num_pending < total:
+        done = total - num_pending
+        say(f"Continuing: {done} of {total} shards are done.")
     try:
-        with frame_progress("Scoring", len(pending)) as advance:
-            return run_job(
-                job,
-                engine,
-                scorer,
-                options,
-                pending,
-                on_shard=lambda shard: advance(),
+        with ConsoleProgress().count("Scoring", num_pending) as advance:
+            return score_shards(
+                job, engine, scorer, options, lambda shard: advance()
             )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(
-            "Stopped. The same command goes on with it."
+            "Stopped. The same command continues."
         ) from error

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say, warn
 
 if TYPE_CHECKING:
-    from keras_sspcab.applications import AnomalyModel
+    from keras_sspcab.export.serving import ServerOptions
 
 _MIB = 1 << 20
-_EXPORT_CHECKS = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -95,8 +94,8 @@ def serve(
 ) -> None:
     """Serve models as TensorFlow Serving does, on this machine.
 
-    The local stand-in for it: the same protocols (gRPC and REST), batching and
-    reload of new versions; and a page to try images on.
+    A local replacement for it, with the same protocols (gRPC and REST),
+    batching and reload of new versions, and a page to try images on.
     """
     from keras_sspcab.export.serving.server import ServerOptions
 
@@ -105,7 +104,7 @@ def serve(
         grpc_port=grpc_port,
         rest_port=rest_port,
         versions=tuple(version) if version else None,
-        labels=dict(_label(text) for text in label or ()),
+        labels=dict(_parse_label(text) for text in label or ()),
         max_batch_size=max_batch_size,
         batch_timeout=batch_timeout / 1000,
         threads=threads,
@@ -120,18 +119,24 @@ def serve(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
     )
-    with _servable(model) as models:
-        _serve(models, options)
+    # Only Keras models need it; it chooses the backend of Keras.
+    import_backend()
+    from keras_sspcab.export.serving.servable import servable_folder
+
+    with servable_folder(model) as folder:
+        if folder != model:
+            say(f"Exported {folder.name} to a temporary folder.")
+        _serve(folder, options)
 
 
-def _serve(models: Any, options: Any) -> None:
+def _serve(folder: Path, options: "ServerOptions") -> None:
     from keras_sspcab.export.serving.server import Server
 
     stopping = threading.Event()
     with (
-        _log_on_console(),
-        _on_signals(stopping),
-        Server(models, options) as server,
+        _log_to_console(),
+        _stop_on_signals(stopping),
+        Server(folder, options) as server,
     ):
         say(f"Page and REST: {server.rest_url}", style="green")
         say(f"gRPC:          {server.grpc_target}", style="green")
@@ -145,8 +150,8 @@ def _serve(models: Any, options: Any) -> None:
 
 
 @contextmanager
-def _on_signals(stopping: threading.Event) -> Iterator[None]:
-    """Takes the signals that end a server as a wish to stop in good order."""
+def _stop_on_signals(stopping: threading.Event) -> Iterator[None]:
+    """Sets an event at the first signal, and interrupts at the second."""
 
     def stop(*_: Any) -> None:
         if stopping.is_set():
@@ -162,67 +167,7 @@ def _on_signals(stopping: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _servable(path: Path) -> Iterator[Any]:
-    """Yields what the server takes; Keras models are exported for a while."""
-    if not path.exists():
-        raise ValueError(f"There is no model at {os.fspath(path)!r}.")
-    is_run = (path / "model.keras").is_file()
-    if path.suffix != ".keras" and not is_run:
-        yield path
-        return
-    from keras_sspcab.cli._model import load_detector
-    from keras_sspcab.export import export_saved_model
-
-    detector = load_detector(os.fspath(path))
-    inputs, size = _check_inputs(detector, path if is_run else None)
-    with tempfile.TemporaryDirectory(prefix="keras-sspcab-") as folder:
-        export_saved_model(
-            detector,
-            Path(folder, detector.name),
-            images=inputs,
-            image_size=size,
-        )
-        say(f"Exported {detector.name} to a temporary folder.")
-        yield Path(folder, detector.name)
-
-
-def _check_inputs(
-    detector: "AnomalyModel", run: Path | None
-) -> tuple[dict[str, Any], tuple[int, int] | None]:
-    """Returns inputs to compare the export on, and the size of open models.
-
-    They are noise: data need not be at hand to serve a model.
-    """
-    import numpy as np
-
-    noise = np.random.default_rng(0)
-    inputs = {}
-    size = None
-    for tensor in detector.inputs:
-        shape = tuple(tensor.shape[1:])
-        if None in shape:
-            size = _run_size(detector, run)
-            shape = (*shape[:-3], *size, shape[-1])
-        inputs[tensor.name] = noise.random((_EXPORT_CHECKS, *shape), "float32")
-    return inputs, size
-
-
-def _run_size(detector: "AnomalyModel", run: Path | None) -> tuple[int, int]:
-    """Returns the size of the images that an open model was trained for."""
-    if run is None:
-        raise ValueError(
-            f"{detector.name} takes images of any size, and a .keras file "
-            "does not say which. Serve its run folder, or export it with "
-            "`keras-sspcab export` and serve that."
-        )
-    from keras_sspcab.runs import RunFolder
-
-    height, width = RunFolder(str(run)).config.data.image_size
-    return height, width
-
-
-def _label(text: str) -> tuple[str, int]:
+def _parse_label(text: str) -> tuple[str, int]:
     name, _, version = text.rpartition("=")
     if not name or not (version.isascii() and version.isdigit()):
         raise ValueError(
@@ -237,18 +182,18 @@ def _read_token(path: Path) -> str:
     return path.read_text("utf-8").strip()
 
 
-class _ConsoleHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        tell = say if record.levelno < logging.WARNING else warn
-        tell(record.getMessage())
-
-
 @contextmanager
-def _log_on_console() -> Iterator[None]:
-    """Shows what the server tells of versions that come and go."""
+def _log_to_console() -> Iterator[None]:
+    """Prints what the server logs of versions that come and go."""
+
+    class ConsoleHandler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            write = say if record.levelno < logging.WARNING else warn
+            write(record.getMessage())
+
     log = logging.getLogger("keras_sspcab.export.serving")
     before = log.level, log.propagate
-    handler = _ConsoleHandler()
+    handler = ConsoleHandler()
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -256,5 +201,4 @@ def _log_on_console() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(before[0])
-        log.propagate = before[1]
+        log.level, log.propagate = before

@@ -1,16 +1,15 @@
 """`keras-sspcab train`."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say
-from keras_sspcab.cli._pipeline import may_change, train_run
-from keras_sspcab.runs import Config, ConfigError, RunFolder, default_run_path
-from keras_sspcab.runs.parsing import differences, load_config, parse_setting
+
+if TYPE_CHECKING:
+    from keras_sspcab.runs import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -80,7 +79,9 @@ def train(
     All of it lies in a run folder. Killed or interrupted, a run continues with
     --resume as if it had never stopped.
     """
-    overrides: dict[str, Any] = dict(map(parse_setting, settings or []))
+    from keras_sspcab.runs import ConfigError, Run
+    from keras_sspcab.runs.parsing import parse_setting
+
     named = {
         "data.path": None if data is None else str(data),
         "data.image_size": image_size,
@@ -94,63 +95,33 @@ def train(
         "training.learning_rate": learning_rate,
         "training.seed": seed,
     }
-    overrides |= {k: v for k, v in named.items() if v is not None}
-    if resume:
-        folder, resolved = _continue(run, config, overrides)
-    else:
-        resolved = resolve(config, overrides)
-        folder = RunFolder(
-            default_run_path(resolved) if run is None else str(run)
-        )
-        folder.check_free()
-    if resume and folder.is_finished and resolved == folder.config:
-        say(
-            f"The run {folder.path} is finished, after "
-            f"{resolved.training.epochs} epochs. A larger --epochs trains it "
-            "further."
-        )
-        return
-    train_run(folder, resolved, resume)
-
-
-def resolve(config: Path | None, overrides: dict[str, Any]) -> Config:
-    """Reads a configuration and makes the path of the data absolute.
-
-    A relative path counts from the working folder, not from the file.
-    """
+    given = {key: value for key, value in named.items() if value is not None}
+    values = {**dict(map(parse_setting, settings or [])), **given}
     import_backend()
-    resolved = load_config(None if config is None else str(config), overrides)
-    path = resolved.data.path
-    if path and "://" not in path and not os.path.isabs(path):
-        absolute = {"data.path": os.path.abspath(path)}
-        return resolve(config, {**overrides, **absolute})
-    return resolved
+    from keras_sspcab.cli._progress import ConsoleProgress
 
-
-def _continue(
-    run: Path | None, config: Path | None, overrides: dict[str, Any]
-) -> tuple[RunFolder, Config]:
-    """Returns a run that was begun, and its configuration."""
-    if run is None:
+    if not resume:
+        opened = Run.create(run, config=config, settings=values)
+    elif run is None:
         raise ConfigError("--resume continues the run in --run. Name it")
-    if config is not None:
+    elif config is not None:
         raise ConfigError(
             "A run that is resumed has its configuration, in config.toml. "
             f"Received: --config {config}. Leave it out"
         )
-    folder = RunFolder(str(run))
-    before = folder.config
-    after = resolve(Path(folder.file("config.toml")), overrides)
-    for name, (old, new) in differences(before, after).items():
-        if not may_change(name):
-            raise ConfigError(
-                f"The run {folder.path} was started with {name}={old!r}. "
-                f"Received: {new!r}. Leave it out, or start a new run"
-            )
-    if folder.is_finished and after.training.epochs < before.training.epochs:
-        raise ConfigError(
-            f"The run {folder.path} has {before.training.epochs} epochs behind "
-            f"it. Received: --epochs {after.training.epochs}. Choose more, or "
-            "start a new run"
-        )
-    return folder, after
+    else:
+        opened = Run.open(run, values)
+        if opened.is_up_to_date:
+            say(_finished(opened))
+            return
+    opened.train(resume, ConsoleProgress())
+    say(f"Saved {opened.folder.file('model.keras')}", style="green")
+
+
+def _finished(run: "Run") -> str:
+    if not run.can_be_trained_further:
+        return f"The run {run.path} is finished: there is nothing to continue."
+    return (
+        f"The run {run.path} is finished, after {run.config.training.epochs} "
+        "epochs. A larger --epochs trains it further."
+    )

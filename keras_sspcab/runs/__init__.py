@@ -1,16 +1,31 @@
-"""Run folders: what one training leaves on disk, and how it is configured."""
+"""Run folders: from data to a trained model, scores, a report and exports.
 
-from keras_sspcab.runs.config import (
-    CalibrationConfig,
-    Config,
-    ConfigError,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    ObjectsConfig,
-    TrainingConfig,
-)
-from keras_sspcab.runs.folder import RunFolder, default_run_path
+    run = Run.create("runs/screws", data="screws")
+    run.train()
+    metrics = run.evaluate()
+
+Names are imported when they are used: configurations and folders need no Keras.
+"""
+
+from typing import TYPE_CHECKING
+
+from keras_sspcab.imports import lazy_names
+
+if TYPE_CHECKING:
+    from keras_sspcab.runs.config import (
+        CalibrationConfig,
+        Config,
+        ConfigError,
+        DataConfig,
+        EvaluationConfig,
+        ModelConfig,
+        ObjectsConfig,
+        TrainingConfig,
+    )
+    from keras_sspcab.runs.folder import RunFolder, default_run_path
+    from keras_sspcab.runs.models import load_detector
+    from keras_sspcab.runs.progress import Progress
+    from keras_sspcab.runs.run import Run
 
 __all__ = [
     "CalibrationConfig",
@@ -20,7 +35,23 @@ __all__ = [
     "EvaluationConfig",
     "ModelConfig",
     "ObjectsConfig",
+    "Progress",
+    "Run",
     "RunFolder",
     "TrainingConfig",
     "default_run_path",
+    "load_detector",
 ]
+
+_HOMES = {
+    "Progress": "progress",
+    "Run": "run",
+    "RunFolder": "folder",
+    "default_run_path": "folder",
+    "load_detector": "models",
+}
+
+__getattr__ = lazy_names(
+    __name__,
+    {name: f"{__name__}.{_HOMES.get(name, 'config')}" for name in __all__},
+)

@@ -1,11 +1,8 @@
-"""Callbacks and signals of a training that can be resumed."""
+"""Callbacks of a training that can be resumed."""
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,6 +12,7 @@ from keras_sspcab.runs.checkpoint import (
     TrainingState,
     write_checkpoint,
 )
+from keras_sspcab.runs.signals import StopRequest
 
 
 class TrainingDiverged(ValueError):  # noqa: N818 (it is no fault of the code)
@@ -86,16 +84,16 @@ class Saver(keras.callbacks.Callback):
         self,
         path: str,
         state: TrainingState,
-        found: Checkpoint | None,
+        checkpoint: Checkpoint | None,
         every_steps: int,
         every_seconds: float,
-        stop: "Stop",
+        stop: StopRequest,
     ) -> None:
         super().__init__()
         self.path = path
         self.state = state
         self.steps = 0
-        self._found = found
+        self._checkpoint = checkpoint
         self._every_steps = every_steps
         self._every_seconds = every_seconds
         self._stop = stop
@@ -104,9 +102,9 @@ class Saver(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         # Only now: `fit` has reset the metrics.
-        if self._found is not None:
-            self._found.restore(self.model)
-            self._found = None
+        if self._checkpoint is not None:
+            self._checkpoint.restore(self.model)
+            self._checkpoint = None
             if self.state.step == 0:
                 # Those restored belong to the epoch before.
                 self.model.reset_metrics()
@@ -116,7 +114,7 @@ class Saver(keras.callbacks.Callback):
         self.state.step = batch + 1
         if self.state.step == self.steps:
             return  # The end of the epoch follows at once.
-        if self._is_due() or self._stop.requested:
+        if self._is_due() or self._stop.signal:
             self._save()
         self.raise_if_stopped()
 
@@ -130,9 +128,9 @@ class Saver(keras.callbacks.Callback):
 
     def raise_if_stopped(self) -> None:
         """Stops the training if a signal has asked for it."""
-        if self._stop.requested:
+        if self._stop.signal:
             raise TrainingInterrupted(
-                self._stop.requested,
+                self._stop.signal,
                 f"Training stopped in epoch {self.state.epoch + 1} after "
                 f"{self.state.step} steps; the state is in {self.path}",
             )
@@ -175,32 +173,50 @@ class DivergenceGuard(keras.callbacks.Callback):
                 )
 
 
-# === Signals ===
+class FlushedTensorBoard(keras.callbacks.TensorBoard):
+    """Keras' callback, with each epoch on disk before its checkpoint."""
+
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir, write_graph=False)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        for writer in self._writers.values():
+            writer.flush()
 
 
-class Stop:
-    """Number of the signal that asked to stop, or 0."""
+class DurationEstimate(keras.callbacks.Callback):
+    """Says once how long a training will take, going by its first steps.
 
-    requested = 0
+    Args:
+        say: Takes the sentence.
+    """
 
+    # The first one is longer: the step is compiled in it.
+    _MEASURED = 3
 
-@contextlib.contextmanager
-def deferred_signals() -> Iterator[Stop]:
-    """Notes Ctrl-C and SIGTERM instead of breaking off in mid-step."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+        self._steps = 0
+        self._started = 0.0
 
-    def note(number: int, frame: Any) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = number
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._steps > self._MEASURED:
+            return
+        if self._steps == 0:
+            self._started = time.monotonic()
+        if self._steps == self._MEASURED:
+            seconds = (time.monotonic() - self._started) / self._MEASURED
+            epochs = self.params["epochs"] - self._epoch
+            left = epochs * self.params["steps"] - batch - 1
+            minutes = math.ceil(left * seconds / 60)
+            unit = "minute" if minutes == 1 else "minutes"
+            self._say(
+                f"On this machine {left} more steps will take about {minutes} "
+                f"{unit}."
+            )
+        self._steps += 1

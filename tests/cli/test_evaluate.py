@@ -11,10 +11,9 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from keras_sspcab.cli._data import ImageSource
-from keras_sspcab.cli._model import load_detector
 from keras_sspcab.metrics import image_statistics, statistics_auroc
-from keras_sspcab.runs import RunFolder
+from keras_sspcab.runs import RunFolder, load_detector
+from keras_sspcab.runs.sources import ImageSource
 
 
 @pytest.fixture(scope="module")

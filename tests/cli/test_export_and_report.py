@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.cli._model import load_detector
+from keras_sspcab.runs import load_detector
 
 
 def unfolded(table):

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_sspcab.cli._model import build_model, load_detector
-from keras_sspcab.cli._sources import source_of
 from keras_sspcab.runs import ModelConfig, RunFolder
+from keras_sspcab.runs.models import build_model, load_detector
 from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.runs.sources import source_of
 from tests.cli.test_train import assert_same_model
 
 # As small as the network can be; the weights are those it is used with.

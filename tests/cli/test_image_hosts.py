@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sspcab.cli._model import build_model, compile_model, load_detector
+from keras_sspcab.runs.models import build_model, compile_model, load_detector
 from keras_sspcab.runs.parsing import load_config
 
 SETTINGS = {

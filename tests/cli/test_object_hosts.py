@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("cv2")
 
 from keras_sspcab.applications import score_objects
-from keras_sspcab.cli._model import load_detector
 from keras_sspcab.cli._object_data import (
     ObjectSource,
     config_of,
@@ -23,7 +22,12 @@ from keras_sspcab.cli._object_data import (
 from keras_sspcab.data.objects import open_cube_file
 from keras_sspcab.data.video import scan_video_folder
 from keras_sspcab.metrics import rbdc_tbdc, read_detections, read_tracks
-from keras_sspcab.runs import ConfigError, ObjectsConfig, RunFolder
+from keras_sspcab.runs import (
+    ConfigError,
+    ObjectsConfig,
+    RunFolder,
+    load_detector,
+)
 from keras_sspcab.runs.parsing import load_config
 from tests.data.video_writing import write_frames
 

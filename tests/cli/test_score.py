@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_sspcab.cli._model import load_detector
+from keras_sspcab.runs import load_detector
 from tests.cli.program import command, start
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -60,7 +60,7 @@ def test_scores_equal_those_of_predict(
     assert f"{count} of {len(predicted)} anomalous" in result.stdout
     assert f"Wrote {len(predicted)} rows in 4 files" in result.stdout
     again = invoke(*arguments, f"--out={out}", "--shard-size=7")
-    assert "Going on: 4 of 4 shards are done." in again.stdout
+    assert "Continuing: 4 of 4 shards are done." in again.stdout
     result = invoke(*arguments, f"--out={out}", "--shard-size=8", code=2)
     assert "another shard_size (7 then, 8 now)" in result.stderr
 
@@ -191,7 +191,7 @@ def test_a_process_that_is_killed_goes_on(trained, predicted, tmp_path):
     assert not (out / "_SUCCESS.json").exists()
     result = start(*arguments)
     assert result.returncode == 0, result.stderr
-    assert f"Going on: {len(before)} of 60 shards are done." in result.stdout
+    assert f"Continuing: {len(before)} of 60 shards are done." in result.stdout
     check_rows(read_rows(out), expected)
     assert len(os.listdir(parts)) == 60
     for path, time_written in before.items():

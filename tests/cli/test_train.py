@@ -10,8 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sspcab.cli._model import load_detector
-from keras_sspcab.runs import RunFolder
+from keras_sspcab.runs import RunFolder, load_detector
 from tests.cli.conftest import TRAINING
 from tests.cli.program import command, start
 
@@ -112,7 +111,7 @@ def test_terminal_shows_a_bar(monkeypatch, capsys):
 def test_need_of_a_gpu_is_told_first(invoke, images, tmp_path, monkeypatch):
     from keras_sspcab.applications import AutoEncoder
     from keras_sspcab.cli import _pipeline
-    from keras_sspcab.hosts.guide import HostGuide
+    from keras_sspcab.hosts import HostGuide
 
     monkeypatch.setattr(AutoEncoder, "guide", HostGuide(needs_gpu=True))
     monkeypatch.setattr(_pipeline, "_has_gpu", lambda: False)

@@ -8,7 +8,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from keras_sspcab.applications import score_frames
-from keras_sspcab.cli._model import load_detector
 from keras_sspcab.data.video import scan_video_folder, tracks_from_masks
 from keras_sspcab.metrics import (
     rbdc_tbdc,
@@ -16,6 +15,7 @@ from keras_sspcab.metrics import (
     read_tracks,
     smooth_median,
 )
+from keras_sspcab.runs import load_detector
 from tests.data.video_writing import write_frames
 
 SIZE = 32

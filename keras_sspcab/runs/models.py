@@ -1,77 +1,56 @@
-"""Builds the model of a configuration, and loads one that was trained."""
+"""The model of a configuration, and one that was trained."""
 
 import inspect
 import math
 import os
 import zipfile
-from typing import TYPE_CHECKING
+from typing import Any
 
-from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.runs import Config, ConfigError, RunFolder
+import keras
 
-if TYPE_CHECKING:
-    from keras_sspcab.applications import AnomalyModel
+from keras_sspcab.hosts import (
+    AnomalyModel,
+    available_applications,
+    get_application,
+)
+from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.folder import RunFolder
 
-Size = tuple[int | None, int | None]
+_RESERVED = {"input_shape", "calibration", "name", "self"}
 
 
-def build_model(config: Config) -> "AnomalyModel":
+def build_model(config: Config) -> AnomalyModel:
     """Builds the model to train.
-
-    Args:
-        config: The configuration.
 
     Raises:
         ConfigError: If the section [model] does not fit the host.
     """
-    import keras
-
     keras.utils.set_random_seed(config.training.seed)
     size = config.data.image_size
     if not config.data.patch_size:
         return construct(config, size)
     # The weights serve patches and, later, whole images.
     model = construct(config, (None, None))
-    # Which must fit the host as well.
+    # The size of whole images must fit the host as well.
     construct(config, size)
     return model
 
 
-def compile_model(
-    model: "AnomalyModel", config: Config, num_samples: int
-) -> None:
-    """Compiles a model to be trained in one go.
-
-    Args:
-        model: The model.
-        config: The configuration.
-        num_samples: Training samples in an epoch.
-    """
-    training = config.training
-    steps = math.ceil(num_samples / training.batch_size)
-    model.compile(
-        learning_rate=training.learning_rate or None,
-        steps=steps * training.epochs,
-        jit_compile=training.jit_compile,
-    )
-
-
-def construct(config: Config, size: Size) -> "AnomalyModel":
-    """Builds the host of a configuration.
+def construct(
+    config: Config, size: tuple[int | None, int | None]
+) -> AnomalyModel:
+    """Builds the host of a configuration for images or frames of a size.
 
     Args:
         config: The configuration.
-        size: Height and width of its images or frames; None for any.
+        size: Height and width; None for any.
 
     Raises:
         ConfigError: If the section [model] does not fit the host.
     """
-    from keras_sspcab.applications import get_application
-
     host = get_application(config.model.name)
-    reserved = {"input_shape", "calibration", "name", "self"}
     parameters = inspect.signature(host).parameters
-    allowed = sorted(set(parameters) - reserved)
+    allowed = sorted(set(parameters) - _RESERVED)
     if unknown := sorted(set(config.model.options) - set(allowed)):
         raise ConfigError(
             f"Unknown key `model.{unknown[0]}` for the model "
@@ -93,7 +72,24 @@ def construct(config: Config, size: Size) -> "AnomalyModel":
         ) from error
 
 
-def load_detector(path: str) -> "AnomalyModel":
+def compile_model(model: Any, config: Config, num_samples: int) -> None:
+    """Compiles a host, or a stage of one.
+
+    Args:
+        model: The model.
+        config: The configuration of the run.
+        num_samples: Training samples in an epoch.
+    """
+    training = config.training
+    steps = math.ceil(num_samples / training.batch_size)
+    model.compile(
+        learning_rate=training.learning_rate or None,
+        steps=steps * training.epochs,
+        jit_compile=training.jit_compile,
+    )
+
+
+def load_detector(path: str) -> AnomalyModel:
     """Loads the model of a run folder or of a `.keras` file.
 
     Raises:
@@ -103,11 +99,7 @@ def load_detector(path: str) -> "AnomalyModel":
         path = RunFolder(path).require("model.keras", "keras-sspcab train")
     if not os.path.isfile(path):
         raise ValueError(f"There is no model at {path!r}")
-    import_backend()
-    import keras
-
-    from keras_sspcab.applications import AnomalyModel
-
+    available_applications()  # Makes their classes known to Keras.
     try:
         model = keras.models.load_model(path, compile=False)
     except (

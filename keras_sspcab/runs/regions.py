@@ -1,0 +1,278 @@
+"""Regions of frames of video, and the tracks that they are measured against."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_sspcab.hosts import ScoredFrame
+from keras_sspcab.metrics import read_tracks, regions_from_maps
+from keras_sspcab.runs.config import EvaluationConfig, ObjectsConfig
+from keras_sspcab.runs.sources import ObjectSource, VideoSource
+
+if TYPE_CHECKING:
+    from keras_sspcab.data.video import Video
+
+Table = dict[str, np.ndarray]
+
+_BOX = ("x_min", "y_min", "x_max", "y_max")
+
+# Normal maps that levels are measured on, at most: what is held in memory.
+_MAX_MAPS = 400
+
+
+class Regions:
+    """Gathers the regions of scored frames: boxes with scores."""
+
+    #: Whether there are regions at all.
+    exist = True
+
+    def __init__(self) -> None:
+        self._videos: list[str] = []
+        self._frames: list[int] = []
+        self._boxes: list[np.ndarray] = []
+        self._scores: list[np.ndarray] = []
+
+    def describe(self) -> str:
+        """Says how regions come about."""
+        raise NotImplementedError
+
+    def find(
+        self, video: "Video", scored: ScoredFrame
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns boxes `(n, 4)` and their scores `(n,)` of a frame."""
+        raise NotImplementedError
+
+    def add(self, video: "Video", scored: ScoredFrame) -> None:
+        """Takes a frame of a video."""
+        if not self.exist:
+            return
+        boxes, scores = self.find(video, scored)
+        self._videos += [video.name] * len(scores)
+        self._frames += [scored.frame] * len(scores)
+        self._boxes.append(boxes)
+        self._scores.append(scores)
+
+    def detections(self) -> Table:
+        """Returns all regions as a table, for `rbdc_tbdc`."""
+        boxes = np.concatenate([np.empty((0, 4)), *self._boxes])
+        return {
+            "video": np.array(self._videos, dtype=str),
+            "frame": np.array(self._frames, dtype="int64"),
+            **dict(zip(_BOX, boxes.T, strict=True)),
+            "score": np.concatenate([np.empty(0), *self._scores]),
+        }
+
+
+class ObjectRegions(Regions):
+    """Objects as regions, each a box with its score.
+
+    Args:
+        objects: How objects are found.
+    """
+
+    def __init__(self, objects: ObjectsConfig) -> None:
+        super().__init__()
+        self._objects = objects
+
+    def describe(self) -> str:
+        boxes = self._objects.boxes
+        if boxes == "motion":
+            return "objects that move, found without a detector"
+        others = ", and what else moves" if self._objects.with_motion else ""
+        return f"objects of {os.path.basename(boxes)}{others}"
+
+    def find(
+        self, video: "Video", scored: ScoredFrame
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return scored.outputs["boxes"], scored.outputs["object_scores"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionLevels:
+    """Where anomaly maps are cut.
+
+    Attributes:
+        values: The levels, ascending; none where nothing can be cut.
+        normal_map: `(height, width)`, what smoothed maps of normal frames show
+            on average, which is subtracted first; None for nothing.
+        source: What the levels follow from, in words.
+    """
+
+    values: tuple[float, ...]
+    normal_map: np.ndarray | None
+    source: str
+
+
+class MapRegions(Regions):
+    """Connected pixels of anomaly maps as regions, at several levels.
+
+    Args:
+        levels: Where maps are cut.
+        evaluation: How maps are smoothed, and how small a region may be.
+    """
+
+    def __init__(
+        self, levels: RegionLevels, evaluation: EvaluationConfig
+    ) -> None:
+        super().__init__()
+        self._levels = levels
+        self._evaluation = evaluation
+        self.exist = bool(levels.values)
+        self._size: tuple[str, tuple[int, int]] | None = None
+
+    def describe(self) -> str:
+        if not self.exist:
+            return "none: the model is not calibrated"
+        evaluation, levels = self._evaluation, self._levels
+        less = "" if levels.normal_map is None else ", less its mean over them"
+        return (
+            "connected pixels of the anomaly map, smoothed by a Gaussian of "
+            f"{evaluation.region_smoothing:g} of its height, at "
+            f"{evaluation.region_levels} levels from half of {levels.source}"
+            f"{less} on, {evaluation.region_min_area} pixels at least"
+        )
+
+    def find(
+        self, video: "Video", scored: ScoredFrame
+    ) -> tuple[np.ndarray, np.ndarray]:
+        anomaly_map = scored.outputs["anomaly_map"]
+        return self.cut(anomaly_map, self._frame_size(video))
+
+    def cut(
+        self, anomaly_map: np.ndarray, frame_size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns boxes `(n, 4)` and their scores `(n,)` of a map.
+
+        Args:
+            anomaly_map: The map `(height, width)`.
+            frame_size: Height and width that boxes are scaled to.
+        """
+        excess = smooth_map(anomaly_map, self._evaluation)
+        if self._levels.normal_map is not None:
+            excess = excess - self._levels.normal_map
+        table = regions_from_maps(
+            [[excess]],
+            self._levels.values,
+            self._evaluation.region_min_area,
+            frame_size=frame_size,
+        )
+        return np.stack([table[name] for name in _BOX], -1), table["score"]
+
+    def _frame_size(self, video: "Video") -> tuple[int, int]:
+        from keras_sspcab.data.video import iterate_frames
+
+        if self._size is None or self._size[0] != video.path:
+            height, width = next(iterate_frames(video, channels=1)).shape[:2]
+            self._size = video.path, (height, width)
+        return self._size[1]
+
+
+def regions_of(model: Any, source: VideoSource) -> Regions:
+    """Returns what gathers the regions of a run's test videos.
+
+    Args:
+        model: The model of the run.
+        source: The data of the run.
+    """
+    if isinstance(source, ObjectSource):
+        return ObjectRegions(source.config.objects)
+    levels = measure_levels(model, source, source.held_out())
+    return MapRegions(levels, source.config.evaluation)
+
+
+def measure_levels(
+    model: Any, source: VideoSource, videos: "Sequence[Video]"
+) -> RegionLevels:
+    """Measures what smoothed maps of normal videos show.
+
+    A network errs more in some places than in others, such as along the border
+    of the frame, also where all is normal: levels hold for what exceeds that.
+
+    Args:
+        model: The host.
+        source: The data that the videos are of.
+        videos: Normal videos that were not trained on; without any, levels
+            follow from the pixel threshold of the model.
+    """
+    from keras_sspcab.data.video import count_clips
+
+    data, evaluation = source.data, source.config.evaluation
+    if not videos:
+        limit = model.calibration.pixel_threshold
+        values = _doubled(limit, evaluation)
+        return RegionLevels(values, None, "the pixel threshold")
+    total = count_clips(videos, data.clip_length, stride=data.stride)
+    step = -(-total // _MAX_MAPS)
+    maps = np.stack(
+        [
+            smooth_map(scored.outputs["anomaly_map"], evaluation)
+            for number, scored in enumerate(source.score_frames(model, videos))
+            if number % step == 0
+        ]
+    ).astype("float32")
+    normal_map = maps.mean(axis=0)
+    quantile = source.config.calibration.pixel_quantile
+    limit = float(np.quantile(maps - normal_map, quantile))
+    return RegionLevels(
+        _doubled(limit, evaluation),
+        normal_map,
+        f"what {100 * quantile:g} % of the pixels of held-out normal frames "
+        "stay below",
+    )
+
+
+def _doubled(
+    limit: float | None, evaluation: EvaluationConfig
+) -> tuple[float, ...]:
+    """Returns levels from half the limit on, each twice the one before."""
+    if limit is None or limit <= 0:
+        return ()
+    count = evaluation.region_levels
+    return tuple(limit * 2.0 ** (level - 1) for level in range(count))
+
+
+def smooth_map(
+    anomaly_map: np.ndarray, evaluation: EvaluationConfig
+) -> np.ndarray:
+    """Returns a map smoothed as regions are cut from it, in float64."""
+    from scipy import ndimage
+
+    sigma = evaluation.region_smoothing * anomaly_map.shape[0]
+    return ndimage.gaussian_filter(anomaly_map.astype("float64"), sigma)
+
+
+def ground_truth_tracks(
+    videos: "Sequence[Video]", abnormal: "Sequence[Video]"
+) -> tuple[Table | None, str]:
+    """Returns the tracks of the ground truth, and where they come from.
+
+    Track files come first; without any, tracks are derived from masks.
+
+    Args:
+        videos: The test videos.
+        abnormal: Those with abnormal frames.
+
+    Returns:
+        The table, None if one of the abnormal videos has neither; and
+        `"files"`, `"masks"` or `"none"`.
+    """
+    from keras_sspcab.data.video import tracks_from_masks
+
+    paths = [video.tracks for video in videos if video.tracks is not None]
+    if paths:
+        folders = sorted({os.path.dirname(path) for path in paths})
+        tables = [read_tracks(folder) for folder in folders]
+        # An empty table has no names, and so no text to join.
+        tables = [t for t in tables if t["frame"].size] or tables[:1]
+        table = {
+            name: np.concatenate([t[name] for t in tables])
+            for name in tables[0]
+        }
+        kept = np.isin(table["video"], [video.name for video in videos])
+        return {name: values[kept] for name, values in table.items()}, "files"
+    if not abnormal or any(video.masks is None for video in abnormal):
+        return None, "none"
+    return tracks_from_masks(videos), "masks"

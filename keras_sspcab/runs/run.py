@@ -1,0 +1,339 @@
+"""The whole road from a folder of data to scores, a report and exports."""
+
+import importlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.folder import RunFolder, default_run_path
+from keras_sspcab.runs.parsing import differences, load_config
+from keras_sspcab.runs.progress import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import keras
+
+    from keras_sspcab.hosts import AnomalyModel
+
+PathLike = str | os.PathLike[str]
+
+
+class Run:
+    """One training and what follows from it, in a folder.
+
+    It is silent: pass a `Progress` to be told what it does. Warnings are
+    Python's.
+
+    Attributes:
+        folder: The `RunFolder`: where the files are, and their state.
+        config: The configuration, a `Config`.
+
+    Args:
+        path: The folder of a run that was begun; see `create` for a new one.
+        settings: Settings by `"section.key"` that are to change, such as
+            `{"training.epochs": 40}`; they count when the run is trained
+            further.
+
+    Raises:
+        ConfigError: If a setting cannot be used, or cannot change any more.
+        ValueError: If there is no run in the folder.
+
+    Example:
+    >>> import tempfile
+    >>> from keras_sspcab.data import write_texture_folder
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> images, path = f"{folder.name}/brick", f"{folder.name}/run"
+    >>> write_texture_folder(images, image_size=32, num_train=6)
+    >>> run = Run.create(path, data=images, model="autoencoder")
+    >>> run.config.data.patch_size, run.is_finished
+    (64, False)
+    """
+
+    def __init__(
+        self, path: PathLike, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self.folder = RunFolder(os.fspath(path))
+        self.config = before = self.folder.config
+        if settings:
+            file = self.folder.file("config.toml")
+            self.config = resolve_config(file, settings)
+            _check_changes(self.folder, before, self.config)
+
+    @classmethod
+    def create(
+        cls,
+        path: PathLike | None = None,
+        *,
+        data: PathLike | None = None,
+        model: str | None = None,
+        epochs: int | None = None,
+        config: PathLike | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> "Run":
+        """Returns a new run; nothing is written before it is trained.
+
+        Args:
+            path: A folder that does not exist or is empty. Defaults to
+                `runs/MODEL-DATA-NUMBER`.
+            data: Folder of images or videos.
+            model: A name in `keras_sspcab.hosts.available_applications()`.
+                Defaults to `"multiscale_padim"`.
+            epochs: Epochs in total. The default depends on the model.
+            config: A TOML file of settings; the arguments are stronger.
+            settings: Other settings by `"section.key"`, such as
+                `{"data.image_size": 64}`.
+
+        Raises:
+            ConfigError: If a setting cannot be used.
+            ValueError: If the folder holds a run or other files.
+        """
+        named = {
+            "data.path": None if data is None else os.fspath(data),
+            "model.name": model,
+            "training.epochs": epochs,
+        }
+        given = {
+            key: value for key, value in named.items() if value is not None
+        }
+        resolved = resolve_config(config, {**(settings or {}), **given})
+        run = cls.__new__(cls)
+        run.config = resolved
+        run.folder = RunFolder(
+            default_run_path(resolved) if path is None else os.fspath(path)
+        )
+        run.folder.check_free()
+        return run
+
+    @classmethod
+    def open(
+        cls, path: PathLike, settings: Mapping[str, Any] | None = None
+    ) -> "Run":
+        """Returns a run that was begun; the same as `Run(path, settings)`."""
+        return cls(path, settings)
+
+    @property
+    def path(self) -> str:
+        """The folder."""
+        return self.folder.path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its model is trained and calibrated."""
+        return self.folder.is_finished
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether it is finished, and no setting has changed since."""
+        return self.is_finished and self.config == self.folder.config
+
+    @property
+    def can_be_trained_further(self) -> bool:
+        """Whether more epochs are possible, once it is finished.
+
+        They are not where nothing is trained, or stages follow each other.
+        """
+        return os.path.exists(self.folder.file("checkpoint.npz"))
+
+    @property
+    def model(self) -> "AnomalyModel":
+        """The trained model, loaded from `model.keras`.
+
+        Raises:
+            ValueError: If there is none yet.
+        """
+        from keras_sspcab.runs.models import load_detector
+
+        return load_detector(self.path)
+
+    def train(
+        self,
+        resume: bool = False,
+        progress: Progress | None = None,
+        callbacks: "Sequence[keras.callbacks.Callback]" = (),
+    ) -> None:
+        """Trains on normal data, calibrates, and saves the model.
+
+        Killed at any moment, it continues with `resume` as if it had never
+        stopped, in another process as well. A finished run with unchanged
+        settings stays as it is.
+
+        Args:
+            resume: Whether to continue a run that was begun.
+            progress: Takes what there is to say.
+            callbacks: Keras callbacks for the training.
+
+        Raises:
+            ValueError: If settings or data cannot be used, if the run was begun
+                and `resume` is False, or if the training diverges.
+            TrainingInterrupted: On Ctrl-C or SIGTERM; the state is saved.
+        """
+        from keras_sspcab.runs.training import train_run
+
+        if resume and self.is_up_to_date:
+            return
+        train_run(self.folder, self.config, resume, progress, callbacks)
+
+    def evaluate(
+        self,
+        data: PathLike | None = None,
+        on_error: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Scores the test data: metrics, scores, anomaly maps.
+
+        Args:
+            data: Another folder than that of the training.
+            on_error: Broken images or videos: `"raise"` or `"skip"`.
+            settings: How it is measured: settings of `[evaluation]` by
+                `"evaluation.key"`.
+            progress: Takes what there is to say.
+
+        Returns:
+            The content of `metrics.json`.
+
+        Raises:
+            ConfigError: If another setting is given.
+            ValueError: If the run is not trained, or data cannot be used.
+        """
+        from keras_sspcab.runs.evaluation import evaluate_run
+
+        self.folder.require("model.keras", "keras-sspcab train")
+        for key in settings or ():
+            if not key.startswith("evaluation."):
+                raise ConfigError(
+                    "A trained run keeps its settings but for those of "
+                    f"[evaluation]. Received: {key}={(settings or {})[key]!r}"
+                )
+        named = {
+            "data.path": None if data is None else os.fspath(data),
+            "data.on_error": on_error,
+        }
+        given = {
+            key: value for key, value in named.items() if value is not None
+        }
+        config = resolve_config(
+            self.folder.file("config.toml"), {**(settings or {}), **given}
+        )
+        return evaluate_run(self.folder, config, progress)
+
+    def report(self) -> "Path":
+        """Writes `report.html` about the last evaluation; returns its path.
+
+        Raises:
+            ValueError: If the run has not been evaluated.
+        """
+        from keras_sspcab.report import write_report
+
+        return write_report(self.path)
+
+    def export(
+        self,
+        format: str,
+        destination: PathLike | None = None,
+        data: PathLike | None = None,
+        **options: Any,
+    ) -> Any:
+        """Exports the model, compared with it on real data.
+
+        Args:
+            format: `"savedmodel"`, `"tflite"` or `"onnx"`.
+            destination: Folder for the files. Defaults to `export` in the
+                folder of the run.
+            data: Folder of normal data to compare on. Defaults to the run's.
+            **options: As of `keras_sspcab.export.export_run`.
+
+        Returns:
+            A result with `path` and `parity`.
+
+        Raises:
+            ValueError: If the run is not trained.
+            ExportMismatchError: If the artifact differs from the model.
+        """
+        # The library itself knows nothing of exports.
+        export = importlib.import_module("keras_sspcab.export")
+        return export.export_run(
+            self.path,
+            format,
+            destination=None if destination is None else os.fspath(destination),
+            data=None if data is None else os.fspath(data),
+            **options,
+        )
+
+    def predict(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        heat_maps: PathLike | None = None,
+        results: PathLike | None = None,
+        on_error: str = "raise",
+        progress: Progress | None = None,
+    ) -> list[dict[str, Any]]:
+        """Scores new images or videos.
+
+        Args:
+            paths: Image files or folders of them; for hosts of video, videos.
+            heat_maps: Images: folder for a PNG of each with its anomaly map.
+            results: Videos: folder for an annotated video, a plot and a table
+                of each. Defaults to `NAME-scores` in the working folder.
+            on_error: Broken images: `"raise"` or `"skip"`.
+            progress: Takes what there is to say.
+
+        Returns:
+            A dict for each image or scored frame: see
+            `keras_sspcab.runs.prediction`.
+
+        Raises:
+            ValueError: If the run is not trained, or data cannot be used.
+        """
+        from keras_sspcab.runs.prediction import predict_images, predict_videos
+
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+        model = self.model
+        if model.kind == "image":
+            return predict_images(model, paths, heat_maps, on_error)
+        predictions = predict_videos(
+            model, paths, results, None, self.config, progress
+        )
+        return [row for one in predictions for row in one.rows]
+
+
+def resolve_config(
+    path: PathLike | None, settings: Mapping[str, Any]
+) -> Config:
+    """Reads a configuration and makes the path of the data absolute.
+
+    A relative path counts from the working folder, not from the file.
+
+    Args:
+        path: A TOML file, or None.
+        settings: Stronger settings by `"section.key"`.
+
+    Raises:
+        ConfigError: If a setting cannot be used.
+    """
+    file = None if path is None else os.fspath(path)
+    config = load_config(file, settings)
+    data = config.data.path
+    if not data or "://" in data or os.path.isabs(data):
+        return config
+    return load_config(file, {**settings, "data.path": os.path.abspath(data)})
+
+
+def _check_changes(run: RunFolder, before: Config, after: Config) -> None:
+    """Raises a ConfigError for settings that cannot change in a run."""
+    from keras_sspcab.runs.training import is_free_setting
+
+    for name, (old, new) in differences(before, after).items():
+        if not is_free_setting(name):
+            raise ConfigError(
+                f"The run {run.path} was started with {name}={old!r}. "
+                f"Received: {new!r}. Leave it out, or start a new run"
+            )
+    epochs = before.training.epochs
+    if run.is_finished and after.training.epochs < epochs:
+        raise ConfigError(
+            f"The run {run.path} has {epochs} epochs behind it. Received: "
+            f"{after.training.epochs} epochs. Choose more, or start a new run"
+        )

@@ -1,0 +1,201 @@
+"""What images, videos and objects have in common as the data of a run."""
+
+import abc
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from keras_sspcab.hosts import AnomalyModel
+from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.folder import RunFolder
+
+#: Samples in one step where nothing is trained: whole images take more memory
+#: than the patches of the training.
+INFERENCE_BATCH_SIZE = 8
+
+# From fewer samples none are held out unless the model needs it.
+_LEAST_TO_SPLIT = 10
+
+
+class Source(abc.ABC):
+    """The data of a run, as its host looks at them.
+
+    A folder of samples has `train`, `validation` and `test`, `root`, `notes`,
+    `summary()` and `with_validation(...)`; a sample has a `path`.
+
+    Args:
+        config: The configuration of the run.
+        host: The class of its model.
+        run: The run folder, for what is kept on disk; None for none.
+    """
+
+    #: What the samples are called, such as "images".
+    noun: ClassVar[str]
+
+    def __init__(
+        self,
+        config: Config,
+        host: type[AnomalyModel],
+        run: RunFolder | None = None,
+    ) -> None:
+        self.config = config
+        self.data = config.data
+        self.host = host
+        self.run = run
+
+    # === What a kind of data decides ===
+
+    @abc.abstractmethod
+    def list_samples(self, path: str, layout: str) -> Any:
+        """Returns the folder of samples at a path."""
+
+    @abc.abstractmethod
+    def check_samples(
+        self, samples: Sequence[Any], on_error: str
+    ) -> tuple[Any, ...]:
+        """Returns the samples that can be read; see `[data] on_error`."""
+
+    @abc.abstractmethod
+    def epoch_size(self, folder: Any) -> int:
+        """Returns how many training samples an epoch has."""
+
+    @abc.abstractmethod
+    def training_datasets(
+        self, folder: Any, with_pseudo_abnormal: bool = False
+    ) -> Callable[[int], Any]:
+        """Returns a function from the number of an epoch to its dataset.
+
+        Args:
+            folder: What `split` has returned.
+            with_pseudo_abnormal: Whether batches hold pseudo-abnormal objects
+                as well.
+        """
+
+    @abc.abstractmethod
+    def scoring_dataset(
+        self, samples: Sequence[Any], is_reread: bool = False
+    ) -> Any:
+        """Returns a dataset of samples in order, as they are scored.
+
+        Args:
+            samples: The samples.
+            is_reread: Whether it is read several times.
+        """
+
+    def check(self) -> None:
+        """Raises a ConfigError for settings that such data do not have."""
+        return
+
+    def identity(self, sample: Any) -> str:
+        """Returns what makes a training sample the same one, path first."""
+        return sample.path
+
+    # === What they share ===
+
+    def scan(self, path: str = "") -> Any:
+        """Lists the data.
+
+        Args:
+            path: Another folder than that of the configuration.
+
+        Raises:
+            ValueError: If the folder cannot be used.
+        """
+        path = path or self.data.path
+        if not path:
+            raise ConfigError(
+                f"There is no folder of {self.noun}. Give one with --data, or "
+                "as `path` in the section [data] of a configuration file"
+            )
+        return self.list_samples(path, self.data.layout)
+
+    def split(self) -> Any:
+        """Lists the data, with normal samples held out to calibrate on.
+
+        Broken samples stop it, or are left out first, as `[data] on_error`
+        says.
+
+        Raises:
+            ValueError: If the data cannot be used.
+        """
+        self.check()
+        folder = self.scan()
+        checked = self.check_samples(
+            (*folder.train, *folder.validation), self.data.on_error
+        )
+        good = {sample.path: sample for sample in checked}
+
+        def only_good(samples: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(good[s.path] for s in samples if s.path in good)
+
+        return self._with_validation(
+            dataclasses.replace(
+                folder,
+                train=only_good(folder.train),
+                validation=only_good(folder.validation),
+            )
+        )
+
+    def _with_validation(self, folder: Any) -> Any:
+        """Holds a part of the training samples out, where that is useful.
+
+        Not for a model that calibrates by itself, unless there is nothing else
+        to evaluate it on, and samples enough.
+        """
+        is_enough = len(folder.train) >= _LEAST_TO_SPLIT
+        needs_validation = not self.host.calibrates_by_folds
+        if folder.validation or not (
+            needs_validation or (not folder.test and is_enough)
+        ):
+            return folder
+        return folder.with_validation(
+            self.data.validation_fraction, self.data.validation_seed
+        )
+
+    def samples_to_evaluate(self) -> tuple[tuple[Any, ...], str, str]:
+        """Returns test samples, or normal ones where there are none.
+
+        Returns:
+            The samples, `"test"`, `"validation"` or, where none were held out,
+            `"train"`, and the root of the folder.
+
+        Raises:
+            ValueError: If the data cannot be used.
+        """
+        folder = self.scan()
+        if folder.test:
+            checked = self.check_samples(folder.test, self.data.on_error)
+            return checked, "test", folder.root
+        folder = self.split()
+        if folder.validation:
+            return folder.validation, "validation", folder.root
+        return folder.train, "train", folder.root
+
+    def held_out(self) -> tuple[Any, ...]:
+        """Returns the normal samples that were not trained on.
+
+        There are none where the folder holds test data alone.
+
+        Raises:
+            ValueError: If the data cannot be used.
+        """
+        if self.data.on_error == "skip":
+            # What is broken had no part in the choice.
+            folder = self.split()
+        else:
+            folder = self.scan()
+            if len(folder.train) > 1:
+                folder = self._with_validation(folder)
+        if not folder.validation:
+            return ()
+        return self.check_samples(folder.validation, self.data.on_error)
+
+    def fingerprint(self, folder: Any) -> str:
+        """Names the training data, wherever the folder lies."""
+        names = sorted(
+            self.identity(sample).removeprefix(folder.root).strip("/")
+            for sample in folder.train
+        )
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        return f"{len(names)} {self.noun}, names with hash {digest[:12]}"

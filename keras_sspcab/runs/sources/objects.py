@@ -1,0 +1,232 @@
+"""Objects of videos as the data of a run."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_sspcab.hosts import ScoredFrame, score_objects
+from keras_sspcab.runs.config import ConfigError, ObjectsConfig
+from keras_sspcab.runs.sources.videos import VideoSource
+
+if TYPE_CHECKING:
+    from keras_sspcab.data.flow import FlowSource
+    from keras_sspcab.data.objects import (
+        CubeFile,
+        MaskSource,
+        MotionProposals,
+        ObjectProposals,
+    )
+    from keras_sspcab.data.video import Video, VideoFolder
+
+# Objects that are scored at once: crops are small.
+_OBJECT_BATCH_SIZE = 64
+
+
+class ObjectSource(VideoSource):
+    """Objects of videos, for hosts that look at objects.
+
+    They are cut out once and kept in the run folder, in that of
+    `[objects] folder`, or else as long as this source lives.
+    """
+
+    _temporary: "tempfile.TemporaryDirectory[str] | None" = None
+
+    def _folder(self) -> str:
+        if self.config.objects.folder:
+            return self.config.objects.folder
+        if self.run is not None:
+            return self.run.file("objects")
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory()
+        return self._temporary.name
+
+    @property
+    def _object_host(self) -> Any:
+        return self.host
+
+    def check(self) -> None:
+        """Refuses settings that are for images or clips."""
+        super().check()
+        data, name = self.data, self.config.model.name
+        masks = self.config.objects.masks
+        if data.stride != 1:
+            raise ConfigError(
+                f"`data.stride` is for clips of whole frames, and {name!r} "
+                f"looks at objects. Received: data.stride={data.stride}. "
+                "Leave it out"
+            )
+        if masks and not self._object_host.takes_masks:
+            raise ConfigError(
+                "`objects.masks` is for hosts that learn to segment objects. "
+                f"Received: objects.masks={masks!r} for {name!r}. Leave it out"
+            )
+        if data.image_size[0] != data.image_size[1]:
+            raise ConfigError(
+                "`data.image_size`, the size of the crops of objects, must be "
+                f"one number. Received: {list(data.image_size)}"
+            )
+
+    def cut_out(self, videos: "Sequence[Video]") -> "tuple[CubeFile, ...]":
+        """Cuts the objects of videos out, unless that is done."""
+        from keras_sspcab.data.objects import extract_cubes
+
+        objects, folder = self.config.objects, self._folder()
+        os.makedirs(folder, exist_ok=True)
+        return extract_cubes(
+            videos,
+            proposals_of(objects),
+            flow_of(objects),
+            folder,
+            num_frames=self.data.clip_length,
+            size=self.data.image_size[0],
+            channels=self.data.channels,
+            masks=masks_of(objects),
+        )
+
+    def epoch_size(self, folder: "VideoFolder") -> int:
+        """Objects in an epoch."""
+        from keras_sspcab.data.objects import count_objects
+
+        cubes = self.cut_out(folder.train)
+        count = count_objects(cubes, self.data.step)
+        if not count:
+            objects = self.config.objects
+            raise ConfigError(
+                f"No object was found in the {len(cubes)} training videos. "
+                f"Received: objects.boxes={objects.boxes!r}, "
+                f"objects.min_area={objects.min_area}. Choose other settings "
+                "in [objects]"
+            )
+        return count
+
+    def training_datasets(
+        self, folder: "VideoFolder", with_pseudo_abnormal: bool = False
+    ) -> Callable[[int], Any]:
+        """Objects in random order."""
+        from keras_sspcab.data.objects import cube_dataset
+        from keras_sspcab.data.pseudo_abnormal import (
+            EmbeddedPictures,
+            FolderPictures,
+            add_pseudo_abnormal,
+        )
+
+        objects, training = self.config.objects, self.config.training
+        cubes = self.cut_out(folder.train)
+        pictures: Any = None
+        if with_pseudo_abnormal and objects.pictures:
+            pictures = FolderPictures(objects.pictures)
+        elif with_pseudo_abnormal:
+            pictures = EmbeddedPictures()
+
+        def make_dataset(epoch: int) -> Any:
+            dataset = cube_dataset(
+                cubes,
+                self._object_host.cube_inputs,
+                batch_size=training.batch_size,
+                shuffle=True,
+                seed=training.seed,
+                epoch=epoch,
+                step=self.data.step,
+                with_masks=bool(objects.masks),
+            )
+            if pictures is None:
+                return dataset
+            return add_pseudo_abnormal(
+                dataset,
+                seed=training.seed,
+                epoch=epoch,
+                images=pictures,
+                speed=objects.speed,
+            )
+
+        return make_dataset
+
+    def scoring_dataset(
+        self, samples: "Sequence[Video]", is_reread: bool = False
+    ) -> Any:
+        """All objects in order, with the frames that they are in."""
+        from keras_sspcab.data.objects import cube_dataset
+
+        return cube_dataset(
+            self.cut_out(samples),
+            self._object_host.cube_inputs,
+            batch_size=_OBJECT_BATCH_SIZE,
+            with_index=True,
+        )
+
+    def score_frames(
+        self, model: Any, videos: "Sequence[Video]", **options: Any
+    ) -> Iterator[ScoredFrame]:
+        """Scores the frames of videos by the objects in them."""
+        return score_objects(model, self.cut_out(videos))
+
+
+# === The section [objects] ===
+
+
+def proposals_of(objects: ObjectsConfig) -> "ObjectProposals":
+    """Returns what finds the objects.
+
+    Raises:
+        ValueError: If files or a model cannot be used.
+    """
+    from keras_sspcab.data.objects import (
+        BoxFiles,
+        MergedProposals,
+        OnnxDetector,
+    )
+
+    is_motion = objects.boxes == "motion"
+    motion = _motion_of(objects, objects.cover_threshold if is_motion else None)
+    if is_motion:
+        return motion
+    is_model = objects.boxes.lower().endswith(".onnx")
+    detections = (OnnxDetector if is_model else BoxFiles)(
+        objects.boxes,
+        min_confidence=objects.min_confidence,
+        min_area=objects.min_area,
+        cover_threshold=objects.cover_threshold,
+    )
+    if not objects.with_motion:
+        return detections
+    return MergedProposals(detections, motion)
+
+
+def _motion_of(
+    objects: ObjectsConfig, cover_threshold: float | None
+) -> "MotionProposals":
+    from keras_sspcab.data.objects import MotionProposals
+
+    return MotionProposals(
+        threshold=objects.motion_threshold,
+        blur=objects.motion_blur,
+        min_area=objects.min_area,
+        cover_threshold=cover_threshold,
+        closing=objects.motion_closing,
+        background_history=objects.background_history or None,
+    )
+
+
+def masks_of(objects: ObjectsConfig) -> "MaskSource | None":
+    """Returns what gives the masks of objects, or None.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    from keras_sspcab.data.objects import MaskFiles, MotionMasks
+
+    if objects.masks == "motion":
+        return MotionMasks(_motion_of(objects, None))
+    return MaskFiles(objects.masks) if objects.masks else None
+
+
+def flow_of(objects: ObjectsConfig) -> "FlowSource":
+    """Returns what gives the optical flow.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    from keras_sspcab.data.flow import DISFlow, FlowFiles
+
+    return DISFlow() if objects.flow == "dis" else FlowFiles(objects.flow)

@@ -1,0 +1,115 @@
+"""Clips of videos as the data of a run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_sspcab.hosts import ScoredFrame, score_frames
+from keras_sspcab.runs.config import ConfigError
+from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE, Source
+
+if TYPE_CHECKING:
+    from keras_sspcab.data.video import Video, VideoFolder
+
+
+class VideoSource(Source):
+    """Clips of videos, for hosts that look at videos."""
+
+    noun = "videos"
+
+    def list_samples(self, path: str, layout: str) -> "VideoFolder":
+        from keras_sspcab.data.video import scan_video_folder
+
+        return scan_video_folder(path, layout)
+
+    def check_samples(
+        self, samples: "Sequence[Video]", on_error: str
+    ) -> "tuple[Video, ...]":
+        """Decodes all videos, and counts their frames."""
+        from keras_sspcab.data.video import check_videos
+
+        return check_videos(samples, on_error=on_error)
+
+    def check(self) -> None:
+        """Refuses settings that are for images."""
+        data = self.data
+        for key, value, default in (
+            ("patch_size", data.patch_size, 0),
+            ("flip", data.flip, False),
+        ):
+            if value != default:
+                raise ConfigError(
+                    f"`data.{key}` is for images, and "
+                    f"{self.config.model.name!r} looks at videos. Received: "
+                    f"data.{key}={value!r}. Leave it out"
+                )
+        if data.cache == "memory":
+            raise ConfigError(
+                "Frames of videos are kept on disk, not in memory. "
+                "Received: data.cache='memory'. Choose 'disk' or 'none'"
+            )
+
+    def identity(self, sample: "Video") -> str:
+        """Path and length."""
+        return f"{sample.path} {sample.num_frames} frames"
+
+    def epoch_size(self, folder: "VideoFolder") -> int:
+        """Clips in an epoch."""
+        from keras_sspcab.data.video import count_clips
+
+        data = self.data
+        return count_clips(
+            folder.train, data.clip_length, stride=data.stride, step=data.step
+        )
+
+    def training_datasets(
+        self, folder: "VideoFolder", with_pseudo_abnormal: bool = False
+    ) -> Callable[[int], Any]:
+        """Clips in random order, cut from frames that are decoded once."""
+        cache: bool | str = False
+        if self.data.cache != "none" and self.run is not None:
+            cache = self.run.file("cache")
+
+        def make_dataset(epoch: int) -> Any:
+            return self._clips(
+                folder.train,
+                step=self.data.step,
+                batch_size=self.config.training.batch_size,
+                shuffle=True,
+                seed=self.config.training.seed,
+                epoch=epoch,
+                cache=cache,
+            )
+
+        return make_dataset
+
+    def scoring_dataset(
+        self, samples: "Sequence[Video]", is_reread: bool = False
+    ) -> Any:
+        """All clips in order."""
+        return self._clips(samples, batch_size=INFERENCE_BATCH_SIZE)
+
+    def _clips(self, videos: "Sequence[Video]", **options: Any) -> Any:
+        from keras_sspcab.data.video import clip_dataset
+
+        data = self.data
+        return clip_dataset(
+            videos,
+            data.clip_length,
+            data.image_size,
+            data.channels,
+            stride=data.stride,
+            **options,
+        )
+
+    def score_frames(
+        self, model: Any, videos: "Sequence[Video]", **options: Any
+    ) -> Iterator[ScoredFrame]:
+        """Scores the frames of videos, one after the other.
+
+        Args:
+            model: The model.
+            videos: The videos.
+            **options: As of `keras_sspcab.hosts.score_frames`.
+        """
+        options.setdefault("stride", self.data.stride)
+        return score_frames(model, videos, **options)

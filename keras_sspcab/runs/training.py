@@ -1,0 +1,279 @@
+"""From a configuration to a trained and calibrated model in a run folder."""
+
+import contextlib
+import csv
+import os
+import shlex
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_sspcab.hosts import AnomalyModel, ObjectModel
+from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.runs import files
+from keras_sspcab.runs.callbacks import (
+    DurationEstimate,
+    FlushedTensorBoard,
+    TrainingInterrupted,
+)
+from keras_sspcab.runs.config import Config
+from keras_sspcab.runs.folder import RunFolder, now
+from keras_sspcab.runs.models import build_model, compile_model, construct
+from keras_sspcab.runs.parsing import write_config
+from keras_sspcab.runs.progress import Progress
+from keras_sspcab.runs.sources import Source, source_of
+from keras_sspcab.training import train
+
+# With fewer held-out images, the threshold is little more than a guess.
+_FEW_IMAGES = 20
+
+_FREE_SETTINGS = {
+    "data.path",
+    "data.on_error",
+    "data.cache",
+    "objects.folder",
+    "training.epochs",
+    "training.checkpoint_every_steps",
+    "training.checkpoint_every_seconds",
+    "calibration.quantile",
+    "calibration.pixel_quantile",
+}
+
+
+def is_free_setting(name: str) -> bool:
+    """Whether a setting may change between the start of a run and its end."""
+    return name in _FREE_SETTINGS or name.startswith("evaluation.")
+
+
+def train_run(
+    run: RunFolder,
+    config: Config,
+    resume: bool = False,
+    progress: Progress | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Trains, calibrates and saves the model of a run.
+
+    Args:
+        run: The folder: a new one, or with `resume` one that `train_run` has
+            begun.
+        config: Its configuration.
+        resume: Whether to continue a run.
+        progress: Takes what there is to say.
+        callbacks: Keras callbacks for the training.
+
+    Raises:
+        ValueError: If settings or data cannot be used, or if the training
+            diverges.
+        TrainingInterrupted: On Ctrl-C or SIGTERM.
+    """
+    progress = progress or Progress()
+    source = source_of(config, run)
+    folder = source.split()
+    progress.message(folder.summary())
+    with _precision(config.training.mixed_precision):
+        # Before anything is written: the settings must fit the host.
+        model = build_model(config)
+        if resume:
+            write_config(run.file("config.toml"), config)
+        else:
+            run.create(config)
+        epoch_size = source.epoch_size(folder)
+        run.update_record(
+            state="training",
+            data={
+                "root": os.path.abspath(folder.root),
+                "train": len(folder.train),
+                "validation": len(folder.validation),
+                "test": len(folder.test),
+                f"training_{source.noun}": source.fingerprint(folder),
+                "notes": list(folder.notes),
+            },
+        )
+        progress.message(
+            f"Run {run.path}: {config.model.name}, {_describe(model)}"
+        )
+        if model.backbone_weights is not None:
+            run.update_record(backbone=model.backbone_weights)
+        if model.needs_training:
+            _fit(source, folder, model, epoch_size, run, progress, callbacks)
+        weights = model.get_weights()
+    _finish(source, folder, weights, run, progress)
+
+
+def _describe(model: AnomalyModel) -> str:
+    layers = model._flatten_layers(include_self=False)
+    blocks = sum(isinstance(layer, SSPCABLayer) for layer in layers)
+    return f"{model.count_params():,} parameters, SSPCAB blocks: {blocks}"
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class _Part(NamedTuple):
+    """What is trained in one go: a model, or one of several stages."""
+
+    model: Any
+    make_dataset: Callable[[int], Any]
+    suffix: str = ""
+    log_folder: str = "logs"
+
+
+def _parts(
+    source: Source, folder: Any, model: AnomalyModel, progress: Progress
+) -> Iterator[_Part]:
+    if not isinstance(model, ObjectModel):
+        yield _Part(model, source.training_datasets(folder))
+        return
+    stages = model.training_stages()
+    for number, stage in enumerate(stages, 1):
+        progress.message(f"Stage {number} of {len(stages)}: {stage.name}")
+        yield _Part(
+            stage,
+            source.training_datasets(folder, stage.needs_pseudo_abnormal),
+            f"-{stage.name}",
+            os.path.join("logs", stage.name),
+        )
+
+
+def _fit(
+    source: Source,
+    folder: Any,
+    model: AnomalyModel,
+    epoch_size: int,
+    run: RunFolder,
+    progress: Progress,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    config, training = source.config, source.config.training
+    callbacks = list(callbacks)
+    if model.guide.needs_gpu and not _has_gpu():
+        warnings.warn(
+            f"{config.model.name} needs a GPU to be useful at its defaults, "
+            "and there is none here. `keras-sspcab models` lists others",
+            stacklevel=2,
+        )
+        callbacks.append(DurationEstimate(progress.message))
+    settings = {
+        **_fixed_settings(config, model),
+        f"training {source.noun}": source.fingerprint(folder),
+    }
+    histories: list[str] = []
+    try:
+        with progress.training() as shown:
+            for part in _parts(source, folder, model, progress):
+                compile_model(part.model, config, epoch_size)
+                histories.append(run.file(f"history{part.suffix}.csv"))
+                logs = FlushedTensorBoard(run.file(part.log_folder))
+                train(
+                    part.model,
+                    part.make_dataset,
+                    training.epochs,
+                    run.file(f"checkpoint{part.suffix}.npz"),
+                    seed=training.seed,
+                    settings=settings,
+                    every_steps=training.checkpoint_every_steps,
+                    every_seconds=training.checkpoint_every_seconds,
+                    history_csv=histories[-1],
+                    callbacks=[*shown, *callbacks, logs],
+                )
+                if part.suffix:
+                    _join_histories(run.file("history.csv"), histories)
+    except TrainingInterrupted as error:
+        raise TrainingInterrupted(
+            error.signal,
+            f"{error}. Continue with: "
+            f"keras-sspcab train --run {shlex.quote(run.path)} --resume",
+        ) from error
+
+
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _fixed_settings(config: Config, model: AnomalyModel) -> dict[str, Any]:
+    """Returns what must be the same when a training is continued."""
+    is_of_objects = model.kind == "objects"
+    values = {
+        f"{section}.{key}": value
+        for section, values in config.to_dict().items()
+        for key, value in values.items()
+        if section != "objects" or is_of_objects
+    }
+    return {
+        name: value
+        for name, value in values.items()
+        if not is_free_setting(name)
+        # A stage that is done cannot be trained further: others follow it.
+        or (is_of_objects and name == "training.epochs")
+    }
+
+
+def _join_histories(path: str, parts: Sequence[str]) -> None:
+    """Writes the epochs of all stages, one after the other."""
+    rows: list[dict[str, Any]] = []
+    for number, part in enumerate(parts, 1):
+        with open(part, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                rows.append({**row, "epoch": len(rows) + 1, "stage": number})
+    names = (name for row in rows for name in row)
+    files.write_csv(path, list(dict.fromkeys(["epoch", "stage", *names])), rows)
+
+
+def _finish(
+    source: Source,
+    folder: Any,
+    weights: list[Any],
+    run: RunFolder,
+    progress: Progress,
+) -> None:
+    """Calibrates a model of the images' size, in float32, and saves it."""
+    config = source.config
+    model = construct(config, config.data.image_size)
+    model.set_weights(weights)
+    noun = {"videos": "frames"}.get(source.noun, source.noun)
+    quantiles = (
+        config.calibration.quantile,
+        config.calibration.pixel_quantile,
+    )
+    if model.calibrates_by_folds:
+        progress.message(
+            f"Fitting statistics to {len(folder.train)} normal {noun}"
+        )
+        model.fit_scoring(source.scoring_dataset(folder.train, is_reread=True))
+        calibration = model.calibrate(None, *quantiles)
+        origin = "each scored by the statistics of others"
+        if not model.fold_scores.are_held_out:
+            origin = (
+                "which the statistics come from as well, so that nearly every "
+                "other image lies above"
+            )
+    else:
+        model.fit_scoring(source.scoring_dataset(folder.train))
+        held_out = source.scoring_dataset(folder.validation)
+        calibration = model.calibrate(held_out, *quantiles)
+        origin = "held out of the training"
+    with files.replacing(run.file("model.keras")) as temporary:
+        model.save(temporary)
+    run.update_record(state="finished", finished=now())
+    count = calibration.num_images
+    if count < _FEW_IMAGES:
+        warnings.warn(
+            f"The threshold is rough: it was measured on only {count} normal "
+            f"{noun}, {origin}. More help",
+            stacklevel=2,
+        )
+    progress.message(
+        f"Calibrated on {count} normal {noun}, {origin}: anomalous from score "
+        f"{calibration.threshold:.4g} on."
+    )
