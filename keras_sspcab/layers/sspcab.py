@@ -15,7 +15,7 @@ from keras_sspcab.layers.auxiliary_loss import (
 from keras_sspcab.layers.base import Shape, WeightedLayer
 from keras_sspcab.layers.corner_conv import PADDING_MODES
 from keras_sspcab.layers.masked_conv import MaskedConv2D
-from keras_sspcab.losses.block import resolve, serialize
+from keras_sspcab.losses.block import resolve_loss, serialize_loss
 from keras_sspcab.precision import at_least_float32
 
 ATTENTIONS = ("channel", "spatial", "channel_spatial")
@@ -159,7 +159,7 @@ class SSPCABLayer(WeightedLayer):
             reduction_ratio, "reduction_ratio", minimum=1
         )
         self.mask_size = standardize_int(mask_size, "mask_size", minimum=1)
-        self._loss_function = resolve(loss)
+        self._loss_function = resolve_loss(loss)
         self.loss = loss
         if not float(loss_weight) >= 0:
             raise ValueError(
@@ -256,4 +256,4 @@ class SSPCABLayer(WeightedLayer):
         return tuple(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "loss": serialize(self.loss)}
+        return {**super().get_config(), "loss": serialize_loss(self.loss)}

@@ -9,11 +9,6 @@ from keras import ops
 LossFunction = Callable[[Any, Any], Any]
 
 
-def mean_squared_error(target: Any, prediction: Any) -> Any:
-    """Mean over all elements of the squared error; a scalar."""
-    return _mean_squared_error(target, prediction)
-
-
 @ops.custom_gradient
 def _mean_squared_error(target: Any, prediction: Any) -> tuple[Any, Any]:
     # Derived automatically, the gradient passes over the maps thrice more,
@@ -30,17 +25,12 @@ def _mean_squared_error(target: Any, prediction: Any) -> tuple[Any, Any]:
     return ops.mean(ops.square(error)), gradient
 
 
-def mean_absolute_error(target: Any, prediction: Any) -> Any:
-    """Mean over all elements of the absolute error; a scalar."""
+def _mean_absolute_error(target: Any, prediction: Any) -> Any:
     return ops.mean(ops.absolute(prediction - target))
 
 
-def huber(target: Any, prediction: Any) -> Any:
-    """Mean over all elements of the Huber loss with threshold 1; a scalar.
-
-    Half the squared error below an absolute error of 1, and the absolute error
-    less one half above (SSMCTB paper, section 3).
-    """
+def _huber(target: Any, prediction: Any) -> Any:
+    """Half the squared error up to 1, less one half of the error beyond."""
     error = ops.absolute(prediction - target)
     return ops.mean(
         ops.where(error < 1.0, 0.5 * ops.square(error), error - 0.5)
@@ -48,13 +38,13 @@ def huber(target: Any, prediction: Any) -> Any:
 
 
 _BY_NAME: dict[str, LossFunction] = {
-    "mse": mean_squared_error,
-    "mae": mean_absolute_error,
-    "huber": huber,
+    "mse": _mean_squared_error,
+    "mae": _mean_absolute_error,
+    "huber": _huber,  # SSMCTB paper, section 3.
 }
 
 
-def resolve(identifier: Any) -> LossFunction | None:
+def resolve_loss(identifier: Any) -> LossFunction | None:
     """Returns the function that computes a block's loss as a scalar.
 
     Args:
@@ -66,6 +56,10 @@ def resolve(identifier: Any) -> LossFunction | None:
 
     Raises:
         ValueError: If `identifier` is none of these.
+
+    Example:
+    >>> float(resolve_loss("mae")(np.zeros(2), np.array([1.0, 3.0])))
+    2.0
     """
     if identifier is None:
         return None
@@ -83,8 +77,8 @@ def resolve(identifier: Any) -> LossFunction | None:
     )
 
 
-def serialize(identifier: Any) -> Any:
-    """Returns what `resolve` needs to build the same loss again."""
+def serialize_loss(identifier: Any) -> Any:
+    """Returns what `resolve_loss` needs to build the same loss again."""
     if isinstance(identifier, keras.losses.Loss):
         return keras.losses.serialize(identifier)
     return identifier

@@ -1,5 +1,6 @@
 """Optical flow that gradients pass through, for losses on motion."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ def lucas_kanade(
     """Estimates how far each pixel has moved from one frame to the next.
 
     The method of Lucas and Kanade, from coarse to fine: the motion `u` of a
-    window minimizes the squared error of the linearised brightness constancy,
+    window minimizes the squared error of the linearized brightness constancy,
     `sum (first - second(x + u) - grad first . du)^2`, plus `regularization`
     times `|du|^2`, which leaves at rest what has no texture. Each step is a
     2 x 2 system in closed form, followed by a mean over 3 x 3 pixels of the
@@ -54,6 +55,13 @@ def lucas_kanade(
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+    >>> frame = np.tile(np.sin(np.arange(32) / 3), (1, 32, 1))[..., None]
+    >>> moved = np.roll(frame, 1, axis=2)  # One pixel to the right.
+    >>> flow = lucas_kanade(frame, moved)
+    >>> round(float(ops.median(flow[0, 8:24, 8:24, 0])))
+    1
     """
     levels = standardize_int(levels, "levels", 1)
     iterations = standardize_int(iterations, "iterations", 1)
@@ -67,9 +75,7 @@ def lucas_kanade(
             f"Received: regularization={regularization}"
         )
 
-    def window_mean(x: Any) -> Any:
-        return _pool(x, window, strides=1)
-
+    window_mean = functools.partial(_pool, size=window, strides=1)
     pyramid = [(_gray(first), _gray(second))]
     for _ in range(levels - 1):
         pyramid.append(
@@ -96,7 +102,7 @@ def lucas_kanade(
 
 
 def resolve_flow(identifier: Any) -> FlowEstimator | None:
-    """Returns the function that estimates flow.
+    """Returns the function that estimates optical flow.
 
     Args:
         identifier: `"lucas_kanade"`, `"none"` or None, the path of a `.keras`
@@ -106,6 +112,10 @@ def resolve_flow(identifier: Any) -> FlowEstimator | None:
 
     Raises:
         ValueError: If `identifier` is none of these.
+
+    Example:
+    >>> resolve_flow("lucas_kanade") is lucas_kanade
+    True
     """
     if identifier is None or identifier == "none":
         return None
@@ -135,15 +145,11 @@ def _missing(first: Any, second: Any) -> Any:
 
 
 def _of_file(path: str) -> FlowEstimator:
-    found: list[FlowEstimator] = []
+    @functools.cache
+    def load() -> FlowEstimator:
+        return _of_model(keras.models.load_model(path, compile=False))
 
-    def estimate(first: Any, second: Any) -> Any:
-        if not found:
-            model = keras.models.load_model(path, compile=False)
-            found.append(_of_model(model))
-        return found[0](first, second)
-
-    return estimate
+    return lambda first, second: load()(first, second)
 
 
 def _of_model(model: keras.Model) -> FlowEstimator:
