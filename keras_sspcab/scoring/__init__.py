@@ -1,40 +1,33 @@
 """From error maps and embeddings to scores and thresholds."""
 
 from keras_sspcab.scoring.calibration import CalibratedScores, Calibration
-from keras_sspcab.scoring.density import (
-    Density,
-    GaussianDensity,
-    KernelDensity,
+from keras_sspcab.scoring.combined import (
+    PeakSignalToNoise,
+    RegularityScore,
+    StandardizedSum,
+    ZScoreSum,
 )
-from keras_sspcab.scoring.embedding import (
-    EmbeddingScore,
-    GradCAM,
-    PatchEmbedding,
-    ReceptiveFieldUpsampling,
-)
-from keras_sspcab.scoring.frames import PeakSignalToNoise, RegularityScore
+from keras_sspcab.scoring.density import GaussianDensity, KernelDensity
+from keras_sspcab.scoring.embedding import EmbeddingScore, PatchEmbedding
 from keras_sspcab.scoring.maps import (
     AnomalyProbability,
+    GradCAM,
     MapPooling,
     MapSmoothing,
-    MapUpsampling,
     SquaredError,
 )
-from keras_sspcab.scoring.memory_bank import MemoryBank, PatchReservoir
-from keras_sspcab.scoring.objects import StandardizedSum, ZScoreSum
-from keras_sspcab.scoring.position_gaussian import (
-    FoldedMoments,
-    PositionGaussian,
-    PositionMoments,
+from keras_sspcab.scoring.memory_bank import MemoryBank
+from keras_sspcab.scoring.position_gaussian import PositionGaussian
+from keras_sspcab.scoring.upsampling import (
+    MapUpsampling,
+    ReceptiveFieldUpsampling,
 )
 
 __all__ = [
     "AnomalyProbability",
     "CalibratedScores",
     "Calibration",
-    "Density",
     "EmbeddingScore",
-    "FoldedMoments",
     "GaussianDensity",
     "GradCAM",
     "KernelDensity",
@@ -43,10 +36,8 @@ __all__ = [
     "MapUpsampling",
     "MemoryBank",
     "PatchEmbedding",
-    "PatchReservoir",
     "PeakSignalToNoise",
     "PositionGaussian",
-    "PositionMoments",
     "ReceptiveFieldUpsampling",
     "RegularityScore",
     "SquaredError",

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.scoring.base import ScoringLayer
+
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
@@ -140,7 +142,7 @@ def _measure(
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class CalibratedScores(keras.layers.Layer):
+class CalibratedScores(ScoringLayer):
     """Turns raw scores and maps into the outputs that all detectors share.
 
     The calibration is plain numbers in the layer's config, not weights: it
@@ -167,7 +169,7 @@ class CalibratedScores(keras.layers.Layer):
         calibration: Calibration | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         if calibration is None:
             calibration = Calibration()
         elif isinstance(calibration, dict):
@@ -199,6 +201,7 @@ class CalibratedScores(keras.layers.Layer):
         }
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config["calibration"] = self.calibration.to_dict()
-        return config
+        return {
+            **super().get_config(),
+            "calibration": self.calibration.to_dict(),
+        }

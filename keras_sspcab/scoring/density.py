@@ -8,15 +8,15 @@ import numpy as np
 from keras import ops
 
 from keras_sspcab.checks import standardize_int
+from keras_sspcab.layers.base import Shape
+from keras_sspcab.scoring.base import FittedLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class Density(keras.layers.Layer):
+class Density(FittedLayer):
     """Base of layers that score embeddings against those of normal data.
 
-    What was fitted lies in weights that are not trained: it is saved with a
-    model and becomes constants in an exported graph. Before the first `fit` a
-    density scores by the distance to the origin.
+    Before the first `fit` a density scores by the distance to the origin.
 
     Args:
         **kwargs: Base layer keyword arguments.
@@ -29,7 +29,7 @@ class Density(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        super().__init__(**kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def fit(self, embeddings: Any) -> None:
@@ -75,7 +75,7 @@ class Density(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         if input_shape[-1] is None:
             raise ValueError(
                 "The dimension of the embeddings must be defined. "
@@ -85,9 +85,7 @@ class Density(keras.layers.Layer):
             ndim=2, axes={-1: input_shape[-1]}
         )
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[:1])
 
 
@@ -107,19 +105,22 @@ class GaussianDensity(Density):
       shrinkage is not mentioned there.
 
     Arguments and shapes are those of `Density`.
+
+    Example:
+    >>> normal = np.random.default_rng(0).normal(size=(200, 4))
+    >>> density = GaussianDensity()
+    >>> density.build((None, 4))
+    >>> density.fit(normal)
+    >>> bool(density(10 + normal[:1]) > density(normal[:1]))
+    True
     """
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         size = input_shape[-1]
-        self.mean = self.add_weight(
-            shape=(size,), initializer="zeros", trainable=False, name="mean"
-        )
-        self.whitening = self.add_weight(
-            shape=(size, size),
-            initializer=keras.initializers.Identity(),
-            trainable=False,
-            name="whitening",
+        self.mean = self.add_state("mean", size)
+        self.whitening = self.add_state(
+            "whitening", size, size, initializer=keras.initializers.Identity()
         )
 
     def _fit(self, embeddings: np.ndarray) -> None:
@@ -166,7 +167,16 @@ class KernelDensity(Density):
         **kwargs: Base layer keyword arguments.
 
     Shapes are those of `Density`.
+
+    Example:
+    >>> density = KernelDensity(bandwidth=0.5)
+    >>> density.build((None, 4))
+    >>> density.fit(np.zeros((3, 4)))
+    >>> bool(density(np.ones((1, 4))) > density(np.zeros((1, 4))))
+    True
     """
+
+    config_names = ("bandwidth", "capacity", "seed")
 
     def __init__(
         self,
@@ -185,20 +195,16 @@ class KernelDensity(Density):
         self.capacity = standardize_int(capacity, "capacity", 2)
         self.seed = standardize_int(seed, "seed", 0)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        self.references = self.add_weight(
-            shape=(self.capacity, input_shape[-1]),
-            initializer="zeros",
-            trainable=False,
-            name="references",
+        self.references = self.add_state(
+            "references", self.capacity, input_shape[-1]
         )
         # Shares of the references in the density; unused ones have none.
-        self.shares = self.add_weight(
-            shape=(self.capacity,),
+        self.shares = self.add_state(
+            "shares",
+            self.capacity,
             initializer=keras.initializers.Constant(1.0 / self.capacity),
-            trainable=False,
-            name="shares",
         )
 
     def _fit(self, embeddings: np.ndarray) -> None:
@@ -215,24 +221,22 @@ class KernelDensity(Density):
         self.shares.assign(shares)
 
     def call(self, inputs: Any) -> Any:
-        exponents, shares = self._exponents(inputs)
+        kernels, largest = self._kernels(inputs)
         dimensions = inputs.shape[-1]
         log_norm = 0.5 * dimensions * math.log(2 * math.pi * self.bandwidth**2)
-        # By hand: the largest exponent first, for kernels far away.
-        largest = ops.max(exponents, axis=-1, keepdims=True)
-        total = ops.sum(shares * ops.exp(exponents - largest), axis=-1)
-        return log_norm - ops.log(total) - largest[:, 0]
+        return log_norm - ops.log(ops.sum(kernels, axis=-1)) - largest
 
     def gradient(self, embeddings: Any) -> Any:
-        exponents, shares = self._exponents(embeddings)
-        largest = ops.max(exponents, axis=-1, keepdims=True)
-        weights = shares * ops.exp(exponents - largest)
-        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
+        kernels, _ = self._kernels(embeddings)
+        weights = kernels / ops.sum(kernels, axis=-1, keepdims=True)
         center = ops.matmul(weights, self.references)
         return (embeddings - center) / self.bandwidth**2
 
-    def _exponents(self, x: Any) -> tuple[Any, Any]:
-        """Exponents of the kernels at each sample, and their shares."""
+    def _kernels(self, x: Any) -> tuple[Any, Any]:
+        """Weighted kernels at each sample, and the exponent taken out of them.
+
+        That is the largest one, for kernels far away.
+        """
         center = ops.matmul(self.shares[None, :], self.references)
         # About a common center, where the difference of squares is exact.
         x, references = x - center, self.references - center
@@ -243,12 +247,6 @@ class KernelDensity(Density):
         )
         exponents = -ops.maximum(squares, 0.0) / (2 * self.bandwidth**2)
         unused = ops.cast(self.shares == 0, exponents.dtype)
-        return exponents - 1e30 * unused, self.shares
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "bandwidth": self.bandwidth,
-            "capacity": self.capacity,
-            "seed": self.seed,
-        }
+        exponents = exponents - 1e30 * unused
+        largest = ops.max(exponents, axis=-1, keepdims=True)
+        return self.shares * ops.exp(exponents - largest), largest[:, 0]

@@ -1,6 +1,5 @@
-"""From embeddings to scores and maps."""
+"""Embeddings of images and of their patches, and their scores."""
 
-import math
 from typing import Any
 
 import keras
@@ -9,11 +8,13 @@ from keras import ops
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.layers import auxiliary_losses_disabled
+from keras_sspcab.layers.base import Shape
+from keras_sspcab.scoring.base import ScoringLayer
 from keras_sspcab.scoring.density import Density
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class EmbeddingScore(keras.layers.Layer):
+class EmbeddingScore(ScoringLayer):
     """Scores embeddings by a density, and says what raises the score.
 
     Args:
@@ -28,16 +29,24 @@ class EmbeddingScore(keras.layers.Layer):
     Output:
         Scores `(...)` and their derivatives by the embeddings `(...,
         dimensions)`, in closed form: exported graphs need no gradients.
+
+    Example:
+    >>> layer = EmbeddingScore(GaussianDensity(), normalize=True)
+    >>> layer.build((None, 4))
+    >>> layer.fit(np.random.rand(20, 4))
+    >>> scores, slopes = layer(np.random.rand(5, 4))
+    >>> tuple(scores.shape), tuple(slopes.shape)
+    ((5,), (5, 4))
     """
 
     def __init__(
         self, density: Density, normalize: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.density = density
         self.normalize = bool(normalize)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.density.build((None, input_shape[-1]))
 
     def call(self, inputs: Any) -> tuple[Any, Any]:
@@ -60,9 +69,7 @@ class EmbeddingScore(keras.layers.Layer):
             embeddings, _ = _unit(np.asarray(embeddings, "float32"))
         self.density.fit(ops.convert_to_numpy(embeddings))
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+    def compute_output_shape(self, input_shape: Shape) -> tuple[Shape, Shape]:
         return tuple(input_shape[:-1]), tuple(input_shape)
 
     def get_config(self) -> dict[str, Any]:
@@ -86,51 +93,7 @@ def _unit(embeddings: Any) -> tuple[Any, Any]:
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class GradCAM(keras.layers.Layer):
-    """Gradient-weighted class activation map of a globally pooled network.
-
-    Where the score depends on a feature map only through its mean over all
-    places, its derivative is the same at all of them: that by the pooled
-    features divided by the number of places. The map is the sum of the channels
-    with these weights, negative parts cut off.
-
-    References:
-    - [Selvaraju et al., ICCV 2017](https://arxiv.org/abs/1610.02391)
-
-    Call arguments:
-        features: Tensor `(batch, height, width, channels)`.
-        slope: Derivative of the score by the pooled features, `(batch,
-            channels)`.
-
-    Output shape:
-        `(batch, height, width)`, float32.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
-
-    def call(self, features: Any, slope: Any) -> Any:
-        batch, height, width, channels = ops.shape(features)
-        flat = ops.reshape(features, (batch, height * width, channels))
-        slope = ops.expand_dims(slope, -1)
-        weighted = ops.matmul(flat, slope)
-        # A score that does not depend on the length of the features has a map
-        # that sums to zero: with a single place, all of it is rounding.
-        rounding = 1e-5 * ops.matmul(ops.absolute(flat), ops.absolute(slope))
-        weighted = ops.where(weighted > rounding, weighted, 0.0)
-        weighted = ops.reshape(weighted, (batch, height, width))
-        return weighted / ops.cast(height * width, self.compute_dtype)
-
-    def compute_output_shape(
-        self,
-        features_shape: tuple[int | None, ...],
-        slope_shape: tuple[int | None, ...],
-    ) -> tuple[int | None, ...]:
-        return tuple(features_shape[:-1])
-
-
-@keras.saving.register_keras_serializable(package="keras_sspcab")
-class PatchEmbedding(keras.layers.Layer):
+class PatchEmbedding(ScoringLayer):
     """Applies a network to all patches of an image.
 
     All patches of a batch are worked at together. They are many: of an image of
@@ -150,6 +113,13 @@ class PatchEmbedding(keras.layers.Layer):
 
     Output shape:
         `(batch, rows, columns, features)`, float32.
+
+    Example:
+    >>> image = keras.Input((None, None, 3))
+    >>> network = keras.Model(image, keras.layers.Conv2D(4, 3)(image))
+    >>> embedding = PatchEmbedding(network, patch_size=8, stride=4)
+    >>> tuple(embedding(np.zeros((1, 24, 24, 3))).shape)
+    (1, 5, 5, 4)
     """
 
     def __init__(
@@ -159,7 +129,7 @@ class PatchEmbedding(keras.layers.Layer):
         stride: int = 4,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.network = network
         self.patch_size = standardize_int(patch_size, "patch_size", 1)
         self.stride = standardize_int(stride, "stride", 1)
@@ -173,9 +143,7 @@ class PatchEmbedding(keras.layers.Layer):
         features = ops.mean(ops.cast(features, self.compute_dtype), axis=(1, 2))
         return ops.reshape(features, (*grid, features.shape[-1]))
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         rows, columns = (
             side and (side - self.patch_size) // self.stride + 1
             for side in input_shape[1:3]
@@ -219,82 +187,9 @@ def _patches(
     )
 
 
-def _require_size(shape: tuple[int | None, ...], minimum: int) -> None:
+def _require_size(shape: Shape, minimum: int) -> None:
     if any(side is not None and side < minimum for side in shape[1:3]):
         raise ValueError(
             f"Images must have at least {minimum} x {minimum} pixels, the size "
             f"of a patch. Received: images of shape {tuple(shape)}"
         )
-
-
-@keras.saving.register_keras_serializable(package="keras_sspcab")
-class ReceptiveFieldUpsampling(keras.layers.Layer):
-    """Spreads the score of each patch over its pixels, by a Gaussian.
-
-    A transposed convolution with one kernel of the size of the patches, divided
-    by that of ones: a pixel gets the weighted mean of the scores of the patches
-    in which it lies, also at the border, where these are fewer. As the kernel
-    is separable, the whole is two products of matrices.
-
-    References:
-    - [Liznerski et al., ICLR 2021](https://arxiv.org/abs/2007.01760), and its
-      code for the standard deviation of the kernel.
-
-    Args:
-        patch_size: Side of the patches in pixels.
-        stride: Distance between two patches in pixels.
-        **kwargs: Base layer keyword arguments.
-
-    Call arguments:
-        inputs: Scores of patches, `(batch, rows, columns)`.
-        image: The image that they were cut from, `(batch, height, width,
-            channels)`. Pixels that lie in no patch are like their neighbors.
-
-    Output shape:
-        `(batch, height, width)`, float32.
-    """
-
-    def __init__(
-        self, patch_size: int = 32, stride: int = 4, **kwargs: Any
-    ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
-        self.patch_size = standardize_int(patch_size, "patch_size", 1)
-        self.stride = standardize_int(stride, "stride", 1)
-
-    def call(self, inputs: Any, image: Any) -> Any:
-        _, rows, columns = ops.shape(inputs)
-        _, height, width, _ = ops.shape(image)
-        spread = ops.matmul(self._shares(height, rows), inputs)
-        return ops.matmul(spread, ops.transpose(self._shares(width, columns)))
-
-    def _shares(self, side: Any, count: Any) -> Any:
-        """Shares of the patches along an axis in each pixel."""
-        covered = (count - 1) * self.stride + self.patch_size
-        pixels = ops.minimum(ops.arange(side), covered - 1)
-        dtype = self.compute_dtype
-        centers = ops.cast(ops.arange(count) * self.stride, dtype)
-        centers = centers + (self.patch_size - 1) / 2
-        distances = ops.expand_dims(ops.cast(pixels, dtype), 1) - centers
-        squares = ops.square(distances / gaussian_std(self.patch_size))
-        inside = ops.absolute(distances) < self.patch_size / 2
-        shares = ops.where(inside, ops.exp(-squares / 2), 0.0)
-        return shares / ops.sum(shares, axis=1, keepdims=True)
-
-    def compute_output_shape(
-        self,
-        inputs_shape: tuple[int | None, ...],
-        image_shape: tuple[int | None, ...],
-    ) -> tuple[int | None, ...]:
-        return (inputs_shape[0], *image_shape[1:3])
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "patch_size": self.patch_size,
-            "stride": self.stride,
-        }
-
-
-def gaussian_std(size: int) -> float:
-    """Standard deviation, in pixels, that FCDD gives a kernel of `size`."""
-    return 10.0 if size >= 32 else math.log10(0.45 * size + 1) + 0.25

@@ -1,20 +1,20 @@
-"""Layers from a reconstruction to an error map and one raw score."""
+"""Layers from a reconstruction or from features to a map, and to one score."""
 
-import math
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.layers.base import Shape
+from keras_sspcab.scoring.base import ScoringLayer
 
 PADDINGS = ("none", "zeros")
 POOLINGS = ("mean", "max", "top")
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class SquaredError(keras.layers.Layer):
+class SquaredError(ScoringLayer):
     """Squared difference of two images, averaged over the channels.
 
     Call arguments:
@@ -23,24 +23,27 @@ class SquaredError(keras.layers.Layer):
 
     Output shape:
         `(batch, height, width)`, float32.
-    """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+    Example:
+    >>> error = SquaredError()(np.zeros((1, 2, 2, 3)), np.ones((1, 2, 2, 3)))
+    >>> ops.convert_to_numpy(error)[0]
+    array([[1., 1.],
+           [1., 1.]], dtype=float32)
+    """
 
     def call(self, target: Any, prediction: Any) -> Any:
         return ops.mean(ops.square(prediction - target), axis=-1)
 
     def compute_output_shape(
         self,
-        target_shape: tuple[int | None, ...],
-        prediction_shape: tuple[int | None, ...],
-    ) -> tuple[int | None, ...]:
+        target_shape: Shape,
+        prediction_shape: Shape,
+    ) -> Shape:
         return tuple(target_shape[:-1])
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class AnomalyProbability(keras.layers.Layer):
+class AnomalyProbability(ScoringLayer):
     """Probability of the second of two classes, from their logits.
 
     Input shape:
@@ -48,23 +51,70 @@ class AnomalyProbability(keras.layers.Layer):
 
     Output shape:
         `(batch, height, width)`, float32.
-    """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+    Example:
+    >>> logits = np.array([[[[0.0, 0.0], [5.0, -5.0]]]])
+    >>> ops.convert_to_numpy(AnomalyProbability()(logits)).round(3)
+    array([[[0.5, 0. ]]], dtype=float32)
+    """
 
     def call(self, inputs: Any) -> Any:
         # The softmax of two logits.
         return ops.sigmoid(inputs[..., 1] - inputs[..., 0])
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[:-1])
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class MapSmoothing(keras.layers.Layer):
+class GradCAM(ScoringLayer):
+    """Gradient-weighted class activation map of a globally pooled network.
+
+    Where the score depends on a feature map only through its mean over all
+    places, its derivative is the same at all of them: that by the pooled
+    features divided by the number of places. The map is the sum of the channels
+    with these weights, negative parts cut off.
+
+    References:
+    - [Selvaraju et al., ICCV 2017](https://arxiv.org/abs/1610.02391)
+
+    Call arguments:
+        features: Tensor `(batch, height, width, channels)`.
+        slope: Derivative of the score by the pooled features, `(batch,
+            channels)`.
+
+    Output shape:
+        `(batch, height, width)`, float32.
+
+    Example:
+    >>> features = np.random.rand(1, 4, 4, 8)
+    >>> slope = np.ones((1, 8))
+    >>> tuple(GradCAM()(features, slope).shape)
+    (1, 4, 4)
+    """
+
+    def call(self, features: Any, slope: Any) -> Any:
+        batch, height, width, channels = ops.shape(features)
+        flat = ops.reshape(features, (batch, height * width, channels))
+        slope = ops.expand_dims(slope, -1)
+        weighted = ops.matmul(flat, slope)
+        # A score that does not depend on the length of the features has a map
+        # that sums to zero: with a single place, all of it is rounding.
+        rounding = 1e-5 * ops.matmul(ops.absolute(flat), ops.absolute(slope))
+        weighted = ops.where(weighted > rounding, weighted, 0.0)
+        weighted = ops.reshape(weighted, (batch, height, width))
+        return weighted / ops.cast(height * width, self.compute_dtype)
+
+    def compute_output_shape(
+        self,
+        features_shape: Shape,
+        slope_shape: Shape,
+    ) -> Shape:
+        return tuple(features_shape[:-1])
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class MapSmoothing(ScoringLayer):
     """Mean filter over a map.
 
     Args:
@@ -79,10 +129,18 @@ class MapSmoothing(keras.layers.Layer):
 
     Output shape:
         As the input.
+
+    Example:
+    >>> ops.convert_to_numpy(MapSmoothing(3)(np.eye(3)[None]))[0].round(2)
+    array([[0.5 , 0.33, 0.25],
+           [0.33, 0.33, 0.33],
+           [0.25, 0.33, 0.5 ]], dtype=float32)
     """
 
+    config_names = ("size", "padding")
+
     def __init__(self, size: int, padding: str = "none", **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.padding = standardize_choice(padding, PADDINGS, "padding")
         self.size = standardize_int(size, "size", minimum=1)
         if self.size % 2 == 0:
@@ -106,20 +164,12 @@ class MapSmoothing(keras.layers.Layer):
         )
         return ops.squeeze(pooled, axis=-1)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config["size"] = self.size
-        config["padding"] = self.padding
-        return config
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class MapPooling(keras.layers.Layer):
+class MapPooling(ScoringLayer):
     """One number for each map: its mean, its maximum, or that of its top.
 
     Args:
@@ -133,12 +183,19 @@ class MapPooling(keras.layers.Layer):
 
     Output shape:
         `(batch,)`.
+
+    Example:
+    >>> maps = np.arange(100.0).reshape(1, 10, 10)
+    >>> float(MapPooling("top", share=0.02)(maps)[0])
+    98.5
     """
+
+    config_names = ("pooling", "share")
 
     def __init__(
         self, pooling: str, share: float = 0.01, **kwargs: Any
     ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.pooling = standardize_choice(pooling, POOLINGS, "pooling")
         if not 0 < share <= 1:
             raise ValueError(
@@ -165,91 +222,5 @@ class MapPooling(keras.layers.Layer):
         values, _ = ops.top_k(flat, count)
         return ops.mean(values, axis=-1)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[:1])
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "pooling": self.pooling,
-            "share": self.share,
-        }
-
-
-@keras.saving.register_keras_serializable(package="keras_sspcab")
-class MapUpsampling(keras.layers.Layer):
-    """Enlarges a coarse map to the size of an image, and smooths it.
-
-    Bilinear interpolation that aligns the outer edges of the pixels, then a
-    Gaussian filter, beyond the border of which the map goes on as it is there.
-    Both are linear and separable: the whole is two products of matrices, which
-    are constants where all sizes are known.
-
-    Args:
-        sigma: Standard deviation of the Gaussian, in pixels of the image. It is
-            cut off at four of them. 0 does not smooth. Defaults to 4.
-        **kwargs: Base layer keyword arguments.
-
-    Call arguments:
-        inputs: Tensor `(batch, rows, columns)`.
-        image: Tensor `(batch, height, width, channels)` of the size wanted.
-
-    Output shape:
-        `(batch, height, width)`, float32.
-    """
-
-    def __init__(self, sigma: float = 4.0, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
-        if not (math.isfinite(sigma) and sigma >= 0):
-            raise ValueError(
-                "`sigma` must be finite and at least 0. "
-                f"Received: sigma={sigma}"
-            )
-        self.sigma = float(sigma)
-
-    def call(self, inputs: Any, image: Any) -> Any:
-        _, rows, columns = ops.shape(inputs)
-        _, height, width, _ = ops.shape(image)
-        enlarged = ops.matmul(self._shares(height, rows), inputs)
-        return ops.matmul(enlarged, ops.transpose(self._shares(width, columns)))
-
-    def _shares(self, side: Any, count: Any) -> Any:
-        """Shares of the values along an axis in each pixel."""
-        is_known = isinstance(side, int) and isinstance(count, int)
-        # Constants in the graph, instead of operations that make them.
-        shares = self._matrix(side, count, np if is_known else ops)
-        return ops.convert_to_tensor(shares, self.compute_dtype)
-
-    def _matrix(self, side: Any, count: Any, library: Any) -> Any:
-        radius = int(4 * self.sigma + 0.5)
-        # Beyond the border as well, where it is like the last pixel.
-        dtype = self.compute_dtype
-        pixels = library.arange(-radius, side + radius, dtype=dtype)
-        values = library.arange(count, dtype=dtype)
-        last_pixel = library.max(pixels) - radius
-        last_value = library.max(values)
-        nearest = library.clip(pixels, 0.0, last_pixel)
-        source = (nearest + 0.5) * ((last_value + 1.0) / (last_pixel + 1.0))
-        source = library.clip(source - 0.5, 0.0, last_value)
-        distances = library.abs(source[:, None] - values)
-        bilinear = library.maximum(1.0 - distances, 0.0)
-        if not radius:
-            return bilinear
-        distances = pixels[radius:-radius, None] - pixels
-        inside = library.abs(distances) < radius + 0.5
-        weights = library.exp(-library.square(distances / self.sigma) / 2)
-        weights = library.where(inside, weights, 0.0)
-        weights = weights / library.sum(weights, axis=1, keepdims=True)
-        return library.matmul(weights, bilinear)
-
-    def compute_output_shape(
-        self,
-        inputs_shape: tuple[int | None, ...],
-        image_shape: tuple[int | None, ...],
-    ) -> tuple[int | None, ...]:
-        return (inputs_shape[0], *image_shape[1:3])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "sigma": self.sigma}

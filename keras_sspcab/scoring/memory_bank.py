@@ -1,6 +1,5 @@
 """A memory of normal patches: how far is the nearest of them?"""
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -8,17 +7,12 @@ import numpy as np
 from keras import ops
 
 from keras_sspcab.checks import standardize_int
+from keras_sspcab.layers.base import Shape
+from keras_sspcab.scoring.base import FeatureStatistics, finite_maps
+from keras_sspcab.scoring.k_center import k_center
 
 # Greater than the square of any distance in float32 features.
 _FAR = 1e30
-
-# Dimensions in which patches are compared to choose among them, as published.
-_PROJECTED = 128
-
-# How many of the farthest patches are kept up to date, and how many are worked
-# at together: what fits into the caches of a processor.
-_FARTHEST = 4096
-_BLOCK = 4096
 
 
 class PatchReservoir:
@@ -31,6 +25,12 @@ class PatchReservoir:
     Args:
         max_patches: Patches kept, at most.
         seed: Seed of the choice.
+
+    Example:
+    >>> reservoir = PatchReservoir(max_patches=50)
+    >>> reservoir.update(np.random.rand(10, 4, 4, 8), folds=np.arange(10) % 2)
+    >>> reservoir.without().shape
+    (50, 8)
     """
 
     def __init__(self, max_patches: int = 100_000, seed: int = 0) -> None:
@@ -51,16 +51,7 @@ class PatchReservoir:
             ValueError: If a value is not finite, or the channels are others
                 than before.
         """
-        features = np.asarray(features, "float32")
-        if features.ndim != 4:
-            raise ValueError(
-                "Features must be an array (images, rows, columns, channels). "
-                f"Received: shape {features.shape}"
-            )
-        if not np.isfinite(features).all():
-            raise ValueError(
-                "Features must be finite. Received: NaN or infinity"
-            )
+        features = finite_maps(features).astype("float32")
         channels = features.shape[-1]
         if self._patches and self._patches[0].shape[1] != channels:
             raise ValueError(
@@ -97,7 +88,7 @@ class PatchReservoir:
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class MemoryBank(keras.layers.Layer):
+class MemoryBank(FeatureStatistics):
     """Distance of each patch to the nearest one of a memory of normal patches.
 
     A patch is the features at one position. `fit` chooses those that represent
@@ -111,9 +102,7 @@ class MemoryBank(keras.layers.Layer):
 
         score = (1 - exp(|q - m|) / sum_{n in N(m)} exp(|q - n|)) |q - m|
 
-    The nearest entries are found by one product of matrices. What was fitted
-    lies in weights that are not trained. Before the first `fit` the memory
-    holds the origin alone.
+    Before the first `fit` the memory holds the origin alone.
 
     References:
     - [Roth et al., CVPR 2022](https://arxiv.org/abs/2106.08265), sections 3.2
@@ -143,11 +132,16 @@ class MemoryBank(keras.layers.Layer):
         ValueError: If an argument is out of its range.
 
     Example:
-    >>> layer = MemoryBank(capacity=1024)
-    >>> layer.build((None, 32, 32, 152))
-    >>> layer.fit(batches_of_normal_features)
-    >>> distances, scores = layer(features)
+    >>> layer = MemoryBank(capacity=16, num_neighbors=3)
+    >>> layer.build((None, 4, 4, 8))
+    >>> normal = np.random.rand(10, 4, 4, 8)
+    >>> layer.fit([normal])
+    >>> distances, scores = layer(normal)
+    >>> tuple(distances.shape), tuple(scores.shape)
+    ((10, 4, 4), (10,))
     """
+
+    config_names = ("capacity", "num_neighbors", "max_candidates", "seed")
 
     def __init__(
         self,
@@ -157,7 +151,7 @@ class MemoryBank(keras.layers.Layer):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        super().__init__(**kwargs)
         self.capacity = standardize_int(capacity, "capacity", 1)
         self.num_neighbors = standardize_int(num_neighbors, "num_neighbors", 1)
         self.max_candidates = standardize_int(
@@ -171,7 +165,7 @@ class MemoryBank(keras.layers.Layer):
             )
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(
@@ -180,21 +174,15 @@ class MemoryBank(keras.layers.Layer):
             )
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
 
-        def weight(name: str, *shape: int, **options: Any) -> Any:
-            return self.add_weight(
-                **{"initializer": "zeros", **options},
-                shape=shape,
-                trainable=False,
-                name=name,
-            )
-
-        self.center = weight("center", channels)
+        self.center = self.add_state("center", channels)
         # About the center, where the difference of squares is exact.
-        self.memory = weight("memory", self.capacity, channels)
-        self.used = weight("used", self.capacity, initializer=_first_only)
+        self.memory = self.add_state("memory", self.capacity, channels)
+        self.used = self.add_state(
+            "used", self.capacity, initializer=_first_only
+        )
         self.neighbors = None
         if self.num_neighbors > 1:
-            self.neighbors = weight(
+            self.neighbors = self.add_state(
                 "neighbors",
                 *(self.capacity, self.num_neighbors),
                 dtype="int32",
@@ -236,53 +224,18 @@ class MemoryBank(keras.layers.Layer):
         # A memory of one entry has no neighborhood.
         return ops.where(ops.sum(self.used) > 1.5, 1.0 - share, 1.0)
 
-    def fit(self, batches: Iterable[Any]) -> None:
-        """Fills the memory from the features of normal images.
-
-        Args:
-            batches: Iterable of arrays `(images, rows, columns, channels)`,
-                which is read once.
-
-        Raises:
-            ValueError: If there is no patch, its channels are others than those
-                the layer was built for, or a value is not finite.
-        """
-        reservoir = self.collector()
-        for features in batches:
-            reservoir.update(features)
-        self.fit_collected(reservoir.without())
-
-    def collector(self, num_folds: int = 1) -> PatchReservoir:
-        """Returns what collects the patches that `fit_collected` needs.
-
-        Args:
-            num_folds: In how many parts, each of which can be left out.
-        """
+    def collector(self) -> PatchReservoir:
         return PatchReservoir(self.max_candidates, self.seed)
 
-    def fit_collected(self, patches: np.ndarray) -> None:
-        """Fills the memory from patches.
-
-        Args:
-            patches: Array `(patches, channels)`, such as
-                `collector().without(fold)`.
-
-        Raises:
-            ValueError: If there is none, or its channels are others than those
-                the layer was built for.
-        """
+    def fit_collected(self, collected: np.ndarray) -> None:
+        self._require_images(len(collected))
         channels = self.memory.shape[1]
-        if not len(patches):
-            raise ValueError(
-                f"{self.name} needs the features of at least one normal image. "
-                "Received: none"
-            )
-        if patches.shape[1] != channels:
+        if collected.shape[1] != channels:
             raise ValueError(
                 f"{self.name} is built for {channels} channels. "
-                f"Received: {patches.shape[1]}"
+                f"Received: {collected.shape[1]}"
             )
-        chosen = patches[k_center(patches, self.capacity, self.seed)]
+        chosen = collected[k_center(collected, self.capacity, self.seed)]
         center = chosen.mean(axis=0, dtype="float64").astype("float32")
         count = len(chosen)
         memory = np.zeros(self.memory.shape, "float32")
@@ -299,82 +252,8 @@ class MemoryBank(keras.layers.Layer):
         self.memory.assign(memory)
         self.used.assign(np.arange(self.capacity) < count)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+    def compute_output_shape(self, input_shape: Shape) -> tuple[Shape, Shape]:
         return tuple(input_shape[:3]), tuple(input_shape[:1])
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "capacity": self.capacity,
-            "num_neighbors": self.num_neighbors,
-            "max_candidates": self.max_candidates,
-            "seed": self.seed,
-        }
-
-
-def k_center(patches: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Chooses patches one by one, always that farthest from those chosen.
-
-    Distances are those of a random projection to 128 dimensions, where there
-    are more. Only the farthest patches are compared with each new one, as long
-    as the farthest of all must be among them; then the others catch up with all
-    new ones at once. The choice is the same as without, in a fraction of the
-    time.
-
-    Args:
-        patches: Array `(patches, channels)`.
-        count: How many to choose, at most.
-        seed: Seed of the projection and the first choice.
-
-    Returns:
-        Their indices, fewer than `count` if there are no more that differ.
-    """
-    rng = np.random.default_rng(seed)
-    points = _projected(np.asarray(patches, "float32"), rng)
-    squares = np.square(points).sum(axis=1)
-    # Differences of squares are rounded.
-    least = 1e-6 * float(squares.max(initial=0.0))
-    count = min(count, len(points))
-    chosen = [int(rng.integers(len(points)))]
-    nearest = np.full(len(points), np.inf, "float32")
-    new = chosen
-    while True:
-        for start in range(0, len(points), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            distances = squares[new] - 2 * (points[rows] @ points[new].T)
-            distances = distances.min(axis=1) + squares[rows]
-            nearest[rows] = np.minimum(nearest[rows], distances)
-        nearest[chosen] = 0.0
-        far = np.argpartition(nearest, -min(_FARTHEST, len(points)))
-        far, others = far[-_FARTHEST:], far[:-_FARTHEST]
-        limit = max(least, float(nearest[others].max(initial=0.0)))
-        far_points, far_squares = points[far], squares[far]
-        remaining = nearest[far]
-        new = []
-        while len(chosen) < count:
-            place = int(remaining.argmax())
-            if remaining[place] <= least or remaining[place] < limit:
-                break
-            index = int(far[place])
-            distances = far_squares - 2 * (far_points @ points[index])
-            np.minimum(remaining, distances + squares[index], out=remaining)
-            remaining[place] = 0.0
-            new.append(index)
-            chosen.append(index)
-        if not new or len(chosen) == count:
-            return np.array(chosen)
-
-
-def _projected(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Centers points, and projects those of many dimensions at random."""
-    points = points - points.mean(axis=0, dtype="float64").astype("float32")
-    channels = points.shape[1]
-    if channels <= _PROJECTED:
-        return points
-    projection = rng.normal(0, 1 / np.sqrt(_PROJECTED), (channels, _PROJECTED))
-    return points @ projection.astype("float32")
 
 
 def _place_of_least(values: Any) -> Any:

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sspcab.scoring import MemoryBank, PatchReservoir
-from keras_sspcab.scoring.memory_bank import k_center
+from keras_sspcab.scoring import MemoryBank
+from keras_sspcab.scoring.k_center import k_center
+from keras_sspcab.scoring.memory_bank import PatchReservoir
 
 
 def features(n=4, rows=5, columns=6, channels=7, seed=0):
@@ -108,7 +109,7 @@ def plain_k_center(points, count, first):
 
 @pytest.mark.parametrize("farthest", [3, 50, 5000])
 def test_choice_is_the_greedy_one(farthest, monkeypatch):
-    module = "keras_sspcab.scoring.memory_bank"
+    module = "keras_sspcab.scoring.k_center"
     monkeypatch.setattr(f"{module}._FARTHEST", farthest)
     monkeypatch.setattr(f"{module}._BLOCK", 64)
     points = features(10)[..., :3].reshape(-1, 3)

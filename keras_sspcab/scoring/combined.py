@@ -1,5 +1,6 @@
-"""Sums of scores that differ in scale."""
+"""Layers that score predicted frames and objects, and add scores up."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +8,121 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.layers.base import Shape
+from keras_sspcab.scoring.base import FittedLayer, ScoringLayer
+
+# A perfect prediction has 100 dB, not infinitely many.
+_MIN_ERROR = 1e-10
+
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class StandardizedSum(keras.layers.Layer):
+class PeakSignalToNoise(ScoringLayer):
+    """Peak signal-to-noise ratio in dB of frames in [0, 1], at most 100.
+
+    Input shape:
+        `(batch,)`, mean squared errors.
+
+    Output shape:
+        `(batch,)`, float32.
+
+    Example:
+    >>> ops.convert_to_numpy(PeakSignalToNoise()(np.array([0.01, 0.0])))
+    array([ 20., 100.], dtype=float32)
+    """
+
+    def call(self, inputs: Any) -> Any:
+        return ops.log(ops.maximum(inputs, _MIN_ERROR)) * (-10 / math.log(10))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class RegularityScore(FittedLayer):
+    """Weighs a poor prediction against a large distance to what is normal.
+
+    `psnr_weight (1 - g(psnr)) + (1 - psnr_weight) g(distance)`, where `g`
+    brings the values of the normal frames that `fit` has seen to [0, 1]; others
+    may leave it.
+
+    Reference:
+    - [Park et al., CVPR 2020](https://arxiv.org/abs/2003.13228), which takes
+      the extremes of the video that is scored, and so needs all of it first.
+
+    Args:
+        psnr_weight: Share of the PSNR, in [0, 1].
+        **kwargs: Base layer keyword arguments.
+
+    Call arguments:
+        psnr: Tensor `(batch,)`, in dB.
+        distance: Tensor `(batch,)`.
+
+    Output shape:
+        `(batch,)`, float32.
+
+    Example:
+    >>> layer = RegularityScore(psnr_weight=0.6)
+    >>> layer.build()
+    >>> layer.fit(psnr=[20.0, 30.0], distance=[1.0, 2.0])
+    >>> float(layer(np.array([20.0]), np.array([2.0]))[0])  # The worst of both.
+    1.0
+    """
+
+    config_names = ("psnr_weight",)
+
+    def __init__(self, psnr_weight: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= psnr_weight <= 1:
+            raise ValueError(
+                "The `psnr_weight` argument must be from 0 to 1. "
+                f"Received: psnr_weight={psnr_weight}"
+            )
+        self.psnr_weight = float(psnr_weight)
+
+    def build(self, *input_shapes: Any, **named_shapes: Any) -> None:
+        # Of both values, in this order.
+        self.low = self.add_state("low", 2)
+        self.high = self.add_state("high", 2, initializer="ones")
+
+    def fit(self, psnr: Any, distance: Any) -> None:
+        """Takes the extremes of normal frames.
+
+        Args:
+            psnr: Array of their PSNR.
+            distance: Array of their distances.
+
+        Raises:
+            ValueError: If there is none, or a value is not finite.
+        """
+        values = np.stack([psnr, distance]).astype("float32")
+        if values.size == 0 or not np.isfinite(values).all():
+            raise ValueError(
+                f"{self.name} needs finite values of at least one normal "
+                f"frame. Received: {values.shape[1]} frames, psnr={psnr}, "
+                f"distance={distance}. Has the training diverged?"
+            )
+        low, high = values.min(1), values.max(1)
+        self.low.assign(low)
+        # Equal values have no range to measure by.
+        self.high.assign(np.where(high > low, high, low + 1))
+
+    def call(self, psnr: Any, distance: Any) -> Any:
+        spread = self.high - self.low
+        regularity = (psnr - self.low[0]) / spread[0]
+        strangeness = (distance - self.low[1]) / spread[1]
+        share = self.psnr_weight
+        return share * (1.0 - regularity) + (1.0 - share) * strangeness
+
+    def compute_output_shape(
+        self,
+        psnr_shape: Shape,
+        distance_shape: Shape,
+    ) -> Shape:
+        return tuple(psnr_shape)
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class StandardizedSum(FittedLayer):
     """Weighted sum of scores, each in standard deviations of normal ones.
 
     `sum w (score - mean) / std` takes mean and deviation from the normal
@@ -27,10 +140,16 @@ class StandardizedSum(keras.layers.Layer):
 
     Raises:
         ValueError: If the weights are out of their range.
+
+    Example:
+    >>> layer = StandardizedSum([1.0, 0.5])
+    >>> scores = [np.array([1.0, 2.0]), np.array([4.0, 8.0])]
+    >>> ops.convert_to_numpy(layer(scores))
+    array([3., 6.], dtype=float32)
     """
 
     def __init__(self, weights: Sequence[float], **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        super().__init__(**kwargs)
         self.error_weights = tuple(float(weight) for weight in weights)
         if not all(0 <= w < float("inf") for w in self.error_weights) or not (
             sum(self.error_weights) > 0
@@ -41,13 +160,9 @@ class StandardizedSum(keras.layers.Layer):
             )
 
     def build(self, scores_shape: Any) -> None:
-        shape = (len(self.error_weights),)
-        self.mean = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, name="mean"
-        )
-        self.std = self.add_weight(
-            shape=shape, initializer="ones", trainable=False, name="std"
-        )
+        count = len(self.error_weights)
+        self.mean = self.add_state("mean", count)
+        self.std = self.add_state("std", count, initializer="ones")
 
     def fit(self, errors: Any) -> None:
         """Takes mean and deviation of normal examples.
@@ -108,6 +223,12 @@ class ZScoreSum(StandardizedSum):
         Dict of float32 tensors: `score` `(batch,)`, and `map` `(batch, height,
         width)`, the weighted maps in units of the same deviations. The sum of
         the map is the score less a constant.
+
+    Example:
+    >>> layer = ZScoreSum([1.0, 0.1])
+    >>> outputs = layer([np.ones((2, 4, 4)), np.ones((2, 4, 4))])
+    >>> {name: tuple(x.shape) for name, x in outputs.items()}
+    {'score': (2,), 'map': (2, 4, 4)}
     """
 
     @property
