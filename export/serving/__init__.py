@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from keras_sspcab.export._lazy import lazy_names
+from keras_sspcab.imports import lazy_names
 
 if TYPE_CHECKING:
     from keras_sspcab.export.serving.client import (

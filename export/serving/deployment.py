@@ -68,7 +68,7 @@ def configured_batch_sizes(directory: Any) -> tuple[int, ...] | None:
         raise ValueError(
             f"{os.fspath(file)} names no allowed_batch_sizes, which warm-up "
             "requests are made for. Add some, or remove the file to have it "
-            "written anew."
+            "rewritten."
         )
     return tuple(map(int, sizes))
 

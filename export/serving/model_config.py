@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from keras_sspcab.export._optional import require
+from keras_sspcab.imports import import_optional
 from keras_sspcab.runs.files import write_text
 
 MODELS_CONFIG = "models.config"
@@ -20,17 +20,19 @@ _HEADER = """\
 
 
 class ModelsConfig:
-    """The file, as the official message.
+    """The file, as TensorFlow Serving's own message.
 
     Args:
         directory: Folder of the repository.
 
     Raises:
-        ValueError: If the file is there and is no `ModelServerConfig`.
+        ValueError: If the file exists but is no `ModelServerConfig`.
     """
 
     def __init__(self, directory: pathlib.Path) -> None:
-        require("tensorflow_serving", extra="serve")
+        import_optional(
+            "tensorflow_serving", "`models.config` needs its protos", "serve"
+        )
         from google.protobuf import text_format
         from tensorflow_serving.config import model_server_config_pb2
 
@@ -44,7 +46,7 @@ class ModelsConfig:
             raise ValueError(
                 f"{os.fspath(self.path)} is no ModelServerConfig: {error}. "
                 "Correct it, or remove it and package a model to have it "
-                "written anew."
+                "rewritten."
             ) from error
 
     @property
@@ -53,18 +55,18 @@ class ModelsConfig:
         return [c.name for c in self._message.model_config_list.config]
 
     def folder(self, name: str) -> pathlib.Path:
-        """Folder of a model's versions, on this machine."""
+        """Returns the folder of a model's versions on this machine."""
         base = pathlib.PurePosixPath(self._find(name).base_path)
         if base.is_relative_to(MOUNT):
             return self.path.parent / base.relative_to(MOUNT)
         return pathlib.Path(base)
 
     def labels(self, name: str) -> dict[str, int]:
-        """Versions of a model by label."""
+        """Returns versions of a model by label."""
         return dict(self._find(name).version_labels)
 
     def add(self, name: str) -> bool:
-        """Adds a model that serves its newest version; False if it is there."""
+        """Adds a model that serves its newest version, unless it is listed."""
         if name in self.names:
             return False
         config = self._message.model_config_list.config.add()
@@ -74,14 +76,14 @@ class ModelsConfig:
         return True
 
     def pinned(self, name: str) -> tuple[int, ...]:
-        """Versions that a model is pinned to; empty if to none."""
+        """Returns the versions that a model is pinned to."""
         if name not in self.names:
             return ()
         policy = self._find(name).model_version_policy
         return tuple(policy.specific.versions)
 
     def served(self, name: str, versions: Sequence[int]) -> tuple[int, ...]:
-        """Those of the versions on disk that the policy of a model serves."""
+        """Returns the versions on disk that the policy of a model serves."""
         versions = sorted(versions)
         if name not in self.names:  # not yet
             return tuple(versions[-1:])
@@ -95,7 +97,7 @@ class ModelsConfig:
         return tuple(versions[-max(policy.latest.num_versions, 1) :])
 
     def pin(self, name: str, version: int | None) -> None:
-        """Pins a model to a version, or to the newest whatever it is."""
+        """Pins a model to a version; None serves the newest one."""
         policy = self._find(name).model_version_policy
         policy.Clear()
         if version is None:
@@ -104,7 +106,7 @@ class ModelsConfig:
             policy.specific.versions.append(version)
 
     def write(self) -> None:
-        """Writes the file, all of it or nothing."""
+        """Writes the file atomically."""
         from google.protobuf import text_format
 
         text = text_format.MessageToString(self._message)

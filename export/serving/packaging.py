@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.export._optional import require
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.parity import MAX_IMAGES, ParityResult
@@ -24,10 +23,12 @@ from keras_sspcab.export.serving.deployment import (
 from keras_sspcab.export.serving.manifest import write_manifest
 from keras_sspcab.export.serving.repository import (
     Repository,
+    staging_folder,
     standardize_name,
+    write_lock,
 )
-from keras_sspcab.export.serving.staging import staging_folder, writing
 from keras_sspcab.export.serving.warmup import SIGNATURES, write_warmup
+from keras_sspcab.imports import import_optional
 from keras_sspcab.runs import RunFolder
 
 #: Batches run at this size at most, unless told otherwise.
@@ -39,7 +40,7 @@ _MAX_BATCH_BYTES = 32 << 20
 
 @dataclasses.dataclass(frozen=True)
 class PackageResult:
-    """What packaging has done.
+    """A version that was packaged, and what changed beside it.
 
     Attributes:
         path: Folder of the version.
@@ -108,15 +109,14 @@ def package_model(
         ValueError: If an argument does not fit.
         ExportMismatchError: If SavedModel and model differ.
     """
-    require("tensorflow_serving", extra="serve")
+    import_optional("tensorflow_serving", "Packaging needs its protos", "serve")
     keep = standardize_int(keep, "keep", minimum=1)
     model = _load(model)
     name = standardize_name(model.name if name is None else name)
     repository = Repository(directory)
     inference = Inference(model, allow_uncalibrated=True)
-    arrays = collect_images(inference, images, MAX_IMAGES)
-    inputs = dict(zip(inference.input_names, arrays, strict=True))
-    with writing(repository.directory):
+    inputs = collect_images(inference, images, MAX_IMAGES)
+    with write_lock(repository.directory):
         version = repository.next_version(name, version)
         sizes = _batch_sizes(repository.directory, max_batch_size, inputs)
         with staging_folder(repository.directory) as staging:
@@ -176,6 +176,6 @@ def _batch_sizes(
             f"{os.fspath(directory / BATCHING_CONFIG)} says that batches are "
             f"computed up to a size of {configured[-1]}. Received: "
             f"max_batch_size={wanted}. Edit that file, or remove it to have it "
-            "written anew."
+            "rewritten."
         )
     return configured or batch_sizes(wanted)

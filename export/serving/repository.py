@@ -1,21 +1,30 @@
-"""A folder of versioned models that TensorFlow Serving can mount."""
+"""A folder of versioned models that TensorFlow Serving mounts."""
 
+import contextlib
 import os
 import pathlib
 import re
+import shutil
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.export.serving.manifest import verify_version
 from keras_sspcab.export.serving.model_config import ModelsConfig
-from keras_sspcab.export.serving.staging import (
-    move_into_place,
-    remove_folder,
-    writing,
-)
 from keras_sspcab.export.versions import MAX_VERSION, find_versions
 
-# It stands in paths and URLs; a number would be taken for a version.
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
+
+#: Folder for versions that are being written or removed. It is in the same
+#: file system as `models`, and no server looks there.
+STAGING = ".staging"
+_LOCK = ".lock"
+
+# Names are part of paths and URLs; a number would be taken for a version.
 _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -54,11 +63,7 @@ class Repository:
         return self.directory / "models" / name / str(version)
 
     def served(self, name: str | None = None) -> tuple[int, ...]:
-        """Returns the versions that `models.config` serves.
-
-        Args:
-            name: The model; None where there is one only.
-        """
+        """Returns the versions that `models.config` serves."""
         name = self.resolve(name)
         return ModelsConfig(self.directory).served(name, self.versions(name))
 
@@ -114,26 +119,23 @@ class Repository:
     def publish(
         self, staged: pathlib.Path, name: str, version: int
     ) -> pathlib.Path:
-        """Moves a complete version into the repository.
+        """Moves a complete version into the repository; returns its path.
 
         Args:
             staged: Its folder, in the same file system.
             name: Name of the model.
             version: Its number.
-
-        Returns:
-            Where it lies now.
         """
         verify_version(staged)
         target = self.path(name, version)
-        move_into_place(staged, target)
+        _move_durably(staged, target)
         config = ModelsConfig(self.directory)
         if config.add(name):
             config.write()
         return target
 
     def prune(self, name: str, keep: int) -> list[int]:
-        """Removes the oldest versions, but none that is served.
+        """Removes all but the newest versions and those that are served.
 
         Args:
             name: Name of the model.
@@ -145,7 +147,9 @@ class Repository:
         kept = {*self.versions(name)[-keep:], *self.served(name)}
         removed = [v for v in self.versions(name) if v not in kept]
         for version in removed:
-            remove_folder(self.directory, self.path(name, version))
+            # Moved first, so that nobody sees half of it.
+            with staging_folder(self.directory) as staged:
+                os.rename(self.path(name, version), staged / str(version))
         return removed
 
     def rollback(
@@ -156,7 +160,7 @@ class Repository:
         New versions are packaged as before, but not served until `unpin`.
 
         Args:
-            name: The model; None where there is one only.
+            name: The model; None if there is only one.
             version: The version; None takes the one before the oldest served.
 
         Returns:
@@ -167,7 +171,7 @@ class Repository:
             ManifestError: If its files are not those that were packaged.
         """
         name = self.resolve(name)
-        with writing(self.directory):
+        with write_lock(self.directory):
             versions = self.versions(name)
             if version is None:
                 served = self.served(name) or versions[-1:]
@@ -188,19 +192,16 @@ class Repository:
         return version
 
     def unpin(self, name: str | None = None) -> int:
-        """Serves the newest version of a model again, whatever it is.
+        """Serves the newest version of a model again, and returns it.
 
         Args:
-            name: The model; None where there is one only.
-
-        Returns:
-            The version that is the newest now.
+            name: The model; None if there is only one.
 
         Raises:
             ManifestError: If its files are not those that were packaged.
         """
         name = self.resolve(name)
-        with writing(self.directory):
+        with write_lock(self.directory):
             newest = self.versions(name)[-1]
             self._serve(name, newest, pinned=False)
         return newest
@@ -214,7 +215,7 @@ class Repository:
 
 
 def standardize_name(name: str) -> str:
-    """Returns the name of a model, if it is fit for paths and URLs."""
+    """Returns the name of a model if it is valid in paths and URLs."""
     if not _NAME.fullmatch(name):
         raise ValueError(
             "The name of a model in a repository consists of letters, digits, "
@@ -222,6 +223,68 @@ def standardize_name(name: str) -> str:
             f"number. Received: name={name!r}"
         )
     return name
+
+
+@contextlib.contextmanager
+def write_lock(directory: pathlib.Path) -> Iterator[None]:
+    """Lets one process at a time write to a repository, and tidies it.
+
+    The lock ends with the process, however it ends. So what is in the staging
+    folder when a process gets the lock was left there by one that was killed.
+    On systems without such locks nothing is locked, and nothing removed.
+
+    Raises:
+        ValueError: If another process is writing.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / _LOCK, "a") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"Another process is writing to {os.fspath(directory)!r}. "
+                    "Wait until it has finished."
+                ) from error
+            shutil.rmtree(directory / STAGING, ignore_errors=True)
+        yield
+
+
+@contextlib.contextmanager
+def staging_folder(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty folder in a repository, which is removed at the end."""
+    # Not by `tempfile`: a server that runs as another user must be able to
+    # read what becomes of this folder.
+    folder = directory / STAGING / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+
+
+def _move_durably(staged: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives a complete folder its name, once all of it is on the disk."""
+    for parent, _, names in os.walk(staged):
+        for name in names:
+            _sync(os.path.join(parent, name))
+        _sync(parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(staged, target)
+    _sync(target.parent)
+
+
+def _sync(path: str | os.PathLike[str]) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder, where these cannot be opened
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _show(versions: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Requests that TensorFlow Serving runs before a version takes any."""
+"""Requests that a version runs before it takes any from clients."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_sspcab.export._optional import require
-from keras_sspcab.export.serving.graph import read_meta_graph
+from keras_sspcab.imports import import_optional
 
 #: Where TensorFlow Serving looks for them in a version.
 WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
@@ -25,9 +25,9 @@ def write_warmup(
 ) -> list[str]:
     """Adds warm-up requests to a version: records of `PredictionLog`.
 
-    There is one request for each signature and batch size: a GPU chooses its
-    kernels, and XLA compiles, anew for every size, and what takes that time
-    should not be the first request of a client.
+    There is one request for each signature and batch size, because GPUs choose
+    kernels and XLA compiles for each size, which would delay the first request
+    of a client.
 
     Args:
         path: Folder of the version.
@@ -39,7 +39,7 @@ def write_warmup(
     Returns:
         The signatures that are warmed up.
     """
-    require("tensorflow_serving", extra="serve")
+    import_optional("tensorflow_serving", "Warm-up needs its protos", "serve")
     file = pathlib.Path(path) / WARMUP_FILE
     file.parent.mkdir(exist_ok=True)
     signatures = _signatures(pathlib.Path(path))
@@ -50,6 +50,25 @@ def write_warmup(
                 log = _record(name, signature, rows, size)
                 writer.write(log.SerializeToString())
     return signatures
+
+
+def read_meta_graph(path: pathlib.Path) -> Any:
+    """Returns the `MetaGraphDef` that is served.
+
+    Args:
+        path: Folder of the SavedModel.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    file = path / "saved_model.pb"
+    if not file.is_file():
+        raise ValueError(f"{path} holds no saved_model.pb")
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for graph in saved.meta_graphs:
+        if "serve" in graph.meta_info_def.tags:
+            return graph
+    raise ValueError(f"{file} holds no graph with the tag 'serve'")
 
 
 def _signatures(path: pathlib.Path) -> list[str]:

@@ -1,32 +1,51 @@
-"""Clients of TensorFlow Serving, and of the embedded server."""
+"""Clients of TensorFlow Serving and of the embedded server."""
 
 import asyncio
-import os
+import functools
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
+import numpy as np
+
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.export.serving.client.connection import Connection
-from keras_sspcab.export.serving.client.conversation import Conversation
-from keras_sspcab.export.serving.client.dialogue import (
-    Dialogue,
-    Done,
-    Result,
-    Steps,
-    Wait,
+from keras_sspcab.export.serving.client.inputs import (
+    Images,
+    Row,
+    make_rows,
+    split_rows,
+    stack_rows,
 )
-from keras_sspcab.export.serving.client.errors import ServingClientError
-from keras_sspcab.export.serving.client.inputs import Images
 from keras_sspcab.export.serving.client.results import (
     ModelMetadata,
     Prediction,
+    ServingClientError,
     VersionStatus,
+    unreadable,
 )
-from keras_sspcab.export.serving.client.retries import Deadline, RetryPolicy
-from keras_sspcab.export.serving.client.wire import Target
+from keras_sspcab.export.serving.client.retries import (
+    Deadline,
+    RetryPolicy,
+    call_with_retries,
+)
+from keras_sspcab.imports import import_optional
+
+SCORE, FLAG, MAP = "anomaly_score", "is_anomalous", "anomaly_map"
+
+# While waiting for a server, these may pass.
+_NOT_YET = ("NOT_FOUND", "DEADLINE_EXCEEDED")
+_PROBE_SECONDS = 5.0
+
+# Calls of an asynchronous client that run at the same time.
+_ASYNC_THREADS = 32
+
+Result = TypeVar("Result")
 
 
 class _Default:
-    """Stands for the timeout of the client, where None is one itself."""
+    """Stands for the client's timeout, because None is a timeout itself."""
 
     def __repr__(self) -> str:
         return "the client's"
@@ -35,8 +54,48 @@ class _Default:
 _DEFAULT: Any = _Default()
 
 
-class _BaseClient:
-    """What both clients have in common."""
+class Client:
+    """Asks a server for predictions, over gRPC or REST.
+
+    The server is TensorFlow Serving or `keras-sspcab serve`. Threads may share
+    a client; it opens connections as it needs them and closes them in `close`,
+    or at the end of a `with` block.
+
+    Args:
+        target: `host:port` for gRPC, or the URL for REST (`http://host:port`).
+            A URL may include the path under which a proxy has the server.
+        model: Name of the model on the server.
+        protocol: `"grpc"` or `"rest"`. None takes REST for URLs, else gRPC,
+            which is faster for arrays.
+        signature: Signature to use. None takes `serving_default` for arrays
+            and `serving_bytes` for files.
+        version: Version to ask. None leaves the choice to the server.
+        label: Label of the version to ask, instead.
+        timeout: Seconds for a call with all its requests and retries; None for
+            no limit. Each method takes another one. Defaults to 30.
+        retries: How often to retry when the server cannot be reached or is
+            overloaded; or a `RetryPolicy`, which sets the pauses too. Defaults
+            to 3.
+        max_batch_size: Images per request; more are split. Defaults to 32.
+        max_request_bytes: Approximate size of a request, likewise. Defaults to
+            16 MiB.
+        token: Secret to send as `authorization: Bearer TOKEN`.
+        tls: Whether to use TLS. None does for `https://` and if one of the next
+            two arguments is given.
+        tls_ca: PEM file of the certificates to trust. None trusts those of the
+            system.
+        credentials: `grpc.ChannelCredentials` or `ssl.SSLContext` instead, for
+            instance with a client certificate.
+
+    Raises:
+        ImportError: If packages of the extra `transport` are missing.
+        ValueError: If an argument is out of its range.
+
+    Example:
+    >>> with Client("localhost:8500", model="bricks") as client:
+    ...     client.protocol
+    'grpc'
+    """
 
     def __init__(
         self,
@@ -53,154 +112,94 @@ class _BaseClient:
         max_request_bytes: int = 16 << 20,
         token: str | None = None,
         tls: bool | None = None,
-        tls_ca: str | os.PathLike[str] | None = None,
+        tls_ca: Any = None,
         credentials: Any = None,
     ) -> None:
-        Deadline(timeout)
-        for name, value in (
-            ("max_batch_size", max_batch_size),
-            ("max_request_bytes", max_request_bytes),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer. "
-                    f"Received: {name}={value!r}"
-                )
-        if not isinstance(retries, RetryPolicy):
-            retries = RetryPolicy(retries)
-        self._target = Target(model, version, label)
-        self._connection = Connection.make(
-            target, protocol, token, tls, tls_ca, credentials
+        self._connection = Connection(
+            target,
+            model,
+            protocol,
+            version,
+            label,
+            token,
+            tls,
+            tls_ca,
+            credentials,
         )
-        self._conversation = Conversation(
-            self._connection.wire(self._target),
-            retries,
-            signature,
-            max_batch_size,
-            max_request_bytes,
-        )
+        Deadline(timeout)  # checks it
         self._timeout = timeout
+        self._policy = (
+            retries
+            if isinstance(retries, RetryPolicy)
+            else RetryPolicy(retries)
+        )
+        self._signature = signature
+        self._max_rows = standardize_int(max_batch_size, "max_batch_size", 1)
+        self._max_bytes = standardize_int(
+            max_request_bytes, "max_request_bytes", 1
+        )
+        self._transport = _connect(self._connection)
+        # Kept until a call fails or another version answers.
+        self._metadata: ModelMetadata | None = None
         self._is_closed = False
-        self._open()
 
     @property
     def protocol(self) -> str:
         """`"grpc"` or `"rest"`."""
-        return self._connection.protocol
+        return str(self._connection.protocol)
 
     def __repr__(self) -> str:
-        name = type(self).__name__
-        return f"{name}({self._connection.address!r}, {self._target})"
-
-    def _open(self) -> None:
-        """Prepares to send."""
-
-    def _seconds(self, timeout: float | None) -> float | None:
-        return self._timeout if timeout is _DEFAULT else timeout
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ServingClientError(
-                "FAILED_PRECONDITION", "The client has been closed."
-            )
-
-
-class Client(_BaseClient):
-    """Asks a server about images, over gRPC or REST.
-
-    The server is TensorFlow Serving, or `keras-sspcab serve`. Threads may share
-    a client; it opens connections as it needs them, and ends them when it is
-    closed.
-
-        with Client("localhost:8500", model="bricks") as client:
-            for prediction in client.predict(["a.png", "b.png"]):
-                print(prediction.score, prediction.is_anomalous)
-
-    Args:
-        target: `host:port` of gRPC, or the URL of REST (`http://host:port`). A
-            URL may go on with the path that a proxy has it under.
-        model: Name of the model on the server.
-        protocol: `"grpc"` or `"rest"`. None takes REST for URLs, else gRPC.
-            REST does without TensorFlow; gRPC is faster for arrays.
-        signature: Signature to use. None takes `serving_default` for arrays
-            and `serving_bytes` for files.
-        version: Version to ask. None leaves it to the server.
-        label: Label of the version, instead.
-        timeout: Seconds that a call may take with all its requests and retries;
-            None for ever. Methods may be given another. Defaults to 30.
-        retries: How often to try again where that may help: the server is not
-            reached, or has too much to do. A `RetryPolicy` sets the pauses
-            as well. Defaults to 3.
-        max_batch_size: Images of a request, at most; more are split. Defaults
-            to 32.
-        max_request_bytes: Size of a request, about and at most, likewise.
-            Defaults to 16 MiB.
-        token: Secret to send as `authorization: Bearer TOKEN`.
-        tls: Whether to use TLS. None does so for `https://` and wherever one of
-            the next two is given.
-        tls_ca: PEM file of the certificates to trust. None trusts those of the
-            system.
-        credentials: Instead, `grpc.ChannelCredentials` or `ssl.SSLContext`, for
-            instance with a certificate of the client's own.
-
-    Raises:
-        ImportError: If packages of the extras `serve`, or for REST
-            `transport`, are missing.
-        ValueError: If an argument is out of its range.
-    """
-
-    def _open(self) -> None:
-        self._transport: Any
-        if self.protocol == "grpc":
-            from keras_sspcab.export.serving.client.grpc_transport import (
-                GrpcTransport,
-            )
-
-            self._transport = GrpcTransport(self._connection)
-        else:
-            from keras_sspcab.export.serving.client.rest_transport import (
-                RestTransport,
-            )
-
-            self._transport = RestTransport(self._connection)
+        return f"{type(self).__name__}({self._connection!r})"
 
     def predict(
         self, images: Images, *, timeout: float | None = _DEFAULT
     ) -> list[Prediction]:
-        """Asks about one or many images.
+        """Returns a prediction for each image, in their order.
 
         Args:
             images: One of these, or a list of them, of any kinds:
                 Array `(height, width, channels)`, or `(height, width)` if gray:
-                floats in [0, 1], or uint8 from 0 to 255. With the batch in
-                front it is many images. Clips of video hosts have the frames
+                floats in [0, 1], or uint8 from 0 to 255. A batch axis in front
+                makes it many images. Clips of video hosts have the frames
                 before the height.
-                Path of a PNG, JPEG, BMP or GIF file, which is sent as it is,
-                decoded and resized on the server.
+                Path of a PNG, JPEG, BMP or GIF file, which is decoded and
+                resized on the server.
                 Content of such a file, as bytes.
                 Dict of arrays by name, for models with several inputs.
-            timeout: Seconds for all requests together; None for ever.
-
-        Returns:
-            A prediction for each image, in their order.
+            timeout: Seconds for all requests together; None for no limit.
 
         Raises:
             ServingClientError: If an image is refused, by this client or by the
                 server, or there is no answer in time.
         """
-        return self._hold(
-            self._conversation.predict(images, self._seconds(timeout))
-        )
+        self._check_open()
+        deadline = self._deadline(timeout)
+        metadata, rows = self._make_rows(images, deadline)
+        results: dict[int, Prediction] = {}
+        try:
+            for indices in split_rows(
+                rows,
+                self._max_rows,
+                self._max_bytes,
+                self._transport.wire_size,
+            ):
+                part = [rows[index] for index in indices]
+                predictions = self._predict_rows(part, metadata, deadline)
+                results.update(zip(indices, predictions, strict=True))
+        except ServingClientError:
+            self._metadata = None
+            raise
+        return [results[index] for index in range(len(rows))]
 
     def status(
         self, *, timeout: float | None = _DEFAULT
     ) -> tuple[VersionStatus, ...]:
         """Returns the states of the model's versions."""
-        return self._hold(self._conversation.status(self._seconds(timeout)))
+        return self._ask(self._transport.status, self._deadline(timeout))
 
     def metadata(self, *, timeout: float | None = _DEFAULT) -> ModelMetadata:
-        """Returns what the model takes and gives."""
-        return self._hold(self._conversation.metadata(self._seconds(timeout)))
+        """Returns the inputs and outputs of the model."""
+        return self._ask(self._transport.metadata, self._deadline(timeout))
 
     def wait_until_ready(
         self, timeout: float = 60.0
@@ -208,19 +207,47 @@ class Client(_BaseClient):
         """Waits until a version of the model is available.
 
         Args:
-            timeout: Seconds to wait, at most.
+            timeout: Seconds to wait.
 
         Returns:
-            The versions that are.
+            The versions that are available.
 
         Raises:
-            ServingClientError: If there is none in time, or the server does
-                not want this client.
+            ServingClientError: If there is none in time, or the server refuses
+                this client.
         """
-        return self._hold(self._conversation.wait_until_ready(timeout))
+        deadline = self._deadline(timeout)
+        pauses = RetryPolicy(max_backoff=1.0)
+        last: ServingClientError | None = None
+        attempt = 0
+        while deadline.allows(0):
+            self._check_open()
+            try:
+                versions = self._transport.status(
+                    min(deadline.remaining() or _PROBE_SECONDS, _PROBE_SECONDS)
+                )
+                if ready := tuple(v for v in versions if v.is_available):
+                    return ready
+                states = "; ".join(
+                    f"version {v.version} is {v.state} {v.error}".rstrip()
+                    for v in versions
+                )
+                last = ServingClientError("NOT_FOUND", states or "no version")
+            except ServingClientError as error:
+                if not error.retriable and error.code not in _NOT_YET:
+                    raise
+                # A timeout says less than the failure before it.
+                if last is None or error.code != "DEADLINE_EXCEEDED":
+                    last = error
+            pause = pauses.pause(attempt)
+            if not deadline.allows(pause):
+                break
+            time.sleep(pause)
+            attempt += 1
+        raise deadline.exceeded(last)
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         self._is_closed = True
         self._transport.close()
 
@@ -230,75 +257,121 @@ class Client(_BaseClient):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _hold(self, steps: Steps[Result]) -> Result:
-        self._check_open()
-        dialogue = Dialogue(steps)
-        step = dialogue.start()
-        while not isinstance(step, Done):
-            if isinstance(step, Wait):
-                time.sleep(step.seconds)
-                step = dialogue.reply(b"")
-                continue
+    def _deadline(self, timeout: Any) -> Deadline:
+        # Those of asynchronous calls run before a thread is free.
+        if isinstance(timeout, Deadline):
+            return timeout
+        return Deadline(self._timeout if timeout is _DEFAULT else timeout)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ServingClientError(
+                "FAILED_PRECONDITION", "The client has been closed."
+            )
+
+    def _ask(
+        self, send: Callable[[float | None], Result], deadline: Deadline
+    ) -> Result:
+        def send_if_open(timeout: float | None) -> Result:
+            self._check_open()
+            return send(timeout)
+
+        return call_with_retries(send_if_open, self._policy, deadline)
+
+    def _make_rows(
+        self, images: Any, deadline: Deadline
+    ) -> tuple[ModelMetadata, list[Row]]:
+        if isinstance(images, Iterator):
+            images = list(images)
+        known = self._metadata
+        if known is not None:
             try:
-                answer = self._transport.send(step.call, step.timeout)
-            except ServingClientError as error:
-                step = dialogue.fail(error)
-            else:
-                step = dialogue.reply(answer)
-        return step.result
+                return known, make_rows(images, known, self._signature)
+            except ServingClientError:
+                pass  # a newer version may accept them
+        metadata = self._ask(self._transport.metadata, deadline)
+        rows = make_rows(images, metadata, self._signature)
+        for name in {row.signature for row in rows}:
+            _check_detector(metadata, name)
+        self._metadata = metadata
+        return metadata, rows
+
+    def _predict_rows(
+        self, rows: list[Row], metadata: ModelMetadata, deadline: Deadline
+    ) -> list[Prediction]:
+        name = rows[0].signature
+        inputs = stack_rows(rows)
+        outputs, version = self._ask(
+            lambda timeout: self._transport.predict(
+                name, inputs, metadata.signatures[name], timeout
+            ),
+            deadline,
+        )
+        if version not in (None, metadata.version):
+            self._metadata = None
+        return _make_predictions(outputs, version, len(rows))
 
 
-class AsyncClient(_BaseClient):
-    """The same with `await`, for one event loop.
+class AsyncClient:
+    """A `Client` whose methods are coroutines.
 
-    Images are read and messages are written in threads, so that others can go
-    on meanwhile.
+    They run in up to 32 threads, so that the event loop stays free. A coroutine
+    that is cancelled sends nothing more.
 
-        async with AsyncClient("localhost:8500", model="bricks") as client:
-            predictions = await client.predict(["a.png", "b.png"])
+    Args:
+        *args: Those of `Client`.
+        **options: Those of `Client`.
 
-    Args are those of `Client`.
+    Example:
+    >>> async def ask():
+    ...     async with AsyncClient("localhost:8500", model="bricks") as client:
+    ...         return client.protocol
+    >>> asyncio.run(ask())
+    'grpc'
     """
 
-    def _open(self) -> None:
-        # Made by the first request: it belongs to the loop that runs then.
-        self._transport: Any = None
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._client = Client(*args, **options)
+        self._threads = ThreadPoolExecutor(
+            _ASYNC_THREADS, "keras-sspcab-client"
+        )
+
+    @property
+    def protocol(self) -> str:
+        """`"grpc"` or `"rest"`."""
+        return self._client.protocol
+
+    def __repr__(self) -> str:
+        return f"Async{self._client!r}"
 
     async def predict(
         self, images: Images, *, timeout: float | None = _DEFAULT
     ) -> list[Prediction]:
-        """Asks about one or many images; see `Client.predict`."""
-        return await self._hold(
-            self._conversation.predict(images, self._seconds(timeout))
-        )
+        """Returns a prediction for each image; see `Client.predict`."""
+        return await self._run(self._client.predict, timeout, images)
 
     async def status(
         self, *, timeout: float | None = _DEFAULT
     ) -> tuple[VersionStatus, ...]:
         """Returns the states of the model's versions."""
-        return await self._hold(
-            self._conversation.status(self._seconds(timeout))
-        )
+        return await self._run(self._client.status, timeout)
 
     async def metadata(
         self, *, timeout: float | None = _DEFAULT
     ) -> ModelMetadata:
-        """Returns what the model takes and gives."""
-        return await self._hold(
-            self._conversation.metadata(self._seconds(timeout))
-        )
+        """Returns the inputs and outputs of the model."""
+        return await self._run(self._client.metadata, timeout)
 
     async def wait_until_ready(
         self, timeout: float = 60.0
     ) -> tuple[VersionStatus, ...]:
         """Waits until a version is available; see `Client`."""
-        return await self._hold(self._conversation.wait_until_ready(timeout))
+        return await self._run(self._client.wait_until_ready, timeout)
 
     async def close(self) -> None:
-        """Ends all connections."""
-        self._is_closed = True
-        if self._transport is not None:
-            await self._transport.close()
+        """Closes all connections."""
+        self._client.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -306,36 +379,69 @@ class AsyncClient(_BaseClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _hold(self, steps: Steps[Result]) -> Result:
-        self._check_open()
-        dialogue = Dialogue(steps)
-        step = await asyncio.to_thread(dialogue.start)
-        while not isinstance(step, Done):
-            if isinstance(step, Wait):
-                await asyncio.sleep(step.seconds)
-                step = await asyncio.to_thread(dialogue.reply, b"")
-                continue
-            try:
-                answer = await self._connect().send(step.call, step.timeout)
-            except ServingClientError as error:
-                step = await asyncio.to_thread(dialogue.fail, error)
-            else:
-                step = await asyncio.to_thread(dialogue.reply, answer)
-        return step.result
+    async def _run(
+        self, method: Callable[..., Result], timeout: float | None, *args: Any
+    ) -> Result:
+        self._client._check_open()
+        deadline = self._client._deadline(timeout)
+        call = functools.partial(method, *args, timeout=deadline)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, call)
+        except asyncio.CancelledError:
+            deadline.cancel()
+            raise
 
-    def _connect(self) -> Any:
-        if self._transport is not None:
-            return self._transport
-        if self.protocol == "grpc":
-            from keras_sspcab.export.serving.client.grpc_transport import (
-                AsyncGrpcTransport,
+
+def _connect(connection: Connection) -> Any:
+    """Returns the transport; each needs only its own packages."""
+    purpose = f"The client for {connection.protocol} needs it"
+    if connection.protocol == "grpc":
+        import_optional("grpc", purpose, "transport")
+        import_optional("google.protobuf", purpose, "transport")
+        from keras_sspcab.export.serving.client.grpc_transport import (
+            GrpcTransport,
+        )
+
+        return GrpcTransport(connection)
+    import_optional("httpx", purpose, "transport")
+    import_optional("orjson", purpose, "transport")
+    from keras_sspcab.export.serving.client.rest_transport import RestTransport
+
+    return RestTransport(connection)
+
+
+def _check_detector(metadata: ModelMetadata, signature: str) -> None:
+    outputs = metadata.signatures[signature].outputs
+    if missing := sorted({SCORE, FLAG} - set(outputs)):
+        raise ServingClientError(
+            "FAILED_PRECONDITION",
+            f"The signature {signature!r} of {metadata.name} does not give "
+            f"{', '.join(missing)}; this client is for anomaly detectors. "
+            f"Outputs: {', '.join(sorted(outputs))}",
+        )
+
+
+def _make_predictions(
+    outputs: dict[str, np.ndarray], version: int | None, count: int
+) -> list[Prediction]:
+    for name in (SCORE, FLAG):
+        if name not in outputs:
+            raise unreadable(f"there is no {name} in it")
+    for name, value in outputs.items():
+        has_rows = value.ndim > 0 and len(value) == count
+        if not has_rows or (name in (SCORE, FLAG) and value.ndim > 1):
+            raise unreadable(
+                f"{name} has the shape {value.shape} for {count} images"
             )
-
-            self._transport = AsyncGrpcTransport(self._connection)
-        else:
-            from keras_sspcab.export.serving.client.rest_transport import (
-                AsyncRestTransport,
-            )
-
-            self._transport = AsyncRestTransport(self._connection)
-        return self._transport
+    others = set(outputs) - {SCORE, FLAG, MAP}
+    return [
+        Prediction(
+            float(outputs[SCORE][row]),
+            bool(outputs[FLAG][row]),
+            outputs[MAP][row] if MAP in outputs else None,
+            {name: outputs[name][row] for name in others},
+            version,
+        )
+        for row in range(count)
+    ]

@@ -1,20 +1,37 @@
-"""Requests over gRPC."""
+"""PredictionService and ModelService over gRPC."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
+import numpy as np
 
 from keras_sspcab.export.serving.client.connection import Connection
-from keras_sspcab.export.serving.client.errors import ServingClientError
-from keras_sspcab.export.serving.client.wire import Call
+from keras_sspcab.export.serving.client.messages import (
+    DTYPES,
+    STATES,
+    new_message,
+    parse_message,
+    read_tensor,
+    write_tensor,
+)
+from keras_sspcab.export.serving.client.results import (
+    ModelMetadata,
+    ServingClientError,
+    SignatureInfo,
+    TensorInfo,
+    VersionStatus,
+    tensor_info,
+    unreadable,
+)
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # Retries are the client's: two layers of them would multiply.
+    # The client retries by itself; two layers of retries would multiply.
     ("grpc.enable_retries", 0),
-    # Between two retries the channel must have tried again, too.
+    # Between two retries the channel must have tried to reconnect.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -23,74 +40,149 @@ _OPTIONS = [
 
 
 class GrpcTransport:
-    """Sends requests and waits."""
+    """Sends requests over gRPC; threads may share it."""
 
     def __init__(self, connection: Connection) -> None:
-        self._metadata = _metadata(connection)
-        self._channel = _channel(grpc, connection)
-
-    def send(self, call: Call, timeout: float | None) -> bytes:
-        """Returns the answer to a request, or raises a ServingClientError."""
-        try:
-            return self._channel.unary_unary(call.path)(
-                call.body, timeout=timeout, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            raise _translate(error) from error
+        self._connection = connection
+        self._metadata = (
+            ()
+            if connection.token is None
+            else (("authorization", f"Bearer {connection.token}"),)
+        )
+        if not connection.tls:
+            self._channel = grpc.insecure_channel(connection.address, _OPTIONS)
+            return
+        roots = connection.tls_ca and Path(connection.tls_ca).read_bytes()
+        self._channel = grpc.secure_channel(
+            connection.address,
+            connection.credentials or grpc.ssl_channel_credentials(roots),
+            _OPTIONS,
+        )
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         self._channel.close()
 
+    def wire_size(self, num_values: int, itemsize: int) -> int:
+        """Returns the approximate size of values in a request."""
+        return num_values * itemsize + 16
 
-class AsyncGrpcTransport:
-    """Sends requests, and lets others do something meanwhile."""
+    def status(self, timeout: float | None) -> tuple[VersionStatus, ...]:
+        """Asks for the states of the model's versions."""
+        answer = self._call("ModelService", "GetModelStatus", timeout)
+        return tuple(
+            VersionStatus(
+                entry.version,
+                STATES.get(entry.state, str(entry.state)),
+                entry.status.error_message,
+            )
+            for entry in answer.model_version_status
+        )
 
-    def __init__(self, connection: Connection) -> None:
-        self._metadata = _metadata(connection)
-        self._channel = _channel(grpc.aio, connection)
+    def metadata(self, timeout: float | None) -> ModelMetadata:
+        """Asks for the signatures of the model."""
+        answer = self._call(
+            "PredictionService",
+            "GetModelMetadata",
+            timeout,
+            metadata_field=["signature_def"],
+        )
+        packed = {entry.key: entry.value.value for entry in answer.metadata}
+        if "signature_def" not in packed:
+            raise unreadable("there are no signatures in it")
+        signatures = parse_message("SignatureDefMap", packed["signature_def"])
+        return ModelMetadata(
+            answer.model_spec.name,
+            answer.model_spec.version.value,
+            {
+                entry.key: SignatureInfo(
+                    _tensor_infos(entry.value.inputs),
+                    _tensor_infos(entry.value.outputs),
+                )
+                for entry in signatures.signature_def
+            },
+        )
 
-    async def send(self, call: Call, timeout: float | None) -> bytes:
-        """Returns the answer to a request, or raises a ServingClientError."""
+    def predict(
+        self,
+        signature: str,
+        inputs: Mapping[str, Any],
+        info: SignatureInfo,
+        timeout: float | None,
+    ) -> tuple[dict[str, np.ndarray], int | None]:
+        """Asks for predictions.
+
+        Args:
+            signature: Name of the signature.
+            inputs: By name, an array, or a list of bytes for strings.
+            info: The signature, which says how to read the answer.
+            timeout: Seconds to wait, or None.
+
+        Returns:
+            The outputs by name, and the version that answered.
+        """
+        answer = self._call(
+            "PredictionService",
+            "Predict",
+            timeout,
+            signature,
+            inputs=[
+                new_message("TensorEntry", key=name, value=write_tensor(value))
+                for name, value in inputs.items()
+            ],
+        )
+        outputs = {e.key: read_tensor(e.value) for e in answer.outputs}
+        spec = answer.model_spec
+        has_version = spec.HasField("version")
+        return outputs, spec.version.value if has_version else None
+
+    def _call(
+        self,
+        service: str,
+        method: str,
+        timeout: float | None,
+        signature: str = "",
+        **fields: Any,
+    ) -> Any:
+        connection = self._connection
+        spec = new_message(
+            "ModelSpec",
+            name=connection.model,
+            signature_name=signature,
+            version_label=connection.label,
+        )
+        if connection.version is not None:
+            spec.version.value = connection.version
+        request = new_message(f"{method}Request", model_spec=spec, **fields)
+        send = self._channel.unary_unary(
+            f"/tensorflow.serving.{service}/{method}"
+        )
         try:
-            return await self._channel.unary_unary(call.path)(
-                call.body, timeout=timeout, metadata=self._metadata
+            answer = send(
+                request.SerializeToString(),
+                timeout=timeout,
+                metadata=self._metadata,
             )
         except grpc.RpcError as error:
             raise _translate(error) from error
-
-    async def close(self) -> None:
-        """Ends all connections."""
-        await self._channel.close()
-
-
-def _metadata(connection: Connection) -> tuple[tuple[str, str], ...]:
-    if connection.token is None:
-        return ()
-    return (("authorization", f"Bearer {connection.token}"),)
-
-
-def _channel(module: Any, connection: Connection) -> Any:
-    if not connection.is_secure:
-        return module.insecure_channel(connection.address, options=_OPTIONS)
-    credentials = connection.credentials
-    if credentials is None:
-        roots = None
-        if connection.tls_ca is not None:
-            with open(connection.tls_ca, "rb") as file:
-                roots = file.read()
-        credentials = grpc.ssl_channel_credentials(roots)
-    return module.secure_channel(
-        connection.address, credentials, options=_OPTIONS
-    )
+        return parse_message(f"{method}Response", answer)
 
 
 def _translate(error: Any) -> ServingClientError:
     code, message = error.code().name, error.details() or "no details"
+    # A wrong certificate stays wrong, and a request stays too large.
     is_retriable = (
-        # Where the certificate is wrong, or the request too large for the
-        # server, they stay so.
-        (code == "UNAVAILABLE" and "CERTIFICATE_VERIFY_FAILED" not in message)
-        or (code == "RESOURCE_EXHAUSTED" and "larger than max" not in message)
-    )
+        code == "UNAVAILABLE" and "CERTIFICATE_VERIFY_FAILED" not in message
+    ) or (code == "RESOURCE_EXHAUSTED" and "larger than max" not in message)
     return ServingClientError(code, message, is_retriable)
+
+
+def _tensor_infos(entries: Any) -> dict[str, TensorInfo]:
+    return {
+        entry.key: tensor_info(
+            DTYPES.get(entry.value.dtype, (str(entry.value.dtype),))[0],
+            [dim.size for dim in entry.value.tensor_shape.dim],
+            entry.value.tensor_shape.unknown_rank,
+        )
+        for entry in entries
+    }

@@ -1,155 +1,354 @@
-"""Images of all kinds, checked as far as they can be by themselves."""
+"""Images of all kinds, as rows of requests."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_sspcab.export.serving.client.errors import invalid
+from keras_sspcab.export.serving.client.results import (
+    ModelMetadata,
+    ServingClientError,
+    SignatureInfo,
+    TensorInfo,
+    invalid,
+)
 
 #: An image or clip, a batch of them, a file, its content, or named inputs.
 Image: TypeAlias = "np.ndarray | str | os.PathLike[str] | bytes | Mapping"
 Images: TypeAlias = "Image | Iterable[Image]"
 
+#: Signatures for arrays and for encoded images.
+ARRAYS, FILES = "serving_default", "serving_bytes"
+
+_FILE_TYPES = (str, os.PathLike, bytes, bytearray, memoryview)
 _FORMATS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8")
 
-
-@dataclasses.dataclass(frozen=True)
-class FileItem:
-    """An encoded image, on disk or in memory."""
-
-    name: str
-    size: int
-    read: Callable[[], bytes]
+# Interpolation leaves values slightly outside [0, 1].
+_SLACK = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class NamedItem:
-    """Inputs by name."""
+class Cell:
+    """One input of one row; it is read or converted when it is sent.
 
-    name: str
-    inputs: Mapping[str, "Item"]
+    Attributes:
+        load: Returns the value.
+        num_values: How many numbers, or bytes of a file, it has.
+        itemsize: Bytes of each.
+        shape: Shape of an array; None for files.
+    """
+
+    load: Callable[[], "np.ndarray | bytes"]
+    num_values: int
+    itemsize: int = 1
+    shape: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class ArrayItem:
-    """One image or clip, or a batch of them."""
+class Row:
+    """One row of a request: the signature it is for, and inputs by name."""
 
-    name: str
-    value: np.ndarray
+    signature: str
+    cells: Mapping[str, Cell]
 
-
-@dataclasses.dataclass(frozen=True)
-class ListItem:
-    """Values of one named input that come as a list."""
-
-    name: str
-    items: Sequence["Item"]
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What rows must share to travel together."""
+        shapes = (cell.shape for cell in self.cells.values())
+        return (self.signature, *shapes)
 
 
-Item: TypeAlias = "ArrayItem | FileItem | NamedItem | ListItem"
-
-
-def read_images(images: Any) -> list[Any]:
-    """Returns what is asked about, as far as it can be checked by itself.
+def make_rows(
+    images: Any, metadata: ModelMetadata, signature: str | None
+) -> list[Row]:
+    """Returns the rows of images that fit what a model takes.
 
     Args:
         images: See `Client.predict`.
+        metadata: The model.
+        signature: Name of the signature to use; None chooses for each image.
 
     Raises:
-        ServingClientError: If one is no image.
+        ServingClientError: If one is not an image, or does not fit.
     """
-    if _is_single(images):
-        return [_item("The input", images)]
-    if not isinstance(images, Iterable):
-        raise invalid(
-            "An image must be an array, the path or the content of a file, or "
-            f"a dict of named inputs. Received: {images!r}"
+    is_single = isinstance(images, (*_FILE_TYPES, Mapping))
+    if is_single or hasattr(images, "__array__"):
+        labeled = [("The input", images)]
+    elif isinstance(images, Iterable):
+        labeled = [(f"Input {i}", image) for i, image in enumerate(images)]
+    else:
+        raise _not_an_image("An image", repr(images))
+    rows: list[Row] = []
+    for label, image in labeled:
+        name = signature or _choose_signature(image, metadata)
+        if name not in metadata.signatures:
+            raise _missing_signature(image, label, name, metadata)
+        rows.extend(_rows_of(image, label, name, metadata.signatures[name]))
+    return rows
+
+
+def split_rows(
+    rows: Sequence[Row],
+    max_rows: int,
+    max_bytes: int,
+    wire_size: Callable[[int, int], int],
+) -> Iterator[list[int]]:
+    """Yields the indices of the rows of each request.
+
+    Args:
+        rows: All rows.
+        max_rows: Rows per request.
+        max_bytes: Bytes per request; a larger row travels alone.
+        wire_size: Bytes on the wire for a number of values of a size in bytes.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.kind, []).append(index)
+    for indices in groups.values():
+        part: list[int] = []
+        filled = 0
+        for index in indices:
+            size = sum(
+                wire_size(cell.num_values, cell.itemsize)
+                for cell in rows[index].cells.values()
+            )
+            if part and (len(part) >= max_rows or filled + size > max_bytes):
+                yield part
+                part, filled = [], 0
+            part.append(index)
+            filled += size
+        yield part
+
+
+def stack_rows(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns the inputs of a request: arrays, or lists of files, by name.
+
+    Raises:
+        ServingClientError: If a file can no longer be read.
+    """
+    columns = {
+        name: [row.cells[name].load() for row in rows] for name in rows[0].cells
+    }
+    return {
+        name: values if isinstance(values[0], bytes) else np.stack(values)
+        for name, values in columns.items()
+    }
+
+
+def _choose_signature(image: Any, metadata: ModelMetadata) -> str:
+    if isinstance(image, Mapping):
+        for name in (ARRAYS, FILES, *sorted(metadata.signatures)):
+            info = metadata.signatures.get(name)
+            if info is not None and set(info.inputs) == set(image):
+                return name
+    return FILES if isinstance(image, _FILE_TYPES) else ARRAYS
+
+
+def _missing_signature(
+    image: Any, label: str, name: str, metadata: ModelMetadata
+) -> ServingClientError:
+    message = (
+        f"{metadata.name} version {metadata.version} has no signature {name!r}."
+    )
+    if name == FILES and isinstance(image, _FILE_TYPES):
+        message += (
+            f" {label} is a file; the model takes arrays only: decode it, or "
+            "export the model with `serving_bytes=True`."
         )
-    return [_item(f"Input {i}", image) for i, image in enumerate(images)]
+    known = ", ".join(sorted(metadata.signatures)) or "none"
+    return invalid(f"{message} Signatures: {known}")
 
 
-def _is_single(value: Any) -> bool:
-    return isinstance(
-        value, (str, os.PathLike, bytes, bytearray, memoryview, Mapping)
-    ) or hasattr(value, "__array__")
+def _rows_of(
+    image: Any, label: str, signature: str, info: SignatureInfo
+) -> list[Row]:
+    expected = ", ".join(sorted(info.inputs))
+    if isinstance(image, (list, tuple)):
+        raise _not_an_image(label, type(image).__name__)
+    if isinstance(image, Mapping):
+        named = {key: (f"{label}, {key!r}", image[key]) for key in image}
+    elif len(info.inputs) == 1:
+        named = {next(iter(info.inputs)): (label, image)}
+    else:
+        raise invalid(
+            f"{label} must be a dict: the signature {signature!r} takes "
+            f"several inputs: {expected}"
+        )
+    if set(named) != set(info.inputs):
+        raise invalid(
+            f"{label} must have the inputs {expected} of the signature "
+            f"{signature!r}. Received: {', '.join(sorted(map(str, named)))}"
+        )
+    columns = {
+        key: _column(value, name, key, info.inputs[key], len(named) == 1)
+        for key, (name, value) in sorted(named.items())
+    }
+    counts = {key: len(column) for key, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise invalid(
+            f"All inputs of {label} must have the same number of rows. "
+            f"Received: {counts}"
+        )
+    return [
+        Row(signature, dict(zip(columns, cells, strict=True)))
+        for cells in zip(*columns.values(), strict=True)
+    ]
 
 
-def _item(name: str, value: Any, is_nested: bool = False) -> Any:
+def _column(
+    value: Any, label: str, key: str, info: TensorInfo, is_single: bool
+) -> list[Cell]:
+    """Returns the rows of one input."""
+    if isinstance(value, _FILE_TYPES):
+        if info.dtype != "string":
+            raise invalid(
+                f"{label} is a file, but {key!r} takes arrays of the type "
+                f"{info.dtype}."
+            )
+        return [_file_cell(value, label)]
+    if hasattr(value, "__array__"):
+        return _array_cells(np.asarray(value), label, key, info, is_single)
+    if isinstance(value, (list, tuple)):
+        return [
+            cell
+            for index, part in enumerate(value)
+            for cell in _column(part, f"{label}[{index}]", key, info, is_single)
+        ]
+    raise _not_an_image(label, type(value).__name__)
+
+
+def _file_cell(value: Any, label: str) -> Cell:
     if isinstance(value, (bytes, bytearray, memoryview)):
         content = bytes(value)
-        _check_format(name, content[:12])
-        return FileItem(name, len(content), lambda: content)
-    if isinstance(value, (str, os.PathLike)):
-        return _path(name, os.fspath(value))
-    if isinstance(value, Mapping) and not is_nested:
-        if not value:
-            raise invalid(f"{name} is an empty dict.")
-        return NamedItem(
-            name,
-            {
-                key: _item(f"{name}, {key!r}", part, is_nested=True)
-                for key, part in value.items()
-            },
-        )
-    if hasattr(value, "__array__"):
-        return ArrayItem(name, _checked_array(name, np.asarray(value)))
-    if isinstance(value, (list, tuple)) and is_nested:
-        return ListItem(
-            name,
-            [_item(f"{name}[{i}]", part, True) for i, part in enumerate(value)],
-        )
-    raise invalid(
-        f"{name} must be an array, the path or the content of a file, or a "
-        f"dict of named inputs. Received: {type(value).__name__}"
-    )
+        _check_format(content[:12], label)
+        return Cell(lambda: content, len(content))
+    path = os.fsdecode(value)
+    label = f"{label} ({path})"
 
-
-def _path(name: str, path: str | bytes) -> FileItem:
-    path = os.fsdecode(path)
-    name = f"{name} ({path})"
-
-    def read() -> bytes:
+    def read(size: int = -1) -> bytes:
         try:
             with open(path, "rb") as file:
-                return file.read()
-        except (OSError, ValueError) as error:
-            raise _unreadable(name, error) from error
+                return file.read(size)
+        except (OSError, ValueError) as error:  # for impossible file names
+            reason = getattr(error, "strerror", None) or error
+            raise invalid(f"{label} cannot be read: {reason}") from error
 
-    try:
-        with open(path, "rb") as file:
-            _check_format(name, file.read(12))
-            size = os.fstat(file.fileno()).st_size
-    except (OSError, ValueError) as error:  # for names no file can have
-        raise _unreadable(name, error) from error
-    return FileItem(name, size, read)
+    _check_format(read(12), label)
+    return Cell(read, os.path.getsize(path))
 
 
-def _unreadable(name: str, error: Exception) -> Exception:
-    reason = getattr(error, "strerror", None) or error
-    return invalid(f"{name} cannot be read: {reason}")
-
-
-def _check_format(name: str, head: bytes) -> None:
+def _check_format(head: bytes, label: str) -> None:
     if not head.startswith(_FORMATS):
         raise invalid(
-            f"{name} must be a PNG, JPEG, BMP or GIF file. "
+            f"{label} must be a PNG, JPEG, BMP or GIF file. "
             f"It begins with {head!r}"
         )
 
 
-def _checked_array(name: str, value: np.ndarray) -> np.ndarray:
-    # bfloat16 and the like are of the kind V, with a name of their own.
+def _array_cells(
+    value: np.ndarray, label: str, key: str, info: TensorInfo, is_single: bool
+) -> list[Cell]:
+    if info.dtype == "string":
+        raise invalid(
+            f"{label} is an array, but {key!r} takes image files: paths, or "
+            "their contents."
+        )
+    # bfloat16 and the like have the kind V, and a name of their own.
     if value.dtype.kind not in "fiub" and "float" not in value.dtype.name:
         raise invalid(
-            f"{name} must be an array of numbers. "
+            f"{label} must be an array of numbers. "
             f"Received: dtype={value.dtype}, shape={value.shape}"
         )
     if value.dtype.kind not in "iub" and not np.isfinite(value).all():
         raise invalid(
-            f"{name} holds values that are not finite, of which a model can "
-            "say nothing."
+            f"{label} holds values that are not finite, which a model cannot "
+            "score."
         )
-    return value
+    batch = _as_batch(value, label, key, info.shape)
+    # Optical flow has two channels and no bounds; 255 is not 1 there.
+    is_picture = batch.ndim > 3 and (is_single or batch.shape[-1] in (1, 3))
+    dtype, scale = _conversion(value.dtype, label, info.dtype, is_picture)
+    if is_picture and dtype.kind == "f" and scale == 1 and batch.size:
+        low, high = batch.min(), batch.max()
+        if low < -_SLACK or high > 1 + _SLACK:
+            raise invalid(
+                f"{label} must have values in [0, 1], or 0 to 255 as uint8. "
+                f"Received: {batch.dtype} from {low} to {high}"
+            )
+    return [
+        Cell(
+            functools.partial(_convert, row, dtype, scale),
+            row.size,
+            dtype.itemsize,
+            row.shape,
+        )
+        for row in batch
+    ]
+
+
+def _as_batch(
+    value: np.ndarray,
+    label: str,
+    key: str,
+    shape: tuple[int | None, ...] | None,
+) -> np.ndarray:
+    if not shape:
+        raise invalid(
+            f"{key!r} has no rows on the server, which this client needs: "
+            f"its shape is {shape}."
+        )
+    batch = value
+    if batch.ndim == len(shape) - 2 and shape[-1] == 1:
+        batch = batch[..., None]
+    if batch.ndim == len(shape) - 1:
+        batch = batch[None]
+    if batch.ndim != len(shape) or any(
+        size not in (None, received)
+        for size, received in zip(shape[1:], batch.shape[1:], strict=True)
+    ):
+        raise invalid(
+            f"{label} must have the shape {_show(shape[1:])} of {key!r}, or "
+            f"{_show(shape)} for several. Received: {value.shape}"
+        )
+    return batch
+
+
+def _conversion(
+    received: np.dtype, label: str, wanted: str, is_picture: bool
+) -> tuple[np.dtype, int]:
+    """Returns the dtype to send, and what to divide the values by."""
+    try:
+        dtype = np.dtype(wanted)
+    except TypeError as error:
+        raise invalid(f"This client cannot send {wanted}.") from error
+    if dtype.kind == "f":
+        if received == np.uint8 and is_picture:
+            return dtype, 255
+        if received.kind not in "iub":
+            return dtype, 1
+    elif np.can_cast(received, dtype):
+        return dtype, 1
+    hint = ", or uint8 for 0 to 255" if dtype.kind == "f" and is_picture else ""
+    raise invalid(
+        f"{label} must be of the type {wanted}{hint}. "
+        f"Received: dtype={received}"
+    )
+
+
+def _convert(row: np.ndarray, dtype: np.dtype, scale: int) -> np.ndarray:
+    value = row.astype(dtype)
+    return value if scale == 1 else value / dtype.type(scale)
+
+
+def _not_an_image(label: str, received: str) -> ServingClientError:
+    return invalid(
+        f"{label} must be an array, the path or the content of a file, or a "
+        f"dict of named inputs. Received: {received}"
+    )
+
+
+def _show(shape: Sequence[int | None]) -> str:
+    return f"({', '.join('?' if s is None else str(s) for s in shape)})"

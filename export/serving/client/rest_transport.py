@@ -1,20 +1,31 @@
-"""Requests over HTTP."""
+"""The REST API of TensorFlow Serving, through httpx.
 
-import asyncio
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
+
+import base64
+import contextlib
 import json
-import ssl
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import numpy as np
+import orjson
 
 from keras_sspcab.export.serving.client.connection import Connection
-from keras_sspcab.export.serving.client.errors import (
+from keras_sspcab.export.serving.client.results import (
+    ModelMetadata,
     ServingClientError,
+    SignatureInfo,
+    TensorInfo,
+    VersionStatus,
     invalid,
+    tensor_info,
     unreadable,
 )
 from keras_sspcab.export.serving.client.retries import Deadline
-from keras_sspcab.export.serving.client.wire import Call
 
 _CODES = {
     400: "INVALID_ARGUMENT",
@@ -35,87 +46,144 @@ _CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 
-# 502: a proxy has not reached the server. 413 is not among them: what is too
-# large stays so.
+# 502: a proxy did not reach the server. 413 is not among them: a request that
+# is too large stays so.
 _RETRIABLE = (429, 502, 503)
+
+# Characters of a number in JSON, with its comma.
+_DIGITS = 12
 
 
 class RestTransport:
-    """Sends requests and waits."""
+    """Sends requests over HTTP; threads may share it."""
 
     def __init__(self, connection: Connection) -> None:
-        self._base = connection.address
-        self._client = httpx.Client(**_options(connection))
+        self._version = connection.version
+        path = f"/v1/models/{quote(connection.model, safe='')}"
+        if connection.version is not None:
+            path += f"/versions/{connection.version}"
+        if connection.label is not None:
+            path += f"/labels/{quote(connection.label, safe='')}"
+        self._url = connection.address + path
+        headers = {"accept": "application/json"}
+        if connection.token is not None:
+            headers["authorization"] = f"Bearer {connection.token}"
+        self._client = httpx.Client(
+            headers=headers, verify=connection.ssl_context()
+        )
 
-    def send(self, call: Call, timeout: float | None) -> bytes:
-        """Returns the answer to a request, or raises a ServingClientError."""
+    def close(self) -> None:
+        """Closes all connections."""
+        self._client.close()
+
+    def wire_size(self, num_values: int, itemsize: int) -> int:
+        """Returns the approximate size of values in a request."""
+        if itemsize == 1:  # in base64
+            return num_values * 4 // 3 + 16
+        return num_values * _DIGITS
+
+    def status(self, timeout: float | None) -> tuple[VersionStatus, ...]:
+        """Asks for the states of the model's versions."""
+        with _reading_answer():
+            return tuple(
+                VersionStatus(
+                    int(entry["version"]),
+                    entry["state"],
+                    entry.get("status", {}).get("error_message", ""),
+                )
+                for entry in self._send("", timeout)["model_version_status"]
+            )
+
+    def metadata(self, timeout: float | None) -> ModelMetadata:
+        """Asks for the signatures of the model."""
+        with _reading_answer():
+            answer = self._send("/metadata", timeout)
+            signatures = answer["metadata"]["signature_def"]["signature_def"]
+            return ModelMetadata(
+                answer["model_spec"]["name"],
+                int(answer["model_spec"]["version"]),
+                {
+                    name: SignatureInfo(
+                        _tensor_infos(entry.get("inputs")),
+                        _tensor_infos(entry.get("outputs")),
+                    )
+                    for name, entry in signatures.items()
+                },
+            )
+
+    def predict(
+        self,
+        signature: str,
+        inputs: Mapping[str, Any],
+        info: SignatureInfo,
+        timeout: float | None,
+    ) -> tuple[dict[str, np.ndarray], int | None]:
+        """Asks for predictions; see `GrpcTransport.predict`."""
+        columns = {
+            name: np.ascontiguousarray(value)
+            if isinstance(value, np.ndarray)
+            else [{"b64": base64.b64encode(item).decode()} for item in value]
+            for name, value in inputs.items()
+        }
+        body = orjson.dumps(
+            {"signature_name": signature, "inputs": columns},
+            option=orjson.OPT_SERIALIZE_NUMPY,
+        )
+        with _reading_answer():
+            outputs = self._send(":predict", timeout, body)["outputs"]
+            if len(info.outputs) == 1:
+                # A single output comes without its name.
+                outputs = dict.fromkeys(info.outputs, outputs)
+            arrays = {
+                name: _read_array(outputs[name], tensor.dtype)
+                for name, tensor in info.outputs.items()
+            }
+        return arrays, self._version
+
+    def _send(
+        self, path: str, timeout: float | None, body: bytes | None = None
+    ) -> Any:
         deadline = Deadline(timeout)
         parts = []
         try:
             with self._client.stream(
-                **_request(self._base, call), timeout=timeout
+                "GET" if body is None else "POST",
+                self._url + path,
+                content=body,
+                headers=body and {"content-type": "application/json"},
+                timeout=timeout,
             ) as response:
-                # The timeout of httpx begins anew with each byte.
+                # The timeout of httpx starts again with every chunk.
                 for part in response.iter_bytes():
                     parts.append(part)
                     if not deadline.allows(0):
                         raise deadline.exceeded()
         except httpx.HTTPError as error:
             raise _translate(error) from error
-        return _content(response, b"".join(parts))
-
-    def close(self) -> None:
-        """Ends all connections."""
-        self._client.close()
-
-
-class AsyncRestTransport:
-    """Sends requests, and lets others do something meanwhile."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._base = connection.address
-        self._client = httpx.AsyncClient(**_options(connection))
-
-    async def send(self, call: Call, timeout: float | None) -> bytes:
-        """Returns the answer to a request, or raises a ServingClientError."""
-        request = self._client.request(
-            **_request(self._base, call), timeout=None
-        )
+        content = b"".join(parts)
+        if response.status_code != 200:
+            raise _refusal(response, content)
         try:
-            response = await asyncio.wait_for(request, timeout)
-        except asyncio.TimeoutError as error:
-            raise Deadline(timeout).exceeded() from error
-        except httpx.HTTPError as error:
-            raise _translate(error) from error
-        return _content(response, response.content)
-
-    async def close(self) -> None:
-        """Ends all connections."""
-        await self._client.aclose()
+            return orjson.loads(content)
+        except orjson.JSONDecodeError:
+            # TensorFlow Serving writes NaN and Infinity, which JSON lacks.
+            return json.loads(content)
 
 
-def _options(connection: Connection) -> dict[str, Any]:
-    headers = {"accept": "application/json"}
-    if connection.token is not None:
-        headers["authorization"] = f"Bearer {connection.token}"
-    # Without TLS none is needed; this one trusts nobody and costs least.
-    context = (
-        connection.ssl_context()
-        if connection.is_secure
-        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    )
-    return {"headers": headers, "verify": context}
-
-
-def _request(base: str, call: Call) -> dict[str, Any]:
-    request: dict[str, Any] = {
-        "method": "GET" if call.body is None else "POST",
-        "url": base + call.path,
-    }
-    if call.body is not None:
-        request["content"] = call.body
-        request["headers"] = {"content-type": "application/json"}
-    return request
+@contextlib.contextmanager
+def _reading_answer() -> Iterator[None]:
+    """Turns whatever a malformed answer causes into one error."""
+    try:
+        yield
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise unreadable(f"{type(error).__name__}: {error}") from error
 
 
 def _translate(error: httpx.HTTPError) -> ServingClientError:
@@ -130,29 +198,53 @@ def _translate(error: httpx.HTTPError) -> ServingClientError:
     return unreadable(message)
 
 
-def _content(response: httpx.Response, content: bytes) -> bytes:
+def _refusal(response: httpx.Response, content: bytes) -> ServingClientError:
     status = response.status_code
-    if status == 200:
-        return content
-    raise ServingClientError(
+    try:
+        message = json.loads(content)["error"]
+    except (KeyError, TypeError, ValueError):
+        message = " ".join(content[:200].decode("utf-8", "replace").split())
+    after = response.headers.get("retry-after", "")
+    return ServingClientError(
         _CODES.get(status, "UNKNOWN"),
-        f"{_message(response, content)} (HTTP {status})",
+        f"{message or response.reason_phrase} (HTTP {status})",
         status in _RETRIABLE,
-        _seconds(response.headers.get("retry-after", "")),
+        # Dates are ignored: clocks differ.
+        float(after) if after.isascii() and after.isdigit() else 0.0,
     )
 
 
-def _message(response: httpx.Response, content: bytes) -> str:
-    try:
-        document = json.loads(content)
-    except ValueError:
-        document = None
-    if isinstance(document, dict) and isinstance(document.get("error"), str):
-        return document["error"]
-    text = " ".join(content[:200].decode("utf-8", "replace").split())
-    return text or response.reason_phrase
+def _tensor_infos(entries: Any) -> dict[str, TensorInfo]:
+    infos = {}
+    for name, entry in (entries or {}).items():
+        shape = entry.get("tensor_shape", {})
+        infos[name] = tensor_info(
+            _dtype_name(entry["dtype"]),
+            [int(dim["size"]) for dim in shape.get("dim", [])],
+            bool(shape.get("unknown_rank")),
+        )
+    return infos
 
 
-def _seconds(header: str) -> float:
-    # It may be a date as well, which is left to those who trust clocks.
-    return float(header) if header.isascii() and header.isdigit() else 0.0
+def _dtype_name(name: str) -> str:
+    irregular = {
+        "DT_FLOAT": "float32",
+        "DT_DOUBLE": "float64",
+        "DT_HALF": "float16",
+    }
+    return irregular.get(name, name.removeprefix("DT_").lower())
+
+
+def _read_array(value: Any, dtype: str) -> np.ndarray:
+    if dtype == "string":
+        return np.array(_decode(value), object)
+    # NumPy has no bfloat16.
+    return np.array(value, "float32" if dtype == "bfloat16" else dtype)
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"])
+    return value.encode()

@@ -1,14 +1,18 @@
-"""How long to try, how often, and how long to pause in between."""
+"""Retries with exponential backoff, within one deadline."""
 
 import dataclasses
 import math
 import random
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
-from keras_sspcab.export.serving.client.errors import ServingClientError
+from keras_sspcab.export.serving.client.results import ServingClientError
 
-# Timers may go off a little before their time.
-_EARLY = 0.02
+Result = TypeVar("Result")
+
+# Timers may go off slightly early.
+_TIMER_SLACK = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,16 +20,21 @@ class RetryPolicy:
     """Exponential backoff with jitter.
 
     Args:
-        retries: Further attempts after the first. Defaults to 3.
-        backoff: Seconds of the first pause, at most; each is twice as long as
-            the one before. Between half of it and all is drawn at random, so
+        retries: Attempts after the first one. Defaults to 3.
+        backoff: Longest first pause in seconds; it doubles with each attempt.
+            Each pause is drawn between half of its length and all of it, so
             that clients that failed together do not come back together.
             Defaults to 0.1.
-        max_backoff: Seconds of a pause, at most, unless the server asks for
-            more. Defaults to 2.
+        max_backoff: Longest pause in seconds, unless the server asks for more.
+            Defaults to 2.
 
     Raises:
         ValueError: If a number is out of its range.
+
+    Example:
+    >>> policy = RetryPolicy(backoff=0.1, max_backoff=0.4)
+    >>> 0.2 <= policy.pause(attempt=5) <= 0.4
+    True
     """
 
     retries: int = 3
@@ -35,7 +44,7 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(
-                "`retries` must be a number from 0. "
+                "`retries` must be an integer of at least 0. "
                 f"Received: retries={self.retries!r}"
             )
         if not 0 < self.backoff <= self.max_backoff < math.inf:
@@ -47,19 +56,19 @@ class RetryPolicy:
 
     def pause(self, attempt: int) -> float:
         """Returns the seconds to wait after an attempt, counted from 0."""
-        # Beyond 2**32 it is the maximum anyway; floats end.
+        # The exponent is capped because floats overflow.
         longest = min(self.backoff * 2.0 ** min(attempt, 32), self.max_backoff)
         return random.uniform(longest / 2, longest)
 
 
 class Deadline:
-    """The time that is left for a call, with all its requests and retries.
+    """Time left for a call with all its requests and retries.
 
     Args:
-        seconds: From now on; None for ever.
+        seconds: Counted from now; None for no limit.
 
     Raises:
-        ValueError: If it is no positive number.
+        ValueError: If it is not a positive number.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -69,69 +78,59 @@ class Deadline:
                 f"Received: timeout={seconds!r}"
             )
         self.seconds = seconds
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
 
     def remaining(self) -> float | None:
-        """Returns the seconds that are left, 0 at least; None for ever."""
-        if self._end is None:
+        """Returns the seconds left, at least 0; None for no limit."""
+        if self._end == math.inf:
             return None
         return max(0.0, self._end - time.monotonic())
 
     def allows(self, seconds: float) -> bool:
-        """Whether more than so many seconds are left."""
-        remaining = self.remaining()
-        return remaining is None or remaining > seconds
+        """Returns whether more than so many seconds are left."""
+        return self._end - time.monotonic() > seconds
+
+    def cancel(self) -> None:
+        """Ends the time now, so that nothing more is sent."""
+        self._end = -math.inf
 
     def exceeded(
         self, last: ServingClientError | None = None
     ) -> ServingClientError:
-        """Returns the error that says so, and what has gone wrong before."""
-        message = f"There is no answer after {self.seconds:g} seconds."
+        """Returns the error to raise, with the last failure if there is one."""
+        message = f"There is no answer after {self.seconds} seconds."
         if last is not None:
             message += f" The last attempt: {last}"
         return ServingClientError("DEADLINE_EXCEEDED", message)
 
 
-class Attempts:
-    """The attempts at one request.
+def call_with_retries(
+    send: Callable[[float | None], Result],
+    policy: RetryPolicy,
+    deadline: Deadline,
+) -> Result:
+    """Calls `send(seconds left)` until it succeeds or must not be retried.
 
-    Args:
-        policy: How often, and with which pauses.
-        deadline: Until when.
+    Raises:
+        ServingClientError: The failure of the last attempt, or that time is up.
     """
-
-    def __init__(self, policy: RetryPolicy, deadline: Deadline) -> None:
-        self._policy = policy
-        self._deadline = deadline
-        self._failed = 0
-        self._last: ServingClientError | None = None
-
-    def timeout(self) -> float | None:
-        """Returns the seconds that the next attempt may take.
-
-        Raises:
-            ServingClientError: If none are left.
-        """
-        remaining = self._deadline.remaining()
-        if remaining == 0:
-            raise self._deadline.exceeded(self._last)
-        return remaining
-
-    def pause_after(self, error: ServingClientError) -> float:
-        """Returns the seconds to wait before the next attempt.
-
-        Raises:
-            ServingClientError: If there is to be none.
-        """
-        if error.code == "DEADLINE_EXCEEDED":
-            if self._deadline.allows(_EARLY):
-                raise error  # it is the server that has given up
-            raise self._deadline.exceeded(self._last) from error
-        if not error.retriable or self._failed >= self._policy.retries:
-            raise error
-        pause = max(error.retry_after, self._policy.pause(self._failed))
-        if not self._deadline.allows(pause):
-            raise self._deadline.exceeded(error) from error
-        self._failed += 1
-        self._last = error
-        return pause
+    last: ServingClientError | None = None
+    attempt = 0
+    while True:
+        if not deadline.allows(0):
+            raise deadline.exceeded(last)
+        try:
+            return send(deadline.remaining())
+        except ServingClientError as error:
+            if error.code == "DEADLINE_EXCEEDED":
+                if deadline.allows(_TIMER_SLACK):
+                    raise  # the server gave up, not this client
+                raise deadline.exceeded(last) from error
+            if not error.retriable or attempt >= policy.retries:
+                raise
+            last = error
+        pause = max(last.retry_after, policy.pause(attempt))
+        if not deadline.allows(pause):
+            raise deadline.exceeded(last) from last
+        time.sleep(pause)
+        attempt += 1

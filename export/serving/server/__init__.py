@@ -1,4 +1,4 @@
-"""The embedded server: the local stand-in for TensorFlow Serving."""
+"""The embedded server, a local replacement for TensorFlow Serving."""
 
 from keras_sspcab.export.serving.server.options import ServerOptions
 from keras_sspcab.export.serving.server.server import Server

@@ -1,11 +1,10 @@
-"""Joins requests that are waiting into one run of the model."""
+"""Joins waiting requests into one run of the model."""
 
 import asyncio
 import collections
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
-from typing import Protocol
 
 import numpy as np
 
@@ -19,13 +18,6 @@ class _Request:
     cost: int
     since: float
     result: "asyncio.Future[Arrays]"
-
-
-class Observer(Protocol):
-    """Told of every run."""
-
-    def __call__(self, rows: int, requests: int, waited: float) -> None:
-        """Takes the size of a run, and the longest wait for it in seconds."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -54,9 +46,10 @@ class Batcher:
         threads: How many there are.
         max_rows: Rows of a batch.
         max_cost: Cost of a batch, such as the pixels to decode. A request that
-            is dearer runs alone.
+            costs more runs alone.
         timeout: Seconds that the first request of a batch waits.
-        observe: Told of every run.
+        observe: Called for every run with its rows, its requests, and the
+            seconds that the first of them waited.
     """
 
     def __init__(
@@ -66,7 +59,7 @@ class Batcher:
         max_rows: int,
         max_cost: int,
         timeout: float,
-        observe: Observer,
+        observe: Callable[[int, int, float], None],
     ) -> None:
         self._executor = executor
         self._free = threads
@@ -91,7 +84,7 @@ class Batcher:
         rows: int,
         cost: int = 0,
     ) -> Arrays:
-        """Runs a request, perhaps together with others of the same key.
+        """Runs a request, possibly together with others of the same key.
 
         Args:
             key: Requests with the same key may be joined along their first
@@ -99,7 +92,7 @@ class Batcher:
             run: Runs the model; the same for the same key.
             inputs: Arrays by name.
             rows: Length of their first axis.
-            cost: What counts towards `max_cost`.
+            cost: Counts toward `max_cost`.
 
         Returns:
             The outputs of this request.
@@ -163,9 +156,9 @@ class Batcher:
         self._free -= 1
         group.running += 1
         self._observe(
-            rows=sum(request.rows for request in batch),
-            requests=len(batch),
-            waited=now - batch[0].since,
+            sum(request.rows for request in batch),
+            len(batch),
+            now - batch[0].since,
         )
         task = asyncio.get_running_loop().create_task(
             self._execute(group, batch)
@@ -201,10 +194,10 @@ class Batcher:
 def run_joined(
     run: Callable[[Arrays], Arrays], requests: list[Arrays], rows: list[int]
 ) -> list[Arrays | BaseException]:
-    """Runs requests in one go and gives each its own rows.
+    """Runs requests together and returns the outputs or error of each.
 
-    Where the run fails, each runs alone, so that only those fail whose fault
-    it is.
+    If the run fails, each request runs alone, so that only those fail that
+    cause it.
     """
     try:
         if len(requests) == 1:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
+from grpc import StatusCode
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -18,7 +19,6 @@ from tensorflow_serving.apis import (
 )
 
 from keras_sspcab.export.serving.server.errors import (
-    Code,
     ServingError,
     as_serving_error,
     invalid,
@@ -26,15 +26,13 @@ from keras_sspcab.export.serving.server.errors import (
 from keras_sspcab.export.serving.server.messages import (
     model_metadata,
     model_status,
-    read_target,
+    read_tensors,
     write_prediction,
 )
 from keras_sspcab.export.serving.server.metrics import Metrics
 from keras_sspcab.export.serving.server.options import ServerOptions
 from keras_sspcab.export.serving.server.predictor import Predictor
-from keras_sspcab.export.serving.server.tensors import read_tensors
-
-Method = Callable[[bytes, Any, list[str]], Awaitable[bytes]]
+from keras_sspcab.export.serving.server.versions import ModelSpec
 
 # Status messages travel in headers, which have a limit of their own.
 _MAX_MESSAGE = 1500
@@ -46,7 +44,7 @@ class GrpcService:
     Args:
         predictor: Answers the requests.
         options: Limits and the token.
-        metrics: What is told of requests.
+        metrics: Counts requests.
     """
 
     def __init__(
@@ -57,100 +55,115 @@ class GrpcService:
         self._metrics = metrics
 
     def handlers(self) -> list[Any]:
-        """Returns what a server of gRPC is given."""
-        methods: dict[str, Method] = {
-            "Predict": self._predict,
-            "GetModelMetadata": self._metadata,
-            "GetModelStatus": self._status,
+        """Returns the handlers to add to a gRPC server."""
+        methods = {
+            "Predict": (predict_pb2.PredictRequest, self._predict),
+            "GetModelMetadata": (
+                get_model_metadata_pb2.GetModelMetadataRequest,
+                self._metadata,
+            ),
+            "GetModelStatus": (
+                get_model_status_pb2.GetModelStatusRequest,
+                self._status,
+            ),
         }
-        prediction = prediction_service_pb2.DESCRIPTOR.services_by_name[
-            "PredictionService"
-        ]
-        model = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
+        services = (
+            prediction_service_pb2.DESCRIPTOR.services_by_name[
+                "PredictionService"
+            ],
+            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+        )
         return [
             grpc.method_handlers_generic_handler(
                 service.full_name,
                 {
                     method.name: self._handler(
-                        method.name, methods[method.name]
+                        method.name, *methods[method.name]
                     )
                     for method in service.methods
                     if method.name in methods
                 },
             )
-            for service in (prediction, model)
+            for service in services
         ]
 
-    def _handler(self, name: str, method: Method) -> Any:
+    def _handler(
+        self,
+        name: str,
+        request_type: Any,
+        method: Callable[[Any, ModelSpec, Any], Awaitable[bytes]],
+    ) -> Any:
         async def answer(_: Any, context: Any) -> bytes:
             start = time.perf_counter()
-            # Filled by the method: which model the request was for.
-            model: list[str] = []
-            failure: ServingError | None = None
+            spec = ModelSpec("")
+            code = "OK"
+
+            async def read_and_answer(data: bytes) -> bytes:
+                nonlocal spec
+                request = await self._predictor.in_thread(
+                    _parse, request_type, data
+                )
+                spec = _read_spec(request)
+                return await method(request, spec, context)
+
             try:
                 self._authorize(context)
-                return await self._read_and_answer(method, context, model)
+                data = await self._read(context)
+                self._predictor.hold(len(data))
+                try:
+                    return await read_and_answer(data)
+                finally:
+                    self._predictor.release(len(data))
             except asyncio.CancelledError:
-                failure = ServingError(Code.CANCELLED, "The client has gone.")
+                code = StatusCode.CANCELLED.name
                 raise
             except Exception as error:
                 failure = as_serving_error(error)
+                code = failure.code.name
             finally:
-                known = set(self._predictor.models.names())
+                is_known = spec.name in self._predictor.models.names()
                 self._metrics.count_request(
                     "grpc",
                     name,
-                    model[0] if model and model[0] in known else "",
-                    failure.code if failure else None,
+                    spec.name if is_known else "",
+                    code,
                     time.perf_counter() - start,
                 )
             # Raises, and so ends the call.
             return await context.abort(
-                grpc.StatusCode[failure.code.name],
-                failure.message[:_MAX_MESSAGE],
+                failure.code, failure.message[:_MAX_MESSAGE]
             )
 
         # A method with one request looks the same on the wire. Declared as a
-        # stream it is called before the request has come in whole, so that
-        # the time for that can be limited.
+        # stream, it is called before the request has arrived completely, so
+        # that the time for that can be limited.
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    async def _read_and_answer(
-        self, method: Method, context: Any, model: list[str]
-    ) -> bytes:
+    async def _read(self, context: Any) -> bytes:
         try:
             data = await asyncio.wait_for(
                 context.read(), self._options.read_timeout
             )
         except asyncio.TimeoutError as error:
             raise ServingError(
-                Code.DEADLINE_EXCEEDED, "The request did not come in time."
+                StatusCode.DEADLINE_EXCEEDED,
+                "The request did not come in time.",
             ) from error
         if not isinstance(data, bytes):
             raise invalid("There is no message in the request.")
-        self._predictor.hold(len(data))
-        try:
-            return await method(data, context, model)
-        finally:
-            self._predictor.release(len(data))
+        return data
 
     def _authorize(self, context: Any) -> None:
-        if self._options.token is None:
-            return
-        metadata = dict(context.invocation_metadata() or ())
-        check_token(metadata.get("authorization"), self._options.token)
+        if self._options.token is not None:
+            metadata = dict(context.invocation_metadata() or ())
+            check_token(metadata.get("authorization"), self._options.token)
 
     async def _predict(
-        self, data: bytes, context: Any, model: list[str]
+        self, request: Any, spec: ModelSpec, context: Any
     ) -> bytes:
-        request = await self._predictor.in_thread(
-            _parse, predict_pb2.PredictRequest, data
-        )
-        target = read_target(request)
-        model.append(target.name)
         limit = self._options.max_request_bytes
         prediction = await self._predictor.predict(
-            target,
+            spec,
             request.model_spec.signature_name,
             lambda signature: read_tensors(signature, request.inputs, limit),
             request.output_filter,
@@ -158,12 +171,7 @@ class GrpcService:
         )
         return await self._predictor.in_thread(write_prediction, prediction)
 
-    async def _metadata(
-        self, data: bytes, context: Any, model: list[str]
-    ) -> bytes:
-        request = _parse(get_model_metadata_pb2.GetModelMetadataRequest, data)
-        target = read_target(request)
-        model.append(target.name)
+    async def _metadata(self, request: Any, spec: ModelSpec, _: Any) -> bytes:
         if not request.metadata_field:
             raise invalid(
                 "GetModelMetadataRequest must specify at least one "
@@ -172,17 +180,12 @@ class GrpcService:
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid(f"Metadata field {field} is not supported")
-        models = self._predictor.models
-        return model_metadata(models, target).SerializeToString()
+        version = self._predictor.models.get(spec)
+        return model_metadata(version).SerializeToString()
 
-    async def _status(
-        self, data: bytes, context: Any, model: list[str]
-    ) -> bytes:
-        request = _parse(get_model_status_pb2.GetModelStatusRequest, data)
-        target = read_target(request)
-        model.append(target.name)
-        models = self._predictor.models
-        return model_status(models, target).SerializeToString()
+    async def _status(self, _: Any, spec: ModelSpec, __: Any) -> bytes:
+        versions = self._predictor.models.status(spec)
+        return model_status(versions).SerializeToString()
 
 
 def check_token(header: str | bytes | None, token: str) -> None:
@@ -190,7 +193,7 @@ def check_token(header: str | bytes | None, token: str) -> None:
     received = header.encode() if isinstance(header, str) else header or b""
     if not hmac.compare_digest(received, f"Bearer {token}".encode()):
         raise ServingError(
-            Code.UNAUTHENTICATED,
+            StatusCode.UNAUTHENTICATED,
             "This server needs a token: send `authorization: Bearer TOKEN`.",
         )
 
@@ -202,7 +205,7 @@ def create_grpc_server(
 
     Raises:
         OSError: If the port is taken.
-        ValueError: If certificate or key are none.
+        ValueError: If certificate or key are malformed.
     """
     server = grpc.aio.server(
         options=[
@@ -237,7 +240,20 @@ def _parse(message: Any, data: bytes) -> Any:
     try:
         return message.FromString(data)
     except DecodeError as error:
-        # The code that servers of gRPC in C++ give for this.
+        # The code that gRPC servers in C++ give for this.
         raise ServingError(
-            Code.INTERNAL, f"The request is no {message.DESCRIPTOR.full_name}."
+            StatusCode.INTERNAL,
+            f"The request is no {message.DESCRIPTOR.full_name}.",
         ) from error
+
+
+def _read_spec(request: Any) -> ModelSpec:
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    spec = request.model_spec
+    choice = spec.WhichOneof("version_choice")
+    return ModelSpec(
+        spec.name,
+        spec.version.value if choice == "version" else None,
+        spec.version_label if choice == "version_label" else None,
+    )

@@ -1,4 +1,4 @@
-"""Looks at the headers of encoded images before TensorFlow decodes them."""
+"""Checks the headers of encoded images before TensorFlow decodes them."""
 
 import io
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from PIL import (
 from keras_sspcab.data.decoding import image_format
 from keras_sspcab.export.serving.server.errors import invalid
 
-#: The input of our signatures that holds encoded images.
+#: The input of exported signatures that holds encoded images.
 ENCODED_INPUT = "image_bytes"
 
 # Without `Image.open`: its own limit is global to the process, and warns.
@@ -38,10 +38,10 @@ def count_pixels(files: np.ndarray, max_pixels: int) -> list[int]:
 
     Args:
         files: Array of strings: PNG, JPEG, BMP or GIF files.
-        max_pixels: Height times width of an image, at most.
+        max_pixels: Largest product of height and width.
 
     Raises:
-        ServingError: If one is larger, or no such image.
+        ServingError: If one is larger, or not such an image.
     """
     return [
         _count(index, file, max_pixels)
@@ -59,8 +59,8 @@ def _count(index: int, file: bytes, max_pixels: int) -> int:
     try:
         with _READERS[name](io.BytesIO(file)) as image:
             width, height = image.size
-            is_animated = name == "GIF" and _has_second_frame(image)
-    except Exception as error:  # whatever a broken header provokes
+            frames = getattr(image, "n_frames", 1) if name == "GIF" else 1
+    except Exception as error:  # a broken header can cause any
         raise invalid(
             f"Image {index} cannot be read as {name}: {error}"
         ) from error
@@ -69,13 +69,9 @@ def _count(index: int, file: bytes, max_pixels: int) -> int:
             f"Image {index} has {width} x {height} pixels, more than the "
             f"{max_pixels} that this server decodes."
         )
-    if is_animated:
+    if frames > 1:
         # TensorFlow unpacks all frames to take the first.
         raise invalid(f"Image {index} is an animated GIF; send one frame.")
     if name == "JPEG" and file.count(b"\xff\xda") > _MAX_SCANS:
         raise invalid(f"Image {index} has more than {_MAX_SCANS} scans.")
     return width * height
-
-
-def _has_second_frame(image: ImageFile.ImageFile) -> bool:
-    return getattr(image, "n_frames", 1) > 1

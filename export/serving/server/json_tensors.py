@@ -4,7 +4,6 @@ import base64
 import binascii
 import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from keras_sspcab.export.serving.server.errors import invalid
 from keras_sspcab.export.serving.server.predictor import Prediction
 from keras_sspcab.export.serving.server.signature import Arrays, Signature
 
+_KIND_NAMES = {"b": "truth values", "f": "fractions", "U": "texts"}
+
 
 @dataclasses.dataclass(frozen=True)
 class JsonRequest:
@@ -22,9 +23,9 @@ class JsonRequest:
 
     Attributes:
         signature: Name of the signature; empty for the default.
-        is_row: Whether the inputs come by rows (`instances`), not by columns
-            (`inputs`).
-        value: Those inputs.
+        is_row: Whether the inputs come by rows (`instances`) instead of by
+            columns (`inputs`).
+        value: The inputs.
     """
 
     signature: str
@@ -36,7 +37,7 @@ class JsonRequest:
         """Reads the body of a request.
 
         Raises:
-            ServingError: If it is none.
+            ServingError: If it is malformed.
         """
         document = _parse(body)
         if not isinstance(document, dict):
@@ -52,16 +53,16 @@ class JsonRequest:
                 "JSON Value: Not formatted correctly expecting only one of "
                 "'inputs' or 'instances' keys to exist"
             )
-        if "instances" in document:
-            rows = document["instances"]
-            if not isinstance(rows, list):
-                raise invalid("Expecting 'instances' to be an list/array")
-            if not rows:
-                raise invalid("JSON Value: No values in 'instances' array")
-            return cls(signature, True, rows)
         if "inputs" in document:
             return cls(signature, False, document["inputs"])
-        raise invalid("Missing 'inputs' or 'instances' key")
+        if "instances" not in document:
+            raise invalid("Missing 'inputs' or 'instances' key")
+        rows = document["instances"]
+        if not isinstance(rows, list):
+            raise invalid("Expecting 'instances' to be an list/array")
+        if not rows:
+            raise invalid("JSON Value: No values in 'instances' array")
+        return cls(signature, True, rows)
 
     def arrays(self, signature: Signature) -> Arrays:
         """Returns the inputs as arrays.
@@ -69,7 +70,11 @@ class JsonRequest:
         Raises:
             ServingError: If they do not fit the signature.
         """
-        columns = self._rows(signature) if self.is_row else self._columns()
+        columns = None
+        if self.is_row:
+            columns = self._columns_of_rows(signature)
+        elif isinstance(self.value, dict) and not _is_encoded(self.value):
+            columns = self.value
         if columns is None:
             if len(signature.inputs) > 1:
                 raise invalid(
@@ -79,16 +84,16 @@ class JsonRequest:
                 )
             columns = {next(iter(signature.inputs)): self.value}
         signature.check_names(set(columns))
-        return {
-            name: _array(signature, name, value)
-            for name, value in columns.items()
-        }
+        arrays = {}
+        for name, value in columns.items():
+            dtype = signature.inputs[name].dtype
+            read = _read_strings if dtype == tf.string else _read_numbers
+            arrays[name] = read(name, dtype, value)
+            signature.check_shape(name, arrays[name].shape)
+        return arrays
 
-    def _columns(self) -> dict[str, Any] | None:
-        is_named = isinstance(self.value, dict) and not _is_encoded(self.value)
-        return self.value if is_named else None
-
-    def _rows(self, signature: Signature) -> dict[str, Any] | None:
+    def _columns_of_rows(self, signature: Signature) -> dict[str, Any] | None:
+        """Returns rows with named inputs by name; None if nothing is named."""
         named = [
             isinstance(row, dict) and not _is_encoded(row) for row in self.value
         ]
@@ -115,29 +120,26 @@ def write_json(prediction: Prediction, is_row: bool) -> bytes:
     """Returns the answer to a request, by rows or by columns.
 
     Raises:
-        ServingError: If there are no rows.
+        ServingError: If rows are asked for and there are none.
     """
-    outputs = {
-        name: _texts(array, name) if array.dtype == object else array
+    outputs: dict[str, Any] = {
+        name: _texts(array.tolist(), name) if array.dtype == object else array
         for name, array in prediction.outputs.items()
     }
+    # A single output goes without its name.
+    only = next(iter(outputs.values())) if len(outputs) == 1 else None
     if not is_row:
-        values = _only(outputs) if len(outputs) == 1 else outputs
-        return _dump({"outputs": values})
+        return _dump({"outputs": outputs if only is None else only})
     lengths = {np.shape(value)[:1] for value in outputs.values()}
     if len(lengths) != 1 or () in lengths:
         raise invalid("The outputs have no rows of their own; ask by 'inputs'.")
-    rows = range(lengths.pop()[0])
-    if len(outputs) == 1:
-        return _dump({"predictions": _only(outputs)})
-    return _dump(
-        {
-            "predictions": [
-                {name: value[row] for name, value in outputs.items()}
-                for row in rows
-            ]
-        }
-    )
+    if only is not None:
+        return _dump({"predictions": only})
+    rows = [
+        {name: value[row] for name, value in outputs.items()}
+        for row in range(lengths.pop()[0])
+    ]
+    return _dump({"predictions": rows})
 
 
 def _parse(body: bytes) -> Any:
@@ -148,7 +150,7 @@ def _parse(body: bytes) -> Any:
     except ValueError as error:
         first = error
     try:
-        # Slower, but knows NaN and Infinity, as TensorFlow Serving does.
+        # Slower, but accepts NaN and Infinity, as TensorFlow Serving does.
         return json.loads(body)
     except (ValueError, RecursionError):
         raise invalid(f"JSON Parse error: {first}") from first
@@ -162,36 +164,29 @@ def _is_encoded(value: Any) -> bool:
     )
 
 
-def _array(signature: Signature, name: str, value: Any) -> np.ndarray:
-    spec = signature.inputs[name]
-    read = _read_strings if spec.dtype == tf.string else _read_numbers
-    array = read(name, spec.dtype, value)
-    signature.check_shape(name, array.shape)
-    return array
-
-
 def _read_numbers(name: str, dtype: tf.DType, value: Any) -> np.ndarray:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         raise invalid(f"The input {name!r} is an object, no list of numbers.")
     try:
-        # Without a dtype: texts, truth values and null are no numbers.
-        found = np.asarray(value)
+        # Without a dtype, so that texts, truth values and null are noticed.
+        received = np.asarray(value)
     except (ValueError, OverflowError, RecursionError) as error:
         raise invalid(
             f"The input {name!r} is no regular array of numbers."
         ) from error
-    kinds = "b" if dtype == tf.bool else "iu" if dtype.is_integer else "iuf"
-    if found.dtype.kind not in kinds and found.size:
+    kind = received.dtype.kind
+    allowed = "b" if dtype == tf.bool else "iu" if dtype.is_integer else "iuf"
+    if kind not in allowed and received.size:
         raise invalid(
             f"The values of the input {name!r} are not of expected type: "
-            f"{dtype.name}. Received: {_KINDS.get(found.dtype.kind, 'mixed')}"
+            f"{dtype.name}. Received: {_KIND_NAMES.get(kind, 'mixed')}"
         )
     with np.errstate(over="ignore"):
-        array = found.astype(dtype.as_numpy_dtype)
+        array = received.astype(dtype.as_numpy_dtype)
     is_exact = (
-        np.isfinite(array) == np.isfinite(found)
+        np.isfinite(array) == np.isfinite(received)
         if dtype.is_floating
-        else array == found
+        else array == received
     )
     if not np.all(is_exact):
         raise invalid(
@@ -200,11 +195,8 @@ def _read_numbers(name: str, dtype: tf.DType, value: Any) -> np.ndarray:
     return array
 
 
-_KINDS = {"b": "truth values", "f": "fractions", "U": "texts", "O": "mixed"}
-
-
 def _read_strings(name: str, _: tf.DType, value: Any) -> np.ndarray:
-    array = np.array(_decoded(name, value), object)
+    array = np.array(_decode(name, value), object)
     if not all(isinstance(item, bytes) for item in array.flat):
         raise invalid(
             f"The input {name!r} must hold texts, or objects with base64 under "
@@ -213,11 +205,11 @@ def _read_strings(name: str, _: tf.DType, value: Any) -> np.ndarray:
     return array
 
 
-def _decoded(name: str, value: Any) -> Any:
+def _decode(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if isinstance(value, list):
-        return [_decoded(name, item) for item in value]
+        return [_decode(name, item) for item in value]
     if not _is_encoded(value):
         raise invalid(
             f"The input {name!r} must hold texts, or objects of the form "
@@ -231,37 +223,26 @@ def _decoded(name: str, value: Any) -> Any:
         raise invalid("Unable to base64 decode") from error
 
 
-def _texts(array: np.ndarray, name: str) -> Any:
-    def text(value: Any) -> Any:
-        if isinstance(value, list):
-            return [text(item) for item in value]
-        if name.endswith("_bytes"):
-            return {"b64": base64.b64encode(value).decode()}
-        return value.decode("utf-8", "replace")
-
-    return text(array.tolist())
-
-
-def _only(outputs: dict[str, Any]) -> Any:
-    return next(iter(outputs.values()))
+def _texts(value: Any, name: str) -> Any:
+    if isinstance(value, list):
+        return [_texts(item, name) for item in value]
+    if name.endswith("_bytes"):
+        return {"b64": base64.b64encode(value).decode()}
+    return value.decode("utf-8", "replace")
 
 
 def _dump(document: dict[str, Any]) -> bytes:
     if _is_finite(document):
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(document, default=_to_list).encode()
+    return json.dumps(document, default=lambda value: value.tolist()).encode()
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether all is fit for JSON proper, which knows no NaN."""
+    """Returns whether JSON proper can express it, which lacks NaN."""
     if isinstance(value, dict):
-        return all(_is_finite(item) for item in value.values())
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
     if isinstance(value, (np.ndarray, np.generic)):
         return value.dtype.kind != "f" or bool(np.isfinite(value).all())
-    if isinstance(value, list):
-        return all(_is_finite(item) for item in value)
     return True
-
-
-def _to_list(value: Any) -> Any:
-    return value.tolist()

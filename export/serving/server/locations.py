@@ -1,4 +1,4 @@
-"""Finds models and their versions on disk."""
+"""Models and their versions on disk."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from keras_sspcab.export.versions import find_versions, is_version
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """Where the versions of a model lie.
+    """Folder of a model's versions.
 
     Attributes:
         path: Folder of versions, or of one SavedModel.
@@ -25,7 +25,7 @@ class Location:
             the newest one that can be loaded.
         labels: Versions by label.
         is_listed: Whether `models.config` names the model. Its versions must
-            then have checksums, and it goes when it is no longer named.
+            then have checksums, and it is unloaded once it is no longer named.
     """
 
     path: pathlib.Path
@@ -35,7 +35,7 @@ class Location:
     is_listed: bool = False
 
     def versions(self) -> dict[int, pathlib.Path]:
-        """Returns the folders that are there now, by number."""
+        """Returns the folders of all versions, by number."""
         if self.version is not None:
             return {self.version: self.path}
         return find_versions(self.path)
@@ -53,32 +53,35 @@ def find_models(models: Any) -> dict[str, Location]:
         ValueError: If there is no model, or `models.config` is broken.
     """
     if isinstance(models, Mapping):
-        return {str(name): _one(pathlib.Path(p)) for name, p in models.items()}
+        return {
+            str(name): _find_model(pathlib.Path(path))
+            for name, path in models.items()
+        }
     path = pathlib.Path(models).resolve()
     if (path / MODELS_CONFIG).is_file():
-        return _listed(path)
+        return _find_listed(path)
     if (path / "models").is_dir() and not find_versions(path):
         path = path / "models"
     if (path / "saved_model.pb").is_file() or find_versions(path):
-        location = _one(path)
+        location = _find_model(path)
         # A version is named after its model.
         is_numbered = location.version is not None and path.name.isdigit()
         return {path.parent.name if is_numbered else path.name: location}
-    found = {
+    locations = {
         entry.name: Location(entry)
         for entry in (sorted(path.iterdir()) if path.is_dir() else ())
         if not entry.name.startswith(".") and find_versions(entry)
     }
-    if not found:
+    if not locations:
         raise ValueError(
             f"There is no model at {os.fspath(models)!r}. It must be a "
             "repository with `models/NAME/VERSION/saved_model.pb` in it, the "
             "folder of a model, or that of a SavedModel."
         )
-    return found
+    return locations
 
 
-def _listed(directory: pathlib.Path) -> dict[str, Location]:
+def _find_listed(directory: pathlib.Path) -> dict[str, Location]:
     config = ModelsConfig(directory)
     if not config.names:
         raise ValueError(f"{os.fspath(config.path)} names no models.")
@@ -93,7 +96,7 @@ def _listed(directory: pathlib.Path) -> dict[str, Location]:
     }
 
 
-def _one(path: pathlib.Path) -> Location:
+def _find_model(path: pathlib.Path) -> Location:
     if (path / "saved_model.pb").is_file():
         number = path.resolve().name
         return Location(path, int(number) if is_version(number) else 1)

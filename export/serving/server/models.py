@@ -1,4 +1,9 @@
-"""The models that are served: versions come, are tried, and go."""
+"""The models that are served; versions are loaded and unloaded as they change.
+
+Of each model those versions are served that are asked for or, in a repository,
+that the policy in `models.config` chooses; without either, the newest one that
+can be loaded.
+"""
 
 import asyncio
 import contextlib
@@ -9,29 +14,29 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from keras_sspcab.export.serving.server.errors import (
-    Code,
-    ServingError,
-    invalid,
-)
-from keras_sspcab.export.serving.server.loading import LoadedVersion
+from grpc import StatusCode
+
+from keras_sspcab.export.serving.server.errors import ServingError, invalid
 from keras_sspcab.export.serving.server.locations import Location
-from keras_sspcab.export.serving.server.versions import State, Target, Version
+from keras_sspcab.export.serving.server.versions import (
+    LoadedVersion,
+    ModelSpec,
+    Version,
+    VersionState,
+)
 
 _log = logging.getLogger(__name__)
 
 
 class Models:
-    """Models and their versions, after what lies on disk.
+    """Models and their versions, following what is on disk.
 
-    Of each model those versions are served that are asked for or, in a
-    repository, that the policy in `models.config` chooses; without either, the
-    newest one that can be loaded. A new one is loaded beside the old one, which
-    then takes no further requests, finishes those it has and goes. All methods
-    belong to one event loop.
+    A new version is loaded beside the old one, which then takes no further
+    requests, finishes those it has and is unloaded. All methods belong to one
+    event loop.
 
     Args:
-        find: Returns the models that are there, by name.
+        find: Returns the models on disk, by name.
         versions: Numbers to serve of all models, whatever the policy.
         labels: Versions by label, of all models; before those of `find`.
     """
@@ -46,7 +51,7 @@ class Models:
         self._wanted = versions
         self._labels = dict(labels or {})
         self._models: dict[str, dict[int, Version]] = {}
-        # Where they are, for as long as they are to be served.
+        # Of those that are to be served.
         self._locations: dict[str, Location] = {}
         self._assigned: dict[str, dict[str, int]] = {}
         # One at a time: loading takes memory, and the models being served
@@ -54,44 +59,47 @@ class Models:
         self._loader = ThreadPoolExecutor(1, "keras-sspcab-load")
 
     async def refresh(self) -> None:
-        """Looks what is on disk, loads what is new and drops what is old."""
-        found = await self._in_loader(self._find)
-        for name, location in found.items():
+        """Loads versions that are new on disk, and unloads old ones."""
+        locations = await self._in_loader(self._find)
+        for name, location in locations.items():
             self._locations[name] = location
             self._models.setdefault(name, {})
             await self._update(name, location)
-            self._assign(name, location.labels)
-        if any(location.is_listed for location in found.values()):
-            for name in set(self._locations) - set(found):
+            self._assign_labels(name, location.labels)
+        if any(location.is_listed for location in locations.values()):
+            for name in set(self._locations) - set(locations):
                 del self._locations[name]
                 self._keep(name, set())
 
-    def get(self, target: Target) -> Version:
-        """Returns the version a request is for.
+    def get(self, spec: ModelSpec) -> Version:
+        """Returns the version that a request is for.
 
         Raises:
             ServingError: If it is not available.
         """
-        number = self._number(target)
+        number = self._number(spec)
         available = [
             version
-            for version in self._models.get(target.name, {}).values()
-            if version.state == State.AVAILABLE
+            for version in self._models.get(spec.name, {}).values()
+            if version.state == VersionState.AVAILABLE
             and number in (None, version.number)
         ]
         if not available:
-            which = "Latest" if number is None else "Specific"
-            rest = "" if number is None else f", {number}"
+            choice = (
+                f"Latest({spec.name})"
+                if number is None
+                else f"Specific({spec.name}, {number})"
+            )
             raise ServingError(
-                Code.NOT_FOUND,
-                f"Servable not found for request: {which}({target.name}{rest})",
+                StatusCode.NOT_FOUND,
+                f"Servable not found for request: {choice}",
             )
         return max(available, key=lambda version: version.number)
 
     @contextlib.contextmanager
-    def use(self, target: Target) -> Iterator[Version]:
-        """Keeps a version while a request needs it."""
-        version = self.get(target)
+    def use(self, spec: ModelSpec) -> Iterator[Version]:
+        """Keeps a version loaded while a request needs it."""
+        version = self.get(spec)
         version.in_flight += 1
         try:
             yield version
@@ -99,26 +107,22 @@ class Models:
             version.in_flight -= 1
             self._unload_if_idle(version)
 
-    def status(self, target: Target) -> list[Version]:
-        """Returns the versions of a model, whatever their state.
+    def status(self, spec: ModelSpec) -> list[Version]:
+        """Returns the versions of a model in any state, newest first.
 
         Raises:
             ServingError: If there are none.
         """
-        number = self._number(target)
-        versions = self._models.get(target.name, {})
-        if not versions:
+        number = self._number(spec)
+        versions = self._models.get(spec.name, {})
+        missing = "any versions" if number is None else f"version {number}"
+        if not versions or (number is not None and number not in versions):
             raise ServingError(
-                Code.NOT_FOUND,
-                f"Could not find any versions of model {target.name}",
+                StatusCode.NOT_FOUND,
+                f"Could not find {missing} of model {spec.name}",
             )
         if number is None:
             return [versions[key] for key in sorted(versions, reverse=True)]
-        if number not in versions:
-            raise ServingError(
-                Code.NOT_FOUND,
-                f"Could not find version {number} of model {target.name}",
-            )
         return [versions[number]]
 
     def names(self) -> list[str]:
@@ -135,12 +139,12 @@ class Models:
 
     @property
     def missing(self) -> list[str]:
-        """Names of models of which no version is available."""
+        """Names of models without an available version."""
         return [
             name
             for name in sorted(self._locations)
             if not any(
-                version.state == State.AVAILABLE
+                version.state == VersionState.AVAILABLE
                 for version in self._models[name].values()
             )
         ]
@@ -149,15 +153,13 @@ class Models:
         """Ends the thread that loads."""
         self._loader.shutdown(wait=False, cancel_futures=True)
 
-    def _number(self, target: Target) -> int | None:
-        if target.label is None:
-            return target.version
-        labels = {**self._assigned.get(target.name, {}), **self._labels}
-        if target.label not in labels:
-            raise invalid(
-                f"Unrecognized servable version label: {target.label}"
-            )
-        return labels[target.label]
+    def _number(self, spec: ModelSpec) -> int | None:
+        if spec.label is None:
+            return spec.version
+        labels = {**self._assigned.get(spec.name, {}), **self._labels}
+        if spec.label not in labels:
+            raise invalid(f"Unrecognized servable version label: {spec.label}")
+        return labels[spec.label]
 
     async def _update(self, name: str, location: Location) -> None:
         versions = self._models[name]
@@ -176,49 +178,51 @@ class Models:
                 keep.add(number)
                 if wanted is None:
                     break
-        # Whatever has happened to the files: a model that is being served
-        # goes only when another one has come.
+        # Whatever happens to the files, a version is unloaded only when another
+        # one is available.
         if keep:
             self._keep(name, keep)
 
     def _keep(self, name: str, numbers: set[int]) -> None:
         for version in self._models[name].values():
-            if version.number not in numbers:
-                self._retire(version)
+            is_available = version.state == VersionState.AVAILABLE
+            if is_available and version.number not in numbers:
+                version.state = VersionState.UNLOADING
+                self._unload_if_idle(version)
 
-    def _assign(self, name: str, labels: Mapping[str, int]) -> None:
-        """Moves labels to versions that are there, as TensorFlow Serving does.
+    def _assign_labels(self, name: str, labels: Mapping[str, int]) -> None:
+        """Moves labels to available versions, as TensorFlow Serving does.
 
-        One that is to move to another version stays where it was.
+        A label whose new version is not available stays where it was.
         """
         before = self._assigned.get(name, {})
         versions = self._models[name]
         assigned = {}
         for label, number in labels.items():
             version = versions.get(number)
-            if version is not None and version.state == State.AVAILABLE:
+            if version and version.state == VersionState.AVAILABLE:
                 assigned[label] = number
             elif label in before:
                 assigned[label] = before[label]
         self._assigned[name] = assigned
 
     async def _ensure_loaded(self, version: Version, is_packaged: bool) -> bool:
-        if version.state == State.AVAILABLE:
+        if version.state == VersionState.AVAILABLE:
             return True
-        if version.state == State.UNLOADING:
+        if version.state == VersionState.UNLOADING:
             return False
         fingerprint = await self._in_loader(_fingerprint, version.path)
         if version.error and fingerprint == version.fingerprint:
             return False
         version.fingerprint = fingerprint
-        version.state, version.error = State.LOADING, ""
+        version.state, version.error = VersionState.LOADING, ""
         try:
             version.loaded = await self._in_loader(
                 LoadedVersion, version.path, is_packaged
             )
-        except Exception as error:  # any file can be broken in any way
-            version.state, version.error = State.END, f"{error}"[:1000]
-            version.error = version.error or type(error).__name__
+        except Exception as error:  # broken files can cause any
+            version.state = VersionState.END
+            version.error = f"{error}"[:1000] or type(error).__name__
             _log.error(
                 "Version %d of %s cannot be loaded: %s",
                 version.number,
@@ -226,19 +230,15 @@ class Models:
                 version.error,
             )
             return False
-        version.state = State.AVAILABLE
+        version.state = VersionState.AVAILABLE
         _log.info("Serving version %d of %s", version.number, version.model)
         return True
 
-    def _retire(self, version: Version) -> None:
-        if version.state == State.AVAILABLE:
-            version.state = State.UNLOADING
-            self._unload_if_idle(version)
-
     def _unload_if_idle(self, version: Version) -> None:
-        if version.state == State.UNLOADING and version.in_flight == 0:
+        is_unloading = version.state == VersionState.UNLOADING
+        if is_unloading and version.in_flight == 0:
             version.loaded = None
-            version.state = State.END
+            version.state = VersionState.END
             _log.info("Ended version %d of %s", version.number, version.model)
             # TensorFlow's functions refer to each other in circles.
             with contextlib.suppress(RuntimeError):  # closed already

@@ -2,17 +2,19 @@
 
 import dataclasses
 import ipaddress
-import math
 import os
 import pathlib
 from collections.abc import Mapping
 
+from keras_sspcab.checks import standardize_int, standardize_number
+
 _MIB = 1 << 20
+_YEAR = 366 * 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How the embedded server listens, batches and defends itself.
+    """How the embedded server listens, batches and protects itself.
 
     Args:
         host: Address to listen at. Defaults to the loopback, which other
@@ -22,35 +24,35 @@ class ServerOptions:
             to 8501.
         versions: Versions to serve. None serves those that `models.config`
             chooses or, without one, the newest of each model.
-        labels: Versions by label, for all models; beside those of
+        labels: Versions by label for all models, besides those of
             `models.config`.
-        poll_seconds: Time between two looks for new versions. Defaults to 1.
+        poll_seconds: Seconds between checks for new versions. Defaults to 1.
         max_batch_size: Rows that are joined into one run of the model; larger
-            requests are split. 1 switches batching off. Defaults to 32.
-        batch_timeout: Seconds that a request waits for others, at most, while
-            the model is busy. Defaults to 0.005.
-        threads: Runs of models at the same time. None takes the number of
-            processors, but at most 4.
+            requests are split. 1 turns batching off. Defaults to 32.
+        batch_timeout: Longest time in seconds that a request waits for others
+            while the model is busy. Defaults to 0.005.
+        threads: Concurrent runs of models. None takes the number of processors,
+            but at most 4.
         max_queue: Requests that are accepted and not yet answered. Defaults
             to 128.
-        timeout: Seconds a request may take, from its last byte. Clients may
+        timeout: Seconds to answer a request, from its last byte. Clients may
             ask for less. Defaults to 30.
-        read_timeout: Seconds a client has to send a request, and to take
-            delivery of an answer that waits. Defaults to 15.
-        max_connections: Connections of REST at a time, and requests of gRPC.
+        read_timeout: Seconds for a client to send a request, and to receive an
+            answer. Defaults to 15.
+        max_connections: Concurrent connections of REST, and requests of gRPC.
             Defaults to 128.
         max_request_bytes: Size of a request. Defaults to 32 MiB.
         max_pending_bytes: Bytes of all requests that are not yet answered.
             Defaults to 256 MiB.
-        max_image_pixels: Height times width of an encoded image, read off its
+        max_image_pixels: Height times width of an encoded image, read from its
             header before it is decoded. Defaults to 2**25, about 33 million.
-        allow_non_finite: Whether NaN and infinity may go into a model. Its
-            scores would be NaN and its flags say "normal", so they are
-            refused by default; TensorFlow Serving lets them pass.
-        own_process: Whether this process serves and does nothing else, as that
-            of `keras-sspcab serve`. What has been loaded is then left out of
-            Python's garbage collection, which holds up requests otherwise.
-        drain_seconds: Time for requests to finish when the server stops.
+        allow_non_finite: Whether to accept NaN and infinity, as TensorFlow
+            Serving does. Scores would be NaN and flags say "normal", so they
+            are refused by default.
+        own_process: Whether this process does nothing but serve, as that of
+            `keras-sspcab serve`. What has been loaded is then left out of
+            Python's garbage collection, which delays requests otherwise.
+        drain_seconds: Seconds for requests to finish when the server stops.
             Defaults to 10.
         token: Secret that clients must send as `authorization: Bearer TOKEN`.
             None lets everyone in. The health pages need none.
@@ -59,6 +61,10 @@ class ServerOptions:
 
     Raises:
         ValueError: If an option is out of its range.
+
+    Example:
+    >>> ServerOptions(host="0.0.0.0").is_loopback
+    False
     """
 
     host: str = "127.0.0.1"
@@ -85,43 +91,34 @@ class ServerOptions:
     tls_key: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_batch_size",
-            "max_queue",
-            "max_connections",
-            "max_request_bytes",
-            "max_pending_bytes",
-            "max_image_pixels",
-        ):
-            self._check(name, self._is_int(name, 1), "a positive integer")
-        for name in ("grpc_port", "rest_port"):
-            valid = self._is_int(name, 0) and getattr(self, name) < 65536
-            self._check(name, valid, "a port, 0 to 65535")
-        for name in ("poll_seconds", "timeout", "read_timeout"):
-            self._check(name, self._is_seconds(name) > 0, "positive seconds")
-        for name in ("batch_timeout", "drain_seconds"):
-            self._check(name, self._is_seconds(name) >= 0, "seconds from 0")
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name.startswith("max_"):
+                standardize_int(value, name, 1)
+            elif name.endswith("_port"):
+                standardize_int(value, name, 0)
+                standardize_number(value, name, 0, 65535)
+            elif name in ("batch_timeout", "drain_seconds"):
+                standardize_number(value, name, 0, _YEAR)
+            elif name in ("poll_seconds", "timeout", "read_timeout"):
+                standardize_number(value, name, 1e-3, _YEAR)
         if self.threads is not None:
-            self._check("threads", self._is_int("threads", 1), "positive")
+            standardize_int(self.threads, "threads", 1)
         if self.versions is not None:
             object.__setattr__(self, "versions", tuple(self.versions))
-            valid = bool(self.versions) and all(
-                isinstance(version, int) and version >= 0
-                for version in self.versions
-            )
-            self._check("versions", valid, "version numbers, or None")
-        if self.token is not None:
-            valid = self.token.isascii() and self.token.isprintable()
-            if not valid or len(self.token) < 8 or " " in self.token:
+            if not self.versions:
                 raise ValueError(
-                    "The `token` option must have at least 8 printable ASCII "
-                    "characters and no space. Received: one that has not"
+                    "The `versions` argument must be version numbers, or None. "
+                    "Received: versions=()"
                 )
+            for version in self.versions:
+                standardize_int(version, "versions", 0)
+        self._check_token()
         self._check_tls()
 
     @property
     def num_threads(self) -> int:
-        """Runs of models at the same time."""
+        """Concurrent runs of models."""
         return self.threads or min(4, os.cpu_count() or 1)
 
     @property
@@ -143,6 +140,16 @@ class ServerOptions:
             pathlib.Path(self.tls_certificate).read_bytes(),
         )
 
+    def _check_token(self) -> None:
+        if self.token is None:
+            return
+        is_plain = self.token.isascii() and self.token.isprintable()
+        if not is_plain or len(self.token) < 8 or " " in self.token:
+            raise ValueError(
+                "The `token` argument must have at least 8 printable ASCII "
+                "characters and no space. Received: one that has not"
+            )
+
     def _check_tls(self) -> None:
         if (self.tls_key is None) != (self.tls_certificate is None):
             raise ValueError(
@@ -153,21 +160,3 @@ class ServerOptions:
         for path in (self.tls_key, self.tls_certificate):
             if path is not None and not os.path.isfile(path):
                 raise ValueError(f"There is no file at {os.fspath(path)!r}")
-
-    def _is_int(self, name: str, minimum: int) -> bool:
-        value = getattr(self, name)
-        is_int = isinstance(value, int) and not isinstance(value, bool)
-        return is_int and value >= minimum
-
-    def _is_seconds(self, name: str) -> float:
-        value = getattr(self, name)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            return float(value)
-        return -1.0
-
-    def _check(self, name: str, valid: bool, expected: str) -> None:
-        if not valid:
-            raise ValueError(
-                f"The `{name}` option must be {expected}. "
-                f"Received: {name}={getattr(self, name)!r}"
-            )

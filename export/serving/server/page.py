@@ -1,4 +1,4 @@
-"""The web page of the embedded server: drop an image, see what is wrong."""
+"""The web page of the embedded server, for trying images on."""
 
 import functools
 import importlib.resources
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from keras_sspcab.export.serving.server.images import ENCODED_INPUT
 from keras_sspcab.export.serving.server.models import Models
-from keras_sspcab.export.serving.server.versions import State
+from keras_sspcab.export.serving.server.versions import Version, VersionState
 
 SIGNATURE = "serving_bytes"
 
@@ -19,7 +19,7 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript"),
 }
 _HEADERS = {
-    # Nothing but this server, and what the visitor drops.
+    # Only this server, and files that the visitor drops.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; "
         "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; "
@@ -38,32 +38,37 @@ async def respond(request: Request) -> Response:
 
 
 def describe(models: Models) -> dict[str, Any]:
-    """Returns what the page must know: the models and the colors."""
+    """Returns the models and colors that the page shows."""
     return {
         "models": [
-            {"name": version.model, "version": version.number, **_scale(report)}
-            for version, report in _takers(models)
+            {
+                "name": version.model,
+                "version": version.number,
+                **_thresholds(version),
+            }
+            for version in _newest_for_files(models)
         ],
         "colors": _colors(),
     }
 
 
-def _takers(models: Models) -> list[tuple[Any, dict[str, Any]]]:
-    """Finds the newest versions that take encoded images."""
-    newest: dict[str, tuple[Any, dict[str, Any]]] = {}
+def _newest_for_files(models: Models) -> list[Version]:
+    """Returns the newest version of each model that takes encoded images."""
+    newest: dict[str, Version] = {}
     for version in models.all_versions():
-        loaded = version.loaded
-        if version.state == State.AVAILABLE and loaded is not None:
-            signature = loaded.signatures.get(SIGNATURE)
-            known = newest.get(version.model)
-            if signature is None or ENCODED_INPUT not in signature.inputs:
-                continue
-            if known is None or known[0].number < version.number:
-                newest[version.model] = (version, loaded.report)
+        if version.state != VersionState.AVAILABLE or version.loaded is None:
+            continue
+        signature = version.loaded.signatures.get(SIGNATURE)
+        if signature is None or ENCODED_INPUT not in signature.inputs:
+            continue
+        known = newest.get(version.model)
+        if known is None or known.number < version.number:
+            newest[version.model] = version
     return list(newest.values())
 
 
-def _scale(report: dict[str, Any]) -> dict[str, float | None]:
+def _thresholds(version: Version) -> dict[str, float | None]:
+    report = version.loaded.report if version.loaded else {}
     calibration = report.get("calibration") or {}
     return {
         name: calibration.get(name) for name in ("threshold", "pixel_threshold")
@@ -72,7 +77,7 @@ def _scale(report: dict[str, Any]) -> dict[str, float | None]:
 
 @functools.cache
 def _colors() -> list[list[int]]:
-    # The colors of the report: what is red here is red there.
+    # The same as in the report.
     from keras_sspcab.report.heat import COLOR_TABLE
 
     return COLOR_TABLE.tolist()

@@ -1,4 +1,4 @@
-"""Answers a request, whichever protocol it came by."""
+"""Answers requests of both protocols."""
 
 import asyncio
 import contextlib
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from grpc import StatusCode
 
 from keras_sspcab.export.serving.server.batching import Batcher
 from keras_sspcab.export.serving.server.errors import (
-    Code,
     ServingError,
     as_serving_error,
 )
@@ -24,19 +24,12 @@ from keras_sspcab.export.serving.server.metrics import Metrics
 from keras_sspcab.export.serving.server.models import Models
 from keras_sspcab.export.serving.server.options import ServerOptions
 from keras_sspcab.export.serving.server.signature import Arrays, Signature
-from keras_sspcab.export.serving.server.versions import Target
+from keras_sspcab.export.serving.server.versions import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The answer to a request.
-
-    Attributes:
-        model: Name of the model.
-        version: Number of the version that has answered.
-        signature: Name of the signature.
-        outputs: Arrays by name.
-    """
+    """The outputs of a request, and the model, version and signature used."""
 
     model: str
     version: int
@@ -45,21 +38,23 @@ class Prediction:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Checked:
+class _Part:
+    """What runs at once: rows of a request, and pixels to decode for them."""
+
     inputs: Arrays
     rows: int
-    pixels: list[int] | None
+    pixels: int = 0
 
 
 class Predictor:
-    """Checks requests, has them run in batches, and guards the limits.
+    """Checks requests, runs them in batches, and enforces the limits.
 
     All methods belong to one event loop.
 
     Args:
         models: The models.
         options: Limits and sizes.
-        metrics: What is told of runs.
+        metrics: Counts runs.
     """
 
     def __init__(
@@ -68,7 +63,7 @@ class Predictor:
         self.models = models
         self._options = options
         threads = options.num_threads
-        # Apart, so that parsing goes on while all models run.
+        # Separate, so that parsing goes on while all models run.
         self._runners = ThreadPoolExecutor(threads, "keras-sspcab-run")
         self._parsers = ThreadPoolExecutor(threads, "keras-sspcab-parse")
         self._batcher = Batcher(
@@ -87,20 +82,20 @@ class Predictor:
 
     async def predict(
         self,
-        target: Target,
-        signature_name: str,
+        spec: ModelSpec,
+        signature: str,
         read: Callable[[Signature], Arrays],
         outputs: Sequence[str] = (),
         timeout: float | None = None,
-        missing: Code = Code.FAILED_PRECONDITION,
+        missing: StatusCode = StatusCode.FAILED_PRECONDITION,
     ) -> Prediction:
         """Runs a model.
 
         Args:
-            target: Which one.
-            signature_name: Its signature; empty for the default.
+            spec: Which one.
+            signature: Name of its signature; empty for the default.
             read: Turns the request into inputs; runs in a thread.
-            outputs: Names of outputs to give; empty for all.
+            outputs: Names of outputs to return; empty for all.
             timeout: Seconds that the client waits, if it has said so.
             missing: Code of the error if there is no such signature.
 
@@ -114,17 +109,15 @@ class Predictor:
             try:
                 return await asyncio.wait_for(
                     self._predict(
-                        target, signature_name, read, list(outputs), missing
+                        spec, signature, read, list(outputs), missing
                     ),
                     limit,
                 )
             except asyncio.TimeoutError as error:
                 raise ServingError(
-                    Code.DEADLINE_EXCEEDED,
+                    StatusCode.DEADLINE_EXCEEDED,
                     f"There is no answer after {limit:g} seconds.",
                 ) from error
-            except asyncio.CancelledError:
-                raise
             except Exception as error:
                 raise as_serving_error(error) from error
 
@@ -134,20 +127,20 @@ class Predictor:
         return await loop.run_in_executor(self._parsers, function, *args)
 
     def hold(self, size: int) -> None:
-        """Accounts for bytes of a request that has not been answered.
+        """Counts bytes of a request as pending.
 
         Raises:
-            ServingError: If the server holds too many already.
+            ServingError: If too many are pending already.
         """
         if self._bytes + size > self._options.max_pending_bytes:
             raise ServingError(
-                Code.RESOURCE_EXHAUSTED,
+                StatusCode.RESOURCE_EXHAUSTED,
                 "The server is busy with other requests. Try again later.",
             )
         self._bytes += size
 
     def release(self, size: int) -> None:
-        """Forgets bytes that `hold` has taken."""
+        """Ends what `hold` began."""
         self._bytes -= size
 
     def close(self) -> None:
@@ -159,7 +152,7 @@ class Predictor:
     def _admitted(self) -> Iterator[None]:
         if self._pending >= self._options.max_queue:
             raise ServingError(
-                Code.RESOURCE_EXHAUSTED,
+                StatusCode.RESOURCE_EXHAUSTED,
                 f"The server has {self._pending} requests to answer already. "
                 "Try again later.",
             )
@@ -171,82 +164,76 @@ class Predictor:
 
     async def _predict(
         self,
-        target: Target,
+        spec: ModelSpec,
         signature_name: str,
         read: Callable[[Signature], Arrays],
         names: list[str],
-        missing: Code,
+        missing: StatusCode,
     ) -> Prediction:
-        with self.models.use(target) as version:
+        with self.models.use(spec) as version:
             if version.loaded is None:
-                raise ServingError(Code.UNAVAILABLE, "The version has ended.")
+                raise ServingError(
+                    StatusCode.UNAVAILABLE, "The version has ended."
+                )
             signature = version.loaded.signature(signature_name, missing)
             signature.check_outputs(names)
-            checked = await self.in_thread(self._check, signature, read)
-            parts = await asyncio.gather(
+            parts = await self.in_thread(self._read_parts, signature, read)
+            results = await asyncio.gather(
                 *(
                     self._batcher.run(
-                        *self._group(signature, inputs), inputs, rows, cost
+                        _batch_key(signature, part.inputs),
+                        signature.run,
+                        part.inputs,
+                        part.rows,
+                        part.pixels,
                     )
-                    for inputs, rows, cost in self._parts(checked)
+                    for part in parts
                 )
             )
-            return Prediction(
-                version.model,
-                version.number,
-                signature.name,
-                {
-                    name: _join([part[name] for part in parts])
-                    for name in names or signature.outputs
-                },
-            )
+        outputs = {
+            name: results[0][name]
+            if len(results) == 1
+            else np.concatenate([result[name] for result in results])
+            for name in names or signature.outputs
+        }
+        return Prediction(
+            version.model, version.number, signature.name, outputs
+        )
 
-    def _check(
+    def _read_parts(
         self, signature: Signature, read: Callable[[Signature], Arrays]
-    ) -> _Checked:
+    ) -> list[_Part]:
+        """Reads and checks a request; splits it if it is too large."""
         inputs = read(signature)
         rows = signature.check_values(inputs, self._options.allow_non_finite)
-        pixels = None
+        pixels = [0] * rows
+        max_pixels = self._options.max_image_pixels
         spec = signature.inputs.get(ENCODED_INPUT)
         if spec is not None and spec.dtype == tf.string:
-            limit = self._options.max_image_pixels
-            pixels = count_pixels(inputs[ENCODED_INPUT], limit)
-            if not signature.is_batched or len(pixels) != rows:
-                # One run decodes them all.
-                pixels = [sum(pixels)]
-        return _Checked(inputs, rows, pixels)
-
-    def _group(
-        self, signature: Signature, inputs: Arrays
-    ) -> tuple[Any, Callable[[Arrays], Arrays]]:
-        """Returns what may run together, and what runs it."""
-        if not signature.is_batched:
-            return object(), signature.run
-        shapes = tuple(
-            (name, inputs[name].shape[1:]) for name in sorted(inputs)
-        )
-        return (signature.function, shapes), signature.run
-
-    def _parts(self, checked: _Checked) -> Iterator[tuple[Arrays, int, int]]:
-        """Splits a request that is too large for a run, or too dear."""
-        pixels = checked.pixels or [0] * checked.rows
-        if checked.rows <= 1 or len(pixels) != checked.rows:
-            yield checked.inputs, checked.rows, sum(pixels)
-            return
-        start = cost = 0
-        for row, pixel in enumerate(pixels):
-            is_full = row - start >= self._options.max_batch_size
-            if is_full or cost + pixel > self._options.max_image_pixels:
-                yield _slice(checked.inputs, start, row), row - start, cost
-                start, cost = row, 0
-            cost += pixel
-        rows = checked.rows - start
-        yield _slice(checked.inputs, start, checked.rows), rows, cost
+            pixels = count_pixels(inputs[ENCODED_INPUT], max_pixels)
+        if not signature.is_batched or len(pixels) != rows:
+            return [_Part(inputs, rows, sum(pixels))]
+        ends = [0]
+        cost = 0
+        for row, count in enumerate(pixels):
+            is_full = row - ends[-1] >= self._options.max_batch_size
+            if is_full or cost + count > max_pixels:
+                ends.append(row)
+                cost = 0
+            cost += count
+        return [
+            _Part(
+                {name: value[start:end] for name, value in inputs.items()},
+                end - start,
+                sum(pixels[start:end]),
+            )
+            for start, end in zip(ends, [*ends[1:], rows], strict=True)
+        ]
 
 
-def _slice(inputs: Arrays, start: int, end: int) -> Arrays:
-    return {name: value[start:end] for name, value in inputs.items()}
-
-
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _batch_key(signature: Signature, inputs: Arrays) -> Any:
+    """Returns what requests must share to run together."""
+    if not signature.is_batched:
+        return object()
+    shapes = tuple((name, inputs[name].shape[1:]) for name in sorted(inputs))
+    return signature.function, shapes

@@ -1,12 +1,12 @@
 """The REST API of TensorFlow Serving, health, metrics and the web page."""
 
 import asyncio
-import dataclasses
 import re
 import time
 from collections.abc import Callable
 from urllib.parse import unquote
 
+from grpc import StatusCode
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -14,7 +14,6 @@ from starlette.routing import Route
 
 from keras_sspcab.export.serving.server import page
 from keras_sspcab.export.serving.server.errors import (
-    Code,
     ServingError,
     as_serving_error,
     invalid,
@@ -31,21 +30,21 @@ from keras_sspcab.export.serving.server.messages import (
 from keras_sspcab.export.serving.server.metrics import Metrics
 from keras_sspcab.export.serving.server.options import ServerOptions
 from keras_sspcab.export.serving.server.predictor import Predictor
-from keras_sspcab.export.serving.server.versions import Target
+from keras_sspcab.export.serving.server.versions import ModelSpec
 
-_MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
-_PREDICT = re.compile(rf"{_MODEL}:(classify|regress|predict)", re.I | re.A)
-_STATUS = re.compile(rf"{_MODEL}(?:/(metadata))?", re.I | re.A)
-
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-
-
-@dataclasses.dataclass
-class _Answered:
-    """What is counted of a request, found out while it is answered."""
-
-    method: str = ""
-    model: str = ""
+_PATH = re.compile(
+    r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
+    r"(/metadata|:classify|:regress|:predict)?",
+    re.I | re.A,
+)
+_METHODS = {
+    ("POST", ":predict"): "Predict",
+    ("POST", ":classify"): "Classify",
+    ("POST", ":regress"): "Regress",
+    ("GET", "/metadata"): "GetModelMetadata",
+    ("GET", ""): "GetModelStatus",
+}
+_HTTP_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class RestApi:
@@ -54,8 +53,8 @@ class RestApi:
     Args:
         predictor: Answers requests for predictions.
         options: Limits and the token.
-        metrics: What is told of requests, and shown.
-        is_ready: Whether the server can answer.
+        metrics: Counts requests, and is shown.
+        is_ready: Returns whether the server can answer.
     """
 
     def __init__(
@@ -79,13 +78,13 @@ class RestApi:
                 Route("/metrics", self._show_metrics),
                 # Where TensorFlow Serving has them.
                 Route("/monitoring/prometheus/metrics", self._show_metrics),
-                *(
-                    Route(path, page.respond)
-                    for path in ("/", "/page.css", "/page.js")
-                ),
+                Route("/", page.respond),
+                Route("/page.css", page.respond),
+                Route("/page.js", page.respond),
                 Route("/page.json", self._page_data),
-                Route("/v1/{rest:path}", self._api, methods=_METHODS),
-            ]
+                Route("/v1/{rest:path}", self._api, methods=_HTTP_METHODS),
+            ],
+            exception_handlers={ServingError: _respond_error},
         )
 
     async def _health(self, _: Request) -> Response:
@@ -99,10 +98,7 @@ class RestApi:
         return PlainTextResponse(f"not ready: {reason}\n", 503)
 
     async def _show_metrics(self, request: Request) -> Response:
-        try:
-            self._authorize(request)
-        except ServingError as error:
-            return _respond_error(error)
+        self._authorize(request)
         for version in self._predictor.models.all_versions():
             self._metrics.set_version(
                 version.model,
@@ -116,77 +112,65 @@ class RestApi:
         )
 
     async def _page_data(self, request: Request) -> Response:
-        try:
-            self._authorize(request)
-        except ServingError as error:
-            return _respond_error(error)
+        self._authorize(request)
         models = self._predictor.models
         data = await self._predictor.in_thread(page.describe, models)
         return JSONResponse(data)
 
     async def _api(self, request: Request) -> Response:
         start = time.perf_counter()
-        answered = _Answered()
-        code: Code | None = None
+        code = "OK"
+        method, spec = "", ModelSpec("")
         try:
             self._authorize(request)
-            return await self._answer(request, answered)
-        except asyncio.CancelledError:
-            code = Code.CANCELLED
+            method, spec = _parse_path(request)
+            return await self._answer(request, method, spec)
+        except (asyncio.CancelledError, ClientDisconnect) as error:
+            code = StatusCode.CANCELLED.name
+            if isinstance(error, ClientDisconnect):
+                return Response(status_code=499)
             raise
-        except ClientDisconnect:
-            code = Code.CANCELLED
-            return Response(status_code=code.http)
         except Exception as error:
             failure = as_serving_error(error)
-            code = failure.code
-            return _respond_error(failure)
+            code = failure.code.name
+            raise failure from error
         finally:
-            known = answered.model in self._predictor.models.names()
+            is_known = spec.name in self._predictor.models.names()
             self._metrics.count_request(
                 "rest",
-                answered.method,
-                answered.model if known else "",
+                method,
+                spec.name if is_known else "",
                 code,
                 time.perf_counter() - start,
             )
 
-    async def _answer(self, request: Request, answered: _Answered) -> Response:
-        path = request.scope["raw_path"].decode("ascii", "replace")
-        if request.method == "POST" and (found := _PREDICT.fullmatch(path)):
-            target = _target(*found.groups()[:3])
-            method = found[4].capitalize()
-            answered.method, answered.model = method, target.name
-            if method != "Predict":
-                raise ServingError(
-                    Code.UNIMPLEMENTED, f"This server has no {method}."
-                )
-            return await self._predict(request, target)
-        if request.method == "GET" and (found := _STATUS.fullmatch(path)):
-            target = _target(*found.groups()[:3])
-            answered.model = target.name
-            models = self._predictor.models
-            if found[4]:
-                answered.method = "GetModelMetadata"
-                return JSONResponse(metadata_json(models, target))
-            answered.method = "GetModelStatus"
-            return JSONResponse(status_json(models, target))
-        raise invalid(f"Malformed request: {request.method} {path}")
+    async def _answer(
+        self, request: Request, method: str, spec: ModelSpec
+    ) -> Response:
+        models = self._predictor.models
+        if method == "GetModelStatus":
+            return JSONResponse(status_json(models.status(spec)))
+        if method == "GetModelMetadata":
+            return JSONResponse(metadata_json(models.get(spec)))
+        if method != "Predict":
+            raise ServingError(
+                StatusCode.UNIMPLEMENTED, f"This server has no {method}."
+            )
+        return await self._predict(request, spec)
 
-    async def _predict(self, request: Request, target: Target) -> Response:
+    async def _predict(self, request: Request, spec: ModelSpec) -> Response:
+        in_thread = self._predictor.in_thread
         body = _Body(self._predictor, self._options)
         try:
             content = await body.read(request)
-            parsed = await self._predictor.in_thread(JsonRequest.parse, content)
+            parsed = await in_thread(JsonRequest.parse, content)
             prediction = await self._predictor.predict(
-                target,
+                spec,
                 parsed.signature,
                 parsed.arrays,
-                missing=Code.INVALID_ARGUMENT,
+                missing=StatusCode.INVALID_ARGUMENT,
             )
-            answer = await self._predictor.in_thread(
-                write_json, prediction, parsed.is_row
-            )
+            answer = await in_thread(write_json, prediction, parsed.is_row)
         finally:
             body.release()
         return Response(answer, media_type="application/json")
@@ -213,13 +197,15 @@ class _Body:
             )
         except asyncio.TimeoutError as error:
             raise ServingError(
-                Code.DEADLINE_EXCEEDED, "The request did not come in time.", 408
+                StatusCode.DEADLINE_EXCEEDED,
+                "The request did not come in time.",
+                http=408,
             ) from error
         if content is None:
             raise ServingError(
-                Code.RESOURCE_EXHAUSTED,
+                StatusCode.RESOURCE_EXHAUSTED,
                 f"A request may have {limit} bytes.",
-                413,
+                http=413,
             )
         return content
 
@@ -228,10 +214,11 @@ class _Body:
         self._held = 0
 
     async def _collect(self, request: Request, limit: int) -> bytes | None:
+        """Returns the body; None if it is too large."""
         parts: list[bytes] | None = []
         async for part in request.stream():
             if parts is None:
-                # Thrown away: who is still sending does not read an answer.
+                # Discarded: a client that is still sending reads no answer.
                 continue
             self._predictor.hold(len(part))
             self._held += len(part)
@@ -242,23 +229,31 @@ class _Body:
         return None if parts is None else b"".join(parts)
 
 
-def _target(name: str, version: str | None, label: str | None) -> Target:
+def _parse_path(request: Request) -> tuple[str, ModelSpec]:
+    """Returns the method of the API, and the model it is asked of."""
+    path = request.scope["raw_path"].decode("ascii", "replace")
+    match = _PATH.fullmatch(path)
+    key = (request.method, (match[4] or "").lower() if match else None)
+    if match is None or key not in _METHODS:
+        raise invalid(f"Malformed request: {request.method} {path}")
+    name, version, label = match.groups()[:3]
     if version is not None and int(version) > 2**63 - 1:
         raise invalid(f"Failed to convert version: {version} to numeric.")
-    return Target(
+    return _METHODS[key], ModelSpec(
         unquote(name),
         None if version is None else int(version),
         None if label is None else unquote(label),
     )
 
 
-def _respond_error(error: ServingError) -> Response:
+async def _respond_error(_: Request, error: Exception) -> Response:
+    failure = as_serving_error(error)
     headers = {}
-    if error.code == Code.UNAUTHENTICATED:
+    if failure.code == StatusCode.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
-    if error.http == 503:
+    if failure.http == 503:
         headers["retry-after"] = "1"
-    if error.http == 408:
+    if failure.http == 408:
         # The rest of the body is not waited for.
         headers["connection"] = "close"
-    return JSONResponse({"error": error.message}, error.http, headers)
+    return JSONResponse({"error": failure.message}, failure.http, headers)

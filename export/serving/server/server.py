@@ -1,19 +1,17 @@
-"""The embedded server: the local stand-in for TensorFlow Serving."""
+"""The embedded server, a local replacement for TensorFlow Serving."""
 
 import asyncio
 import concurrent.futures
 import contextlib
 import gc
 import logging
-import socket
-import ssl
 import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from keras_sspcab.export._optional import require
 from keras_sspcab.export.serving.server.options import ServerOptions
+from keras_sspcab.imports import import_optional
 
 _PACKAGES = (
     "grpc",
@@ -28,17 +26,14 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """The local stand-in for TensorFlow Serving, in this process.
+    """A local replacement for TensorFlow Serving, in this process.
 
     It speaks the same protocol to the same clients: PredictionService (Predict,
     GetModelMetadata) and ModelService (GetModelStatus) over gRPC, and the REST
-    API under `/v1/models`. Requests that wait are joined into batches; new
-    versions of a model are served as they appear, and the old ones finish what
-    they have. Beside that: `/healthz`, `/readyz`, `/metrics`, and at `/` a page
-    to try images on. For fleets and GPUs, take TensorFlow Serving itself.
-
-        with Server("served", ServerOptions(rest_port=0)) as server:
-            print(server.rest_url)
+    API under `/v1/models`. Waiting requests are joined into batches; new
+    versions of a model are served as they appear, and the old ones finish their
+    requests. It also has `/healthz`, `/readyz`, `/metrics`, and at `/` a page
+    to try images on. For fleets and GPUs, use TensorFlow Serving itself.
 
     Args:
         models: Repository (`DIR/models/NAME/VERSION`), of which `models.config`
@@ -48,13 +43,19 @@ class Server:
         options: How to listen and what to allow. None takes the defaults.
 
     Raises:
-        ImportError: If the packages of the extra `serve` are missing.
+        ImportError: If packages of the extra `serve` are missing.
+
+    Example:
+    >>> with Server("served", ServerOptions(rest_port=0)) as server:
+    ...     print(server.rest_url)  # doctest: +SKIP
+    http://127.0.0.1:40123
     """
 
     def __init__(
         self, models: Any, options: ServerOptions | None = None
     ) -> None:
-        require(*_PACKAGES, extra="serve")
+        for package in _PACKAGES:
+            import_optional(package, "The embedded server needs it", "serve")
         self._models = dict(models) if isinstance(models, Mapping) else models
         self.options = options or ServerOptions()
         self._thread: threading.Thread | None = None
@@ -165,6 +166,10 @@ class Server:
         from keras_sspcab.export.serving.server.models import Models
         from keras_sspcab.export.serving.server.predictor import Predictor
         from keras_sspcab.export.serving.server.rest import RestApi
+        from keras_sspcab.export.serving.server.web import (
+            create_web_server,
+            listen,
+        )
 
         options = self.options
         self._loop = asyncio.get_running_loop()
@@ -178,16 +183,16 @@ class Server:
             await models.refresh()
             _check_all_loaded(models)
             if options.own_process:
-                _leave_out_of_collection()
+                _freeze_garbage_collection()
             api = RestApi(
                 predictor,
                 options,
                 metrics,
                 lambda: not stopping.is_set() and not models.missing,
             )
-            web = _web_server(api, options)
+            web = create_web_server(api.application(), options)
             service = GrpcService(predictor, options, metrics)
-            with _listen(options) as rest_socket:
+            with listen(options) as rest_socket:
                 grpc_server, grpc_port = create_grpc_server(service, options)
                 await grpc_server.start()
                 rest = asyncio.create_task(web.serve(sockets=[rest_socket]))
@@ -211,20 +216,20 @@ class Server:
 
 
 async def _poll(models: Any, options: ServerOptions) -> None:
-    before = ""
-    served = _states(models)
+    last_error = ""
+    states = _states(models)
     while True:
         await asyncio.sleep(options.poll_seconds)
         try:
             await models.refresh()
-            before = ""
-            if options.own_process and _states(models) != served:
-                served = _states(models)
-                _leave_out_of_collection()
+            last_error = ""
+            if options.own_process and _states(models) != states:
+                states = _states(models)
+                _freeze_garbage_collection()
         except Exception as error:  # the folder may be gone for a while
-            if str(error) != before:
+            if str(error) != last_error:
                 _log.error("Cannot look for new versions: %s", error)
-            before = str(error)
+            last_error = str(error)
 
 
 def _states(models: Any) -> list[Any]:
@@ -234,11 +239,11 @@ def _states(models: Any) -> list[Any]:
     ]
 
 
-def _leave_out_of_collection() -> None:
-    """Drops what is left of old models and keeps the collector off the rest.
+def _freeze_garbage_collection() -> None:
+    """Collects old models, and excludes everything loaded from collections.
 
-    A full collection goes through all that TensorFlow has loaded and holds up
-    every request for as long; the lists in a request of floats set it off.
+    A full collection visits all that TensorFlow has loaded and delays every
+    request meanwhile; the lists in a JSON request trigger it.
     """
     gc.unfreeze()
     gc.collect()
@@ -253,46 +258,3 @@ def _check_all_loaded(models: Any) -> None:
             if version.model in models.missing
         ] or [f"{name}: no such version" for name in models.missing]
         raise ValueError(f"Cannot load {'; '.join(reasons)}")
-
-
-def _listen(options: ServerOptions) -> socket.socket:
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    try:
-        listener = socket.create_server(
-            (options.host, options.rest_port), family=family
-        )
-        # Connections inherit it. Without, small answers wait for more to send.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except OSError as error:
-        raise OSError(
-            f"REST cannot listen at {options.host}:{options.rest_port}: {error}"
-        ) from error
-
-
-def _web_server(api: Any, options: ServerOptions) -> Any:
-    import uvicorn
-
-    from keras_sspcab.export.serving.server.connections import guarded_protocol
-
-    config = uvicorn.Config(
-        api.application(),
-        http=guarded_protocol(options.max_connections, options.read_timeout),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=max(1, round(options.read_timeout)),
-        timeout_graceful_shutdown=max(1, round(options.drain_seconds)),
-        ssl_certfile=options.tls_certificate,
-        ssl_keyfile=options.tls_key,
-    )
-    try:
-        config.load()
-    except ssl.SSLError as error:
-        raise ValueError(
-            "The TLS certificate and key cannot be used together. Received: "
-            f"{options.tls_certificate}, {options.tls_key} ({error})"
-        ) from error
-    return uvicorn.Server(config)

@@ -1,4 +1,4 @@
-"""What a SavedModel takes and gives, and whether a request fits it."""
+"""The functions of a SavedModel, and whether requests fit them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ class Signature:
         inputs: Specs of its inputs, by name.
         outputs: Specs of its outputs, by name.
         function: Runs it on tensors, by name.
-        is_compiled: Whether XLA compiles it for each size of a batch. Batches
-            are then filled up to powers of two.
+        is_compiled: Whether XLA compiles it for each batch size. Batches are
+            then padded to powers of two.
     """
 
     name: str
@@ -34,10 +34,10 @@ class Signature:
     is_compiled: bool = False
 
     @classmethod
-    def of_definition(
+    def from_definition(
         cls, name: str, definition: Any, function: Any, is_compiled: bool
     ) -> "Signature":
-        """Takes the specs of a `SignatureDef`."""
+        """Returns the signature of a `SignatureDef`."""
         return cls(
             name,
             {key: _spec(key, info) for key, info in definition.inputs.items()},
@@ -56,22 +56,25 @@ class Signature:
         )
 
     def run(self, inputs: Arrays) -> Arrays:
-        """Runs on arrays; any thread may, at any time."""
+        """Runs on arrays; threads may do so at the same time."""
+        rows = None
         if self.is_compiled and self.is_batched:
             rows = len(next(iter(inputs.values())))
-            full = 1 << max(rows - 1, 0).bit_length()
-            if 0 < rows < full:
-                results = self._run(_fill_up(inputs, full))
-                return {name: value[:rows] for name, value in results.items()}
-        return self._run(inputs)
-
-    def _run(self, inputs: Arrays) -> Arrays:
+            missing = (1 << max(rows - 1, 0).bit_length()) - rows
+            if rows and missing:
+                inputs = {
+                    name: np.concatenate([x, np.repeat(x[-1:], missing, 0)])
+                    for name, x in inputs.items()
+                }
         tensors = {
             name: tf.constant(value, self.inputs[name].dtype)
             for name, value in inputs.items()
         }
         results = self.function(**tensors)
-        return {name: value.numpy() for name, value in results.items()}
+        outputs = {name: value.numpy() for name, value in results.items()}
+        if rows is None:
+            return outputs
+        return {name: value[:rows] for name, value in outputs.items()}
 
     def check_names(self, names: set[str]) -> None:
         """Raises an error unless exactly the inputs are given."""
@@ -86,40 +89,39 @@ class Signature:
 
     def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """Raises an error unless an input may have that shape."""
-        spec = self.inputs[name]
-        if any(size < 0 for size in shape) or not spec.shape.is_compatible_with(
-            shape
-        ):
+        expected = self.inputs[name].shape
+        if min(shape, default=0) < 0 or not expected.is_compatible_with(shape):
             raise invalid(
-                f"The input {name!r} must have the shape {_show(spec.shape)}. "
+                f"The input {name!r} must have the shape {_show(expected)}. "
                 f"Received: {_show(shape)}"
             )
 
     def check_values(self, inputs: Arrays, allow_non_finite: bool) -> int:
-        """Checks what several inputs must share, and numbers.
+        """Returns the number of rows, which all inputs must share.
 
-        Returns:
-            How many rows there are; 1 where they cannot be counted.
+        It is 1 if rows cannot be counted. Raises an error if they differ, or
+        values are not finite.
         """
         for name, value in inputs.items():
             is_float = np.issubdtype(value.dtype, np.floating)
             if is_float and not allow_non_finite and not _is_finite(value):
                 raise invalid(
                     f"The input {name!r} holds values that are not finite, "
-                    "of which a model can say nothing."
+                    "which a model cannot score."
                 )
         if not self.is_batched:
             return 1
-        rows = {len(value) for value in inputs.values()}
-        if len(rows) > 1:
+        rows = {name: len(value) for name, value in inputs.items()}
+        if len(set(rows.values())) > 1:
             raise invalid(
-                "All inputs must have the same number of rows. Received: "
-                f"{ {name: len(value) for name, value in inputs.items()} }"
+                "All inputs must have the same number of rows. "
+                f"Received: {rows}"
             )
-        if rows == {0}:
+        count = next(iter(rows.values()))
+        if count == 0:
             # Kernels differ in what they make of it.
             raise invalid("There are no rows in the request.")
-        return rows.pop()
+        return count
 
     def check_outputs(self, names: list[str]) -> None:
         """Raises an error unless there are such outputs, each named once."""
@@ -132,15 +134,6 @@ class Signature:
                 )
         if len(set(names)) < len(names):
             raise invalid(f"duplicate output tensor alias among {names}")
-
-
-def _fill_up(inputs: Arrays, rows: int) -> Arrays:
-    return {
-        name: np.concatenate(
-            [value, np.repeat(value[-1:], rows - len(value), axis=0)]
-        )
-        for name, value in inputs.items()
-    }
 
 
 def _spec(name: str, info: Any) -> tf.TensorSpec:

@@ -1,14 +1,27 @@
-"""A version of a model, and how requests name it."""
+"""Versions of models, loaded as TensorFlow Serving loads them."""
 
 import dataclasses
 import enum
+import json
 import pathlib
 from typing import Any
 
-from keras_sspcab.export.serving.server.loading import LoadedVersion
+import tensorflow as tf
+from grpc import StatusCode
+
+from keras_sspcab.export.serving.manifest import MANIFEST_NAME, verify_version
+from keras_sspcab.export.serving.server.errors import ServingError
+from keras_sspcab.export.serving.server.messages import read_tensors
+from keras_sspcab.export.serving.server.signature import Signature
+from keras_sspcab.export.serving.warmup import WARMUP_FILE, read_meta_graph
+
+DEFAULT_SIGNATURE = "serving_default"
+
+# As in TensorFlow Serving.
+_MAX_WARMUP_RECORDS = 1000
 
 
-class State(enum.IntEnum):
+class VersionState(enum.IntEnum):
     """States of a version, with the numbers of `ModelVersionStatus`."""
 
     START = 10
@@ -18,15 +31,81 @@ class State(enum.IntEnum):
     END = 50
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """Which model a request is for.
+class LoadedVersion:
+    """A SavedModel in memory, checked and warmed up.
+
+    Args:
+        path: Its folder. If it lists checksums, they are verified.
+        is_packaged: Whether it must list checksums.
 
     Attributes:
-        name: Its name.
-        version: Its version, or None.
-        label: The label of its version, or None.
+        definitions: `SignatureDef` by name, as in the file.
+        signatures: Those that can be run.
+        report: `parity.json` of the export, or an empty dict.
     """
+
+    def __init__(self, path: pathlib.Path, is_packaged: bool = False) -> None:
+        if is_packaged or (path / MANIFEST_NAME).is_file():
+            verify_version(path)
+        graph = read_meta_graph(path)
+        self.definitions = dict(graph.signature_def)
+        del graph  # with all the weights in it
+        # The signatures need it for as long as they run.
+        self._loaded = tf.saved_model.load(str(path))
+        self.report = _read_report(path)
+        is_compiled = bool(self.report.get("jit_compile"))
+        self.signatures = {
+            name: Signature.from_definition(
+                name, self.definitions[name], function, is_compiled
+            )
+            for name, function in self._loaded.signatures.items()
+        }
+        self._warm_up(path)
+
+    def signature(self, name: str, missing: StatusCode) -> Signature:
+        """Returns a signature.
+
+        Args:
+            name: Its name; empty for the default.
+            missing: Code of the error if there is none; in TensorFlow Serving
+                it depends on the protocol.
+        """
+        name = name or DEFAULT_SIGNATURE
+        if name not in self.signatures:
+            raise ServingError(
+                missing, f'Serving signature key "{name}" not found.'
+            )
+        return self.signatures[name]
+
+    def _warm_up(self, path: pathlib.Path) -> None:
+        file = path / WARMUP_FILE
+        if not file.is_file():
+            return
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        records = tf.data.TFRecordDataset(str(file)).take(_MAX_WARMUP_RECORDS)
+        for record in records.as_numpy_iterator():
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            request = log.predict_log.request
+            signature = self.signature(
+                request.model_spec.signature_name,
+                StatusCode.FAILED_PRECONDITION,
+            )
+            limit = len(record) * 1024
+            signature.run(read_tensors(signature, request.inputs, limit))
+
+
+def _read_report(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        report = json.loads((path / "parity.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """The model that a request names, and its version or label if it does."""
 
     name: str
     version: int | None = None
@@ -35,7 +114,7 @@ class Target:
 
 @dataclasses.dataclass(eq=False)
 class Version:
-    """A version of a model, in whatever state.
+    """A version of a model, in any state.
 
     Attributes:
         model: Name of the model.
@@ -45,13 +124,13 @@ class Version:
         error: Why it could not be loaded; empty otherwise.
         loaded: What runs; None unless it can.
         in_flight: Requests that are using it.
-        fingerprint: State of its files when it was loaded last.
+        fingerprint: State of its files when it was last loaded.
     """
 
     model: str
     number: int
     path: pathlib.Path
-    state: State = State.START
+    state: VersionState = VersionState.START
     error: str = ""
     loaded: LoadedVersion | None = None
     in_flight: int = 0

@@ -24,10 +24,8 @@ Then
     python -m pytest tests/export/serving/test_serving_client_conformance.py
 """
 
-import asyncio
 import dataclasses
 import functools
-import inspect
 import os
 import pathlib
 import sys
@@ -36,7 +34,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sspcab.export import AsyncClient, Client
+from keras_sspcab.export import Client
 from keras_sspcab.export.serving.repository import Repository
 from tests.export.serving.packaged import NAME, package
 from tests.export.serving.served import model_path
@@ -46,50 +44,11 @@ HAS_REAL = bool(
     or os.environ.get("TF_SERVING_REST_TARGET")
 )
 
-KINDS = ("grpc", "rest", "grpc-async", "rest-async")
-
-
-class Blocking:
-    """An `AsyncClient` in a loop of its own, with the methods of `Client`."""
-
-    def __init__(self, *args, **options):
-        self._loop = asyncio.new_event_loop()
-        self._client = AsyncClient(*args, **options)
-
-    def __getattr__(self, name):
-        method = getattr(self._client, name)
-        if not inspect.iscoroutinefunction(method):
-            return method
-
-        @functools.wraps(method)
-        def call(*args, **options):
-            return self._loop.run_until_complete(method(*args, **options))
-
-        return call
-
-    def gather(self, name, values):
-        """Calls a method on many values at once."""
-
-        async def call():
-            method = getattr(self._client, name)
-            return await asyncio.gather(*map(method, values))
-
-        return self._loop.run_until_complete(call())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-        # For closed clients, too.
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+KINDS = ("grpc", "rest")
 
 
 def make_client(kind, target, model=NAME, **options):
-    protocol, _, mode = kind.partition("-")
-    make = Blocking if mode else Client
-    return make(target, model=model, protocol=protocol, **options)
+    return Client(target, model=model, protocol=kind, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +78,7 @@ class Tried:
         return cls(grpc, rest, model, version, path)
 
     def client(self, kind, **options):
-        target = self.grpc if kind.startswith("grpc") else self.rest
+        target = {"grpc": self.grpc, "rest": self.rest}[kind]
         if target is None:
             pytest.skip("there is no target for this protocol")
         return make_client(kind, target, **{"model": self.model, **options})

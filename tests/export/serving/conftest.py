@@ -1,6 +1,18 @@
-"""What tests of the embedded server share."""
+"""What the tests of serving share: one server, one repository."""
+
+import shutil
+import subprocess
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def server():
+    """An embedded server of `model_path()`, with ordinary options."""
+    from tests.export.serving.served import serve
+
+    with serve(labels={"stable": 1}) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -11,3 +23,48 @@ def caller(server):
     caller = GrpcCaller(server)
     with caller.channel:
         yield caller
+
+
+@pytest.fixture(scope="session")
+def packaged_result(tmp_path_factory):
+    """The result of packaging one version; for reading only."""
+    from tests.export.serving.packaged import package
+
+    return package(tmp_path_factory.mktemp("repositories") / "repository")
+
+
+@pytest.fixture(scope="session")
+def directory(packaged_result):
+    """A repository with one version; for reading only."""
+    return packaged_result.path.parents[2]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """The files of a certificate for localhost, and of its key."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def make_certificate(folder):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec",
+        "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days=2",
+        "-subj=/CN=localhost",
+        "-addext=subjectAltName=DNS:localhost,IP:127.0.0.1",
+        f"-keyout={key}", f"-out={certificate}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.fixture(scope="session")
+def secure_server(certificate):
+    """A server with TLS and a token."""
+    from tests.export.serving.served import TOKEN, serve
+
+    file, key = certificate
+    with serve(tls_certificate=file, tls_key=key, token=TOKEN) as server:
+        yield server

@@ -103,5 +103,5 @@ def grpc_server(plan, port=0):
 
 
 def fake_server(kind, plan, port=0):
-    make = grpc_server if kind.startswith("grpc") else rest_server
+    make = grpc_server if kind == "grpc" else rest_server
     return make(plan, port)

@@ -30,6 +30,7 @@ from keras_sspcab.export import export_saved_model
 from keras_sspcab.export.serving import Server, ServerOptions
 from tests.export.serving.packaged import IMAGES, NAME, SIZE, tiny_detector
 
+TOKEN = "correct-horse-battery"
 OUTPUTS = ("anomaly_score", "anomaly_map", "is_anomalous")
 
 
@@ -67,6 +68,11 @@ def add_version(folder, number, version=1):
     staged = folder / f"{number}.part"
     shutil.copytree(model_path(version) / str(version), staged)
     staged.rename(folder / str(number))
+
+
+def remove_version(folder, number):
+    """Removes a version from the folder of a model, all at once."""
+    (folder / str(number)).rename(folder.parent / f"{number}.removed")
 
 
 @functools.cache

@@ -11,13 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_sspcab.export import Client, ServingClientError
-from keras_sspcab.export.serving.client.inputs import read_images
+from keras_sspcab.export.serving.client.inputs import (
+    Cell,
+    Row,
+    make_rows,
+    split_rows,
+    stack_rows,
+)
 from keras_sspcab.export.serving.client.results import (
     ModelMetadata,
     SignatureInfo,
     TensorInfo,
 )
-from keras_sspcab.export.serving.client.rows import Row, bind, split, stack
 from tests.export.serving.served import encoded
 
 GRAY = TensorInfo("float32", (None, 4, 6, 1))
@@ -48,11 +53,11 @@ OBJECTS = model(
 
 
 def rows_of(images, metadata=IMAGES, signature=None):
-    return bind(read_images(images), metadata, signature)
+    return make_rows(images, metadata, signature)
 
 
 def sent(images, metadata=IMAGES):
-    return stack(rows_of(images, metadata))
+    return stack_rows(rows_of(images, metadata))
 
 
 def refused(images, metadata=IMAGES, signature=None):
@@ -87,7 +92,7 @@ def test_open_sizes_travel_apart():
     metadata = model(serving_default={"image": COLOR})
     images = [np.zeros((h, 5, 3), "float32") for h in (2, 3, 2)]
     rows = rows_of(images, metadata)
-    assert list(split(rows, 9, 10**9, lambda n, s: n * s)) == [[0, 2], [1]]
+    assert list(split_rows(rows, 9, 10**9, lambda n, s: n * s)) == [[0, 2], [1]]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,7 @@ def test_files_are_read_when_they_are_sent(tmp_path):
     rows = rows_of(path)
     path.unlink()
     with pytest.raises(ServingClientError, match=r"x.png\) cannot be read"):
-        stack(rows)
+        stack_rows(rows)
 
 
 def test_named_inputs():
@@ -155,7 +160,7 @@ def test_integers_for_models_that_take_them():
     assert sent(np.int16([[1, 2]]), metadata)["codes"].dtype == np.int32
     assert "must be of the type int32" in refused(np.int64([[1, 2]]), metadata)
     (row,) = rows_of(np.full((4, 6), 9, "uint8"), metadata, "pixels")
-    assert row.load()["image"].max() == 9
+    assert row.cells["image"].load().max() == 9
 
 
 @pytest.mark.parametrize(
@@ -184,7 +189,7 @@ def test_integers_for_models_that_take_them():
         ("nowhere.png", "(nowhere.png) cannot be read: No such file"),
         (".", "cannot be read: Is a directory"),
         ("nul\0", "cannot be read: embedded null"),
-        ({}, "empty dict"),
+        ({}, "must have the inputs image"),
         ({"picture": np.zeros((4, 6))}, "must have the inputs image"),
         ({"image": PNG}, "takes arrays of the type float32"),
         ({"image_bytes": np.zeros((4, 6))}, "takes image files"),
@@ -235,8 +240,10 @@ def test_a_model_that_has_no_rows():
     limit=st.integers(1, 120),
 )
 def test_split(kinds, count, limit):
-    rows = [Row(kind, (), dict, ((size, 1),)) for kind, size in kinds]
-    parts = list(split(rows, count, limit, lambda number, size: number * size))
+    rows = [Row(kind, {"x": Cell(bytes, size)}) for kind, size in kinds]
+    parts = list(
+        split_rows(rows, count, limit, lambda number, size: number * size)
+    )
     assert sorted(i for part in parts for i in part) == list(range(len(rows)))
     for part in parts:
         assert part == sorted(part)

@@ -5,7 +5,6 @@ import os
 import re
 
 import pytest
-from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_sspcab.export.serving.deployment import (
@@ -29,14 +28,6 @@ from tests.export.serving.serving_protos import (
     MonitoringConfig,
 )
 
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("repositories") / "repository"
-    package(directory)
-    return directory
-
-
 # Text protos.
 
 
@@ -57,14 +48,6 @@ def test_monitoring_config(directory):
     config = parse(directory, "monitoring.config", MonitoringConfig)
     assert config.prometheus_config.enable
     assert config.prometheus_config.path == "/monitoring/prometheus/metrics"
-
-
-@pytest.mark.parametrize(
-    "text", ["max_batch_size: 4", "max_batchsize { value: 4 }"]
-)
-def test_the_messages_refuse_what_is_wrong(text):
-    with pytest.raises(text_format.ParseError):
-        text_format.Parse(text, BatchingParameters())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shlex
 import shutil
 import socket
@@ -32,16 +31,8 @@ from tests.export.serving.packaged import (
     NAME,
     SIZE,
     copy_repository,
-    package,
     tiny_detector,
 )
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("repositories") / "repository"
-    package(directory)
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +75,6 @@ def invoke():
 
 
 # README.md
-
-
-def is_for_containers(block):
-    return block.startswith(("docker", "kubectl"))
-
-
-def test_the_readme_has_these_commands(directory):
-    first_words = [
-        re.findall(r"^\}? ?\|? ?([a-z][\w-]*)", block, re.MULTILINE)[0]
-        for block in blocks(directory)
-    ]
-    assert first_words == [
-        "docker",
-        "docker",
-        "kubectl",
-        "curl",
-        "curl",
-        "curl",
-        "keras-sspcab",
-        "keras-sspcab",
-        "for",
-    ]
 
 
 def test_its_requests(directory, tmp_path):
@@ -314,19 +283,3 @@ def answering(status):
         thread.start()
         yield listener.getsockname()[1], requests
         thread.join(20)
-
-
-def test_commands_for_docker_and_kubernetes_name_files_that_exist(directory):
-    found = [
-        shlex.split(line)
-        for block in blocks(directory)
-        for line in block.splitlines()
-        if line.startswith(("docker compose", "kubectl"))
-    ]
-    assert len(found) == 3
-    for command in found[1:]:
-        assert command[:3] == ["kubectl", "apply", "--filename"]
-        assert (directory / command[3]).is_file()
-    assert json.dumps(found[0]) == (
-        '["docker", "compose", "up", "--detach", "--wait"]'
-    )

@@ -1,10 +1,11 @@
 import os
+import sys
 
 import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_sspcab.export.serving import packaging, staging
+from keras_sspcab.export.serving import packaging
 from keras_sspcab.export.serving.manifest import ManifestError
 from keras_sspcab.export.serving.repository import Repository
 from tests.export.serving.packaged import (
@@ -17,17 +18,10 @@ from tests.export.serving.packaged import (
 )
 
 
-@pytest.fixture(scope="module")
-def packaged(tmp_path_factory):
-    """A repository with one version, and what packaging said."""
-    directory = tmp_path_factory.mktemp("repositories") / "repository"
-    return directory, package(directory)
-
-
 @pytest.fixture
-def repository(packaged, tmp_path):
+def repository(directory, tmp_path):
     """One with three versions, to play with."""
-    return copy_repository(packaged[0], tmp_path / "repository", versions=3)
+    return copy_repository(directory, tmp_path / "repository", versions=3)
 
 
 def parse_config(directory):
@@ -44,8 +38,8 @@ def files(directory):
     )
 
 
-def test_layout(packaged):
-    directory, result = packaged
+def test_layout(directory, packaged_result):
+    result = packaged_result
     assert result.path == directory / "models" / NAME / "1"
     assert (result.version, result.served, result.removed) == (1, (1,), [])
     assert files(result.path) == [
@@ -77,14 +71,14 @@ def test_layout(packaged):
     assert result.parity.num_images == len(IMAGES)
 
 
-def test_other_users_can_read_it(packaged):
-    for path in packaged[0].rglob("*"):
+def test_other_users_can_read_it(directory):
+    for path in directory.rglob("*"):
         wanted = 0o005 if path.is_dir() else 0o004
         assert path.stat().st_mode & wanted == wanted, path
 
 
-def test_models_config_is_read_by_the_official_message(packaged):
-    (config,) = parse_config(packaged[0])
+def test_models_config_is_read_by_the_official_message(directory):
+    (config,) = parse_config(directory)
     assert config.name == NAME
     assert config.base_path == f"/repository/models/{NAME}"
     assert config.model_platform == "tensorflow"
@@ -100,14 +94,6 @@ def test_versions_count_up(repository):
     assert result.version == 20
     assert repository.versions(NAME) == [1, 2, 3, 20]
     assert result.written == []
-
-
-def test_a_relative_directory(repository, monkeypatch):
-    monkeypatch.chdir(repository.directory.parent)
-    relative = Repository(repository.directory.name)
-    assert relative.names == [NAME]
-    assert relative.rollback(version=2) == 2
-    assert repository.served() == (2,)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "12", "-x", ".x", "a/b"])
@@ -150,7 +136,7 @@ def test_a_version_is_removed_in_one_step(repository, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(staging.shutil, "rmtree", check)
+        patch.setattr("shutil.rmtree", check)
         with pytest.raises(KeyboardInterrupt):
             repository.prune(NAME, 2)
     assert (repository.directory / ".staging").exists()
@@ -158,23 +144,13 @@ def test_a_version_is_removed_in_one_step(repository, monkeypatch):
     assert not (repository.directory / ".staging").exists()
 
 
-def test_rollback_step_by_step(repository):
-    config = repository.directory / "models.config"
+def test_rollback_to_a_version_and_forward(repository):
     assert repository.served() == (3,)
-    for version in (2, 1):
-        assert repository.rollback() == version
-        policy = parse_config(repository.directory)[0].model_version_policy
-        assert list(policy.specific.versions) == [version]
-        assert repository.served() == (version,)
-    before = config.read_bytes()
+    assert repository.rollback() == 2
+    assert repository.rollback() == 1
+    assert repository.is_pinned(NAME)
     with pytest.raises(ValueError, match="no version of screws before 1"):
         repository.rollback()
-    assert config.read_bytes() == before
-
-
-def test_rollback_to_a_version_and_forward(repository):
-    assert repository.rollback(version=1) == 1
-    assert repository.is_pinned(NAME)
     with pytest.raises(ValueError, match=r"no version 7.*There are: 1, 2, 3"):
         repository.rollback(version=7)
     assert repository.served() == (1,)
@@ -239,22 +215,6 @@ def test_a_broken_models_config_is_named(repository):
         repository.rollback()
 
 
-def test_policies_written_by_hand(repository):
-    file = repository.directory / "models.config"
-    text = file.read_text()
-
-    def serve(policy):
-        policy = f"model_version_policy {{ {policy} }}"
-        file.write_text(
-            text.replace("model_platform", f"{policy} model_platform")
-        )
-        return repository.served()
-
-    assert serve("all {}") == (1, 2, 3)
-    assert serve("latest { num_versions: 2 }") == (2, 3)
-    assert serve("specific { versions: 9 versions: 2 }") == (2,)
-
-
 def test_paths_of_models(tmp_path):
     path = tmp_path / "screws.keras"
     tiny_detector().save(path)
@@ -272,11 +232,7 @@ def test_an_empty_directory_has_no_models(tmp_path):
 
 
 def test_the_extra_is_named(tmp_path, monkeypatch):
-    find = packaging.require.__globals__["importlib"].util.find_spec
-    monkeypatch.setattr(
-        "importlib.util.find_spec",
-        lambda name: None if name == "tensorflow_serving" else find(name),
-    )
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     with pytest.raises(ImportError, match=r"keras-sspcab\[serve\]"):
         package(tmp_path / "repository")
     assert os.listdir(tmp_path) == []

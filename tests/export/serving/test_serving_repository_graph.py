@@ -10,13 +10,13 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_sspcab.export import (
-    TOLERANCES,
     ExportMismatchError,
     check_parity,
     export_saved_model,
 )
-from keras_sspcab.export.computing import computing_in
 from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.parity import TOLERANCES
+from keras_sspcab.export.precision import computing_in
 from keras_sspcab.export.serving.manifest import verify_version
 from tests.export.serving.packaged import IMAGES, SIZE, package, tiny_detector
 from tests.export.serving_loader import ServedModel
@@ -27,12 +27,9 @@ SHORT = {"float16": types_pb2.DT_HALF, "bfloat16": types_pb2.DT_BFLOAT16}
 @pytest.fixture(
     scope="module",
     params=[
-        ("float32", False),
         ("float32", True),
-        ("float16", False),
         ("float16", True),
         ("bfloat16", False),
-        ("bfloat16", True),
     ],
     ids=lambda param: f"{param[0]}{'-xla' if param[1] else ''}",
 )
@@ -93,9 +90,8 @@ def test_parity_is_within_its_bounds(packaged):
     verify_version(result.path)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 5])
-def test_the_loader_of_tensorflow_serving(packaged, served, batch):
-    images = IMAGES[-batch:]
+def test_the_loader_of_tensorflow_serving(packaged, served):
+    images = IMAGES[-3:]
     results = served.run("serving_default", {"image": images})
     assert_close(results, images, packaged[1])
     results = served.run("serving_bytes", {"image_bytes": encode(images)})
@@ -169,12 +165,6 @@ def test_where_16_bits_are_computed_in(packaged):
     assert len(kinds["Sigmoid"]) == (1 if precision == "float32" else 2)
 
 
-def test_16_bits_are_not_float32(packaged):
-    result, precision, _ = packaged
-    difference = result.parity.outputs["anomaly_map"].relative_difference
-    assert (difference > 1e-5) == (precision != "float32")
-
-
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_layers_compute_in_16_bits_for_a_while(precision):
     model = tiny_detector()
@@ -233,23 +223,6 @@ def test_outputs_of_the_network_are_widened():
     assert conv.attr["T"].type == types_pb2.DT_HALF
 
 
-def test_models_trained_in_16_bits_compute_in_float32_by_default():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = keras.models.clone_model(tiny_detector())
-    finally:
-        keras.config.set_dtype_policy("float32")
-    with computing_in(model, "float32"):
-        assert {layer.compute_dtype for layer in model._flatten_layers()} == {
-            "float32"
-        }
-    with computing_in(model, "float16"):
-        # It would round the image before anything looks at it.
-        assert model.compute_dtype == "float32"
-        assert model.get_layer("encoder_conv1").compute_dtype == "float16"
-    assert model.dtype_policy.name == "mixed_bfloat16"
-
-
 def test_too_narrow_a_bound_is_told(tmp_path):
     with pytest.raises(ExportMismatchError, match="more than bfloat16"):
         export_saved_model(
@@ -268,9 +241,8 @@ def test_a_float32_check_of_a_16_bit_graph_fails(packaged):
     assert parity.passes == (precision == "float32")
 
 
-@pytest.mark.parametrize("precision", ["int8", "half", None])
-def test_unknown_precisions(tmp_path, precision):
+def test_unknown_precisions(tmp_path):
     with pytest.raises(ValueError, match="precision"):
         export_saved_model(
-            tiny_detector(), tmp_path, images=IMAGES, precision=precision
+            tiny_detector(), tmp_path, images=IMAGES, precision="int8"
         )

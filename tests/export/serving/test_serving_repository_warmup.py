@@ -10,7 +10,6 @@ from keras_sspcab.export.serving import packaging
 from keras_sspcab.export.serving.packaging import package_model
 from keras_sspcab.export.serving.warmup import WARMUP_FILE, write_warmup
 from tests.export.serving.packaged import IMAGES, NAME, SIZE, package
-from tests.export.serving_loader import ServedModel
 
 
 def read(path):
@@ -22,8 +21,8 @@ def read(path):
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return package(tmp_path_factory.mktemp("repository")).path
+def path(packaged_result):
+    return packaged_result.path
 
 
 def test_requests(path):
@@ -59,18 +58,6 @@ def test_they_hold_real_images(path):
         np.testing.assert_array_equal(
             tf.io.decode_png(encoded), np.round(image * 255)
         )
-
-
-def test_the_loader_of_tensorflow_serving_runs_them(path):
-    served = ServedModel(path)
-    for log in read(path):
-        request = log.predict_log.request
-        inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
-        results = served.run(request.model_spec.signature_name, inputs)
-        rows = len(next(iter(inputs.values())))
-        assert results["anomaly_score"].shape == (rows,)
-        assert np.isfinite(results["anomaly_score"]).all()
-    served.close()
 
 
 def test_fewer_images_than_a_batch(path, tmp_path):

@@ -18,7 +18,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from keras_sspcab.cli import app
-from keras_sspcab.cli.serve import _servable
+from keras_sspcab.export.serving.servable import servable_folder
 from tests.cli.program import command, start
 from tests.export.serving.packaged import NAME, tiny_detector
 from tests.export.serving.served import (
@@ -202,7 +202,7 @@ def test_hosts_of_video_and_of_objects_are_served(name, tmp_path):
     host.fit_scoring(normal)
     host.calibrate(normal)
     host.save(tmp_path / "host.keras")
-    with _servable(tmp_path / "host.keras") as folder:
+    with servable_folder(tmp_path / "host.keras") as folder:
         served = tf.saved_model.load(str(folder / "1"))
         signature = served.signatures["serving_default"]
         inputs = normal if name == "hf2vad" else {"clip": normal}

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from keras_sspcab.export.serving.server.loading import LoadedVersion
+from keras_sspcab.export.serving.server.versions import LoadedVersion
 from tests.export.serving.packaged import NAME
 from tests.export.serving.served import (
     add_version,

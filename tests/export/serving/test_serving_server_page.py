@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.export.serving.staging import remove_folder
 from keras_sspcab.report.heat import COLOR_TABLE
 from tests.export.serving.packaged import NAME, tiny_detector
 from tests.export.serving.served import (
@@ -17,6 +16,7 @@ from tests.export.serving.served import (
     http_call,
     images,
     model_path,
+    remove_version,
     serve,
     wait_until,
 )
@@ -252,7 +252,7 @@ def test_a_new_version_comes_while_the_page_is_open(browser, files, tmp_path):
         wait_for_scores(page, 1)
         assert_shown(page, files[0])
         add_version(folder, 2, version=2)
-        remove_folder(folder, folder / "1")
+        remove_version(folder, 1)
         path = f"/v1/models/{NAME}/versions/1"
         wait_until(lambda: "'END'" in str(http_call(server, path)))
         choose(page, files[0])

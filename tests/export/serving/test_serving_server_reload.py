@@ -8,7 +8,6 @@ import grpc
 import numpy as np
 import pytest
 
-from keras_sspcab.export.serving.staging import remove_folder
 from tests.export.serving.packaged import NAME
 from tests.export.serving.served import (
     Gate,
@@ -25,6 +24,7 @@ from tests.export.serving.served import (
     in_threads,
     predict_path,
     predict_request,
+    remove_version,
     serve,
     wait_until,
 )
@@ -101,7 +101,7 @@ def test_reload_under_load(folder):
             wait_until(lambda: all(1 in log for log in seen))
             add_version(folder, 2, version=2)
             wait_until(lambda: states(caller).get(2) == "AVAILABLE")
-            remove_folder(folder, folder / "1")
+            remove_version(folder, 1)
             wait_until(lambda: states(caller)[1] == "END")
             marks = [len(log) for log in seen]
             wait_until(
@@ -169,7 +169,7 @@ def test_a_broken_version_is_told_and_not_served(folder):
         assert version_of(caller, images(1)) == 1
         assert http_call(server, "/readyz")[0] == 200
         # It is tried again once its files have changed.
-        remove_folder(folder, folder / "2")
+        remove_version(folder, 2)
         add_version(folder, 2, version=2)
         wait_until(lambda: states(caller)[2] == "AVAILABLE")
         assert version_of(caller, images(1)) == 2

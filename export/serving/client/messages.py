@@ -1,0 +1,226 @@
+"""Messages of TensorFlow Serving's gRPC services.
+
+They are declared here because the published classes
+(`tensorflow_serving.apis.*_pb2`) import all of TensorFlow, which takes seconds
+and half a gigabyte. The declarations live in a descriptor pool of their own, so
+that both can be used in one process. Two liberties leave the wire format as it
+is: maps are lists of entries, and packed floats are bytes, which NumPy reads
+directly.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+)
+from google.protobuf.message import DecodeError
+
+from keras_sspcab.export.serving.client.results import invalid, unreadable
+
+_PACKAGE = "keras_sspcab.serving"
+_FIELD = descriptor_pb2.FieldDescriptorProto
+
+#: Fields of each message: `(number, type)` by name. A star marks repeated ones.
+FIELDS: dict[str, dict[str, tuple[int, str]]] = {
+    "Int64Value": {"value": (1, "int64")},
+    "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
+    "Dim": {"size": (1, "int64"), "name": (2, "string")},
+    "TensorShapeProto": {"dim": (2, "*Dim"), "unknown_rank": (3, "bool")},
+    "TensorProto": {
+        "dtype": (1, "int32"),
+        "tensor_shape": (2, "TensorShapeProto"),
+        "tensor_content": (4, "bytes"),
+        "float_val": (5, "bytes"),
+        "double_val": (6, "bytes"),
+        "int_val": (7, "*int32"),
+        "string_val": (8, "*bytes"),
+        "int64_val": (10, "*int64"),
+        "bool_val": (11, "*bool"),
+        "half_val": (13, "*int32"),
+        "uint32_val": (16, "*uint32"),
+        "uint64_val": (17, "*uint64"),
+    },
+    "TensorEntry": {"key": (1, "string"), "value": (2, "TensorProto")},
+    "ModelSpec": {
+        "name": (1, "string"),
+        "version": (2, "Int64Value"),
+        "signature_name": (3, "string"),
+        "version_label": (4, "string"),
+    },
+    "PredictRequest": {
+        "model_spec": (1, "ModelSpec"),
+        "inputs": (2, "*TensorEntry"),
+    },
+    "PredictResponse": {
+        "outputs": (1, "*TensorEntry"),
+        "model_spec": (2, "ModelSpec"),
+    },
+    "GetModelMetadataRequest": {
+        "model_spec": (1, "ModelSpec"),
+        "metadata_field": (2, "*string"),
+    },
+    "AnyEntry": {"key": (1, "string"), "value": (2, "Any")},
+    "GetModelMetadataResponse": {
+        "model_spec": (1, "ModelSpec"),
+        "metadata": (2, "*AnyEntry"),
+    },
+    "TensorInfo": {
+        "name": (1, "string"),
+        "dtype": (2, "int32"),
+        "tensor_shape": (3, "TensorShapeProto"),
+    },
+    "TensorInfoEntry": {"key": (1, "string"), "value": (2, "TensorInfo")},
+    "SignatureDef": {
+        "inputs": (1, "*TensorInfoEntry"),
+        "outputs": (2, "*TensorInfoEntry"),
+    },
+    "SignatureEntry": {"key": (1, "string"), "value": (2, "SignatureDef")},
+    "SignatureDefMap": {"signature_def": (1, "*SignatureEntry")},
+    "GetModelStatusRequest": {"model_spec": (1, "ModelSpec")},
+    "StatusProto": {"error_code": (1, "int32"), "error_message": (2, "string")},
+    "ModelVersionStatus": {
+        "version": (1, "int64"),
+        "state": (2, "int32"),
+        "status": (3, "StatusProto"),
+    },
+    "GetModelStatusResponse": {
+        "model_version_status": (1, "*ModelVersionStatus")
+    },
+}
+
+#: By number of `DataType`, the dtype and its field in `TensorProto`.
+DTYPES = {
+    1: ("float32", "float_val"),
+    2: ("float64", "double_val"),
+    3: ("int32", "int_val"),
+    4: ("uint8", "int_val"),
+    5: ("int16", "int_val"),
+    6: ("int8", "int_val"),
+    7: ("string", "string_val"),
+    9: ("int64", "int64_val"),
+    10: ("bool", "bool_val"),
+    14: ("bfloat16", "half_val"),
+    17: ("uint16", "int_val"),
+    19: ("float16", "half_val"),
+    22: ("uint32", "uint32_val"),
+    23: ("uint64", "uint64_val"),
+}
+
+#: Values of `ModelVersionStatus.State`.
+STATES = {
+    0: "UNKNOWN",
+    10: "START",
+    20: "LOADING",
+    30: "AVAILABLE",
+    40: "UNLOADING",
+    50: "END",
+}
+
+
+def _declare() -> dict[str, Any]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="keras_sspcab/serving.proto", package=_PACKAGE, syntax="proto3"
+    )
+    for message, fields in FIELDS.items():
+        declared = file.message_type.add(name=message)
+        for name, (number, kind) in fields.items():
+            repeated = kind.startswith("*")
+            kind = kind.removeprefix("*")
+            field = declared.field.add(name=name, number=number)
+            field.label = (
+                _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+            )
+            if kind in FIELDS:
+                field.type = _FIELD.TYPE_MESSAGE
+                field.type_name = f".{_PACKAGE}.{kind}"
+            else:
+                field.type = _FIELD.Type.Value(f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return {
+        name: message_factory.GetMessageClass(
+            pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
+        )
+        for name in FIELDS
+    }
+
+
+_CLASSES = _declare()
+
+
+def new_message(name: str, /, **fields: Any) -> Any:
+    """Returns a new message."""
+    return _CLASSES[name](**fields)
+
+
+def parse_message(name: str, data: bytes) -> Any:
+    """Returns the message in serialized form.
+
+    Raises:
+        ServingClientError: If it is not such a message.
+    """
+    try:
+        return _CLASSES[name].FromString(data)
+    except DecodeError as error:
+        raise unreadable(f"it is not a {name}") from error
+
+
+def write_tensor(value: "np.ndarray | Iterable[bytes]") -> Any:
+    """Returns an array, or a list of strings, as `TensorProto`."""
+    if not isinstance(value, np.ndarray):
+        strings = list(value)
+        tensor = new_message("TensorProto", dtype=7, string_val=strings)
+        tensor.tensor_shape.dim.add(size=len(strings))
+        return tensor
+    numbers = [n for n, (name, _) in DTYPES.items() if name == value.dtype.name]
+    if not numbers:
+        raise invalid(f"gRPC cannot send arrays of the type {value.dtype}.")
+    content = value.astype(value.dtype.newbyteorder("<")).tobytes()
+    tensor = new_message(
+        "TensorProto", dtype=numbers[0], tensor_content=content
+    )
+    for size in value.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return tensor
+
+
+def read_tensor(tensor: Any) -> np.ndarray:
+    """Returns a `TensorProto` as array; bfloat16 becomes float32.
+
+    Raises:
+        ServingClientError: If dtype, shape and values do not fit.
+    """
+    if tensor.dtype not in DTYPES:
+        raise unreadable(
+            f"it holds a tensor of the unknown type {tensor.dtype}"
+        )
+    name, field = DTYPES[tensor.dtype]
+    # NumPy has no bfloat16; its bits are read instead.
+    kind = {"bfloat16": "uint16", "string": "object"}.get(name, name)
+    dtype = np.dtype(kind).newbyteorder("<")
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    count = math.prod(shape)
+    values = getattr(tensor, field)
+    try:
+        if tensor.tensor_content:
+            array = np.frombuffer(tensor.tensor_content, dtype)
+        elif isinstance(values, bytes):
+            array = np.frombuffer(values, dtype)
+        elif field == "half_val":
+            array = np.array(values, "uint16").view(dtype)
+        else:
+            array = np.array(list(values), dtype)
+        if 0 < len(array) < count:
+            # The last value stands for all that are missing.
+            array = np.pad(array, (0, count - len(array)), "edge")
+        array = array.reshape(shape)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise unreadable(str(error)) from error
+    if name == "bfloat16":
+        return (array.astype("uint32") << 16).view("float32")
+    return array.astype(dtype.newbyteorder("="))

@@ -1,0 +1,130 @@
+"""The HTTP server: uvicorn, with limits on connections and slow clients."""
+
+import asyncio
+import socket
+import ssl
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from keras_sspcab.export.serving.server.options import ServerOptions
+
+_BODY = b'{"error": "The server has too many connections."}'
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n"
+    b"retry-after: 1\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+)
+
+
+def listen(options: ServerOptions) -> socket.socket:
+    """Returns a socket that listens.
+
+    Raises:
+        OSError: If the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        listener = socket.create_server(
+            (options.host, options.rest_port), family=family
+        )
+    except OSError as error:
+        raise OSError(
+            f"REST cannot listen at {options.host}:{options.rest_port}: {error}"
+        ) from error
+    # Inherited by connections. Without it, small answers wait for more data.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def create_web_server(
+    application: Starlette, options: ServerOptions
+) -> uvicorn.Server:
+    """Returns the server of an application.
+
+    Raises:
+        ValueError: If certificate and key do not fit.
+    """
+    config = uvicorn.Config(
+        application,
+        http=_limited_protocol(options.max_connections, options.read_timeout),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=max(1, round(options.read_timeout)),
+        timeout_graceful_shutdown=max(1, round(options.drain_seconds)),
+        ssl_certfile=options.tls_certificate,
+        ssl_keyfile=options.tls_key,
+    )
+    try:
+        config.load()
+    except ssl.SSLError as error:
+        raise ValueError(
+            "The TLS certificate and key cannot be used together. Received: "
+            f"{options.tls_certificate}, {options.tls_key} ({error})"
+        ) from error
+    return uvicorn.Server(config)
+
+
+def _limited_protocol(
+    max_connections: int, timeout: float
+) -> type[asyncio.Protocol]:
+    """Returns uvicorn's protocol with limits.
+
+    Args:
+        max_connections: Concurrent connections; others are told to come later.
+        timeout: Seconds for the head of a request to arrive, and for a client
+            to receive what is waiting for it. Bodies are up to the application.
+    """
+
+    class LimitedProtocol(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > max_connections:
+                transport.write(_FULL)
+                transport.close()
+            else:
+                self._start_timer(self._abort_if_idle)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._is_in_request():
+                self._stop_timer()
+            elif self._deadline is None:
+                self._start_timer(self._abort_if_idle)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._start_timer(self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._stop_timer()
+            super().resume_writing()
+
+        def _abort_if_idle(self) -> None:
+            if not self._is_in_request():
+                self.transport.abort()
+
+        def _is_in_request(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _start_timer(self, callback: Any) -> None:
+            self._stop_timer()
+            self._deadline = self.loop.call_later(timeout, callback)
+
+        def _stop_timer(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+    return LimitedProtocol
