@@ -18,7 +18,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -56,24 +56,6 @@ OUTCOMES: dict[tuple[int | None, bool], str] = {
 }
 
 _EVALUATE = "keras-sspcab evaluate"
-_FLAGS = {"1": True, "0": False, "true": True, "false": False}
-
-_IMAGE_COLUMNS = (
-    *("path", "label", "defect", "anomaly_score", "is_anomalous"),
-    *("raw_score", "mask_path", "map_file"),
-)
-_FRAME_COLUMNS = (
-    *("video", "frame", "label", "anomaly_score", "is_anomalous"),
-    *("raw_score", "video_score"),
-)
-_KEY_FRAME_COLUMNS = (
-    *("video", "frame", "label", "outcome", "anomaly_score", "is_anomalous"),
-    *("image_file", "map_file", "mask_file"),
-)
-# What other programs that write such files may leave out.
-_OPTIONAL = {"raw_score", "mask_path", "map_file", "mask_file"}
-
-Row = TypeVar("Row")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +149,87 @@ class KeyFrame:
         return None if self.map_path is None else read_map(self.map_path)
 
 
+# === Cells of tables ===
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    return value
+
+
+def _label(text: str) -> int | None:
+    label = int(text) if text else None
+    if label not in (None, 0, 1):
+        raise ValueError(f"must be 0, 1 or empty, not {label}")
+    return label
+
+
+def _flag(text: str) -> bool:
+    flags = {"1": True, "0": False, "true": True, "false": False}
+    if text.lower() not in flags:
+        raise ValueError(f"must be 0 or 1, not {text!r}")
+    return flags[text.lower()]
+
+
+def _position(text: str) -> int:
+    if int(text) < 0:
+        raise ValueError(f"must be at least 0, not {text}")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise ValueError("the name is missing")
+    return text
+
+
+def _optional_number(text: str) -> float | None:
+    return _number(text) if text else None
+
+
+def _optional_path(text: str) -> str | None:
+    return text or None
+
+
+# Columns of the tables: the attribute of a row, and how its text is read. Files
+# lie in the folder of the table; other programs may leave the last ones out.
+_Columns = dict[str, tuple[str, Callable[[str], Any]]]
+_SCORES: _Columns = {
+    "label": ("label", _label),
+    "anomaly_score": ("score", _number),
+    "is_anomalous": ("is_anomalous", _flag),
+}
+_IMAGE_COLUMNS: _Columns = {
+    "path": ("path", _name),
+    "label": _SCORES["label"],
+    "defect": ("defect", str),
+    **_SCORES,
+    "raw_score": ("raw_score", _optional_number),
+    "mask_path": ("mask_path", _optional_path),
+    "map_file": ("map_path", _optional_path),
+}
+_FRAME_COLUMNS: _Columns = {
+    "video": ("video", _name),
+    "frame": ("frame", _position),
+    **_SCORES,
+    "raw_score": ("raw_score", _optional_number),
+    "video_score": ("video_score", _number),
+}
+_KEY_FRAME_COLUMNS: _Columns = {
+    "video": ("video", _name),
+    "frame": ("frame", _position),
+    "label": _SCORES["label"],
+    "outcome": ("outcome", str),
+    **_SCORES,
+    "image_file": ("path", _name),
+    "map_file": ("map_path", _optional_path),
+    "mask_file": ("mask_path", _optional_path),
+}
+_OPTIONAL = {"raw_score", "mask_path", "map_file", "mask_file"}
+
+
 # === Writing ===
 
 
@@ -189,22 +252,7 @@ def write_image_scores(folder: str, rows: Iterable[ImageScore]) -> None:
         folder: The folder of predictions; the maps lie in it.
         rows: One for each image.
     """
-    _write_rows(
-        folder,
-        "scores.csv",
-        _IMAGE_COLUMNS,
-        (
-            {
-                **_common_cells(row),
-                "path": row.path,
-                "defect": row.defect,
-                "raw_score": row.raw_score,
-                "mask_path": row.mask_path,
-                "map_file": _relative(row.map_path, folder),
-            }
-            for row in rows
-        ),
-    )
+    _write_rows(folder, "scores.csv", _IMAGE_COLUMNS, rows)
 
 
 def write_frame_scores(folder: str, rows: Iterable[FrameScore]) -> None:
@@ -214,21 +262,7 @@ def write_frame_scores(folder: str, rows: Iterable[FrameScore]) -> None:
         folder: The folder of predictions.
         rows: One for each scored frame, by video and in order.
     """
-    _write_rows(
-        folder,
-        "scores.csv",
-        _FRAME_COLUMNS,
-        (
-            {
-                **_common_cells(row),
-                "video": row.video,
-                "frame": row.frame,
-                "raw_score": row.raw_score,
-                "video_score": row.video_score,
-            }
-            for row in rows
-        ),
-    )
+    _write_rows(folder, "scores.csv", _FRAME_COLUMNS, rows)
 
 
 def write_key_frames(folder: str, rows: Iterable[KeyFrame]) -> None:
@@ -238,23 +272,7 @@ def write_key_frames(folder: str, rows: Iterable[KeyFrame]) -> None:
         folder: The folder of predictions; pictures, maps and masks lie in it.
         rows: The key frames, in the order in which they are shown.
     """
-    _write_rows(
-        folder,
-        "key_frames.csv",
-        _KEY_FRAME_COLUMNS,
-        (
-            {
-                **_common_cells(row),
-                "video": row.video,
-                "frame": row.frame,
-                "outcome": row.outcome,
-                "image_file": _relative(row.path, folder),
-                "map_file": _relative(row.map_path, folder),
-                "mask_file": _relative(row.mask_path, folder),
-            }
-            for row in rows
-        ),
-    )
+    _write_rows(folder, "key_frames.csv", _KEY_FRAME_COLUMNS, rows)
 
 
 def write_curves(folder: str, curves: Mapping[str, Curve]) -> None:
@@ -273,26 +291,19 @@ def write_curves(folder: str, curves: Mapping[str, Curve]) -> None:
 
 
 def _write_rows(
-    folder: str,
-    name: str,
-    columns: tuple[str, ...],
-    rows: Iterable[dict[str, Any]],
+    folder: str, name: str, columns: _Columns, rows: Iterable[Any]
 ) -> None:
-    files.write_csv(os.path.join(folder, name), columns, rows)
+    def cell(row: Any, column: str) -> Any:
+        value = getattr(row, columns[column][0])
+        if column.endswith("_file") and value is not None:
+            return os.path.relpath(value, folder).replace(os.sep, "/")
+        return int(value) if isinstance(value, bool) else value
 
-
-def _common_cells(row: ImageScore | FrameScore | KeyFrame) -> dict[str, Any]:
-    return {
-        "label": row.label,
-        "anomaly_score": row.score,
-        "is_anomalous": int(row.is_anomalous),
-    }
-
-
-def _relative(path: str | None, folder: str) -> str | None:
-    if path is None:
-        return None
-    return os.path.relpath(path, folder).replace(os.sep, "/")
+    files.write_csv(
+        os.path.join(folder, name),
+        list(columns),
+        ({column: cell(row, column) for column in columns} for row in rows),
+    )
 
 
 # === Reading ===
@@ -305,7 +316,7 @@ def read_metrics(run: RunFolder) -> dict[str, Any]:
         ValueError: If the file is missing or broken. The message names the
             file and the command that writes it, here as for all files below.
     """
-    path = run.require("metrics.json", _command(run))
+    path = run.require("metrics.json", f"{_EVALUATE} {run.path}")
     metrics = _read_json(path, run)
     if not isinstance(metrics, dict):
         raise _broken(path, "expected one object of metrics", run)
@@ -318,22 +329,11 @@ def read_image_scores(run: RunFolder) -> list[ImageScore]:
     Raises:
         ValueError: If the file is missing, broken, or not that of the metrics.
     """
-    path = run.require("predictions/scores.csv", _command(run))
-
-    def parse(row: dict[str, str]) -> ImageScore:
-        return ImageScore(
-            path=row["path"],
-            label=_parse_label(row),
-            defect=row["defect"] or "",
-            score=_parse_number(row, "anomaly_score"),
-            is_anomalous=_parse_flag(row),
-            raw_score=_parse_optional(row, "raw_score"),
-            mask_path=row.get("mask_path") or None,
-            map_path=_find_file(row, "map_file", path),
-        )
-
-    rows = list(_read_rows(path, _IMAGE_COLUMNS, run, parse))
-    _check_count("images", len(rows), "num_test_images", run, path)
+    path = run.require("predictions/scores.csv", f"{_EVALUATE} {run.path}")
+    rows = [
+        ImageScore(**values) for values in _read_rows(path, _IMAGE_COLUMNS, run)
+    ]
+    _check_count("images", len(rows), read_metrics(run), run, path)
     return rows
 
 
@@ -346,37 +346,28 @@ def read_frame_scores(run: RunFolder) -> dict[str, list[FrameScore]]:
     Raises:
         ValueError: If the file is missing, broken, or not that of the metrics.
     """
-    path = run.require("predictions/scores.csv", _command(run))
+    path = run.require("predictions/scores.csv", f"{_EVALUATE} {run.path}")
     frames: dict[str, list[FrameScore]] = {}
-
-    def parse(row: dict[str, str]) -> FrameScore:
-        score = FrameScore(
-            video=row["video"],
-            frame=_parse_frame(row),
-            label=_parse_label(row),
-            score=_parse_number(row, "anomaly_score"),
-            is_anomalous=_parse_flag(row),
-            raw_score=_parse_optional(row, "raw_score"),
-            video_score=_parse_number(row, "video_score"),
-        )
-        if not score.video:
-            raise ValueError("the video has no name")
-        if score.video not in frames:
-            frames[score.video] = []
-        elif score.video != next(reversed(frames)):
-            raise ValueError(f"video {score.video!r} is not in one piece")
-        elif score.frame <= (last := frames[score.video][-1].frame):
-            raise ValueError(f"frame {score.frame} follows frame {last}")
-        frames[score.video].append(score)
-        return score
-
-    count = sum(1 for _ in _read_rows(path, _FRAME_COLUMNS, run, parse))
-    _check_count("frames of all videos", count, "num_scored_frames", run, path)
-    for name, metrics in (read_metrics(run).get("per_video") or {}).items():
+    for values in _read_rows(path, _FRAME_COLUMNS, run):
+        row = FrameScore(**values)
+        before = frames.setdefault(row.video, [])
+        if row.video != next(reversed(frames)):
+            problem = f"video {row.video!r} is not in one piece"
+            raise _broken(path, problem, run)
+        if before and row.frame <= before[-1].frame:
+            raise _broken(
+                path,
+                f"frame {row.frame} of {row.video!r} follows frame "
+                f"{before[-1].frame}",
+                run,
+            )
+        before.append(row)
+    metrics = read_metrics(run)
+    total = sum(map(len, frames.values()))
+    _check_count("frames of all videos", total, metrics, run, path)
+    for name, of_video in (metrics.get("per_video") or {}).items():
         count = len(frames.get(name, ()))
-        if metrics.get("num_scored_frames", count) != count:
-            expected = metrics["num_scored_frames"]
-            raise _miscounted(f"frames of {name}", count, expected, run, path)
+        _check_count(f"frames of {name}", count, of_video, run, path)
     return frames
 
 
@@ -389,28 +380,19 @@ def read_key_frames(run: RunFolder) -> list[KeyFrame] | None:
     path = run.file("predictions/key_frames.csv")
     if not os.path.exists(path):
         return None
-
-    def parse(row: dict[str, str]) -> KeyFrame:
-        mask = row.get("mask_file")
-        folder = os.path.dirname(path)
-        key_frame = KeyFrame(
-            video=row["video"],
-            frame=_parse_frame(row),
-            label=_parse_label(row),
-            score=_parse_number(row, "anomaly_score"),
-            is_anomalous=_parse_flag(row),
-            path=os.path.join(folder, row["image_file"]),
-            mask_path=os.path.join(folder, mask) if mask else None,
-            map_path=_find_file(row, "map_file", path),
-        )
-        if row["outcome"] != key_frame.outcome:
-            raise ValueError(
-                f"the outcome is {row['outcome']!r}, where label and "
-                f"is_anomalous make it {key_frame.outcome!r}"
+    rows = []
+    for values in _read_rows(path, _KEY_FRAME_COLUMNS, run):
+        outcome = values.pop("outcome")
+        rows.append(KeyFrame(**values))
+        if outcome != rows[-1].outcome:
+            raise _broken(
+                path,
+                f"frame {rows[-1].frame} of {rows[-1].video!r}: the outcome is "
+                f"{outcome!r}, where label and is_anomalous make it "
+                f"{rows[-1].outcome!r}",
+                run,
             )
-        return key_frame
-
-    return list(_read_rows(path, _KEY_FRAME_COLUMNS, run, parse))
+    return rows
 
 
 def read_curves(run: RunFolder) -> dict[str, Curve] | None:
@@ -456,14 +438,10 @@ def read_map(path: str) -> np.ndarray:
     return values.astype("float32")
 
 
-def _command(run: RunFolder) -> str:
-    return f"{_EVALUATE} {run.path}"
-
-
 def _broken(
     path: str, problem: str, run: RunFolder | None = None
 ) -> ValueError:
-    command = _EVALUATE if run is None else _command(run)
+    command = _EVALUATE if run is None else f"{_EVALUATE} {run.path}"
     return ValueError(f"{path} is broken: {problem}. Write it with `{command}`")
 
 
@@ -476,11 +454,10 @@ def _read_json(path: str, run: RunFolder) -> Any:
 
 
 def _read_rows(
-    path: str,
-    columns: tuple[str, ...],
-    run: RunFolder,
-    parse: Callable[[dict[str, str]], Row],
-) -> Iterator[Row]:
+    path: str, columns: _Columns, run: RunFolder
+) -> Iterator[dict[str, Any]]:
+    """Yields the attributes of each row."""
+    folder = os.path.dirname(path)
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         try:
@@ -489,68 +466,29 @@ def _read_rows(
                 names = ", ".join(sorted(missing))
                 raise _broken(path, f"no column {names}", run)
             for row in reader:
-                try:
-                    parsed = parse(row)
-                except (AttributeError, KeyError, TypeError, ValueError) as e:
-                    place = f"line {reader.line_num}"
-                    raise _broken(path, f"{place}: {e}", run) from e
-                yield parsed
+                values = {}
+                for column, (attribute, parse) in columns.items():
+                    try:
+                        value = parse(row.get(column) or "")
+                    except ValueError as error:
+                        place = f"line {reader.line_num}, {column}"
+                        raise _broken(path, f"{place}: {error}", run) from error
+                    if column.endswith("_file") and value is not None:
+                        value = os.path.join(folder, value)
+                        if column == "map_file" and not os.path.exists(value):
+                            value = None
+                    values[attribute] = value
+                yield values
         except (csv.Error, UnicodeDecodeError) as error:
             place = f"after line {reader.line_num}"
             raise _broken(path, f"{place}: {error}", run) from error
 
 
 def _check_count(
-    what: str, count: int, key: str, run: RunFolder, path: str
+    what: str, count: int, metrics: dict[str, Any], run: RunFolder, path: str
 ) -> None:
-    expected = read_metrics(run).get(key, count)
+    key = "num_test_images" if what == "images" else "num_scored_frames"
+    expected = metrics.get(key, count)
     if expected != count:
-        raise _miscounted(what, count, expected, run, path)
-
-
-def _miscounted(
-    what: str, count: int, expected: int, run: RunFolder, path: str
-) -> ValueError:
-    problem = f"{count} {what}, where metrics.json counts {expected}"
-    return _broken(path, problem, run)
-
-
-def _parse_number(row: dict[str, str], column: str) -> float:
-    value = float(row[column])
-    if not math.isfinite(value):
-        raise ValueError(f"the {column} is {value}")
-    return value
-
-
-def _parse_optional(row: dict[str, str], column: str) -> float | None:
-    return _parse_number(row, column) if row.get(column) else None
-
-
-def _parse_label(row: dict[str, str]) -> int | None:
-    label = int(row["label"]) if row["label"] else None
-    if label not in (None, 0, 1):
-        raise ValueError(f"the label must be 0, 1 or empty, not {label}")
-    return label
-
-
-def _parse_flag(row: dict[str, str]) -> bool:
-    flag = _FLAGS.get(row["is_anomalous"].lower())
-    if flag is None:
-        raise ValueError(
-            f"is_anomalous must be 0 or 1, not {row['is_anomalous']!r}"
-        )
-    return flag
-
-
-def _parse_frame(row: dict[str, str]) -> int:
-    frame = int(row["frame"])
-    if frame < 0:
-        raise ValueError(f"the frame is {frame}")
-    return frame
-
-
-def _find_file(row: dict[str, str], column: str, csv_path: str) -> str | None:
-    """Returns the path of a file beside the table, None if it is not there."""
-    name = row.get(column)
-    path = os.path.join(os.path.dirname(csv_path), name) if name else ""
-    return path if os.path.exists(path) else None
+        problem = f"{count} {what}, where metrics.json counts {expected}"
+        raise _broken(path, problem, run)

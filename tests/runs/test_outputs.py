@@ -100,10 +100,10 @@ def test_runs_of_earlier_versions_are_read_and_written_alike(tmp_path):
     ("old", "new", "message"),
     [
         ("anomaly_score", "score", "no column anomaly_score"),
-        ("0.9287964701652527", "nan", "line 3: the anomaly_score is nan"),
-        (",0,good", ",2,good", "line 2: the label must be 0, 1 or empty"),
-        (",1,0.162", ",maybe,0.162", "line 5: is_anomalous must be 0 or 1"),
-        ("images/test/spot/000.png,1", "spot", "line 5: "),
+        ("0.9287964701652527", "nan", "line 3, anomaly_score: nan is no"),
+        (",0,good", ",2,good", "line 2, label: must be 0, 1 or empty"),
+        (",1,0.162", ",maybe,0.162", "line 5, is_anomalous: must be 0 or 1"),
+        ("images/test/spot/000.png,1", "spot", "line 5, label: "),
     ],
 )
 def test_broken_rows_are_named(tmp_path, old, new, message):
@@ -121,9 +121,12 @@ def test_frames_out_of_order_are_named(run):
     row = outputs.FrameScore("x", 2, 1, 0.1, True, 0.2, 0.3)
     other = dataclasses.replace(row, video="y")
     for rows, message in (
-        ([row, row], "frame 2 follows frame 2"),
+        ([row, row], "frame 2 of 'x' follows frame 2"),
         ([row, other, dataclasses.replace(row, frame=3)], "in one piece"),
-        ([dataclasses.replace(row, video="")], "the video has no name"),
+        (
+            [dataclasses.replace(row, video="")],
+            "line 2, video: the name is missing",
+        ),
     ):
         outputs.write_frame_scores(run.file("predictions"), rows)
         with pytest.raises(ValueError, match=message):
