@@ -93,31 +93,26 @@ def time_step(step: Step, images: np.ndarray, repeats: int) -> float:
     return float(np.median(times[2:])) / len(images)
 
 
-def measure(
-    step: Step | None,
-    size: int = 256,
-    batch_size: int = 8,
-    seconds: float = 3.0,
-    repeats: int = 5,
-) -> list[dict[str, Any]]:
+def measure(step: Step | None, arguments: Any) -> list[dict[str, Any]]:
     """Measures both sources of textures; and `step`, if there is one."""
     rng = np.random.default_rng(0)
-    images = rng.random((batch_size, size, size, 3), "float32")
-    step_time = time_step(step, images, repeats) if step else None
+    shape = (arguments.batch_size, arguments.size, arguments.size, 3)
+    images = rng.random(shape, "float32")
+    step_time = time_step(step, images, arguments.repeats) if step else None
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_textures(Path(folder))
         for name, textures in (("embedded", None), ("folder", folder)):
-            wall, busy = time_simulation(images, textures, seconds, repeats)
+            wall, busy = time_simulation(
+                images, textures, arguments.seconds, arguments.repeats
+            )
             row = {
                 "textures": name,
-                "size": size,
-                "batch_size": batch_size,
+                "size": arguments.size,
+                "batch_size": arguments.batch_size,
                 "images_per_second": 1 / wall,
                 "milliseconds_per_image": 1000 * wall,
                 "processor_milliseconds_per_image": 1000 * busy,
-                "step_milliseconds_per_image": None,
-                "share": None,
             }
             if step_time is not None:
                 row["step_milliseconds_per_image"] = 1000 * step_time
@@ -134,20 +129,16 @@ def format_table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [
-            row["textures"],
-            f"{row['images_per_second']:.0f}",
-            f"{row['milliseconds_per_image']:.2f}",
-            f"{row['processor_milliseconds_per_image']:.2f}",
-            "-",
-            "-",
-        ]
-        if row["share"] is not None:
-            cells[4:] = [
-                f"{row['step_milliseconds_per_image']:.1f}",
-                f"{100 * row['share']:.1f} %",
-            ]
-        lines.append(f"| {' | '.join(cells)} |")
+        step, share = "-", "-"
+        if "share" in row:
+            step = f"{row['step_milliseconds_per_image']:.1f}"
+            share = f"{100 * row['share']:.1f} %"
+        lines.append(
+            f"| {row['textures']} | {row['images_per_second']:.0f} "
+            f"| {row['milliseconds_per_image']:.2f} "
+            f"| {row['processor_milliseconds_per_image']:.2f} "
+            f"| {step} | {share} |"
+        )
     return "\n".join(lines)
 
 
@@ -165,17 +156,10 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-
     step = None
     if not arguments.no_training:
         step = draem_step(arguments.size, arguments.base_width)
-    rows = measure(
-        step,
-        arguments.size,
-        arguments.batch_size,
-        arguments.seconds,
-        arguments.repeats,
-    )
+    rows = measure(step, arguments)
     print(format_table(rows))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

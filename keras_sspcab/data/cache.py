@@ -93,7 +93,7 @@ def open_array(path: str) -> np.ndarray | None:
     """Maps a stored array into memory; None if there is none or it is cut."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, EOFError, ValueError):
         return None
 
 

@@ -11,13 +11,11 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from PIL import Image
 
-from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.decoding import (
     TENSORFLOW_IO_FORMATS,
     decode_image,
     image_format,
-    standardize_channels,
-    standardize_size,
 )
 from keras_sspcab.data.file_system import (
     INSTALL_HINT,
@@ -123,29 +121,21 @@ def check_samples(
 
 def check_images(
     samples: Iterable[ImageSample],
-    channels: int | None = None,
-    expected_size: Any = None,
     on_error: str = "raise",
     progress: bool = True,
-    minimum_size: int = 1,
 ) -> tuple[ImageSample, ...]:
     """Decodes all images and masks, as training will, and reports bad files.
 
-    A file is bad if it is missing, empty, no image, broken or truncated, needs
-    tensorflow-io where it is not there, is smaller than `minimum_size` or not
-    of `expected_size`; a mask also if its size is not that of its image. A JPEG
-    with damaged bytes in the middle may decode, as gray or shifted blocks, and
-    passes for good.
+    A file is bad if it is missing, empty, no image, broken or truncated, or
+    needs tensorflow-io where it is not there; a mask also if its size is not
+    that of its image. A JPEG with damaged bytes in the middle may decode, as
+    gray or shifted blocks, and passes for good.
 
     Args:
         samples: Samples from `scan_image_folder`.
-        channels: 1 or 3, as in `image_dataset`; None for either.
-        expected_size: Height and width that every image shall have, in pixels.
-            None (the default) accepts any: `image_dataset` resizes.
         on_error: `"raise"`, or `"skip"` to go on without the bad ones and warn
             with their names.
         progress: False hides the progress bar.
-        minimum_size: Least height and width, in pixels. Defaults to 1.
 
     Returns:
         The good samples, in their order; with `"raise"`, all of them.
@@ -163,11 +153,6 @@ def check_images(
       missing.png: the file does not exist
     Mend or remove them, or leave them out with on_error="skip".
     """
-    minimum_size = standardize_int(minimum_size, "minimum_size", 1)
-    if channels is not None:
-        channels = standardize_channels(channels)
-    if expected_size is not None:
-        expected_size = standardize_size(expected_size, "expected_size")
     samples = tuple(samples)
     if not samples:
         raise ValueError(
@@ -178,19 +163,13 @@ def check_images(
     )
 
     def check(sample: ImageSample) -> tuple[ImageSample, list[FileProblem]]:
-        return sample, _check_sample(
-            sample, channels or 3, expected_size, minimum_size
-        )
+        return sample, _check_image(sample)
 
     return check_samples(samples, check, "images", on_error, progress)
 
 
 def read_pixels(path: str, channels: int) -> tf.Tensor:
-    """Reads and decodes one image; errors name the file and the reason.
-
-    Raises:
-        ValueError: If the file cannot be used.
-    """
+    """Reads and decodes one image; a ValueError says why it cannot be used."""
     encoded = _read(path)
     kind = image_format(encoded[:12])
     if not encoded:
@@ -213,29 +192,16 @@ def read_pixels(path: str, channels: int) -> tf.Tensor:
     return pixels
 
 
-def _check_sample(
-    sample: ImageSample,
-    channels: int,
-    expected_size: tuple[int, int] | None,
-    minimum_size: int,
-) -> list[FileProblem]:
+def _check_image(sample: ImageSample) -> list[FileProblem]:
     problems = []
     size = None
     try:
-        size = tuple(read_pixels(sample.path, channels).shape[:2])
-        if min(size) < minimum_size:
-            raise ValueError(
-                f"{_text(size)} pixels, smaller than {minimum_size}"
-            )
-        if expected_size is not None and size != expected_size:
-            raise ValueError(
-                f"{_text(size)} pixels instead of {_text(expected_size)}"
-            )
+        size = read_pixels(sample.path, 3).shape[:2]
     except ValueError as error:
         problems.append(FileProblem(sample.path, str(error)))
     if sample.mask_path is not None:
         try:
-            mask_size = tuple(read_pixels(sample.mask_path, 1).shape[:2])
+            mask_size = read_pixels(sample.mask_path, 1).shape[:2]
             if size is not None and mask_size != size:
                 raise ValueError(
                     f"mask of {_text(mask_size)} pixels for the image "
@@ -307,5 +273,5 @@ def _list_problems(
     return f"{len(problems)} bad files among {total} {items}:\n{lines}"
 
 
-def _text(size: tuple[int, ...]) -> str:
+def _text(size: tf.TensorShape) -> str:
     return "x".join(map(str, size))

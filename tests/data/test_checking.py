@@ -38,7 +38,7 @@ def test_good_images_are_returned_in_order(mvtec):
     folder = scan_image_folder(mvtec)
     samples = folder.train + folder.test
     assert check_images(samples, progress=False) == samples
-    assert check_images(iter(samples), channels=1) == samples
+    assert check_images(iter(samples)) == samples
 
 
 def test_all_bad_files_are_reported_with_reasons(tmp_path, color, encode):
@@ -85,23 +85,6 @@ def test_skip_raises_when_nothing_is_left(tmp_path):
     assert len(problems_of([bad], on_error="skip").problems) == 1
 
 
-def test_sizes(tmp_path, write_image):
-    samples = [
-        ImageSample(write_image(tmp_path / "a.png", size=(8, 9))),
-        ImageSample(write_image(tmp_path / "b.png", size=(2, 9))),
-        ImageSample(write_image(tmp_path / "c.png", size=(9, 8))),
-    ]
-    assert len(check_images(samples)) == 3
-    (problem,) = problems_of(samples, minimum_size=4).problems
-    assert problem.path == samples[1].path
-    assert problem.reason == "2x9 pixels, smaller than 4"
-    error = problems_of(samples, expected_size=(8, 9))
-    assert [p.reason for p in error.problems] == [
-        "2x9 pixels instead of 8x9",
-        "9x8 pixels instead of 8x9",
-    ]
-
-
 def test_masks_are_checked_too(mvtec, write_image):
     masks = mvtec / "ground_truth/crack"
     write_image(masks / "000_mask.png", size=(10, 12))
@@ -142,7 +125,7 @@ def test_every_truncation_of_optional_formats_is_found(
     assert problems_of([remote_sample(content[:cut])]).problems
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.binary(max_size=200),
     st.sampled_from(
@@ -162,7 +145,7 @@ def test_random_bytes_are_reported_and_never_crash(content, magic):
     assert problem.reason
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_damaged_files_never_crash(encode, color, data):
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF", "TIFF"]))
@@ -223,19 +206,10 @@ def test_the_error_survives_pickling(tmp_path):
     assert str(copy) == str(error)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"on_error": "ignore"},
-        {"minimum_size": 0},
-        {"channels": 2},
-        {"expected_size": (0, 3)},
-    ],
-)
-def test_arguments_are_checked(mvtec, arguments):
+def test_arguments_are_checked(mvtec):
     samples = scan_image_folder(mvtec).train
-    with pytest.raises(ValueError, match="Received"):
-        check_images(samples, **arguments)
+    with pytest.raises(ValueError, match="on_error='ignore'"):
+        check_images(samples, on_error="ignore")
 
 
 def test_no_samples():
@@ -253,8 +227,7 @@ def test_progress_bar_stays_off_what_is_no_terminal(mvtec, capsys):
 def test_screw(mvtec_screw):
     folder = scan_image_folder(mvtec_screw)
     samples = folder.train + folder.test
-    good = check_images(samples, channels=1, expected_size=(256, 256))
-    assert len(good) == 480
+    assert check_images(samples) == samples
     for sample in folder.test[:20]:
         if sample.mask_path:
             assert np.any(checking.read_pixels(sample.mask_path, 1))

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from keras_sspcab.data import (
+from keras_sspcab.data import decoding
+from keras_sspcab.data.decoding import (
     decode_and_resize,
     decode_image,
     decode_mask,
-    decoding,
     resize,
     resize_mask,
 )

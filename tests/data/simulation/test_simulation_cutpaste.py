@@ -1,9 +1,3 @@
-import hashlib
-import subprocess
-import sys
-import textwrap
-
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +5,6 @@ from matplotlib import colors
 from scipy import ndimage, stats
 from skimage import measure
 
-from keras_sspcab.data import image_dataset, write_texture_folder
 from keras_sspcab.data import random
 from keras_sspcab.data.simulation import (
     color_jitter,
@@ -270,10 +263,9 @@ def test_scars_fit_into_the_smallest_image():
 
 
 @pytest.mark.parametrize(
-    ("variant", "classes"),
-    [("3way", 3), ("cutpaste", 2), ("scar", 2), ("union", 2)],
+    ("variant", "classes", "channels"),
+    [("3way", 3, 3), ("cutpaste", 2, 1), ("scar", 2, 3), ("union", 2, 1)],
 )
-@pytest.mark.parametrize("channels", [1, 3])
 def test_elements(clean, variant, classes, channels):
     views = cutpaste_views(dataset_of(clean[..., :channels]), variant)
     x, y = views.element_spec
@@ -296,13 +288,6 @@ def test_elements(clean, variant, classes, channels):
         assert images.max() <= 1
 
 
-def test_static_batches_stay_static(clean):
-    dataset = dataset_of(clean).unbatch().batch(2, drop_remainder=True)
-    x, y = cutpaste_views(dataset).element_spec
-    assert x.shape == (6, 48, 64, 3)
-    assert y["logits"].shape == (6,)
-
-
 def test_views_of_an_image_share_their_colors(clean):
     ((images, _),) = collect(cutpaste_views(dataset_of(clean, 5)))
     normal, patch, scar = images.reshape(3, 5, 48, 64, 3)
@@ -322,15 +307,15 @@ def test_without_jitter_the_first_view_is_the_image(clean):
 
 def test_variants(clean):
     def second_views(variant):
-        data = dataset_of(np.repeat(clean, 20, 0), 100)
+        data = dataset_of(np.repeat(clean, 10, 0), 50)
         ((images, _),) = collect(cutpaste_views(data, variant))
-        return images[100:200]
+        return images[50:100]
 
     patches, scars, either = map(second_views, ("cutpaste", "scar", "union"))
     is_patch = (either == patches).all((1, 2, 3))
     is_scar = (either == scars).all((1, 2, 3))
     np.testing.assert_array_equal(is_patch, ~is_scar)
-    assert 30 < is_patch.sum() < 70
+    assert 12 < is_patch.sum() < 38
     np.testing.assert_array_equal(second_views("3way"), patches)
 
 
@@ -357,144 +342,3 @@ def test_translation_mirrors_the_border(clean):
     assert max(downs) >= 7
     assert min(rights) <= 1
     assert max(rights) >= 11
-
-
-def open_sizes(images):
-    """A dataset of one batch whose sizes are not known before."""
-    return tf.data.Dataset.from_generator(
-        lambda: iter([images]),
-        output_signature=tf.TensorSpec((None, None, None, 3), tf.float32),
-    )
-
-
-def test_sizes_that_are_known_only_when_run(clean):
-    ((images, labels),) = collect(cutpaste_views(open_sizes(clean)))
-    assert images.shape == (15, 48, 64, 3)
-    assert labels.shape == (15,)
-    ((expected, _),) = collect(cutpaste_views(dataset_of(clean, 5)))
-    np.testing.assert_array_equal(images, expected)
-
-
-# === Randomness ===
-
-
-def test_elements_follow_from_seed_and_number(clean):
-    def digest(skip=0, **arguments):
-        views = cutpaste_views(dataset_of(clean), **arguments).skip(skip)
-        return [
-            hashlib.sha256(x.tobytes()).hexdigest() for x, _ in collect(views)
-        ]
-
-    first = digest(seed=3)
-    keras.utils.set_random_seed(99)
-    assert digest(seed=3) == first
-    assert digest(skip=1, seed=3) == first[1:]
-    assert not set(digest(seed=4)) & set(first)
-    assert len(set(first)) == 3
-
-
-def test_equal_images_get_different_views():
-    images = np.full((4, 32, 32, 3), 0.5, "float32")
-    ((views, _),) = collect(cutpaste_views(dataset_of(images, 4)))
-    assert len({view.tobytes() for view in views[:4]}) == 4
-
-
-def test_iterating_again_gives_new_views(clean):
-    views = cutpaste_views(dataset_of(clean))
-    first, second = collect(views), collect(views)
-    for (a, _), (b, _) in zip(first, second, strict=True):
-        assert (a != b).any(axis=(1, 2, 3)).all()
-    again = cutpaste_views(dataset_of(clean))
-    for expected in (first, second):
-        for (a, _), (b, _) in zip(expected, collect(again), strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-def test_other_processes_see_the_same():
-    code = """
-        import hashlib
-        import numpy as np
-        import tensorflow as tf
-        from keras_sspcab.data.simulation import cutpaste_views
-
-        images = np.linspace(0, 1, 3 * 32 * 32 * 3, dtype="float32")
-        data = tf.data.Dataset.from_tensor_slices(images.reshape(3, 32, 32, 3))
-        digest = hashlib.sha256()
-        for x, _ in cutpaste_views(data.batch(2), seed=5):
-            digest.update(x.numpy().tobytes())
-        result = digest.hexdigest()
-    """
-    code = textwrap.dedent(code)
-    here = {}
-    exec(code, here)
-    there = subprocess.run(
-        [sys.executable, "-c", code + "print(result)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert there.stdout.split()[-1] == here["result"]
-
-
-# === Errors ===
-
-
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((4, 31, 64, 3), "at least 32 x 32"),
-        ((4, 64, 31, 1), "at least 32 x 32"),
-        ((4, 64, 64, 2), "1 .gray. or 3"),
-        ((4, 64, 64), "batch, height, width, channels"),
-    ],
-)
-def test_images_that_do_not_fit(shape, message):
-    data = dataset_of(np.zeros(shape, "float32"))
-    with pytest.raises(ValueError, match=message):
-        cutpaste_views(data)
-
-
-def test_integers_and_pairs_are_refused(clean):
-    with pytest.raises(ValueError, match="floating point"):
-        cutpaste_views(dataset_of((255 * clean).astype("uint8")))
-    pairs = tf.data.Dataset.zip((dataset_of(clean), dataset_of(clean)))
-    with pytest.raises(ValueError, match="nothing else"):
-        cutpaste_views(pairs)
-    with pytest.raises(ValueError, match="Received"):
-        cutpaste_views(clean)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"variant": "4way"}, "`variant`.*4way"),
-        ({"jitter": -0.1}, "`jitter`"),
-        ({"jitter": 0.6}, "`jitter`"),
-        ({"translation": 1}, "`translation`"),
-        ({"seed": -1}, "`seed`"),
-    ],
-)
-def test_bad_arguments(clean, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        cutpaste_views(dataset_of(clean), **arguments)
-
-
-def test_small_images_of_unknown_size():
-    data = open_sizes(np.zeros((1, 31, 40, 3), "float32"))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="at least 32"):
-        collect(cutpaste_views(data))
-
-
-# === Use ===
-
-
-def test_folder_of_images(tmp_path):
-    folder = write_texture_folder(
-        tmp_path / "brick",
-        image_size=32,
-        num_train=5,
-        num_test_good=1,
-        num_test_defective=1,
-    )
-    data = image_dataset(folder.train, 32, batch_size=4)
-    assert [len(x) for x, _ in collect(cutpaste_views(data))] == [12, 3]

@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from skimage import color
+
+from keras_sspcab.data.simulation import (
+    EmbeddedTextures,
+    TextureSource,
+    simulate_anomalies,
+)
+
+
+def dataset_of(images, batch_size=2):
+    return tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+
+
+def collect(dataset):
+    """Returns augmented images, clean ones and masks of all batches."""
+    parts = [
+        (x.numpy(), y["reconstruction"].numpy(), y["segmentation"].numpy())
+        for x, y in dataset
+    ]
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def simulate(images, batch_size=8, **arguments):
+    return collect(
+        simulate_anomalies(dataset_of(images, batch_size), **arguments)
+    )
+
+
+def assert_same(first, second):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def many():
+    """200 small images of noise."""
+    rng = np.random.default_rng(2)
+    return rng.uniform(0.1, 0.9, (200, 32, 32, 3)).astype("float32")
+
+
+# === Elements ===
+
+
+def test_elements(clean):
+    dataset = dataset_of(clean[..., :1])
+    simulated = simulate_anomalies(dataset, anomaly_probability=1.0)
+    image = tf.TensorSpec((None, 48, 64, 1), tf.float32)
+    mask = tf.TensorSpec((None, 48, 64), tf.float32)
+    assert simulated.element_spec == (
+        image,
+        {"reconstruction": image, "segmentation": mask},
+    )
+
+
+def test_nothing_changes_outside_of_the_mask(many):
+    augmented, target, mask = simulate(many, anomaly_probability=1.0)
+    assert set(np.unique(mask)) == {0.0, 1.0}
+    outside = mask == 0
+    np.testing.assert_array_equal(augmented[outside], target[outside])
+    inside = mask == 1
+    differs = (augmented != target).any(-1)
+    assert differs[inside].mean() > 0.98
+    assert augmented.min() >= 0.0
+    assert augmented.max() <= 1.0
+    assert np.ptp(augmented, axis=-1)[inside].mean() > 0.1
+    assert len(np.unique(mask.reshape(200, -1), axis=0)) > 165
+
+
+def test_shares(many):
+    augmented, target, mask = simulate(many)
+    anomalous = mask.any((1, 2))
+    assert 0.4 < anomalous.mean() < 0.55
+    np.testing.assert_array_equal(augmented[~anomalous], target[~anomalous])
+    rotated = (target != many).any((1, 2, 3))
+    assert 0.2 < rotated.mean() < 0.4
+    # Rotation and anomaly are independent.
+    assert abs(np.corrcoef(rotated, anomalous)[0, 1]) < 0.2
+
+
+def test_impossible(many):
+    images = tf.cast(many[:40], tf.float16)
+    augmented, target, mask = simulate(
+        images, anomaly_probability=0.0, rotation_probability=0.0
+    )
+    assert not mask.any()
+    assert all(part.dtype == np.float32 for part in (augmented, target, mask))
+    expected = tf.cast(images, tf.float32)
+    assert_same((augmented, target), (expected, expected))
+
+
+def test_certain():
+    # The corners of a turned white image are black.
+    white = np.ones((200, 32, 32, 1), "float32")
+    arguments = {"anomaly_probability": 1.0, "rotation_probability": 1.0}
+    _, target, mask = simulate(white, **arguments)
+    assert mask.any((1, 2)).mean() > 0.8
+    black = (target == 0).mean((1, 2, 3))
+    assert black.min() < 0.01
+    assert 0.13 < black.max() < 1.5 - np.sqrt(2) + 0.09
+    _, target, _ = simulate(white, max_rotation=5.0, **arguments)
+    assert 0.01 < (target == 0).mean((1, 2, 3)).max() < 0.05
+
+
+def test_opacities_are_uniform():
+    arguments = {
+        "textures": EmbeddedTextures(batch_share=0.0),
+        "anomaly_probability": 1.0,
+        "rotation_probability": 0.0,
+    }
+    shape = (200, 32, 32, 1)
+    black, _, mask = simulate(np.zeros(shape, "float32"), **arguments)
+    white, _, other_mask = simulate(np.ones(shape, "float32"), **arguments)
+    np.testing.assert_array_equal(mask, other_mask)
+
+    def opacities(black, white):
+        shows = [
+            (w - b)[m == 1]
+            for b, w, m in zip(black, white, mask, strict=True)
+            if m.any()
+        ]
+        for values in shows:
+            np.testing.assert_allclose(values, values.mean(), atol=1e-6)
+        return 1 - np.array([values.mean() for values in shows])
+
+    found = opacities(black[..., 0], white[..., 0])
+    assert 0.2 <= found.min() < 0.23
+    assert 0.97 < found.max() <= 1.0
+    assert abs(found.mean() - 0.6) < 0.04
+
+
+class Red(TextureSource):
+    """A texture of one color, which stays one when it is augmented."""
+
+    def draw(self, images, index, seed):
+        color = tf.constant([200.0, 40.0, 10.0])
+        return tf.ones_like(images[0, ..., :1]) * color
+
+
+RED = Red()
+
+
+def test_own_textures_and_gray(many):
+    arguments = {"anomaly_probability": 1.0, "rotation_probability": 0.0}
+    rgb = simulate(many, textures=RED, opacity=1.0, **arguments)
+    gray = many[..., :1]
+    found = simulate(gray, textures=RED, opacity=1.0, **arguments)
+    np.testing.assert_array_equal(found[2], rgb[2])
+    inside = found[2] == 1
+    np.testing.assert_array_equal(found[0][~inside], gray[~inside])
+    # Changed in color, then turned to gray; scikit-image has other weights.
+    expected = rgb[0][inside] @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(found[0][inside][..., 0], expected, atol=1e-5)
+    other = color.rgb2gray(rgb[0][inside])
+    assert np.corrcoef(found[0][inside][..., 0], other)[0, 1] > 0.9
+    # A higher threshold makes smaller masks.
+    _, _, small = simulate(many, textures=RED, threshold=0.8, **arguments)
+    assert np.all(small <= rgb[2])
+    assert 0 < small.sum() < rgb[2].sum()
+
+
+def test_folders_of_textures(tmp_path, clean, pictures):
+    Image.fromarray(pictures["noise"]).save(tmp_path / "noise.png")
+    augmented, target, mask = simulate(
+        clean, textures=tmp_path, anomaly_probability=1.0
+    )
+    changed = (augmented != target).any((1, 2, 3))
+    np.testing.assert_array_equal(changed, mask.any((1, 2)))
+    assert mask.any()
+    with pytest.raises(ValueError, match="root=3"):
+        simulate(clean, textures=3)
+
+
+def test_distribution(clean):
+    devices = [d.name for d in tf.config.list_logical_devices("CPU")]
+    strategy = tf.distribute.MirroredStrategy(devices)
+    simulated = simulate_anomalies(dataset_of(clean, 4), seed=3)
+    parts = strategy.experimental_distribute_dataset(simulated)
+    images = np.concatenate(
+        [
+            replica.numpy()
+            for x, _ in parts
+            for replica in strategy.experimental_local_results(x)
+        ]
+    )
+    assert images.shape == clean.shape
+    expected = simulate(clean, batch_size=4, seed=3)[0]
+    np.testing.assert_array_equal(images, expected)
