@@ -3,9 +3,11 @@
 from typing import Any
 
 import keras
-from keras import ops
+from keras import layers, ops
 
-from keras_sspcab.hosts.frames import FrameModel, signed
+from keras_sspcab.hosts.base import Untracked
+from keras_sspcab.hosts.frames import FrameModel
+from keras_sspcab.hosts.graph import LAST, signed
 from keras_sspcab.losses import least_squares
 
 
@@ -32,7 +34,10 @@ class AdversarialModel(FrameModel):
     def set_discriminator(self, discriminator: keras.Model | None) -> None:
         """Takes the discriminator, or none."""
         self.discriminator = discriminator
-        self._adversarial = _Untracked()
+        self._discriminator_loss = Untracked(
+            keras.metrics.Mean(name="discriminator_loss")
+        )
+        self._given_optimizer = Untracked(None)
 
     def default_discriminator_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None
@@ -55,7 +60,7 @@ class AdversarialModel(FrameModel):
         return [v for v in self.trainable_variables if id(v) not in others]
 
     def discriminator_loss(self, target: Any, prediction: Any) -> Any:
-        """How badly true frames are told from predicted ones.
+        """Loss of the discriminator, the squared error of its judgments.
 
         Args:
             target: True frames, in [-1, 1].
@@ -77,7 +82,7 @@ class AdversarialModel(FrameModel):
         training: bool = True,
     ) -> Any:
         if self.discriminator is not None and not training:
-            self._adversarial.discriminator.update_state(
+            self._discriminator_loss.value.update_state(
                 self.discriminator_loss(
                     signed(x[:, -1]), signed(y_pred["prediction"])
                 )
@@ -89,7 +94,7 @@ class AdversarialModel(FrameModel):
         """The metrics of the base, and the loss of the discriminator."""
         collected = super().metrics
         if self.compiled and self.discriminator is not None:
-            collected.append(self._adversarial.discriminator)
+            collected.append(self._discriminator_loss.value)
         return collected
 
     def compile(
@@ -124,7 +129,7 @@ class AdversarialModel(FrameModel):
                 learning_rate, steps
             )
         discriminator_optimizer = keras.optimizers.get(discriminator_optimizer)
-        self._adversarial.given_optimizer = discriminator_optimizer
+        self._given_optimizer = Untracked(discriminator_optimizer)
         scaling = keras.optimizers.LossScaleOptimizer
         if isinstance(self.optimizer, scaling) and not isinstance(
             discriminator_optimizer, scaling
@@ -137,9 +142,7 @@ class AdversarialModel(FrameModel):
         config = super().get_compile_config()
         if config and self.discriminator is not None:
             config["discriminator_optimizer"] = (
-                keras.saving.serialize_keras_object(
-                    self._adversarial.given_optimizer
-                )
+                keras.saving.serialize_keras_object(self._given_optimizer.value)
             )
         return config
 
@@ -181,12 +184,44 @@ class AdversarialModel(FrameModel):
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._adversarial.discriminator.update_state(loss)
+        self._discriminator_loss.value.update_state(loss)
 
 
-class _Untracked:
-    """Holds what Keras would save along with the weights."""
+def patch_discriminator(
+    channels: int, base_width: int = 128, name: str = "discriminator"
+) -> keras.Model:
+    """Builds the network that tells true frames from predicted ones.
 
-    def __init__(self) -> None:
-        self.discriminator = keras.metrics.Mean(name="discriminator_loss")
-        self.given_optimizer: Any = None
+    Five 4x4 convolutions, each behind a reflecting margin of two pixels, the
+    first three with stride 2: each output is the judgment of a patch of the
+    frame. No normalization.
+
+    References:
+    - Isola et al., CVPR 2017 (pix2pix), as configured in the code of
+      [Liu et al., CVPR 2018](https://arxiv.org/abs/1712.09867)
+
+    Args:
+        channels: Channels of the frames.
+        base_width: Filters of the first convolution, doubled twice. Defaults
+            to 128, with which it has 6,831,489 parameters on color images.
+        name: Name of the model.
+
+    Returns:
+        A model from `(batch, height, width, channels)`, 16 pixels a side at
+        least, to `(batch, rows, columns, 1)` in (0, 1).
+    """
+    filters = [base_width, 2 * base_width, 4 * base_width, 4 * base_width, 1]
+    frame = keras.Input((None, None, channels), name="frame")
+    x: Any = frame
+    for index, (number, stride) in enumerate(
+        zip(filters, (2, 2, 2, 1, 1), strict=True), 1
+    ):
+        margin = ((0, 0), (2, 2), (2, 2), (0, 0))
+        conv = layers.Conv2D(
+            number, 4, strides=stride, name=f"conv{index}", **LAST
+        )
+        x = conv(ops.pad(x, margin, mode="reflect"))
+        if index < len(filters):
+            x = layers.LeakyReLU(0.2, name=f"relu{index}")(x)
+    judgment = layers.Activation("sigmoid", dtype="float32", name="judgment")
+    return keras.Model(frame, judgment(x), name=name)

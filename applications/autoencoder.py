@@ -1,16 +1,16 @@
 """The plain auto-encoder of the SSPCAB paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
 from keras import layers
 
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
-from keras_sspcab.hosts.base import AnomalyModel
-from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Settings
+from keras_sspcab.hosts.graph import LAST, padded_conv, sspcab_block
 from keras_sspcab.hosts.registry import register_application
-from keras_sspcab.layers import CropLike, SSPCABLayer
+from keras_sspcab.layers import CropLike
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -39,22 +39,17 @@ class AutoEncoder(AnomalyModel):
       Training for Abnormal Event Detection in Video", TPAMI 2021, for the
       layers.
 
-    Open points: the paper names the places without defining them; here they
-    are the convolutions with as many input as output channels, `"early"` the
-    second of the encoder, `"middle"` the first and `"late"` the third of the
-    decoder (its penultimate). The output activation, the optimizer and whether
-    an object's score is the mean or the sum of the error are not stated.
-
     Args:
         input_shape: `(height, width, channels)`; height and width may be None
             or any number. Sizes that are no multiple of 8 are rounded up inside
             and cropped again. Defaults to `(64, 64, 1)`, the paper's crops.
-        sspcab: Where blocks replace a convolution: `"early"`, `"middle"`,
-            `"late"`, several of them, or None. Defaults to `"late"`.
+        sspcab: Which convolutions, with as many input as output channels, a
+            block replaces: `"early"`, the second of the encoder, `"middle"`,
+            the first of the decoder, `"late"` (the default), its third and
+            penultimate, several of them, or None.
         filters: Channels of the three encoder convolutions, the first two
             equal. Defaults to `(32, 32, 16)`.
-        sspcab_options: Arguments of the `SSPCABLayer`s, such as
-            `{"loss_weight": 0.1}`.
+        sspcab_options: Arguments of the `SSPCABLayer`s.
         output_activation: Activation of the reconstruction. Defaults to
             `"sigmoid"`, for images in [0, 1].
         smoothing: Odd integer, side in pixels of a mean filter over the error
@@ -68,13 +63,12 @@ class AutoEncoder(AnomalyModel):
         ValueError: If an argument is out of its range.
 
     Example:
-    >>> model = AutoEncoder(input_shape=(64, 64, 1))
-    >>> model.count_params()
+    >>> AutoEncoder(input_shape=(64, 64, 1)).count_params()
     25957
     """
 
     # Small defects in large images: the largest smoothed error counts.
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    default_settings: ClassVar[Settings] = {
         "data": {"patch_size": 64},
         "model": {"sspcab": "late", "pooling": "max", "smoothing": 11},
     }
@@ -101,35 +95,16 @@ class AutoEncoder(AnomalyModel):
         places = check_places(sspcab, PLACES)
         first, second, latent = _check_filters(filters)
 
-        # === Functional model ===
         def conv(x: Any, channels: int, name: str, place: str = "") -> Any:
             if place in places:
-                block = SSPCABLayer(
-                    **{
-                        "data_format": "channels_last",
-                        "name": f"sspcab_{place}",
-                        **(sspcab_options or {}),
-                    }
-                )
-                return block(x)
-            return layers.Conv2D(
-                channels,
-                3,
-                padding="same",
-                activation="relu",
-                data_format="channels_last",
-                name=name,
-            )(x)
+                return sspcab_block(x, place, sspcab_options)
+            return padded_conv(x, channels, name, activation="relu")
 
         def pool(x: Any, name: str) -> Any:
-            return layers.MaxPooling2D(
-                padding="same", data_format="channels_last", name=name
-            )(x)
+            return layers.MaxPooling2D(padding="same", name=name, **LAST)(x)
 
         def up(x: Any, like: Any, index: int) -> Any:
-            x = layers.UpSampling2D(
-                data_format="channels_last", name=f"upsampling{index}"
-            )(x)
+            x = layers.UpSampling2D(name=f"upsampling{index}", **LAST)(x)
             if x.shape[1:3] == like.shape[1:3] and None not in x.shape[1:3]:
                 return x
             return CropLike(name=f"crop{index}")(x, like)
@@ -144,13 +119,7 @@ class AutoEncoder(AnomalyModel):
         x = conv(up(x, encoded3, 1), latent, "decoder_conv1", "middle")
         x = conv(up(x, encoded2, 2), second, "decoder_conv2")
         x = conv(up(x, encoded1, 3), second, "decoder_conv3", "late")
-        x = layers.Conv2D(
-            shape[-1],
-            3,
-            padding="same",
-            data_format="channels_last",
-            name="decoder_conv4",
-        )(x)
+        x = padded_conv(x, shape[-1], "decoder_conv4")
         # float32 under mixed precision too: the score is a small difference.
         reconstruction = layers.Activation(
             output_activation, dtype="float32", name="reconstruction"
@@ -168,17 +137,6 @@ class AutoEncoder(AnomalyModel):
             ),
             name=name,
         )
-
-        # === Config ===
-        self.arguments = {
-            "input_shape": shape,
-            "sspcab": places or None,
-            "filters": (first, second, latent),
-            "sspcab_options": sspcab_options,
-            "output_activation": output_activation,
-            "smoothing": smoothing,
-            "pooling": pooling,
-        }
 
     def default_losses(self) -> dict[str, Any]:
         """Mean squared error of the reconstruction."""

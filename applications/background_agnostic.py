@@ -1,29 +1,33 @@
 """Background-agnostic framework: objects that are rebuilt badly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from keras_sspcab.applications import background_agnostic_network as parts
-from keras_sspcab.applications.background_agnostic_stages import (
-    ERRORS,
-    AdversarialStage,
-    AutoEncoderStage,
-    ClassifierStage,
-    Network,
-    error_and_latent,
-)
+from keras_sspcab.applications.background_agnostic_network import Network
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.hosts.arguments import check_input_shape, check_places
-from keras_sspcab.hosts.frames import check_weights
-from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.arguments import (
+    check_input_shape,
+    check_places,
+    check_positive,
+    check_stage_counts,
+    check_weights,
+)
+from keras_sspcab.hosts.base import HostGuide, Settings
 from keras_sspcab.hosts.objects import ObjectModel
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.hosts.stages import Stage
 from keras_sspcab.scoring import AnomalyProbability, Calibration
+
+#: Errors of a reconstruction, by name.
+ERRORS = {"mse": ops.square, "mae": ops.absolute}
+
+#: Losses of a network, `(batch,)`, by name.
+NetworkTerms = Callable[[Network, Mapping[str, Any]], dict[str, Any]]
 
 PLACES = ("decoder", "adversarial", "segmentation")
 
@@ -55,13 +59,9 @@ class BackgroundAgnostic(ObjectModel):
     - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Table 3:
       with the block 92.9 / 91.9 % and 83.6 / 89.5 %.
 
-    Open points: the authors' code is not public, and this is a reading of what
-    is known about it, no reproduction. Layers and data flow are well supported.
-    Not confirmed, and guessed here, are the arguments from `output_activation`
-    on, the mean squared error, the cross-entropy of the segmentation, the
-    schedule of the rate (a tenth after half of each stage, from a predecessor
-    of the framework) and that stage 2 goes on with the losses of stage 1. The
-    paper takes motion from frames farther apart as pseudo-abnormal.
+    The authors' code is not public, and this is a reading of what is known
+    about it, no reproduction: layers and data flow are well supported, while
+    the arguments from `output_activation` on are guesses.
 
     An object at either end of a video lacks one of both flows: `score_objects`
     counts the two classifiers that have seen something, `raw_score` all three.
@@ -72,13 +72,10 @@ class BackgroundAgnostic(ObjectModel):
             Defaults to `(64, 64, 1)`.
         sspcab: Decoders whose last convolution but one the block replaces, in
             each network: `"decoder"` (the default), `"adversarial"`,
-            `"segmentation"`, several of them, or None. A skip connection is
-            added behind the block. The paper says auto-encoders; which of their
-            decoders is not confirmed.
+            `"segmentation"`, several of them, or None.
         base_width: Channels of the wide convolutions, even; others have half.
             Defaults to 32.
-        sspcab_options: Arguments of the `SSPCABLayer`s, such as
-            `{"loss_weight": 0.1}`.
+        sspcab_options: Arguments of the `SSPCABLayer`s.
         output_activation: Activation of the reconstructed appearance. Defaults
             to `"sigmoid"`; a predecessor has `"linear"`.
         motion_activation: Activation of the reconstructed flow. Defaults to
@@ -116,15 +113,17 @@ class BackgroundAgnostic(ObjectModel):
         ValueError: If an argument is out of its range.
 
     Example:
-    >>> model = BackgroundAgnostic((64, 64, 1), base_width=8)
-    >>> model.compile()
-    >>> model.fit(add_pseudo_abnormal(normal_crops), epochs=10)
+    >>> model = BackgroundAgnostic((32, 32, 1), base_width=2)
+    >>> [stage.name for stage in model.training_stages()]
+    ['autoencoders', 'adversarial', 'classifiers']
     """
 
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    default_settings: ClassVar[Settings] = {
         "data": {"channels": 1, "clip_length": 1},
         "model": {"base_width": 8},
     }
+
+    takes_masks: ClassVar[bool] = True
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="objects that look or move unusually; learns from "
@@ -154,42 +153,41 @@ class BackgroundAgnostic(ObjectModel):
         calibration: Calibration | dict[str, Any] | None = None,
         name: str = "background_agnostic",
     ) -> None:
-        # === Arguments ===
-        height, width, channels = check_input_shape(input_shape, 32)
-        if height is None or width is None:
+        shape = check_input_shape(
+            input_shape, 32, needs_size="the classifiers have dense layers"
+        )
+        width = standardize_int(base_width, "base_width", 2)
+        if width % 2:
             raise ValueError(
-                "Height and width must be known: the classifiers have dense "
-                f"layers. Received: input_shape={tuple(input_shape)}"
+                "The `base_width` argument must be even: some convolutions have"
+                f" half as many channels. Received: base_width={base_width}"
             )
-        arguments: dict[str, Any] = {
-            "input_shape": (height, width, channels),
-            "sspcab": check_places(sspcab, PLACES) or None,
-            "base_width": _check_width(base_width),
-            "sspcab_options": sspcab_options,
-            "output_activation": output_activation,
-            "motion_activation": motion_activation,
-            "motion_scale": _check_positive(motion_scale, "motion_scale"),
-            "skip_connections": _check_skips(skip_connections),
-            "reconstruction_loss": standardize_choice(
-                reconstruction_loss, tuple(ERRORS), "reconstruction_loss"
-            ),
-            **{
-                f"{weight}_weight": value
-                for weight, value in check_weights(
-                    segmentation=segmentation_weight,
-                    adversarial=adversarial_weight,
-                ).items()
-            },
-            "classifier_units": standardize_int(
-                classifier_units, "classifier_units", 1
-            ),
-            "learning_rate": _check_positive(learning_rate, "learning_rate"),
-            "epochs": _check_epochs(epochs),
+        builder = parts.NetworkBuilder(
+            shape=shape,
+            width=width,
+            places=check_places(sspcab, PLACES),
+            block=sspcab_options or {},
+            output_activation=output_activation,
+            motion_activation=motion_activation,
+            motion_scale=check_positive(motion_scale, "motion_scale"),
+            skips=_check_skips(skip_connections),
+            units=standardize_int(classifier_units, "classifier_units", 1),
+            segments=bool(segmentation_weight),
+        )
+        weights = check_weights(
+            segmentation=segmentation_weight, adversarial=adversarial_weight
+        )
+        error = standardize_choice(
+            reconstruction_loss, tuple(ERRORS), "reconstruction_loss"
+        )
+        schedule = {
+            "learning_rate": check_positive(learning_rate, "learning_rate"),
             "batch_size": standardize_int(batch_size, "batch_size", 1),
         }
+        counts = check_stage_counts(epochs, "epochs", 3, 0)
 
         # === Functional model ===
-        networks = [_network(name, arguments) for name in INPUTS]
+        networks = [builder.build(name) for name in INPUTS]
         crops = {
             network.name: keras.Input(
                 network.encoder.input_shape[1:], name=network.name
@@ -198,9 +196,7 @@ class BackgroundAgnostic(ObjectModel):
         }
         reconstructions, probabilities = [], []
         for network in networks:
-            reconstruction, features = error_and_latent(
-                network, crops[network.name]
-            )
+            reconstruction, features = network.rebuild(crops[network.name])
             logits = network.classifier(features)
             probability = AnomalyProbability(name=f"{network.name}_normal")
             reconstructions.append(reconstruction)
@@ -229,9 +225,23 @@ class BackgroundAgnostic(ObjectModel):
             if part is not None
         ]
         self._networks = tuple(networks)
-        self.arguments = arguments
+        self._weights, self._error = weights, ERRORS[error]
+        self._schedule, self._epochs = schedule, counts
 
-    cube_kind: ClassVar[str] = "crops"
+    @staticmethod
+    def cube_inputs(cubes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The last frame in gray, the flow to it, and the flow from it.
+
+        Args:
+            cubes: As in `ObjectModel`.
+        """
+        from keras_sspcab.data.objects import to_gray
+
+        return {
+            "appearance": to_gray(cubes["appearance"][:, -1]),
+            "previous_motion": cubes["motion"][:, -1],
+            "next_motion": cubes["next_motion"],
+        }
 
     @property
     def networks(self) -> dict[str, keras.Model]:
@@ -246,7 +256,7 @@ class BackgroundAgnostic(ObjectModel):
             crop = keras.Input(
                 network.encoder.input_shape[1:], name=network.name
             )
-            reconstruction, (error, latent) = error_and_latent(network, crop)
+            reconstruction, (error, latent) = network.rebuild(crop)
             name = f"{network.name}_autoencoder"
             models[name] = keras.Model(
                 crop,
@@ -273,8 +283,8 @@ class BackgroundAgnostic(ObjectModel):
         for name in INPUTS:
             encoder = f"{name}_autoencoder"
             given[encoder] = objects[name]
-            found = networks[encoder].predict_on_batch(objects[name])
-            given[f"{name}_classifier"] = [found["error"], found["latent"]]
+            outputs = networks[encoder].predict_on_batch(objects[name])
+            given[f"{name}_classifier"] = [outputs["error"], outputs["latent"]]
         return given
 
     @property
@@ -304,106 +314,83 @@ class BackgroundAgnostic(ObjectModel):
         return 1.0 - np.nanmean(normal, axis=-1)
 
     def training_stages(self) -> tuple[Stage, ...]:
-        """The stages, one after the other, with models of their own.
+        """Auto-encoders, the same against adversarial decoders, classifiers.
 
-        Their layers are the model's: what a stage trains is trained.
+        Where batches hold no `mask`, the loss of the segmentation is 0. In the
+        second stage the adversarial decoders learn to rebuild pseudo-abnormal
+        crops; their gradient is reversed on its way into the encoders, which
+        learn features that do not allow it.
         """
-        arguments = self.arguments
+        networks, weights = self._networks, self._weights
+
+        def rebuild(network: Network, batch: Any) -> dict[str, Any]:
+            return network.rebuilding_terms(batch, self._error)
+
+        def oppose(network: Network, batch: Any) -> dict[str, Any]:
+            return network.adversarial_terms(
+                batch, self._error, weights["adversarial"]
+            )
+
+        rebuilding = {f"{name}_reconstruction": 1.0 for name in INPUTS}
+        if networks[0].segmentation is not None:
+            rebuilding["appearance_segmentation"] = weights["segmentation"]
         shared: dict[str, Any] = {
-            "networks": self._networks,
-            "rate": arguments["learning_rate"],
+            # Of a predecessor of the framework.
+            "decay": (0.5, 0.1),
             "dtype": self.dtype_policy,
+            **self._schedule,
         }
-        rebuilding: dict[str, Any] = {
-            "error": arguments["reconstruction_loss"],
-            "segmentation_weight": arguments["segmentation_weight"],
-        }
-        models = (
-            AutoEncoderStage(name="autoencoders", **rebuilding, **shared),
-            AdversarialStage(
-                name="adversarial",
-                adversarial_weight=arguments["adversarial_weight"],
-                **rebuilding,
+        both = [*INPUTS, *(f"abnormal_{name}" for name in INPUTS)]
+        return (
+            Stage(
+                self._terms(rebuild),
+                rebuilding,
+                INPUTS,
+                [part for n in networks for part in n.rebuilding_parts],
+                name="autoencoders",
+                epochs=self._epochs[0],
                 **shared,
             ),
-            ClassifierStage(name="classifiers", **shared),
-        )
-        return tuple(
             Stage(
-                name=model.name,
-                model=model,
-                epochs=epochs,
-                batch_size=arguments["batch_size"],
-                needs_pseudo_abnormal=model.needs_pseudo_abnormal,
-            )
-            for model, epochs in zip(models, arguments["epochs"], strict=True)
+                self._terms(rebuild, oppose),
+                {
+                    **rebuilding,
+                    **{f"{name}_adversarial": 1.0 for name in INPUTS},
+                },
+                both,
+                [
+                    part
+                    for n in networks
+                    for part in (*n.rebuilding_parts, n.adversarial)
+                ],
+                name="adversarial",
+                epochs=self._epochs[1],
+                needs_pseudo_abnormal=True,
+                **shared,
+            ),
+            Stage(
+                self._terms(Network.classification_terms),
+                {f"{name}_classification": 1.0 for name in INPUTS},
+                both,
+                [network.classifier for network in networks],
+                [part for n in networks for part in (n.encoder, n.decoder)],
+                name="classifiers",
+                epochs=self._epochs[2],
+                needs_pseudo_abnormal=True,
+                **shared,
+            ),
         )
 
+    def _terms(self, *functions: NetworkTerms) -> Callable[..., Any]:
+        def terms(inputs: Mapping[str, Any], training: Any) -> dict[str, Any]:
+            return {
+                name: term
+                for network in self._networks
+                for function in functions
+                for name, term in function(network, inputs).items()
+            }
 
-def _network(name: str, arguments: dict[str, Any]) -> Network:
-    """Builds an auto-encoder and what belongs to it."""
-    height, width, channels = arguments["input_shape"]
-    is_motion = name != "appearance"
-    channels = 2 if is_motion else channels
-    scale = arguments["motion_scale"] if is_motion else 1.0
-    activation = arguments[
-        "motion_activation" if is_motion else "output_activation"
-    ]
-    places = arguments["sspcab"] or ()
-    encoder = parts.encoder(
-        (height, width, channels), arguments["base_width"], name
-    )
-
-    def decoder(
-        output: str, place: str, channels: int, activation: str
-    ) -> keras.Model:
-        block = arguments["sspcab_options"] or {}
-        return parts.decoder(
-            encoder,
-            channels,
-            arguments["skip_connections"],
-            output,
-            activation,
-            block if place in places else None,
-        )
-
-    segmentation = None
-    if not is_motion and arguments["segmentation_weight"]:
-        # Its output is the logits.
-        segmentation = decoder("segmentation", "segmentation", 1, "linear")
-    return Network(
-        name=name,
-        scaling=layers.Rescaling(scale, dtype="float32", name=f"{name}_scaled"),
-        encoder=encoder,
-        decoder=decoder("reconstruction", "decoder", channels, activation),
-        adversarial=decoder("adversarial", "adversarial", channels, activation),
-        classifier=parts.classifier(
-            encoder, arguments["base_width"], arguments["classifier_units"]
-        ),
-        segmentation=segmentation,
-    )
-
-
-# === Checks ===
-
-
-def _check_width(base_width: Any) -> int:
-    width = standardize_int(base_width, "base_width", 2)
-    if width % 2:
-        raise ValueError(
-            "The `base_width` argument must be even: some convolutions have "
-            f"half as many channels. Received: base_width={base_width}"
-        )
-    return width
-
-
-def _check_positive(value: float, name: str) -> float:
-    if not 0 < float(value) < float("inf"):
-        raise ValueError(
-            f"The `{name}` argument must be positive and finite. "
-            f"Received: {name}={value!r}"
-        )
-    return float(value)
+        return terms
 
 
 def _check_skips(skip_connections: Sequence[str] | None) -> tuple[str, ...]:
@@ -415,13 +402,3 @@ def _check_skips(skip_connections: Sequence[str] | None) -> tuple[str, ...]:
             f"nothing. Received: skip_connections={skip_connections!r}"
         )
     return skips
-
-
-def _check_epochs(epochs: Sequence[int]) -> tuple[int, ...]:
-    counts = (epochs,) * 3 if isinstance(epochs, int) else tuple(epochs)
-    if len(counts) != 3:
-        raise ValueError(
-            "The `epochs` argument must be three integers, one for each stage. "
-            f"Received: epochs={epochs!r}"
-        )
-    return tuple(standardize_int(count, "epochs", 0) for count in counts)

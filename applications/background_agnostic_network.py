@@ -1,17 +1,175 @@
 """The networks of the background-agnostic framework."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
 
-from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.hosts.graph import LAST, padded_conv, sspcab_block
+from keras_sspcab.layers import GradientReversal, auxiliary_losses_disabled
 
-_LAST: dict[str, Any] = {"data_format": "channels_last"}
+Batch = Mapping[str, Any]
 
 #: Blocks of a decoder, in order; each may get the encoder's map of its size.
 SKIPS = ("d1", "d2", "d3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One of the three auto-encoders and what belongs to it.
+
+    Attributes:
+        name: Name of its input, such as `"appearance"`.
+        scaling: Layer that the input goes through first.
+        encoder: From scaled crops to latent features and maps to skip to.
+        decoder: From these to the reconstruction.
+        adversarial: The same, for pseudo-abnormal crops.
+        classifier: From the error of the reconstruction and the latent features
+            to the logits.
+        segmentation: From what the encoder gives to logits of the object's
+            mask, or None.
+    """
+
+    name: str
+    scaling: keras.layers.Layer
+    encoder: keras.Model
+    decoder: keras.Model
+    adversarial: keras.Model
+    classifier: keras.Model
+    segmentation: keras.Model | None = None
+
+    def rebuild(self, crop: Any) -> tuple[Any, list[Any]]:
+        """Runs the auto-encoder.
+
+        Args:
+            crop: What the input gets.
+
+        Returns:
+            The reconstruction, and what the classifier looks at: its absolute
+            error and the latent features.
+        """
+        scaled = self.scaling(crop)
+        features = self.encoder(scaled)
+        rebuilt = self.decoder(features)
+        return rebuilt, [ops.absolute(scaled - rebuilt), features[0]]
+
+    @property
+    def rebuilding_parts(self) -> list[keras.Model]:
+        """What rebuilds and segments."""
+        parts = [self.encoder, self.decoder, self.segmentation]
+        return [part for part in parts if part is not None]
+
+    # === Losses, each `(batch,)` ===
+
+    def rebuilding_terms(self, batch: Batch, error: Any) -> dict[str, Any]:
+        """Errors of the reconstruction and of the segmentation.
+
+        Args:
+            batch: The crops by name; `mask` is 1 on the object.
+            error: Function of the difference.
+        """
+        crop = self.scaling(batch[self.name])
+        features = self.encoder(crop)
+        difference = self.decoder(features) - crop
+        terms = {f"{self.name}_reconstruction": _per_object(error(difference))}
+        if self.segmentation is not None:
+            logits = self.segmentation(features)
+            # Zero without masks, but with a gradient: optimizers warn of none.
+            term = 0.0 * _per_object(logits)
+            if "mask" in batch:
+                mask = ops.cast(batch["mask"], logits.dtype)
+                term = _per_object(
+                    ops.binary_crossentropy(mask, logits, from_logits=True)
+                )
+            terms[f"{self.name}_segmentation"] = term
+        return terms
+
+    def adversarial_terms(
+        self, batch: Batch, error: Any, strength: float
+    ) -> dict[str, Any]:
+        """Error of the adversarial reconstruction of pseudo-abnormal crops.
+
+        Args:
+            batch: The crops by name.
+            error: Function of the difference.
+            strength: That of the reversal of the gradient before the encoder.
+        """
+        reverse = GradientReversal(strength)
+        crop = self.scaling(batch[f"abnormal_{self.name}"])
+        features = [reverse(part) for part in self.encoder(crop)]
+        difference = self.adversarial(features) - crop
+        return {f"{self.name}_adversarial": _per_object(error(difference))}
+
+    def classification_terms(self, batch: Batch) -> dict[str, Any]:
+        """Cross-entropies of the classifier; all before it is fixed."""
+
+        def logits(crop: Any) -> Any:
+            with auxiliary_losses_disabled():
+                _, features = self.rebuild(crop)
+            return self.classifier([ops.stop_gradient(x) for x in features])
+
+        # The second logit is that of normal.
+        normal = logits(batch[self.name])
+        abnormal = logits(batch[f"abnormal_{self.name}"])
+        term = 0.5 * (
+            ops.softplus(normal[:, 0] - normal[:, 1])
+            + ops.softplus(abnormal[:, 1] - abnormal[:, 0])
+        )
+        return {f"{self.name}_classification": term}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkBuilder:
+    """Builds the networks of a host; the attributes are its arguments."""
+
+    shape: tuple[int, int, int]
+    width: int
+    places: Sequence[str]
+    block: dict[str, Any]
+    output_activation: str
+    motion_activation: str
+    motion_scale: float
+    skips: Sequence[str]
+    units: int
+    segments: bool
+
+    def build(self, name: str) -> Network:
+        """Builds the auto-encoder of an input and what belongs to it."""
+        height, width, channels = self.shape
+        scale, activation = 1.0, self.output_activation
+        is_motion = name != "appearance"
+        if is_motion:
+            channels = 2
+            scale, activation = self.motion_scale, self.motion_activation
+        coder = encoder((height, width, channels), self.width, name)
+
+        def decoding(
+            output: str, place: str, channels: int, activation: str
+        ) -> keras.Model:
+            block = self.block if place in self.places else None
+            return decoder(
+                coder, channels, self.skips, output, activation, block
+            )
+
+        segmentation = None
+        if self.segments and not is_motion:
+            # Its output is the logits.
+            segmentation = decoding("segmentation", "segmentation", 1, "linear")
+        return Network(
+            name=name,
+            scaling=layers.Rescaling(
+                scale, dtype="float32", name=f"{name}_scaled"
+            ),
+            encoder=coder,
+            decoder=decoding("reconstruction", "decoder", channels, activation),
+            adversarial=decoding(
+                "adversarial", "adversarial", channels, activation
+            ),
+            classifier=classifier(coder, self.width, self.units),
+            segmentation=segmentation,
+        )
 
 
 def encoder(shape: Sequence[int], width: int, name: str) -> keras.Model:
@@ -69,10 +227,9 @@ def decoder(
     # As many as the encoder's map of this size has, so that it can be added.
     for part, skipped in zip(SKIPS, maps, strict=True):
         index = part[1:]
-        x = layers.UpSampling2D(name=f"{prefix}_up{index}", **_LAST)(x)
+        x = layers.UpSampling2D(name=f"{prefix}_up{index}", **LAST)(x)
         if part == "d3" and block is not None:
-            arguments = {"name": f"{prefix}_sspcab", **_LAST, **block}
-            x = SSPCABLayer(**arguments)(x)
+            x = sspcab_block(x, "", {"name": f"{prefix}_sspcab", **block})
         else:
             x = _conv(x, skipped.shape[-1], f"{prefix}_conv{index}")
         if part in skips:
@@ -106,7 +263,7 @@ def classifier(encoder: keras.Model, width: int, units: int) -> keras.Model:
         x = _pool(x, f"{prefix}_pool{index}")
         if index == 3:
             x = layers.Add(name=f"{prefix}_add")([x, latent])
-    x = layers.Flatten(name=f"{prefix}_flatten", **_LAST)(x)
+    x = layers.Flatten(name=f"{prefix}_flatten", **LAST)(x)
     x = layers.Dense(units, activation="relu", name=f"{prefix}_dense")(x)
     logits = layers.Dense(2, dtype="float32", name=f"{prefix}_logits")(x)
     return keras.Model([difference, latent], logits, name=prefix)
@@ -115,10 +272,12 @@ def classifier(encoder: keras.Model, width: int, units: int) -> keras.Model:
 def _conv(
     x: Any, channels: int, name: str, activation: str | None = "relu"
 ) -> Any:
-    return layers.Conv2D(
-        channels, 3, padding="same", activation=activation, name=name, **_LAST
-    )(x)
+    return padded_conv(x, channels, name, activation=activation)
 
 
 def _pool(x: Any, name: str) -> Any:
-    return layers.MaxPooling2D(name=name, **_LAST)(x)
+    return layers.MaxPooling2D(name=name, **LAST)(x)
+
+
+def _per_object(values: Any) -> Any:
+    return ops.mean(values, axis=(1, 2, 3))

@@ -1,7 +1,7 @@
 """CutPaste: a classifier of cut-and-paste images, scored by a density."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -9,17 +9,21 @@ import numpy as np
 from keras import layers, ops
 
 from keras_sspcab.applications.cutpaste_trunk import (
+    PLACES,
     TAPS,
     pretrained_trunk,
     resnet_trunk,
 )
-from keras_sspcab.applications.resnet import PLACES
 from keras_sspcab.backbones import describe_weights
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
-from keras_sspcab.hosts.base import AnomalyModel
-from keras_sspcab.hosts.batches import image_batches
-from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.base import (
+    AnomalyModel,
+    HostGuide,
+    Settings,
+    Untracked,
+)
+from keras_sspcab.hosts.graph import LAST
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import CropLike
 from keras_sspcab.scoring import (
@@ -74,20 +78,6 @@ class CutPaste(AnomalyModel):
     - Rippel et al., "Modeling the distribution of normal data in pre-trained
       deep features for anomaly detection", ICPR 2020, for frozen networks.
 
-    Open points: there is no code of the authors. The size of the head, the
-    jitter and translation of whole images, the shrinkage of the covariance and
-    whether features are scaled to unit length are not in the paper; the
-    defaults are those of the re-implementation Runinho/pytorch-cutpaste, which
-    reached 91.0 %. The author of the block puts it at the penultimate
-    convolution of the network; that its loss counts on all three kinds of
-    images is a guess. Of aligned objects, the paper fits one Gaussian at each
-    place of the patches; at full size these would take 3.4 GB, and one is
-    shared here. The pretrained variant of the paper is an EfficientNet-B4
-    (96.6 %, at an inner level 97.1 %) of which the head is trained first, at
-    0.03, and then all layers, at 1e-4; here they are trained together, each at
-    its rate. Where the block sits in it is our choice, as neither paper has
-    one: an additional convolution behind the network, in a residual branch.
-
     Args:
         input_shape: `(height, width, channels)` with 1 or 3 channels; sides of
             at least 32, or None. Defaults to the paper's `(256, 256, 3)`.
@@ -113,10 +103,7 @@ class CutPaste(AnomalyModel):
         localization: `"gradcam"`, or `"patch"`: all patches of an image are
             scored and the largest value of the map is the score of the image.
             Such a model is trained on crops of 64x64: `input_shape=(None, None,
-            3)`. Feature maps of crops are 2x2, of patches 1x1: the block at its
-            default place sees nothing but its padding there, at `"layer3"`
-            little else; the SSPCAB paper has figures of whole images only.
-            Predict few images at a time, each is thousands of patches.
+            3)`. Predict few images at a time, each is thousands of patches.
         patch_size: Side of the patches, in pixels. Defaults to 32.
         patch_stride: Distance between two of them. Defaults to 4.
         weight_decay: L2 decay of all kernels, as a part of the loss. Defaults
@@ -130,8 +117,7 @@ class CutPaste(AnomalyModel):
             `load_backbone`. None starts at random. `"auto"` (the default) is
             None for a ResNet-18, as in the paper, and `"imagenet"` for a
             pretrained network. Read once, here; the path is not kept.
-        sspcab_options: Arguments of the `SSPCABLayer`s, such as
-            `{"loss_weight": 0.1}`.
+        sspcab_options: Arguments of the `SSPCABLayer`s.
         calibration: A `Calibration`; set by `calibrate`.
         name: Name of the model.
 
@@ -143,14 +129,14 @@ class CutPaste(AnomalyModel):
         ImportError: If the package with the weights is not installed.
 
     Example:
-    >>> model = CutPaste(input_shape=(128, 128, 3), base_width=16)
-    >>> model.compile(steps=1000)
-    >>> model.fit(normal_images)
+    >>> model = CutPaste((64, 64, 3), base_width=2)
+    >>> model.output["logits"].shape
+    (None, 3)
     """
 
     # Pretrained and frozen: two minutes on a CPU. The width is for those who
     # choose the ResNet-18 instead.
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    default_settings: ClassVar[Settings] = {
         "model": {"backbone": "efficientnet_lite0", "base_width": 16},
         "training": {"epochs": 5, "batch_size": 16},
     }
@@ -257,40 +243,20 @@ class CutPaste(AnomalyModel):
             ),
             name=name,
         )
-        # As functions: Keras would take the models for parts of this one.
-        self._classify = keras.Model(image, {"logits": logits}).__call__
-        self._embed = keras.Model(image, embedding).predict_on_batch
+        self._classifier = Untracked(keras.Model(image, {"logits": logits}))
+        self._embedder = Untracked(keras.Model(image, embedding))
         self._patches = patches
         self.backbone_weights = (
             describe_weights(backbone, weights) if is_pretrained else None
         )
-
-        # === Config ===
-        self.arguments = {
-            "input_shape": shape,
-            "sspcab": places or None,
-            "variant": variant,
-            "backbone": backbone,
-            "freeze_backbone": bool(freeze_backbone),
-            "base_width": width,
-            "head_layers": head_layers,
-            "density": density,
-            "normalize_embeddings": bool(normalize_embeddings),
-            "localization": localization,
-            "patch_size": patch_size,
-            "patch_stride": patch_stride,
-            "weight_decay": weight_decay,
-            "jitter": jitter,
-            "translation": translation,
-            "sspcab_options": sspcab_options,
-        }
+        self.arguments["variant"] = variant
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> dict[str, Any]:
         if training:
             # Scores are of no use yet, and patches would take most of the time.
-            return self._classify(inputs, training=True)
+            return self._classifier.value(inputs, training=True)
         return super().call(inputs, training=training, mask=mask)
 
     def default_optimizer(
@@ -310,16 +276,6 @@ class CutPaste(AnomalyModel):
             )
         }
 
-    def training_targets(self, x: Any, y: Any) -> dict[str, Any]:
-        """The classes of the images."""
-        if not isinstance(y, dict) or set(y) != {"logits"}:
-            raise ValueError(
-                "CutPaste trains on pairs of images and a dict with `logits`, "
-                "their classes. Pass normal images alone to paste into them. "
-                f"Received targets: {sorted(y) if isinstance(y, dict) else y!r}"
-            )
-        return y
-
     def prepare_training_data(self, data: Any) -> Any:
         """Cuts and pastes: each image becomes one of each class."""
         from keras_sspcab.data import cutpaste_views
@@ -334,7 +290,7 @@ class CutPaste(AnomalyModel):
 
     def fit_scoring(self, data: Any) -> None:
         """Fits the density to the features of normal images, or patches."""
-        parts = [self._embeddings(images) for images in image_batches(data)]
+        parts = [self._embeddings(x) for x, _ in self.input_batches(data)]
         if not parts:
             raise ValueError(
                 f"{self.name} needs normal images to fit its density to. "
@@ -346,14 +302,12 @@ class CutPaste(AnomalyModel):
             chosen = rng.choice(len(embeddings), _MAX_PATCHES, replace=False)
             embeddings = embeddings[chosen]
         self.get_layer("embedding_score").fit(embeddings)
-        # Compiled functions may hold what was fitted before as constants.
-        self.predict_function = None
-        self.test_function = None
+        self.discard_compiled()
 
     def _embeddings(self, images: Any) -> np.ndarray:
         """Features of images, or of patches that overlap by a half."""
         if self._patches is None:
-            return np.asarray(self._embed(images))
+            return np.asarray(self._embedder.value.predict_on_batch(images))
         stride = max(self.arguments["patch_size"] // 2, 1)
         patches = self._patches(ops.convert_to_tensor(images), stride=stride)
         flat = ops.reshape(patches, (-1, patches.shape[-1]))
@@ -364,7 +318,7 @@ def _pool(maps: list[Any]) -> Any:
     """Returns the means of all maps, joined."""
     pooled = [
         layers.GlobalAveragePooling2D(
-            data_format="channels_last",
+            **LAST,
             dtype="float32",
             name=f"pooled{index}" if len(maps) > 1 else "embedding",
         )(x)

@@ -7,10 +7,15 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_sspcab.applications.resnet import resnet18
-from keras_sspcab.applications.resnet_weights import load_imagenet_weights
 from keras_sspcab.backbones import load_backbone
-from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.hosts.graph import LAST, sspcab_block
+from keras_sspcab.torch_files import read_arrays
+from keras_sspcab.torch_weights import assign_torch_arrays
+
+#: Where a block can sit in a ResNet-18: instead of the first convolution of the
+#: last residual block, the trunk's penultimate, or between the third and the
+#: fourth stage.
+PLACES = ("penultimate", "layer3")
 
 #: Strides of the feature maps of a pretrained network that are pooled.
 TAPS = (8, 16, 32)
@@ -100,15 +105,14 @@ def pretrained_trunk(
     if not frozen:
         maps = [_slowed(x) for x in maps]
     if places:
-        block = {
-            "name": "sspcab_penultimate",
-            "activation": None,
-            "kernel_regularizer": regularizer,
-            "data_format": "channels_last",
-            **(sspcab_options or {}),
-        }
-        added = layers.Add(name="sspcab_add")
-        maps[-1] = added([maps[-1], SSPCABLayer(**block)(maps[-1])])
+        branch = sspcab_block(
+            maps[-1],
+            "penultimate",
+            sspcab_options,
+            activation=None,
+            kernel_regularizer=regularizer,
+        )
+        maps[-1] = layers.Add(name="sspcab_add")([maps[-1], branch])
     return keras.Model(image, maps, name="trunk")
 
 
@@ -120,3 +124,130 @@ def _slowed(x: Any) -> Any:
     fixed = ops.stop_gradient(x)
     # The difference is 0 to the bit.
     return fixed + _BACKBONE_RATE * (x - fixed)
+
+
+def resnet18(
+    image: Any,
+    base_width: int = 64,
+    places: tuple[str, ...] = (),
+    sspcab_options: dict[str, Any] | None = None,
+    kernel_regularizer: Any = None,
+) -> Any:
+    """Builds the convolutions of ResNet-18.
+
+    Stem and pooling are padded on both sides, which `padding="same"` does not
+    do at a stride of 2. Names are those of torchvision, with `_` for the dots:
+    `layer2_0_conv1` is `layer2.0.conv1` there.
+
+    References:
+    - He et al., "Deep residual learning for image recognition", CVPR 2016
+
+    Args:
+        image: Symbolic tensor `(batch, height, width, channels)`.
+        base_width: Channels of the stem and the first stage, doubled in each of
+            the following three. Defaults to 64, the paper's.
+        places: Where blocks sit, among `PLACES`. Normalization and ReLU after a
+            replaced convolution are kept.
+        sspcab_options: Arguments of the `SSPCABLayer`s.
+        kernel_regularizer: Regularizer of all kernels, also the blocks'.
+
+    Returns:
+        Symbolic tensor of the last feature map, a 32nd of the height and width,
+        with `8 * base_width` channels.
+    """
+
+    def conv(x: Any, channels: int, size: int, stride: int, name: str) -> Any:
+        if size > 1 and stride > 1:
+            x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad", **LAST)(x)
+        return layers.Conv2D(
+            channels,
+            size,
+            strides=stride,
+            padding="valid" if stride > 1 else "same",
+            use_bias=False,
+            kernel_initializer=keras.initializers.VarianceScaling(
+                2.0, "fan_out", "untruncated_normal"
+            ),
+            kernel_regularizer=kernel_regularizer,
+            name=name,
+            **LAST,
+        )(x)
+
+    def norm(x: Any, name: str) -> Any:
+        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(
+            x
+        )
+
+    def relu(x: Any, name: str) -> Any:
+        return layers.ReLU(name=name)(x)
+
+    def sspcab(x: Any, place: str) -> Any:
+        regularizer = {"kernel_regularizer": kernel_regularizer}
+        return sspcab_block(x, place, sspcab_options, **regularizer)
+
+    def residual(x: Any, channels: int, stride: int, name: str) -> Any:
+        identity = x
+        if stride > 1:
+            name_ = f"{name}_downsample"
+            identity = conv(x, channels, 1, stride, f"{name_}_0")
+            identity = norm(identity, f"{name_}_1")
+        if name == "layer4_1" and "penultimate" in places:
+            x = sspcab(x, "penultimate")
+        else:
+            x = conv(x, channels, 3, stride, f"{name}_conv1")
+        x = relu(norm(x, f"{name}_bn1"), f"{name}_relu1")
+        x = norm(conv(x, channels, 3, 1, f"{name}_conv2"), f"{name}_bn2")
+        x = layers.Add(name=f"{name}_add")([x, identity])
+        return relu(x, f"{name}_relu2")
+
+    x = conv(image, base_width, 7, 2, "conv1")
+    x = relu(norm(x, "bn1"), "relu")
+    x = layers.ZeroPadding2D(1, name="maxpool_pad", **LAST)(x)
+    x = layers.MaxPooling2D(3, 2, name="maxpool", **LAST)(x)
+    for stage in range(4):
+        channels = base_width * 2**stage
+        name = f"layer{stage + 1}"
+        x = residual(x, channels, 1 if stage == 0 else 2, f"{name}_0")
+        x = residual(x, channels, 1, f"{name}_1")
+        if name in places:
+            x = sspcab(x, name)
+    return x
+
+
+def load_imagenet_weights(trunk: keras.Model, path: str) -> None:
+    """Sets the weights of a trunk built by `resnet18`.
+
+    A convolution that a block has replaced is left out, and blocks keep their
+    random weights. For gray images the kernels of the three colors are summed.
+
+    Args:
+        trunk: The trunk, of the full width.
+        path: A file with the names and shapes of torchvision's `resnet18`:
+            `.npz`, `.pth` or `.pt`, or `.safetensors` (needs the package
+            safetensors); or `.weights.h5`, saved by `trunk.save_weights`.
+
+    Raises:
+        ValueError: If the file is missing, of another kind, or its arrays do
+            not fit; the message names them.
+        ImportError: If a package is missing.
+    """
+    path = os.fspath(path)
+    if path.endswith(".weights.h5") and os.path.isfile(path):
+        try:
+            trunk.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{path} does not hold the weights of this trunk: {error}"
+            ) from error
+        return
+    arrays = read_arrays(path)
+    stem = "conv1.weight"
+    if stem in arrays and trunk.input.shape[-1] == 1:
+        arrays[stem] = arrays[stem].sum(axis=1, keepdims=True)
+    assign_torch_arrays(
+        trunk.layers,
+        arrays,
+        lambda name: name.replace("_", "."),
+        ignored=("fc.", "layer4.1.conv1."),
+        source=f"{path} does not hold a ResNet-18 with base_width=64",
+    )

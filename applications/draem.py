@@ -1,6 +1,6 @@
 """DRAEM: reconstruction and discrimination of simulated anomalies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -9,10 +9,15 @@ from keras import layers
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
-from keras_sspcab.hosts.base import AnomalyModel
-from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Settings
+from keras_sspcab.hosts.graph import (
+    LAST,
+    normalized_relu,
+    padded_conv,
+    sspcab_block,
+)
 from keras_sspcab.hosts.registry import register_application
-from keras_sspcab.layers import BilinearUpsampling2D, SSPCABLayer
+from keras_sspcab.layers import BilinearUpsampling2D
 from keras_sspcab.losses import FocalLoss, ReconstructionLoss
 from keras_sspcab.scoring import (
     AnomalyProbability,
@@ -21,10 +26,7 @@ from keras_sspcab.scoring import (
     MapSmoothing,
 )
 
-TARGETS = {"reconstruction", "segmentation"}
 PLACES = ("reconstructive", "discriminative", "bottleneck")
-
-_LAST: dict[str, Any] = {"data_format": "channels_last"}
 
 
 @register_application("draem")
@@ -47,16 +49,6 @@ class DRAEM(AnomalyModel):
     - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Table 2:
       with the block 98.9 %, 97.2 % and 69.9 %.
 
-    Open points: the SSPCAB paper says that the block is in both networks, as
-    the penultimate convolution, but not which layer that is; here it is the
-    second convolution of the last decoder stage, before its normalization. The
-    reference reads images as BGR, here they are RGB. Initial biases are zero,
-    which the normalization after them makes irrelevant.
-
-    Training takes a GPU: the paper has 700 epochs at the full width. At an
-    eighth of it, 30 epochs of 128x128 crops (12 minutes of a CPU) leave the
-    score of magnetic tiles at chance, while the map finds small defects.
-
     Args:
         input_shape: `(height, width, channels)`, the sizes multiples of 32, or
             None for any such. Defaults to the paper's `(256, 256, 3)`.
@@ -69,8 +61,7 @@ class DRAEM(AnomalyModel):
             takes a CPU a second or two.
         discriminative_width: The same for the discriminative network; None
             (the default) takes half of `base_width`.
-        sspcab_options: Arguments of the `SSPCABLayer`s, such as
-            `{"loss_weight": 0.1}`.
+        sspcab_options: Arguments of the `SSPCABLayer`s.
         ssim_weight: Weight of the dissimilarity in the loss of the
             reconstruction. Defaults to 1.
         smoothing: Odd integer, side in pixels of the mean filter over the map
@@ -90,13 +81,13 @@ class DRAEM(AnomalyModel):
         ValueError: If an argument is out of its range.
 
     Example:
-    >>> model = DRAEM(base_width=16)
-    >>> model.compile(steps=1000)
-    >>> model.fit(normal_images)
+    >>> model = DRAEM((32, 32, 3), base_width=2)
+    >>> model.output["segmentation"].shape
+    (None, 32, 32, 2)
     """
 
     # An eighth of the paper's width: a step takes seconds on a CPU.
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    default_settings: ClassVar[Settings] = {
         "model": {"base_width": 16},
         "training": {"epochs": 100, "batch_size": 8},
     }
@@ -140,13 +131,12 @@ class DRAEM(AnomalyModel):
                 f"Received: anomaly_probability={anomaly_probability}"
             )
 
-        # === Functional model ===
         def output(x: Any, channels: int, name: str) -> Any:
             x = _conv(x, channels, f"{name}_conv")
             # float32 under mixed precision too: losses and scores need it.
             return layers.Activation("linear", dtype="float32", name=name)(x)
 
-        networks = _Networks(places, sspcab_options or {})
+        networks = _Networks(places, sspcab_options)
         image = keras.Input(shape, name="image")
         x = networks.reconstructive(image, width)
         reconstruction = output(x, shape[-1], "reconstruction")
@@ -169,19 +159,7 @@ class DRAEM(AnomalyModel):
             ),
             name=name,
         )
-
-        # === Config ===
-        self.arguments = {
-            "input_shape": shape,
-            "sspcab": places or None,
-            "base_width": width,
-            "discriminative_width": discriminative_width,
-            "sspcab_options": sspcab_options,
-            "ssim_weight": ssim_weight,
-            "smoothing": smoothing,
-            "texture_folder": texture_folder,
-            "anomaly_probability": anomaly_probability,
-        }
+        self.arguments["discriminative_width"] = discriminative_width
 
     def default_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None
@@ -202,17 +180,6 @@ class DRAEM(AnomalyModel):
             "segmentation": FocalLoss(),
         }
 
-    def training_targets(self, x: Any, y: Any) -> dict[str, Any]:
-        """The clean image and the mask of the anomaly."""
-        if not isinstance(y, dict) or set(y) != TARGETS:
-            raise ValueError(
-                "DRAEM trains on pairs of an image with an anomaly and a dict "
-                "with `reconstruction`, the clean image, and `segmentation`, "
-                "the mask. Pass normal images alone to simulate anomalies. "
-                f"Received targets: {sorted(y) if isinstance(y, dict) else y!r}"
-            )
-        return y
-
     def prepare_training_data(self, data: Any) -> Any:
         """Simulates anomalies in some of the images."""
         from keras_sspcab.data import simulate_anomalies
@@ -229,7 +196,9 @@ class _Networks:
     """Builds both networks, with blocks at the given places."""
 
     def __init__(
-        self, places: tuple[str, ...], sspcab_options: dict[str, Any]
+        self,
+        places: tuple[str, ...],
+        sspcab_options: dict[str, Any] | None,
     ) -> None:
         self.places = places
         self.sspcab_options = sspcab_options
@@ -238,7 +207,7 @@ class _Networks:
         for stage, factor in enumerate((1, 2, 4, 8), 1):
             name = f"reconstructive_encoder{stage}"
             x = self.stage(x, 2 * (factor * width,), name)
-            x = layers.MaxPooling2D(name=f"{name}_pool", **_LAST)(x)
+            x = layers.MaxPooling2D(name=f"{name}_pool", **LAST)(x)
         if "bottleneck" in self.places:
             x = self.block(x, "bottleneck")
         else:
@@ -258,7 +227,7 @@ class _Networks:
             name = f"discriminative_encoder{stage}"
             x = self.stage(x, 2 * (factor * width,), name)
             skips.append(x)
-            x = layers.MaxPooling2D(name=f"{name}_pool", **_LAST)(x)
+            x = layers.MaxPooling2D(name=f"{name}_pool", **LAST)(x)
         x = self.stage(x, 2 * (8 * width,), "discriminative_encoder6")
         for stage, factor in enumerate((8, 4, 2, 1, 1), 1):
             name = f"discriminative_decoder{stage}"
@@ -282,30 +251,18 @@ class _Networks:
         return self.activate(_conv(x, channels[1], f"{name}_conv2"))
 
     def up(self, x: Any, channels: int, name: str) -> Any:
-        x = BilinearUpsampling2D(name=f"{name}_upsampling", **_LAST)(x)
+        x = BilinearUpsampling2D(name=f"{name}_upsampling", **LAST)(x)
         return self.activate(_conv(x, channels, f"{name}_conv0"))
 
     def block(self, x: Any, place: str) -> Any:
-        options = {"name": f"sspcab_{place}", **_LAST, **self.sspcab_options}
-        return SSPCABLayer(**options)(x)
+        return sspcab_block(x, place, self.sspcab_options)
 
     def activate(self, x: Any) -> Any:
+        gamma = keras.initializers.RandomNormal(1.0, 0.02)
         name = x._keras_history.operation.name
-        x = layers.BatchNormalization(
-            momentum=0.9,
-            epsilon=1e-5,
-            gamma_initializer=keras.initializers.RandomNormal(1.0, 0.02),
-            name=f"{name}_norm",
-        )(x)
-        return layers.ReLU(name=f"{name}_relu")(x)
+        return normalized_relu(x, name, gamma_initializer=gamma)
 
 
 def _conv(x: Any, channels: int, name: str) -> Any:
-    return layers.Conv2D(
-        channels,
-        3,
-        padding="same",
-        kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
-        name=name,
-        **_LAST,
-    )(x)
+    kernel = keras.initializers.RandomNormal(0.0, 0.02)
+    return padded_conv(x, channels, name, kernel_initializer=kernel)

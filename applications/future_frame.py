@@ -1,25 +1,29 @@
 """Future frame prediction: what cannot be foreseen is abnormal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
 from keras import layers, ops
 
-from keras_sspcab.applications.adversarial import AdversarialModel
-from keras_sspcab.applications.discriminator import patch_discriminator
+from keras_sspcab.applications.adversarial import (
+    AdversarialModel,
+    patch_discriminator,
+)
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.hosts.arguments import check_places
-from keras_sspcab.hosts.frames import (
-    LAST,
-    PLACES,
+from keras_sspcab.hosts.arguments import (
     check_clip_shape,
+    check_places,
     check_weights,
+)
+from keras_sspcab.hosts.base import HostGuide, Settings
+from keras_sspcab.hosts.graph import (
+    LAST,
     output_frame,
-    penultimate_block,
+    padded_conv,
+    sspcab_block,
     stacked_frames,
 )
-from keras_sspcab.hosts.guide import HostGuide
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.losses import (
     gradient_difference,
@@ -53,13 +57,6 @@ class FutureFrame(AdversarialModel):
     - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Table 3:
       with the block 87.3 % on Avenue and 74.5 % on ShanghaiTech.
 
-    Deviations: the paper measures motion by a pre-trained FlowNet2-SD of 45
-    million weights on frames of 384 x 512; here it is `lucas_kanade` on frames
-    as they are, or an estimator of your own. The paper takes a batch for the
-    discriminator and the next for the generator, here both learn from the same,
-    the discriminator first. Its rate drops to a tenth after a number of steps
-    chosen for each data set; here after half of them.
-
     Args:
         input_shape: `(frames, height, width, channels)`, two frames at least;
             height and width multiples of 8 and at least 16, or None. Defaults
@@ -69,8 +66,7 @@ class FutureFrame(AdversarialModel):
         base_width: Channels of the first stage, doubled three times; the
             discriminator begins with twice as many. Defaults to 64, the
             paper's; 8 trains on a CPU.
-        sspcab_options: Arguments of the `SSPCABLayer`, such as
-            `{"loss_weight": 0.1}`.
+        sspcab_options: Arguments of the `SSPCABLayer`.
         intensity_weight: Weight of the squared error. Defaults to 1; the paper
             takes 0.001 for Avenue.
         gradient_weight: Weight of the difference of edges. Defaults to 1.
@@ -93,14 +89,12 @@ class FutureFrame(AdversarialModel):
         ValueError: If an argument is out of its range.
 
     Example:
-    >>> model = FutureFrame((5, 64, 64, 3), base_width=8)
-    >>> model.compile(steps=1000)
-    >>> model.fit(normal_clips)
+    >>> model = FutureFrame((3, 32, 32, 1), base_width=2)
+    >>> model.output["prediction"].shape
+    (None, 32, 32, 1)
     """
 
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "model": {"base_width": 8}
-    }
+    default_settings: ClassVar[Settings] = {"model": {"base_width": 8}}
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one",
@@ -124,8 +118,8 @@ class FutureFrame(AdversarialModel):
         name: str = "future_frame",
     ) -> None:
         # Three poolings; the discriminator mirrors two pixels of an eighth.
-        shape = check_clip_shape(input_shape, 8, 16, "several")
-        places = check_places(sspcab, PLACES)
+        shape = check_clip_shape(input_shape, 8, 16)
+        places = check_places(sspcab, ["penultimate"])
         width = standardize_int(base_width, "base_width", 1)
         weights = check_weights(
             intensity=intensity_weight,
@@ -158,18 +152,6 @@ class FutureFrame(AdversarialModel):
             else None
         )
         self._weights = weights
-
-        # === Config ===
-        self.arguments = {
-            "input_shape": shape,
-            "sspcab": places or None,
-            "base_width": width,
-            "sspcab_options": sspcab_options,
-            "intensity_weight": intensity_weight,
-            "gradient_weight": gradient_weight,
-            "flow_weight": flow_weight,
-            "adversarial_weight": adversarial_weight,
-        }
         self.set_flow_estimator(flow_estimator)
 
     def set_flow_estimator(self, flow_estimator: Any) -> None:
@@ -189,7 +171,7 @@ class FutureFrame(AdversarialModel):
         self.arguments["flow_estimator"] = flow_estimator
         # Compiled functions hold the one before.
         self.train_function = None
-        self.test_function = None
+        self.discard_compiled()
 
     def default_losses(self) -> dict[str, Any]:
         """Squared error, edges, flow and what the discriminator says."""
@@ -254,9 +236,7 @@ def _unet(
     sspcab_options: dict[str, Any] | None,
 ) -> Any:
     def conv(x: Any, channels: int, name: str) -> Any:
-        return layers.Conv2D(
-            channels, 3, padding="same", activation="relu", name=name, **LAST
-        )(x)
+        return padded_conv(x, channels, name, activation="relu")
 
     skips = []
     for stage in range(1, 5):
@@ -280,6 +260,6 @@ def _unet(
         x = skip([skips.pop(), x])
         x = conv(x, channels, f"decoder{stage}_conv1")
         if stage == 3 and "penultimate" in places:
-            return penultimate_block(x, sspcab_options)
+            return sspcab_block(x, "penultimate", sspcab_options)
         x = conv(x, channels, f"decoder{stage}_conv2")
     return x

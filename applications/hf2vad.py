@@ -8,28 +8,26 @@ import numpy as np
 from keras import ops
 
 from keras_sspcab.applications.hf2vad_memory import memory_autoencoder
-from keras_sspcab.applications.hf2vad_stages import (
-    JointStage,
-    MemoryStage,
-    PredictionStage,
-    known_flows,
-    predict_crop,
-    rebuild_flows,
-    vunet_inputs,
-)
 from keras_sspcab.applications.hf2vad_vunet import vunet
-from keras_sspcab.checks import standardize_int
-from keras_sspcab.hosts.arguments import check_input_shape, check_places
-from keras_sspcab.hosts.frames import check_weights
-from keras_sspcab.hosts.guide import HostGuide
-from keras_sspcab.hosts.objects import ObjectModel, object_batches
+from keras_sspcab.hosts.arguments import (
+    check_clip_shape,
+    check_places,
+    check_positive,
+    check_stage_counts,
+    check_weights,
+)
+from keras_sspcab.hosts.base import HostGuide, Settings
+from keras_sspcab.hosts.objects import ObjectModel
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.hosts.stages import Stage
+from keras_sspcab.layers import (
+    auxiliary_losses_disabled,
+    auxiliary_losses_scaled,
+)
+from keras_sspcab.losses import summed_gradient_difference
 from keras_sspcab.scoring import Calibration, ZScoreSum
 
 PLACES = ("memory", "decoder")
-
-STAGES = ("memory", "prediction", "joint")
 
 # Of the paper that the block is from: 0.1 dominated in this host.
 _LOSS_WEIGHT = 0.01
@@ -56,12 +54,6 @@ class HF2VAD(ObjectModel):
     - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Table 3:
       without and with the block, micro AUC 89.9 and 90.9 %, RBDC 41.1 and
       62.3 % on Avenue.
-
-    Open points: in which of both networks the block is, is not known, nor
-    whether its loss weighs 0.01 (the paper of the block) or 0.001 (a later one,
-    which refers to it). The reference selects the best epoch of each stage on
-    the test set; here a stage goes on from the last epoch of the one before.
-    The loss of the entropy in the third stage is the mean over the flows.
 
     The defaults are those of the reference: 57 million weights of memories. A
     tenth of the slots is enough for small sets.
@@ -114,13 +106,13 @@ class HF2VAD(ObjectModel):
         ValueError: If an argument is out of its range.
 
     Example:
-    >>> model = HF2VAD((5, 32, 32, 3), num_slots=200)
-    >>> model.compile()
-    >>> model.fit(normal_cubes, epochs=20)
+    >>> model = HF2VAD((2, 16, 16, 1), root_width=2, num_slots=4, base_width=2)
+    >>> model.output["flow_reconstruction"].shape
+    (None, 1, 16, 16, 2)
     """
 
     # A quarter of the paper's widths and a tenth of its slots.
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    default_settings: ClassVar[Settings] = {
         "data": {"image_size": 32},
         "model": {"root_width": 8, "num_slots": 200, "base_width": 16},
         "evaluation": {"smoothing": "median", "smoothing_size": 17.0},
@@ -133,7 +125,6 @@ class HF2VAD(ObjectModel):
         expectation="small width: micro AUC 96 on UCSD Ped2",
     )
 
-    cube_kind: ClassVar[str] = "hf2vad"
     takes_frames: ClassVar[bool] = True
 
     def __init__(
@@ -159,32 +150,40 @@ class HF2VAD(ObjectModel):
         calibration: Calibration | dict[str, Any] | None = None,
         name: str = "hf2vad",
     ) -> None:
-        # === Arguments ===
-        frames, height, width, channels = _check_cubes(input_shape)
+        shape = check_clip_shape(
+            input_shape, 16, needs_size="the networks have maps of fixed size"
+        )
+        frames, height, width, channels = shape
         places = check_places(sspcab, PLACES)
-        weights = check_weights(
+        self._loss_weights = check_weights(
             flow=flow_weight,
             entropy=entropy_weight,
             prediction=prediction_weight,
             gradient=gradient_weight,
             divergence=divergence_weight,
         )
-        arguments: dict[str, Any] = {
-            "input_shape": (frames, height, width, channels),
-            "sspcab": places or None,
-            "root_width": root_width,
-            "num_slots": num_slots,
-            "shrink_threshold": shrink_threshold,
-            "base_width": base_width,
-            "dropout_rate": dropout_rate,
-            "sspcab_options": sspcab_options,
-            **{f"{term}_weight": weight for term, weight in weights.items()},
-            "flow_score_weight": flow_score_weight,
-            "prediction_score_weight": prediction_score_weight,
-            "learning_rates": _each_stage(learning_rates, "learning_rates"),
-            "epochs": _each_stage(epochs, "epochs"),
-            "batch_sizes": _each_stage(batch_sizes, "batch_sizes"),
-        }
+        rates = tuple(
+            check_positive(rate, "learning_rates")
+            for rate in (
+                learning_rates
+                if isinstance(learning_rates, Sequence)
+                else (learning_rates,) * 3
+            )
+        )
+        if len(rates) != 3:
+            raise ValueError(
+                "`learning_rates` must be three numbers, one for each stage. "
+                f"Received: learning_rates={learning_rates!r}"
+            )
+        self._schedule = [
+            {"learning_rate": rate, "epochs": count, "batch_size": size}
+            for rate, count, size in zip(
+                rates,
+                check_stage_counts(epochs, "epochs", 3, 0),
+                check_stage_counts(batch_sizes, "batch_sizes", 3, 1),
+                strict=True,
+            )
+        ]
 
         # === Networks ===
         block = {"loss_weight": _LOSS_WEIGHT, **(sspcab_options or {})}
@@ -214,7 +213,7 @@ class HF2VAD(ObjectModel):
         motion = keras.Input((*size, 2), name="motion")
         flows = known_flows(motion)
         rebuilt = rebuild_flows(memory, flows)
-        prediction = predict_crop(predictor, appearance, rebuilt)["prediction"]
+        prediction = predictor(vunet_inputs(appearance, rebuilt))["prediction"]
         flow_map = ops.sum(ops.square(rebuilt - flows), axis=(1, 4))
         prediction_map = ops.sum(
             ops.square(prediction - appearance[:, -1]), axis=-1
@@ -235,8 +234,6 @@ class HF2VAD(ObjectModel):
             ),
             name=name,
         )
-        self._loss_weights = weights
-        self.arguments = arguments
 
     @property
     def networks(self) -> dict[str, keras.Model]:
@@ -269,28 +266,17 @@ class HF2VAD(ObjectModel):
         return self.get_layer("object_score").score_of_nothing
 
     def fit_scoring(self, data: Any) -> None:
-        """Measures mean and deviation of both errors.
+        """Measures mean and deviation of both errors."""
+        outputs = self.outputs_on(data, ("flow_error", "prediction_error"))
+        self.get_layer("object_score").fit(
+            np.stack(list(outputs.values()), axis=-1)
+        )
+        self.discard_compiled()
 
-        Args:
-            data: The normal training objects: a dict of arrays, or an iterable
-                of batches, with or without an index.
-        """
-        parts = []
-        for objects, _ in object_batches(data):
-            outputs = self.predict_on_batch(objects)
-            errors = outputs["flow_error"], outputs["prediction_error"]
-            parts.append(np.stack([np.asarray(e) for e in errors], axis=-1))
-        layer = self.get_layer("object_score")
-        layer.fit(np.concatenate(parts) if parts else np.empty((0, 2)))
-        # Compiled functions may hold what was fitted before as constants.
-        self.predict_function = None
-        self.test_function = None
+    # === Training ===
 
     def training_stages(self) -> tuple[Stage, ...]:
-        """The stages, one after the other, with models of their own.
-
-        Their layers are the model's: what a stage trains is trained.
-        """
+        """The memories, with the last flow; the prediction; and both."""
         networks: Mapping[str, Any] = self.networks
         memory, predictor = networks["memory_autoencoder"], networks["vunet"]
         weights = self._loss_weights
@@ -299,77 +285,142 @@ class HF2VAD(ObjectModel):
             name: weights[name]
             for name in ("prediction", "gradient", "divergence")
         }
-        rates = self.arguments["learning_rates"]
-        shared: dict[str, Any] = {"dtype": self.dtype_policy}
-        models = (
-            MemoryStage(
-                memory,
-                weights=of_memory,
-                name=STAGES[0],
-                rate=rates[0],
+        shared: dict[str, Any] = {
+            "needs": ("appearance", "motion"),
+            # The rate falls every 50 epochs, and there are 80.
+            "decay": (50 / 80, 0.8),
+            "dtype": self.dtype_policy,
+        }
+        first, second, third = self._schedule
+        return (
+            Stage(
+                self._memory_terms,
+                of_memory,
+                trained=[memory],
+                name="memory",
+                **first,
                 **shared,
             ),
-            PredictionStage(
-                memory,
-                predictor,
-                weights=of_prediction,
-                name=STAGES[1],
-                rate=rates[1],
+            Stage(
+                self._prediction_stage_terms,
+                of_prediction,
+                trained=[predictor],
+                fixed=[memory],
+                name="prediction",
+                **second,
                 **shared,
             ),
-            JointStage(
-                memory,
-                predictor,
-                weights={**of_memory, **of_prediction},
-                name=STAGES[2],
-                rate=rates[2],
+            Stage(
+                self._joint_terms,
+                {**of_memory, **of_prediction},
+                trained=[memory, predictor],
+                name="joint",
+                **third,
                 **shared,
             ),
         )
-        return tuple(
-            Stage(model.name, model, epochs, batch_size)
-            for model, epochs, batch_size in zip(
-                models,
-                self.arguments["epochs"],
-                self.arguments["batch_sizes"],
-                strict=True,
+
+    def _memory_terms(
+        self, inputs: Mapping[str, Any], training: bool | None
+    ) -> dict[str, Any]:
+        flow = inputs["motion"][:, -1]
+        outputs = self.networks["memory_autoencoder"](flow, training=training)
+        error = ops.square(outputs["reconstruction"] - flow)
+        return {
+            "flow": ops.mean(error, axis=(1, 2, 3)),
+            "entropy": outputs["entropy"],
+        }
+
+    def _prediction_stage_terms(
+        self, inputs: Mapping[str, Any], training: bool | None
+    ) -> dict[str, Any]:
+        memory = self.networks["memory_autoencoder"]
+        with auxiliary_losses_disabled():
+            rebuilt = rebuild_flows(
+                memory, known_flows(inputs["motion"]), training=False
             )
+        return self._prediction_terms(
+            inputs, ops.stop_gradient(rebuilt), training
         )
 
+    def _joint_terms(
+        self, inputs: Mapping[str, Any], training: bool | None
+    ) -> dict[str, Any]:
+        """All losses.
 
-# === Checks ===
+        The flows go through the auto-encoder one by one, so that its batch
+        normalization sees those of one time together, as the reference has it;
+        of the terms of blocks in it, the mean counts.
+        """
+        memory = self.networks["memory_autoencoder"]
+        flows = known_flows(inputs["motion"])
+        count = flows.shape[1]
+        with auxiliary_losses_scaled(1 / count):
+            outputs = [
+                memory(flows[:, i], training=training) for i in range(count)
+            ]
+        rebuilt = ops.stack([o["reconstruction"] for o in outputs], axis=1)
+        return {
+            "flow": ops.mean(ops.square(rebuilt - flows), axis=(1, 2, 3, 4)),
+            "entropy": sum(o["entropy"] for o in outputs) / count,
+            **self._prediction_terms(inputs, rebuilt, training),
+        }
 
-
-def _check_cubes(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    shape = tuple(shape)
-    if len(shape) != 4 or None in shape:
-        raise ValueError(
-            "`input_shape` must be (frames, height, width, channels), all of "
-            f"them known. Received: input_shape={shape}"
+    def _prediction_terms(
+        self, inputs: Mapping[str, Any], rebuilt: Any, training: bool | None
+    ) -> dict[str, Any]:
+        """Losses of the prediction from what is left of the flows."""
+        appearance = inputs["appearance"]
+        outputs = self.networks["vunet"](
+            vunet_inputs(appearance, rebuilt), training=training
         )
-    if shape[0] < 2:
-        raise ValueError(
-            "Cubes must have two frames at least, the last of which is "
-            f"predicted. Received: input_shape={shape}"
-        )
-    check_input_shape(shape[1:], 16)
-    return shape
+        target, predicted = appearance[:, -1], outputs["prediction"]
+        error = ops.square(predicted - target)
+        return {
+            "prediction": ops.mean(error, axis=(1, 2, 3)),
+            "gradient": summed_gradient_difference(target, predicted),
+            "divergence": outputs["divergence"],
+        }
 
 
-def _each_stage(values: Any, name: str) -> tuple[Any, ...]:
-    """Returns a value for each stage, or raises a ValueError."""
-    given = tuple(values) if isinstance(values, Sequence) else (values,) * 3
-    if len(given) != len(STAGES):
-        raise ValueError(
-            f"`{name}` must be three numbers, one for each stage. "
-            f"Received: {name}={values!r}"
-        )
-    if name == "learning_rates":
-        if not all(0 < float(rate) < float("inf") for rate in given):
-            raise ValueError(
-                "`learning_rates` must be positive and finite. "
-                f"Received: learning_rates={values!r}"
-            )
-        return tuple(float(rate) for rate in given)
-    least = 0 if name == "epochs" else 1
-    return tuple(standardize_int(count, name, least) for count in given)
+def known_flows(motion: Any) -> Any:
+    """The flows that a prediction may use: all but the first of a cube.
+
+    The first one leads to the first frame from what was before the cube.
+    """
+    return motion[:, 1:]
+
+
+def rebuild_flows(memory: keras.Model, flows: Any, **arguments: Any) -> Any:
+    """Runs the auto-encoder on all flows of cubes at once.
+
+    Args:
+        memory: The memory auto-encoder.
+        flows: Tensor `(batch, frames, height, width, 2)`.
+        **arguments: For its call.
+
+    Returns:
+        What it rebuilds, of the same shape.
+    """
+    shape = tuple(flows.shape[1:])
+    single = ops.reshape(flows, (-1, *shape[1:]))
+    rebuilt = memory(single, **arguments)["reconstruction"]
+    return ops.reshape(rebuilt, (-1, *shape))
+
+
+def vunet_inputs(appearance: Any, flows: Any) -> dict[str, Any]:
+    """Puts the frames before the last one, and the flows, into channels.
+
+    Args:
+        appearance: Tensor `(batch, frames, height, width, channels)`.
+        flows: Tensor `(batch, frames - 1, height, width, 2)`.
+    """
+    count = flows.shape[1]
+    return {
+        "frames": _stacked(appearance, count),
+        "flows": _stacked(flows, count),
+    }
+
+
+def _stacked(frames: Any, count: int) -> Any:
+    return ops.concatenate([frames[:, i] for i in range(count)], axis=-1)

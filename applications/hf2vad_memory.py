@@ -6,10 +6,15 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_sspcab.applications.mnad_network import pytorch_initializer
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape
-from keras_sspcab.hosts.frames import LAST, penultimate_block
+from keras_sspcab.hosts.graph import (
+    LAST,
+    normalized_relu,
+    padded_conv,
+    pytorch_initializer,
+    sspcab_block,
+)
 from keras_sspcab.layers import AttentionMemory
 
 
@@ -59,12 +64,9 @@ def memory_autoencoder(
         ValueError: If the size is unknown or no multiple of 8, or another
             argument is out of its range.
     """
-    height, width, channels = check_input_shape(input_shape, 8)
-    if height is None or width is None:
-        raise ValueError(
-            "Height and width of the crops must be known: the memories hold "
-            f"whole maps. Received: input_shape={tuple(input_shape)}"
-        )
+    height, width, channels = check_input_shape(
+        input_shape, 8, needs_size="the memories hold whole maps"
+    )
     root_width = standardize_int(root_width, "root_width", 1)
     inputs = keras.Input((height, width, channels), name="flow")
 
@@ -103,7 +105,7 @@ def memory_autoencoder(
     if sspcab_options is None:
         x = _conv(x, root_width, "decoder1_conv2")
     else:
-        x = penultimate_block(x, sspcab_options)
+        x = sspcab_block(x, "penultimate", sspcab_options)
     x = _activate(x, "decoder1_conv2")
 
     # float32 under mixed precision too: the score is a small difference.
@@ -125,33 +127,16 @@ def _convolutions(x: Any, channels: int, name: str) -> Any:
     return x
 
 
-def _conv(
-    x: Any, channels: int, name: str, kernel_size: int = 3, **arguments: Any
-) -> Any:
-    return layers.Conv2D(
-        channels,
-        kernel_size,
-        padding="same",
-        kernel_initializer=_kaiming_normal(),
-        name=name,
-        **LAST,
-        **arguments,
-    )(x)
+def _conv(x: Any, channels: int, name: str, **arguments: Any) -> Any:
+    # For a leaky ReLU of slope 0.1, as the reference has it.
+    kaiming = keras.initializers.VarianceScaling(
+        2 / (1 + 0.1**2), "fan_in", "untruncated_normal"
+    )
+    return padded_conv(
+        x, channels, name, kernel_initializer=kaiming, **arguments
+    )
 
 
 def _activate(x: Any, name: str) -> Any:
-    x = layers.BatchNormalization(
-        momentum=0.9,
-        epsilon=1e-5,
-        gamma_initializer=keras.initializers.RandomNormal(1.0, 0.02),
-        name=f"{name}_norm",
-    )(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _kaiming_normal() -> keras.initializers.Initializer:
-    """For a leaky ReLU of slope 0.1, as the reference has it."""
-    # One for each layer: an instance gives the same numbers again.
-    return keras.initializers.VarianceScaling(
-        2 / (1 + 0.1**2), "fan_in", "untruncated_normal"
-    )
+    gamma = keras.initializers.RandomNormal(1.0, 0.02)
+    return normalized_relu(x, name, gamma_initializer=gamma)

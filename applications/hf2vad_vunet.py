@@ -7,10 +7,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_sspcab.applications.mnad_network import pytorch_initializer
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape
-from keras_sspcab.hosts.frames import LAST, penultimate_block
+from keras_sspcab.hosts.graph import LAST, pytorch_initializer, sspcab_block
 from keras_sspcab.layers import DepthToSpace, SpaceToDepth, WeightNormConv2D
 
 # Maps of an encoder: two of each of the four scales, the largest first.
@@ -76,12 +75,9 @@ def vunet(
         ValueError: If the size is unknown or no multiple of 16, or another
             argument is out of its range.
     """
-    height, width, channels = check_input_shape(input_shape, 16)
-    if height is None or width is None:
-        raise ValueError(
-            "Height and width of the crops must be known. "
-            f"Received: input_shape={tuple(input_shape)}"
-        )
+    height, width, channels = check_input_shape(
+        input_shape, 16, needs_size="the prior knows the size of its maps"
+    )
     num_frames = standardize_int(num_frames, "num_frames", 1)
     base_width = standardize_int(base_width, "base_width", 1)
     if not 0 <= float(dropout_rate) < 1:
@@ -202,7 +198,7 @@ class _Parts:
                 block = self._residual(width, f"{name}_{part}", True)
                 x = block(x, inputs[part])
         if sspcab_options is not None:
-            x = penultimate_block(x, sspcab_options)
+            x = sspcab_block(x, "penultimate", sspcab_options)
         x = _conv(channels, f"{name}_output", 1)(x)
         # float32 under mixed precision too: the score is a small difference.
         x = layers.Activation("sigmoid", dtype="float32", name="prediction")(x)

@@ -1,31 +1,29 @@
 """MNAD: a frame from what a memory of normal features holds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
-from keras_sspcab.applications.mnad_network import (
-    decoder,
-    encoder,
-    generator,
-    pytorch_initializer,
-)
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.hosts.arguments import check_places
-from keras_sspcab.hosts.batches import image_batches
-from keras_sspcab.hosts.frames import (
-    PLACES,
-    FrameModel,
+from keras_sspcab.hosts.arguments import (
     check_clip_shape,
+    check_places,
     check_weights,
-    output_frame,
-    stacked_frames,
-    to_unit_interval,
 )
-from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.base import HostGuide, Settings, Untracked
+from keras_sspcab.hosts.frames import FrameModel, to_unit_interval
+from keras_sspcab.hosts.graph import (
+    LAST,
+    normalized_relu,
+    output_frame,
+    padded_conv,
+    pytorch_initializer,
+    sspcab_block,
+    stacked_frames,
+)
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import PrototypeMemory
 from keras_sspcab.scoring import (
@@ -68,12 +66,7 @@ class MNAD(FrameModel):
       ShanghaiTech; by reconstruction 90.2, 82.8 and 69.8 %.
     - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), Table 3:
       with the block 84.8 % on Avenue and 69.8 % on ShanghaiTech, up from 82.8
-      and 68.3 %. Which of both tasks this was is not stated; the figures speak
-      for reconstruction.
-
-    Deviations: biases start at zero, and up-sampling convolutions align their
-    output as Keras does, half a pixel from PyTorch. A normalization that the
-    published code defines and never uses is left out (1,024 parameters).
+      and 68.3 %.
 
     Args:
         input_shape: `(frames, height, width, channels)`: two frames at least
@@ -86,8 +79,7 @@ class MNAD(FrameModel):
         base_width: Channels of the first stage, doubled three times. Defaults
             to 64, the paper's; 8 trains on a CPU.
         num_items: Prototypes in the memory. Defaults to 10.
-        sspcab_options: Arguments of the `SSPCABLayer`, such as
-            `{"loss_weight": 0.1}`.
+        sspcab_options: Arguments of the `SSPCABLayer`.
         compactness_weight: Weight of the distance to the nearest prototype in
             the loss. None (the default) takes the paper's: 0.1, or 0.01 for
             reconstruction.
@@ -106,14 +98,16 @@ class MNAD(FrameModel):
         ValueError: If an argument is out of its range.
 
     Example:
-    >>> model = MNAD((5, 64, 64, 3), base_width=8)
-    >>> model.compile(steps=1000)
-    >>> model.fit(normal_clips)
+    >>> model = MNAD((3, 32, 32, 1), base_width=2, task="prediction")
+    >>> model.output["prediction"].shape
+    (None, 32, 32, 1)
     """
 
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "model": {"base_width": 8}
-    }
+    default_settings: ClassVar[Settings] = {"model": {"base_width": 8}}
+
+    #: Whether the model learns from frames that look normal while it scores, as
+    #: its paper does.
+    evaluation_options: ClassVar[Mapping[str, Any]] = {"update_memory": False}
 
     # Whether frames that look normal are learned from while it is tested, as
     # in the paper.
@@ -145,11 +139,10 @@ class MNAD(FrameModel):
         predicts = task == "prediction"
         shape = check_clip_shape(
             input_shape or (5 if predicts else 1, 256, 256, 3),
-            8,
-            8,
-            "several" if predicts else "one",
+            multiple_of=8,
+            single=not predicts,
         )
-        places = check_places(sspcab, PLACES)
+        places = check_places(sspcab, ["penultimate"])
         width = standardize_int(base_width, "base_width", 1)
         memory_weight, default_share, _ = _PAPER[task]
         share = default_share if psnr_weight is None else psnr_weight
@@ -168,10 +161,10 @@ class MNAD(FrameModel):
         # === Functional model ===
         clip = keras.Input(shape, name="clip")
         x = stacked_frames(clip, shape[0] - predicts)
-        features, skips = encoder(x, width)
+        features, skips = _encoder(x, width)
         memory = PrototypeMemory(num_items, name="memory")(features)
-        x = decoder(memory["features"], width, skips if predicts else [])
-        x = generator(x, width, places, sspcab_options)
+        x = _decoder(memory["features"], width, skips if predicts else [])
+        x = _generator(x, width, places, sspcab_options)
         prediction = output_frame(
             x, shape[-1], kernel_initializer=pytorch_initializer()
         )
@@ -194,22 +187,9 @@ class MNAD(FrameModel):
             ),
             name=name,
         )
-        # As a function: Keras would take the model for a part of this one.
-        self._encode = keras.Model(clip, features).predict_on_batch
+        self._encoder = Untracked(keras.Model(clip, features))
         self._loss_weights = loss_weights
-
-        # === Config ===
-        self.arguments = {
-            "input_shape": shape,
-            "sspcab": places or None,
-            "task": task,
-            "base_width": width,
-            "num_items": num_items,
-            "sspcab_options": sspcab_options,
-            "compactness_weight": compactness_weight,
-            "separateness_weight": separateness_weight,
-            "psnr_weight": psnr_weight,
-        }
+        self.arguments["task"] = task
 
     video_score_outputs: ClassVar[tuple[str, ...]] = ("psnr", "compactness")
 
@@ -264,23 +244,29 @@ class MNAD(FrameModel):
         return terms
 
     def fit_scoring(self, data: Any) -> None:
-        """Measures PSNR and compactness of normal clips.
+        """Measures PSNR and compactness of normal clips."""
+        names = ("psnr", "compactness")
+        outputs = self.outputs_on(data, names)
+        self.get_layer("regularity").fit(*(outputs[name] for name in names))
+
+    def score_clips(
+        self,
+        clips: Iterable[np.ndarray],
+        update_memory: bool = False,
+        **options: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Yields the outputs for clips in the order of time.
 
         Args:
-            data: Normal clips: an array or an iterable of batches.
-
-        Raises:
-            ValueError: If there is none.
+            clips: Arrays `(batch, frames, height, width, channels)`.
+            update_memory: Whether the memory is updated as in `predict_online`.
+                It is set back in the end.
+            **options: None.
         """
-        found: list[tuple[Any, Any]] = []
-        for clips in image_batches(data):
-            outputs = self.predict_on_batch(clips)
-            found.append((outputs["psnr"], outputs["compactness"]))
-        psnr, compactness = (
-            np.concatenate([np.empty(0), *(pair[index] for pair in found)])
-            for index in (0, 1)
-        )
-        self.get_layer("regularity").fit(psnr, compactness)
+        if not update_memory:
+            yield from super().score_clips(clips, **options)
+            return
+        yield from self.iterate_online(clips)
 
     def predict_online(
         self, clips: Any, threshold: float | None = None, keep: bool = False
@@ -331,7 +317,7 @@ class MNAD(FrameModel):
         memory = self.get_layer("memory")
         before = ops.convert_to_numpy(memory.items)
         try:
-            for clip in (c for batch in image_batches(clips) for c in batch):
+            for clip in (c for b, _ in self.input_batches(clips) for c in b):
                 outputs = self.predict_on_batch(clip[None])
                 error = np.square(clip[-1] - outputs["prediction"][0])
                 weight = 1.0 - np.exp(-error)
@@ -339,9 +325,75 @@ class MNAD(FrameModel):
                 mean = (weight * error).sum() / max(weight.sum(), 1e-12)
                 updates = bool(mean < threshold)
                 if updates:
-                    memory.update(self._encode(clip[None]))
+                    features = self._encoder.value.predict_on_batch(clip[None])
+                    memory.update(features)
                 rows = {**outputs, "updated": [updates]}
                 yield {name: np.asarray(row) for name, row in rows.items()}
         finally:
             if not keep:
                 memory.items.assign(before)
+
+
+# === Networks ===
+
+
+def _conv(x: Any, channels: int, name: str) -> Any:
+    kernel = pytorch_initializer()
+    return padded_conv(x, channels, name, kernel_initializer=kernel)
+
+
+def _stage(x: Any, channels: int, name: str) -> Any:
+    for index in (1, 2):
+        conv = f"{name}_conv{index}"
+        x = normalized_relu(_conv(x, channels, conv), conv)
+    return x
+
+
+def _encoder(x: Any, width: int) -> tuple[Any, list[Any]]:
+    """Features, neither normalized nor activated, and the maps to skip to."""
+    skips = []
+    for stage in range(1, 4):
+        x = _stage(x, width * 2 ** (stage - 1), f"encoder{stage}")
+        skips.append(x)
+        x = layers.MaxPooling2D(name=f"encoder{stage}_pool", **LAST)(x)
+    x = normalized_relu(_conv(x, 8 * width, "encoder4_conv1"), "encoder4_conv1")
+    return _conv(x, 8 * width, "encoder4_conv2"), skips
+
+
+def _decoder(x: Any, width: int, skips: list[Any]) -> Any:
+    """With skips, up-sampling halves the channels and they fill them up."""
+    skips = list(skips)
+    channels = 8 * width
+    for stage in range(1, 4):
+        x = _stage(x, channels, f"decoder{stage}")
+        name = f"decoder{stage}_up"
+        x = layers.Conv2DTranspose(
+            channels // 2 if skips else channels,
+            3,
+            strides=2,
+            padding="same",
+            kernel_initializer=pytorch_initializer(),
+            name=name,
+            **LAST,
+        )(x)
+        x = normalized_relu(x, name)
+        if skips:
+            skip = layers.Concatenate(name=f"decoder{stage}_skip")
+            x = skip([skips.pop(), x])
+        channels //= 2
+    return x
+
+
+def _generator(
+    x: Any,
+    width: int,
+    places: tuple[str, ...],
+    sspcab_options: dict[str, Any] | None,
+) -> Any:
+    """What is between the decoder and the output."""
+    x = normalized_relu(_conv(x, width, "generator_conv1"), "generator_conv1")
+    if "penultimate" in places:
+        x = sspcab_block(x, "penultimate", sspcab_options)
+    else:
+        x = _conv(x, width, "generator_conv2")
+    return normalized_relu(x, "generator_conv2")

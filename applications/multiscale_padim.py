@@ -1,21 +1,17 @@
 """Position-wise Gaussians of features at two scales."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
-from keras_sspcab.applications.padim import ChannelChoice
-from keras_sspcab.hosts.arguments import check_known_size
-from keras_sspcab.hosts.feature_model import (
-    FeatureModel,
-    average,
-    feature_graph,
-    predictor,
-)
-from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.applications.padim import KNOWN_SIZE, ChannelChoice
+from keras_sspcab.hosts.arguments import check_input_shape
+from keras_sspcab.hosts.base import HostGuide, Settings
+from keras_sspcab.hosts.feature_graph import average, feature_graph
+from keras_sspcab.hosts.feature_model import FeatureModel, untracked_model
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.scoring import (
     Calibration,
@@ -57,10 +53,8 @@ class MultiScalePaDiM(FeatureModel):
     - [Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099), the block
 
     Args:
-        input_shape: `(height, width, channels)`, all known, with 1 or 3
-            channels. Defaults to `(320, 320, 3)`.
-        sspcab: `"features"` or None (the default).
-        backbone: As `name` of `keras_sspcab.backbones.load_backbone`.
+        input_shape: `(height, width, channels)`, all known. Defaults to `(320,
+            320, 3)`.
         scales: Taps of the fine and of the coarse scale, as for
             `load_backbone`. None (the default) takes stages of strides 8 and
             16, and of strides 16 and 32.
@@ -72,33 +66,22 @@ class MultiScalePaDiM(FeatureModel):
             Defaults to 0.02.
         rank: Leading directions kept of the covariance at each position.
             Defaults to 64.
-        sigma: Standard deviation of the Gaussian over the maps, in pixels.
-            Defaults to 5.
-        neighborhood: Side of the square over which features are averaged.
-            Defaults to 3.
-        weights: Those of the backbone: `"imagenet"` (the default), a file, or
-            None for random ones. Read once, here; the path is not kept.
-        residual: What the block gives: `"append"` (the default) or `"replace"`,
-            see `feature_graph`.
-        sspcab_options: Arguments of the `SSPCABLayer`.
-        seed: Seed of the choice of channels. Defaults to 0.
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
+        sigma: Defaults to 5.
+        neighborhood: Defaults to 3.
+
+    All other arguments are those of `FeatureModel`.
 
     Raises:
         ValueError: If an argument is out of its range.
         ImportError: If the package with the weights is not installed.
 
     Example:
-    >>> model = MultiScalePaDiM()
-    >>> model.fit(normal_images)
-    >>> model.calibrate()
-    >>> model.predict(images)["is_anomalous"]
+    >>> model = MultiScalePaDiM((64, 64, 3), weights=None)
+    >>> model.needs_training
+    False
     """
 
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "data": {"image_size": 320}
-    }
+    default_settings: ClassVar[Settings] = {"data": {"image_size": 320}}
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="aligned parts and even surfaces; the default for images",
@@ -136,7 +119,7 @@ class MultiScalePaDiM(FeatureModel):
             )
         # === Functional model ===
         graph = feature_graph(
-            check_known_size(input_shape, "MultiScalePaDiM"),
+            check_input_shape(input_shape, minimum=32, needs_size=KNOWN_SIZE),
             sspcab,
             backbone,
             scales,
@@ -179,25 +162,15 @@ class MultiScalePaDiM(FeatureModel):
             raw_score,
             raw_map,
             calibration,
-            {
-                "scales": tuple(map(tuple, scales)),
-                "neighborhood": neighborhood,
-                "num_features": num_features,
-                "shrinkage": shrinkage,
-                "regularization": regularization,
-                "rank": rank,
-                "sigma": sigma,
-                "seed": seed,
-            },
             name,
         )
-        self._score_scales = predictor(
+        self._scales = untracked_model(
             graph.image, {"scores": scores, "maps": maps}
         )
 
     def score_held_out(self, images: Any, step: int) -> dict[str, np.ndarray]:
         """Keeps the scores of both scales, and a part of their maps."""
-        outputs = self._score_scales(images)
+        outputs = self._scales.value.predict_on_batch(images)
         maps = np.stack(outputs["maps"], axis=-1)
         return {
             "scores": np.stack(outputs["scores"], axis=-1),

@@ -9,9 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.hosts.arguments import check_known_size
-from keras_sspcab.hosts.feature_model import FeatureModel, feature_graph
-from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.arguments import check_input_shape
+from keras_sspcab.hosts.base import HostGuide
+from keras_sspcab.hosts.feature_graph import feature_graph
+from keras_sspcab.hosts.feature_model import FeatureModel
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.scoring import (
     Calibration,
@@ -19,6 +20,9 @@ from keras_sspcab.scoring import (
     MapUpsampling,
     PositionGaussian,
 )
+
+#: Why the hosts with statistics for each position must know it.
+KNOWN_SIZE = "there are statistics for each position"
 
 
 @register_application("padim")
@@ -38,19 +42,10 @@ class PaDiM(FeatureModel):
       over MVTec AD 95.3 % and pixel AUROC 97.5 % with a Wide ResNet-50 and 550
       channels, pixel AUROC 96.7 % with a ResNet-18 and 100.
 
-    Open points: the paper has ResNets and EfficientNet-B5; the default here is
-    a smaller network whose weights come with a package. It resizes images to
-    256 x 256 and crops to 224 x 224, which is left to the reader of the images.
-
     Args:
-        input_shape: `(height, width, channels)` with 1 or 3 channels; sides of
-            at least 32. Defaults to `(256, 256, 3)`.
-        sspcab: `"features"` lets a block predict the features, or None (the
-            default), the published method.
-        backbone: One of `keras_sspcab.backbones.available_backbones()`.
-            Defaults to `"efficientnet_lite0"`.
-        taps: Strides or names of layers where features are taken. Defaults to
-            `(4, 8, 16)`.
+        input_shape: `(height, width, channels)`, all known. Defaults to `(256,
+            256, 3)`.
+        taps: Defaults to `(4, 8, 16)`.
         num_features: Channels chosen at random, of those of the features and,
             with a block, of the residuals. None takes all. Defaults to 100.
         shrinkage: As for `PositionGaussian`. A few tenths help where there are
@@ -58,28 +53,19 @@ class PaDiM(FeatureModel):
         regularization: As for `PositionGaussian`. Defaults to 0.01.
         rank: As for `PositionGaussian`. At 256 x 256, 100 channels take 164 MB
             without. Defaults to None.
-        sigma: Standard deviation of the Gaussian that smooths the map, in
-            pixels. Defaults to 4.
-        neighborhood: Side of the square over which features are averaged.
-            Defaults to 1: they are not.
-        weights: Those of the backbone: `"imagenet"` (the default), a file, or
-            None for random ones. Read once, here; the path is not kept.
-        residual: What the block gives: `"append"` (the default) or `"replace"`,
-            see `feature_graph`.
-        sspcab_options: Arguments of the `SSPCABLayer`.
-        seed: Seed of the choice of channels. Defaults to 0.
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
+        sigma: Defaults to 4.
+        neighborhood: Defaults to 1: features are not averaged.
+
+    All other arguments are those of `FeatureModel`.
 
     Raises:
         ValueError: If an argument is out of its range.
         ImportError: If the package with the weights is not installed.
 
     Example:
-    >>> model = PaDiM(input_shape=(256, 256, 3))
-    >>> model.fit(normal_images)
-    >>> model.calibrate()
-    >>> model.predict(images)["is_anomalous"]
+    >>> model = PaDiM((64, 64, 3), weights=None)
+    >>> model.needs_training
+    False
     """
 
     guide: ClassVar[HostGuide] = HostGuide(
@@ -108,7 +94,7 @@ class PaDiM(FeatureModel):
         name: str = "padim",
     ) -> None:
         graph = feature_graph(
-            check_known_size(input_shape, "PaDiM"),
+            check_input_shape(input_shape, minimum=32, needs_size=KNOWN_SIZE),
             sspcab,
             backbone,
             taps,
@@ -136,15 +122,6 @@ class PaDiM(FeatureModel):
             MapPooling("max", name="pooling")(raw_map),
             raw_map,
             calibration,
-            {
-                "taps": tuple(taps),
-                "num_features": num_features,
-                "shrinkage": gaussian.shrinkage,
-                "regularization": gaussian.regularization,
-                "rank": gaussian.rank,
-                "sigma": sigma,
-                "seed": seed,
-            },
             name,
         )
 

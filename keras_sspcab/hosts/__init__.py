@@ -1,12 +1,24 @@
-"""What a host model is made of: base classes, scoring, and the registry.
+"""What hosts are made of: base classes, checks, scoring, and the registry.
 
-The hosts themselves are in `keras_sspcab.applications`.
+The hosts themselves are in `keras_sspcab.applications`; how to write one is in
+`docs/adding_a_host.md`.
 """
 
-from keras_sspcab.hosts.base import AnomalyModel
+from keras_sspcab.hosts.arguments import (
+    check_clip_shape,
+    check_input_shape,
+    check_places,
+    check_weights,
+)
+from keras_sspcab.hosts.base import AnomalyModel, HostGuide
+from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel, FoldScores
 from keras_sspcab.hosts.frames import FrameModel
-from keras_sspcab.hosts.guide import HostGuide
+from keras_sspcab.hosts.graph import (
+    output_frame,
+    sspcab_block,
+    stacked_frames,
+)
 from keras_sspcab.hosts.object_scoring import score_objects
 from keras_sspcab.hosts.objects import ObjectModel
 from keras_sspcab.hosts.registry import (
@@ -32,8 +44,16 @@ __all__ = [
     "Stage",
     "VideoStream",
     "available_applications",
+    "check_clip_shape",
+    "check_input_shape",
+    "check_places",
+    "check_weights",
+    "feature_graph",
     "get_application",
+    "output_frame",
     "register_application",
     "score_frames",
     "score_objects",
+    "sspcab_block",
+    "stacked_frames",
 ]

@@ -1,17 +1,29 @@
-"""Checks of constructor arguments that several hosts share."""
+"""Checks of constructor arguments that hosts share."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from keras_sspcab.checks import standardize_int
 
 
 def check_input_shape(
-    shape: Sequence[int | None], multiple_of: int = 1, minimum: int = 1
-) -> tuple[int | None, int | None, int]:
+    shape: Sequence[int | None],
+    multiple_of: int = 1,
+    minimum: int = 1,
+    needs_size: str = "",
+) -> tuple[Any, Any, int]:
     """Returns `(height, width, channels)`, or raises a ValueError.
 
     Args:
         shape: The argument of a host; height and width may be None.
         multiple_of: What height and width must be multiples of.
         minimum: The least height and width.
+        needs_size: Why height and width must be known; empty where they need
+            not.
+
+    Example:
+    >>> check_input_shape([None, None, 3], multiple_of=8)
+    (None, None, 3)
     """
     shape = tuple(shape)
     height, width, channels = shape if len(shape) == 3 else (None,) * 3
@@ -25,40 +37,80 @@ def check_input_shape(
             "The sizes in `input_shape` must be positive. "
             f"Received: input_shape={shape}"
         )
-    for size in shape[:2]:
+    rules = []
+    if minimum > multiple_of:
+        rules.append(f"at least {minimum}")
+    if multiple_of > 1:
+        rules.append(f"a multiple of {multiple_of}")
+    for size in (height, width):
         if size is not None and (size < minimum or size % multiple_of):
-            rule = f"at least {minimum}" if minimum > multiple_of else ""
-            if multiple_of > 1:
-                rule += " and " * bool(rule) + f"a multiple of {multiple_of}"
             raise ValueError(
-                f"Height and width of the images must each be {rule}. "
-                f"Received: input_shape={shape}. Resize the images"
+                "Height and width of the images must each be "
+                f"{' and '.join(rules)}. Received: input_shape={shape}. "
+                "Resize the images"
             )
-    return height, width, channels
-
-
-def check_known_size(
-    shape: Sequence[int | None], host: str
-) -> tuple[int, int, int]:
-    """Returns `(height, width, channels)`, all known, or raises a ValueError.
-
-    Args:
-        shape: The argument of a host with statistics for each position.
-        host: Its name.
-    """
-    height, width, channels = check_input_shape(shape, minimum=32)
-    if height is None or width is None:
+    if needs_size and (height is None or width is None):
         raise ValueError(
-            f"{host} has statistics for each position, so the size of the "
-            f"images must be known. Received: input_shape={tuple(shape)}"
+            f"Height and width must be known: {needs_size}. "
+            f"Received: input_shape={shape}"
         )
     return height, width, channels
+
+
+def check_clip_shape(
+    shape: Sequence[int | None],
+    multiple_of: int = 1,
+    minimum: int = 1,
+    single: bool = False,
+    needs_size: str = "",
+) -> tuple[int, Any, Any, int]:
+    """Returns `(frames, height, width, channels)`, or raises a ValueError.
+
+    Args:
+        shape: The argument of a host; height and width may be None.
+        multiple_of: What height and width must be multiples of.
+        minimum: The least height and width.
+        single: Whether the host looks at one frame; else at two or more.
+        needs_size: As in `check_input_shape`.
+
+    Example:
+    >>> check_clip_shape((5, 64, 96, 1), multiple_of=8)
+    (5, 64, 96, 1)
+    """
+    shape = tuple(shape)
+    count = shape[0] if len(shape) == 4 else None
+    if count is None or shape[3] is None:
+        raise ValueError(
+            "`input_shape` must be (frames, height, width, channels) with a "
+            "known number of frames and channels. "
+            f"Received: input_shape={shape}"
+        )
+    if count != 1 if single else count < 2:
+        rule = (
+            "one frame, which is reconstructed"
+            if single
+            else "two frames or more, the last of which is predicted"
+        )
+        raise ValueError(
+            f"Clips must have {rule}. Received: input_shape={shape}"
+        )
+    size = check_input_shape(shape[1:], multiple_of, minimum, needs_size)
+    return (count, *size)
 
 
 def check_places(
     sspcab: str | Sequence[str] | None, choices: Sequence[str]
 ) -> tuple[str, ...]:
-    """Returns the places of blocks, or raises a ValueError."""
+    """Returns the places of blocks as a tuple, or raises a ValueError.
+
+    Args:
+        sspcab: The argument of a host: a place, several, or None.
+        choices: The places that the host has.
+
+    Example:
+    >>> check_places("late", ["early", "late"]), check_places(None, ["late"])
+    (('late',), ())
+    """
     places = (sspcab,) if isinstance(sspcab, str) else tuple(sspcab or ())
     if unknown := [place for place in places if place not in choices]:
         raise ValueError(
@@ -66,3 +118,45 @@ def check_places(
             f"Received: {unknown}"
         )
     return places
+
+
+def check_weights(**weights: float) -> dict[str, float]:
+    """Returns the weights of losses as floats, or raises a ValueError.
+
+    Args:
+        **weights: The arguments of a host without `_weight` in their names.
+
+    Example:
+    >>> check_weights(flow=2)
+    {'flow': 2.0}
+    """
+    for name, value in weights.items():
+        if not float(value) >= 0:
+            raise ValueError(
+                f"`{name}_weight` must be at least 0. "
+                f"Received: {name}_weight={value!r}"
+            )
+    return {name: float(value) for name, value in weights.items()}
+
+
+def check_positive(value: float, name: str) -> float:
+    """Returns a positive, finite number, or raises a ValueError."""
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(
+            f"The `{name}` argument must be positive and finite. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def check_stage_counts(
+    values: int | Sequence[int], name: str, stages: int, minimum: int
+) -> tuple[int, ...]:
+    """Returns an integer for each stage, or raises a ValueError."""
+    counts = (values,) * stages if isinstance(values, int) else tuple(values)
+    if len(counts) != stages:
+        raise ValueError(
+            f"The `{name}` argument must be {stages} integers, one for each "
+            f"stage. Received: {name}={values!r}"
+        )
+    return tuple(standardize_int(count, name, minimum) for count in counts)

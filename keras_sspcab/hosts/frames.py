@@ -1,38 +1,17 @@
-"""What the hosts share that predict frames of video."""
+"""The base of hosts that predict frames of video."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import layers
 
-from keras_sspcab.hosts.arguments import check_input_shape
-from keras_sspcab.hosts.base import AnomalyModel
-from keras_sspcab.layers import SSPCABLayer
-
-PLACES = ("penultimate",)
-
-LAST: dict[str, Any] = {"data_format": "channels_last"}
+from keras_sspcab.hosts.base import AnomalyModel, Settings
+from keras_sspcab.hosts.graph import signed
 
 
-class FrameModel(AnomalyModel):
-    """Base of hosts that predict the last frame of a clip.
-
-    Clips are float tensors `(batch, frames, height, width, channels)` in
-    [0, 1]. Predictions are in [0, 1] as well; losses are measured in [-1, 1],
-    as in the papers.
-
-    A host overrides `default_losses`, `default_loss_weights` and `loss_terms`.
-    """
-
-    kind: ClassVar[str] = "video"
-    takes_frames: ClassVar[bool] = True
-
-    # The batch of the papers.
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "training": {"epochs": 20, "batch_size": 4}
-    }
+class VideoScoring:
+    """Scores of whole videos, for hosts of frames and of objects."""
 
     #: The outputs that `score_video` looks at.
     video_score_outputs: ClassVar[tuple[str, ...]] = ("raw_score",)
@@ -54,9 +33,37 @@ class FrameModel(AnomalyModel):
         """
         return to_unit_interval(outputs["raw_score"])
 
+
+class FrameModel(VideoScoring, AnomalyModel):
+    """Base of hosts that predict the last frame of a clip.
+
+    Clips are float tensors `(batch, frames, height, width, channels)` in
+    [0, 1]. Predictions are in [0, 1] as well, in the output `prediction`;
+    losses are measured in [-1, 1], as in the papers. A host overrides what it
+    does not only compare by the squared error: `default_losses`,
+    `default_loss_weights` and `loss_terms`.
+
+    Example:
+    >>> from keras_sspcab.applications import FutureFrame
+    >>> issubclass(FutureFrame, FrameModel), FrameModel.kind
+    (True, 'video')
+    """
+
+    kind: ClassVar[str] = "video"
+    takes_frames: ClassVar[bool] = True
+
+    # The batch of the papers.
+    default_settings: ClassVar[Settings] = {
+        "training": {"epochs": 20, "batch_size": 4}
+    }
+
+    def default_losses(self) -> dict[str, Any]:
+        """Losses by the name of the term: the squared error of the frame."""
+        return {"prediction": keras.losses.MeanSquaredError()}
+
     def default_loss_weights(self) -> dict[str, float]:
         """Weights of the losses, by the name of the term."""
-        raise NotImplementedError
+        return dict.fromkeys(self.default_losses(), 1.0)
 
     def loss_terms(
         self, clip: Any, target: Any, outputs: dict[str, Any]
@@ -71,7 +78,19 @@ class FrameModel(AnomalyModel):
         Returns:
             Pairs of target and prediction, by the name of the term.
         """
-        raise NotImplementedError
+        return {"prediction": (target, outputs["prediction"])}
+
+    def score_clips(
+        self, clips: Iterable[np.ndarray], **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yields the outputs for batches of clips in the order of time.
+
+        Args:
+            clips: Arrays `(batch, frames, height, width, channels)`.
+            **options: Those in `evaluation_options`; here there are none.
+        """
+        for batch in clips:
+            yield self.predict_on_batch(batch)
 
     def compile(
         self, optimizer: Any = None, loss: Any = None, **kwargs: Any
@@ -125,79 +144,3 @@ def to_unit_interval(values: Any) -> np.ndarray:
     from keras_sspcab.metrics import normalize_per_video
 
     return normalize_per_video([np.asarray(values, "float64")])[0]
-
-
-def check_clip_shape(
-    shape: Sequence[int | None],
-    multiple_of: int,
-    minimum: int,
-    frames: str,
-) -> tuple[int, int | None, int | None, int]:
-    """Returns `(frames, height, width, channels)`, or raises a ValueError.
-
-    Args:
-        shape: The argument of a host; height and width may be None.
-        multiple_of: What height and width must be multiples of.
-        minimum: The least height and width.
-        frames: `"several"` or `"one"`: how many frames the host looks at.
-    """
-    shape = tuple(shape)
-    known = len(shape) == 4 and shape[0] is not None and shape[3] is not None
-    if not known:
-        raise ValueError(
-            "`input_shape` must be (frames, height, width, channels) with a "
-            "known number of frames and channels. "
-            f"Received: input_shape={shape}"
-        )
-    count = shape[0] or 0
-    if count != 1 if frames == "one" else count < 2:
-        rule = (
-            "one frame, which is reconstructed"
-            if frames == "one"
-            else "two frames or more, the last of which is predicted"
-        )
-        raise ValueError(
-            f"Clips must have {rule}. Received: input_shape={shape}"
-        )
-    return (count, *check_input_shape(shape[1:], multiple_of, minimum))
-
-
-def check_weights(**weights: float) -> dict[str, float]:
-    """Returns the weights of losses as floats, or raises a ValueError."""
-    for name, value in weights.items():
-        if not float(value) >= 0:
-            raise ValueError(
-                f"`{name}_weight` must be at least 0. "
-                f"Received: {name}_weight={value!r}"
-            )
-    return {name: float(value) for name, value in weights.items()}
-
-
-def stacked_frames(clip: Any, count: int) -> Any:
-    """The first frames of a clip in [-1, 1], one behind the other."""
-    frames = [clip[:, index] for index in range(count)]
-    x = layers.Rescaling(2.0, -1.0, dtype="float32", name="signed")
-    if count == 1:
-        return x(frames[0])
-    return x(layers.Concatenate(name="frames")(frames))
-
-
-def signed(frame: Any) -> Any:
-    """From [0, 1] to [-1, 1]."""
-    return 2.0 * frame - 1.0
-
-
-def output_frame(x: Any, channels: int, **arguments: Any) -> Any:
-    """The last convolution and a tanh, brought to [0, 1]."""
-    x = layers.Conv2D(
-        channels, 3, padding="same", name="output_conv", **LAST, **arguments
-    )(x)
-    # float32 under mixed precision too: the score is a small difference.
-    x = layers.Activation("tanh", dtype="float32", name="output_tanh")(x)
-    return layers.Rescaling(0.5, 0.5, dtype="float32", name="prediction")(x)
-
-
-def penultimate_block(x: Any, options: dict[str, Any] | None) -> Any:
-    """The block in place of the penultimate convolution."""
-    arguments = {"name": "sspcab_penultimate", **LAST, **(options or {})}
-    return SSPCABLayer(**arguments)(x)

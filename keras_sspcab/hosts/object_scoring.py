@@ -48,11 +48,11 @@ def score_objects(
         starts = np.searchsorted(frames, np.arange(file.num_frames + 1))
         for frame in range(file.num_frames):
             rows = slice(starts[frame], starts[frame + 1])
-            found = [next(objects) for _ in range(*rows.indices(len(frames)))]
+            scored = [next(objects) for _ in boxes[rows]]
             yield ScoredFrame(
                 video,
                 frame,
-                _frame_outputs(model, file.frame_size, boxes[rows], found),
+                _frame_outputs(model, file.frame_size, boxes[rows], scored),
             )
 
 
@@ -65,7 +65,7 @@ def _scored_objects(
     if not file.num_objects:
         return
     dataset = cube_dataset(
-        [file], model.cube_kind, batch_size=batch_size, with_index=True
+        [file], model.cube_inputs, batch_size=batch_size, with_index=True
     )
     last = file.num_frames - 1
     for objects, index in dataset:
@@ -83,7 +83,7 @@ def _frame_outputs(
     model: ObjectModel,
     frame_size: tuple[int, int],
     boxes: np.ndarray,
-    found: list[tuple[float, np.ndarray]],
+    scored: list[tuple[float, np.ndarray]],
 ) -> dict[str, np.ndarray]:
     calibration = model.calibration
 
@@ -92,13 +92,13 @@ def _frame_outputs(
             calibration.score_std
         )
 
-    raw_scores = [raw for raw, _ in found]
+    raw_scores = [raw for raw, _ in scored]
     raw_score = max(raw_scores, default=model.empty_score)
     score = np.float32(calibrated(raw_score))
     threshold = calibration.threshold
     return {
         "anomaly_score": np.asarray(score),
-        "anomaly_map": paint_maps(frame_size, boxes, [m for _, m in found]),
+        "anomaly_map": paint_maps(frame_size, boxes, [m for _, m in scored]),
         "is_anomalous": np.asarray(
             threshold is not None and bool(score >= threshold)
         ),

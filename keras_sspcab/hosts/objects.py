@@ -1,46 +1,40 @@
-"""What the hosts share that look at objects of videos."""
+"""The base of hosts that look at objects of videos."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_sspcab.hosts.base import MAX_PIXELS, AnomalyModel
-from keras_sspcab.hosts.batches import thin_out
-from keras_sspcab.hosts.frames import to_unit_interval
+from keras_sspcab.hosts.base import AnomalyModel, Settings
+from keras_sspcab.hosts.frames import VideoScoring
 from keras_sspcab.hosts.stages import Stage
-from keras_sspcab.scoring import Calibration
-
-Batch = dict[str, Any]
 
 
-class ObjectModel(AnomalyModel):
+class ObjectModel(VideoScoring, AnomalyModel):
     """Base of hosts that look at objects cut out of the frames of videos.
 
     Inputs are dicts of float tensors, of which each row is one object of one
     frame, as `keras_sspcab.data.objects.cube_dataset` gives them. The outputs
     are those of `AnomalyModel`, with an object in the place of an image: the
-    map is that of the crop.
+    map is that of the crop. `fit` trains all stages, one after the other.
 
-    A host is trained in stages, each with a model of its own, and then
-    calibrated:
+    A host overrides `training_stages` and `empty_score`; `cube_inputs` where it
+    takes something else than cubes and their flow; `fit_scoring` where its
+    score needs statistics of normal objects; `networks` and `network_inputs` to
+    be exported in parts.
 
-    >>> model.compile()
-    >>> model.fit(normal_objects)
-    >>> model.calibrate(more_normal_objects)
-
-    A host overrides `training_stages`, `networks`, `network_inputs`,
-    `empty_score`, and `fit_scoring` where its score needs statistics of normal
-    objects.
+    Example:
+    >>> from keras_sspcab.applications import HF2VAD
+    >>> issubclass(HF2VAD, ObjectModel), ObjectModel.kind
+    (True, 'objects')
     """
 
     kind: ClassVar[str] = "objects"
 
     # Epochs are those of each stage. Scores keep their scale from video to
     # video, as the papers have it.
-    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    default_settings: ClassVar[Settings] = {
         "data": {"image_size": 64},
         "training": {"epochs": 10, "batch_size": 64},
         "evaluation": {
@@ -50,13 +44,28 @@ class ObjectModel(AnomalyModel):
         },
     }
 
-    #: The `kind` of `cube_dataset` that gives the inputs.
-    cube_kind: ClassVar[str]
+    #: Whether batches for training may hold masks of the objects.
+    takes_masks: ClassVar[bool] = False
 
     # === What a host decides ===
 
+    @staticmethod
+    def cube_inputs(cubes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Makes the inputs from objects that were cut out of videos.
+
+        Args:
+            cubes: Arrays by name, as `cube_dataset` describes them.
+
+        Returns:
+            Arrays by the name of the input; here `appearance` and `motion`.
+        """
+        return {name: cubes[name] for name in ("appearance", "motion")}
+
     def training_stages(self) -> tuple[Stage, ...]:
-        """The stages, one after the other, with models of their own."""
+        """The stages of the training, in order.
+
+        Their layers are the model's: what a stage trains is trained.
+        """
         raise NotImplementedError
 
     @property
@@ -64,7 +73,9 @@ class ObjectModel(AnomalyModel):
         """The networks that the host is made of, by name, for inference."""
         raise NotImplementedError
 
-    def network_inputs(self, objects: Mapping[str, np.ndarray]) -> Batch:
+    def network_inputs(
+        self, objects: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
         """Returns what each of the `networks` is given in the host.
 
         Args:
@@ -106,25 +117,11 @@ class ObjectModel(AnomalyModel):
         """[0, 1] for appearance; flow, in pixels, has no bounds."""
         return (0.0, 1.0) if input_name == "appearance" else None
 
-    #: The outputs that `score_video` looks at.
-    video_score_outputs: ClassVar[tuple[str, ...]] = ("raw_score",)
-
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Looks at its inputs alone: batches for training may hold more."""
         if isinstance(inputs, Mapping):
             inputs = {x.name: inputs[x.name] for x in self.inputs}
         return super().call(inputs, *args, **kwargs)
-
-    def score_video(self, outputs: Mapping[str, Any]) -> np.ndarray:
-        """Brings the scores of the frames of a whole video to [0, 1].
-
-        Args:
-            outputs: Array `(frames,)` of `raw_score`, in the order of time.
-
-        Returns:
-            Array `(frames,)`; 0 for a video whose frames are all alike.
-        """
-        return to_unit_interval(outputs["raw_score"])
 
     def compile(
         self,
@@ -155,7 +152,7 @@ class ObjectModel(AnomalyModel):
             raise ValueError(
                 f"{self.name} is trained in stages, each with an optimizer and "
                 f"losses of its own. Received: {', '.join(extra)}. Compile and "
-                "fit the models of `training_stages()` to change them"
+                "fit the `training_stages()` to change them"
             )
         self._stage_options = {"learning_rate": learning_rate, **kwargs}
 
@@ -206,13 +203,12 @@ class ObjectModel(AnomalyModel):
             elif hasattr(x, "cardinality"):
                 length = max(int(x.cardinality()), 0) or None
             steps = None if length is None else length * count
-            stage.model.compile(**options, steps=steps)
-            histories[stage.name] = stage.model.fit(
+            stage.compile(**options, steps=steps)
+            histories[stage.name] = stage.fit(
                 x, epochs=count, **{**size, **kwargs}
             )
         self.fit_scoring(x)
-        # They may have changed since `predict` was compiled.
-        self.predict_function = None
+        self.discard_compiled()
         return histories
 
     def evaluate(
@@ -221,96 +217,5 @@ class ObjectModel(AnomalyModel):
         """Refuses: each stage has losses of its own."""
         raise ValueError(
             f"{self.name} has no losses of its own: they are those of its "
-            "stages. Evaluate the models of `training_stages()`"
+            "stages. Evaluate the `training_stages()`"
         )
-
-    def calibrate(
-        self,
-        data: Any,
-        quantile: float = 0.99,
-        pixel_quantile: float = 0.999,
-        batch_size: int = 32,
-    ) -> Calibration:
-        """Measures what is normal, on objects that were not trained on.
-
-        Sets the scale of scores and maps and both thresholds.
-
-        Args:
-            data: Normal objects: a dict of arrays, or an iterable of batches.
-                With pairs of a batch and its index (`cube_dataset(...,
-                with_index=True)`), the scores of frames are measured, each that
-                of its most abnormal object: the rate of false alarms is then
-                one of frames.
-            quantile: Share of the objects or frames that shall lie below the
-                threshold. Defaults to 0.99.
-            pixel_quantile: The same for pixels of the maps.
-            batch_size: Batch size for arrays.
-
-        Returns:
-            The new calibration, also at `self.calibration`.
-
-        Raises:
-            ValueError: If there is no object, or a score is not finite.
-        """
-        # Maps come out in the scale of the present calibration.
-        present = self.calibration
-        scores: list[np.ndarray] = []
-        maps: list[np.ndarray] = []
-        places: list[np.ndarray] = []
-        for objects, index in object_batches(data, batch_size):
-            outputs = self.predict_on_batch(objects)
-            scores.append(np.asarray(outputs["raw_score"]))
-            normalized = np.asarray(outputs["anomaly_map"])
-            maps.append(normalized * present.map_std + present.map_mean)
-            if index is not None:
-                places.append(
-                    np.stack([index["video"], index["frame"]], axis=-1)
-                )
-        values = np.concatenate(scores) if scores else np.empty(0)
-        if places:
-            values = _highest(values, np.concatenate(places))
-        self.calibration = Calibration.measure(
-            values, thin_out(maps, MAX_PIXELS), quantile, pixel_quantile
-        )
-        return self.calibration
-
-
-def object_batches(
-    data: Any, batch_size: int = 32
-) -> Iterator[tuple[Batch, Batch | None]]:
-    """Yields batches of objects as arrays, each with its index or None.
-
-    Args:
-        data: A dict of arrays, or an iterable of dicts or of pairs of a dict
-            and its index.
-        batch_size: Batch size for a dict of arrays.
-
-    Raises:
-        ValueError: If a batch is no dict.
-    """
-    if isinstance(data, Mapping):
-        rows = len(next(iter(data.values())))
-        for start in range(0, rows, batch_size):
-            stop = start + batch_size
-            yield {name: part[start:stop] for name, part in data.items()}, None
-        return
-    for batch in data:
-        objects, index = batch if isinstance(batch, tuple) else (batch, None)
-        if not isinstance(objects, Mapping):
-            raise ValueError(
-                "Objects must come as dicts of arrays, or as pairs of such a "
-                f"dict and its index. Received: {type(objects).__name__}"
-            )
-        yield _arrays(objects), None if index is None else _arrays(index)
-
-
-def _arrays(batch: Mapping[str, Any]) -> Batch:
-    return {name: ops.convert_to_numpy(part) for name, part in batch.items()}
-
-
-def _highest(scores: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Returns the highest score at each place, a row of `places`."""
-    _, where = np.unique(places, axis=0, return_inverse=True)
-    highest = np.full(where.max(initial=-1) + 1, -np.inf)
-    np.maximum.at(highest, where.ravel(), scores)
-    return highest

@@ -1,110 +1,88 @@
 """Training in stages: what is trained, how long, and on what."""
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_sspcab.hosts.base import Untracked, check_own_rate
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """A part of the training of a host, with a model of its own.
+#: From a batch and whether it is trained on, to losses `(batch,)` by name.
+Terms = Callable[[Mapping[str, Any], bool | None], dict[str, Any]]
 
-    The layers of this model are the host's: what the stage trains, the host
-    has. Plain `fit` trains it, on batches of the host's inputs and without
-    targets; `model.compile(learning_rate=, steps=)` sets the optimizer, losses
-    and schedule of the host's paper.
 
-    Attributes:
+class Stage(keras.Model):
+    """A part of the training of a host: what it trains, on which losses.
+
+    The layers are those of the host: what the stage trains, the host has. `fit`
+    trains it on batches of objects as dicts, without targets, and reports each
+    loss by name.
+
+    Args:
+        terms: Function that computes the losses, from a batch and `training`,
+            which it must pass on to each part that it calls: once a part was
+            called with `training=False`, Keras hands that on to all that are
+            called later and say nothing.
+        loss_weights: The losses and their weights.
+        needs: The keys that a batch must have.
+        trained: The layers and models that the stage trains.
+        fixed: Those that it uses as they are. They are in its checkpoints.
         name: Name of the stage, for files and messages.
-        model: What is trained.
+        learning_rate: Rate of Adam to begin with.
+        decay: After which share of the steps the rate falls, and to which part.
         epochs: The paper's number of epochs.
         batch_size: The paper's number of objects a batch.
         needs_pseudo_abnormal: Whether batches must hold pseudo-abnormal
             objects as well; see `keras_sspcab.data.pseudo_abnormal`.
+        **kwargs: Base model keyword arguments.
+
+    Example:
+    >>> from keras_sspcab.applications import HF2VAD
+    >>> model = HF2VAD((2, 16, 16, 1), root_width=2, num_slots=4, base_width=2)
+    >>> [stage.name for stage in model.training_stages()]
+    ['memory', 'prediction', 'joint']
     """
-
-    name: str
-    model: keras.Model
-    epochs: int
-    batch_size: int
-    needs_pseudo_abnormal: bool = False
-
-
-class StageModel(keras.Model):
-    """A part of the training: its losses, and the layers that they train.
-
-    The layers are those of the detector. A stage is trained by `fit` on batches
-    of objects as dicts, without targets, and reports each loss by name.
-
-    A stage overrides `needs`, `loss_weights_by_name` and `terms`, and sets
-    `decay`.
-
-    Args:
-        trained: The layers and models that the stage trains.
-        fixed: Those that it uses as they are. They are in its checkpoints.
-        name: Name of the stage.
-        rate: Learning rate to begin with.
-        **kwargs: Passed on.
-    """
-
-    needs_pseudo_abnormal: ClassVar[bool] = False
-
-    #: After which share of the steps the rate falls, and to which part.
-    decay: ClassVar[tuple[float, float]]
 
     def __init__(
         self,
+        terms: Terms,
+        loss_weights: Mapping[str, float],
+        needs: Sequence[str],
         trained: Sequence[keras.layers.Layer],
         fixed: Sequence[keras.layers.Layer] = (),
         *,
         name: str,
-        rate: float,
+        learning_rate: float,
+        decay: tuple[float, float],
+        epochs: int,
+        batch_size: int,
+        needs_pseudo_abnormal: bool = False,
         **kwargs: Any,
     ) -> None:
         # Inputs are not rounded: the layers cast what they get.
         super().__init__(name=name, autocast=False, **kwargs)
-        self._rate = rate
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.needs_pseudo_abnormal = needs_pseudo_abnormal
+        self._terms = terms
+        self._loss_weights_by_name = Untracked(dict(loss_weights))
+        self._needs = tuple(needs)
+        self._rate = learning_rate
+        self._decay = decay
         self.trained_parts = list(trained)
         self.fixed_parts = list(fixed)
         # All layers are.
         self.built = True
 
-    # === What a stage decides ===
-
-    def needs(self) -> list[str]:
-        """What must be in a batch."""
-        raise NotImplementedError
-
-    def loss_weights_by_name(self) -> dict[str, float]:
-        """The losses and their weights."""
-        raise NotImplementedError
-
-    def terms(
-        self, inputs: dict[str, Any], training: bool | None = None
-    ) -> dict[str, Any]:
-        """Returns the losses, each `(batch,)`.
-
-        Args:
-            inputs: A batch.
-            training: Whether parts that are trained run as in training. Pass it
-                on where a part before is called with `training=False`: Keras
-                hands that on to all that are called later and say nothing.
-        """
-        raise NotImplementedError
-
-    # === What they share ===
-
     def call(
         self, inputs: dict[str, Any], training: bool | None = None
     ) -> dict[str, Any]:
         """Returns the losses by name, each float32 `(batch, 1)`."""
-        self._require(inputs)
+        self._check(inputs)
         return {
             name: ops.cast(term, "float32")[:, None]
-            for name, term in self.terms(inputs, training).items()
+            for name, term in self._terms(inputs, training).items()
         }
 
     def compile(
@@ -128,18 +106,14 @@ class StageModel(keras.Model):
         if optimizer is None:
             rate: Any = learning_rate or self._rate
             if steps is not None:
-                share, factor = self.decay
+                share, factor = self._decay
                 rate = keras.optimizers.schedules.PiecewiseConstantDecay(
                     [int(steps * share)], [rate, rate * factor]
                 )
             optimizer = keras.optimizers.Adam(rate)
-        elif learning_rate is not None or steps is not None:
-            raise ValueError(
-                "`learning_rate` and `steps` are for the stage's own optimizer."
-                f" Received: optimizer={optimizer!r}, "
-                f"learning_rate={learning_rate}, steps={steps}"
-            )
-        weights = self.loss_weights_by_name()
+        else:
+            check_own_rate(optimizer, learning_rate, steps)
+        weights = self._loss_weights_by_name.value
         super().compile(
             optimizer,
             # They are losses already, not negative: compared with zeros.
@@ -160,9 +134,9 @@ class StageModel(keras.Model):
         zeros = {name: ops.zeros_like(term) for name, term in y_pred.items()}
         return super().compute_loss(x, zeros, y_pred, sample_weight, training)
 
-    def _require(self, inputs: Any) -> None:
-        names = self.needs()
-        if isinstance(inputs, dict) and not set(names) - set(inputs):
+    def _check(self, inputs: Any) -> None:
+        is_dict = isinstance(inputs, dict)
+        if is_dict and set(self._needs) <= set(inputs):
             return
         hint = ""
         if self.needs_pseudo_abnormal:
@@ -170,10 +144,10 @@ class StageModel(keras.Model):
                 ". keras_sspcab.data.pseudo_abnormal.add_pseudo_abnormal adds "
                 "pseudo-abnormal crops"
             )
-        received = sorted(inputs) if isinstance(inputs, dict) else type(inputs)
         raise ValueError(
-            f"The stage {self.name} needs batches with the keys {names}. "
-            f"Received: {received}{hint}"
+            f"The stage {self.name} needs batches with the keys "
+            f"{list(self._needs)}. Received: "
+            f"{sorted(inputs) if is_dict else type(inputs).__name__}{hint}"
         )
 
     # === What is fixed ===
@@ -213,14 +187,3 @@ class StageModel(keras.Model):
             for metric in layer.metrics
         }
         return [m for m in super().metrics if id(m) not in of_blocks]
-
-
-class Untracked:
-    """Holds what Keras would take for more layers of a model.
-
-    Args:
-        content: What is held.
-    """
-
-    def __init__(self, content: Any) -> None:
-        self.content = content

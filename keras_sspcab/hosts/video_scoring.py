@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +37,7 @@ def score_frames(
     *,
     stride: int = 1,
     batch_size: int = 8,
-    update_memory: bool = False,
+    **options: Any,
 ) -> Iterator[ScoredFrame]:
     """Scores the frames of videos, one after the other, in constant memory.
 
@@ -50,24 +50,24 @@ def score_frames(
         videos: Videos from `keras_sspcab.data.video`.
         stride: Steps from one frame of a clip to the next, as in training.
         batch_size: Clips that are scored at once.
-        update_memory: Whether an `MNAD` learns from frames that look normal,
-            as `predict_online` does, through all of the videos. Its memory is
-            set back in the end.
+        **options: Those in `model.evaluation_options`, such as
+            `update_memory=True` for `MNAD`.
 
     Yields:
         The scored frames, by video and frame.
 
     Raises:
-        ValueError: If the model has no known frame size or no memory to
-            update, or if a video is too short or cannot be read.
+        ValueError: If the model has no known frame size or no such option, or
+            if a video is too short or cannot be read.
     """
     from keras_sspcab.data.video import clip_dataset
 
     count, size, channels = _clip_of(model)
-    if update_memory and not hasattr(model, "iterate_online"):
+    if unknown := sorted(set(options) - set(model.evaluation_options)):
+        allowed = sorted(model.evaluation_options) or "none"
         raise ValueError(
-            "Only MNAD has a memory that can be updated. "
-            f"Received: update_memory=True for {type(model).__name__}"
+            f"{type(model).__name__} has no option named {unknown[0]!r} for "
+            f"its scores. Its options are: {allowed}"
         )
     dataset = clip_dataset(
         videos,
@@ -90,11 +90,7 @@ def score_frames(
             index.extend(pairs)
             yield batch.numpy()
 
-    if update_memory:
-        results: Iterable[Any] = model.iterate_online(clips())
-    else:
-        results = (model.predict_on_batch(batch) for batch in clips())
-    for outputs in results:
+    for outputs in model.score_clips(clips(), **options):
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
         for row in range(len(arrays["anomaly_score"])):
             video, frame = index.popleft()
@@ -105,12 +101,6 @@ def score_frames(
 
 class VideoStream:
     """Scores the frames of a live video as they come.
-
-    >>> stream = VideoStream(model)
-    >>> for pixels in camera:
-    ...     scored = stream.push(pixels)
-    ...     if scored is not None and scored.outputs["is_anomalous"]:
-    ...         alarm(scored.frame)
 
     Nothing after a frame is looked at, and of those before only as many as a
     clip spans are kept.
@@ -123,6 +113,13 @@ class VideoStream:
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+    >>> from keras_sspcab.applications import MNAD
+    >>> stream = VideoStream(MNAD((2, 16, 16, 1), base_width=1))
+    >>> camera = [np.zeros((16, 16), "uint8")] * 3
+    >>> [scored and scored.frame for scored in map(stream.push, camera)]
+    [None, 1, 2]
     """
 
     def __init__(
@@ -159,8 +156,8 @@ class VideoStream:
         if len(self._window) < (self._window.maxlen or 1):
             return None
         clip = np.stack(list(self._window)[:: self._stride])
-        found = self._model.predict_on_batch(clip[None])
-        outputs = {name: np.asarray(value)[0] for name, value in found.items()}
+        scored = self._model.predict_on_batch(clip[None])
+        outputs = {n: np.asarray(value)[0] for n, value in scored.items()}
         self._scores.append(float(outputs["anomaly_score"]))
         if self._scores.maxlen != 1:
             score = np.float32(np.mean(self._scores))

@@ -8,17 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.epochs import (
-    chain_epochs,
-    order_of_epoch,
-    state_length,
-)
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.objects.cube_files import (
     CubeFile,
     CubeReader,
     open_cube_file,
 )
+from keras_sspcab.data.video.batching import Batching
 
 Cubes = Mapping[str, np.ndarray]
 
@@ -79,68 +75,64 @@ def cube_dataset(
     Raises:
         ValueError: If an argument is out of range, there is no object, or files
             cannot be read or differ in the shape of their rows.
+
+    Example:
+    >>> data = cube_dataset(["objects/street.h5"])  # doctest: +SKIP
+    >>> data.element_spec["appearance"].shape  # doctest: +SKIP
+    TensorShape([None, 5, 32, 32, 3])
     """
     given = standardize_cube_files(files)
-    batch_size = standardize_int(batch_size, "batch_size", 1)
-    seed = standardize_int(seed, "seed", 0)
-    epoch = standardize_int(epoch, "epoch", 0)
-    epochs = standardize_int(epochs, "epochs", 1)
-    frames = _frames(given)
-    taken = _taken(frames, step)
-    count = len(taken)
-    if not count:
+    batching = Batching(
+        batch_size, shuffle, seed, epoch, epochs, drop_remainder
+    )
+    frames = [file.read("frames") for file in given]
+    numbers = _numbers_of(frames, step)
+    if not len(numbers):
         raise ValueError(
             "There must be at least one object. Received: "
             f"{len(given)} files without any, such as {given[0].path!r}"
         )
-    if with_masks:
-        _check_masks(given)
-    reader = _ObjectReader(given, frames, inputs, with_masks)
-    shapes = reader.shapes
-    size_of_batch = batch_size if drop_remainder else None
-
-    def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = order_of_epoch(count, shuffle, seed, epoch)
-        numbers = tf.data.Dataset.from_tensor_slices(tf.gather(taken, order))
-        return numbers.batch(batch_size, drop_remainder).map(
-            gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    without = [file.path for file in given if not file.has_masks]
+    if with_masks and without:
+        raise ValueError(
+            "All files must hold masks. Received: "
+            f"{enumerate_names(without)} without. Give `extract_cubes` masks "
+            "of these videos, or leave `with_masks` out"
         )
-
-    def gather(numbers: tf.Tensor) -> Any:
-        types = [tf.float32] * len(shapes) + [tf.int32] * 3
-        values = tf.numpy_function(reader.read, [numbers], types)
-        names = [*shapes, "video", "frame", "object"]
-        named = dict(zip(names, values, strict=True))
-        for name, value in named.items():
-            shape = (size_of_batch, *shapes.get(name, ()))
-            named[name] = tf.ensure_shape(value, shape)
-        objects = {name: named.pop(name) for name in shapes}
-        return (objects, named) if with_index else objects
-
-    batches = chain_epochs(batches_of, epoch, epochs)
-    batches = state_length(batches, count, batch_size, drop_remainder, epochs)
+    reader = _ObjectReader(given, frames, inputs, with_masks)
+    spec = (
+        {
+            name: tf.TensorSpec(shape, tf.float32)
+            for name, shape in reader.shapes.items()
+        },
+        dict.fromkeys(("video", "frame", "object"), tf.TensorSpec((), "int32")),
+    )
+    batches = batching.read(numbers, reader.read, spec)
+    if not with_index:
+        batches = batches.map(lambda objects, _: objects)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def count_objects(files: Iterable[Any], step: int = 1) -> int:
-    """Counts the objects that `cube_dataset` takes in an epoch.
+    """Returns how many objects `cube_dataset` takes in an epoch.
 
     Args:
         files: From `extract_cubes`, or paths.
-        step: Frames from one whose objects are taken to the next.
+        step: Frames from one whose objects are taken to the next. Defaults to
+            1.
 
     Raises:
         ValueError: As `cube_dataset`.
+
+    Example:
+    >>> count_objects(["objects/street.h5"])  # doctest: +SKIP
+    1834
     """
-    return len(_taken(_frames(standardize_cube_files(files)), step))
+    given = standardize_cube_files(files)
+    return len(_numbers_of([file.read("frames") for file in given], step))
 
 
-def _frames(files: tuple[CubeFile, ...]) -> list[np.ndarray]:
-    """Returns the frame of each object, by file."""
-    return [file.read("frames") for file in files]
-
-
-def _taken(frames: list[np.ndarray], step: int) -> np.ndarray:
+def _numbers_of(frames: list[np.ndarray], step: int) -> np.ndarray:
     """Returns the numbers of the objects in every `step`-th frame."""
     step = standardize_int(step, "step", 1)
     return np.flatnonzero(np.concatenate(frames) % step == 0)
@@ -177,16 +169,6 @@ def standardize_cube_files(files: Any) -> tuple[CubeFile, ...]:
     return given
 
 
-def _check_masks(files: tuple[CubeFile, ...]) -> None:
-    without = [file.path for file in files if not file.has_masks]
-    if without:
-        raise ValueError(
-            "All files must hold masks. Received: "
-            f"{enumerate_names(without)} without. Give `extract_cubes` masks "
-            "of these videos, or leave `with_masks` out"
-        )
-
-
 class _ObjectReader:
     """Reads objects of given numbers, counted over all files.
 
@@ -210,22 +192,25 @@ class _ObjectReader:
         first = self._parts(int(np.flatnonzero(counts)[0]), np.array([0]))
         self.shapes = {name: part.shape[1:] for name, part in first.items()}
 
-    def read(self, numbers: np.ndarray) -> list[np.ndarray]:
+    def read(self, numbers: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
         """Returns the inputs, and video, frame and row of each object."""
-        of_file = np.searchsorted(self._ends, numbers, side="right")
-        rows = numbers - np.where(of_file > 0, self._ends[of_file - 1], 0)
-        frame = np.empty(len(numbers), "int32")
+        videos = np.searchsorted(self._ends, numbers, side="right")
+        rows = numbers - np.where(videos > 0, self._ends[videos - 1], 0)
         joined = {
             name: np.empty((len(numbers), *shape), "float32")
             for name, shape in self.shapes.items()
         }
-        for file in np.unique(of_file).tolist():
-            where = np.flatnonzero(of_file == file)
-            frame[where] = self._frames[file][rows[where]]
+        index = {
+            "video": videos.astype("int32"),
+            "frame": np.empty(len(numbers), "int32"),
+            "object": rows.astype("int32"),
+        }
+        for file in np.unique(videos).tolist():
+            where = np.flatnonzero(videos == file)
+            index["frame"][where] = self._frames[file][rows[where]]
             for name, part in self._parts(file, rows[where]).items():
                 joined[name][where] = part
-        index = of_file.astype("int32"), frame, rows.astype("int32")
-        return [*joined.values(), *index]
+        return joined, index
 
     def _parts(self, file: int, rows: np.ndarray) -> dict[str, np.ndarray]:
         cubes = _LazyCubes(self._reader, file, rows)
@@ -255,6 +240,10 @@ def to_gray(pixels: np.ndarray) -> np.ndarray:
 
     Args:
         pixels: uint8 array `(..., channels)`, gray or RGB.
+
+    Example:
+    >>> to_gray(np.full((4, 5, 3), 200, "uint8")).shape
+    (4, 5, 1)
     """
     if pixels.shape[-1] == 1:
         return pixels

@@ -4,7 +4,7 @@ import tensorflow as tf
 from object_videos import OBJECT_FRAMES, write_cubes
 from PIL import Image
 
-from keras_sspcab.data.objects import count_objects, cube_dataset
+from keras_sspcab.data.objects import count_objects, cube_dataset, to_gray
 from keras_sspcab.data.objects.cube_files import CubeReader
 
 COUNT = 10
@@ -47,31 +47,24 @@ def test_cubes_in_order(cubes):
     assert all(value.dtype == np.int32 for value in index.values())
 
 
-def test_crops_are_gray_and_of_the_last_frame(cubes):
-    files, contents = cubes
-    objects = collect(cube_dataset(files, "crops", batch_size=3))
-    assert set(objects) == {"appearance", "previous_motion", "next_motion"}
-    color = joined(contents, "appearance")[:, -1]
-    gray = [np.asarray(Image.fromarray(image).convert("L")) for image in color]
-    assert objects["appearance"].shape == (COUNT, 4, 4, 1)
-    np.testing.assert_allclose(
-        objects["appearance"][..., 0], np.stack(gray) / 255, atol=1e-7
-    )
-    np.testing.assert_array_equal(
-        objects["previous_motion"], joined(contents, "motion")[:, -1]
-    )
-    np.testing.assert_array_equal(
-        objects["next_motion"], joined(contents, "next_motion")
-    )
+def last_frames(cubes):
+    return {
+        "gray": to_gray(cubes["appearance"][:, -1]),
+        "after": cubes["next_motion"],
+    }
 
 
-def test_gray_files(tmp_path):
-    file, content = write_cubes(tmp_path / "a.h5", [0, 1], 0, 1, 4, 1)
-    for kind, shape in (("hf2vad", (2, 1, 4, 4, 1)), ("crops", (2, 4, 4, 1))):
-        appearance = collect(cube_dataset(file, kind))["appearance"]
-        np.testing.assert_allclose(
-            appearance, content["appearance"].reshape(shape) / 255, atol=1e-7
-        )
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_function_makes_the_inputs(tmp_path, channels):
+    file, content = write_cubes(tmp_path / "a.h5", [0, 1, 1], 0, 2, 4, channels)
+    objects = collect(cube_dataset(file, last_frames, batch_size=2))
+    assert set(objects) == {"gray", "after"}
+    pixels = content["appearance"][:, -1]
+    if channels == 3:
+        images = [Image.fromarray(color).convert("L") for color in pixels]
+        pixels = np.stack(images)[..., np.newaxis]
+    np.testing.assert_allclose(objects["gray"], pixels / 255, atol=1e-7)
+    np.testing.assert_array_equal(objects["after"], content["next_motion"])
 
 
 def test_shuffling_follows_from_seed_and_epoch(cubes):
@@ -170,9 +163,7 @@ def test_there_must_be_an_object(cubes):
         cube_dataset([])
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"kind": "faces"}, {"batch_size": 0}, {"epoch": -1}]
-)
+@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"epoch": -1}])
 def test_arguments_out_of_range_are_refused(cubes, arguments):
     (name,) = arguments
     with pytest.raises(ValueError, match=f"{name}="):

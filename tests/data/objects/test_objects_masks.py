@@ -72,10 +72,10 @@ def test_masks_from_files(tmp_path, video, kind):
     file = extract(video, tmp_path / "cubes", MaskFiles(folder))
     assert file.has_masks
     np.testing.assert_array_equal(file.read("mask"), expected())
-    (batch,) = cube_dataset(file, "crops", with_masks=True)
+    (batch,) = cube_dataset(file, with_masks=True)
     np.testing.assert_array_equal(batch["mask"], expected())
     assert batch["mask"].dtype == "float32"
-    assert "mask" not in next(iter(cube_dataset(file, "crops")))
+    assert "mask" not in next(iter(cube_dataset(file)))
 
 
 def test_masks_belong_to_the_key_of_the_file(tmp_path, video):
@@ -98,11 +98,11 @@ def test_masks_belong_to_the_key_of_the_file(tmp_path, video):
 def test_what_moves_is_the_object(tmp_path, video):
     motion = MotionProposals(threshold=18, min_area=4)
     file = extract(video, tmp_path / "cubes", MotionMasks(motion))
-    found = file.read("mask")[..., 0].astype(bool)
+    masks = file.read("mask")[..., 0].astype(bool)
     moved = np.stack(list(motion.masks(video)))[:, 4:20, 2:18] > 0
-    np.testing.assert_array_equal(found, moved)
-    assert found[1:].any(axis=(1, 2)).all()
-    assert not found.all()
+    np.testing.assert_array_equal(masks, moved)
+    assert masks[1:].any(axis=(1, 2)).all()
+    assert not masks.all()
 
 
 def test_videos_without_masks_have_none(tmp_path, video):
@@ -110,7 +110,7 @@ def test_videos_without_masks_have_none(tmp_path, video):
     masks = MaskFiles(tmp_path / "masks")
     assert not masks.has(video)
     assert not extract(video, tmp_path / "cubes", masks).has_masks
-    with pytest.raises(ValueError, match=r"There must be a\.npy or a folder"):
+    with pytest.raises(ValueError, match=r"no masks of the video 'a'.*a\.npy"):
         masks.files(video)
 
 
@@ -127,6 +127,4 @@ def test_masks_that_do_not_fit_are_refused(tmp_path, video):
 def test_masks_are_wanted_where_there_are_none(tmp_path):
     file, _ = write_cubes(tmp_path / "a.h5", [0, 1], 0, 1)
     with pytest.raises(ValueError, match=r"a\.h5.* without"):
-        cube_dataset(file, "crops", with_masks=True)
-    with pytest.raises(ValueError, match="those of crops"):
-        cube_dataset(file, "hf2vad", with_masks=True)
+        cube_dataset(file, with_masks=True)

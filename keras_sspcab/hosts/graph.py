@@ -1,0 +1,100 @@
+"""Pieces of graphs that hosts share."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_sspcab.layers import SSPCABLayer
+
+#: Hosts are built for this format, whatever the global setting of Keras.
+LAST: dict[str, Any] = {"data_format": "channels_last"}
+
+
+def sspcab_block(
+    x: Any,
+    place: str,
+    options: dict[str, Any] | None,
+    **defaults: Any,
+) -> Any:
+    """Applies an `SSPCABLayer` named `sspcab_PLACE`.
+
+    Args:
+        x: Symbolic feature map.
+        place: The place, as in the argument `sspcab` of the host.
+        options: The argument `sspcab_options` of the host.
+        **defaults: Arguments that hold unless `options` says otherwise.
+
+    Returns:
+        A symbolic feature map of the same shape.
+
+    Example:
+    >>> sspcab_block(keras.Input((8, 8, 4)), "late", {"loss_weight": 1}).shape
+    (None, 8, 8, 4)
+    """
+    named = {"name": f"sspcab_{place}", **LAST, **defaults, **(options or {})}
+    return SSPCABLayer(**named)(x)
+
+
+def padded_conv(
+    x: Any, channels: int, name: str, kernel_size: int = 3, **arguments: Any
+) -> Any:
+    """Applies a convolution padded to the size of its input."""
+    return layers.Conv2D(
+        channels, kernel_size, padding="same", name=name, **LAST, **arguments
+    )(x)
+
+
+def normalized_relu(x: Any, name: str, **arguments: Any) -> Any:
+    """Applies PyTorch's batch normalization, and a ReLU."""
+    x = layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, name=f"{name}_norm", **arguments
+    )(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def pytorch_initializer() -> keras.initializers.Initializer:
+    """Returns PyTorch's: uniform within one over the root of the inputs."""
+    # One for each layer: an instance gives the same numbers again.
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def stacked_frames(clip: Any, count: int) -> Any:
+    """Returns the first frames of a clip in [-1, 1], joined as channels.
+
+    Args:
+        clip: Symbolic `(batch, frames, height, width, channels)` in [0, 1].
+        count: How many frames.
+
+    Example:
+    >>> stacked_frames(keras.Input((5, 32, 32, 3)), 4).shape
+    (None, 32, 32, 12)
+    """
+    frames = [clip[:, index] for index in range(count)]
+    x = layers.Rescaling(2.0, -1.0, dtype="float32", name="signed")
+    if count == 1:
+        return x(frames[0])
+    return x(layers.Concatenate(name="frames")(frames))
+
+
+def output_frame(x: Any, channels: int, **arguments: Any) -> Any:
+    """Applies the last convolution and a tanh; returns a frame in [0, 1].
+
+    Args:
+        x: Symbolic feature map.
+        channels: Channels of the frame.
+        **arguments: For the convolution.
+
+    Example:
+    >>> output_frame(keras.Input((32, 32, 8)), 3).shape
+    (None, 32, 32, 3)
+    """
+    x = padded_conv(x, channels, "output_conv", **arguments)
+    # float32 under mixed precision too: the score is a small difference.
+    x = layers.Activation("tanh", dtype="float32", name="output_tanh")(x)
+    return layers.Rescaling(0.5, 0.5, dtype="float32", name="prediction")(x)
+
+
+def signed(frame: Any) -> Any:
+    """Brings values from [0, 1] to [-1, 1]."""
+    return 2.0 * frame - 1.0
