@@ -57,10 +57,10 @@ def find_classes(
             message names them all.
     """
     root = os.path.abspath(os.path.expanduser(root))
-    words = kind.words
+    nouns = kind.nouns
     if not os.path.isdir(root):
         raise ValueError(
-            f"There is no folder of {words.samples}. Received: --data {root}"
+            f"There is no folder of {nouns.samples}. Received: --data {root}"
         )
     names = sorted(
         entry.name
@@ -79,8 +79,8 @@ def find_classes(
         left_out = tuple(name for name in names if not has_parts[name])
     if not paths:
         raise ValueError(
-            f"The folder is no {words.data_class}, and holds none: a "
-            f"{words.short} has the folders {words.folders}. "
+            f"The folder is no {nouns.data_class}, and holds none: a "
+            f"{nouns.data_class} has the folders {nouns.folders}. "
             f"Received: --data {root}"
         )
     return _scan(paths, kind, layout), left_out
@@ -92,19 +92,19 @@ def _is_class(names: list[str], kind: Kind) -> bool:
 
 def _scan(paths: list[str], kind: Kind, layout: str) -> tuple[DataClass, ...]:
     scan = {"image": _scan_images, "video": _scan_videos}[kind.name]
-    found, problems = [], []
+    classes, problems = [], []
     for path in paths:
         name = os.path.basename(path)
         try:
-            found.append(scan(name, path, layout))
+            classes.append(scan(name, path, layout))
         except ValueError as error:
             problems.append(f"{name}: {error}")
     if problems:
         raise ValueError(
-            f"{len(problems)} of {len(paths)} {kind.words.data_classes} cannot "
+            f"{len(problems)} of {len(paths)} {kind.nouns.data_classes} cannot "
             "be used:\n" + "\n".join(problems)
         )
-    return tuple(found)
+    return tuple(classes)
 
 
 def _scan_images(name: str, path: str, layout: str) -> DataClass:
@@ -144,7 +144,7 @@ def _scan_videos(name: str, path: str, layout: str) -> DataClass:
             "on are the least. Cut a long video into parts"
         )
     labels = [frame_labels(video) for video in known]
-    num_abnormal = sum(int(found.sum()) for found in labels)
+    num_abnormal = sum(int(values.sum()) for values in labels)
     num_normal = sum(map(len, labels)) - num_abnormal
     if not num_normal or not num_abnormal:
         raise ValueError(

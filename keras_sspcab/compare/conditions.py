@@ -3,11 +3,12 @@
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_sspcab.compare.comparison import Comparison
 from keras_sspcab.compare.grid import Cell
+from keras_sspcab.compare.results import Comparison
+from keras_sspcab.metrics import describe_convention
 
 _CPU_INFO = "/proc/cpuinfo"
 
@@ -61,7 +62,8 @@ def describe_conditions(
         command: The command that has made them.
         changed: By host, the settings that are not its defaults.
     """
-    grid, records = comparison.grid, _records(comparison)
+    grid = comparison.grid
+    records = [result.record for result in comparison.results.values()]
     lines = [f"Command: `{command}`"]
     for model in grid.models:
         settings = changed.get(model, {})
@@ -76,7 +78,7 @@ def describe_conditions(
         )
         lines.append(f"Parameters of {model}: {sizes}")
     lines.append(f"Seeds: {', '.join(map(str, grid.seeds))}")
-    counts = comparison.kind.words.counts
+    counts = comparison.kind.nouns.counts
     lines += [
         counts.format(**dataclasses.asdict(c)) for c in comparison.classes
     ]
@@ -112,32 +114,24 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _records(comparison: Comparison) -> Sequence[Mapping[str, Any]]:
-    return [result.record for result in comparison.results.values()]
-
-
 def _hardware_in(record: Mapping[str, Any]) -> str:
     return record.get("hardware", "not recorded")
 
 
 def _versions_in(record: Mapping[str, Any]) -> str:
     versions = record.get("versions", {})
-    found = [f"{p} {versions[p]}" for p in _PACKAGES if p in versions]
-    return ", ".join(found) or "not recorded"
+    texts = [f"{p} {versions[p]}" for p in _PACKAGES if p in versions]
+    return ", ".join(texts) or "not recorded"
 
 
 def _conventions(comparison: Comparison) -> list[str]:
     """Says what all figures share, or which cells have which conventions."""
-    lines = []
-    for key, convention in comparison.kind.conventions.items():
-        found = {
-            cell: convention.describe(result.conventions[key])
-            for cell, result in comparison.results.items()
-            if key in result.conventions
-        }
-        if found:
-            lines.append(f"{convention.title}: {_by_axis(found)}")
-    return lines
+    described: dict[str, dict[Cell, str]] = {}
+    for cell, result in comparison.results.items():
+        for key, value in result.conventions.items():
+            title, text = describe_convention(key, value)
+            described.setdefault(title, {})[cell] = text
+    return [f"{title}: {_by_axis(t)}" for title, t in described.items()]
 
 
 def _by_axis(texts: Mapping[Cell, str]) -> str:
@@ -150,7 +144,7 @@ def _by_axis(texts: Mapping[Cell, str]) -> str:
         names: dict[str, dict[str, None]] = {}
         for cell, text in texts.items():
             names.setdefault(text, {})[axis(cell)] = None
-        all_names = [name for found in names.values() for name in found]
+        all_names = [name for own in names.values() for name in own]
         if len(names) > 1 and len(all_names) == len(set(all_names)):
             return "; ".join(f"{t} ({', '.join(n)})" for t, n in names.items())
     return _distinct(texts.values())

@@ -1,16 +1,16 @@
 """Ensembles: the mean of the scores that several seeds give an image."""
 
-import csv
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from keras_sspcab.compare.comparison import Result
 from keras_sspcab.compare.grid import Cell, Grid
+from keras_sspcab.compare.results import Result
 from keras_sspcab.metrics import image_metrics
 from keras_sspcab.runs import RunFolder
+from keras_sspcab.runs.outputs import ImageScore, read_image_scores
 
 
 def read_ensembles(
@@ -31,7 +31,7 @@ def read_ensembles(
         ValueError: If seeds were evaluated on different images.
     """
     results = {}
-    for cell in Grid(grid.classes, grid.models, grid.blocks, (0,)):
+    for cell in dataclasses.replace(grid, seeds=(0,)):
         members = [dataclasses.replace(cell, seed=s) for s in grid.seeds]
         if all(member in finished for member in members):
             runs = [RunFolder(os.path.join(root, m.folder)) for m in members]
@@ -39,7 +39,7 @@ def read_ensembles(
     return results
 
 
-def ensemble_metrics(runs: Collection[RunFolder]) -> dict[str, float]:
+def ensemble_metrics(runs: Sequence[RunFolder]) -> dict[str, float]:
     """Returns the detection metrics of an ensemble.
 
     As in the CutPaste paper (Li et al., CVPR 2021), anomaly scores are averaged
@@ -52,48 +52,23 @@ def ensemble_metrics(runs: Collection[RunFolder]) -> dict[str, float]:
     Raises:
         ValueError: If they were evaluated on different images.
     """
-    labels: dict[str, int] = {}
-    sums: dict[str, float] = {}
-    for number, run in enumerate(runs):
-        scores = _read_scores(run)
-        if number == 0:
-            labels = {image: label for image, (label, _) in scores.items()}
-            sums = dict.fromkeys(labels, 0.0)
-        elif {image: label for image, (label, _) in scores.items()} != labels:
+    members = [_scores_by_image(run) for run in runs]
+    labels = {image: row.label for image, row in members[0].items()}
+    for run, rows in zip(runs, members, strict=True):
+        if {image: row.label for image, row in rows.items()} != labels:
             raise ValueError(
                 "An ensemble takes scores of the same images from each seed. "
-                f"Received: {run.path} with other images than {_first(runs)}. "
-                "Evaluate both anew with `keras-sspcab evaluate`"
+                f"Received: {run.path} with other images than {runs[0].path}. "
+                "Evaluate both with `keras-sspcab evaluate`"
             )
-        for image, (_, score) in scores.items():
-            sums[image] += score
-    images = list(labels)
-    means = np.asarray([sums[image] for image in images]) / len(runs)
-    return image_metrics([labels[image] for image in images], means)
+    means = [np.mean([m[image].score for m in members]) for image in labels]
+    return image_metrics(list(labels.values()), means)
 
 
-def _first(runs: Collection[RunFolder]) -> str:
-    return next(iter(runs)).path
-
-
-def _read_scores(run: RunFolder) -> dict[str, tuple[int, float]]:
-    """Returns label and score of each test image, by its path below the data.
-
-    So that seeds agree whose data have moved in between.
-    """
-    path = run.require("predictions/scores.csv", "keras-sspcab evaluate")
+def _scores_by_image(run: RunFolder) -> dict[str, ImageScore]:
+    """Returns scores by path below the data, which may have been moved."""
     root = run.record.get("evaluated", {}).get("root", "")
-    with open(path, encoding="utf-8", newline="") as file:
-        try:
-            return {
-                row["path"].removeprefix(root).strip("/\\"): (
-                    int(row["label"]),
-                    float(row["anomaly_score"]),
-                )
-                for row in csv.DictReader(file)
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is broken: {error!r}. Write it anew with "
-                "`keras-sspcab evaluate`"
-            ) from error
+    return {
+        row.path.removeprefix(root).strip("/\\"): row
+        for row in read_image_scores(run)
+    }

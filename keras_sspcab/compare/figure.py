@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from keras_sspcab.compare.comparison import Comparison
 from keras_sspcab.compare.grid import OFF, Cell, describe_block
-from keras_sspcab.compare.kinds import Metric
+from keras_sspcab.compare.results import Comparison
+from keras_sspcab.metrics import Metric
 from keras_sspcab.runs import files
 
 # The light colors of the report's style sheet.
@@ -147,7 +147,8 @@ def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
                 solid_capstyle="butt",
                 zorder=3,
             )
-    axes.set_title(f"{metric.title}, %", pad=6)
+    note = "" if metric.higher_is_better else " (lower is better)"
+    axes.set_title(f"{metric.title}, %{note}", pad=6)
     axes.set_xlim(-0.5, len(slots) - 0.5)
     _widen(axes)
     axes.grid(visible=True, axis="y")

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from keras_sspcab.compare.grid import OFF, ON
-from keras_sspcab.hosts import get_application
+from keras_sspcab.hosts import available_applications
 from keras_sspcab.runs import Config, ConfigError
 from keras_sspcab.runs.parsing import (
     KEYS,
@@ -26,7 +26,7 @@ _VARIED = {
 }
 
 
-class Settings:
+class HostSettings:
     """Settings by host, those that a comparison varies left out.
 
     Stronger ones come later: defaults of the host, sections of the file, tables
@@ -34,9 +34,9 @@ class Settings:
 
     Args:
         models: The hosts that are compared.
-        hosts: All hosts there are; a file may have tables for any of them.
         path: A TOML file, or None. Besides the sections of a run, such as
-            `[training]`, it may have them for one host, `[draem.training]`.
+            `[training]`, it may have them for one host, `[draem.training]`; for
+            any host that there is.
         options: `"section.key=value"`, or for one host
             `"host:section.key=value"`.
 
@@ -49,36 +49,28 @@ class Settings:
     def __init__(
         self,
         models: Sequence[str],
-        hosts: Collection[str],
         path: str | None = None,
         options: Sequence[str] = (),
     ) -> None:
-        shared: list[Layer] = []
-        tables: dict[str, Layer] = {}
+        self._hosts = available_applications()
+        shared: dict[str, Any] = {}
+        tables: dict[str, dict[str, Any]] = {}
         if path is not None:
-            sections, tables = _read_file(path, hosts)
-            shared.append((sections, f"in {path}"))
+            shared, tables = _read_file(path, self._hosts)
         for_all, for_host = _read_options(options, models)
-        self._layers = {
+        self._layers: dict[str, list[Layer]] = {
             model: [
-                *shared,
-                *([tables[model]] if model in tables else ()),
-                for_all,
-                for_host.get(model, ({}, "")),
+                (shared, f"in {path}"),
+                (tables.get(model, {}), f"in [{model}] of {path}"),
+                (nest_settings(for_all), "on the command line"),
+                (nest_settings(for_host.get(model, {})), "on the command line"),
             ]
-            for model in models
+            for model in {**dict.fromkeys(models), **tables}
         }
-        for layer in (
-            *shared,
-            *tables.values(),
-            for_all,
-            *for_host.values(),
-        ):
-            _check_not_varied(layer)
-        for model in models:
+        for model, layers in self._layers.items():
+            for sections, origin in layers:
+                _refuse_varied(sections, origin)
             self.config(model, "", OFF, 0)
-        for host in tables.keys() - {*models}:
-            resolve_layers([tables[host], _fixed(model={"name": host})])
 
     def config(
         self, model: str, data_path: str, block: str, seed: int
@@ -94,16 +86,17 @@ class Settings:
         Raises:
             ConfigError: If a value is out of its range.
         """
-        options = {"name": model}
-        if block != ON:
-            options["sspcab"] = "none" if block == OFF else block
-        elif place := get_application(model).comparison_place:
-            options["sspcab"] = place
-        fixed = _fixed(
-            data={"path": data_path}, model=options, training={"seed": seed}
-        )
+        host = self._hosts.get(model)
+        place = {OFF: "none", ON: host.comparison_place if host else None}
+        varied: dict[str, dict[str, Any]] = {
+            "data": {"path": data_path},
+            "model": {"name": model, "sspcab": place.get(block, block)},
+            "training": {"seed": seed},
+        }
+        if varied["model"]["sspcab"] is None:
+            del varied["model"]["sspcab"]
         try:
-            return resolve_layers([*self._layers[model], fixed])
+            return resolve_layers([*self._layers[model], (varied, "")])
         except ConfigError as error:
             raise ConfigError(f"Settings of {model}: {error}") from error
 
@@ -118,21 +111,17 @@ class Settings:
         }
 
 
-def _fixed(**sections: Any) -> Layer:
-    return sections, "of the comparison"
-
-
 def _read_file(
     path: str, hosts: Collection[str]
-) -> tuple[dict[str, Any], dict[str, Layer]]:
-    """Returns the sections for all hosts, and settings by host."""
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Returns the sections for all hosts, and those by host."""
     shared: dict[str, Any] = {}
-    tables: dict[str, Layer] = {}
+    tables: dict[str, dict[str, Any]] = {}
     for name, value in read_toml(path).items():
         if name in KEYS:
             shared[name] = value
         elif name in hosts and isinstance(value, dict):
-            tables[name] = value, f"in [{name}] of {path}"
+            tables[name] = value
         else:
             raise ConfigError(
                 f"Unknown table [{name}] in {path}. Allowed are: "
@@ -145,35 +134,30 @@ def _read_file(
 
 def _read_options(
     options: Sequence[str], models: Sequence[str]
-) -> tuple[Layer, dict[str, Layer]]:
-    """Returns the settings for all hosts, and those by host."""
-    by_host: dict[str, dict[str, Any]] = {"": {}}
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    for_all: dict[str, Any] = {}
+    for_host: dict[str, dict[str, Any]] = {}
     for option in options:
-        key, value = parse_setting(option)
-        host, colon, rest = key.partition(":")
+        dotted, value = parse_setting(option)
+        host, colon, of_host = dotted.partition(":")
         if not colon:
-            by_host[""][key] = value
+            for_all[dotted] = value
         elif host in models:
-            by_host.setdefault(host, {})[rest] = value
+            for_host.setdefault(host, {})[of_host] = value
         else:
             raise ConfigError(
                 f"--set {option} is for {host!r}, which is not compared. "
                 f"The models are: {', '.join(models)}"
             )
-    layers: dict[str, Layer] = {
-        host: (nest_settings(settings), "on the command line")
-        for host, settings in by_host.items()
-    }
-    return layers.pop(""), layers
+    return for_all, for_host
 
 
-def _check_not_varied(layer: Layer) -> None:
-    sections, origin = layer
-    for key, option in _VARIED.items():
-        section, _, name = key.partition(".")
-        values = sections.get(section, {})
-        if isinstance(values, Mapping) and name in values:
+def _refuse_varied(sections: Mapping[str, Any], origin: str) -> None:
+    for dotted, option in _VARIED.items():
+        name, _, key = dotted.partition(".")
+        section = sections.get(name)
+        if isinstance(section, Mapping) and key in section:
             raise ConfigError(
-                f"`{key}` {origin} is what a comparison varies. "
-                f"Received: {values[name]!r}. Leave it out, and use {option}"
+                f"`{dotted}` {origin} is what a comparison varies. Received: "
+                f"{section[key]!r}. Leave it out, and use {option}"
             )

@@ -17,7 +17,7 @@ POWER = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class MeanAndSpread:
     """Mean and spread of some values.
 
     Attributes:
@@ -51,13 +51,13 @@ class PairedDifference:
     count: int
 
 
-def summarize(values: Sequence[float]) -> Summary | None:
+def summarize(values: Sequence[float]) -> MeanAndSpread | None:
     """Returns mean and sample standard deviation; None without values."""
     if not len(values):
         return None
     array = np.asarray(values, "float64")
     std = float(array.std(ddof=1)) if array.size > 1 else None
-    return Summary(float(array.mean()), std, array.size)
+    return MeanAndSpread(float(array.mean()), std, array.size)
 
 
 def means_by_seed(
@@ -78,13 +78,9 @@ def means_by_seed(
     """
     means = []
     for seed in seeds:
-        found = [
-            values.get(Cell(data_class, model, block, seed))
-            for data_class in classes
-        ]
-        there = [value for value in found if value is not None]
-        if there and len(there) == len(found):
-            means.append(float(np.mean(there)))
+        cells = [Cell(name, model, block, seed) for name in classes]
+        if cells and all(cell in values for cell in cells):
+            means.append(float(np.mean([values[cell] for cell in cells])))
     return means
 
 
@@ -104,15 +100,16 @@ def paired_difference(
     Returns:
         The mean difference and how well it is known; None without pairs.
     """
-    found = []
-    for cell, value in values.items():
-        if (cell.model, cell.block) == (model, block):
-            other = values.get(dataclasses.replace(cell, block=reference))
-            if other is not None:
-                found.append(value - other)
-    if not found:
+    differences = np.array(
+        [
+            value - values[pair]
+            for cell, value in values.items()
+            if (cell.model, cell.block) == (model, block)
+            and (pair := dataclasses.replace(cell, block=reference)) in values
+        ]
+    )
+    if not differences.size:
         return None
-    differences = np.asarray(found, "float64")
     mean, count = float(differences.mean()), differences.size
     if count < MIN_PAIRS:
         return PairedDifference(mean, None, None, count)
@@ -166,7 +163,7 @@ def detectable_difference(std: float, count: int) -> float:
 
     # The power is all but 1 at the upper end, with any number of pairs.
     noncentrality = optimize.brentq(missing_power, 0, 2 * critical + 2)
-    return noncentrality * std / np.sqrt(count)
+    return float(noncentrality * std / np.sqrt(count))
 
 
 def _critical_t(count: int) -> float:

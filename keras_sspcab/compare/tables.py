@@ -1,23 +1,36 @@
-"""What the tables of a comparison hold, as numbers and as Markdown."""
+"""The tables of a comparison, in the forms that the SSPCAB paper gives them.
 
-from collections.abc import Iterable, Sequence
+As its Table 2, with classes and means of groups in the rows, hosts and metrics
+in the columns and the values of all blocks in a cell; or as its Table 3, with
+hosts in the rows, each without and with the block, and data sets and metrics in
+the columns. `Kind.rows` says which.
+"""
 
-from keras_sspcab.compare.comparison import Comparison
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
 from keras_sspcab.compare.grid import OFF, ON
+from keras_sspcab.compare.kinds import Kind
+from keras_sspcab.compare.published import MEAN, SOURCE, published
+from keras_sspcab.compare.results import Comparison
 from keras_sspcab.compare.statistics import (
     LEVEL,
     MIN_PAIRS,
+    MeanAndSpread,
     PairedDifference,
-    Summary,
     means_by_seed,
     paired_difference,
     summarize,
 )
+from keras_sspcab.metrics import Metric
 
 ARROW = " → "
 NOTHING = "-"
 
 _BLOCKS = {OFF: "without", ON: "with"}
+
+#: Texts of one class, host and metric, one for each block; None for nothing.
+TextsOf = Callable[[str, str, Metric], Sequence[str] | None]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -29,25 +42,140 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def rows_of(comparison: Comparison) -> dict[str, list[str]]:
-    """Returns the rows of the table of results, with the classes of each.
+def blocks_in_words(blocks: Iterable[str]) -> str:
+    """Says what stands on which side of the arrows."""
+    return ARROW.join(_BLOCKS.get(block, block) for block in blocks)
+
+
+def describe_figures(kind: Kind, blocks: Iterable[str]) -> str:
+    """Says what the figures of a table are."""
+    if kind.rows == "hosts":
+        return "Percent"
+    return f"Percent, {blocks_in_words(blocks)} the block"
+
+
+def result_table(comparison: Comparison) -> str:
+    """Returns the table of results.
 
     Means come only where they are no repetition: of a group if there are
     several, over all if there are several classes.
     """
+    rows = rows_of(comparison)
+    num_seeds = len(comparison.grid.seeds)
+
+    def texts_of(row: str, model: str, metric: Metric) -> list[str]:
+        summaries = summaries_of(comparison, metric.key, rows[row], model)
+        return [percent(summary, num_seeds) for summary in summaries]
+
+    return _arrange(
+        comparison.kind,
+        list(rows),
+        comparison.grid.models,
+        comparison.grid.blocks,
+        comparison.metrics,
+        texts_of,
+    )
+
+
+def published_table(comparison: Comparison, suffix: str = "") -> str | None:
+    """Returns the paper's figures for the classes and hosts present.
+
+    Args:
+        comparison: What to show them beside.
+        suffix: `":ensemble"` for those of ensembles.
+
+    Returns:
+        A table and its source; None if the paper has no such figures.
+    """
+    kind, grid = comparison.kind, comparison.grid
+
+    def texts_of(row: str, model: str, metric: Metric) -> Sequence[str] | None:
+        name = MEAN if row == mean else row
+        return published(model + suffix, metric.key, name)
+
+    mean = f"*{kind.published_mean}*"
+    names = [
+        name
+        for name in grid.classes
+        for model, metric in itertools.product(grid.models, comparison.metrics)
+        if texts_of(name, model, metric)
+    ]
+    if not names:
+        return None
+    means = [mean] if kind.published_mean else []
+    table = _arrange(
+        kind,
+        [*dict.fromkeys(names), *means],
+        grid.models,
+        (OFF, ON),
+        comparison.metrics,
+        texts_of,
+    )
+    return f"{table}\n\nSource: {SOURCE}, {kind.published_in}."
+
+
+def _arrange(
+    kind: Kind,
+    names: Sequence[str],
+    models: Sequence[str],
+    blocks: Sequence[str],
+    metrics: Sequence[Metric],
+    texts_of: TextsOf,
+) -> str:
+    """Returns a table without the columns and hosts that have no texts."""
+    is_by_class = kind.rows == "classes"
+    above, beside = (models, names) if is_by_class else (names, models)
+
+    def texts(row: str, column: str, metric: Metric) -> Sequence[str] | None:
+        pair = (row, column) if is_by_class else (column, row)
+        return texts_of(*pair, metric)
+
+    columns = [
+        (column, metric)
+        for column, metric in itertools.product(above, metrics)
+        if any(texts(row, column, metric) for row in beside)
+    ]
+    lines = []
+    for row in beside:
+        cells = [texts(row, *column) for column in columns]
+        if not any(cells):
+            continue
+        if is_by_class:
+            joined = [ARROW.join(cell) if cell else NOTHING for cell in cells]
+            lines.append([row, *joined])
+            continue
+        for number, block in enumerate(blocks):
+            own = [cell[number] if cell else NOTHING for cell in cells]
+            lines.append([_host_row(row, block), *own])
+    titles = [f"{column}: {metric.title}" for column, metric in columns]
+    corner = kind.nouns.data_class if is_by_class else "host"
+    return markdown([corner, *titles], lines)
+
+
+def _host_row(model: str, block: str) -> str:
+    """Names a host, such as `mnad + SSPCAB`."""
+    if block == OFF:
+        return model
+    place = "" if block == ON else f" ({block})"
+    return f"{model} + SSPCAB{place}"
+
+
+def rows_of(comparison: Comparison) -> dict[str, list[str]]:
+    """Returns what figures are averaged over, by name of the row."""
     classes = comparison.grid.classes
     rows = {name: [name] for name in classes}
-    groups = comparison.kind.grouped(classes)
-    if len(groups) > 1:
-        rows |= {f"*{name} mean*": found for name, found in groups.items()}
-    if len(classes) > 1:
-        rows["*overall mean*"] = list(classes)
+    if comparison.kind.rows == "classes":
+        groups = comparison.kind.group_classes(classes)
+        if len(groups) > 1:
+            rows |= {f"*{name} mean*": group for name, group in groups.items()}
+        if len(classes) > 1:
+            rows["*overall mean*"] = list(classes)
     return rows
 
 
 def summaries_of(
     comparison: Comparison, key: str, classes: Sequence[str], model: str
-) -> list[Summary | None]:
+) -> list[MeanAndSpread | None]:
     """Returns mean and spread over seeds for each block.
 
     Args:
@@ -66,7 +194,7 @@ def summaries_of(
     ]
 
 
-def percent(summary: Summary | None, num_seeds: int) -> str:
+def percent(summary: MeanAndSpread | None, num_seeds: int) -> str:
     """Formats `mean ± std` in percent, with the count if seeds are missing."""
     if summary is None:
         return NOTHING
@@ -78,75 +206,68 @@ def percent(summary: Summary | None, num_seeds: int) -> str:
     return text
 
 
-def blocks_in_words(comparison: Comparison) -> str:
-    """Says what stands on which side of the arrows."""
-    return ARROW.join(
-        _BLOCKS.get(block, block) for block in comparison.grid.blocks
-    )
+DIFFERENCE_TITLES = (
+    "mean difference",
+    f"{100 * LEVEL:.0f} % interval",
+    "detectable",
+    "pairs",
+)
 
 
 def difference_table(comparison: Comparison) -> str:
     """Returns the paired differences, in percentage points."""
-    rows = []
-    for (model, block, title), found in differences(comparison).items():
-        what = f"{block} - {comparison.grid.reference}"
-        if found is None:
-            cells = [NOTHING, NOTHING, NOTHING, "0"]
-        else:
-            cells = [
-                signed(found.mean),
-                interval(found),
-                detectable(found),
-                str(found.count),
-            ]
-        rows.append([model, title, what, *cells])
-    header = [
-        "host",
-        "metric",
-        "blocks",
-        "mean difference",
-        f"{100 * LEVEL:.0f} % interval",
-        "detectable",
-        "pairs",
+    rows = [
+        [
+            model,
+            metric.title,
+            f"{block} - {comparison.grid.reference}",
+            *difference_cells(difference),
+        ]
+        for (model, metric), by_block in differences(comparison).items()
+        for block, difference in by_block.items()
     ]
-    return markdown(header, rows)
+    return markdown(["host", "metric", "blocks", *DIFFERENCE_TITLES], rows)
 
 
 def differences(
     comparison: Comparison,
-) -> dict[tuple[str, str, str], PairedDifference | None]:
-    """Returns the paired differences by host, block and title of metric."""
+) -> Mapping[tuple[str, Metric], dict[str, PairedDifference | None]]:
+    """Returns the paired differences of each block, by host and metric."""
     grid = comparison.grid
+    others = [block for block in grid.blocks if block != grid.reference]
     return {
-        (model, block, metric.title): paired_difference(
-            comparison.values(metric.key), model, grid.reference, block
-        )
-        for model in grid.models
-        for block in grid.blocks
-        if block != grid.reference
-        for metric in comparison.metrics
+        (model, metric): {
+            block: paired_difference(
+                comparison.values(metric.key), model, grid.reference, block
+            )
+            for block in others
+        }
+        for model, metric in itertools.product(grid.models, comparison.metrics)
     }
+
+
+def difference_cells(difference: PairedDifference | None) -> list[str]:
+    """Formats a difference for the columns `DIFFERENCE_TITLES`."""
+    if difference is None:
+        return [NOTHING, NOTHING, NOTHING, "0"]
+    if difference.interval is None or difference.detectable is None:
+        pairs = (
+            "1 pair" if difference.count == 1 else f"{difference.count} pairs"
+        )
+        interval = f"no interval: {pairs}, at least {MIN_PAIRS} needed"
+        detectable = NOTHING
+    else:
+        interval = " to ".join(map(signed, difference.interval))
+        detectable = f"{100 * difference.detectable:.1f}"
+    return [
+        signed(difference.mean),
+        interval,
+        detectable,
+        f"{difference.count}",
+    ]
 
 
 def signed(value: float) -> str:
     """Formats a difference in percentage points, such as `+1.3`."""
     text = f"{100 * value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
-
-
-def interval(difference: PairedDifference) -> str:
-    """Formats an interval, or says why there is none."""
-    if difference.interval is None:
-        pairs = (
-            "1 pair" if difference.count == 1 else f"{difference.count} pairs"
-        )
-        return f"no interval: {pairs}, at least {MIN_PAIRS} needed"
-    low, high = difference.interval
-    return f"{signed(low)} to {signed(high)}"
-
-
-def detectable(difference: PairedDifference) -> str:
-    """Formats the smallest difference that the pairs are likely to show."""
-    if difference.detectable is None:
-        return NOTHING
-    return f"{100 * difference.detectable:.1f}"

@@ -32,6 +32,7 @@ from keras_sspcab.metrics.pixel_level import PixelScores, pixel_metrics
 from keras_sspcab.metrics.region_level import RegionMetrics, rbdc_tbdc
 from keras_sspcab.metrics.registry import (
     METRICS,
+    Metric,
     describe_convention,
     metrics_of,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "METRICS",
     "Curve",
     "FrameAuc",
+    "Metric",
     "PixelScores",
     "RegionMetrics",
     "auroc",

@@ -18,6 +18,10 @@ class Metric:
         at_threshold: Whether it depends on the calibrated threshold. The others
             rank scores.
         higher_is_better: False for a rate of errors.
+
+    Example:
+        >>> METRICS["aupro"].meaning
+        'Overlap with each defective region, up to 30 % false positives.'
     """
 
     key: str

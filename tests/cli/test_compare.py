@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -13,11 +12,10 @@ import pytest
 import tensorflow as tf
 
 from keras_sspcab.applications import AnomalyModel
-from keras_sspcab.cli import _cell
+from keras_sspcab.compare import cell as cells
 from keras_sspcab.hosts import registry
 from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.runs import RunFolder
-from keras_sspcab.runs.parsing import load_config
 from keras_sspcab.scoring import MapPooling, SquaredError
 from tests.cli.program import command
 
@@ -77,18 +75,19 @@ class Stub(AnomalyModel):
         return {"reconstruction": x if y is None else y}
 
 
+def run_here(run, config, *_):
+    try:
+        cells.run_cell(run, config)
+    except Exception as error:
+        raise cells.CellError(f"{type(error).__name__}: {error}") from error
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _in_this_process():
     """Starting a process for each cell takes longer than all else here."""
 
-    def run(run, config, environment):
-        try:
-            _cell.run_cell(run, config)
-        except Exception as error:
-            raise _cell.CellError(f"{type(error).__name__}: {error}") from error
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cell, "run_in_own_process", run)
+        patch.setattr(cells, "run_in_own_process", run_here)
         patch.setitem(registry.hosts, "stub", Stub)
         # A graph takes longer to trace than these few steps.
         tf.config.run_functions_eagerly(True)
@@ -159,14 +158,6 @@ def test_every_cell_has_a_run_with_its_settings(compared, images):
             assert config.model.options["sspcab"] == place
             assert config.model.options["filters"] == [4, 4, 2]
             assert run.record["seconds"].keys() == {"training", "evaluation"}
-
-
-def test_seeds_hold_out_the_same_images(compared):
-    found = {
-        RunFolder(str(path)).record["data"]["training_images"]
-        for path in (compared / "runs" / "brick").iterdir()
-    }
-    assert len(found) == 1
 
 
 def test_table_holds_the_metrics_of_the_runs(compared):
@@ -304,9 +295,8 @@ def test_more_hosts_join_a_comparison(copy, arguments, invoke):
     assert "filters" not in run.config.model.options
     text = (copy / "comparison.md").read_text()
     assert (
-        "| class | stub: localization AP | stub: detection AUROC "
-        "| autoencoder: localization AP | autoencoder: detection AUROC |"
-        in text
+        "| class | stub: pixel AP | stub: image AUROC "
+        "| autoencoder: pixel AP | autoencoder: image AUROC |" in text
     )
     assert "One seed, 1: no spread is known." in text
 
@@ -314,10 +304,10 @@ def test_more_hosts_join_a_comparison(copy, arguments, invoke):
 def test_interruption_says_how_to_go_on(
     copy, arguments, invoke, images, monkeypatch
 ):
-    def interrupt(run, config, environment):
-        raise _cell.CellInterrupted(signal.SIGTERM)
+    def interrupt(*_):
+        raise cells.CellInterrupted(signal.SIGTERM)
 
-    monkeypatch.setattr(_cell, "run_in_own_process", interrupt)
+    monkeypatch.setattr(cells, "run_in_own_process", interrupt)
     shutil.rmtree(cell(copy, "off", 1))
     result = invoke(
         *arguments,
@@ -372,7 +362,7 @@ def test_class_without_test_images_is_named(
     shutil.rmtree(data / "b" / "ground_truth")
     options = [f"--data={data}", f"--out={tmp_path / 'out'}"]
     result = invoke(*arguments, *options, code=2)
-    assert "1 of 2 data classes cannot be used" in result.stderr
+    assert "1 of 2 classes cannot be used" in result.stderr
     assert "b: there are 0 normal test images" in result.stderr
 
 
@@ -387,66 +377,11 @@ def test_dry_run_lists_cells_and_writes_nothing(
     result = invoke(*arguments, f"--data={data}", "--dry-run")
     assert "8 cells: 8 to do" in result.stdout
     assert "b, autoencoder with the block, seed 1" in result.stdout
-    assert "No data classes, left out: c" in result.stderr
+    assert "No classes, left out: c" in result.stderr
     assert os.listdir(tmp_path) == ["data"]
 
 
-# === The process of a cell ===
-
-
-# The true one: the fixture puts another in its place.
-_run_in_own_process = _cell.run_in_own_process
-
-
-def run_alone(path):
-    config = load_config(None, {"data.path": "/missing"})
-    _run_in_own_process(RunFolder(str(path)), config, None)
-
-
-def test_failure_in_the_process_has_its_reason(tmp_path):
-    with pytest.raises(_cell.CellError, match="ValueError: The image folder"):
-        run_alone(tmp_path / "r")
-    assert not (tmp_path / "r").exists()
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ("import os; os.kill(os.getpid(), 9)", "ended by signal 9. Was there"),
-        ("raise SystemExit(7)", "has ended with code 7"),
-    ],
-)
-def test_end_of_the_process_is_told(tmp_path, monkeypatch, script, message):
-    monkeypatch.setattr(_cell, "_START", script)
-    with pytest.raises(_cell.CellError, match=message):
-        run_alone(tmp_path / "r")
-
-
-def test_signals_are_passed_on(tmp_path, monkeypatch):
-    ready, seen = tmp_path / "ready", tmp_path / "seen"
-    script = f"""
-import pathlib, signal, time
-def note(number, frame):
-    pathlib.Path({str(seen)!r}).write_text(str(number))
-    raise SystemExit(1)
-signal.signal(signal.SIGTERM, note)
-pathlib.Path({str(ready)!r}).touch()
-time.sleep(60)
-"""
-    monkeypatch.setattr(_cell, "_START", script)
-
-    def send():
-        while not ready.exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    handler = signal.getsignal(signal.SIGTERM)
-    threading.Thread(target=send).start()
-    with pytest.raises(_cell.CellInterrupted) as caught:
-        run_alone(tmp_path / "r")
-    assert caught.value.signal == signal.SIGTERM
-    assert seen.read_text() == str(int(signal.SIGTERM))
-    assert signal.getsignal(signal.SIGTERM) == handler
+# === Processes ===
 
 
 def _stop_when_training(arguments, run, number, environment):

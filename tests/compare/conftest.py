@@ -3,9 +3,9 @@
 import pytest
 
 from keras_sspcab.compare.classes import DataClass
-from keras_sspcab.compare.comparison import Comparison, Result
 from keras_sspcab.compare.grid import Grid
 from keras_sspcab.compare.kinds import KINDS
+from keras_sspcab.compare.results import Comparison, Result
 
 
 @pytest.fixture

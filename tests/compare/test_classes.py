@@ -55,7 +55,7 @@ def test_incomplete_classes_are_all_named(write):
     with pytest.raises(ValueError) as caught:
         find_classes(str(root), IMAGE)
     first, *lines = str(caught.value).splitlines()
-    assert first == "4 of 5 data classes cannot be used:"
+    assert first == "4 of 5 classes cannot be used:"
     assert lines[0].startswith("b: there are 0 normal test images (test/good)")
     assert "0 normal test images (test/good) and 0 defective" in lines[1]
     assert lines[2].startswith("d: there is one image in train/good")
@@ -63,7 +63,7 @@ def test_incomplete_classes_are_all_named(write):
 
 
 def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no data class, and holds none"):
+    with pytest.raises(ValueError, match="is no class, and holds none"):
         find_classes(str(tmp_path), IMAGE)
     with pytest.raises(ValueError, match="There is no folder of images"):
         find_classes(str(tmp_path / "missing"), IMAGE)

@@ -1,4 +1,3 @@
-import csv
 import os
 
 import numpy as np
@@ -7,7 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from keras_sspcab.compare.ensembles import ensemble_metrics, read_ensembles
 from keras_sspcab.compare.grid import Cell, Grid
-from keras_sspcab.runs import RunFolder
+from keras_sspcab.runs import RunFolder, files
+from keras_sspcab.runs.outputs import ImageScore, write_image_scores
 
 LABELS = [0, 0, 0, 1, 1, 1]
 SCORES = np.asarray(
@@ -20,13 +20,12 @@ def write_run(path, scores, labels=LABELS, root="/data", order=1):
     run = RunFolder(str(path))
     os.makedirs(run.file("predictions"))
     rows = [
-        {"path": f"{root}/test/{i}.png", "label": label, "anomaly_score": score}
+        ImageScore(f"{root}/test/{i}.png", label, "", score, False)
         for i, (label, score) in enumerate(zip(labels, scores, strict=True))
     ]
-    with open(run.file("predictions", "scores.csv"), "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows[::order])
+    write_image_scores(run.file("predictions"), rows[::order])
+    files.write_text(run.file("config.toml"), "")
+    files.write_json(run.file("metrics.json"), {})
     run.update_record(evaluated={"root": root})
     return run
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.compare import forms, outputs
+from keras_sspcab.compare import tables
 from keras_sspcab.compare.conditions import describe_conditions
+from keras_sspcab.compare.page import page, write_files
 from tests.compare.test_tables import rows
 
 VALUES = {
@@ -56,7 +57,7 @@ def make_videos(make):
 
 
 def test_hosts_are_rows_and_data_sets_columns(make_videos):
-    found = rows(forms.result_table(make_videos()))
+    found = rows(tables.result_table(make_videos()))
     assert found.pop("---") == ["---:"] * 4
     assert found == {
         "host": [
@@ -90,7 +91,7 @@ def test_places_have_rows_of_their_own(make_videos):
         blocks=("off", "on", "penultimate"),
         seeds=(0,),
     )
-    found = list(rows(forms.result_table(comparison)))
+    found = list(rows(tables.result_table(comparison)))
     assert found[2:] == ["mnad", "mnad + SSPCAB", "mnad + SSPCAB (penultimate)"]
 
 
@@ -99,17 +100,17 @@ def test_missing_cells_are_dashes(make_videos):
         return None if cell.block == "on" and cell.seed else of_values(cell)
 
     comparison = make_videos(metrics_of)
-    found = rows(forms.result_table(comparison))
+    found = rows(tables.result_table(comparison))
     assert found["mnad + SSPCAB"][0] == "75.0 (1 of 2)"
-    text = outputs.page(comparison, [])
+    text = page(comparison, [])
     assert "avenue, mnad with the block, seed 1" in text
-    nothing = rows(forms.result_table(make_videos(lambda cell: None)))
+    nothing = rows(tables.result_table(make_videos(lambda cell: None)))
     assert nothing["mnad"] == ["-"] * 4
 
 
 def test_published_figures_have_the_same_form(make_videos):
     comparison = make_videos(models=("future_frame", "mnad"))
-    table, source = forms.published_table(comparison).split("\n\n")
+    table, source = tables.published_table(comparison).split("\n\n")
     found = rows(table)
     found.pop("---")
     assert found == {
@@ -124,17 +125,17 @@ def test_published_figures_have_the_same_form(make_videos):
 
 def test_published_figures_need_a_data_set_of_the_paper(make_videos):
     comparison = make_videos(classes=("ucsd_ped2",))
-    assert forms.published_table(comparison) is None
-    assert "Published" not in outputs.page(comparison, [])
+    assert tables.published_table(comparison) is None
+    assert "Published" not in page(comparison, [])
     shown = make_videos(lambda cell: None, shown=("streaming_micro_auc",))
-    assert forms.published_table(shown) is None
+    assert tables.published_table(shown) is None
 
 
 # === Files ===
 
 
 def test_page_speaks_of_videos(make_videos):
-    text = outputs.page(make_videos(), ["one"])
+    text = page(make_videos(), ["one"])
     assert text.startswith(
         "# future_frame, mnad: without → with SSPCAB\n\n## Results\n\n"
         "Percent. Mean ± sample standard deviation over 2 seeds.\n\n| host |"
@@ -156,14 +157,14 @@ def test_metrics_that_a_data_set_lacks_are_told(make_videos):
             metrics.pop("rbdc", None)
         return metrics
 
-    text = outputs.page(make_videos(metrics_of), [])
+    text = page(make_videos(metrics_of), [])
     assert (
         "No RBDC for ucsd_ped2 (are there neither masks nor tracks?).\n" in text
     )
 
 
 def test_files_of_a_comparison_of_videos(make_videos, tmp_path):
-    outputs.write_outputs(str(tmp_path), make_videos(), [])
+    write_files(str(tmp_path), make_videos(), [])
     with open(tmp_path / "comparison.csv", newline="") as file:
         found = list(csv.DictReader(file))
     assert len(found) == 16
@@ -189,14 +190,16 @@ def test_conditions_say_how_videos_were_measured(make_videos):
         "and 7 abnormal frames to test",
         "Videos of ucsd_ped2: 20 normal ones to train and calibrate on; 5 "
         "normal and 7 abnormal frames to test",
-        "Normalization of scores for micro and macro AUC: each video by its "
-        "own extremes, with a look at the whole video",
-        "Smoothing of these scores: median 17 (future_frame); none (mnad)",
-        "Videos of one class in macro AUC: left out",
-        "First frames of a video without score: 4",
-        "Regions for RBDC and TBDC: connected pixels",
-        "Tracks of the ground truth: files of tracks (avenue); derived from "
-        "the masks (ucsd_ped2)",
+        "Normalization: the scores of each video are brought to [0, 1] by its "
+        "own smallest and largest one",
+        "Smoothing over time: median over 17 frames (future_frame); none, each "
+        "frame keeps its own score (mnad)",
+        "Videos of one class: macro AUC leaves them out, as their own AUROC is "
+        "not defined",
+        "Frames without a score: 4 at the beginning of each video",
+        "Regions: connected pixels",
+        "Tracks of the ground truth: read from the files of the data set "
+        "(avenue); derived from the ground-truth masks (ucsd_ped2)",
     ]
 
 
@@ -207,7 +210,8 @@ def test_conventions_that_follow_no_axis_are_counted(make_videos):
         }
     )
     lines = describe_conditions(comparison, "x", {})
-    assert "Smoothing of these scores: none (8 cells); mean 3 (8 cells)" in (
-        lines
-    )
+    assert (
+        "Smoothing over time: none, each frame keeps its own score (8 cells); "
+        "mean over 3 frames (8 cells)"
+    ) in lines
     assert not any("Tracks" in line for line in lines)

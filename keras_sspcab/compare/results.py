@@ -1,15 +1,36 @@
-"""A comparison as far as it has come: a grid and the results in it."""
+"""How far a comparison has come: the state of its cells and their results."""
 
 import dataclasses
+import enum
+import math
 import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from keras_sspcab.compare.classes import DataClass
 from keras_sspcab.compare.grid import Cell, Grid
-from keras_sspcab.compare.kinds import Kind, Metric
-from keras_sspcab.compare.states import read_conventions, read_metrics
-from keras_sspcab.runs import RunFolder
+from keras_sspcab.compare.kinds import Kind
+from keras_sspcab.metrics import Metric
+from keras_sspcab.runs import RunFolder, outputs
+
+
+class CellState(enum.Enum):
+    """How far a cell has come; the value says it in words."""
+
+    NEW = "to do"
+    BEGUN = "begun"
+    TRAINED = "trained, to be evaluated"
+    DONE = "done"
+
+
+def state_of(run: RunFolder) -> CellState:
+    """Returns how far the run of a cell has come."""
+    if not run.exists:
+        return CellState.NEW
+    if not run.is_finished:
+        return CellState.BEGUN
+    is_evaluated = _read_metrics(run) is not None
+    return CellState.DONE if is_evaluated else CellState.TRAINED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +38,9 @@ class Result:
     """What a finished cell has given.
 
     Attributes:
-        metrics: Numbers by name, as in `metrics.json`.
-        record: What `run.json` says.
+        metrics: The numbers of `metrics.json` by name, those in tables left
+            out.
+        record: Content of `run.json`.
         conventions: How they were measured, as in `metrics.json`.
     """
 
@@ -29,6 +51,38 @@ class Result:
     def seconds(self, part: str = "training") -> float | None:
         """Returns the time of a part, `"training"` or `"evaluation"`."""
         return self.record.get("seconds", {}).get(part)
+
+
+def read_results(root: str, grid: Grid) -> dict[Cell, Result]:
+    """Reads the results of the finished cells.
+
+    Args:
+        root: The folder of the comparison.
+        grid: The cells.
+    """
+    results = {}
+    for cell in grid:
+        run = RunFolder(os.path.join(root, cell.folder))
+        if state_of(run) is CellState.DONE:
+            metrics = _read_metrics(run) or {}
+            numbers = {
+                key: value
+                for key, value in metrics.items()
+                if isinstance(value, (int, float)) and math.isfinite(value)
+            }
+            conventions = metrics.get("conventions")
+            if not isinstance(conventions, dict):
+                conventions = {}
+            results[cell] = Result(numbers, run.record, conventions)
+    return results
+
+
+def _read_metrics(run: RunFolder) -> dict[str, Any] | None:
+    """Returns `metrics.json`; None if it is missing or broken."""
+    try:
+        return outputs.read_metrics(run)
+    except ValueError:
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,19 +146,14 @@ class Comparison:
         """
         times: dict[str, list[float]] = {}
         for cell, result in self.results.items():
-            parts = [result.seconds(p) for p in ("training", "evaluation")]
-            if parts[0] is not None:
-                times.setdefault(cell.model, []).append(
-                    sum(part for part in parts if part is not None)
-                )
-        known = [seconds for found in times.values() for seconds in found]
+            if (training := result.seconds("training")) is not None:
+                evaluation = result.seconds("evaluation") or 0.0
+                times.setdefault(cell.model, []).append(training + evaluation)
+        known = [seconds for values in times.values() for seconds in values]
         if not known:
             return None
-        return sum(
-            sum(found) / len(found)
-            for cell in cells
-            for found in [times.get(cell.model, known)]
-        )
+        values_of = [times.get(cell.model, known) for cell in cells]
+        return sum(sum(values) / len(values) for values in values_of)
 
     def of_ensembles(self) -> "Comparison | None":
         """Returns the ensembles as a comparison of their own."""
@@ -116,21 +165,3 @@ class Comparison:
             results=self.ensembles,
             ensembles=None,
         )
-
-
-def read_results(root: str, grid: Grid) -> dict[Cell, Result]:
-    """Reads the results of the finished cells.
-
-    Args:
-        root: The folder of the comparison.
-        grid: The cells.
-    """
-    results = {}
-    for cell in grid:
-        run = RunFolder(os.path.join(root, cell.folder))
-        if run.exists and run.is_finished:
-            metrics = read_metrics(run)
-            if metrics is not None:
-                conventions = read_conventions(run)
-                results[cell] = Result(metrics, run.record, conventions)
-    return results

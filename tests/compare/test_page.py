@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.compare import outputs
-from keras_sspcab.compare.comparison import Result
 from keras_sspcab.compare.conditions import (
     describe_conditions,
     format_seconds,
-    hardware,
     without_folders,
 )
+from keras_sspcab.compare.figure import write_figure
 from keras_sspcab.compare.grid import Cell
+from keras_sspcab.compare.page import page, write_files
+from keras_sspcab.compare.results import Result
 
 
 def of_seed(cell):
@@ -40,7 +40,7 @@ def test_files_are_complete(make, tmp_path):
         ensembles={Cell("tile", "draem", "on", 0): Result({"image_ap": 0.25})},
     )
     root = tmp_path / "out"
-    paths = outputs.write_outputs(str(root), comparison, ["one", "two"])
+    paths = write_files(str(root), comparison, ["one", "two"])
     assert sorted(os.listdir(root)) == sorted(map(os.path.basename, paths))
     assert sorted(os.listdir(root)) == [
         "comparison-ensembles.csv",
@@ -72,8 +72,20 @@ def test_files_are_complete(make, tmp_path):
 
 
 def test_nothing_is_drawn_before_there_is_a_result(make, tmp_path):
-    outputs.write_outputs(str(tmp_path), make(lambda cell: None), [])
+    write_files(str(tmp_path), make(lambda cell: None), [])
     assert sorted(os.listdir(tmp_path)) == ["comparison.csv", "comparison.md"]
+
+
+def test_test_sets_that_statistics_separate_are_named(make):
+    def metrics_of(cell):
+        counts = {"num_normal_images": 41, "num_defective_images": 119}
+        value = 0.013 if cell.data_class == "screw" else 0.5
+        return {"image_auroc": 1.0, "image_statistics_auroc": value, **counts}
+
+    text = page(make(metrics_of, classes=("screw", "tile")), [])
+    warning = "**screw**: Image statistics alone (brightness, contrast) separ"
+    assert text.count("Image statistics alone") == text.count(warning) == 1
+    assert text.index(warning) < text.index("## Paired differences")
 
 
 # === Figure ===
@@ -99,7 +111,7 @@ def test_figure_of_any_grid(make, tmp_path, options):
         ),
         **options,
     )
-    outputs.write_figure(comparison, [str(tmp_path / "a.png")])
+    write_figure(comparison, [str(tmp_path / "a.png")])
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     assert pixels.std() > 5
     # Nothing is cut off.
@@ -110,14 +122,14 @@ def test_figure_of_any_grid(make, tmp_path, options):
 def test_figure_shows_every_value(make, tmp_path):
     comparison = make(of_seed, shown=("image_auroc",), seeds=(0, 1, 2))
     path = tmp_path / "a.svg"
-    outputs.write_figure(comparison, [str(path)])
+    write_figure(comparison, [str(path)])
     svg = path.read_text()
     # A mark is a reference to its shape: the values, and those of the legend.
     marks = re.findall(r"<use [^>]*style=\"fill: (#\w+)", svg)
     assert marks.count("#ffffff") == 3 + 1
     assert marks.count("#1f5fbf") == 3 + 1
     again = tmp_path / "b.svg"
-    outputs.write_figure(comparison, [str(again)])
+    write_figure(comparison, [str(again)])
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -127,7 +139,7 @@ def test_blocks_differ_in_gray(make, tmp_path):
             lambda cell: {"image_auroc": 0.5}, blocks=blocks, seeds=(0,)
         )
         path = str(tmp_path / "a.png")
-        outputs.write_figure(comparison, [path])
+        write_figure(comparison, [path])
         pixels = np.asarray(Image.open(path).convert("L"))
         return pixels[pixels.shape[0] // 3 :]
 
@@ -174,10 +186,6 @@ def test_conditions_that_differ_are_counted(make):
     assert "Settings of draem: its defaults" in lines
 
 
-def test_hardware_is_described():
-    assert re.fullmatch(r".+, \d+ cores(; .+)*", hardware())
-
-
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -202,19 +210,3 @@ def test_folders_are_reduced_to_their_names(value, expected):
 )
 def test_durations(seconds, text):
     assert format_seconds(seconds) == text
-
-
-def test_time_left_goes_by_the_host(make):
-    comparison = make(of_seed, models=("a", "b"), seeds=(0,))
-    seconds = {("a", "off"): 10.0, ("a", "on"): 20.0, ("b", "off"): 100.0}
-    results = {
-        cell: Result({}, {"seconds": {"training": value, "evaluation": 1.0}})
-        for cell in comparison.grid
-        if (value := seconds.get((cell.model, cell.block)))
-    }
-    some = dataclasses.replace(comparison, results=results)
-    cells = [Cell("x", "a", "on", 5), Cell("x", "b", "on", 5)]
-    assert some.seconds_left(cells) == pytest.approx(16 + 101)
-    unknown = [Cell("x", "c", "on", 5)]
-    assert some.seconds_left(unknown) == pytest.approx((11 + 21 + 101) / 3)
-    assert comparison.seconds_left(cells) is None

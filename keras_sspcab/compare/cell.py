@@ -1,0 +1,196 @@
+"""Trains and evaluates one cell of a comparison, in a process of its own.
+
+TensorFlow keeps what custom gradients have captured until its process ends: the
+graph of each training, its weights and the state of its optimizer. So each
+training has its own process, which also gives the memory of a GPU back.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+
+from keras_sspcab.compare.conditions import hardware
+from keras_sspcab.compare.results import CellState, state_of
+from keras_sspcab.runs import Config, RunFolder, files
+from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.runs.progress import Progress
+from keras_sspcab.runs.signals import deferred_signals
+
+_INTERRUPTED = 128 + signal.SIGINT
+
+#: The module whose process runs a silent cell.
+CELL_COMMAND = ("-m", "keras_sspcab.compare.cell")
+
+
+class CellError(RuntimeError):
+    """The process of a cell has failed; the message says why."""
+
+
+class CellInterrupted(KeyboardInterrupt):
+    """The process of a cell was stopped by a signal.
+
+    Attributes:
+        signal: Number of the signal.
+    """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message or f"Stopped by signal {number}")
+        self.signal = number
+
+
+def run_cell(
+    run: RunFolder, config: Config, progress: Progress | None = None
+) -> None:
+    """Trains and evaluates, as far as that has not been done.
+
+    Args:
+        run: The folder of the run.
+        config: Its configuration.
+        progress: Takes what there is to say.
+    """
+    from keras_sspcab.runs.evaluation import evaluate_run
+    from keras_sspcab.runs.training import train_run
+
+    state = state_of(run)
+    if state in (CellState.NEW, CellState.BEGUN):
+        with _timed(run, "training"):
+            train_run(run, config, state is CellState.BEGUN, progress)
+    if state is not CellState.DONE:
+        with _timed(run, "evaluation"):
+            evaluate_run(run, config, progress)
+
+
+@contextlib.contextmanager
+def _timed(run: RunFolder, part: str) -> Iterator[None]:
+    """Adds up in `run.json` how long a part has taken, and on what."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        if run.exists:
+            seconds = dict(run.record.get("seconds", {}))
+            elapsed = time.monotonic() - began
+            seconds[part] = round(seconds.get(part, 0.0) + elapsed, 3)
+            run.update_record(seconds=seconds, hardware=hardware())
+
+
+def run_in_own_process(
+    run: RunFolder,
+    config: Config,
+    cell_command: Sequence[str] = CELL_COMMAND,
+    environment: Mapping[str, str] | None = None,
+    recorded: Sequence[str] = (),
+) -> None:
+    """Does what `run_cell` does in a new process, and waits for it.
+
+    Args:
+        run: The folder of the run.
+        config: Its configuration.
+        cell_command: Arguments of Python that start a program which calls
+            `main` with its last argument.
+        environment: The variables of the process; None for those of this one.
+        recorded: The command that stands in `run.json`.
+
+    Raises:
+        CellError: If it has failed.
+        CellInterrupted: If this process was told to stop. The cell was told as
+            well, and has written its state.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        job = os.path.join(folder, "job.json")
+        reason = os.path.join(folder, "reason.txt")
+        files.write_json(
+            job,
+            {
+                "run": run.path,
+                "config": config.to_dict(),
+                "command": list(recorded),
+                "reason": reason,
+            },
+        )
+        # A session of its own: Ctrl-C reaches it through this process only.
+        process = subprocess.Popen(
+            [sys.executable, *cell_command, job],
+            # Nothing is sent: its end says that this process is gone.
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            env=environment,
+        )
+        with process, deferred_signals(process.send_signal) as request:
+            code = process.wait()
+        if request.signal:
+            raise CellInterrupted(request.signal)
+        if code:
+            raise CellError(_describe_end(reason, code))
+
+
+def _describe_end(reason: str, code: int) -> str:
+    if os.path.isfile(reason):
+        with open(reason, encoding="utf-8") as file:
+            return file.read()
+    if code < 0:
+        return (
+            f"its process was ended by signal {-code}. Was there too little "
+            "memory?"
+        )
+    return f"its process has ended with code {code}"
+
+
+def main(
+    job: str, progress: Progress | None = None, has_traceback: bool = False
+) -> int:
+    """Runs a cell in this process, for `run_in_own_process`.
+
+    Args:
+        job: The file that describes it.
+        progress: Takes what there is to say.
+        has_traceback: Whether the reason of a failure has its traceback.
+
+    Returns:
+        The exit code.
+    """
+    with open(job, encoding="utf-8") as file:
+        values = json.load(file)
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    settings = {
+        f"{section}.{key}": value
+        for section, keys in values["config"].items()
+        for key, value in keys.items()
+    }
+    run = RunFolder(values["run"])
+    try:
+        run_cell(run, load_config(None, settings), progress)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        # Whatever it is, the other cells can still be run.
+        message = getattr(error, "message", None) or str(error)
+        reason = f"{type(error).__name__}: {message}".strip()
+        if has_traceback:
+            reason = traceback.format_exc()
+        files.write_text(values["reason"], reason)
+        return 1
+    finally:
+        if run.exists:
+            run.update_record(command=values["command"])
+    return 0
+
+
+def _stop_at_end_of_input() -> None:
+    """Ends the training in good order when the comparison was killed."""
+    # Not through `sys.stdin`, whose lock the interpreter needs at its end.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,185 @@
+"""The files of a comparison: two tables, a page of them, and a figure."""
+
+import os
+from collections.abc import Sequence
+
+from keras_sspcab.compare import tables
+from keras_sspcab.compare.figure import write_figure
+from keras_sspcab.compare.grid import OFF, ON
+from keras_sspcab.compare.results import Comparison
+from keras_sspcab.compare.statistics import LEVEL, MIN_PAIRS, POWER
+from keras_sspcab.metrics import describe_shortcut
+from keras_sspcab.runs import files
+
+
+def write_files(
+    root: str, comparison: Comparison, conditions: Sequence[str]
+) -> list[str]:
+    """Writes `comparison.csv`, `.md`, `.png` and `.svg`, each at once.
+
+    Args:
+        root: The folder of the comparison.
+        comparison: The results so far.
+        conditions: How they were measured, one line each.
+
+    Returns:
+        The paths of the files.
+    """
+    os.makedirs(root, exist_ok=True)
+    paths = [os.path.join(root, "comparison.csv")]
+    _write_csv(paths[0], comparison)
+    ensembles = comparison.of_ensembles()
+    if ensembles is not None:
+        paths.append(os.path.join(root, "comparison-ensembles.csv"))
+        _write_csv(paths[-1], ensembles, is_of_seeds=False)
+    paths.append(os.path.join(root, "comparison.md"))
+    files.write_text(paths[-1], page(comparison, conditions))
+    if comparison.results and comparison.metrics:
+        pictures = [
+            os.path.join(root, f"comparison.{suffix}")
+            for suffix in ("png", "svg")
+        ]
+        write_figure(comparison, pictures)
+        paths += pictures
+    return paths
+
+
+def page(comparison: Comparison, conditions: Sequence[str]) -> str:
+    """Returns `comparison.md`.
+
+    Args:
+        comparison: The results so far.
+        conditions: How they were measured, one line each.
+    """
+    grid = comparison.grid
+    parts = [
+        f"# {', '.join(grid.models)}: {tables.blocks_in_words(grid.blocks)} "
+        "SSPCAB",
+        *_results(comparison),
+        *_published(comparison),
+        *_differences(comparison),
+        *_ensembles(comparison),
+        "## Conditions",
+        "\n".join(f"- {line}" for line in conditions),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _results(comparison: Comparison) -> list[str]:
+    grid, kind = comparison.grid, comparison.kind
+    how = f"{tables.describe_figures(kind, grid.blocks)}. "
+    if len(grid.seeds) == 1:
+        how += f"One seed, {grid.seeds[0]}: no spread is known."
+    else:
+        how += f"Mean ± sample standard deviation over {len(grid.seeds)} seeds."
+        if kind.rows == "classes":
+            how += (
+                " The means of several classes are taken for each seed first; "
+                "seeds that lack a class do not count."
+            )
+    parts = ["## Results", how, tables.result_table(comparison)]
+    for metric in comparison.metrics:
+        if without := comparison.classes_without(metric.key):
+            parts.append(
+                f"No {metric.title} for {', '.join(without)} "
+                f"{kind.nouns.lacking}."
+            )
+    if hidden := [m for m in comparison.shown if m not in comparison.metrics]:
+        titles = ", ".join(metric.title for metric in hidden)
+        parts.append(f"No run has given: {titles}.")
+    if missing := comparison.missing:
+        parts.append(
+            f"Missing, {len(missing)} of {len(grid)} runs: "
+            f"{'; '.join(map(str, missing))}."
+        )
+    return parts + _shortcuts(comparison)
+
+
+def _shortcuts(comparison: Comparison) -> list[str]:
+    """Returns the warnings about test sets that need no detector."""
+    warnings: dict[str, str] = {}
+    for cell, result in comparison.results.items():
+        if text := describe_shortcut(result.metrics):
+            warnings.setdefault(cell.data_class, text)
+    return [f"**{name}**: {text}" for name, text in warnings.items()]
+
+
+def _published(comparison: Comparison) -> list[str]:
+    table = tables.published_table(comparison)
+    if table is None:
+        return []
+    kind = comparison.kind
+    return [
+        "## Published figures",
+        f"{tables.describe_figures(kind, (OFF, ON))}, as the SSPCAB paper "
+        "gives them for its own, full trainings. Networks, epochs and "
+        f"{kind.nouns.samples} of the runs above are under Conditions.",
+        table,
+    ]
+
+
+def _differences(comparison: Comparison) -> list[str]:
+    if len(comparison.grid.blocks) == 1:
+        return []
+    data_class = comparison.kind.nouns.data_class
+    return [
+        "## Paired differences",
+        f"Percentage points, minus {comparison.grid.reference!r}, over pairs "
+        f"of equal {data_class} and seed. The interval is the t interval of "
+        "the mean. Detectable is the smallest true difference that a two-sided "
+        f"test at the {100 * (1 - LEVEL):.0f} % level finds with a power of "
+        f"{100 * POWER:.0f} %, given this many pairs of this spread: smaller "
+        "ones may exist and not show. Both assume normal, independent "
+        f"differences; pairs of one {data_class} are not independent. Fewer "
+        f"than {MIN_PAIRS} pairs have neither.",
+        tables.difference_table(comparison),
+    ]
+
+
+def _ensembles(comparison: Comparison) -> list[str]:
+    if comparison.ensembles is None:
+        return []
+    grid = comparison.grid
+    title = f"## Ensembles of {len(grid.seeds)} seeds"
+    ensembles = comparison.of_ensembles()
+    if ensembles is None or not ensembles.metrics:
+        return [title, "None has all its seeds yet."]
+    parts = [
+        title,
+        f"{tables.describe_figures(comparison.kind, grid.blocks)}. The "
+        "calibrated scores of each image are averaged over the seeds.",
+        tables.result_table(ensembles),
+    ]
+    table = tables.published_table(ensembles, ":ensemble")
+    if table is not None:
+        parts += ["The SSPCAB paper's ensembles of five:", table]
+    return parts
+
+
+def _write_csv(
+    path: str, comparison: Comparison, is_of_seeds: bool = True
+) -> None:
+    """Writes a row for each finished cell: what it is, metrics and costs."""
+    results = comparison.results
+    data_class = comparison.kind.nouns.data_class.replace(" ", "_")
+    columns = [data_class, "model", "block"]
+    metrics = [name for result in results.values() for name in result.metrics]
+    costs = ["training_seconds", "parameters"]
+    if is_of_seeds:
+        columns += ["seed", *dict.fromkeys(metrics), *costs]
+    else:
+        columns += dict.fromkeys(metrics)
+    rows = []
+    for cell in comparison.grid:
+        if cell in results:
+            row = {
+                data_class: cell.data_class,
+                "model": cell.model,
+                "block": cell.block,
+                "seed": cell.seed,
+                **results[cell].metrics,
+                "training_seconds": results[cell].seconds(),
+                "parameters": comparison.parameters[cell.model, cell.block],
+            }
+            rows.append({name: row.get(name) for name in columns})
+    files.write_csv(path, columns, rows)

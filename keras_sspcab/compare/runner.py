@@ -1,0 +1,351 @@
+"""Runs the cells of a comparison, one after the other."""
+
+import contextlib
+import dataclasses
+import gc
+import os
+import shlex
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from keras_sspcab.compare import cell as cells
+from keras_sspcab.compare.classes import find_classes
+from keras_sspcab.compare.conditions import describe_conditions, format_seconds
+from keras_sspcab.compare.ensembles import read_ensembles
+from keras_sspcab.compare.grid import OFF, ON, Cell, Grid
+from keras_sspcab.compare.kinds import KINDS, Kind
+from keras_sspcab.compare.page import write_files
+from keras_sspcab.compare.results import (
+    CellState,
+    Comparison,
+    read_results,
+    state_of,
+)
+from keras_sspcab.compare.settings import HostSettings
+from keras_sspcab.hosts import get_application
+from keras_sspcab.runs import Config, ConfigError, RunFolder
+from keras_sspcab.runs.models import construct
+from keras_sspcab.runs.parsing import differences
+from keras_sspcab.runs.progress import Progress
+from keras_sspcab.runs.sources import source_of
+
+# Settings that change no result.
+_FREE_SETTINGS = (
+    "data.path",
+    "data.cache",
+    "training.checkpoint_every_steps",
+    "training.checkpoint_every_seconds",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonSpec:
+    """What to compare, and how.
+
+    Attributes:
+        data: Folder of a data class, or of several.
+        out: Folder of the comparison.
+        models: Names of the hosts.
+        blocks: Where the block is: `"off"`, `"on"` or places.
+        seeds: Seeds of the trainings.
+        config: A TOML file, or None; see `HostSettings`.
+        settings: Settings such as `"training.epochs=5"`, or of one host,
+            `"draem:training.epochs=5"`.
+        metrics: Keys of the metrics to show; empty for the usual ones.
+        has_ensembles: Whether ensembles over the seeds are measured.
+        command: What to call to continue, for messages.
+        public_command: The same without folders of this machine, for the page.
+
+    Example:
+        >>> spec = ComparisonSpec("mvtec/screw", "out", models=("draem",))
+        >>> spec.blocks, spec.seeds
+        (('off', 'on'), (0, 1, 2))
+    """
+
+    data: str
+    out: str
+    models: tuple[str, ...]
+    blocks: tuple[str, ...] = (OFF, ON)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    config: str | None = None
+    settings: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    has_ensembles: bool = False
+    command: str = "the same call"
+    public_command: str = "a call of the library"
+
+
+@dataclasses.dataclass(frozen=True)
+class CellRun:
+    """A cell, the folder of its run, and its configuration."""
+
+    cell: Cell
+    run: RunFolder
+    config: Config
+
+
+class ComparisonRun:
+    """The runs of a comparison. What can be checked is checked at once.
+
+    Attributes:
+        spec: What to compare.
+        kind: What kind of data that is.
+        grid: The cells.
+        classes: The data classes.
+        left_out: Names of folders that are no data class.
+
+    Args:
+        spec: What to compare.
+        progress: Takes what there is to say.
+        cell_command: Arguments of Python that start the process of a cell; see
+            `keras_sspcab.compare.cell`.
+        environment: The variables of these processes; None for those of this
+            one.
+
+    Raises:
+        ValueError: If an argument, the data or a setting cannot be used.
+
+    Example:
+        >>> spec = ComparisonSpec("mvtec", "out", models=("padim", "draem"))
+        >>> runs = ComparisonRun(spec)  # doctest: +SKIP
+        >>> failures = runs.run()  # doctest: +SKIP
+        >>> comparison, paths = runs.write()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        spec: ComparisonSpec,
+        progress: Progress | None = None,
+        cell_command: Sequence[str] = cells.CELL_COMMAND,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        _hide_gpus()
+        self.spec = spec
+        self._progress = progress or Progress()
+        self._cell_command = cell_command
+        self._environment = environment
+        self.kind = _kind_of(spec.models)
+        self._shown = self.kind.choose_metrics(spec.metrics)
+        if spec.has_ensembles and not self.kind.has_ensembles:
+            raise ConfigError(
+                f"Scores of {self.kind.nouns.samples} are not averaged over "
+                "seeds. Received: --ensemble with --models "
+                f"{','.join(spec.models)}. Leave --ensemble out"
+            )
+        settings = HostSettings(spec.models, spec.config, spec.settings)
+        self._changed = {m: settings.changed(m) for m in spec.models}
+        configs = [settings.config(m, "", OFF, 0) for m in spec.models]
+        for config in configs:
+            source_of(config).check()
+        self.classes, self.left_out = find_classes(
+            spec.data, self.kind, configs[0].data.layout
+        )
+        names = tuple(data_class.name for data_class in self.classes)
+        self.grid = Grid(names, spec.models, spec.blocks, spec.seeds)
+        self._parameters = {
+            (model, block): _count_parameters(settings, model, block)
+            for model in spec.models
+            for block in spec.blocks
+        }
+        paths = {
+            data_class.name: data_class.path for data_class in self.classes
+        }
+        self._fingerprints: dict[Any, str] = {}
+        self._runs = [
+            CellRun(
+                cell,
+                RunFolder(os.path.join(spec.out, cell.folder)),
+                settings.config(
+                    cell.model, paths[cell.data_class], cell.block, cell.seed
+                ),
+            )
+            for cell in self.grid
+        ]
+
+    def describe(self) -> str:
+        """Says how many cells there are, and in which states."""
+        states = [state_of(one.run) for one in self._runs]
+        counts = {state: states.count(state) for state in CellState}
+        parts = [f"{n} {state.value}" for state, n in counts.items() if n]
+        return f"{len(states)} cells: {', '.join(parts)}"
+
+    def examine(self) -> Iterator[tuple[Cell, CellState, dict[str, Any]]]:
+        """Yields cells, their states, and settings that are others now."""
+        for one in self._runs:
+            yield one.cell, state_of(one.run), self._changes(one)
+
+    def run(self) -> dict[Cell, str]:
+        """Runs all cells that are not done.
+
+        Tables and figure are written after each but the last.
+
+        Returns:
+            Those that have failed, with the reasons.
+
+        Raises:
+            ValueError: If a cell was run with other settings.
+            CellInterrupted: On Ctrl-C or SIGTERM.
+        """
+        self._refuse_changed()
+        self._progress.message(f"{self.describe()}, in {self.spec.out}")
+        began = time.monotonic()
+        failures: dict[Cell, str] = {}
+        for number, one in enumerate(self._runs, 1):
+            if state_of(one.run) is CellState.DONE:
+                continue
+            title = f"cell {number}/{len(self._runs)}: {one.cell}"
+            times = self._times(number, time.monotonic() - began)
+            self._progress.message(f"\n{title}{times}")
+            try:
+                cells.run_in_own_process(
+                    one.run,
+                    one.config,
+                    self._cell_command,
+                    self._environment,
+                    shlex.split(self.spec.command),
+                )
+            except cells.CellInterrupted as error:
+                raise cells.CellInterrupted(
+                    error.signal,
+                    f"Stopped in {title}. What is done is kept. "
+                    f"Continue with: {self.spec.command}",
+                ) from error
+            except cells.CellError as error:
+                failures[one.cell] = str(error)
+                warnings.warn(f"{one.cell}, has failed. {error}", stacklevel=2)
+                continue
+            if number < len(self._runs):
+                self.write()
+        return failures
+
+    def write(self) -> tuple[Comparison, list[str]]:
+        """Writes tables and figure of the cells that are done.
+
+        Returns:
+            What was written, and the paths of the files.
+        """
+        comparison = self._results()
+        if self.spec.has_ensembles:
+            ensembles = read_ensembles(
+                self.spec.out, self.grid, comparison.results
+            )
+            comparison = dataclasses.replace(comparison, ensembles=ensembles)
+        conditions = describe_conditions(
+            comparison, self.spec.public_command, self._changed
+        )
+        return comparison, write_files(self.spec.out, comparison, conditions)
+
+    def _results(self) -> Comparison:
+        return Comparison(
+            self.grid,
+            self.kind,
+            self._shown,
+            self.classes,
+            self._parameters,
+            read_results(self.spec.out, self.grid),
+        )
+
+    def _refuse_changed(self) -> None:
+        lines = []
+        for one in self._runs:
+            texts = [
+                f"{key} was {old!r} and is {new!r} now"
+                for key, (old, new) in self._changes(one).items()
+            ]
+            if texts:
+                lines.append(f"{one.run.path}: {', '.join(texts)}")
+        if lines:
+            raise ValueError(
+                f"{len(lines)} of {len(self._runs)} cells were run with other "
+                "settings:\n" + "\n".join(lines) + "\nUse the same settings, "
+                "choose another --out, or remove these folders to run them "
+                "again"
+            )
+
+    def _changes(self, one: CellRun) -> dict[str, tuple[Any, Any]]:
+        """Returns what a run was started with that is another now."""
+        if not one.run.exists:
+            return {}
+        before = one.run.config
+        changes = {
+            key: values
+            for key, values in differences(before, one.config).items()
+            if key not in _FREE_SETTINGS
+        }
+        data = one.config.data
+        if not changes and before.data.path != data.path:
+            # It may be the same folder in another place.
+            source = source_of(one.config)
+            known = one.run.record.get("data", {})
+            old = known.get(f"training_{source.noun}")
+            if data not in self._fingerprints:
+                self._fingerprints[data] = source.fingerprint(source.split())
+            new = self._fingerprints[data]
+            if old not in (None, new):
+                changes[f"the training {source.noun}"] = (old, new)
+        return changes
+
+    def _times(self, number: int, elapsed: float) -> str:
+        """Says how long it has taken and will take, as far as is known."""
+        to_come = [
+            one.cell
+            for one in self._runs[number - 1 :]
+            if state_of(one.run) is not CellState.DONE
+        ]
+        left = self._results().seconds_left(to_come)
+        if left is None:
+            return ""
+        return (
+            f" ({format_seconds(elapsed)} so far, about "
+            f"{format_seconds(left)} left)"
+        )
+
+
+def _hide_gpus() -> None:
+    """Leaves the GPUs to the processes of the cells."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        # Too late where something else in this process uses them.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+
+
+def _kind_of(models: Sequence[str]) -> Kind:
+    """Returns the kind of data that all hosts look at."""
+    kinds = {model: get_application(model).kind for model in models}
+    for model, kind in kinds.items():
+        if kind not in KINDS:
+            raise ConfigError(
+                f"Models of {kind} cannot be compared. Received: {model}. "
+                f"Choose models of: {', '.join(KINDS)}"
+            )
+    if len({KINDS[kind].name for kind in kinds.values()}) > 1:
+        raise ConfigError(
+            "Models are compared that look at the same kind of data. "
+            f"Received: {', '.join(f'{m} ({k})' for m, k in kinds.items())}"
+        )
+    return KINDS[kinds[models[0]]]
+
+
+def _count_parameters(settings: HostSettings, model: str, block: str) -> int:
+    """Builds a model as the training will; returns its size."""
+    import keras
+
+    config = settings.config(model, "", block, 0)
+    try:
+        if config.data.patch_size:
+            construct(config, (None, None))
+        return construct(config, config.data.image_size).count_params()
+    except ConfigError as error:
+        if block in (OFF, ON):
+            raise
+        raise ConfigError(
+            f"--sspcab must name places that all models know. Received: "
+            f"{block}. {error}"
+        ) from error
+    finally:
+        keras.backend.clear_session()
+        gc.collect()
