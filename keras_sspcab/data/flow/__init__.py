@@ -3,7 +3,7 @@
 OpenCV is imported at the first use.
 """
 
-from keras_sspcab.data.flow.flow_files import FlowFiles, read_flo, write_flo
+from keras_sspcab.data.flow.flow_files import FlowFiles
 from keras_sspcab.data.flow.optical_flow import (
     DISFlow,
     FlowSource,
@@ -15,6 +15,4 @@ __all__ = [
     "FlowFiles",
     "FlowSource",
     "OpticalFlow",
-    "read_flo",
-    "write_flo",
 ]

@@ -1,6 +1,5 @@
 """Flows that were computed elsewhere, as files."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,6 @@ from keras_sspcab.data.video.per_frame import (
     require_one_a_frame,
 )
 from keras_sspcab.data.video.reading import count_frames
-from keras_sspcab.runs.files import replacing
 
 _MAGIC = b"PIEH"
 
@@ -106,75 +104,30 @@ def _read(path: str) -> np.ndarray:
     return read_flo(path) if is_flo else load_array(path, "flow")
 
 
-def read_flo(path: str | os.PathLike[str]) -> np.ndarray:
+def read_flo(path: str) -> np.ndarray:
     """Reads a `.flo` file, the format of the Middlebury benchmark.
 
     It holds the bytes `PIEH`, width and height as int32, and then the flow row
     by row, float32, horizontal and vertical motion in turn; all little-endian.
-
-    Returns:
-        float32 array `(height, width, 2)`: motion to the right and down, in
-        pixels. Values above 1e9 mark unknown flow.
-
-    Raises:
-        ValueError: If the file is of another kind or truncated.
-
-    Example:
-    >>> read_flo("001.flo").shape  # doctest: +SKIP
-    (240, 320, 2)
     """
     try:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
         raise ValueError(
-            f"Cannot read the flow {os.fspath(path)!r}: {error.strerror}"
+            f"Cannot read the flow {path!r}: {error.strerror}"
         ) from error
     if not content.startswith(_MAGIC) or len(content) < 12:
         raise ValueError(
             f"A .flo file must begin with {_MAGIC!r}, width and height. "
-            f"Received: {os.fspath(path)!r}, which begins with {content[:12]!r}"
+            f"Received: {path!r}, which begins with {content[:12]!r}"
         )
     width, height = np.frombuffer(content, "<i4", 2, offset=4).tolist()
     expected = 12 + 8 * width * height
     if min(width, height) < 1 or len(content) != expected:
         raise ValueError(
             f"A .flo file of {height}x{width} pixels must have {expected} "
-            f"bytes. Received: {os.fspath(path)!r} of {len(content)} bytes"
+            f"bytes. Received: {path!r} of {len(content)} bytes"
         )
     values = np.frombuffer(content, "<f4", offset=12)
     return values.reshape(height, width, 2).astype("float32")
-
-
-def write_flo(path: str | os.PathLike[str], flow: np.ndarray) -> None:
-    """Writes a `.flo` file; it appears complete or not at all.
-
-    Args:
-        path: The file.
-        flow: Array `(height, width, 2)`: motion to the right and down, in
-            pixels.
-
-    Raises:
-        ValueError: If the flow has another shape.
-
-    Example:
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_flo(f"{folder}/1.flo", np.ones((4, 6, 2)))
-    ...     read_flo(f"{folder}/1.flo").shape
-    (4, 6, 2)
-    """
-    flow = np.asarray(flow)
-    if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size:
-        raise ValueError(
-            "A flow must be an array (height, width, 2). Received: shape "
-            f"{flow.shape}"
-        )
-    height, width, _ = flow.shape
-    with (
-        replacing(os.fspath(path)) as temporary,
-        open(temporary, "wb") as file,
-    ):
-        file.write(_MAGIC)
-        file.write(np.array([width, height], "<i4").tobytes())
-        file.write(flow.astype("<f4").tobytes())

@@ -29,6 +29,10 @@ _LARGEST_HALF = float(np.finfo("float16").max)
 # OpenCV crashes on some frames that are lower and wide.
 _SMALLEST_SIDE = 32
 
+# On frames with shorter sides, OpenCV's object changes its parameters at the
+# first call, so that a second one would give another flow.
+_SMALL = 128
+
 
 class FlowSource(FrameSource):
     """Gives the flows of a video: an estimator, or files.
@@ -185,11 +189,15 @@ class DISFlow(OpticalFlow):
                 f"{_SMALLEST_SIDE} pixels. Received: {previous.shape[0]}x"
                 f"{previous.shape[1]}"
             )
-        if not hasattr(self._local, "dis"):
+        estimator = getattr(self._local, "estimator", None)
+        is_small = max(previous.shape) < _SMALL
+        if estimator is None or is_small:
             cv2 = _opencv()
             preset = f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}"
-            self._local.dis = cv2.DISOpticalFlow_create(getattr(cv2, preset))
-        return self._local.dis.calc(previous, current, None)
+            estimator = cv2.DISOpticalFlow_create(getattr(cv2, preset))
+            if not is_small:
+                self._local.estimator = estimator
+        return estimator.calc(previous, current, None)
 
 
 def _opencv() -> Any:
@@ -201,16 +209,10 @@ def cached_flow(
 ) -> np.ndarray:
     """Computes the flow to each frame into an array on disk, unless done.
 
-    Args:
-        video: The video.
-        flow: What gives the flow.
-        cache: A local folder, made where it is missing.
-        image_size: Height and width of the flow; see `FlowSource.iterate`.
-
     Returns:
-        Read-only float16 array `(frames, height, width, 2)`, mapped from a
-        file of 4 bytes a pixel. Half precision keeps a flow of 10 pixels to
-        1/256 pixel.
+        Read-only float16 array `(frames, height, width, 2)`, mapped from a file
+        in the folder `cache`. Half precision keeps a flow of 10 pixels to 1/256
+        pixel.
     """
     settings = {
         "flow": flow.settings,
@@ -230,15 +232,7 @@ def cached_flow(
 
 
 def resize_flow(flow: Any, image_size: tuple[int, int]) -> np.ndarray:
-    """Resizes a flow, and with it the distances in pixels.
-
-    Args:
-        flow: Array `(height, width, 2)`.
-        image_size: New height and width.
-
-    Returns:
-        float32 array; bilinear with antialiasing.
-    """
+    """Resizes a flow, bilinear with antialiasing, and its values with it."""
     flow = np.asarray(flow, "float32")
     if flow.shape[:2] == tuple(image_size):
         return flow

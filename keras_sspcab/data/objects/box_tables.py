@@ -45,11 +45,8 @@ class BoxTable:
     ) -> Iterator[np.ndarray]:
         """Yields the boxes `(n, 5)` in each frame of a video.
 
-        Args:
-            video: The video.
-            first_frame: Number of the first frame.
-            num_frames: Frames of the video.
-            is_own: Whether the file is that of this video alone.
+        Files count frames from `first_frame` on. `is_own` says whether the file
+        is that of this video alone.
         """
         rows = self._rows_of(video, is_own)
         is_named = any(isinstance(frame, str) for frame, _, _ in rows)

@@ -48,12 +48,7 @@ HF2VAD_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 def standardize_boxes(values: Any, what: str) -> np.ndarray:
     """Returns float64 boxes `(n, 5)`; a missing confidence is 1.
 
-    Args:
-        values: Array `(n, 5)`, or `(n, 4)` without confidences.
-        what: What the boxes are, to begin the error with.
-
-    Raises:
-        ValueError: If they are not of such a shape, or not finite.
+    An error begins with `what`.
     """
     boxes = np.asarray(values, "float64")
     if boxes.size == 0:
@@ -87,14 +82,9 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
 def clip_boxes(
     boxes: np.ndarray, frame_size: tuple[int, ...], margin: float = 0
 ) -> np.ndarray:
-    """Moves the ends of boxes into a frame of `(height, width)`.
+    """Enlarges boxes by a margin and clips them to `(height, width)`.
 
     A box beside the frame gets an end before its start.
-
-    Args:
-        boxes: Array `(n, 5)`.
-        frame_size: Height and width.
-        margin: Pixels that boxes are enlarged by on each side before.
     """
     height, width = frame_size[:2]
     clipped = boxes.copy()
@@ -154,14 +144,9 @@ class BoxFilter:
 def drop_covered(boxes: np.ndarray, threshold: float) -> np.ndarray:
     """Leaves out boxes that lie within larger ones.
 
-    Args:
-        boxes: Array `(n, 5)`.
-        threshold: Share of a box's area, from 0 to 1. A box goes if a larger
-            one, whether that stays or not, covers more. Of equally large ones
-            the later counts as larger.
-
-    Returns:
-        The boxes that are left, in their order.
+    A box goes if a larger one, whether that stays or not, covers more than the
+    threshold, a share of its area. Of equally large ones the later counts as
+    larger.
     """
     areas = box_areas(boxes)
     order = np.argsort(areas, kind="stable")

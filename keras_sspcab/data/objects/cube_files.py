@@ -184,12 +184,7 @@ class CubeWriter:
 
 
 class CubeReader:
-    """Reads single rows of several files, which stay open.
-
-    Args:
-        files: The files, unchanged since they were opened.
-        max_open: Files that are open at a time. Defaults to 64.
-    """
+    """Reads single rows of several files, which stay open."""
 
     def __init__(self, files: Sequence[CubeFile], max_open: int = 64) -> None:
         self._files = files

@@ -81,7 +81,7 @@ def cube_dataset(
     >>> data.element_spec["appearance"].shape  # doctest: +SKIP
     TensorShape([None, 5, 32, 32, 3])
     """
-    given = standardize_cube_files(files)
+    given = _standardize_files(files)
     batching = Batching(
         batch_size, shuffle, seed, epoch, epochs, drop_remainder
     )
@@ -128,7 +128,7 @@ def count_objects(files: Iterable[Any], step: int = 1) -> int:
     >>> count_objects(["objects/street.h5"])  # doctest: +SKIP
     1834
     """
-    given = standardize_cube_files(files)
+    given = _standardize_files(files)
     return len(_numbers_of([file.read("frames") for file in given], step))
 
 
@@ -138,12 +138,8 @@ def _numbers_of(frames: list[np.ndarray], step: int) -> np.ndarray:
     return np.flatnonzero(np.concatenate(frames) % step == 0)
 
 
-def standardize_cube_files(files: Any) -> tuple[CubeFile, ...]:
-    """Returns at least one file, of rows of one shape, or raises a ValueError.
-
-    Args:
-        files: `CubeFile`s or paths, or a single one.
-    """
+def _standardize_files(files: Any) -> tuple[CubeFile, ...]:
+    """Returns at least one file, of rows of one shape, or raises ValueError."""
     if isinstance(files, (CubeFile, str, os.PathLike)):
         files = (files,)
     given = tuple(

@@ -251,14 +251,9 @@ def _crop_all(
 ) -> np.ndarray:
     """Cuts each box out of each array and resizes it.
 
-    Bilinear without antialiasing, as `cv2.resize`. The values of a flow stay as
-    they are, in pixels of the frame.
-
-    Args:
-        arrays: Frames, flows or masks `(height, width, channels)`.
-        boxes: Array `(n, 5)`, whose coordinates are rounded up.
-        size: Height and width of the crops.
-        nearest: True takes the nearest neighbor instead, for masks.
+    The coordinates of boxes are rounded up. Bilinear without antialiasing, or
+    the nearest neighbor. The values of a flow stay as they are, in pixels of
+    the frame.
 
     Returns:
         Array `(n, len(arrays), size, size, channels)`.

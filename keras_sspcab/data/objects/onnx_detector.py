@@ -72,6 +72,11 @@ class OnnxDetector(ObjectProposals):
     Raises:
         ValueError: If the model cannot be read, or is none of these.
         ImportError: If onnxruntime is missing.
+
+    Example:
+    >>> detector = OnnxDetector("yolov8n.onnx")  # doctest: +SKIP
+    >>> detector.detect(np.zeros((480, 640, 3), "uint8"))  # doctest: +SKIP
+    array([], shape=(0, 5), dtype=float64)
     """
 
     name = "onnx"
@@ -174,20 +179,19 @@ class OnnxDetector(ObjectProposals):
         Returns:
             Array `(n, 5)`, as `boxes` yields.
         """
-        fitted = self._input.fit(frame)
+        tensor, size, scales, offsets = self._input.fit(frame)
         names = [output.name for output in self._session.get_outputs()]
-        values = self._session.run(names, {self._input.name: fitted.tensor})
+        values = self._session.run(names, {self._input.name: tensor})
         corners, confidences, classes = self._output.read(
-            dict(zip(names, values, strict=True)), fitted.size
+            dict(zip(names, values, strict=True)), size
         )
         keep = confidences > self.filter.min_confidence
         if self.classes is not None:
             keep &= np.isin(classes, self.classes)
         keep = np.flatnonzero(keep)
         keep = keep[np.argsort(-confidences[keep], kind="stable")]
-        boxes = np.column_stack(
-            [fitted.to_frame(corners[keep]), confidences[keep]]
-        )
+        corners = (corners[keep] - offsets) / scales
+        boxes = np.column_stack([corners, confidences[keep]])
         if not np.isfinite(boxes).all():
             raise ValueError(
                 "A detector must give finite boxes. Received: numbers that are "

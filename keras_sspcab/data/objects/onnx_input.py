@@ -1,6 +1,5 @@
 """Frames as a detection model takes them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,39 +22,8 @@ _TYPES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class FittedFrame:
-    """A frame as the input of a model, and the way back.
-
-    Attributes:
-        tensor: The input.
-        size: Height and width of the input.
-        scale: Pixels of the input a pixel of the frame, in x and in y.
-        offset: Where the frame begins in the input, in x and in y.
-    """
-
-    tensor: np.ndarray
-    size: tuple[int, int]
-    scale: tuple[float, float]
-    offset: tuple[float, float]
-
-    def to_frame(self, corners: np.ndarray) -> np.ndarray:
-        """Takes corners `(n, 4)`, x and y twice, back to the frame."""
-        return (corners - np.tile(self.offset, 2)) / np.tile(self.scale, 2)
-
-
 class ImageInput:
-    """The input of a detection model, as its graph describes it.
-
-    Args:
-        session: An onnxruntime session.
-        path: The model, for errors.
-        layout, input_size, resize, colors, scale, mean, std: See
-            `OnnxDetector`.
-
-    Raises:
-        ValueError: If the model does not take one image.
-    """
+    """The input of a detection model; see `OnnxDetector` for the arguments."""
 
     def __init__(
         self,
@@ -141,8 +109,15 @@ class ImageInput:
             self.std,
         ]
 
-    def fit(self, frame: np.ndarray) -> FittedFrame:
-        """Brings a frame, uint8 `(height, width, 3)`, to the input's form."""
+    def fit(
+        self, frame: np.ndarray
+    ) -> tuple[np.ndarray, tuple[int, int], np.ndarray, np.ndarray]:
+        """Brings a frame, uint8 `(height, width, 3)`, to the input's form.
+
+        Returns:
+            The input, its height and width, and what takes x and y of corners
+            `(4,)` from the frame to the input: a scale and then an offset.
+        """
         cv2 = opencv()
         own = frame.shape[:2]
         left = top = 0
@@ -169,12 +144,9 @@ class ImageInput:
             frame = cv2.resize(frame, inner)
         pixels = np.full((height, width, 3), _MARGIN, "uint8")
         pixels[top : top + inner[1], left : left + inner[0]] = frame
-        return FittedFrame(
-            self._to_tensor(pixels),
-            (height, width),
-            (inner[0] / own[1], inner[1] / own[0]),
-            (float(left), float(top)),
-        )
+        scales = np.tile((inner[0] / own[1], inner[1] / own[0]), 2)
+        offsets = np.tile((float(left), float(top)), 2)
+        return self._to_tensor(pixels), (height, width), scales, offsets
 
     def _to_tensor(self, pixels: np.ndarray) -> np.ndarray:
         values = pixels[..., ::-1] if self.colors == "bgr" else pixels

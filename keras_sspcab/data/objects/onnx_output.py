@@ -13,19 +13,10 @@ Detections = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class DetectionOutput:
-    """The outputs of a detection model, as its graph describes them.
-
-    Args:
-        session: An onnxruntime session.
-        path: The model, for errors.
-        output, box_form, normalized, objectness, num_classes: See
-            `OnnxDetector`.
+    """The outputs of a detection model; see `OnnxDetector` for the arguments.
 
     Attributes:
         is_separate: Whether boxes, scores and classes are outputs of their own.
-
-    Raises:
-        ValueError: If the outputs have none of the known forms.
     """
 
     def __init__(
@@ -90,12 +81,7 @@ class DetectionOutput:
     def read(
         self, values: dict[str, np.ndarray], input_size: tuple[int, int]
     ) -> Detections:
-        """Returns what a model detected.
-
-        Args:
-            values: Its outputs by name, in their order.
-            input_size: Height and width of the input.
-        """
+        """Returns what a model detected, from its outputs in their order."""
         if self.is_separate:
             boxes, confidences, classes = self._read_separate(values)
         else:
@@ -160,12 +146,10 @@ class DetectionOutput:
 
 
 def _assign_roles(outputs: Sequence[Any], path: str) -> dict[str, str]:
-    """Tells boxes, scores, classes and their number apart.
+    """Tells which output is boxes, scores, classes and their number.
 
-    Names decide if the type fits, or else types that fit nothing else.
-
-    Returns:
-        Names of outputs by role; there need not be classes and a number.
+    Names decide if the type fits, or else types that fit nothing else. There
+    need not be classes and a number.
     """
     left = list(outputs)
     roles: dict[str, str] = {}
@@ -198,7 +182,10 @@ def _assign_roles(outputs: Sequence[Any], path: str) -> dict[str, str]:
         "boxes",
         ("box",),
         # An axis of any length has a name.
-        lambda o: is_table(o) and (o.shape[-1] == 4 or _is_open(o.shape[-1])),
+        lambda o: (
+            is_table(o)
+            and (o.shape[-1] == 4 or not isinstance(o.shape[-1], int))
+        ),
         lambda o: is_table(o) and o.shape[-1] == 4,
     )
     assign(
@@ -221,10 +208,6 @@ def _assign_roles(outputs: Sequence[Any], path: str) -> dict[str, str]:
             'output="rows" or output="columns" to read the first one alone.'
         )
     return roles
-
-
-def _is_open(length: Any) -> bool:
-    return not isinstance(length, int)
 
 
 def _is_float(output: Any) -> bool:

@@ -107,9 +107,6 @@ def attach_files(
 
     Names match without extension and without `_label`, `_mask` or `_gt` at the
     end, or by their number where both are numbers.
-
-    Raises:
-        ValueError: If one belongs to no video, or two of the same kind to one.
     """
     by_name = {_key(video.name): video.name for video in videos}
     paths: dict[str, str] = {}
@@ -120,7 +117,8 @@ def attach_files(
         if name[0] == "." or not (is_file or os.path.isdir(path)):
             continue
         stem = os.path.splitext(name)[0] if is_file else name
-        video = by_name.get(_key(stem), by_name.get(_key(_bare(stem))))
+        bare = _SUFFIX.sub("", stem)
+        video = by_name.get(_key(stem), by_name.get(_key(bare)))
         if video is None:
             unmatched.append(name)
         elif video in paths:
@@ -166,10 +164,6 @@ def _attach(
         return dataclasses.replace(video, labels=LabelSource(path))
 
     return tuple(attach(video) for video in videos)
-
-
-def _bare(stem: str) -> str:
-    return _SUFFIX.sub("", stem)
 
 
 def _key(name: str) -> str:

@@ -35,11 +35,11 @@ class Batching:
     def read(
         self, numbers: np.ndarray, read: Callable[[np.ndarray], Any], spec: Any
     ) -> tf.data.Dataset:
-        """Makes batches of what a function reads.
+        """Makes batches of what `read` returns for numbers, as nested arrays.
 
         Args:
             numbers: Integers `(n,)`, the items of an epoch in order.
-            read: Returns items as nested arrays, from their numbers.
+            read: Returns items from their numbers.
             spec: Nested `tf.TensorSpec` of one item.
         """
         specs = tf.nest.flatten(spec)
@@ -72,13 +72,7 @@ class Batching:
     def stream(
         self, items: Callable[[], Iterable[Any]], count: int, spec: Any
     ) -> tf.data.Dataset:
-        """Makes batches of what a function yields, in this order.
-
-        Args:
-            items: Yields the items of an epoch as nested arrays.
-            count: How many these are.
-            spec: Nested `tf.TensorSpec` of one item.
-        """
+        """Makes batches of the `count` items that `items` yields, in order."""
         batches = tf.data.Dataset.from_generator(items, output_signature=spec)
         batches = batches.batch(self.batch_size, self.drop_remainder)
         return self._state_length(batches.repeat(self.epochs), count)

@@ -33,23 +33,13 @@ def cached_frames(
 ) -> list[np.ndarray]:
     """Decodes each video once into an array on disk, unless that is done.
 
-    Each video is a `.npy` file of `frames * height * width * channels` bytes.
-    If the video's files, the size or the channels change, another file is
-    written; delete the folder to free the space.
-
-    Args:
-        videos: The videos.
-        image_size: Height and width, in pixels.
-        channels: 1 for gray or 3 for color.
-        cache: A local folder, made where it is missing.
-        progress: False hides the progress bar.
+    Each video is a `.npy` file in the folder `cache`, of `frames * height *
+    width * channels` bytes. If the video's files, the size or the channels
+    change, another file is written; delete the folder to free the space.
 
     Returns:
         Read-only uint8 arrays `(frames, height, width, channels)`, mapped from
         the files: only what is used is read.
-
-    Raises:
-        ValueError: If a video cannot be decoded; see `iterate_frames`.
     """
     size = standardize_size(image_size)
     channels = standardize_channels(channels)
@@ -75,14 +65,6 @@ def video_cache_path(
     more_files: Iterable[str] = (),
     suffix: str = ".npy",
 ) -> str:
-    """Returns where something about a video is kept; see `cache_path`.
-
-    Args:
-        folder: The folder of the cache.
-        video: The video, whose files count by themselves.
-        settings: What else it depends on, as JSON can write it.
-        more_files: Other files that it is made of.
-        suffix: Extension of the file.
-    """
+    """Returns where something made of a video is kept; see `cache_path`."""
     own = [video.path] if video.kind == "file" else frame_paths(video)
     return cache_path(folder, video.name, [*own, *more_files], settings, suffix)

@@ -2,7 +2,6 @@
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -21,21 +20,11 @@ ClipReader = Callable[[int, np.ndarray], np.ndarray]
 
 
 class Clips:
-    """The clips of several videos, numbered in order.
-
-    Args:
-        videos: The videos.
-        length: Frames a clip.
-        stride: Steps from one frame of a clip to the next.
-        step: Steps from the start of one clip to that of the next.
-        counts: Frames of each video; None to look them up.
+    """The clips of several videos, numbered in order; see `clip_dataset`.
 
     Attributes:
+        counts: Frames of each video.
         span: Frames from the first to the last of a clip, both included.
-
-    Raises:
-        ValueError: If an argument is out of range, or a video is too short for
-            a single clip.
     """
 
     def __init__(
@@ -71,16 +60,8 @@ class Clips:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def locate(self, numbers: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the videos of clips and their frames.
-
-        Args:
-            numbers: Integers `(n,)`, numbers of clips.
-
-        Returns:
-            Positions of the videos `(n,)` and of the frames `(n, length)`.
-        """
-        numbers = np.asarray(numbers)
+    def locate(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns videos `(n,)` and frames `(n, length)` of clips `(n,)`."""
         videos = np.searchsorted(self._ends, numbers, side="right")
         before = np.where(videos > 0, self._ends[videos - 1], 0)
         starts = (numbers - before) * self.step
@@ -90,12 +71,7 @@ class Clips:
     def stream(
         self, image_size: tuple[int, int], channels: int
     ) -> Iterator[tuple[np.ndarray, dict[str, int]]]:
-        """Yields the clips in order; each frame is decoded once.
-
-        Yields:
-            A clip `(length, height, width, channels)`, and the position of its
-            video and that of its last frame.
-        """
+        """Yields each clip with its video and last frame, decoded once."""
         for position, video in enumerate(self.videos):
             window: collections.deque = collections.deque(maxlen=self.span)
             last = -1

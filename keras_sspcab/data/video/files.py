@@ -41,17 +41,8 @@ def iterate_file(
 ) -> Iterator[np.ndarray]:
     """Yields the frames of a video file, in the order they are shown.
 
-    Args:
-        path: The file.
-        image_size: Height and width, in pixels; None keeps the file's.
-        channels: 1 for gray or 3 for color.
-        num_frames: How many frames there must be. None takes what the
-            container states (AVI and MP4 do), or else the end that it states
-            (MKV mostly does).
-
-    Raises:
-        ValueError: If the file cannot be decoded, ends too early, or if its
-            frames change their size. The error names file and frame.
+    There must be `num_frames`. None takes what the container states (AVI and
+    MP4 do), or else the end that it states (MKV mostly does).
     """
     count = 0
     size = None
@@ -102,13 +93,7 @@ def iterate_file(
 
 
 def count_file(path: str) -> int:
-    """Returns how many frames a video file has, without decoding it.
-
-    The container states it, or else its packets are counted.
-
-    Raises:
-        ValueError: If the file is no video.
-    """
+    """Returns the frames that a file states, or else the number of packets."""
     with _open(path) as (container, stream):
         if stream.frames:
             return int(stream.frames)
@@ -123,11 +108,7 @@ def count_file(path: str) -> int:
 
 
 def file_rate(path: str) -> Fraction:
-    """Returns the frames a second of a video file.
-
-    Raises:
-        ValueError: If the file is no video.
-    """
+    """Returns the frames a second that a file states, or 25."""
     with _open(path) as (_, stream):
         return Fraction(stream.average_rate or DEFAULT_RATE)
 

@@ -19,6 +19,10 @@ class LabelSource:
             several videos, from 0; None for a file of this video alone.
         offset: Position of its first frame in a file with the labels of all
             frames of several videos; None for a file of this video alone.
+
+    Example:
+    >>> LabelSource("ped2.mat", entry=3).entry
+    3
     """
 
     path: str

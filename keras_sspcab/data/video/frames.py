@@ -87,11 +87,7 @@ def list_frames(folder: str) -> list[str]:
     """Lists the image files of a folder of frames in their order.
 
     Names that differ in their last number alone are a numbering: it may start
-    anywhere and have any step, but no gap.
-
-    Raises:
-        ValueError: If the folder cannot be read or has no images, or if frames
-            are missing in the numbering or have the same number.
+    anywhere and have any step, but no gap, or else a ValueError is raised.
     """
     try:
         paths = list_by_name(folder, IMAGE_EXTENSIONS)
@@ -114,16 +110,9 @@ def read_frame(
     channels: int = 3,
     source_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Decodes a frame from an image file; see `fit_frame`.
+    """Decodes the frame in an image file, which must have the `source_size`.
 
-    Args:
-        path: The file. Of several pages, the first one is read.
-        image_size: Height and width, in pixels; None keeps the frame's.
-        channels: 1 for gray or 3 for color.
-        source_size: Height and width that the frame must have in its file.
-
-    Raises:
-        ValueError: If the file cannot be decoded or has another size.
+    Of several pages, the first one is read. See `fit_frame` for the result.
     """
     with _open(path) as image:
         if source_size is not None and image.size != source_size[::-1]:

@@ -32,16 +32,8 @@ def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
     Frames of `frame,label` and `start,end` count from 0, those of `.mat` and
     `.m` from 1, as in MATLAB. The end of an interval belongs to it.
 
-    Args:
-        source: Where the labels are.
-        num_frames: Frames of the video.
-
     Returns:
         uint8 array `(num_frames,)` of 0 and 1.
-
-    Raises:
-        ValueError: If the file cannot be read, or does not hold labels for
-            `num_frames` frames.
     """  # noqa: E501
     path = source.path
     extension = os.path.splitext(path)[1].lower()
@@ -84,15 +76,11 @@ def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
 def read_interval_lists(path: str) -> list[np.ndarray]:
     """Reads the intervals of abnormal frames of several videos.
 
-    Args:
-        path: A `.mat` file with the cell `gt`, as Liu et al. publish it, or a
-            `.m` file of UCSD.
+    They are in a `.mat` file with the cell `gt`, as Liu et al. publish it, or a
+    `.m` file of UCSD.
 
     Returns:
         An integer array `(n, 2)` for each video: first and last frames, from 1.
-
-    Raises:
-        ValueError: If the file is of another kind.
     """
     if path.lower().endswith(".m"):
         return _parse_script(path)
@@ -117,7 +105,7 @@ def read_vector(path: str) -> np.ndarray:
 
 
 def load_mat(path: str) -> dict[str, Any]:
-    """Returns the variables of a MATLAB file, or raises a ValueError."""
+    """Returns the variables of a MATLAB file."""
     content = _read_matlab(scipy_io.loadmat, path)
     return {k: v for k, v in content.items() if not k.startswith("__")}
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.video.folder import Video, standardize_videos
@@ -108,7 +110,6 @@ def frame_labels(video: Video) -> np.ndarray:
 
     Example:
     >>> import tempfile
-    >>> from keras_sspcab.data.video import LabelSource
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
     ...     _ = file.write("start,end\n2,4\n")
     ...     file.flush()
@@ -184,48 +185,40 @@ def tracks_from_masks(
 
 def _track(video: Video, min_area: int) -> list[tuple[int, ...]]:
     """Returns the rows of a video, by track and frame."""
-    # Union-find over regions, numbered through all frames.
-    parents: list[int] = []
+    # Regions, numbered through all frames, and pairs that share a pixel.
     boxes: list[tuple[int, Any]] = []
-
-    def root_of(region: int) -> int:
-        while parents[region] != region:
-            parents[region] = parents[parents[region]]
-            region = parents[region]
-        return region
-
+    pairs = [np.empty((0, 2), "int64")]
     previous = None
     for frame, mask in enumerate(iterate_masks(video)):
         regions, count = ndimage.label(mask, _EIGHT_NEIGHBORS)
         areas = np.bincount(regions.ravel(), minlength=count + 1)
-        # Numbers in `parents`, and -1 for what is no region.
+        # -1 is no region.
         numbers = np.full(count + 1, -1)
         for region, box in enumerate(ndimage.find_objects(regions), 1):
             if areas[region] >= min_area:
-                numbers[region] = len(parents)
-                parents.append(len(parents))
+                numbers[region] = len(boxes)
                 boxes.append((frame, box))
         current = numbers[regions]
         if previous is not None:
             both = (previous >= 0) & (current >= 0)
-            pairs = np.stack([previous[both], current[both]], axis=1)
-            for first, second in np.unique(pairs, axis=0).tolist():
-                # The earlier region stays the root.
-                low, high = sorted((root_of(first), root_of(second)))
-                parents[high] = low
+            shared = np.stack([previous[both], current[both]], axis=1)
+            pairs.append(np.unique(shared, axis=0))
         previous = current
 
+    if not boxes:
+        return []
+    edges = np.concatenate(pairs).T
+    graph = coo_array((np.ones(edges.shape[1]), edges), (len(boxes),) * 2)
+    # They are numbered by their earliest regions.
+    _, tracks = connected_components(graph, directed=False)
     merged: dict[tuple[int, int], list[int]] = {}
-    for region, (frame, (rows, columns)) in enumerate(boxes):
+    for track, (frame, (rows, columns)) in zip(
+        tracks.tolist(), boxes, strict=True
+    ):
         box = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
-        key = root_of(region), frame
-        old = merged.get(key, box)
-        merged[key] = [
+        old = merged.get((track, frame), box)
+        merged[track, frame] = [
             *map(min, old[:2], box[:2]),
             *map(max, old[2:], box[2:]),
         ]
-    roots = sorted({root for root, _ in merged})
-    track_of = {root: track for track, root in enumerate(roots)}
-    return sorted(
-        (track_of[root], frame, *box) for (root, frame), box in merged.items()
-    )
+    return sorted((*place, *box) for place, box in merged.items())

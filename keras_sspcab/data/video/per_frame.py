@@ -45,9 +45,6 @@ def find_files(
 
     Returns:
         The files in order, and whether it is a single one.
-
-    Raises:
-        ValueError: If there are none.
     """
     base = os.path.join(folder, video.name)
     for extension in single:
@@ -77,11 +74,7 @@ def require_folder(folder: Any, what: str) -> str:
 
 
 def load_array(path: str, what: str) -> np.ndarray:
-    """Maps an `.npy` file into memory.
-
-    Raises:
-        ValueError: If it is broken, or holds anything but numbers.
-    """
+    """Maps an `.npy` file of numbers into memory."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -94,12 +94,7 @@ def read_frames(
 
 
 def frame_paths(video: Video) -> list[str]:
-    """Lists the files of a video that is a folder of frames.
-
-    Raises:
-        ValueError: If frames are missing, or their number is not that of the
-            video.
-    """
+    """Lists the files of a video that is a folder of frames."""
     paths = list_frames(video.path)
     if video.num_frames not in (None, len(paths)):
         raise ValueError(

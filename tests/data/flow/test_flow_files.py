@@ -1,11 +1,20 @@
+import struct
+
 import numpy as np
 import pytest
 from video_writing import noise, write_frames
 
 from keras_sspcab.data import FlowFiles, make_video
-from keras_sspcab.data.flow import resize_flow, write_flo
+from keras_sspcab.data.flow.flow_files import read_flo
+from keras_sspcab.data.flow.optical_flow import resize_flow
 
 FLOWS = np.random.default_rng(0).normal(size=(4, 12, 16, 2)).astype("float32")
+
+
+def write_flo(path, flow):
+    height, width, _ = flow.shape
+    head = struct.pack("<fii", 202021.25, width, height)
+    path.write_bytes(head + flow.astype("<f4").tobytes())
 
 
 @pytest.fixture
@@ -66,7 +75,9 @@ def test_missing_flows(folder, video, tmp_path):
     with pytest.raises(ValueError, match="no flows of the video '01'"):
         read(folder, video)
     write_flo(folder / "1.flo", FLOWS[0])
-    with pytest.raises(ValueError, match="1 flows in.*for the 4 frames"):
+    with pytest.raises(
+        ValueError, match="or one less.* 1 in.*for the 4 frames"
+    ):
         read(folder, video)
     with pytest.raises(ValueError, match="does not exist"):
         FlowFiles(tmp_path / "nowhere")
@@ -96,3 +107,40 @@ def test_a_video_file_of_flows_has_four_axes(folder, video):
     np.save(folder.parent / "01.npy", FLOWS[0])
     with pytest.raises(ValueError, match=r"\(frames, height, width, 2\)"):
         read(folder, video)
+
+
+# === The format .flo ===
+
+FLOW = np.array(
+    [[[1.5, -2.0], [0.0, 3.25]], [[4.0, 5.0], [-6.5, 7.0]], [[8, 9], [1, 2]]],
+    "float32",
+)
+# By hand: tag, width, height, then rows of pairs.
+CONTENT = struct.pack(
+    "<fii12f", 202021.25, 2, 3, 1.5, -2, 0, 3.25, 4, 5, -6.5, 7, 8, 9, 1, 2
+)
+
+
+def test_bytes_are_read(tmp_path):
+    (tmp_path / "a.flo").write_bytes(CONTENT)
+    flow = read_flo(str(tmp_path / "a.flo"))
+    assert flow.dtype == np.float32
+    np.testing.assert_array_equal(flow, FLOW)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must begin with b'PIEH'"),
+        (b"PNG" + CONTENT, "must begin with"),
+        (CONTENT[:10], "must begin with"),
+        (CONTENT[:-1], "3x2 pixels must have 60 bytes.*59 bytes"),
+        (CONTENT + b"0", "61 bytes"),
+        (b"PIEH" + struct.pack("<ii", -1, -1) + bytes(8), "bytes"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "a.flo"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_flo(str(path))

@@ -55,19 +55,15 @@ def coco(rows, **more):
 def test_text_without_a_header(tmp_path, video):
     # In any order; empty lines and spaces do not matter.
     text = lines(ROWS[1:]) + "\n " + lines(ROWS[:1]).replace(",", ", ")
-    write_text(tmp_path / "boxes/clip.txt", text)
+    path = write_text(tmp_path / "boxes/clip.txt", text)
     assert read(video, tmp_path / "boxes") == EXPECTED
-
-
-def test_text_without_confidences(tmp_path, video):
-    text = lines(row[:5] for row in ROWS)
-    write_text(tmp_path / "boxes/clip.txt", text)
-    boxes = read(video, tmp_path / "boxes")
-    assert boxes[2] == [[*BOXES[1][:4], 1], [*BOXES[0][:4], 1]]
-
-
-def test_an_empty_file_is_a_video_without_objects(tmp_path, video):
-    write_text(tmp_path / "boxes/clip.txt", "")
+    path.write_text(lines(row[:5] for row in ROWS))
+    assert read(video, tmp_path / "boxes")[2] == [
+        [*BOXES[1][:4], 1],
+        [*BOXES[0][:4], 1],
+    ]
+    # A video without objects.
+    path.write_text("")
     assert read(video, tmp_path / "boxes") == [[], [], []]
 
 
@@ -140,7 +136,7 @@ def test_results_take_images_from_another_file(tmp_path, video):
     )
     images = write_text(tmp_path / "images.json", json.dumps(content))
     assert read(video, results, images=images) == EXPECTED
-    with pytest.raises(ValueError, match=r"image_id=7.*results\[0\].*images="):
+    with pytest.raises(ValueError, match=r"images=.*image_id=7.*results\[0\]"):
         read(video, results)
 
 
@@ -161,44 +157,30 @@ def test_filters_apply(tmp_path, video):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("name", "text", "message"),
     [
-        ("0,1,1,2,2\n0,1,1,2\n", r"'0,1,1,2' in .*clip\.txt', line 2"),
-        ("0,1,1,2,2\n\n0,1,1,2,2,1\n", r"in all lines or none.*line 3"),
-        ("0,1,a,2,2\n", r"'0,1,a,2,2' in .*line 1"),
-        ("0,1,1,2,2\n3,1,1,2,2\n", r"from 0 to 2 \(3, .*clip\.txt', line 2"),
-        ("-1,1,1,2,2\n", "from 0 to 2.*line 1"),
-        ("0.5,1,1,2,2\n", "no whole number.*line 1"),
-        ("0,nan,1,2,2\n", "not finite.*line 1"),
+        ("txt", "0,1,1,2,2\n0,1,1,2\n", r"'0,1,1,2' in .*clip\.txt', line 2"),
+        ("txt", "0,1,1,2,2\n\n0,1,1,2,2,1\n", r"all lines or none.*line 3"),
+        ("txt", "0,1,a,2,2\n", r"'0,1,a,2,2' in .*line 1"),
+        ("txt", "0,1,1,2,2\n3,1,1,2,2\n", r"from 0 to 2 \(3, .*txt', line 2"),
+        ("txt", "-1,1,1,2,2\n", "from 0 to 2.*line 1"),
+        ("txt", "0.5,1,1,2,2\n", "no whole number.*line 1"),
+        ("txt", "0,nan,1,2,2\n", "not finite.*line 1"),
+        ("csv", HEADER + "other,0,1,1,2,2,1\n", "'clip' alone.*of other"),
+        ("all", "", "first line must name.*without frame, x_min"),
+        ("all", HEADER[6:] + "0,1,1,2,2,1\n", r"column `video`.*all\.csv"),
+        ("all", HEADER + "other,0,1,1,2,2,1\n", "no boxes of.*'clip'.*other"),
+        ("all", HEADER + "clip,0,1,1,2,2\n", r"7 values.*all\.csv', line 2"),
+        ("all", HEADER + "clip,9,1,1,2,2,1\n", r"from 0 to 2.*csv', line 2"),
     ],
 )
-def test_faulty_text_is_refused(tmp_path, video, text, message):
-    write_text(tmp_path / "boxes/clip.txt", text)
+def test_faulty_text_is_refused(tmp_path, video, name, text, message):
+    folder = tmp_path / "boxes"
+    is_for_all = name == "all"
+    file = folder / ("all.csv" if is_for_all else f"clip.{name}")
+    write_text(file, text)
     with pytest.raises(ValueError, match=message):
-        read(video, tmp_path / "boxes")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "first line must name.*without frame, x_min"),
-        (HEADER[6:] + "0,1,1,2,2,1\n", r"column `video`.*boxes\.csv"),
-        (HEADER + "other,0,1,1,2,2,1\n", "no boxes of the video 'clip'.*other"),
-        (HEADER + "clip,0,1,1,2,2\n", r"7 values.*boxes\.csv', line 2"),
-        (HEADER + "clip,9,1,1,2,2,1\n", r"from 0 to 2.*boxes\.csv', line 2"),
-    ],
-)
-def test_faulty_tables_are_refused(tmp_path, video, text, message):
-    path = write_text(tmp_path / "boxes.csv", text)
-    with pytest.raises(ValueError, match=message):
-        read(video, path)
-
-
-def test_a_table_of_one_video_holds_no_other(tmp_path, video):
-    text = HEADER + "other,0,1,1,2,2,1\n"
-    write_text(tmp_path / "boxes/clip.csv", text)
-    with pytest.raises(ValueError, match="'clip' alone.*'other'.*line 2"):
-        read(video, tmp_path / "boxes")
+        read(video, file if is_for_all else folder)
 
 
 def change(content, path, value):
@@ -266,7 +248,9 @@ def test_faulty_arrays_are_refused(tmp_path, video, array, message):
 def test_there_must_be_an_array_for_each_frame(tmp_path, video):
     (tmp_path / "boxes/clip").mkdir(parents=True)
     np.save(tmp_path / "boxes/clip/0.npy", np.zeros((1, 5)))
-    with pytest.raises(ValueError, match="1 arrays.*3 frames"):
+    with pytest.raises(
+        ValueError, match="array of boxes a frame.* 1 in.*3 frames"
+    ):
         read(video, tmp_path / "boxes")
     for t in range(3):
         np.save(tmp_path / f"boxes/clip/{t}.npy", np.zeros((1, 7)))

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_sspcab.data.objects import MotionProposals
 from keras_sspcab.data.objects.boxes import (
     HF2VAD_PRESETS,
     BoxFilter,
@@ -10,7 +11,6 @@ from keras_sspcab.data.objects.boxes import (
     drop_covered,
     standardize_boxes,
 )
-from keras_sspcab.data.objects.motion import MotionProposals
 
 
 def rows(*boxes):

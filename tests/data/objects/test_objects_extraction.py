@@ -296,8 +296,8 @@ def test_a_damaged_file_is_made_anew(tmp_path, noisy):
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        (BOXES[:5], r"5 boxes alone for .*noisy"),
-        ([*BOXES, []], r"7 frames and flows alone for .*noisy"),
+        (BOXES[:5], r"only 5 boxes for .*noisy"),
+        ([*BOXES, []], r"only 7 frames and flows for .*noisy"),
         (
             [[], [[0, 0, np.nan, 1, 1]], *BOXES[2:]],
             "frame 1 of .*noisy.*finite",

@@ -6,7 +6,7 @@ from object_videos import Given, draw_square
 from video_writing import write_video
 
 from keras_sspcab.data import make_video
-from keras_sspcab.data.objects import MotionProposals, merge
+from keras_sspcab.data.objects import MergedProposals, MotionProposals
 
 cv2 = pytest.importorskip("cv2")
 
@@ -182,13 +182,13 @@ def test_merging_adds_motion_outside_detected_boxes(write):
     assert found(motion, video)[1] == [first, second]
     detected = [6, 4, 11, 9, 0.8]
     detections = Given([], [detected], [])
-    merged = merge(detections, motion)
+    merged = MergedProposals(detections, motion)
     boxes = list(merged.boxes(video))[1]
     # Enlarged by 2 pixels, the detected box covers the first one's motion.
     assert boxes.tolist() == [detected, [*second, 1.0]]
     # By 1 pixel, columns 4 and 13 are left.
     tiny = MotionProposals(**{**PLAIN, "min_area": 0})
-    remains = found(merge(detections, tiny, margin=1), video)[1]
+    remains = found(MergedProposals(detections, tiny, margin=1), video)[1]
     assert remains == [detected[:4], [4, 4, 4, 9], [13, 4, 13, 9], second]
 
 
@@ -196,7 +196,7 @@ def test_detections_beside_the_frame_erase_nothing(write):
     video = write([two_squares(t) for t in range(3)])
     motion = MotionProposals(**PLAIN)
     outside = [-30, -30, -20, -20, 1.0]
-    merged = merge(Given([outside], [outside], [outside]), motion)
+    merged = MergedProposals(Given([outside], [outside], [outside]), motion)
     for boxes, moving in zip(
         merged.boxes(video), motion.boxes(video), strict=True
     ):
@@ -206,17 +206,19 @@ def test_detections_beside_the_frame_erase_nothing(write):
 @pytest.mark.parametrize("count", [2, 4])
 def test_merging_needs_boxes_of_every_frame(write, count):
     video = write([two_squares(t) for t in range(3)])
-    merged = merge(Given(*[[]] * count), MotionProposals())
-    with pytest.raises(ValueError, match=r"'given' finds in .*clip"):
+    merged = MergedProposals(Given(*[[]] * count), MotionProposals())
+    with pytest.raises(
+        ValueError, match=r"only \d (boxes of 'given'|frames) for .*clip"
+    ):
         list(merged.boxes(video))
 
 
 def test_only_motion_can_be_erased():
     with pytest.raises(ValueError, match="MotionProposals"):
-        merge(Given(), Given())
+        MergedProposals(Given(), Given())
 
 
 def test_merged_settings_name_both():
-    merged = merge(Given(), MotionProposals())
+    merged = MergedProposals(Given(), MotionProposals())
     assert merged.name == "given+motion"
     assert merged.settings["motion"] == MotionProposals().settings

@@ -1,4 +1,5 @@
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -437,12 +438,6 @@ def test_settings_tell_arguments_apart(tmp_path):
 
 
 def test_without_onnxruntime_the_way_out_is_named(tmp_path, monkeypatch):
-    from keras_sspcab.data.objects import _optional
-
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    _optional.onnxruntime.cache_clear()
-    try:
-        with pytest.raises(ImportError, match=r"keras-sspcab\[export\]"):
-            OnnxDetector(tmp_path / "m.onnx")
-    finally:
-        _optional.onnxruntime.cache_clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"keras-sspcab\[export\]"):
+        OnnxDetector(tmp_path / "m.onnx")

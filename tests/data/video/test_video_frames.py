@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
-from video_writing import noise, numbered, write_frames
+from video_writing import noise, numbered, write_frames, write_video
 
-from keras_sspcab.data import iterate_frames, make_video
+from keras_sspcab.data import decode_image, iterate_frames, make_video, resize
+from keras_sspcab.data.video import fit_frame, read_frames
 from keras_sspcab.data.video.frames import list_frames, read_frame
 
 
@@ -18,57 +20,36 @@ def touch(folder, *files):
     return folder
 
 
-def test_numbers_are_sorted_by_value(tmp_path):
-    touch(tmp_path, *(f"{i}.jpg" for i in range(9, 13)), ".hidden.jpg", "a.txt")
-    assert names(tmp_path) == ["9.jpg", "10.jpg", "11.jpg", "12.jpg"]
+# === Pixels ===
 
 
-@pytest.mark.parametrize(
-    "files",
-    [
-        ["f_005.png", "f_010.png", "f_015.png"],
-        # Moments in time, in milliseconds.
-        ["1000.png", "1040.png", "1081.png", "1120.png"],
-        ["start.png", "stop.png"],
-        ["a1.png", "b7.png"],
-        ["3.png"],
-    ],
-)
-def test_what_is_no_gap(tmp_path, files):
-    assert names(touch(tmp_path, *files)) == files
+@pytest.mark.parametrize("size", [(24, 40), (9, 7), (31, 50), (60, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resizing_is_that_of_images_to_one_step(size, channels):
+    frame = noise(1, (31, 50), channels)[0]
+    fitted = fit_frame(frame, size, channels)
+    assert fitted.dtype == np.uint8
+    assert fitted.shape == (*size, channels)
+    difference = np.abs(fitted - resize(frame, size).numpy() * 255)
+    assert difference.max() <= 1.5
+    assert difference.mean() < 0.5
 
 
-def test_missing_frames_are_named(tmp_path):
-    touch(tmp_path, "001.tif", "002.tif", "005.tif", "006.tif")
-    with pytest.raises(ValueError, match=r"from 001.tif to 006.tif, without 3"):
-        list_frames(str(tmp_path))
+def test_gray_is_the_luma_of_images():
+    frame = noise(1, (31, 50), 3)[0]
+    encoded = tf.io.encode_png(frame)
+    expected = decode_image(encoded, channels=1).numpy()
+    gray = fit_frame(frame, None, 1)
+    assert np.abs(gray.astype(int) - expected).max() <= 1
 
 
-def test_a_number_occurs_twice(tmp_path):
-    touch(tmp_path, "001.png", "1.png", "2.png")
-    with pytest.raises(ValueError, match="same number.*1.png"):
-        list_frames(str(tmp_path))
-
-
-def test_a_folder_without_frames(tmp_path):
-    with pytest.raises(ValueError, match="holds no frames.*Accepted"):
-        list_frames(str(touch(tmp_path, "notes.txt")))
-    with pytest.raises(ValueError, match="Cannot read the folder"):
-        list_frames(str(tmp_path / "nowhere"))
-
-
-@pytest.mark.parametrize("extension", ["png", "tif", "bmp", "webp"])
-def test_formats(tmp_path, extension):
-    frames = noise(3)
-    if extension == "webp":
-        frames = numbered(3, first=100)
-    folder = write_frames(tmp_path / "v", frames, extension, first=1)
-    read = list(iterate_frames(make_video(folder), channels=1))
-    np.testing.assert_allclose(read, frames, atol=extension == "webp")
-    color = np.stack(list(iterate_frames(make_video(folder))))
-    np.testing.assert_allclose(
-        color, np.repeat(frames, 3, -1), atol=extension == "webp"
-    )
+def test_palettes_and_alpha_are_decoded():
+    frame = noise(1, (4, 5), 3)[0]
+    image = Image.fromarray(frame).convert("RGBA")
+    np.testing.assert_array_equal(fit_frame(image, None, 3), frame)
+    palette = Image.fromarray(frame[..., 0]).convert("P")
+    gray = fit_frame(palette, None, 1)
+    np.testing.assert_array_equal(gray, frame[..., :1])
 
 
 def test_of_16_bit_tiff_the_upper_8_bits_count(tmp_path):
@@ -78,18 +59,78 @@ def test_of_16_bit_tiff_the_upper_8_bits_count(tmp_path):
     np.testing.assert_array_equal(read[..., 0], values >> 8)
 
 
-def test_long_folders_keep_their_order(tmp_path):
+# === Order ===
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["9.jpg", "10.jpg", "11.jpg"],
+        ["f_005.png", "f_010.png", "f_015.png"],
+        # Moments in time, in milliseconds.
+        ["1000.png", "1040.png", "1081.png", "1120.png"],
+        ["start.png", "stop.png"],
+        ["a1.png", "b7.png"],
+        ["3.png"],
+    ],
+)
+def test_frames_in_their_order(tmp_path, files):
+    touch(tmp_path, *files[::-1], ".hidden.jpg", "a.txt")
+    assert names(tmp_path) == files
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["1.tif", "2.tif", "5.tif"], "from 1.tif to 5.tif, without 3, 4"),
+        (["001.png", "1.png", "2.png"], "same number.*1.png"),
+        (["notes.txt"], "holds no frames.*Accepted"),
+    ],
+)
+def test_what_is_no_sequence_of_frames(tmp_path, files, message):
+    touch(tmp_path, *files)
+    with pytest.raises(ValueError, match=message):
+        list_frames(str(tmp_path))
+    with pytest.raises(ValueError, match="Cannot read the folder"):
+        list_frames(str(tmp_path / "nowhere"))
+
+
+# === Reading ===
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "bmp", "webp"])
+def test_formats(tmp_path, extension):
+    is_lossy = extension == "webp"
+    frames = numbered(3, first=100) if is_lossy else noise(3)
+    folder = write_frames(tmp_path / "v", frames, extension, first=1)
+    for channels in (1, 3):
+        read = list(iterate_frames(make_video(folder), channels=channels))
+        expected = np.repeat(frames, channels, -1)
+        np.testing.assert_allclose(read, expected, atol=is_lossy)
+
+
+def test_long_folders_keep_their_order_and_can_be_left(tmp_path):
     frames = numbered(60)
-    folder = write_frames(tmp_path / "v", frames, digits=1)
-    read = list(iterate_frames(make_video(folder), channels=1))
+    video = make_video(write_frames(tmp_path / "v", frames, digits=1))
+    read = list(iterate_frames(video, channels=1))
     np.testing.assert_array_equal(read, frames)
+    early = iterate_frames(video, channels=1)
+    assert next(early).max() == 0
+    early.close()
 
 
-def test_stopping_early_leaves_no_thread(tmp_path):
-    folder = write_frames(tmp_path / "v", numbered(30))
-    frames = iterate_frames(make_video(folder), channels=1)
-    assert next(frames).max() == 0
-    frames.close()
+def test_some_frames_of_a_video(tmp_path):
+    frames = numbered(9)
+    folder = make_video(write_frames(tmp_path / "frames", frames))
+    file = make_video(write_video(tmp_path / "file.avi", frames))
+    for video in (folder, file):
+        some = read_frames(video, [7, 2], channels=1)
+        assert set(some) == {2, 7}
+        for position, pixels in some.items():
+            np.testing.assert_array_equal(pixels, frames[position])
+        assert read_frames(video, []) == {}
+        with pytest.raises(ValueError, match=r"positions \[9\]"):
+            read_frames(video, [1, 9])
 
 
 def test_mixed_sizes_name_the_frame(tmp_path):
@@ -100,13 +141,12 @@ def test_mixed_sizes_name_the_frame(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
-    [(b"", "is empty"), (b"no image", "of 8 bytes"), (None, "of 60 bytes")],
+    ("length", "reason"), [(0, "is empty"), (60, "of 60 bytes")]
 )
-def test_broken_frames_are_named(tmp_path, content, reason):
+def test_broken_frames_are_named(tmp_path, length, reason):
     folder = write_frames(tmp_path / "v", noise(3))
     broken = folder / "001.png"
-    broken.write_bytes(broken.read_bytes()[:60] if content is None else content)
+    broken.write_bytes(broken.read_bytes()[:length])
     with pytest.raises(ValueError, match=f"001.png' .*{reason}"):
         list(iterate_frames(make_video(folder)))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import io as scipy_io
 
-from keras_sspcab.data.video.folder import LabelSource
+from keras_sspcab.data.video import LabelSource
 from keras_sspcab.data.video.labels import read_labels
 
 LABELS = np.array([0, 1, 1, 0, 0, 1])
@@ -22,8 +22,10 @@ def read(path, count=6, **where):
     return labels.tolist()
 
 
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32"])
-@pytest.mark.parametrize("shape", [(6,), (1, 6), (6, 1)])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [("bool", (6,)), ("uint8", (1, 6)), ("int64", (6, 1)), ("float32", (6,))],
+)
 def test_npy(tmp_path, dtype, shape):
     np.save(tmp_path / "a.npy", LABELS.astype(dtype).reshape(shape))
     assert read(tmp_path / "a.npy") == LABELS.tolist()
@@ -41,16 +43,13 @@ def test_npy(tmp_path, dtype, shape):
         "Start, End\n5,5\n1,1\n1,2\n",
     ],
 )
-@pytest.mark.parametrize("extension", ["txt", "csv"])
-def test_text(tmp_path, text, extension):
-    path = tmp_path / f"a.{extension}"
-    path.write_text(text, encoding="utf-8")
-    assert read(path) == LABELS.tolist()
-
-
-def test_text_without_an_interval_is_normal(tmp_path):
-    (tmp_path / "a.csv").write_text("start,end\n")
-    assert read(tmp_path / "a.csv") == [0] * 6
+def test_text(tmp_path, text):
+    for name in ("a.txt", "a.csv"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        assert read(path) == LABELS.tolist()
+    path.write_text("start,end\n")
+    assert read(path) == [0] * 6
 
 
 @pytest.mark.parametrize(

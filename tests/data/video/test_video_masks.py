@@ -10,9 +10,11 @@ from keras_sspcab.data import (
     frame_labels,
     iterate_masks,
     make_video,
-    resize_mask,
+    tracks_from_masks,
 )
-from keras_sspcab.data.video.folder import LabelSource
+from keras_sspcab.data.decoding import resize_mask
+from keras_sspcab.data.video import LabelSource
+from keras_sspcab.metrics import read_tracks, write_tracks
 
 
 @pytest.fixture
@@ -48,13 +50,17 @@ def save(path, masks):
 @pytest.mark.parametrize("name", ["m.npy", "m.mat", "v_gt"])
 def test_masks_of_each_kind(tmp_path, video, masks, name):
     path = save(tmp_path / name, masks)
-    video = dataclasses.replace(video, masks=path)
-    read = list(iterate_masks(video))
+    masked = dataclasses.replace(video, masks=path)
+    read = list(iterate_masks(masked))
     assert all(mask.dtype == bool for mask in read)
     np.testing.assert_array_equal(read, masks)
-    labels = frame_labels(video)
+    labels = frame_labels(masked)
     assert labels.dtype == np.uint8
     assert labels.tolist() == [0, 1, 0, 1, 0]
+    path = save(tmp_path / f"short_{name}", masks[:4])
+    masked = dataclasses.replace(video, masks=path)
+    with pytest.raises(ValueError, match="4 in .* the 5 frames of .*v'"):
+        list(iterate_masks(masked))
 
 
 @pytest.mark.parametrize("size", [(6, 8), (24, 48), (7, 11)])
@@ -65,15 +71,10 @@ def test_resizing_is_that_of_images(tmp_path, video, size):
         np.testing.assert_array_equal(resized, resize_mask(mask, size))
 
 
-@pytest.mark.parametrize("name", ["m.npy", "m.mat", "v_gt"])
-def test_another_number_of_masks(tmp_path, video, masks, name):
-    path = save(tmp_path / name, masks[:4])
-    video = dataclasses.replace(video, masks=path)
-    with pytest.raises(ValueError, match="4 masks in .* the 5 frames of .*v'"):
-        list(iterate_masks(video))
-
-
 def test_labels_come_before_masks(tmp_path, video, masks):
+    assert not video.has_ground_truth
+    with pytest.raises(ValueError, match="no ground truth.*'v'"):
+        frame_labels(video)
     np.save(tmp_path / "labels.npy", [1, 1, 1, 0, 0])
     video = dataclasses.replace(
         video,
@@ -81,14 +82,6 @@ def test_labels_come_before_masks(tmp_path, video, masks):
         labels=LabelSource(str(tmp_path / "labels.npy")),
     )
     assert frame_labels(video).tolist() == [1, 1, 1, 0, 0]
-
-
-def test_without_ground_truth(video):
-    assert not video.has_ground_truth
-    with pytest.raises(ValueError, match="no ground truth.*'v'"):
-        frame_labels(video)
-    with pytest.raises(ValueError, match="'v' has no masks"):
-        list(iterate_masks(video))
 
 
 def test_masks_that_do_not_fit(tmp_path, video, masks):
@@ -113,8 +106,73 @@ def test_masks_that_do_not_fit(tmp_path, video, masks):
         read(tmp_path / "gone.npy")
     with pytest.raises(ValueError, match="folder of images"):
         read(tmp_path / "m.avi")
+    with pytest.raises(ValueError, match="'v' has no masks"):
+        list(iterate_masks(video))
 
 
-def test_kinds_of_videos():
-    with pytest.raises(ValueError, match="`kind` argument.*'files'"):
-        Video("a", "a", "files")
+# === Tracks ===
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(masks, name="v"):
+        path = tmp_path / f"{name}.npy"
+        np.save(path, masks)
+        return Video(name, name, "frames", len(masks), masks=str(path))
+
+    return make
+
+
+def rows(tracks):
+    names = ("track", "frame", "x_min", "y_min", "x_max", "y_max")
+    return np.stack([tracks[name] for name in names], 1).tolist()
+
+
+def test_a_moving_box_and_another_one(make):
+    masks = np.zeros((4, 10, 12), bool)
+    for t in range(3):
+        masks[t, 2:5, 1 + t : 4 + t] = True
+    masks[2:, 8:10, 9:12] = True
+    tracks = tracks_from_masks([make(masks)])
+    assert rows(tracks) == [
+        [0, 0, 1, 2, 3, 4],
+        [0, 1, 2, 2, 4, 4],
+        [0, 2, 3, 2, 5, 4],
+        [1, 2, 9, 8, 11, 9],
+        [1, 3, 9, 8, 11, 9],
+    ]
+    assert tracks["video"].tolist() == ["v"] * 5
+
+
+def test_regions_that_merge_and_part_are_one_track(make):
+    masks = np.zeros((3, 6, 10), bool)
+    masks[0, 1, 1] = masks[0, 4, 8] = True
+    masks[1, 1, 1:9] = masks[1, 1:5, 8] = True
+    masks[2, 1, 2] = masks[2, 4, 8] = True
+    assert rows(tracks_from_masks([make(masks)])) == [
+        [0, 0, 1, 1, 8, 4],
+        [0, 1, 1, 1, 8, 4],
+        [0, 2, 2, 1, 8, 4],
+    ]
+
+
+def test_gaps_end_tracks_and_small_regions_can_be_left_out(make):
+    masks = np.zeros((3, 4, 4), bool)
+    masks[[0, 2], 1, 1] = True
+    masks[2, 1, 2] = True
+    first, second = [0, 0, 1, 1, 1, 1], [1, 2, 1, 1, 2, 1]
+    assert rows(tracks_from_masks([make(masks)])) == [first, second]
+    large = rows(tracks_from_masks([make(masks)], min_area=2))
+    assert large == [[0, *second[1:]]]
+
+
+def test_the_metrics_read_them_back(make, tmp_path):
+    masks = np.zeros((2, 4, 4), bool)
+    masks[:, 1, 1] = True
+    normal = Video("normal", "normal", "frames", 2)
+    videos = [make(masks, "a"), normal, make(masks[:, ::-1], "b")]
+    tracks = tracks_from_masks(videos)
+    write_tracks(tracks, tmp_path / "tracks")
+    read = read_tracks(tmp_path / "tracks")
+    assert read["video"].tolist() == ["a", "a", "b", "b"]
+    assert rows(read) == rows(tracks)

@@ -71,15 +71,16 @@ def test_labels_in_the_script_of_ucsd(ucsd):
         scan_video_folder(ucsd)
 
 
-def test_a_mask_that_is_missing(ucsd):
-    (ucsd / "Test/Test002_gt/004.bmp").unlink()
-    with pytest.raises(ValueError, match="3 masks in .*Test002_gt' for the 4"):
-        scan_video_folder(ucsd)
-
-
-def test_a_frame_that_is_missing(ucsd):
-    (ucsd / "Train/Train002/002.tif").unlink()
-    with pytest.raises(ValueError, match="Train002'.*without 2"):
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("Test/Test002_gt/004.bmp", "Received: 3 in .*Test002_gt' for the 4"),
+        ("Train/Train002/002.tif", "Train002'.*without 2"),
+    ],
+)
+def test_files_that_are_missing(ucsd, missing, message):
+    (ucsd / missing).unlink()
+    with pytest.raises(ValueError, match=message):
         scan_video_folder(ucsd)
 
 
@@ -214,8 +215,8 @@ def test_plain_with_ground_truth(tmp_path):
     assert names(folder.train) == ["a", "day 2/b"]
     assert [v.kind for v in folder.train] == ["frames", "file"]
     assert names(folder.test) == ["c", "d", "e", "f"]
-    found = [frame_labels(video).tolist() for video in folder.test[:3]]
-    assert found == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
+    known = [frame_labels(video).tolist() for video in folder.test[:3]]
+    assert known == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
     tracks = [video.tracks for video in folder.test]
     assert tracks == [None, str(tmp_path / "tracks/d.txt"), None, None]
     assert "test videos without ground truth: 1 (f)" in folder.summary()
@@ -262,13 +263,11 @@ def test_folders_without_videos(tmp_path, layout, message):
         scan_video_folder(tmp_path, layout)
 
 
-def test_a_test_folder_is_not_trained_on(tmp_path):
+def test_roots_without_training_videos(tmp_path):
+    # A test folder is not trained on.
     write_frames(tmp_path / "test/a", noise(3))
     with pytest.raises(ValueError, match="no training video.*folders test"):
         scan_video_folder(tmp_path)
-
-
-def test_roots_that_are_no_folders(tmp_path):
     with pytest.raises(ValueError, match="video folder does not exist"):
         scan_video_folder(tmp_path / "nowhere")
     (tmp_path / "file").touch()

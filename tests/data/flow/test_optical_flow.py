@@ -1,21 +1,34 @@
+import os
 import pickle
 import sys
 
 import numpy as np
 import pytest
-from video_writing import write_frames
+from video_writing import truncate, write_frames
 
-from keras_sspcab.data import DISFlow, OpticalFlow, make_video
-from keras_sspcab.data.flow import _opencv as opencv_module
+from keras_sspcab.data import DISFlow, FlowFiles, OpticalFlow, make_video
+from keras_sspcab.data.flow.optical_flow import cached_flow
 
 pytest.importorskip("cv2")
 
 
+@pytest.fixture
+def video(tmp_path, moving):
+    return make_video(write_frames(tmp_path / "a", moving))
+
+
+# === Estimating ===
+
+
 @pytest.mark.parametrize(
-    ("preset", "tolerance"),
-    [("ultrafast", 0.5), ("fast", 0.4), ("medium", 0.15)],
+    ("preset", "tolerance", "shift"),
+    [
+        ("ultrafast", 0.5, (5, 3)),
+        ("fast", 0.4, (-4, 2)),
+        ("medium", 0.15, (0, -6)),
+        ("medium", 0.15, (5, 3)),
+    ],
 )
-@pytest.mark.parametrize("shift", [(5, 3), (-4, 2), (0, -6)])
 def test_a_shifted_texture(texture, preset, tolerance, shift):
     right, down = shift
     previous = texture[20:130, 30:170]
@@ -33,13 +46,12 @@ def test_a_shifted_texture(texture, preset, tolerance, shift):
 def test_color_counts_as_gray(moving):
     flow = DISFlow()
     gray = flow(moving[0, ..., 0], moving[1, ..., 0])
-    np.testing.assert_array_equal(flow(moving[0], moving[1]), gray)
-    color = np.repeat(moving, 3, axis=-1)
-    np.testing.assert_array_equal(flow(color[0], color[1]), gray)
+    for channels in (1, 3):
+        frames = np.repeat(moving, channels, axis=-1)
+        np.testing.assert_array_equal(flow(frames[0], frames[1]), gray)
 
 
-def test_the_flow_to_each_frame_of_a_video(tmp_path, moving):
-    video = make_video(write_frames(tmp_path / "v", moving))
+def test_the_flow_to_each_frame_of_a_video(video, moving):
     flows = list(DISFlow().iterate(video))
     assert len(flows) == len(moving)
     assert not flows[0].any()
@@ -71,9 +83,15 @@ def test_small_frames_are_refused_rather_than_crashing():
         DISFlow()(low, low)
 
 
+def test_a_flow_depends_on_its_frames_alone(moving):
+    flow = DISFlow("fast")
+    first, *others = [flow(moving[0], moving[1]) for _ in range(3)]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
 def test_copies_and_names():
     flow = pickle.loads(pickle.dumps(DISFlow("fast")))
-    assert flow.preset == "fast"
     assert repr(flow) == "DISFlow(preset='fast')"
     assert flow.settings["preset"] == "fast"
     with pytest.raises(ValueError, match="`preset`.*'slow'"):
@@ -83,12 +101,8 @@ def test_copies_and_names():
 def test_without_opencv_the_error_names_the_extra(monkeypatch):
     frame = np.zeros((40, 40), "uint8")
     monkeypatch.setitem(sys.modules, "cv2", None)
-    opencv_module.opencv.cache_clear()
-    try:
-        with pytest.raises(ImportError, match=r"keras-sspcab\[video\]"):
-            DISFlow()(frame, frame)
-    finally:
-        opencv_module.opencv.cache_clear()
+    with pytest.raises(ImportError, match=r"keras-sspcab\[video\]"):
+        DISFlow()(frame, frame)
 
 
 class Constant(OpticalFlow):
@@ -118,3 +132,62 @@ def test_an_estimator_of_ones_own():
     broken[1, 2] = np.nan
     with pytest.raises(ValueError, match="not finite.* at 1 pixels"):
         Constant(broken)(frame, frame)
+
+
+# === Keeping ===
+
+
+class Counting(DISFlow):
+    def __init__(self, preset="fast"):
+        super().__init__(preset)
+        self.calls = 0
+
+    def estimate(self, previous, current):
+        self.calls += 1
+        return super().estimate(previous, current)
+
+
+def keep(video, flow, tmp_path, size=(64, 80)):
+    return cached_flow(video, flow, str(tmp_path / "cache"), size)
+
+
+def test_flows_are_computed_once_unless_they_are_damaged(tmp_path, video):
+    flow = Counting()
+    expected = np.stack(list(DISFlow("fast").iterate(video)))
+    for calls in (3, 3, 6):
+        if calls == 6:
+            (path,) = (tmp_path / "cache").iterdir()
+            truncate(path, 0.9)
+        kept = keep(video, flow, tmp_path)
+        assert flow.calls == calls
+        assert isinstance(kept, np.memmap)
+        np.testing.assert_array_equal(kept, expected.astype("float16"))
+
+
+def test_settings_and_size_are_kept_apart(tmp_path, video):
+    first = keep(video, DISFlow("fast"), tmp_path)
+    assert (first != keep(video, DISFlow("medium"), tmp_path)).any()
+    small = keep(video, DISFlow("fast"), tmp_path, (32, 40))
+    assert small.shape == (4, 32, 40, 2)
+    assert len(os.listdir(tmp_path / "cache")) == 3
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, video):
+    class Failing(DISFlow):
+        def estimate(self, previous, current):
+            raise ValueError("no flow today")
+
+    with pytest.raises(ValueError, match="no flow today"):
+        keep(video, Failing(), tmp_path)
+    assert os.listdir(tmp_path / "cache") == []
+
+
+def test_flow_files_that_change_are_read_again(tmp_path, video):
+    (tmp_path / "flows").mkdir()
+    path = tmp_path / "flows/a.npy"
+    for value in (1.0, 2.0, 1e6):
+        np.save(path, np.full((4, 64, 80, 2), value))
+        os.utime(path, ns=(int(value), int(value)))
+        flows = keep(video, FlowFiles(tmp_path / "flows"), tmp_path)
+        # Half precision ends at 65504.
+        assert np.unique(flows).tolist() == [min(value, 65504.0)]
