@@ -21,16 +21,15 @@ import tensorflow as tf
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.export import onnx as onnx_export
 from keras_sspcab.export import saved_model, tflite
-from keras_sspcab.export.flatbuffer import read_graph
-from keras_sspcab.export.float_scopes import FloatScopes
 from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.precision import Graph
 
 FORMS = ("dilated", "stacked", "shifted", "masked")
 
 
 def tensorflow_runner(inference, form):
     folder = tempfile.mkdtemp()
-    saved_model._write(inference.freeze(form=form), None, folder)
+    saved_model.write_saved_model(inference.freeze(form=form), None, folder)
     loaded = tf.saved_model.load(folder)
     function = loaded.signatures["serving_default"]
     size = os.path.getsize(os.path.join(folder, "saved_model.pb"))
@@ -45,7 +44,7 @@ def tensorflow_runner(inference, form):
 def onnx_runner(inference, form):
     import onnxruntime
 
-    proto = onnx_export._convert(inference.freeze(form=form), opset=17)
+    proto = onnx_export.convert(inference.freeze(form=form), opset=17)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     content = proto.SerializeToString()
@@ -62,16 +61,14 @@ def onnx_runner(inference, form):
 def litert_runner(inference, form):
     from ai_edge_litert.interpreter import Interpreter
 
-    content = tflite._convert(
-        inference.freeze(1, form), "float32", [], FloatScopes((), ())
-    )
+    content = tflite.convert(inference.freeze(1, form))
     interpreter = Interpreter(model_content=content, num_threads=1)
     signature = interpreter.get_signature_runner()
 
     def run(image):
         signature(image=image)
 
-    count = len(read_graph(content).operations)
+    count = len(Graph.read(content).operations)
     return run, len(content), count, interpreter
 
 

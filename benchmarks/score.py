@@ -25,16 +25,9 @@ import numpy as np
 from PIL import Image
 
 from keras_sspcab.applications import AutoEncoder
-from keras_sspcab.cli._scorer import load_scorer
+from keras_sspcab.export import load_scorer
 from keras_sspcab.runs.files import write_csv
-from keras_sspcab.scale import (
-    Job,
-    Plan,
-    RayOptions,
-    ScoreFolder,
-    list_inputs,
-    run_job,
-)
+from keras_sspcab.scale import RayOptions, ScoringJob, score_shards
 
 # Name: engine and number of workers.
 CASES = {
@@ -62,18 +55,16 @@ def measure(
     model = str(root / "model.keras")
     start = time.perf_counter()
     scorer = load_scorer(model)
-    inputs = list_inputs([root / "images"])
-    plan = Plan.make(
-        inputs,
-        scorer.checksum,
-        scorer.image_size,
-        scorer.channels,
+    job = ScoringJob.start(
+        [root / "images"],
+        functools.partial(load_scorer, model),
+        scorer,
+        out,
         shard_size,
+        batch_size=batch_size,
     )
-    ScoreFolder(out).start(plan, inputs)
-    job = Job(str(out), plan, functools.partial(load_scorer, model), batch_size)
     times: list[float] = []
-    summary = run_job(
+    counts = score_shards(
         job,
         engine,
         scorer,
@@ -81,13 +72,13 @@ def measure(
         on_shard=lambda shard: times.append(time.perf_counter()),
     )
     seconds = time.perf_counter() - start
-    if summary.num_scored != len(inputs):
-        raise ValueError(f"{summary.num_errors} images have no score")
-    rest = len(inputs) - shard_size
+    if counts.num_errors:
+        raise ValueError(f"{counts.num_errors} images have no score")
+    rest = counts.num_inputs - shard_size
     return {
         "seconds": seconds,
         "seconds_to_first_shard": times[0] - start,
-        "images_per_second": len(inputs) / seconds,
+        "images_per_second": counts.num_inputs / seconds,
         "images_per_second_after_first": rest / (times[-1] - times[0]),
     }
 

@@ -1,10 +1,8 @@
-"""Writes an artifact so that it appears whole, checked, or not at all."""
+"""Artifacts appear whole and checked, or not at all."""
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import os
 import pathlib
 import shutil
@@ -23,8 +21,10 @@ from keras_sspcab.export.parity import (
     ParityResult,
     check_parity,
 )
+from keras_sspcab.runs import files
 
-PACKAGES = (
+# Those that have a part in an export.
+_PACKAGES = (
     "keras-sspcab",
     "keras",
     "tensorflow",
@@ -45,6 +45,11 @@ class ExportResult:
         path: The artifact: a file, or the folder of a version.
         parity: How far it is from the model; None where the check was
             switched off.
+
+    Example:
+    >>> result = ExportResult(pathlib.Path("screws.onnx"), parity=None)
+    >>> result.path.suffix
+    '.onnx'
     """
 
     path: pathlib.Path
@@ -67,43 +72,43 @@ def staging_path(target: pathlib.Path) -> Iterator[pathlib.Path]:
             staged.unlink(missing_ok=True)
 
 
-@dataclasses.dataclass(frozen=True)
 class ParityCheck:
     """The check that an artifact has to pass before it is moved into place.
 
-    Attributes:
+    Args:
         inference: What the artifact must compute.
-        inputs: Real images for each input; None where the check is off.
-        tolerance: As in `check_parity`.
-        precision: As in `check_parity`.
-        image_size: As in `check_parity`.
+        images: Real images; None is for `check=False` only.
+        check: Whether there is a check at all.
+        image_size: As of `check_parity`, and so are the others.
+
+    Raises:
+        ValueError: If there are no images, or they do not fit.
     """
 
-    inference: Inference
-    inputs: list[np.ndarray] | None
-    tolerance: float | None = None
-    precision: str = "float32"
-    image_size: Sequence[int] | None = None
-
-    @classmethod
-    def prepare(
-        cls, inference: Inference, images: Any, check: bool, **options: Any
-    ) -> "ParityCheck":
-        """Takes the images, before anything takes time.
-
-        Raises:
-            ValueError: If there are none and the check is not switched off.
-        """
+    def __init__(
+        self,
+        inference: Inference,
+        images: Any,
+        check: bool,
+        image_size: Sequence[int] | None,
+        tolerance: float | None,
+        precision: str = "float32",
+    ) -> None:
         if check and images is None:
             raise ValueError(
                 "An export compares the artifact with the model: pass some "
                 "real images as `images`, or `check=False` to go without. "
                 "Received: images=None"
             )
-        inputs = (
-            collect_images(inference, images, MAX_IMAGES) if check else None
-        )
-        return cls(inference, inputs, **options)
+        self._inference = inference
+        self._images: dict[str, np.ndarray] | None = None
+        if check:
+            self._images = collect_images(inference, images, MAX_IMAGES)
+        self._options: dict[str, Any] = {
+            "tolerance": tolerance,
+            "precision": precision,
+            "image_size": image_size,
+        }
 
     def run(
         self, staged: pathlib.Path, target: pathlib.Path
@@ -114,17 +119,11 @@ class ParityCheck:
             ExportMismatchError: If they differ.
             ValueError: If the artifact does not run.
         """
-        if self.inputs is None:
+        if self._images is None:
             return None
-        images = dict(zip(self.inference.input_names, self.inputs, strict=True))
         try:
             result = check_parity(
-                self.inference.model,
-                staged,
-                images,
-                tolerance=self.tolerance,
-                precision=self.precision,
-                image_size=self.image_size,
+                self._inference.model, staged, self._images, **self._options
             )
         except ValueError:
             raise
@@ -145,71 +144,50 @@ class ParityCheck:
         parity: ParityResult | None,
     ) -> dict[str, Any]:
         """Describes the artifact, for those who have nothing else of it."""
-        is_detector = self.inference.is_detector
-        calibration = (
-            self.inference.model.calibration.to_dict() if is_detector else None
-        )
+        inference = self._inference
+        size = self._options["image_size"]
+        shape = frozen.specs[0].shape
+        if size is not None:
+            size = list(standardize_size(size))
+        elif len(shape) >= 4 and None not in shape[-3:-1]:
+            size = list(shape[-3:-1])
+        file = staged / "saved_model.pb" if staged.is_dir() else staged
         return {
-            "model": self.inference.model.name,
-            "precision": self.precision,
+            "model": inference.model.name,
+            "precision": self._options["precision"],
             "inputs": {
                 spec.name: {
                     "shape": list(spec.shape),
                     "dtype": spec.dtype.name,
-                    "value_range": self.inference.value_range(spec.name),
+                    "value_range": inference.value_range(spec.name),
                 }
                 for spec in frozen.specs
             },
             "outputs": list(frozen.output_names),
-            "image_size": self._known_size(frozen),
-            "calibration": calibration,
-            "sha256": digest(staged),
-            "packages": package_versions(),
+            "image_size": size,
+            "calibration": inference.calibration,
+            "sha256": files.sha256_of(file),
+            "packages": _package_versions(),
             "parity": None if parity is None else parity.to_dict(),
         }
-
-    def _known_size(self, frozen: FrozenInference) -> list[int] | None:
-        if self.image_size is not None:
-            return list(standardize_size(self.image_size))
-        shape = frozen.specs[0].shape
-        if len(shape) < 4 or None in shape[-3:-1]:
-            return None
-        return list(shape[-3:-1])
 
 
 def publish_file(
     staged: pathlib.Path, target: pathlib.Path, report: dict[str, Any]
 ) -> None:
-    """Moves a checked file and its report into place."""
-    path = report_path(target)
+    """Moves a checked file into place, and its report beside it."""
+    path = target.with_name(f"{target.name}.parity.json")
     with staging_path(path) as staged_report:
-        write_report(staged_report, report)
+        files.write_json(str(staged_report), report)
         # Between these two moves the old report is gone, never wrong.
         path.unlink(missing_ok=True)
         os.replace(staged, target)
         os.replace(staged_report, path)
 
 
-def report_path(target: pathlib.Path) -> pathlib.Path:
-    """Where the report on a file lies."""
-    return target.with_name(f"{target.name}.parity.json")
-
-
-def write_report(path: pathlib.Path, report: dict[str, Any]) -> None:
-    """Writes a report as JSON."""
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-
-def digest(artifact: pathlib.Path) -> str:
-    """SHA-256 of the file, or of the graph in a SavedModel folder."""
-    file = artifact / "saved_model.pb" if artifact.is_dir() else artifact
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that had a part in an export."""
+def _package_versions() -> dict[str, str]:
     versions = {}
-    for name in PACKAGES:
+    for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions

@@ -39,38 +39,42 @@ def audit_saved_model(path: Any) -> list[str]:
         path: Folder of the SavedModel.
 
     Returns:
-        One line a finding; empty where all is well.
+        A line for each problem; empty where all is well.
+
+    Example:
+    >>> audit_saved_model("models/screws/1")  # doctest: +SKIP
+    []
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel()
     proto.ParseFromString((pathlib.Path(path) / "saved_model.pb").read_bytes())
-    findings = []
+    problems = []
     for meta_graph in proto.meta_graphs:
         graph = meta_graph.graph_def
         for function in graph.library.function:
             name = function.signature.name
             if re.match(r"__inference__traced_(save|restore)_\d+$", name):
                 continue
-            findings += _check_nodes(name, function.node_def)
-            findings += _dead_nodes(function)
+            problems += _check_nodes(name, function.node_def)
+            problems += _dead_nodes(function)
         saver = meta_graph.saver_def
         savers = {saver.save_tensor_name, saver.restore_op_name}
         keep = {name.split(":")[0] for name in savers}
-        findings += _check_nodes(
+        problems += _check_nodes(
             "the graph",
             [node for node in graph.node if node.name not in keep],
         )
-    return findings
+    return problems
 
 
 def _check_nodes(where: str, nodes: Iterable[Any]) -> list[str]:
-    findings = []
+    problems = []
     for node in nodes:
         kind = _kind(node.op)
         if kind:
-            findings.append(f"{kind} {node.op} ({node.name}) in {where}")
-    return findings
+            problems.append(f"{kind} {node.op} ({node.name}) in {where}")
+    return problems
 
 
 def _kind(operation: str) -> str | None:

@@ -10,8 +10,8 @@ from keras_sspcab.export.inference import Inference
 
 def collect_images(
     inference: Inference, images: Any, limit: int, argument: str = "images"
-) -> list[np.ndarray]:
-    """Returns the first images, one array for each input of the model.
+) -> dict[str, np.ndarray]:
+    """Returns the first images, by name of the model's input.
 
     Args:
         inference: What will run on them.
@@ -27,12 +27,13 @@ def collect_images(
     Raises:
         ValueError: If there is no image, or they do not fit the model.
     """
-    batches: list[list[np.ndarray]] = []
+    parts: dict[str, list[np.ndarray]] = {n: [] for n in inference.input_names}
     count = 0
     for batch in _batches(images):
-        arrays = _arrays(inference, batch, argument)
-        batches.append([array[: limit - count] for array in arrays])
-        count += len(batches[-1][0])
+        arrays = _standardize(inference, batch, argument)
+        for name, array in arrays.items():
+            parts[name].append(array[: limit - count])
+        count += len(parts[name][-1])
         if count >= limit:
             break
     if count == 0:
@@ -40,7 +41,7 @@ def collect_images(
             f"`{argument}` holds no image. Pass real images, as the model "
             "will see them in use."
         )
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 def _batches(images: Any) -> Iterable[Any]:
@@ -52,9 +53,9 @@ def _batches(images: Any) -> Iterable[Any]:
     )
 
 
-def _arrays(
+def _standardize(
     inference: Inference, batch: Any, argument: str
-) -> list[np.ndarray]:
+) -> dict[str, np.ndarray]:
     if not isinstance(batch, Mapping):
         batch = {inference.input_names[0]: batch}
     if set(batch) != set(inference.input_names):
@@ -62,7 +63,7 @@ def _arrays(
             f"`{argument}` must hold the inputs of {inference.model.name}: "
             f"{list(inference.input_names)}. Received: {list(batch)}"
         )
-    arrays = []
+    arrays = {}
     for spec in inference.specs:
         array = np.asarray(batch[spec.name])
         if not spec.shape.is_compatible_with(array.shape):
@@ -72,17 +73,17 @@ def _arrays(
                 f"{array.shape}"
             )
         if spec.dtype.is_floating:
-            _check_range(array, inference.value_range(spec.name), argument)
-        arrays.append(array.astype(spec.dtype.as_numpy_dtype))
-    if len({len(array) for array in arrays}) > 1:
+            _check_values(array, inference.value_range(spec.name), argument)
+        arrays[spec.name] = array.astype(spec.dtype.as_numpy_dtype)
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
         raise ValueError(
-            f"The inputs in `{argument}` differ in number. Received: "
-            f"{ {n: len(batch[n]) for n in inference.input_names} }"
+            f"The inputs in `{argument}` differ in number. Received: {counts}"
         )
     return arrays
 
 
-def _check_range(
+def _check_values(
     array: np.ndarray, limits: tuple[float, float] | None, argument: str
 ) -> None:
     if not np.issubdtype(array.dtype, np.floating):
@@ -90,7 +91,7 @@ def _check_range(
             f"`{argument}` must be float. Received: dtype={array.dtype}. "
             "Divide 8-bit images by 255."
         )
-    if array.size and not np.isfinite(array).all():
+    if not np.isfinite(array).all():
         raise ValueError(f"`{argument}` holds values that are not finite.")
     if limits is None or not array.size:
         return

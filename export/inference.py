@@ -14,9 +14,9 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from keras_sspcab.applications import AnomalyModel
 from keras_sspcab.data.decoding import standardize_size
-from keras_sspcab.export.computing import computing_in
+from keras_sspcab.export.precision import computing_in
+from keras_sspcab.hosts import AnomalyModel
 from keras_sspcab.layers import (
     MaskedConv2D,
     MaskedConv3D,
@@ -100,10 +100,15 @@ class Inference:
             return None
         return self.model.value_range(name)
 
-    def predict(self, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """Scale and thresholds of an `AnomalyModel`; None of another model."""
+        return self.model.calibration.to_dict() if self.is_detector else None
+
+    def predict(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one batch through Keras, as `model.predict` does."""
-        results = self.model.predict_on_batch(self._pack(inputs))
-        named = self._named(results)
+        arrays = [inputs[name] for name in self.input_names]
+        named = self._named(self.model.predict_on_batch(self._pack(arrays)))
         return {name: np.asarray(named[name]) for name in self.output_names}
 
     def freeze(

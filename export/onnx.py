@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_sspcab.export._optional import require
 from keras_sspcab.export.artifacts import (
     ExportResult,
     ParityCheck,
@@ -16,6 +15,7 @@ from keras_sspcab.export.artifacts import (
     staging_path,
 )
 from keras_sspcab.export.inference import FrozenInference, Inference
+from keras_sspcab.imports import import_optional
 
 #: Opsets that tf2onnx writes and current runtimes read.
 OPSETS = range(13, 19)
@@ -41,15 +41,13 @@ def export_onnx(
         model: An `AnomalyModel`, or any functional or sequential Keras model.
         path: File to write, ending in `.onnx`; replaced if it exists.
         opset: Version of ONNX' operators, 13 to 18. Defaults to 17.
-        images: Real images to compare artifact and model on; see
-            `check_parity`.
-        check: Whether to compare. False must be said explicitly.
+        images: Real images to compare artifact and model on; this and all
+            others as in `export_saved_model`.
+        check: Whether to compare.
         image_size: Height and width, to fix them where the model takes any.
-        outputs: Names of the outputs. None takes score, map and flag of an
-            `AnomalyModel`, and all of another model.
-        tolerance: As in `check_parity`.
-        allow_uncalibrated: Whether an `AnomalyModel` without thresholds may be
-            exported.
+        outputs: Names of the outputs.
+        tolerance: Largest relative difference allowed.
+        allow_uncalibrated: Whether thresholds may be missing.
 
     Returns:
         The path and the comparison, which is also written beside it, to
@@ -59,8 +57,15 @@ def export_onnx(
         ValueError: If an argument does not fit.
         ExportMismatchError: If artifact and model differ; nothing is written.
         ImportError: If a package is missing.
+
+    Example:
+    >>> result = export_onnx(  # doctest: +SKIP
+    ...     model, "screws.onnx", images=images
+    ... )
     """
-    require("tf2onnx", "onnx", *(["onnxruntime"] if check else []))
+    packages = ["tf2onnx", "onnx", *(["onnxruntime"] if check else [])]
+    for package in packages:
+        import_optional(package, f"Export to ONNX needs {package}", "export")
     path = pathlib.Path(path)
     if path.suffix != ".onnx":
         raise ValueError(f"`path` must end in .onnx. Received: path={path}")
@@ -70,11 +75,9 @@ def export_onnx(
             f"Received: opset={opset!r}"
         )
     inference = Inference(model, outputs, allow_uncalibrated, image_size)
-    parity_check = ParityCheck.prepare(
-        inference, images, check, tolerance=tolerance, image_size=image_size
-    )
+    parity_check = ParityCheck(inference, images, check, image_size, tolerance)
     frozen = inference.freeze()
-    proto = _convert(frozen, opset)
+    proto = convert(frozen, opset)
     with staging_path(path) as staged:
         _add_metadata(proto, inference)
         _check_and_save(proto, staged)
@@ -84,7 +87,8 @@ def export_onnx(
     return ExportResult(path, parity)
 
 
-def _convert(frozen: FrozenInference, opset: int) -> Any:
+def convert(frozen: FrozenInference, opset: int) -> Any:
+    """Returns a graph as an ONNX model."""
     import tf2onnx
 
     function = tf.function(
@@ -121,9 +125,7 @@ def _add_metadata(proto: Any, inference: Inference) -> None:
     metadata = {"model": inference.model.name}
     if inference.is_detector:
         metadata["value_range"] = _value_ranges(inference)
-        metadata["calibration"] = json.dumps(
-            inference.model.calibration.to_dict()
-        )
+        metadata["calibration"] = json.dumps(inference.calibration)
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value

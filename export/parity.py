@@ -2,12 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data import decode_and_resize
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
@@ -34,6 +35,7 @@ MAX_IMAGES = 64
 
 _BATCH_SIZE = 8
 
+# What differences are measured in.
 ZSCORE_UNIT = "standard deviations of normal images"
 VALUE_UNIT = "units of the output"
 SHARE_UNIT = "share of values that differ"
@@ -44,6 +46,10 @@ class ExportMismatchError(ValueError):
 
     Attributes:
         result: The comparison.
+
+    Example:
+    >>> issubclass(ExportMismatchError, ValueError)
+    True
     """
 
     def __init__(self, result: "ParityResult") -> None:
@@ -95,6 +101,12 @@ class ParityResult:
         flags_differing: Images that only one of the two flags.
         flags_beyond_tolerance: Those of them whose score is further from the
             threshold than the tolerance allows.
+
+    Example:
+    >>> score = OutputDifference(2e-6, "units of the output", 1e-6, 1e-4)
+    >>> result = ParityResult("1", "float32", 1e-4, 8, {"score": score})
+    >>> result.passes
+    True
     """
 
     artifact: str
@@ -165,12 +177,15 @@ def check_parity(
 
     Raises:
         ValueError: If there is no artifact, no image, or they do not fit.
+
+    Example:
+    >>> result = check_parity(  # doctest: +SKIP
+    ...     model, "models/screws/1", images
+    ... )
+    >>> result.passes  # doctest: +SKIP
+    True
     """
-    if precision not in TOLERANCES:
-        raise ValueError(
-            f"`precision` must be one of {list(TOLERANCES)}. "
-            f"Received: precision={precision!r}"
-        )
+    precision = standardize_choice(precision, tuple(TOLERANCES), "precision")
     path = pathlib.Path(path)
     runner = load_runner(path)
     takes_files = isinstance(runner, SavedModelRunner)
@@ -183,36 +198,36 @@ def check_parity(
     if tolerance is None:
         tolerance = max(TOLERANCES[precision], _policy_tolerance(model))
     inputs = collect_images(inference, images, MAX_IMAGES)
-    comparison = _Comparison(inference, tolerance)
-    reference = _in_batches(inference.predict, inputs)
-    names = inference.input_names
+    comparison = Comparison(inference, tolerance)
     comparison.add(
-        reference,
-        _in_batches(
-            lambda *batch: runner(**dict(zip(names, batch, strict=True))),
-            inputs,
-        ),
+        _in_batches(inference.predict, inputs), _in_batches(runner, inputs)
     )
     if isinstance(runner, SavedModelRunner) and runner.takes_encoded_images:
         height, width = inference.image_size(image_size)
         if height is not None and width is not None:
-            _compare_encoded(comparison, inputs[0], runner, (height, width))
+            files, decoded = _encode(inference, inputs, (height, width))
+            comparison.add(
+                _in_batches(inference.predict, decoded),
+                _in_batches(runner.run_encoded, files),
+                prefix="serving_bytes/",
+            )
     return ParityResult(
         artifact=path.name,
         precision=precision,
         tolerance=tolerance,
-        num_images=len(inputs[0]),
+        num_images=len(next(iter(inputs.values()))),
         outputs=comparison.outputs,
         flags_differing=comparison.flags_differing,
         flags_beyond_tolerance=comparison.flags_beyond_tolerance,
     )
 
 
-class _Comparison:
-    """Collects the differences of one or several runs."""
+class Comparison:
+    """The differences of one or several runs of a model and its artifact."""
 
     def __init__(self, inference: Inference, tolerance: float) -> None:
-        self._inference = inference
+        self._is_detector = inference.is_detector
+        self._calibration = getattr(inference.model, "calibration", None)
         self._tolerance = tolerance
         self.outputs: dict[str, OutputDifference] = {}
         self.flags_differing = 0
@@ -224,6 +239,11 @@ class _Comparison:
         actual: dict[str, np.ndarray],
         prefix: str = "",
     ) -> None:
+        """Compares the outputs of a run, by name.
+
+        Raises:
+            ValueError: If they differ in shape.
+        """
         for name, expected in reference.items():
             received = actual[name]
             if received.shape != expected.shape:
@@ -231,7 +251,7 @@ class _Comparison:
                     f"The artifact gives {name} of shape {received.shape}, "
                     f"the model of shape {expected.shape}."
                 )
-            if name == "is_anomalous" and self._inference.is_detector:
+            if name == "is_anomalous" and self._is_detector:
                 self._add_flags(reference, expected != received)
             else:
                 self.outputs[prefix + name] = self._difference(
@@ -242,7 +262,7 @@ class _Comparison:
         self, reference: dict[str, np.ndarray], differs: np.ndarray
     ) -> None:
         self.flags_differing += int(differs.sum())
-        threshold = self._inference.model.calibration.threshold
+        threshold = self._calibration.threshold
         if "anomaly_score" in reference and threshold is not None:
             score = reference["anomaly_score"]
             band = self._tolerance * self._scale("anomaly_score", score)
@@ -256,17 +276,15 @@ class _Comparison:
             share = float(np.mean(expected != received))
             return OutputDifference(share, SHARE_UNIT, share, self._tolerance)
         expected = expected.astype("float64")
-        equal = (expected == received) | (
-            np.isnan(expected) & np.isnan(received)
-        )
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(expected - received)
         # Where one of them is not a number they differ in full.
-        comparable = np.isfinite(expected) & np.isfinite(received)
-        difference = np.where(equal, 0.0, np.inf)
-        difference[comparable] = np.abs(
-            expected[comparable] - received[comparable]
-        )
+        difference[~np.isfinite(difference)] = np.inf
+        is_equal = expected == received
+        is_equal |= np.isnan(expected) & np.isnan(received)
+        difference[is_equal] = 0.0
         relative = difference / self._scale(name, expected)
-        is_map = self._inference.is_detector and name == "anomaly_map"
+        is_map = self._is_detector and name == "anomaly_map"
         return OutputDifference(
             max_difference=float(difference.max(initial=0.0)),
             unit=ZSCORE_UNIT if self._is_zscore(name) else VALUE_UNIT,
@@ -279,56 +297,53 @@ class _Comparison:
         finite = np.where(np.isfinite(expected), np.abs(expected), 0.0)
         if not self._is_zscore(name):
             return np.asarray(finite.max(initial=0.0) or 1.0)
-        calibration = self._inference.model.calibration
         # The raw value is `z + mean / std` standard deviations: rounding it
         # moves z by a share of that, however small z is.
+        values = self._calibration
         offset = (
-            calibration.score_mean / calibration.score_std
+            values.score_mean / values.score_std
             if name == "anomaly_score"
-            else calibration.map_mean / calibration.map_std
+            else values.map_mean / values.map_std
         )
         return np.maximum(np.maximum(1.0, finite), abs(offset))
 
     def _is_zscore(self, name: str) -> bool:
         # Of one image there is no standard deviation.
         return (
-            self._inference.is_detector
+            self._is_detector
             and name in ("anomaly_score", "anomaly_map")
-            and self._inference.model.calibration.num_images > 1
+            and self._calibration.num_images > 1
         )
 
 
 def _in_batches(
-    function: Callable[..., dict[str, np.ndarray]], inputs: list[np.ndarray]
+    function: Callable[..., dict[str, np.ndarray]],
+    inputs: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
+    count = len(next(iter(inputs.values())))
     parts = [
-        function(*(array[start : start + _BATCH_SIZE] for array in inputs))
-        for start in range(0, len(inputs[0]), _BATCH_SIZE)
+        function(
+            **{n: a[start : start + _BATCH_SIZE] for n, a in inputs.items()}
+        )
+        for start in range(0, count, _BATCH_SIZE)
     ]
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
-def _compare_encoded(
-    comparison: _Comparison,
-    images: np.ndarray,
-    runner: SavedModelRunner,
-    size: tuple[int, int],
-) -> None:
-    """Compares what becomes of PNG files in the artifact and here."""
+def _encode(
+    inference: Inference, inputs: dict[str, np.ndarray], size: tuple[int, int]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns images as PNG files, and what they are when read and resized."""
     import tensorflow as tf
 
+    ((name, images),) = inputs.items()
     pixels = np.round(images * 255).astype("uint8")
-    files = np.array([tf.io.encode_png(image).numpy() for image in pixels])
-    channels = images.shape[-1]
-    decoded = np.stack(
-        [decode_and_resize(file, size, channels).numpy() for file in files]
-    )
-    inference = comparison._inference
-    comparison.add(
-        _in_batches(inference.predict, [decoded]),
-        _in_batches(runner.run_encoded, [files]),
-        prefix="serving_bytes/",
-    )
+    files = [tf.io.encode_png(image).numpy() for image in pixels]
+    decoded = [
+        decode_and_resize(file, size, images.shape[-1]).numpy()
+        for file in files
+    ]
+    return {"files": np.array(files)}, {name: np.stack(decoded)}
 
 
 def _policy_tolerance(model: keras.Model) -> float:

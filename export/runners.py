@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from keras_sspcab.export._optional import require
+from keras_sspcab.imports import import_optional
 
 
 class Runner(Protocol):
@@ -30,9 +30,18 @@ def load_runner(path: Any) -> Runner:
         path: Folder of a SavedModel (with `saved_model.pb` in it), or a
             `.tflite` or `.onnx` file.
 
+    Returns:
+        A function from arrays by name of the input to arrays by name of the
+        output, for batches of any size.
+
     Raises:
         ValueError: If there is no such artifact.
         ImportError: If the runtime is not installed.
+
+    Example:
+    >>> runner = load_runner("models/screws/1")  # doctest: +SKIP
+    >>> runner(image=images)["anomaly_score"]  # doctest: +SKIP
+    array([0.4, 7.1], dtype=float32)
     """
     path = pathlib.Path(path)
     if (path / "saved_model.pb").is_file():
@@ -88,10 +97,11 @@ class TFLiteRunner:
     """Runs a TFLite file in LiteRT, in as many calls as its batch needs."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        require("ai_edge_litert")
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._runner = Interpreter(model_path=str(path)).get_signature_runner()
+        litert = import_optional(
+            "ai_edge_litert.interpreter", "TFLite files need LiteRT", "export"
+        )
+        interpreter = litert.Interpreter(model_path=str(path))
+        self._runner = interpreter.get_signature_runner()
         details = self._runner.get_input_details()
         self.input_names = tuple(details)
         self.output_names = tuple(self._runner.get_output_details())
@@ -117,9 +127,9 @@ class ONNXRunner:
     """Runs an ONNX file in ONNX Runtime, on the CPU."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        require("onnxruntime")
-        import onnxruntime
-
+        onnxruntime = import_optional(
+            "onnxruntime", "ONNX files need ONNX Runtime", "export"
+        )
         self._session = onnxruntime.InferenceSession(
             str(path), providers=["CPUExecutionProvider"]
         )

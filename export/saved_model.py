@@ -14,12 +14,12 @@ from keras_sspcab.export.artifacts import (
     ExportResult,
     ParityCheck,
     staging_path,
-    write_report,
 )
 from keras_sspcab.export.audit import audit_saved_model
-from keras_sspcab.export.computing import COMPUTE_PRECISIONS
 from keras_sspcab.export.inference import FrozenInference, Inference
+from keras_sspcab.export.precision import COMPUTE_PRECISIONS
 from keras_sspcab.export.versions import is_version
+from keras_sspcab.runs import files
 
 
 def export_saved_model(
@@ -82,6 +82,13 @@ def export_saved_model(
     Raises:
         ValueError: If an argument does not fit, or the version exists.
         ExportMismatchError: If artifact and model differ; nothing is left.
+
+    Example:
+    >>> result = export_saved_model(  # doctest: +SKIP
+    ...     model, "models/screws", images=images
+    ... )
+    >>> result.path  # doctest: +SKIP
+    PosixPath('models/screws/1')
     """
     precision = standardize_choice(precision, COMPUTE_PRECISIONS, "precision")
     inference = Inference(model, outputs, allow_uncalibrated)
@@ -89,27 +96,22 @@ def export_saved_model(
     if serving_bytes is None:
         serving_bytes = inference.is_detector and _takes_images(inference)
     size = _encoded_size(inference, image_size) if serving_bytes else None
-    parity_check = ParityCheck.prepare(
-        inference,
-        images,
-        check,
-        tolerance=tolerance,
-        precision=precision,
-        image_size=size,
+    parity_check = ParityCheck(
+        inference, images, check, size, tolerance, precision
     )
     # A number that is taken is told before the work, not after it.
     target = _version_folder(directory, version)
     frozen = inference.freeze(precision=precision, jit_compile=jit_compile)
     with staging_path(target) as staged:
-        _write(frozen, size, staged)
+        write_saved_model(frozen, size, staged)
         if problems := audit_saved_model(staged):
             raise ValueError(
                 f"{model.name} cannot be served as it is: its graph holds "
                 f"what does not belong into inference: {'; '.join(problems)}"
             )
         parity = parity_check.run(staged, target)
-        write_report(
-            staged / "parity.json",
+        files.write_json(
+            str(staged / "parity.json"),
             {
                 "format": "savedmodel",
                 "jit_compile": jit_compile,
@@ -123,9 +125,17 @@ def export_saved_model(
     return ExportResult(target, parity)
 
 
-def _write(
+def write_saved_model(
     frozen: FrozenInference, size: tuple[int, int] | None, path: pathlib.Path
 ) -> None:
+    """Writes a graph as a SavedModel.
+
+    Args:
+        frozen: The graph.
+        size: What encoded images are resized to; None leaves their signature
+            out.
+        path: The folder to write.
+    """
     module = tf.Module()
     module.infer = tf.function(
         frozen.__call__,

@@ -12,21 +12,20 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.export._optional import require
 from keras_sspcab.export.artifacts import (
     ExportResult,
     ParityCheck,
     publish_file,
     staging_path,
 )
-from keras_sspcab.export.flatbuffer import read_graph
-from keras_sspcab.export.float_scopes import FloatScopes
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import (
     FrozenInference,
     Inference,
     fastest_form,
 )
+from keras_sspcab.export.precision import FloatScopes, Graph
+from keras_sspcab.imports import import_optional
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -69,16 +68,14 @@ def export_tflite(
         representative_data: Real normal images to measure the ranges of
             activations on, for int8: an array or an iterable of batches; the
             first 100 count.
-        images: Real images to compare artifact and model on; see
-            `check_parity`.
-        check: Whether to compare. False must be said explicitly.
+        images: Real images to compare artifact and model on; this and all
+            others as in `export_saved_model`.
+        check: Whether to compare.
         image_size: Height and width, for models that take any size.
-        batch_size: Images a call. Defaults to 1.
-        outputs: Names of the outputs. None takes score, map and flag of an
-            `AnomalyModel`, and all of another model.
-        tolerance: As in `check_parity`.
-        allow_uncalibrated: Whether an `AnomalyModel` without thresholds may be
-            exported.
+        batch_size: Images in a call. Defaults to 1.
+        outputs: Names of the outputs.
+        tolerance: Largest relative difference allowed.
+        allow_uncalibrated: Whether thresholds may be missing.
 
     Returns:
         The path and the comparison, which is also written beside it, to
@@ -89,9 +86,20 @@ def export_tflite(
             that TFLite does not have.
         ExportMismatchError: If artifact and model differ; nothing is written.
         ImportError: If a package is missing.
+
+    Example:
+    >>> result = export_tflite(  # doctest: +SKIP
+    ...     model,
+    ...     "screws.tflite",
+    ...     precision="int8",
+    ...     representative_data=normal_images,
+    ...     images=images,
+    ... )
     """
     if check:
-        require("ai_edge_litert")
+        import_optional(
+            "ai_edge_litert", "Checks of TFLite files need LiteRT", "export"
+        )
     path = pathlib.Path(path)
     if path.suffix != ".tflite":
         raise ValueError(f"`path` must end in .tflite. Received: path={path}")
@@ -99,22 +107,19 @@ def export_tflite(
     batch_size = standardize_int(batch_size, "batch_size", minimum=1)
     inference = Inference(model, outputs, allow_uncalibrated, image_size)
     _check_sizes(inference)
-    representative = _representative_inputs(
-        inference, precision, representative_data, batch_size
-    )
-    parity_check = ParityCheck.prepare(
-        inference,
-        images,
-        check,
-        tolerance=tolerance,
-        precision=precision,
-        image_size=image_size,
+    representative = None
+    if precision == "int8":
+        representative = _representative_inputs(
+            inference, representative_data, batch_size
+        )
+    parity_check = ParityCheck(
+        inference, images, check, image_size, tolerance, precision
     )
     frozen = inference.freeze(
         batch_size, fastest_form(model, integer=precision == "int8")
     )
-    content = _convert(frozen, precision, representative, FloatScopes.of(model))
-    if missing := read_graph(content).foreign_operations:
+    content = convert(frozen, precision, representative, FloatScopes.of(model))
+    if missing := Graph.read(content).foreign_operations:
         raise ValueError(
             f"{model.name} needs operations that TFLite does not have: "
             f"{', '.join(sorted(missing))}"
@@ -138,10 +143,8 @@ def _check_sizes(inference: Inference) -> None:
 
 
 def _representative_inputs(
-    inference: Inference, precision: str, data: Any, batch_size: int
-) -> list[np.ndarray]:
-    if precision != "int8":
-        return []
+    inference: Inference, data: Any, batch_size: int
+) -> dict[str, np.ndarray]:
     if data is None:
         raise ValueError(
             'precision="int8" needs `representative_data`: real normal images '
@@ -150,20 +153,22 @@ def _representative_inputs(
     inputs = collect_images(
         inference, data, MAX_REPRESENTATIVE_IMAGES, "representative_data"
     )
-    if len(inputs[0]) < batch_size:
+    count = len(next(iter(inputs.values())))
+    if count < batch_size:
         raise ValueError(
             "`representative_data` must fill one batch at least. Received: "
-            f"{len(inputs[0])} images, batch_size={batch_size}"
+            f"{count} images, batch_size={batch_size}"
         )
     return inputs
 
 
-def _convert(
+def convert(
     frozen: FrozenInference,
-    precision: str,
-    representative: list[np.ndarray],
-    float_scopes: FloatScopes,
+    precision: str = "float32",
+    representative: dict[str, np.ndarray] | None = None,
+    float_scopes: FloatScopes | None = None,
 ) -> bytes:
+    """Returns the content of a TFLite file."""
     folder = tempfile.mkdtemp()
     try:
         # Only a SavedModel keeps the names of inputs and outputs.
@@ -180,24 +185,22 @@ def _convert(
             converter.target_spec.supported_types = [tf.float16]
             return converter.convert()
         converter.representative_dataset = lambda: _batches(
-            frozen, representative
+            representative or {}, frozen.specs[0].shape[0]
         )
         converter.target_spec.supported_ops = [
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         ]
-        return _quantize(converter, float_scopes)
+        return _quantize(converter, float_scopes or FloatScopes())
     finally:
         shutil.rmtree(folder)
 
 
 def _batches(
-    frozen: FrozenInference, inputs: list[np.ndarray]
+    inputs: dict[str, np.ndarray], size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    names = [spec.name for spec in frozen.specs]
-    size = frozen.specs[0].shape[0]
-    for start in range(0, len(inputs[0]) - size + 1, size):
-        batch = [array[start : start + size] for array in inputs]
-        yield dict(zip(names, batch, strict=True))
+    count = len(next(iter(inputs.values())))
+    for start in range(0, count - size + 1, size):
+        yield {n: array[start : start + size] for n, array in inputs.items()}
 
 
 def _quantize(converter: Any, float_scopes: FloatScopes) -> bytes:
@@ -211,7 +214,7 @@ def _quantize(converter: Any, float_scopes: FloatScopes) -> bytes:
             converter=converter,
             debug_options=experimental.QuantizationDebugOptions(),
         )
-        graph = read_graph(debugger.calibrated_model)
+        graph = Graph.read(debugger.calibrated_model)
         debugger.options = experimental.QuantizationDebugOptions(
             denylisted_nodes=float_scopes.tensors(graph),
             denylisted_ops=float_scopes.operations(graph),

@@ -1,24 +1,25 @@
-"""Scores of very many images, in shards that engines work off.
+"""Scores of very many images, in shards that engines score.
 
 Nothing here knows a model: it is a function that loads a `Scorer`.
 """
 
-from keras_sspcab.scale.checksums import checksum_of_model
-from keras_sspcab.scale.folder import ScoreFolder
+from keras_sspcab.scale.engines import ENGINES, check_engine, score_shards
+from keras_sspcab.scale.folder import ScoreCounts, ScoreFolder
 from keras_sspcab.scale.inputs import list_inputs
-from keras_sspcab.scale.plan import Plan
+from keras_sspcab.scale.plan import ScorePlan, checksum_of_model
 from keras_sspcab.scale.ray_engine import RayOptions
-from keras_sspcab.scale.run import ENGINES, run_job
-from keras_sspcab.scale.shards import Job, Scorer
+from keras_sspcab.scale.shards import Scorer, ScoringJob
 
 __all__ = [
     "ENGINES",
-    "Job",
-    "Plan",
     "RayOptions",
+    "ScoreCounts",
     "ScoreFolder",
+    "ScorePlan",
     "Scorer",
+    "ScoringJob",
+    "check_engine",
     "checksum_of_model",
     "list_inputs",
-    "run_job",
+    "score_shards",
 ]

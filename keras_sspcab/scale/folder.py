@@ -1,24 +1,61 @@
 """The folder of one table of scores: what is in it and what is still to do."""
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from keras_sspcab.imports import import_optional
 from keras_sspcab.runs import files
-from keras_sspcab.scale._optional import pyarrow
-from keras_sspcab.scale.plan import Plan
+from keras_sspcab.runs.folder import now
+from keras_sspcab.scale.plan import ScorePlan
 
 _PLAN, _INPUTS, _SUCCESS = "plan.json", "inputs.parquet", "_SUCCESS.json"
 _PLAN_KEY = b"keras_sspcab.plan"
+
+
+def import_pyarrow() -> Any:
+    """Returns the module `pyarrow`, with `pyarrow.parquet` in it."""
+    for module in ("pyarrow.parquet", "pyarrow"):
+        pyarrow = import_optional(
+            module, "Scores in Parquet files need PyArrow", "scale"
+        )
+    return pyarrow
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreCounts:
+    """What is in a finished table of scores.
+
+    Attributes:
+        num_inputs: Number of inputs, and of rows.
+        num_scored: Rows with a score.
+        num_errors: Rows with an error.
+        num_anomalous: Rows with `is_anomalous`.
+        num_shards: Number of files.
+        model_checksum: SHA-256 of the model.
+
+    Example:
+    >>> counts = ScoreCounts(3, 2, 1, 1, 1, "0")
+    >>> counts.num_inputs == counts.num_scored + counts.num_errors
+    True
+    """
+
+    num_inputs: int
+    num_scored: int
+    num_errors: int
+    num_anomalous: int
+    num_shards: int
+    model_checksum: str
 
 
 class ScoreFolder:
     """Paths and records of one table of scores.
 
     Files:
-        plan.json: what the scores belong to; see `Plan`.
+        plan.json: what the scores belong to; see `ScorePlan`.
         inputs.parquet: the paths of all inputs, a row group for each shard.
         scores/part-NNNNN.parquet: one shard. It is there if it is done.
         maps/NNNNN/NNNNNNNNN.npy: anomaly maps by the number of the input.
@@ -26,6 +63,10 @@ class ScoreFolder:
 
     Args:
         path: The folder, local or shared by all workers; it need not exist.
+
+    Example:
+    >>> os.path.basename(ScoreFolder("scores").part(3))
+    'part-00003.parquet'
     """
 
     def __init__(self, path: Any) -> None:
@@ -48,7 +89,7 @@ class ScoreFolder:
         """Path of the record that is written last."""
         return self.file(_SUCCESS)
 
-    def start(self, plan: Plan, inputs: Sequence[str]) -> bool:
+    def start(self, plan: ScorePlan, inputs: Sequence[str]) -> bool:
         """Begins with a plan, or goes on with the same one.
 
         Args:
@@ -87,7 +128,7 @@ class ScoreFolder:
         files.write_json(self.file(_PLAN), plan.to_dict())
         return False
 
-    def read_plan(self) -> Plan:
+    def read_plan(self) -> ScorePlan:
         """Returns the plan.
 
         Raises:
@@ -96,7 +137,7 @@ class ScoreFolder:
         path = self.file(_PLAN)
         with open(path, encoding="utf-8") as file:
             try:
-                return Plan.from_dict(json.load(file))
+                return ScorePlan.from_dict(json.load(file))
             except ValueError as error:
                 raise ValueError(
                     f"{path} cannot be read: {error}. Choose another folder"
@@ -104,33 +145,33 @@ class ScoreFolder:
 
     def inputs_of(self, shard: int) -> list[str]:
         """Returns the paths of the inputs of a shard."""
-        parquet = pyarrow().parquet
+        parquet = import_pyarrow().parquet
         with parquet.ParquetFile(self.file(_INPUTS)) as file:
             return file.read_row_group(shard)["path"].to_pylist()
 
-    def pending(self, plan: Plan) -> list[int]:
+    def pending(self, plan: ScorePlan) -> list[int]:
         """Numbers of the shards that are not done."""
         return [n for n in range(plan.num_shards) if not self.is_done(plan, n)]
 
-    def is_done(self, plan: Plan, shard: int) -> bool:
+    def is_done(self, plan: ScorePlan, shard: int) -> bool:
         """Whether a shard of this plan is there, as far as its footer tells."""
         path = self.part(shard)
         if not os.path.isfile(path):
             return False
-        arrow = pyarrow()
+        arrow = import_pyarrow()
         try:
-            found = arrow.parquet.read_metadata(path)
+            footer = arrow.parquet.read_metadata(path)
         except (OSError, arrow.ArrowException):
             # Cut off by others: what is written here is moved when complete.
             return False
         start, end = plan.bounds(shard)
-        belongs = (found.metadata or {}).get(_PLAN_KEY)
+        owner = (footer.metadata or {}).get(_PLAN_KEY)
         return (
-            found.num_rows == end - start and belongs == plan.checksum.encode()
+            footer.num_rows == end - start and owner == plan.checksum.encode()
         )
 
     def write_part(
-        self, plan: Plan, shard: int, columns: dict[str, Any]
+        self, plan: ScorePlan, shard: int, columns: dict[str, Any]
     ) -> None:
         """Writes the scores of a shard, all of them or nothing.
 
@@ -140,28 +181,77 @@ class ScoreFolder:
             columns: Lists of values by name; None for missing ones. See
                 `schema`.
         """
-        arrow = pyarrow()
+        arrow = import_pyarrow()
         wanted = schema(plan.maps).with_metadata({_PLAN_KEY: plan.checksum})
         table = arrow.table(columns, schema=wanted)
         os.makedirs(self.file("scores"), exist_ok=True)
         with files.replacing(self.part(shard)) as temporary:
             arrow.parquet.write_table(table, temporary)
 
-    def foreign_parts(self, plan: Plan) -> list[str]:
-        """Names of files that a reader of the table would take for shards."""
-        names = set(os.listdir(self.file("scores")))
-        known = {os.path.basename(self.part(n)) for n in range(plan.num_shards)}
-        return sorted(n for n in names - known if not n.startswith((".", "_")))
+    def finish(self, plan: ScorePlan) -> ScoreCounts:
+        """Checks the whole table, and writes `_SUCCESS.json`.
 
-    def remove_leftovers(self) -> None:
-        """Removes what killed workers have left; nobody may be writing."""
+        Nobody may be writing: what killed workers have left is removed.
+
+        Returns:
+            What is in the table.
+
+        Raises:
+            ValueError: If a file is missing, foreign or holds other rows.
+        """
+        counts = self._check(plan)
         for name in os.listdir(self.file("scores")):
             if name.startswith(".part-"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.file("scores", name))
+        files.write_json(
+            self.success, {**dataclasses.asdict(counts), "finished": now()}
+        )
+        return counts
 
-    def _write_inputs(self, plan: Plan, inputs: Sequence[str]) -> None:
-        arrow = pyarrow()
+    def _check(self, plan: ScorePlan) -> ScoreCounts:
+        """Reads the table: every input must have exactly one row."""
+        parts = [self.part(shard) for shard in range(plan.num_shards)]
+        known = {os.path.basename(path) for path in parts}
+        problems = [
+            f"{self.file('scores', name)} does not belong here"
+            for name in sorted(set(os.listdir(self.file("scores"))) - known)
+            # A reader of the table looks past these.
+            if not name.startswith((".", "_"))
+        ]
+        num_errors = num_anomalous = 0
+        parquet = import_pyarrow().parquet
+        names = ["path", "model_checksum", "error", "is_anomalous"]
+        for shard, path in enumerate(parts):
+            if not self.is_done(plan, shard):
+                state = "broken" if os.path.exists(path) else "missing"
+                problems.append(f"{path} is {state}")
+                continue
+            with parquet.ParquetFile(path) as file:
+                columns = file.read(columns=names).to_pydict()
+            if columns["path"] != self.inputs_of(shard):
+                problems.append(f"{path} has other rows than its inputs")
+            if set(columns["model_checksum"]) != {plan.model_checksum}:
+                problems.append(f"{path} is of another model")
+            num_errors += sum(error is not None for error in columns["error"])
+            num_anomalous += sum(map(bool, columns["is_anomalous"]))
+        if problems:
+            raise ValueError(
+                "The table of scores is not one row for each input: "
+                f"{'; '.join(problems[:5])}. Remove what is wrong and start "
+                "again: only that is scored"
+            )
+        return ScoreCounts(
+            plan.num_inputs,
+            plan.num_inputs - num_errors,
+            num_errors,
+            num_anomalous,
+            plan.num_shards,
+            plan.model_checksum,
+        )
+
+    def _write_inputs(self, plan: ScorePlan, inputs: Sequence[str]) -> None:
+        arrow = import_pyarrow()
         table = arrow.table({"path": arrow.array(inputs, arrow.string())})
         with files.replacing(self.file(_INPUTS)) as temporary:
             arrow.parquet.write_table(
@@ -182,7 +272,7 @@ def schema(maps: bool) -> Any:
         model_checksum: SHA-256 of the model.
         map_file: With `maps`: the map, relative to the folder.
     """
-    arrow = pyarrow()
+    arrow = import_pyarrow()
     columns = [
         arrow.field("path", arrow.string(), nullable=False),
         ("anomaly_score", arrow.float32()),

@@ -37,8 +37,15 @@ def list_inputs(inputs: Iterable[Any]) -> list[str]:
     Raises:
         ValueError: If one of the inputs stands for no file, or a name is not
             UTF-8.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, "a.png").touch()
+    ...     [os.path.basename(path) for path in list_inputs([folder])]
+    ['a.png']
     """
-    found: set[str] = set()
+    paths: set[str] = set()
     for item in inputs:
         path = standardize_path(item, "inputs")
         matches = _match_remote(path) if scheme_of(path) else _match(path)
@@ -47,14 +54,14 @@ def list_inputs(inputs: Iterable[Any]) -> list[str]:
                 f"There is no file that matches {path!r}. Give a file, a "
                 "folder, or a pattern such as 'images/**/*.png' in quotes"
             )
-        found.update(matches)
-    broken = [path for path in sorted(found) if not is_utf8(path)]
+        paths.update(matches)
+    broken = [path for path in sorted(paths) if not is_utf8(path)]
     if broken:
         raise ValueError(
             "Names of files must be UTF-8. Received: "
             f"{enumerate_names(map(ascii, broken))}. Rename them."
         )
-    return sorted(found)
+    return sorted(paths)
 
 
 def _match(path: str) -> list[str]:

@@ -1,18 +1,22 @@
 """What one table of scores is made of: inputs, model, shards."""
 
-import dataclasses
+import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.scale.checksums import checksum_of_lines
+from keras_sspcab.runs.files import sha256_of
 
-_FORMAT = 1
+# Files beside a SavedModel that do not change what it computes.
+_BESIDE = ("parity.json", "MANIFEST.sha256", "assets.extra")
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+class ScorePlan(BaseModel):
     """What must stay the same from a start to the end, however often stopped.
 
     Attributes:
@@ -24,7 +28,14 @@ class Plan:
         shard_size: Images in a shard; the last may have fewer.
         maps: Whether anomaly maps are written.
         format: Version of this record.
+
+    Example:
+    >>> plan = ScorePlan.make(["a.png", "b.png", "c.png"], "0", (8, 8), 1, 2)
+    >>> plan.num_shards, plan.bounds(1)
+    (2, (2, 3))
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     num_inputs: int
     inputs_checksum: str
@@ -33,7 +44,7 @@ class Plan:
     channels: int
     shard_size: int
     maps: bool
-    format: int = _FORMAT
+    format: Literal[1] = 1
 
     @classmethod
     def make(
@@ -44,8 +55,8 @@ class Plan:
         channels: int,
         shard_size: int = 1000,
         maps: bool = False,
-    ) -> "Plan":
-        """Makes the plan of a list of inputs.
+    ) -> "ScorePlan":
+        """Returns the plan for a list of inputs.
 
         Raises:
             ValueError: If there are none, one is there twice, or `shard_size`
@@ -58,13 +69,13 @@ class Plan:
             )
         height, width = image_size
         return cls(
-            len(inputs),
-            checksum_of_lines(inputs),
-            model_checksum,
-            (height, width),
-            channels,
-            standardize_int(shard_size, "shard_size", 1),
-            maps,
+            num_inputs=len(inputs),
+            inputs_checksum=_checksum_of_lines(inputs),
+            model_checksum=model_checksum,
+            image_size=(height, width),
+            channels=channels,
+            shard_size=standardize_int(shard_size, "shard_size", 1),
+            maps=maps,
         )
 
     @property
@@ -80,35 +91,29 @@ class Plan:
     @property
     def checksum(self) -> str:
         """What tells this plan from others; each shard carries it."""
-        return checksum_of_lines([json.dumps(self.to_dict(), sort_keys=True)])
+        return _checksum_of_lines([json.dumps(self.to_dict(), sort_keys=True)])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record for `plan.json`."""
-        fields = dataclasses.asdict(self)
-        return {**fields, "image_size": list(self.image_size)}
+        return self.model_dump(mode="json")
 
     @classmethod
-    def from_dict(cls, record: Any) -> "Plan":
+    def from_dict(cls, record: Any) -> "ScorePlan":
         """Reads the record of `plan.json`.
 
         Raises:
             ValueError: If it is none.
         """
         try:
-            plan = cls(**record)
-            height, width = plan.image_size
-            plan = dataclasses.replace(plan, image_size=(height, width))
-        except (TypeError, ValueError) as error:
+            return cls.model_validate(record)
+        except ValidationError as error:
+            problem = error.errors()[0]
             raise ValueError(
-                f"It is no plan of this version: {error}"
+                "It is no plan of this version: "
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
             ) from error
-        if plan.format != _FORMAT:
-            raise ValueError(
-                f"It is no plan of this version. Received: format={plan.format}"
-            )
-        return plan
 
-    def differences(self, wanted: "Plan") -> list[str]:
+    def differences(self, wanted: "ScorePlan") -> list[str]:
         """Says what this plan has and another one wants, one line each."""
         lines = []
         if self.inputs_checksum != wanted.inputs_checksum:
@@ -127,3 +132,39 @@ class Plan:
             if then != now:
                 lines.append(f"another {name} ({then} then, {now} now)")
         return lines
+
+
+def checksum_of_model(path: str) -> str:
+    """Returns the SHA-256 of a model.
+
+    Args:
+        path: A file, of which it is the checksum that `sha256sum` prints; or
+            the folder of a SavedModel, of which it is that of the lines that
+            `sha256sum` prints for its files, sorted by name.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     checksum_of_model(file.name)[:8]
+    'e3b0c442'
+    """
+    if os.path.isfile(path):
+        return sha256_of(path)
+    folder = pathlib.Path(path)
+    names = sorted(
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*")
+        if file.is_file()
+    )
+    return _checksum_of_lines(
+        f"{sha256_of(folder / name)}  {name}"
+        for name in names
+        if name.split("/")[0] not in _BESIDE
+    )
+
+
+def _checksum_of_lines(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
 """The engine `ray`: Ray Data hands shards to a pool of workers.
 
-Ray Data starts workers that have died anew and repeats what they were doing,
+Ray Data replaces workers that have died and repeats what they were doing,
 without end. Each attempt at a shard therefore leaves a mark in the folder, so
 that a shard that kills whoever works at it is given up.
 """
@@ -8,15 +8,16 @@ that a shard that kills whoever works at it is given up.
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from keras_sspcab.checks import standardize_int
-from keras_sspcab.scale._optional import ray as import_ray
+from keras_sspcab.checks import standardize_int, standardize_number
+from keras_sspcab.imports import import_optional
 from keras_sspcab.scale.folder import ScoreFolder
-from keras_sspcab.scale.shards import Job, ShardScorer
+from keras_sspcab.scale.shards import ScoringJob, ShardScorer
 
 # More blocks would cost more to keep than to repeat.
 _MAX_BLOCKS = 2000
@@ -36,6 +37,10 @@ class RayOptions:
         cpus_per_worker: Cores that each of them takes.
         gpus_per_worker: GPUs that each of them takes; may be a fraction.
         max_attempts: Times that a shard is begun before it is given up.
+
+    Example:
+    >>> RayOptions(num_workers=2).cpus_per_worker
+    1
     """
 
     address: str | None = None
@@ -49,18 +54,27 @@ class RayOptions:
             standardize_int(self.num_workers, "num_workers", 1)
         standardize_int(self.cpus_per_worker, "cpus_per_worker", 1)
         standardize_int(self.max_attempts, "max_attempts", 1)
-        if self.gpus_per_worker < 0:
-            raise ValueError(
-                "The `gpus_per_worker` argument must not be negative. "
-                f"Received: gpus_per_worker={self.gpus_per_worker}"
-            )
+        standardize_number(self.gpus_per_worker, "gpus_per_worker", 0, math.inf)
 
 
-def run_on_ray(
+def import_ray() -> Any:
+    """Returns the module `ray`, with `ray.data` in it."""
+    # Its native code writes warnings about Ray Data's own actors.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for module in ("ray.data", "ray"):
+        ray = import_optional(
+            module,
+            "The engine 'ray' needs Ray Data; 'local' does without",
+            "scale",
+        )
+    return ray
+
+
+def score_on_ray(
     options: RayOptions,
-    job: Job,
+    job: ScoringJob,
     pending: Sequence[int],
-    on_shard: Callable[[int], None],
+    on_shard: Callable[[int], object],
 ) -> None:
     """Scores shards on Ray.
 
@@ -105,7 +119,7 @@ def run_on_ray(
 class _Worker:
     """One process of the pool; errors are returned, for Ray wraps them."""
 
-    def __init__(self, job: Job, options: RayOptions) -> None:
+    def __init__(self, job: ScoringJob, options: RayOptions) -> None:
         self._job = job
         self._folder = ScoreFolder(job.folder)
         self._options = options
@@ -180,8 +194,10 @@ def _cluster(ray: Any, options: RayOptions) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    arguments: dict[str, Any] = {"log_to_driver": False}
-    arguments["logging_level"] = logging.ERROR
+    arguments: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
     if options.address or os.environ.get("RAY_ADDRESS"):
         arguments["address"] = options.address
     else:

@@ -10,18 +10,20 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.checking import read_pixels
 from keras_sspcab.data.decoding import resize
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.runs import files
+from keras_sspcab.runs.outputs import write_map
 from keras_sspcab.scale.folder import ScoreFolder
-from keras_sspcab.scale.plan import Plan
+from keras_sspcab.scale.inputs import list_inputs
+from keras_sspcab.scale.plan import ScorePlan
 
 _SHOWN = 20
 
 
 class Scorer(Protocol):
-    """A model that is ready.
+    """A model that is ready to score images.
 
     Attributes:
         image_size: Height and width of the images it takes.
@@ -43,44 +45,87 @@ class Scorer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """All that a worker needs besides the number of a shard; can be pickled.
 
     Attributes:
         folder: Path of the `ScoreFolder`.
         plan: What is in it.
-        make_scorer: Loads the model, in the process that runs it.
+        load_scorer: Loads the model, in the process that runs it.
         batch_size: Images computed together.
         on_error: `"row"` gives an image that cannot be read a row with the
             error, `"raise"` ends.
-        save_map: Writes an anomaly map to a path; needed where the plan has
-            maps.
+
+    Example:
+    >>> job = ScoringJob.start(  # doctest: +SKIP
+    ...     ["images/**/*.png"], load_scorer, scorer, "scores"
+    ... )
     """
 
     folder: str
-    plan: Plan
-    make_scorer: Callable[[], Scorer]
+    plan: ScorePlan
+    load_scorer: Callable[[], Scorer]
     batch_size: int = 32
     on_error: str = "row"
-    save_map: Callable[[str, np.ndarray], None] | None = None
 
     def __post_init__(self) -> None:
         standardize_int(self.batch_size, "batch_size", 1)
         standardize_choice(self.on_error, ("raise", "row"), "on_error")
-        if self.plan.maps and self.save_map is None:
-            raise ValueError(
-                "Maps need a function that writes them. Received: maps=True, "
-                "save_map=None"
-            )
+
+    @classmethod
+    def start(
+        cls,
+        inputs: Sequence[Any],
+        load_scorer: Callable[[], Scorer],
+        scorer: Scorer,
+        folder: Any,
+        shard_size: int = 1000,
+        maps: bool = False,
+        batch_size: int = 32,
+        on_error: str = "row",
+    ) -> "ScoringJob":
+        """Begins with a folder of scores, or goes on with the one there.
+
+        Args:
+            inputs: Patterns, folders and files; see `list_inputs`.
+            load_scorer: Loads the model, also on other machines.
+            scorer: The model.
+            folder: Where the scores are written.
+            shard_size: Images in a file of scores.
+            maps: Whether to write anomaly maps as well.
+            batch_size: Images computed together.
+            on_error: `"row"` or `"raise"`.
+
+        Raises:
+            ValueError: If an argument is out of its range, there is no such
+                image, or the folder holds other scores.
+        """
+        paths = list_inputs(inputs)
+        plan = ScorePlan.make(
+            paths,
+            scorer.checksum,
+            scorer.image_size,
+            scorer.channels,
+            shard_size,
+            maps,
+        )
+        path = os.path.abspath(folder)
+        job = cls(path, plan, load_scorer, batch_size, on_error)
+        ScoreFolder(path).start(plan, paths)
+        return job
+
+    def pending(self) -> list[int]:
+        """Numbers of the shards that are not done."""
+        return ScoreFolder(self.folder).pending(self.plan)
 
 
 class ShardScorer:
     """Scores the shards of a job, with a model that is loaded once."""
 
-    def __init__(self, job: Job, scorer: Scorer | None = None) -> None:
-        self.job = job
+    def __init__(self, job: ScoringJob, scorer: Scorer | None = None) -> None:
+        self._job = job
         self._folder = ScoreFolder(job.folder)
-        self._scorer = job.make_scorer() if scorer is None else scorer
+        self._scorer = job.load_scorer() if scorer is None else scorer
         if self._scorer.checksum != job.plan.model_checksum:
             raise ValueError(
                 "The model has changed since the start. Received: checksum "
@@ -95,28 +140,25 @@ class ShardScorer:
         ).get_concrete_function()
 
     def score(self, shard: int) -> None:
-        """Writes the file of a shard; one that is there is written anew.
+        """Writes the file of a shard, and replaces one that is there.
 
         Raises:
             ValueError: With `on_error="raise"`, if images cannot be read.
         """
         paths = self._folder.inputs_of(shard)
         rows: list[dict[str, Any]] = []
+        first = self._job.plan.bounds(shard)[0]
         for batch in self._read_ahead(paths):
-            rows += self._score_batch(batch, shard, len(rows))
+            rows += self._score_batch(batch, shard, first + len(rows))
         failed = [row for row in rows if row["error"] is not None]
-        if failed and self.job.on_error == "raise":
-            raise ValueError(_claim(failed, len(rows), shard))
-        checksum = self.job.plan.model_checksum
-        columns: dict[str, list[Any]] = {
-            name: [row[name] for row in rows] for name in rows[0]
-        }
-        columns["model_checksum"] = [checksum] * len(rows)
-        self._folder.write_part(self.job.plan, shard, columns)
+        if failed and self._job.on_error == "raise":
+            raise ValueError(_describe_failures(failed, len(rows), shard))
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        self._folder.write_part(self._job.plan, shard, columns)
 
     def _read_ahead(self, paths: Sequence[str]) -> Iterator[list["_Image"]]:
         """Yields batches; the next is read while the model is busy."""
-        size = self.job.batch_size
+        size = self._job.batch_size
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(self._read_all, paths[:size])
             for start in range(size, len(paths) + size, size):
@@ -132,65 +174,71 @@ class ShardScorer:
 
     def _read(self, path: str) -> "_Image":
         try:
-            pixels = read_pixels(path, self.job.plan.channels)
+            pixels = read_pixels(path, self._job.plan.channels)
         except ValueError as error:
             return _Image(path, error=str(error))
         height, width = pixels.shape[:2]
         return _Image(path, height, width, self._resize(pixels).numpy())
 
     def _score_batch(
-        self, batch: list["_Image"], shard: int, offset: int
+        self, batch: list["_Image"], shard: int, first: int
     ) -> list[dict[str, Any]]:
+        """Returns the rows of images; `first` is the number of the first."""
         good = [image for image in batch if image.error is None]
-        outputs = self._run([image.pixels for image in good]) if good else {}
-        results = iter(_rows(outputs))
+        results = self._run([image.pixels for image in good]) if good else []
+        waiting = iter(results)
         rows = []
-        for i, image in enumerate(batch):
+        for number, image in enumerate(batch, first):
+            outputs = next(waiting) if image.error is None else {}
+            score, error = outputs.get("anomaly_score"), image.error
+            if score is not None and not np.isfinite(score):
+                # It would pass for normal.
+                outputs, error = {}, f"the model gives the score {score}"
             row = {
                 "path": image.path,
-                "anomaly_score": None,
-                "is_anomalous": None,
-                "raw_score": None,
-                "error": image.error,
+                "anomaly_score": outputs.get("anomaly_score"),
+                "is_anomalous": outputs.get("is_anomalous"),
+                "raw_score": outputs.get("raw_score"),
+                "error": error,
                 "height": image.height,
                 "width": image.width,
+                "model_checksum": self._job.plan.model_checksum,
             }
-            if self.job.plan.maps:
+            if self._job.plan.maps:
                 row["map_file"] = None
-            if image.error is None:
-                scores = next(results)
-                anomaly_map = scores.pop("anomaly_map", None)
-                row |= scores
-                if self.job.plan.maps and row["error"] is None:
-                    number = self.job.plan.bounds(shard)[0] + offset + i
-                    row["map_file"] = self._write_map(
-                        shard, number, anomaly_map
-                    )
+                if outputs:
+                    row["map_file"] = self._write_map(shard, number, outputs)
             rows.append(row)
         return rows
 
-    def _run(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    def _run(self, images: list[np.ndarray]) -> list[dict[str, Any]]:
         """Runs the model; always on batches of one size.
 
         What an image scores then depends neither on its neighbors' errors nor
-        on where a shard ends, and nothing is compiled anew.
+        on where a shard ends, and nothing is compiled again.
         """
-        size = min(self.job.batch_size, self.job.plan.shard_size)
-        missing = size - len(images)
-        outputs = self._scorer(np.stack(images + [images[-1]] * missing))
-        return {
-            name: np.asarray(value)[: len(images)]
-            for name, value in outputs.items()
-        }
+        size = min(self._job.batch_size, self._job.plan.shard_size)
+        padding = [images[-1]] * (size - len(images))
+        outputs = self._scorer(np.stack(images + padding))
+        arrays = {name: np.asarray(value) for name, value in outputs.items()}
+        return [
+            {
+                name: array[i].item() if array.ndim == 1 else array[i]
+                for name, array in arrays.items()
+            }
+            for i in range(len(images))
+        ]
 
-    def _write_map(self, shard: int, number: int, anomaly_map: Any) -> str:
-        if anomaly_map is None or self.job.save_map is None:
+    def _write_map(
+        self, shard: int, number: int, outputs: dict[str, Any]
+    ) -> str:
+        if "anomaly_map" not in outputs:
             raise ValueError("The model gives no anomaly maps.")
         name = self._folder.map_file(shard, number)
         path = self._folder.file(*name.split("/"))
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with files.replacing(path) as temporary:
-            self.job.save_map(temporary, anomaly_map)
+            write_map(temporary, outputs["anomaly_map"])
         return name
 
 
@@ -203,24 +251,9 @@ class _Image:
     error: str | None = None
 
 
-def _rows(outputs: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """Yields what the model says about one image after the other."""
-    raw = outputs.get("raw_score")
-    maps = outputs.get("anomaly_map")
-    for i, score in enumerate(outputs.get("anomaly_score", ())):
-        if not np.isfinite(score):
-            # It would pass for normal.
-            yield {"error": f"the model gives the score {score}"}
-            continue
-        yield {
-            "anomaly_score": float(score),
-            "is_anomalous": bool(outputs["is_anomalous"][i]),
-            "raw_score": None if raw is None else float(raw[i]),
-            "anomaly_map": None if maps is None else maps[i],
-        }
-
-
-def _claim(failed: list[dict[str, Any]], total: int, shard: int) -> str:
+def _describe_failures(
+    failed: list[dict[str, Any]], total: int, shard: int
+) -> str:
     lines = [f"  {row['path']}: {row['error']}" for row in failed[:_SHOWN]]
     if len(failed) > len(lines):
         lines.append(f"  and {len(failed) - len(lines)} more")

@@ -10,8 +10,12 @@ import tensorflow as tf
 from keras_sspcab import SSPCABLayer
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.data import decode_and_resize, write_texture_folder
+from keras_sspcab.export import export_onnx, export_saved_model
 
 SIZE = 32
+
+#: Names of artifacts, by format.
+FORMATS = {"savedmodel": "served", "tflite": "m.tflite", "onnx": "m.onnx"}
 
 
 def _read(samples):
@@ -65,6 +69,35 @@ def make_detector(textures):
 def detector(textures):
     """A trained and calibrated auto-encoder with one block."""
     return build_detector(textures, epochs=30, smoothing=3)
+
+
+@pytest.fixture(scope="session")
+def saved_model(detector, textures, tmp_path_factory):
+    """The result of its export to a SavedModel."""
+    folder = tmp_path_factory.mktemp("models") / "bricks"
+    return export_saved_model(detector, folder, images=textures["test"])
+
+
+@pytest.fixture(scope="session")
+def onnx_file(detector, textures, tmp_path_factory):
+    """The result of its export to ONNX."""
+    path = tmp_path_factory.mktemp("onnx") / "bricks.onnx"
+    return export_onnx(detector, path, images=textures["test"])
+
+
+@pytest.fixture(scope="session")
+def make_mixed_detector(make_detector):
+    """A function from a policy to a detector that computes in 16 bits."""
+
+    def make(policy, **arguments):
+        standard = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            return make_detector(**arguments)
+        finally:
+            keras.config.set_dtype_policy(standard)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,3 @@
-import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -9,12 +8,8 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from keras_sspcab.applications import available_applications
-from keras_sspcab.export import EXPORTERS, check_parity, export_model
-from tests.export.conftest import SIZE, assert_same
-from tests.hosts import small_host
-
-NAMES = {"savedmodel": "served", "tflite": "m.tflite", "onnx": "m.onnx"}
+from keras_sspcab.export import check_parity, export_model
+from tests.export.conftest import FORMATS, SIZE, assert_same
 
 
 def test_order_does_not_matter(detector, textures, tmp_path, fingerprint):
@@ -22,7 +17,7 @@ def test_order_does_not_matter(detector, textures, tmp_path, fingerprint):
     before = fingerprint(detector)
     expected = detector.predict(images, verbose=0)
     for to in ("onnx", "savedmodel", "savedmodel", "onnx"):
-        path = tmp_path / NAMES[to]
+        path = tmp_path / FORMATS[to]
         result = export_model(detector, path, to, images=images[:4])
         assert check_parity(detector, result.path, images).passes
     assert_same(before, fingerprint(detector))
@@ -52,26 +47,6 @@ def test_loaded_models_export(detector, textures, tmp_path):
     assert check_parity(detector, path, textures["test"]).passes
 
 
-@pytest.mark.parametrize("name", sorted(available_applications()))
-def test_every_application(name, textures, tmp_path):
-    model = small_host(name, run_eagerly=True)
-    if model.kind == "objects":
-        pytest.skip("tests/export/test_networks.py")
-    *frames, height, width, channels = model.inputs[0].shape[1:]
-    images = tf.image.resize(textures["test"], (height, width)).numpy()
-    images = np.repeat(images, channels, axis=-1).clip(0, 1)
-    if frames:
-        # Clips of a camera that sees one picture after the other.
-        images = np.stack(
-            [np.roll(images, -i, axis=0) for i in range(frames[0])], axis=1
-        )
-    model.fit(images[:8], verbose=0)
-    model.calibrate(images[:8])
-    for to in ("savedmodel", "tflite", "onnx"):
-        result = export_model(model, tmp_path / NAMES[to], to, images=images)
-        assert result.parity.passes
-
-
 def test_unknown_format(detector, tmp_path):
     with pytest.raises(ValueError, match="`to` argument must be one of"):
         export_model(detector, tmp_path, to="caffe")
@@ -88,16 +63,10 @@ def test_unknown_format(detector, tmp_path):
 def test_missing_packages(
     detector, textures, tmp_path, monkeypatch, to, package
 ):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == package else find(name, *rest),
-    )
-    message = rf'needs {package}.*pip install "keras-sspcab\[export\]"'
-    with pytest.raises(ImportError, match=message):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"pip install .*\[export\]"):
         export_model(
-            detector, tmp_path / NAMES[to], to, images=textures["test"]
+            detector, tmp_path / FORMATS[to], to, images=textures["test"]
         )
 
 
@@ -108,15 +77,10 @@ def test_import_needs_no_optional_package():
         for name in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert"):
             sys.modules[name] = None  # makes its import fail
         import keras_sspcab.export
-        print(sorted(keras_sspcab.export.EXPORTERS))
+        for name in keras_sspcab.export.__all__:
+            getattr(keras_sspcab.export, name)
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.strip() == str(sorted(EXPORTERS))
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
 def test_keras_own_export_of_a_plain_model(plain_model, textures, tmp_path):

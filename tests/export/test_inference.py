@@ -22,7 +22,7 @@ def test_detector_gives_score_map_and_flag(detector, textures):
     images = textures["test"]
     expected = detector.predict(images, verbose=0)
     for results in (
-        inference.predict(images),
+        inference.predict(image=images),
         inference.freeze()(tf.constant(images)),
     ):
         assert set(results) == set(DETECTOR_OUTPUTS)
@@ -84,14 +84,9 @@ def test_model_is_left_alone(detector, fingerprint):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_computes_in_float32(
-    make_detector, textures, fingerprint, policy
+    make_mixed_detector, fingerprint, policy
 ):
-    standard = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = make_detector()
-    finally:
-        keras.config.set_dtype_policy(standard)
+    model = make_mixed_detector(policy)
     before = fingerprint(model)
     assert policy in before["policies"]
     frozen = Inference(model).freeze()
@@ -181,7 +176,7 @@ def test_names_are_made_unique_and_plain():
     ones, twos = np.ones((2, 4), "float32"), np.full((2, 4), 2, "float32")
     expected = model.predict({"a-b": ones, "a_b": twos}, verbose=0)
     for results in (
-        inference.predict(ones, twos),
+        inference.predict(a_b=ones, a_b_1=twos),
         inference.freeze()(tf.constant(ones), tf.constant(twos)),
     ):
         np.testing.assert_allclose(results["left_side"], expected[0], rtol=1e-5)

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from keras_sspcab.export import (
     check_parity,
-    export_onnx,
     export_saved_model,
     load_runner,
 )
@@ -17,15 +16,14 @@ from keras_sspcab.export.parity import (
     SHARE_UNIT,
     VALUE_UNIT,
     ZSCORE_UNIT,
-    _Comparison,
+    Comparison,
 )
 from keras_sspcab.scoring import Calibration
 
 
 @pytest.fixture(scope="module")
-def artifact(detector, textures, tmp_path_factory):
-    path = tmp_path_factory.mktemp("parity") / "model.onnx"
-    return export_onnx(detector, path, images=textures["test"][:2]).path
+def artifact(onnx_file):
+    return onnx_file.path
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def judge(detector):
         )
         names = list(expected)
         inference = Inference(detector, names, allow_uncalibrated=True)
-        comparison = _Comparison(inference, tolerance)
+        comparison = Comparison(inference, tolerance)
         comparison.add(
             {k: np.asarray(v) for k, v in expected.items()},
             {k: np.asarray(v) for k, v in received.items()},
@@ -62,7 +60,7 @@ def test_same_model(detector, artifact, textures):
     result = check_parity(detector, artifact, textures["test"])
     assert result.passes
     assert result.num_images == 18
-    assert result.artifact == "model.onnx"
+    assert result.artifact == "bricks.onnx"
     assert result.flags_differing == 0
     assert set(result.outputs) == {"anomaly_score", "anomaly_map"}
     json.dumps(result.to_dict())
@@ -215,7 +213,7 @@ def test_images_that_do_not_fit(detector, artifact, textures, change, message):
 
 
 def test_precision(detector, artifact, textures):
-    with pytest.raises(ValueError, match="`precision` must be one of"):
+    with pytest.raises(ValueError, match="`precision` argument must be one of"):
         check_parity(detector, artifact, textures["test"], precision="int4")
 
 

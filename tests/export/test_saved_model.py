@@ -9,19 +9,46 @@ import tensorflow as tf
 from keras_sspcab.data import decode_and_resize
 from keras_sspcab.export import (
     ExportMismatchError,
-    check_parity,
     export_saved_model,
 )
 from keras_sspcab.export import saved_model as saved_model_module
 from tests.export.conftest import SIZE, assert_same
+from tests.export.serving_loader import ServedModel
 
 OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
 
 
-@pytest.fixture(scope="module")
-def exported(detector, textures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "bricks"
-    return export_saved_model(detector, folder, images=textures["test"])
+@pytest.fixture
+def exported(saved_model):
+    return saved_model
+
+
+@pytest.fixture(scope="module", params=["TensorFlow", "C API"])
+def serve(saved_model, request):
+    """A function that runs a signature, in Python or as a server does."""
+    if request.param == "C API":
+        served = ServedModel(saved_model.path)
+        yield served.run
+        served.close()
+        return
+    loaded = tf.saved_model.load(str(saved_model.path))
+
+    def run(signature, inputs):
+        tensors = {k: tf.constant(value) for k, value in inputs.items()}
+        results = loaded.signatures[signature](**tensors)
+        return {name: value.numpy() for name, value in results.items()}
+
+    yield run
+
+
+def check(results, expected):
+    assert set(results) == OUTPUTS
+    for name, value in results.items():
+        assert value.dtype == expected[name].dtype
+        assert value.shape == expected[name].shape
+        np.testing.assert_allclose(
+            value, expected[name], rtol=1e-4, atol=1e-3, err_msg=name
+        )
 
 
 def files(images):
@@ -37,33 +64,33 @@ def test_layout(exported):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_float_images(exported, detector, textures, batch):
-    images = textures["test"][:batch]
-    loaded = tf.saved_model.load(str(exported.path))
-    results = loaded.signatures["serving_default"](image=tf.constant(images))
-    expected = detector.predict(images, verbose=0)
-    assert set(results) == OUTPUTS
-    for name, value in results.items():
-        assert value.shape == expected[name].shape
-        np.testing.assert_allclose(
-            value, expected[name], rtol=1e-4, atol=1e-3, err_msg=name
-        )
+def test_float_images(serve, detector, textures, batch):
+    images = textures["test"][-batch:]
+    results = serve("serving_default", {"image": images})
+    check(results, detector.predict(images, verbose=0))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_encoded_images(exported, detector, textures, batch):
-    encoded = files(textures["test"][:batch])
-    loaded = tf.saved_model.load(str(exported.path))
-    results = loaded.signatures["serving_bytes"](
-        image_bytes=tf.constant(encoded)
-    )
-    decoded = np.round(textures["test"][:batch] * 255) / 255
-    expected = detector.predict(decoded.astype("float32"), verbose=0)
-    assert set(results) == OUTPUTS
-    for name, value in results.items():
-        np.testing.assert_allclose(
-            value, expected[name], rtol=1e-4, atol=1e-3, err_msg=name
-        )
+def test_encoded_images(serve, detector, textures, batch):
+    images = textures["test"][-batch:]
+    encoded = np.array(files(images), object)
+    results = serve("serving_bytes", {"image_bytes": encoded})
+    decoded = (np.round(images * 255) / 255).astype("float32")
+    check(results, detector.predict(decoded, verbose=0))
+
+
+def test_some_images_are_flagged(serve, textures):
+    flags = serve("serving_default", {"image": textures["test"]})
+    assert 0 < flags["is_anomalous"].sum() < len(textures["test"])
+
+
+def test_broken_images_are_refused_and_the_session_lives_on(serve, textures):
+    broken = np.array([b"no image"], object)
+    with pytest.raises(
+        (RuntimeError, tf.errors.InvalidArgumentError), match="(?i)image"
+    ):
+        serve("serving_bytes", {"image_bytes": broken})
+    serve("serving_default", {"image": textures["test"][:1]})
 
 
 def test_encoded_images_of_other_sizes_and_formats(exported, detector):
@@ -86,27 +113,13 @@ def test_encoded_images_of_other_sizes_and_formats(exported, detector):
     )
 
 
-def test_broken_image_is_refused(exported):
-    loaded = tf.saved_model.load(str(exported.path))
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        loaded.signatures["serving_bytes"](
-            image_bytes=tf.constant([b"no image"])
-        )
-
-
 def test_weights_are_stored_once_and_as_constants(exported, detector):
     weights = sum(w.nbytes for w in detector.get_weights())
-    proto = exported.path / "saved_model.pb"
-    content = proto.read_bytes()
+    content = (exported.path / "saved_model.pb").read_bytes()
     kernel = detector.get_layer("encoder_conv2").get_weights()[0]
     assert content.count(kernel.tobytes()) == 1
-    assert not list((exported.path / "variables").glob("*.data-*")) or (
-        sum(
-            path.stat().st_size
-            for path in (exported.path / "variables").glob("*.data-*")
-        )
-        < weights / 4
-    )
+    variables = (exported.path / "variables").glob("*.data-*")
+    assert sum(path.stat().st_size for path in variables) < weights / 4
 
 
 def test_report(exported, detector):
@@ -150,14 +163,14 @@ def test_versions_count_up_and_are_never_overwritten(
 def test_version_that_appears_meanwhile_is_not_overwritten(
     detector, textures, tmp_path, monkeypatch
 ):
-    write = saved_model_module._write
+    write = saved_model_module.write_saved_model
 
     def write_slowly(*arguments):
         write(*arguments)
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "saved_model.pb").write_text("another's")
 
-    monkeypatch.setattr(saved_model_module, "_write", write_slowly)
+    monkeypatch.setattr(saved_model_module, "write_saved_model", write_slowly)
     options = {"images": textures["test"][:2], "serving_bytes": False}
     with pytest.raises(ValueError, match="Version 1 exists already"):
         export_saved_model(detector, tmp_path, version=1, **options)
@@ -172,7 +185,7 @@ def test_versions_are_positive_integers(detector, tmp_path, version):
 
 
 def test_mismatch_leaves_nothing(detector, textures, tmp_path, monkeypatch):
-    write = saved_model_module._write
+    write = saved_model_module.write_saved_model
 
     def write_wrong(frozen, size, path):
         function = frozen.function
@@ -183,7 +196,7 @@ def test_mismatch_leaves_nothing(detector, textures, tmp_path, monkeypatch):
         )
         write(wrong, size, path)
 
-    monkeypatch.setattr(saved_model_module, "_write", write_wrong)
+    monkeypatch.setattr(saved_model_module, "write_saved_model", write_wrong)
     with pytest.raises(ExportMismatchError, match="anomaly_map: 1 stand"):
         export_saved_model(detector, tmp_path, images=textures["test"])
     assert os.listdir(tmp_path) == []
@@ -197,7 +210,7 @@ def test_failure_while_writing_leaves_nothing(
         (path / "saved_model.pb").write_text("half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(saved_model_module, "_write", fail)
+    monkeypatch.setattr(saved_model_module, "write_saved_model", fail)
     with pytest.raises(OSError, match="No space"):
         export_saved_model(detector, tmp_path, images=textures["test"])
     assert os.listdir(tmp_path) == []
@@ -236,19 +249,6 @@ def test_models_of_any_size(sizeless_detector, textures, tmp_path):
         rtol=1e-4,
         atol=1e-3,
     )
-
-
-def test_models_of_any_size_without_encoded_images(
-    sizeless_detector, textures, tmp_path
-):
-    result = export_saved_model(
-        sizeless_detector,
-        tmp_path,
-        images=textures["test"],
-        serving_bytes=False,
-    )
-    loaded = tf.saved_model.load(str(result.path))
-    assert list(loaded.signatures) == ["serving_default"]
 
 
 def test_plain_models(plain_model, textures, tmp_path, fingerprint):
@@ -307,12 +307,13 @@ def test_models_with_two_inputs(tmp_path):
     assert loaded.signatures["serving_default"].structured_outputs["sum"]
 
 
-def test_mixed_precision(make_detector, textures, tmp_path):
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = make_detector()
-    finally:
-        keras.config.set_dtype_policy("float32")
-    result = export_saved_model(model, tmp_path, images=textures["test"])
+def test_mixed_precision(make_mixed_detector, textures, tmp_path):
+    model = make_mixed_detector("mixed_float16")
+    result = export_saved_model(
+        model, tmp_path, images=textures["test"], serving_bytes=False
+    )
     assert result.parity.tolerance == 0.01
-    assert check_parity(model, result.path, textures["test"]).passes
+    served = ServedModel(result.path)
+    results = served.run("serving_default", {"image": textures["test"][:2]})
+    assert results["anomaly_map"].dtype == np.float32
+    served.close()

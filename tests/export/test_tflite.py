@@ -14,8 +14,7 @@ from keras_sspcab.export import (
     check_parity,
     export_tflite,
 )
-from keras_sspcab.export.flatbuffer import Graph, Operation, read_graph
-from keras_sspcab.export.float_scopes import FloatScopes
+from keras_sspcab.export.precision import FloatScopes, Graph, Operation
 from tests.export.conftest import SIZE
 
 OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
@@ -61,7 +60,7 @@ def run(path, image, name="image", **options):
 
 
 def operations(path):
-    return [o.name for o in read_graph(path.read_bytes()).operations]
+    return [o.name for o in Graph.read(path.read_bytes()).operations]
 
 
 def tensor_types(path):
@@ -106,7 +105,7 @@ def test_float16_results(float16, detector, textures):
 
 
 def test_int8_computes_in_integers_but_scores_in_float(int8):
-    graph = read_graph(int8.path.read_bytes())
+    graph = Graph.read(int8.path.read_bytes())
     types = tensor_types(int8.path)
     convolutions = [o for o in graph.operations if o.name == "CONV_2D"]
     assert len(convolutions) == 7
@@ -182,7 +181,7 @@ def test_int8_where_the_bottleneck_is_always_zero(textures, folder):
     )
     assert result.parity.passes
     types = tensor_types(path)
-    operations = read_graph(path.read_bytes()).operations
+    operations = Graph.read(path.read_bytes()).operations
     assert {
         types[operation.outputs[0]]
         for operation in operations
@@ -264,14 +263,12 @@ def test_models_of_any_size(sizeless_detector, textures, folder):
     assert "SPACE_TO_BATCH_ND" not in names
 
 
-def test_larger_corners_under_mixed_precision(make_detector, textures, folder):
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = make_detector(
-            sspcab="middle", sspcab_options={"kernel_size": 2}
-        )
-    finally:
-        keras.config.set_dtype_policy("float32")
+def test_larger_corners_under_mixed_precision(
+    make_mixed_detector, textures, folder
+):
+    model = make_mixed_detector(
+        "mixed_float16", sspcab="middle", sspcab_options={"kernel_size": 2}
+    )
     path = folder / "corners.tflite"
     assert export_tflite(model, path, images=textures["test"]).parity.passes
     assert "float16" not in tensor_types(path)
@@ -314,3 +311,20 @@ def test_foreign_operations():
         ("a", "b", "c", "d"),
     )
     assert graph.foreign_operations == {"FlexErf", "VAR_HANDLE"}
+
+
+def test_operations_with_several_outputs():
+    graph = Graph(
+        (
+            Operation("SPLIT", False, (0,), (1, 2)),
+            Operation("CONV_2D", False, (1,), (3,)),
+            Operation("MEAN", False, (3,), (4,)),
+            Operation("TOPK_V2", False, (4,), (5, 6)),
+        ),
+        ("a", "b", "c", "d/conv", "top/mean", "top/values", "top/places"),
+    )
+    scopes = FloatScopes(("top",), ())
+    assert scopes.operations(graph) == ["TOPK_V2"]
+    assert scopes.tensors(graph) == ["top/mean", "top/values", "top/places"]
+    scopes = FloatScopes((), (), first_convolutions=1)
+    assert scopes.tensors(graph) == ["b", "c", "d/conv"]

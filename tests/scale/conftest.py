@@ -8,12 +8,7 @@ from tests.scale.scorers import CHECKSUM, SIZE, MeanScorer
 
 pq = pytest.importorskip("pyarrow.parquet")
 
-from keras_sspcab.scale import (  # noqa: E402
-    Job,
-    Plan,
-    ScoreFolder,
-    list_inputs,
-)
+from keras_sspcab.scale import ScoreFolder, ScoringJob  # noqa: E402
 
 
 def save_gray(path, value):
@@ -33,13 +28,11 @@ def images(tmp_path):
 def make_job(images, tmp_path):
     """Begins with a table of 4 images a shard, in batches of 3."""
 
-    def make_job(scorer=MeanScorer, out="out", shard_size=4, **options):
-        maps = options.pop("maps", False)
-        found = list_inputs([images])
-        plan = Plan.make(found, CHECKSUM, SIZE, 1, shard_size, maps)
-        options = {"batch_size": 3, **options}
-        ScoreFolder(tmp_path / out).start(plan, found)
-        return Job(str(tmp_path / out), plan, scorer, **options)
+    def make_job(scorer=MeanScorer, out="out", **options):
+        options = {"shard_size": 4, "batch_size": 3, **options}
+        return ScoringJob.start(
+            [images], scorer, MeanScorer(), tmp_path / out, **options
+        )
 
     return make_job
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from keras_sspcab.scale import RayOptions, ScoreFolder, run_job
+from keras_sspcab.scale import RayOptions, ScoreFolder, score_shards
 from tests.scale.conftest import check_rows, save_gray
 from tests.scale.scorers import (
     DEADLY,
@@ -42,7 +42,7 @@ def _cluster():
 
 
 def run(job, options=OPTIONS, **more):
-    return run_job(job, "ray", options=options, **more)
+    return score_shards(job, "ray", options=options, **more)
 
 
 def test_one_row_for_each_image(make_job, images):
@@ -97,7 +97,7 @@ def test_a_shard_that_kills_is_given_up(make_job, images):
     assert "2 workers have died" in str(caught.value)
     assert "inputs 12 to 15" in str(caught.value)
     folder = ScoreFolder(job.folder)
-    assert 3 in folder.pending(job.plan)
+    assert 3 in job.pending()
     assert not os.path.exists(folder.success)
     # Once the image is mended, the same job goes on.
     save_gray(images / "13.png", 130)

@@ -1,19 +1,59 @@
-"""Exports the networks that a host is made of, one by one."""
+"""Exports whole models, or the networks that a host is made of."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sspcab.applications import ObjectModel
 from keras_sspcab.checks import standardize_choice
 from keras_sspcab.export.artifacts import ExportResult
-from keras_sspcab.export.formats import EXPORTERS
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.onnx import export_onnx
 from keras_sspcab.export.parity import MAX_IMAGES
-from keras_sspcab.export.tflite import MAX_REPRESENTATIVE_IMAGES
+from keras_sspcab.export.saved_model import export_saved_model
+from keras_sspcab.export.tflite import MAX_REPRESENTATIVE_IMAGES, export_tflite
+from keras_sspcab.hosts import ObjectModel
+
+#: Exporters by name of the format.
+EXPORTERS: dict[str, Callable[..., ExportResult]] = {
+    "savedmodel": export_saved_model,
+    "tflite": export_tflite,
+    "onnx": export_onnx,
+}
+
+
+def export_model(
+    model: Any, path: Any, to: str = "savedmodel", **options: Any
+) -> ExportResult:
+    """Exports a model in one of the formats.
+
+    Args:
+        model: An `AnomalyModel`, or any functional or sequential Keras model.
+        path: Base folder of a SavedModel, or the file to write.
+        to: `"savedmodel"`, `"tflite"` or `"onnx"`.
+        **options: Arguments of `export_saved_model`, `export_tflite` or
+            `export_onnx`, such as `images`.
+
+    Returns:
+        The path and the comparison with the model.
+
+    Raises:
+        ValueError: If there is no such format, or as the exporter does.
+
+    Example:
+    >>> import tempfile
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> result = export_model(
+    ...     model, f"{tempfile.mkdtemp()}/dense", images=np.ones((3, 4))
+    ... )
+    >>> result.path.name, result.parity.passes
+    ('1', True)
+    """
+    exporter = EXPORTERS[standardize_choice(to, tuple(EXPORTERS), "to")]
+    return exporter(model, path, **options)
 
 
 def export_networks(
@@ -50,6 +90,11 @@ def export_networks(
             or as the exporter does. Networks before the one that fails are
             there, each whole.
         ExportMismatchError: If an artifact and its network differ.
+
+    Example:
+    >>> results = export_networks(  # doctest: +SKIP
+    ...     model, "networks", images=objects
+    ... )
     """
     to = standardize_choice(to, tuple(EXPORTERS), "to")
     if not isinstance(model, ObjectModel):
@@ -84,10 +129,7 @@ def _inputs(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns what each network is given, by the names that artifacts have."""
     inference = Inference(model, allow_uncalibrated=True)
-    arrays = collect_images(inference, objects, limit)
-    given = model.network_inputs(
-        dict(zip(inference.input_names, arrays, strict=True))
-    )
+    given = model.network_inputs(collect_images(inference, objects, limit))
     return {
         name: dict(
             zip(
