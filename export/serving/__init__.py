@@ -1,4 +1,7 @@
-"""Serving: embedded server, client, and what TensorFlow Serving needs."""
+"""Serving: client, embedded server, and repositories for TensorFlow Serving.
+
+All names are imported when they are used: the client does without TensorFlow.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -12,28 +15,30 @@ if TYPE_CHECKING:
         RetryPolicy,
         ServingClientError,
     )
+    from keras_sspcab.export.serving.packaging import package_model
+    from keras_sspcab.export.serving.repository import Repository
     from keras_sspcab.export.serving.server import Server, ServerOptions
-
-# Where the public names live; they are imported when they are used.
-_NAMES = {
-    "AsyncClient": "keras_sspcab.export.serving.client",
-    "Client": "keras_sspcab.export.serving.client",
-    "Prediction": "keras_sspcab.export.serving.client",
-    "RetryPolicy": "keras_sspcab.export.serving.client",
-    "Server": "keras_sspcab.export.serving.server",
-    "ServerOptions": "keras_sspcab.export.serving.server",
-    "ServingClientError": "keras_sspcab.export.serving.client",
-}
 
 __all__ = [
     "AsyncClient",
     "Client",
     "Prediction",
+    "Repository",
     "RetryPolicy",
     "Server",
     "ServerOptions",
     "ServingClientError",
+    "package_model",
 ]
 
+_HOMES = {
+    "Repository": "repository",
+    "Server": "server",
+    "ServerOptions": "server",
+    "package_model": "packaging",
+}
 
-__getattr__ = lazy_names(__name__, _NAMES)
+__getattr__ = lazy_names(
+    __name__,
+    {name: f"{__name__}.{_HOMES.get(name, 'client')}" for name in __all__},
+)

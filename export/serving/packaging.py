@@ -13,6 +13,7 @@ from keras_sspcab.checks import standardize_int
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.parity import MAX_IMAGES, ParityResult
+from keras_sspcab.export.runs import find_inputs
 from keras_sspcab.export.saved_model import export_saved_model
 from keras_sspcab.export.serving.deployment import (
     BATCHING_CONFIG,
@@ -29,7 +30,7 @@ from keras_sspcab.export.serving.repository import (
 )
 from keras_sspcab.export.serving.warmup import SIGNATURES, write_warmup
 from keras_sspcab.imports import import_optional
-from keras_sspcab.runs import RunFolder
+from keras_sspcab.runs import load_detector
 
 #: Batches run at this size at most, unless told otherwise.
 MAX_BATCH_SIZE = 32
@@ -65,7 +66,7 @@ class PackageResult:
 def package_model(
     model: Any,
     directory: Any,
-    images: Any,
+    images: Any = None,
     name: str | None = None,
     version: int | None = None,
     keep: int = 3,
@@ -79,19 +80,21 @@ def package_model(
 ) -> PackageResult:
     """Adds a version of a model to a repository that TensorFlow Serving mounts.
 
-    The version appears whole, checked and warmed up, or not at all, also if the
-    process is killed; what a killed one has left is removed by the next. See
-    `Repository` for the files, and README.md there for the commands.
+    The version appears complete, checked and warmed up, or not at all, even if
+    the process is killed; what that leaves behind is removed by the next one.
+    See `Repository` for the files, and README.md there for the commands.
 
     Args:
-        model: An `AnomalyModel`, the path of a `.keras` file, or of a run.
-        directory: The repository; it is made if it does not exist.
+        model: An `AnomalyModel`, any functional Keras model, or the path of a
+            run folder or `.keras` file of a detector.
+        directory: The repository; it is created if it does not exist.
         images: Real images to compare SavedModel and model on, and to warm up
-            with; see `check_parity`.
+            with (see `check_parity`), or a folder of images or videos. None
+            takes the data of the run.
         name: Name of the model in the repository. Defaults to its own.
         version: Number of the version, above all others. None takes the next.
-        keep: How many of the newest versions to keep. Those that are served
-            are kept in any case. Defaults to 3.
+        keep: How many of the newest versions to keep, besides those that are
+            served. Defaults to 3.
         precision: As in `export_saved_model`.
         jit_compile: As in `export_saved_model`.
         image_size: As in `export_saved_model`.
@@ -108,10 +111,18 @@ def package_model(
     Raises:
         ValueError: If an argument does not fit.
         ExportMismatchError: If SavedModel and model differ.
+
+    Example:
+    >>> package_model("runs/bricks", "repository").version  # doctest: +SKIP
+    1
     """
     import_optional("tensorflow_serving", "Packaging needs its protos", "serve")
     keep = standardize_int(keep, "keep", minimum=1)
-    model = _load(model)
+    if not isinstance(model, keras.Model):
+        run = None if os.fspath(model).endswith(".keras") else model
+        model = load_detector(os.fspath(model))
+        if images is None or isinstance(images, (str, os.PathLike)):
+            images, _ = find_inputs(model, run, images)
     name = standardize_name(model.name if name is None else name)
     repository = Repository(directory)
     inference = Inference(model, allow_uncalibrated=True)
@@ -146,15 +157,6 @@ def package_model(
     return PackageResult(
         path, name, version, result.parity, removed, served, written
     )
-
-
-def _load(model: Any) -> keras.Model:
-    if isinstance(model, keras.Model):
-        return model
-    path = os.fspath(model)
-    if not path.endswith(".keras"):
-        path = RunFolder(path).require("model.keras", "keras-sspcab train")
-    return keras.models.load_model(path, compile=False)
 
 
 def _batch_sizes(

@@ -32,14 +32,18 @@ class Repository:
     """Models and their versions in a folder.
 
     Files:
-        models/NAME/VERSION/: a SavedModel, `parity.json`, warm-up requests and
+        models/NAME/VERSION/: A SavedModel, `parity.json`, warm-up requests and
             `MANIFEST.sha256`.
-        models.config: which models and versions are served.
+        models.config: Which models and versions are served.
         batching.config, monitoring.config, docker-compose.yml, kubernetes.yaml,
-            kserve.yaml, README.md: how they are served.
+            kserve.yaml, README.md: How they are served.
 
     Args:
         directory: The folder; it need not exist.
+
+    Example:
+    >>> Repository("nowhere").versions("bricks")
+    []
     """
 
     def __init__(self, directory: Any) -> None:

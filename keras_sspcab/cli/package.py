@@ -108,17 +108,12 @@ def package(
         _roll_back(to, name, str(rollback))
         return
     import_backend()
-    from keras_sspcab.export.runs import find_inputs
     from keras_sspcab.export.serving.packaging import package_model
-    from keras_sspcab.runs import load_detector
 
-    detector = load_detector(str(model))
-    is_run = model.suffix != ".keras"
-    checked, _ = find_inputs(detector, model if is_run else None, images)
     result = package_model(
-        detector,
+        model,
         to,
-        checked,
+        images,
         name=name,
         version=version,
         keep=keep,

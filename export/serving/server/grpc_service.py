@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,7 +19,6 @@ from tensorflow_serving.apis import (
 
 from keras_sspcab.export.serving.server.errors import (
     ServingError,
-    as_serving_error,
     invalid,
 )
 from keras_sspcab.export.serving.server.messages import (
@@ -93,42 +91,25 @@ class GrpcService:
         request_type: Any,
         method: Callable[[Any, ModelSpec, Any], Awaitable[bytes]],
     ) -> Any:
+        models = self._predictor.models
+
         async def answer(_: Any, context: Any) -> bytes:
-            start = time.perf_counter()
-            spec = ModelSpec("")
-            code = "OK"
-
-            async def read_and_answer(data: bytes) -> bytes:
-                nonlocal spec
-                request = await self._predictor.in_thread(
-                    _parse, request_type, data
-                )
-                spec = _read_spec(request)
-                return await method(request, spec, context)
-
             try:
-                self._authorize(context)
-                data = await self._read(context)
-                self._predictor.hold(len(data))
-                try:
-                    return await read_and_answer(data)
-                finally:
-                    self._predictor.release(len(data))
-            except asyncio.CancelledError:
-                code = StatusCode.CANCELLED.name
-                raise
-            except Exception as error:
-                failure = as_serving_error(error)
-                code = failure.code.name
-            finally:
-                is_known = spec.name in self._predictor.models.names()
-                self._metrics.count_request(
-                    "grpc",
-                    name,
-                    spec.name if is_known else "",
-                    code,
-                    time.perf_counter() - start,
-                )
+                with self._metrics.count_request(
+                    "grpc", models.names
+                ) as labels:
+                    labels.method = name
+                    self._authorize(context)
+                    data = await self._read(context)
+                    with self._predictor.holding(len(data)):
+                        request = await self._predictor.in_thread(
+                            _parse, request_type, data
+                        )
+                        spec = _read_spec(request)
+                        labels.model = spec.name
+                        return await method(request, spec, context)
+            except ServingError as error:
+                failure = error
             # Raises, and so ends the call.
             return await context.abort(
                 failure.code, failure.message[:_MAX_MESSAGE]

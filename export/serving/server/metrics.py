@@ -1,11 +1,27 @@
 """Metrics of the server, for Prometheus."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import prometheus_client as prometheus
+from grpc import StatusCode
+
+from keras_sspcab.export.serving.server.errors import as_serving_error
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+_VERSION = ("model", "version")
+
+
+@dataclasses.dataclass
+class RequestLabels:
+    """Method and model of a request, filled in as they become known."""
+
+    method: str = ""
+    model: str = ""
 
 
 class Metrics:
@@ -14,80 +30,72 @@ class Metrics:
     content_type: str = prometheus.CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        registry = self._registry = prometheus.CollectorRegistry()
-
-        def gauge(
-            name: str, text: str, labels: tuple[str, ...] = ()
-        ) -> prometheus.Gauge:
-            name = f"keras_sspcab_{name}"
-            return prometheus.Gauge(name, text, labels, registry=registry)
-
-        def histogram(
-            name: str,
-            text: str,
-            buckets: tuple[float, ...],
-            labels: tuple[str, ...] = (),
-        ) -> prometheus.Histogram:
-            return prometheus.Histogram(
-                f"keras_sspcab_{name}",
-                text,
-                labels,
-                buckets=buckets,
-                registry=registry,
-            )
-
+        self._registry = prometheus.CollectorRegistry()
         self._requests = prometheus.Counter(
             "keras_sspcab_requests",
             "Requests by outcome.",
             ("protocol", "method", "model", "code"),
-            registry=registry,
+            registry=self._registry,
         )
-        self._request_seconds = histogram(
+        self._request_seconds = self._histogram(
             "request_seconds",
             "Time from the first byte of a request to its answer.",
             _SECONDS,
             ("protocol", "method"),
         )
-        self._batch_rows = histogram(
+        self._batch_rows = self._histogram(
             "batch_rows", "Rows in a run of a model.", _ROWS
         )
-        self._batch_requests = histogram(
+        self._batch_requests = self._histogram(
             "batch_requests", "Requests in a run of a model.", _ROWS
         )
-        self._wait_seconds = histogram(
+        self._wait_seconds = self._histogram(
             "batch_wait_seconds",
             "Time that the first request of a run waited for it.",
             _SECONDS,
         )
-        self._gauges = {
-            "pending_requests": gauge(
-                "pending_requests", "Requests not yet answered."
-            ),
-            "pending_bytes": gauge(
-                "pending_bytes", "Bytes of requests not yet answered."
-            ),
-            "waiting_requests": gauge(
-                "waiting_requests", "Requests that wait for a run."
-            ),
-        }
-        version = ("model", "version")
-        self._states = gauge(
+        self._states = self._gauge(
             "model_version_state",
             "State of a version: 30 is available, 50 has ended.",
-            version,
+            _VERSION,
         )
-        self._failures = gauge(
+        self._failures = self._gauge(
             "model_version_broken",
             "1 for a version that cannot be loaded.",
-            version,
+            _VERSION,
         )
 
+    @contextlib.contextmanager
     def count_request(
-        self, protocol: str, method: str, model: str, code: str, seconds: float
-    ) -> None:
-        """Counts an answered request; the code `"OK"` means success."""
-        self._requests.labels(protocol, method, model, code).inc()
-        self._request_seconds.labels(protocol, method).observe(seconds)
+        self, protocol: str, known_models: Callable[[], Sequence[str]]
+    ) -> Iterator[RequestLabels]:
+        """Counts a request that is answered within the block.
+
+        Args:
+            protocol: `"grpc"` or `"rest"`.
+            known_models: Returns the names that may become labels.
+
+        Raises:
+            ServingError: In place of any error of the block.
+        """
+        start = time.perf_counter()
+        labels = RequestLabels()
+        code = "OK"
+        try:
+            yield labels
+        except asyncio.CancelledError:
+            code = StatusCode.CANCELLED.name
+            raise
+        except Exception as error:
+            failure = as_serving_error(error)
+            code = failure.code.name
+            raise failure from error
+        finally:
+            model = labels.model if labels.model in known_models() else ""
+            self._requests.labels(protocol, labels.method, model, code).inc()
+            self._request_seconds.labels(protocol, labels.method).observe(
+                time.perf_counter() - start
+            )
 
     def count_batch(self, rows: int, requests: int, waited: float) -> None:
         """Counts a run of a model."""
@@ -95,9 +103,11 @@ class Metrics:
         self._batch_requests.observe(requests)
         self._wait_seconds.observe(waited)
 
-    def watch(self, name: str, value: Callable[[], float]) -> None:
-        """Lets a gauge call a function whenever metrics are read."""
-        self._gauges[name].set_function(value)
+    def watch(
+        self, name: str, description: str, value: Callable[[], float]
+    ) -> None:
+        """Adds a gauge that calls a function whenever metrics are read."""
+        self._gauge(name, description).set_function(value)
 
     def set_version(
         self, model: str, version: int, state: int, is_broken: bool
@@ -109,3 +119,25 @@ class Metrics:
     def text(self) -> bytes:
         """Returns all metrics in the text format."""
         return prometheus.generate_latest(self._registry)
+
+    def _gauge(
+        self, name: str, text: str, labels: Sequence[str] = ()
+    ) -> prometheus.Gauge:
+        return prometheus.Gauge(
+            f"keras_sspcab_{name}", text, labels, registry=self._registry
+        )
+
+    def _histogram(
+        self,
+        name: str,
+        text: str,
+        buckets: Sequence[float],
+        labels: Sequence[str] = (),
+    ) -> prometheus.Histogram:
+        return prometheus.Histogram(
+            f"keras_sspcab_{name}",
+            text,
+            labels,
+            buckets=buckets,
+            registry=self._registry,
+        )

@@ -76,9 +76,21 @@ class Predictor:
         )
         self._pending = 0
         self._bytes = 0
-        metrics.watch("pending_requests", lambda: self._pending)
-        metrics.watch("pending_bytes", lambda: self._bytes)
-        metrics.watch("waiting_requests", lambda: self._batcher.waiting)
+        metrics.watch(
+            "pending_requests",
+            "Requests not yet answered.",
+            lambda: self._pending,
+        )
+        metrics.watch(
+            "pending_bytes",
+            "Bytes of requests not yet answered.",
+            lambda: self._bytes,
+        )
+        metrics.watch(
+            "waiting_requests",
+            "Requests that wait for a run.",
+            lambda: self._batcher.waiting,
+        )
 
     async def predict(
         self,
@@ -142,6 +154,15 @@ class Predictor:
     def release(self, size: int) -> None:
         """Ends what `hold` began."""
         self._bytes -= size
+
+    @contextlib.contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Counts bytes as pending within a block; see `hold`."""
+        self.hold(size)
+        try:
+            yield
+        finally:
+            self.release(size)
 
     def close(self) -> None:
         """Ends all threads when they have finished."""

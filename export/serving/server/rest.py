@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from collections.abc import Callable
 from urllib.parse import unquote
 
@@ -118,31 +117,12 @@ class RestApi:
         return JSONResponse(data)
 
     async def _api(self, request: Request) -> Response:
-        start = time.perf_counter()
-        code = "OK"
-        method, spec = "", ModelSpec("")
-        try:
+        models = self._predictor.models
+        with self._metrics.count_request("rest", models.names) as labels:
             self._authorize(request)
-            method, spec = _parse_path(request)
-            return await self._answer(request, method, spec)
-        except (asyncio.CancelledError, ClientDisconnect) as error:
-            code = StatusCode.CANCELLED.name
-            if isinstance(error, ClientDisconnect):
-                return Response(status_code=499)
-            raise
-        except Exception as error:
-            failure = as_serving_error(error)
-            code = failure.code.name
-            raise failure from error
-        finally:
-            is_known = spec.name in self._predictor.models.names()
-            self._metrics.count_request(
-                "rest",
-                method,
-                spec.name if is_known else "",
-                code,
-                time.perf_counter() - start,
-            )
+            labels.method, spec = _parse_path(request)
+            labels.model = spec.name
+            return await self._answer(request, labels.method, spec)
 
     async def _answer(
         self, request: Request, method: str, spec: ModelSpec
@@ -200,6 +180,10 @@ class _Body:
                 StatusCode.DEADLINE_EXCEEDED,
                 "The request did not come in time.",
                 http=408,
+            ) from error
+        except ClientDisconnect as error:
+            raise ServingError(
+                StatusCode.CANCELLED, "The client has gone."
             ) from error
         if content is None:
             raise ServingError(

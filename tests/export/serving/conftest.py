@@ -1,8 +1,5 @@
 """What the tests of serving share: one server, one repository."""
 
-import shutil
-import subprocess
-
 import pytest
 
 
@@ -42,22 +39,9 @@ def directory(packaged_result):
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
     """The files of a certificate for localhost, and of its key."""
+    from tests.export.serving.served import make_certificate
+
     return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-def make_certificate(folder):
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the program openssl")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec",
-        "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days=2",
-        "-subj=/CN=localhost",
-        "-addext=subjectAltName=DNS:localhost,IP:127.0.0.1",
-        f"-keyout={key}", f"-out={certificate}",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
-    return certificate, key
 
 
 @pytest.fixture(scope="session")

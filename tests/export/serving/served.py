@@ -9,12 +9,14 @@ import json
 import pathlib
 import shutil
 import ssl
+import subprocess
 import tempfile
 import threading
 
 import grpc
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import (
@@ -116,6 +118,22 @@ def serve(models=None, **options):
     return Server(
         model_path() if models is None else models, ServerOptions(**options)
     )
+
+
+def make_certificate(folder):
+    """Returns the files of a certificate for localhost, and of its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec",
+        "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days=2",
+        "-subj=/CN=localhost",
+        "-addext=subjectAltName=DNS:localhost,IP:127.0.0.1",
+        f"-keyout={key}", f"-out={certificate}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
 
 
 def predict_request(name=NAME, signature="", version=None, **inputs):

@@ -44,12 +44,6 @@ def test_batching_config(directory):
     assert config.max_enqueued_batches.value > 0
 
 
-def test_monitoring_config(directory):
-    config = parse(directory, "monitoring.config", MonitoringConfig)
-    assert config.prometheus_config.enable
-    assert config.prometheus_config.path == "/monitoring/prometheus/metrics"
-
-
 @pytest.mark.parametrize(
     ("largest", "sizes"),
     [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (8, (1, 2, 4, 8))],
@@ -169,6 +163,7 @@ def test_probes(directory, file):
 
 def test_metrics_are_scraped_where_they_are(directory):
     config = parse(directory, "monitoring.config", MonitoringConfig)
+    assert config.prometheus_config.enable
     path = config.prometheus_config.path
     template = kubernetes(directory)["Deployment"]["spec"]["template"]
     annotations = template["metadata"]["annotations"]

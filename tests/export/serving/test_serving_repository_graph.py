@@ -99,27 +99,6 @@ def test_the_loader_of_tensorflow_serving(packaged, served):
     assert_close(results, rounded, packaged[1])
 
 
-def test_requests_of_different_sizes_can_be_joined(served, packaged):
-    """What server-side batching relies on: rows do not depend on others."""
-    loaded = tf.saved_model.load(str(packaged[0].path))
-    for signature, key, rows in (
-        ("serving_default", "image", IMAGES[:6]),
-        ("serving_bytes", "image_bytes", encode(IMAGES[:6])),
-    ):
-        joined = served.run(signature, {key: rows})
-        for start, stop in ((0, 1), (1, 3), (3, 6)):
-            function = loaded.signatures[signature]
-            alone = function(**{key: tf.constant(rows[start:stop])})
-            for name, value in alone.items():
-                np.testing.assert_allclose(
-                    joined[name][start:stop].astype("float32"),
-                    value.numpy().astype("float32"),
-                    # The last bit of 16 may fall differently.
-                    atol=1e-3 if packaged[1] == "float32" else 0.05,
-                    err_msg=name,
-                )
-
-
 def test_signatures_leave_the_batch_open_and_are_float32(served):
     image = served.signatures["serving_default"].inputs["image"]
     sizes = [dim.size for dim in image.tensor_shape.dim]
@@ -163,31 +142,6 @@ def test_where_16_bits_are_computed_in(packaged):
     assert kinds["Square"] == {types_pb2.DT_FLOAT}
     assert kinds["GreaterEqual"] == {types_pb2.DT_FLOAT}
     assert len(kinds["Sigmoid"]) == (1 if precision == "float32" else 2)
-
-
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_layers_compute_in_16_bits_for_a_while(precision):
-    model = tiny_detector()
-    before = [layer.dtype_policy for layer in model._flatten_layers()]
-    with computing_in(model, precision):
-        policies = {
-            layer.name: layer.dtype_policy.name
-            for layer in model._flatten_layers()
-        }
-    precise = {
-        model.name,
-        "image",
-        "reconstruction",
-        "error_map",
-        "smoothing",
-        "pooling",
-        "calibration",
-    }
-    assert {n for n, p in policies.items() if p == "float32"} == precise
-    assert set(policies.values()) == {"float32", f"mixed_{precision}"}
-    with pytest.raises(KeyError), computing_in(model, precision):
-        raise KeyError
-    assert before == [layer.dtype_policy for layer in model._flatten_layers()]
 
 
 def test_weightless_layers_before_the_scoring_are_precise():

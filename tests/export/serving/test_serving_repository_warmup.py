@@ -1,5 +1,3 @@
-import shutil
-
 import keras
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from keras_sspcab.export.serving import packaging
 from keras_sspcab.export.serving.packaging import package_model
-from keras_sspcab.export.serving.warmup import WARMUP_FILE, write_warmup
+from keras_sspcab.export.serving.warmup import WARMUP_FILE
 from tests.export.serving.packaged import IMAGES, NAME, SIZE, package
 
 
@@ -58,15 +56,6 @@ def test_they_hold_real_images(path):
         np.testing.assert_array_equal(
             tf.io.decode_png(encoded), np.round(image * 255)
         )
-
-
-def test_fewer_images_than_a_batch(path, tmp_path):
-    copied = shutil.copytree(path, tmp_path / "1")
-    write_warmup(copied, NAME, {"image": IMAGES[:3]}, [5])
-    request = read(copied)[0].predict_log.request
-    np.testing.assert_array_equal(
-        tf.make_ndarray(request.inputs["image"]), IMAGES[[0, 1, 2, 0, 1]]
-    )
 
 
 def test_models_of_several_inputs_and_no_images(tmp_path):

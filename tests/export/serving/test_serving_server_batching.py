@@ -4,14 +4,12 @@ import asyncio
 import concurrent.futures
 import threading
 
-import grpc
 import numpy as np
 import pytest
 
 from keras_sspcab.export.serving.server.batching import Batcher, run_joined
 from tests.export.serving.served import (
     Gate,
-    GrpcCaller,
     assert_same,
     b64,
     calling,
@@ -101,26 +99,19 @@ def test_the_first_runs_at_once_and_others_join():
     assert seen == [1, 4]
 
 
-def test_a_batch_has_a_largest_size():
+@pytest.mark.parametrize(
+    ("cost", "limits"), [(0, {"max_rows": 7}), (40, {"max_rows": 99})]
+)
+def test_a_batch_has_a_largest_size_and_cost(cost, limits):
     async def scenario(submit, model, batcher):
-        requests = [submit(n, n, n) for n in range(4)]
+        requests = [submit(n, n, n, cost=cost) for n in range(4)]
         await asyncio.sleep(0)
         model.let_go()
         return await _gather(requests)
 
-    batches, results, _ = play(scenario, max_rows=7)
+    batches, results, _ = play(scenario, **limits)
     assert batches == [[0] * 3, [1] * 3 + [2] * 3, [3] * 3]
     assert results == [[2 * n] * 3 for n in range(4)]
-
-
-def test_a_batch_has_a_largest_cost():
-    async def scenario(submit, model, batcher):
-        requests = [submit(n, cost=40) for n in range(4)]
-        await asyncio.sleep(0)
-        model.let_go()
-        return await _gather(requests)
-
-    assert play(scenario)[0] == [[0], [1, 2], [3]]
 
 
 def test_a_full_batch_runs_beside_the_first():
@@ -270,31 +261,3 @@ def test_a_broken_image_harms_nobody_else(server, monkeypatch):
         np.testing.assert_allclose(
             row["anomaly_score"], expected["anomaly_score"][0], rtol=1e-4
         )
-
-
-def test_invalid_requests_among_valid_ones(server):
-    """All at once, over both protocols; each gets its own answer."""
-    batch = images(2)
-    expected = direct(image=batch)
-    nan = batch.copy()
-    nan[1, 3, 3, 0] = np.nan
-
-    with calling(server) as caller:
-
-        def good():
-            return caller.predict(predict_request(image=batch))[0]
-
-        def bad(value):
-            return lambda: GrpcCaller(server, caller.channel).predict(
-                predict_request(image=value)
-            )
-
-        functions = [good, bad(nan), good, bad(batch[:, :5]), good] * 4
-        results = in_threads(functions)
-    for index, result in enumerate(results):
-        if functions[index] is good:
-            assert_same(result, expected)
-        else:
-            assert isinstance(result, grpc.RpcError)
-            assert result.code().name == "INVALID_ARGUMENT"
-            assert "finite" in result.details() or "shape" in result.details()

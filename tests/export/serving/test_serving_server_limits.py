@@ -13,7 +13,6 @@ import pytest
 
 from tests.export.serving.served import (
     Gate,
-    GrpcCaller,
     assert_same,
     assert_still_serving,
     calling,
@@ -119,13 +118,13 @@ def test_answers_are_not_kept_for_ever():
     """A client asks for megabytes and reads none of them."""
     body = json.dumps({"inputs": np.full((500, 32, 32, 1), 0.5).tolist()})
     head = HEAD.replace(b"1000", str(len(body)).encode())
-    with serve(read_timeout=1) as server, calling(server) as caller:
+    with serve(read_timeout=0.5) as server, calling(server) as caller:
         with connected(server) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             connection.sendall(head + body.encode())
             name = "keras_sspcab_requests_total"
             wait_until(lambda: metric(server, name, method="Predict") == 1)
-            time.sleep(2)
+            time.sleep(1.2)
             answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 200")
         length = int(re.search(rb"content-length: (\d+)", answer)[1])
@@ -243,29 +242,3 @@ def ask_health(server):
                 b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
             )
         return read_all(connection)
-
-
-def test_many_clients_at_once():
-    """Forty at a time, over both protocols; each gets its own answer."""
-    with serve() as server, calling(server) as caller:
-
-        def by_grpc(seed):
-            batch = images(1 + seed % 3, seed)
-            call = GrpcCaller(server, caller.channel)
-            return call.predict(predict_request(image=batch))[0], batch
-
-        def by_rest(seed):
-            batch = images(1 + seed % 3, seed)
-            body = {"inputs": batch.tolist()}
-            return http_call(server, predict_path(), body)[1]["outputs"], batch
-
-        functions = [
-            lambda seed=seed, ask=ask: ask(seed)
-            for seed in range(20)
-            for ask in (by_grpc, by_rest)
-        ]
-        for outputs, batch in in_threads(functions):
-            assert_same(outputs, direct(image=batch))
-        runs = metric(server, "keras_sspcab_batch_rows_count")
-        assert metric(server, "keras_sspcab_batch_requests_sum") == 40
-        assert runs < 40

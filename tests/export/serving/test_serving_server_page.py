@@ -43,12 +43,6 @@ return [width, height, Array.from(data)];
 """
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serve() as server:
-        yield server
-
-
 @pytest.fixture
 def page(browser, server):
     return opened(browser, server)

@@ -19,14 +19,7 @@ from tests.export.serving.served import (
     metric,
     predict_path,
     predict_request,
-    serve,
 )
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serve(labels={"stable": 1}) as server:
-        yield server
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -54,14 +54,6 @@ def version_of(caller, batch):
     return version
 
 
-def test_the_versions_of_this_test_differ():
-    scores = [
-        direct(version=version, image=images(3))["anomaly_score"]
-        for version in (1, 2)
-    ]
-    assert np.abs(scores[0] - scores[1]).min() > 0.01
-
-
 def test_reload_under_load(folder):
     """Eight clients of both protocols; 2 comes, 1 is deleted."""
     batch = images(3)

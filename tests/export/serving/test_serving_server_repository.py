@@ -14,7 +14,6 @@ from tests.export.serving.packaged import (
     NAME,
     copy_repository,
     copy_version,
-    package,
 )
 from tests.export.serving.served import (
     assert_same,
@@ -30,17 +29,10 @@ from tests.export.serving.served import (
 )
 
 
-@pytest.fixture(scope="module")
-def packaged(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("repositories") / "repository"
-    package(directory)
-    return directory
-
-
 @pytest.fixture
-def repository(packaged, tmp_path):
+def repository(directory, tmp_path):
     """One with versions 1 and 2."""
-    return copy_repository(packaged, tmp_path / "repository", versions=2)
+    return copy_repository(directory, tmp_path / "repository", versions=2)
 
 
 def ask(caller, **choice):
@@ -113,13 +105,6 @@ def test_rollback_while_running(repository):
         roll_back("latest")
         wait_until(lambda: served(caller) == {3})
         assert ask(caller) == 3
-
-
-def test_a_pin_holds_from_the_start(repository):
-    repository.rollback(NAME, 1)
-    with serve(repository.directory) as server, calling(server) as caller:
-        assert served(caller) == {1}
-        assert ask(caller) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """TLS, the token, and who may reach the server."""
 
 import http.client
-import shutil
 import ssl
-import subprocess
 
 import grpc
 import pytest
@@ -11,60 +9,18 @@ import pytest
 from keras_sspcab.export.serving import Server, ServerOptions
 from tests.export.serving.packaged import NAME
 from tests.export.serving.served import (
+    TOKEN,
     GrpcCaller,
-    assert_same,
     calling,
     code_of,
-    direct,
     http_call,
     images,
-    metric,
+    make_certificate,
     model_path,
     predict_path,
     predict_request,
     serve,
 )
-
-TOKEN = "correct-horse-battery"
-
-
-def make_certificate(folder):
-    """Returns the files of a certificate for localhost and of its key."""
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days=2",
-            "-subj=/CN=localhost",
-            "-addext=subjectAltName=DNS:localhost,IP:127.0.0.1",
-            f"-keyout={key}",
-            f"-out={certificate}",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
-
-
-@pytest.fixture(scope="module")
-def certified(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the program openssl")
-    return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def tls_server(certified):
-    certificate, key = certified
-    with serve(tls_certificate=certificate, tls_key=key, token=TOKEN) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -86,44 +42,28 @@ def predict_by_grpc(server, credentials, token=TOKEN):
         return caller.predict(request, metadata=metadata)[0]
 
 
-def test_tls_over_grpc(tls_server, certified):
-    credentials = grpc.ssl_channel_credentials(certified[0].read_bytes())
-    outputs = predict_by_grpc(tls_server, credentials)
-    assert_same(outputs, direct(image=images(2)))
-
-
-def test_tls_over_rest(tls_server, certified):
-    assert tls_server.rest_url.startswith("https://")
-    body = {"inputs": images(2).tolist()}
-    status, answer = http_call(
-        tls_server, predict_path(), body, bearer(TOKEN), certified[0]
-    )
-    assert status == 200
-    assert_same(answer["outputs"], direct(image=images(2)))
-
-
-def test_tls_is_not_left_out(tls_server, tmp_path):
+def test_tls_is_not_left_out(secure_server, tmp_path):
     """Neither plain text nor a stranger's certificate will do."""
     with pytest.raises((OSError, http.client.HTTPException)):
-        http_call(tls_server, "/healthz")
+        http_call(secure_server, "/healthz")
     with (
-        grpc.insecure_channel(tls_server.grpc_target) as channel,
+        grpc.insecure_channel(secure_server.grpc_target) as channel,
         pytest.raises(grpc.RpcError) as error,
     ):
-        GrpcCaller(tls_server, channel).status()
+        GrpcCaller(secure_server, channel).status()
     assert code_of(error) == "UNAVAILABLE"
     other, _ = make_certificate(tmp_path)
     with pytest.raises(ssl.SSLCertVerificationError):
-        http_call(tls_server, "/healthz", certificate=other)
+        http_call(secure_server, "/healthz", certificate=other)
     with pytest.raises(grpc.RpcError) as error:
         predict_by_grpc(
-            tls_server, grpc.ssl_channel_credentials(other.read_bytes())
+            secure_server, grpc.ssl_channel_credentials(other.read_bytes())
         )
     assert code_of(error) == "UNAVAILABLE"
 
 
-def test_tls_needs_both_files_of_a_pair(certified, tmp_path):
-    certificate, key = certified
+def test_tls_needs_both_files_of_a_pair(certificate, tmp_path):
+    certificate, key = certificate
     _, other_key = make_certificate(tmp_path)
     for options, message in (
         ({"tls_key": key}, "TLS needs both"),
@@ -182,12 +122,6 @@ def test_grpc_refuses_wrong_tokens(token_server, header):
             assert TOKEN not in error.value.details()
 
 
-def test_grpc_takes_the_right_token(token_server):
-    with calling(token_server) as caller:
-        for call in GRPC_CALLS.values():
-            assert call(caller, list(bearer(TOKEN).items()))
-
-
 GUARDED = [
     (predict_path(), {"instances": images(1).tolist()}),
     (f"/v1/models/{NAME}", None),
@@ -221,15 +155,6 @@ def test_health_and_the_page_need_no_token(token_server):
         assert status == 200
         # The page is the same for all: it knows nothing of the models.
         assert NAME.encode() not in content
-
-
-def test_wrong_tokens_are_counted(token_server):
-    headers = bearer(TOKEN)
-    wanted = {"code": "UNAUTHENTICATED", "headers": headers}
-    name = "keras_sspcab_requests_total"
-    before = metric(token_server, name, **wanted)
-    http_call(token_server, predict_path(), {"instances": [1]})
-    assert metric(token_server, name, **wanted) == before + 1
 
 
 def test_the_token_is_not_shown():
