@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Iterator
 
@@ -74,10 +75,7 @@ class Grid:
 
     def __len__(self) -> int:
         axes = (self.classes, self.models, self.blocks, self.seeds)
-        count = 1
-        for axis in axes:
-            count *= len(axis)
-        return count
+        return math.prod(map(len, axes))
 
     @property
     def reference(self) -> str:

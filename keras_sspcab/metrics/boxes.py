@@ -93,7 +93,12 @@ def write_detections(
         ValueError: If the folder is not empty, if a video's name is no file
             name, or if the detections are not as described.
 
-    Example: see `read_detections`.
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_detections([], folder, videos=["01"])
+        ...     os.listdir(folder)
+        ['01.txt']
     """
     table = standardize_table(detections, "detections", DETECTION_COLUMNS)
     _write_folder(table, folder, videos)
@@ -109,7 +114,12 @@ def write_tracks(tracks: Any, folder: PathLike) -> None:
     Raises:
         ValueError: As for `write_detections`.
 
-    Example: see `read_tracks`.
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_tracks([(7, 3, 0, 10, 10, 29, 29)], folder)
+        ...     os.listdir(folder)
+        ['7.txt']
     """
     table = standardize_table(tracks, "tracks", TRACK_COLUMNS)
     _write_folder(table, folder, ())

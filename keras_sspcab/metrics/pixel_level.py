@@ -43,6 +43,9 @@ class PixelScores:
     an anomalous one 8 (score and component); the masks are not kept. Computing
     adds up to 100 bytes an anomalous pixel, and 32 MiB for the block at work.
 
+    Metrics and curves raise a `ValueError` if there is no normal or no
+    anomalous pixel. Curves have at most `max_points` points; see `thin_curve`.
+
     Attributes:
         num_images: How many images were added.
         num_normal: How many normal pixels they have.
@@ -129,18 +132,7 @@ class PixelScores:
         self._pending, self._num_pending = [], 0
 
     def compute(self, fpr_limit: float = 0.3) -> dict[str, float]:
-        """Returns all pixel-level metrics.
-
-        Args:
-            fpr_limit: Where the area under the PRO curve ends, in (0, 1].
-
-        Returns:
-            Dict of `pixel_auroc`, `pixel_ap` and `aupro`; empty if there is no
-            normal or no anomalous pixel, as none is defined then.
-
-        Raises:
-            ValueError: If `fpr_limit` is out of its range.
-        """
+        """Returns all pixel-level metrics; see `pixel_metrics`."""
         _check_fpr_limit(fpr_limit)
         if self.num_normal == 0 or self.num_anomalous == 0:
             return {}
@@ -151,11 +143,7 @@ class PixelScores:
         }
 
     def auroc(self) -> float:
-        """Returns the area under the ROC of all pixels.
-
-        Raises:
-            ValueError: If there is no normal or no anomalous pixel.
-        """
+        """Returns the area under the ROC of all pixels."""
         counts = self._count()
         # A found pixel beats the normal ones below it, and half of its equals.
         gains = np.diff(counts.found, prepend=0)
@@ -164,11 +152,7 @@ class PixelScores:
         return wins / (2 * self.num_normal * self.num_anomalous)
 
     def average_precision(self) -> float:
-        """Returns the step-wise area under precision over recall.
-
-        Raises:
-            ValueError: If there is no normal or no anomalous pixel.
-        """
+        """Returns the step-wise area under precision over recall."""
         counts = self._count()
         gains = np.diff(counts.found, prepend=0)
         precision = counts.found / (counts.found + counts.alarms)
@@ -189,10 +173,6 @@ class PixelScores:
 
         Returns:
             A number in [0, 1].
-
-        Raises:
-            ValueError: If there is no normal or no anomalous pixel, or if
-                `fpr_limit` is out of its range.
         """
         _check_fpr_limit(fpr_limit)
         fpr, overlap = self._pro_curve()
@@ -204,14 +184,7 @@ class PixelScores:
         return float(area) / fpr_limit
 
     def roc_curve(self, max_points: int = 500) -> Curve:
-        """Returns false positive rate (x) and true positive rate (y).
-
-        Args:
-            max_points: How many points remain; see `thin_curve`.
-
-        Raises:
-            ValueError: If there is no normal or no anomalous pixel.
-        """
+        """Returns false positive rate (x) and true positive rate (y)."""
         counts = self._count()
         x = _interleave(counts.alarms_before, counts.alarms, self.num_normal)
         before = np.append(0, counts.found[:-1])
@@ -219,14 +192,7 @@ class PixelScores:
         return thin_curve(x, y, max_points)
 
     def precision_recall_curve(self, max_points: int = 500) -> Curve:
-        """Returns recall (x) and precision (y), one point a threshold.
-
-        Args:
-            max_points: How many points remain; see `thin_curve`.
-
-        Raises:
-            ValueError: If there is no normal or no anomalous pixel.
-        """
+        """Returns recall (x) and precision (y), one point a threshold."""
         counts = self._count()
         precision = counts.found / (counts.found + counts.alarms)
         recall = counts.found / self.num_anomalous
@@ -235,14 +201,7 @@ class PixelScores:
         )
 
     def pro_curve(self, max_points: int = 500) -> Curve:
-        """Returns false positive rate (x) and per-region overlap (y).
-
-        Args:
-            max_points: How many points remain; see `thin_curve`.
-
-        Raises:
-            ValueError: If there is no normal or no anomalous pixel.
-        """
+        """Returns false positive rate (x) and per-region overlap (y)."""
         return thin_curve(*self._pro_curve(), max_points)
 
     def _pro_curve(self) -> tuple[np.ndarray, np.ndarray]:
@@ -316,7 +275,8 @@ def pixel_metrics(
         fpr_limit: Where the area under the PRO curve ends, in (0, 1].
 
     Returns:
-        As `PixelScores.compute`.
+        Dict of `pixel_auroc`, `pixel_ap` and `aupro`; empty if there is no
+        normal or no anomalous pixel, as none is defined then.
 
     Raises:
         ValueError: If there are not as many masks as maps, or if an argument is

@@ -34,7 +34,10 @@ class RegionMetrics:
             detection.
         tbdr_curve: The same with the share of the tracks that are found.
 
-    Example: see `rbdc_tbdc`.
+    Example:
+        >>> result = rbdc_tbdc([], [(0, 0, 3, 10, 10, 29, 29)], num_frames=9)
+        >>> result.rbdr_curve.y
+        array([0., 0.])
     """
 
     rbdc: float

@@ -41,6 +41,10 @@ def save_examples_figure(
     Raises:
         ValueError: If the run has no defective image with mask and map, if one
             of the images cannot be read, or if a file of the run is missing.
+
+    Example:
+        >>> save_examples_figure("runs/screws", "a.png")  # doctest: +SKIP
+        PosixPath('a.png')
     """
     if count < 1:
         raise ValueError(

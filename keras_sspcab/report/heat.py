@@ -88,6 +88,11 @@ def overlay(
 
     Raises:
         ValueError: If an argument is not as described.
+
+    Example:
+        >>> gray = np.full((1, 2, 3), 100, "uint8")
+        >>> overlay(gray, [[0.0, 5.0]], scale=5.0)[0].tolist()
+        [[100, 100, 100], [172, 29, 52]]
     """
     pixels = _standardize_image(image)
     values = np.asarray(anomaly_map, "float32")
