@@ -1,9 +1,8 @@
 """Draws realistic defects into photographs of textures.
 
 Every defect is a layer with an opacity: `image + opacity * (layer - image)`.
-One rule defines the mask of all of them: it marks the pixels whose opacity is
-at least `MINIMUM_OPACITY`, and the opacity is set to zero elsewhere. So pixels
-outside the mask are those of the photograph, unchanged.
+The mask marks the pixels whose opacity is at least `_MINIMUM_OPACITY`; it is set
+to zero elsewhere, so that all other pixels are those of the photograph.
 """
 
 from collections.abc import Callable
@@ -11,15 +10,17 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage, spatial
 
-#: Opacity from which a pixel of a defect counts, and below which it is not
-#: drawn: a tenth of full strength cannot be seen at the rim.
-MINIMUM_OPACITY = 0.1
+from keras_sspcab.checks import standardize_choice
 
-#: Mean change of the gray value inside the mask, in [0, 1], that a defect must
-#: reach to count as visible, and the same in standard deviations of the image.
-#: A weaker one is drawn again somewhere else.
-MINIMUM_CONTRAST = 0.04
-MINIMUM_RELATIVE_CONTRAST = 0.45
+# Opacity from which a pixel of a defect counts, and below which it is not
+# drawn: a tenth of full strength cannot be seen at the rim.
+_MINIMUM_OPACITY = 0.1
+
+# Mean change of the gray value inside the mask, in [0, 1], that a defect must
+# reach to count as visible, and the same in standard deviations of the image.
+# A weaker one is drawn again somewhere else.
+_MINIMUM_CONTRAST = 0.04
+_MINIMUM_RELATIVE_CONTRAST = 0.45
 
 _ATTEMPTS = 50
 
@@ -36,37 +37,32 @@ def draw_defect(
 
     Args:
         image: Gray photograph `(height, width)`, floats in [0, 1].
-        defect: One of `DEFECTS`: `"scratch"`, `"stain"`, `"hole"`,
-            `"foreign"` or `"blur"`.
+        defect: One of `DEFECTS`.
         rng: Source of randomness; the same state draws the same defect.
         foreign: Another material, of the shape of `image`; needed by
             `"foreign"`.
 
     Returns:
-        The defective image, of the shape of `image`, and its mask, bool.
-        Pixels outside the mask are exactly those of `image`.
+        The defective image, and its mask, bool. Pixels outside the mask are
+        exactly those of `image`.
 
     Raises:
         ValueError: If the defect is unknown, the foreign material is missing,
             or no visible defect can be drawn, as on a material without
             contrast.
     """
-    if defect not in DEFECTS:
-        raise ValueError(
-            f"There is no such defect. Received: defect={defect!r}. Choose one "
-            f"of {sorted(DEFECTS)}."
-        )
+    defect = standardize_choice(defect, tuple(DEFECTS), "defect")
     if defect == "foreign" and foreign is None:
         raise ValueError(
             "A foreign patch needs another material. Received: foreign=None"
         )
-    visible = max(MINIMUM_CONTRAST, MINIMUM_RELATIVE_CONTRAST * image.std())
+    visible = max(_MINIMUM_CONTRAST, _MINIMUM_RELATIVE_CONTRAST * image.std())
     for _ in range(_ATTEMPTS):
         if foreign is not None and defect == "foreign":
             layer, opacity = _foreign(image, rng, foreign)
         else:
             layer, opacity = DEFECTS[defect](image, rng)
-        mask = opacity >= MINIMUM_OPACITY
+        mask = opacity >= _MINIMUM_OPACITY
         opacity = np.where(mask, opacity, 0.0)
         result = np.clip(image + opacity * (layer - image), 0.0, 1.0)
         change = np.abs(result - image)

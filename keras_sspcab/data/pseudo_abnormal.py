@@ -4,11 +4,8 @@ They teach the background-agnostic framework of Georgescu et al. (TPAMI 2021)
 what is not normal.
 """
 
-import abc
 import math
 import numbers
-import os
-from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -25,14 +22,11 @@ from keras_sspcab.data.file_system import (
 from keras_sspcab.data.random import PICTURE, fold, fold_in, standardize_seed
 from keras_sspcab.data.simulation.textures import (
     EmbeddedTextures,
-    decode_one_of,
-    list_pictures,
+    FolderTextures,
+    TextureSource,
 )
 
 __all__ = [
-    "EmbeddedPictures",
-    "FolderPictures",
-    "PictureSource",
     "add_pseudo_abnormal",
     "tiny_imagenet_folders",
 ]
@@ -59,7 +53,7 @@ TINY_IMAGENET_CLASSES = (
 )
 # fmt: on
 
-# Windows are cut out that much larger and then shrunk: no aliasing.
+# Pictures are drawn that much larger and then shrunk: no aliasing.
 _OVERSAMPLING = 4
 
 
@@ -87,9 +81,13 @@ def add_pseudo_abnormal(
             height, width, 2)`, and whatever else.
         seed: Integer, 0 or more.
         epoch: Number of the epoch, from 0.
-        images: Folder or folders of pictures, a `PictureSource` (to read a
-            folder once, not in every epoch), or None (the default) for
-            `EmbeddedPictures()`.
+        images: Folder or folders of pictures, a `TextureSource` (to list a
+            folder once, not in every epoch), or None (the default) for ten
+            photographs that are part of scikit-image: enough to show how the
+            training works, few for a result that counts. The framework's
+            authors take UIUC textures, Oxford flowers, anime faces and 68
+            classes of Tiny ImageNet (`tiny_imagenet_folders`). Pictures are
+            drawn larger and then shrunk to the crop.
         speed: How much faster than normal, more than 1. The framework enlarges
             the temporal step by a factor that we do not know; 3 is a guess.
 
@@ -121,7 +119,11 @@ def add_pseudo_abnormal(
             "The `speed` argument must be a number of more than 1: motion at "
             f"its own speed is normal. Received: speed={speed!r}"
         )
-    source = _standardize_pictures(images)
+    source = images
+    if images is None:
+        source = EmbeddedTextures(batch_share=0.0)
+    elif not isinstance(images, TextureSource):
+        source = FolderTextures(images)
     start = standardize_seed(fold(seed, PICTURE, epoch))
     _, height, width, channels = spec["appearance"].shape
     picture = tf.TensorSpec((height, width, channels), tf.float32)
@@ -129,8 +131,8 @@ def add_pseudo_abnormal(
     def add(position: tf.Tensor, batch: dict[str, tf.Tensor]) -> Any:
         of_batch = fold_in(start, position)
         drawn = tf.map_fn(
-            lambda row: source.draw(
-                (height, width), channels, fold_in(of_batch, row)
+            lambda row: _picture(
+                source, (height, width), channels, fold_in(of_batch, row)
             ),
             tf.range(tf.shape(batch["appearance"])[0]),
             fn_output_signature=picture,
@@ -150,107 +152,8 @@ def add_pseudo_abnormal(
     )
 
 
-class PictureSource(abc.ABC):
-    """Draws pictures of things that are no normal objects, in graph code."""
-
-    @abc.abstractmethod
-    def draw(
-        self, size: tuple[int, int], channels: int, seed: tf.Tensor
-    ) -> tf.Tensor:
-        """Draws a picture, float32 `(*size, channels)` in [0, 1].
-
-        Args:
-            size: Height and width, in pixels.
-            channels: 1 for gray or 3 for color.
-            seed: uint64 tensor of shape `(2,)`.
-        """
-
-
-class FolderPictures(PictureSource):
-    """Images below one or several folders, each as likely as any other.
-
-    The framework's authors take UIUC textures, Oxford flowers, anime faces and
-    68 classes of Tiny ImageNet (`tiny_imagenet_folders`). An image is decoded
-    when it is needed and resized to the crop, whatever its aspect ratio.
-
-    Args:
-        folders: Local folder or URL, or several. Every image below them is a
-            picture, at any depth.
-        checked: How many files are decoded at once, evenly spread, to find
-            broken ones; None for all. Defaults to 32.
-        on_error: `"raise"`, or `"skip"` to leave out broken files among the
-            checked ones and warn with their names.
-
-    Raises:
-        ValueError: If there is no folder, one does not exist, or one holds no
-            images.
-        BadFilesError: If checked files cannot be decoded, with their names.
-
-    Example:
-    >>> FolderPictures(["textures", "flowers"]).paths  # doctest: +SKIP
-    ('textures/T01_01.jpg', ...)
-    """
-
-    def __init__(
-        self, folders: Any, checked: int | None = 32, on_error: str = "raise"
-    ) -> None:
-        is_single = isinstance(folders, (str, os.PathLike))
-        roots = [folders] if is_single else list(folders)
-        if not roots:
-            raise ValueError(
-                "There must be at least one folder of pictures. Received: "
-                f"folders={folders!r}"
-            )
-        self.paths = list_pictures(roots, checked, on_error)
-
-    def draw(
-        self, size: tuple[int, int], channels: int, seed: tf.Tensor
-    ) -> tf.Tensor:
-        """See `PictureSource.draw`."""
-        pixels = decode_one_of(self.paths, channels, seed)
-        return tf.ensure_shape(resize(pixels, size), (*size, channels))
-
-
-class EmbeddedPictures(PictureSource):
-    """Pictures for where no folder of them is given; nothing is downloaded.
-
-    Random windows, from a quarter of the side of a picture to all of it, of
-    photographs of things and textures that are part of scikit-image; mirrored,
-    and in half of the cases recolored. There are ten pictures only: enough to
-    show how the training works, few for a result that counts.
-
-    Args:
-        exclude: Names of pictures to leave out, of
-            `keras_sspcab.data.simulation.PICTURES`.
-
-    Raises:
-        ValueError: If a name is unknown or no picture is left.
-
-    Example:
-    >>> source = EmbeddedPictures(exclude=["moon"])
-    >>> source.draw((16, 16), 1, standardize_seed(0)).shape
-    TensorShape([16, 16, 1])
-    """
-
-    def __init__(self, exclude: Iterable[str] = ()) -> None:
-        self._textures = EmbeddedTextures(exclude, batch_share=0.0)
-
-    def draw(
-        self, size: tuple[int, int], channels: int, seed: tf.Tensor
-    ) -> tf.Tensor:
-        """See `PictureSource.draw`."""
-        height, width = (_OVERSAMPLING * side for side in size)
-        # It looks at the size of the batch alone.
-        batch = tf.zeros((1, height, width, 3))
-        window = self._textures.draw(batch, tf.constant(0), seed) / 255.0
-        if channels == 1:
-            # Green, near to gray: recolored channels would cancel out.
-            window = window[..., 1:2]
-        return tf.ensure_shape(resize(window, size), (*size, channels))
-
-
 def tiny_imagenet_folders(root: Any) -> tuple[str, ...]:
-    """Returns the folders of the abnormal classes, for `FolderPictures`.
+    """Returns the folders of the abnormal classes, for `FolderTextures`.
 
     Args:
         root: Tiny ImageNet as it is distributed (`tiny-imagenet-200`), or its
@@ -277,18 +180,18 @@ def tiny_imagenet_folders(root: Any) -> tuple[str, ...]:
     return folders
 
 
-def _standardize_pictures(images: Any) -> PictureSource:
-    """Returns the source of pictures that an argument stands for."""
-    if isinstance(images, PictureSource):
-        return images
-    if images is None:
-        return EmbeddedPictures()
-    if isinstance(images, (str, os.PathLike, tuple, list)):
-        return FolderPictures(images)
-    raise ValueError(
-        "The `images` argument must be a folder, a list of folders, a "
-        f"PictureSource or None. Received: images={images!r}"
-    )
+def _picture(
+    source: TextureSource, size: tuple[int, int], channels: int, seed: tf.Tensor
+) -> tf.Tensor:
+    """Draws a picture, float32 `(*size, channels)` in [0, 1]."""
+    height, width = (_OVERSAMPLING * side for side in size)
+    # The source looks at the size of the images alone.
+    images = tf.zeros((1, height, width, 3))
+    picture = source.draw(images, tf.constant(0), seed) / 255.0
+    if channels == 1:
+        # Green, near to gray: recolored channels would cancel out.
+        picture = picture[..., 1:2]
+    return tf.ensure_shape(resize(picture, size), (*size, channels))
 
 
 def _require_crops(dataset: Any) -> dict[str, tf.TensorSpec]:

@@ -13,6 +13,7 @@ from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data.defects import DEFECTS, draw_defect
 from keras_sspcab.data.file_system import (
     enumerate_names,
+    list_files,
     scheme_of,
     standardize_path,
 )
@@ -193,6 +194,7 @@ def _crop(
 
 
 def _standardize_target(root: Any) -> str:
+    """Returns a local folder that nothing of somebody else is in."""
     root = standardize_path(root)
     if scheme_of(root):
         raise ValueError(
@@ -205,35 +207,23 @@ def _standardize_target(root: Any) -> str:
             f"There is a file in place of {root!r}. Choose another."
         )
     if os.path.isdir(root) and os.listdir(root):
-        _require_own(root)
+        strange = sorted({*list_files(root)} - _own_files(root))
+        if strange or not _own_files(root):
+            raise ValueError(
+                "The folder holds files that write_texture_folder did not "
+                f"write, so it is left alone. Received: root={root!r} with "
+                f"{enumerate_names(strange)}. Move them away, or choose "
+                "another folder."
+            )
     return root
 
 
-def _require_own(root: str) -> None:
-    """Raises unless every file below `root` was written by this module."""
+def _own_files(root: str) -> set[str]:
+    """Returns the files that were written by this module, as the card says."""
     try:
         with open(os.path.join(root, _MARKER), encoding="utf-8") as file:
             card = json.load(file)
-        own = card["written_by"] == _WRITER and set(card["files"])
+        is_own = card["written_by"] == _WRITER
+        return {*card["files"], _MARKER} if is_own else set()
     except (OSError, ValueError, KeyError, TypeError):
-        own = False
-    if not own:
-        raise ValueError(
-            "The folder is not empty and was not written by "
-            f"write_texture_folder, so it is left alone. Received: "
-            f"root={root!r} with {enumerate_names(sorted(os.listdir(root)))}. "
-            "Choose another folder."
-        )
-    present = {
-        os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
-        for folder, _, names in os.walk(root)
-        for name in names
-    }
-    strangers = sorted(present - own - {_MARKER})
-    if strangers:
-        raise ValueError(
-            "The folder holds files that write_texture_folder did not write, "
-            f"so it is left alone. Received: root={root!r} with "
-            f"{enumerate_names(strangers)}. Move them away, or choose another "
-            "folder."
-        )
+        return set()

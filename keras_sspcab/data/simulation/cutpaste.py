@@ -10,7 +10,6 @@ from keras_sspcab.checks import (
     standardize_choice,
     standardize_int,
     standardize_number,
-    standardize_range,
 )
 from keras_sspcab.data.random import (
     chance,
@@ -80,14 +79,11 @@ def color_jitter(image: Any, seed: Any, amount: float = 0.1) -> tf.Tensor:
     return image
 
 
-def cut_paste(
-    image: Any,
-    seed: Any,
-    area: Any = (0.02, 0.15),
-    aspect: float = 0.3,
-    jitter: float = 0.1,
-) -> tf.Tensor:
+def cut_paste(image: Any, seed: Any, jitter: float = 0.1) -> tf.Tensor:
     """Pastes a jittered rectangle of an image at another place of it.
+
+    It covers 2 to 15 % of the image; the ratio of width to height lies within
+    0.3 and its inverse, evenly on a logarithmic scale.
 
     Source: [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), section
     2.1 and appendix A.2.
@@ -95,9 +91,6 @@ def cut_paste(
     Args:
         image: float32 tensor `(height, width, channels)` in [0, 1].
         seed: Integer, or seed tensor of shape `(2,)`.
-        area: Least and greatest share of the image that is pasted.
-        aspect: The ratio of width to height lies within `aspect` and its
-            inverse, evenly on a logarithmic scale.
         jitter: Greatest change of the colors, see `color_jitter`.
 
     Returns:
@@ -107,13 +100,11 @@ def cut_paste(
     >>> cut_paste(tf.random.uniform((32, 32, 3)), seed=0).shape
     TensorShape([32, 32, 3])
     """
-    low, high = standardize_range(area, "area")
-    aspect = standardize_number(aspect, "aspect", 1e-3, 1.0)
     image = tf.convert_to_tensor(image, tf.float32)
     seeds = split(standardize_seed(seed), 4)
     height, width = _size(image)
-    share = uniform(seeds[0], low, high)
-    ratio = tf.exp(uniform(seeds[1], math.log(aspect), -math.log(aspect)))
+    share = uniform(seeds[0], 0.02, 0.15)
+    ratio = tf.exp(uniform(seeds[1], math.log(0.3), -math.log(0.3)))
     pixels = share * tf.cast(height * width, tf.float32)
 
     def side(length: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
@@ -137,27 +128,20 @@ def cut_paste(
     return tf.ensure_shape(pasted, image.shape)
 
 
-def cut_paste_scar(
-    image: Any,
-    seed: Any,
-    width: Any = (2.0, 16.0),
-    length: Any = (10.0, 25.0),
-    max_rotation: float = 45.0,
-    jitter: float = 0.1,
-) -> tf.Tensor:
+def cut_paste_scar(image: Any, seed: Any, jitter: float = 0.1) -> tf.Tensor:
     """Pastes a thin, rotated and jittered part of an image elsewhere.
 
+    It is 2 to 16 pixels wide and 10 to 25 long, and rotated by up to 45 degrees
+    either way. Pixels at the rim are blended by the share of them that is
+    covered.
+
     Source: [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), section
-    2.2 and appendix A.2. Pixels at the rim are blended by the share of them
-    that is covered.
+    2.2 and appendix A.2.
 
     Args:
         image: float32 tensor `(height, width, channels)` in [0, 1], at least 32
             x 32 pixels.
         seed: Integer, or seed tensor of shape `(2,)`.
-        width: Least and greatest width, in pixels.
-        length: Least and greatest length (height), in pixels.
-        max_rotation: Greatest angle, in degrees, either way.
         jitter: Greatest change of the colors, see `color_jitter`.
 
     Returns:
@@ -167,15 +151,12 @@ def cut_paste_scar(
     >>> cut_paste_scar(tf.random.uniform((32, 32, 3)), seed=0).shape
     TensorShape([32, 32, 3])
     """
-    length, width = _pixels(length, "length"), _pixels(width, "width")
-    max_rotation = standardize_number(max_rotation, "max_rotation", 0.0, 90.0)
     image = tf.convert_to_tensor(image, tf.float32)
     seeds = split(standardize_seed(seed), 6)
     sides = tf.cast(tf.stack(_size(image)), tf.float32)
     # Height and width, whole pixels.
-    patch = tf.round(
-        tf.stack([uniform(seeds[0], *length), uniform(seeds[1], *width)])
-    )
+    length = uniform(seeds[0], 10.0, 25.0)
+    patch = tf.round(tf.stack([length, uniform(seeds[1], 2.0, 16.0)]))
     patch = tf.minimum(patch, sides)
     source = tf.floor(uniform(seeds[2], shape=(2,)) * (sides - patch + 1.0))
     top, left = tf.unstack(tf.cast(source, tf.int32))
@@ -186,7 +167,7 @@ def cut_paste_scar(
     # A rim of nothing, so that the border is interpolated as well.
     cut = tf.pad(cut, [[1, 1], [1, 1], [0, 0]])
 
-    radians = math.radians(max_rotation)
+    radians = math.radians(45.0)
     angle = uniform(seeds[4], -radians, radians)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     # Half of the sides of the box around the rotated patch.
@@ -321,16 +302,6 @@ def cutpaste_views(
         return merged, {"logits": tf.repeat(tf.range(num_views), batch)}
 
     return map_with_seeds(dataset, example, seed)
-
-
-def _pixels(value: Any, name: str) -> tuple[float, float]:
-    """Returns a pair of lengths of at least a pixel, in order."""
-    try:
-        low, high = value
-    except TypeError:
-        low = high = value
-    low = standardize_number(low, name, 1.0, math.inf)
-    return low, standardize_number(high, name, low, math.inf)
 
 
 def _size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

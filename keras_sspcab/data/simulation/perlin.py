@@ -17,38 +17,35 @@ from keras_sspcab.data.simulation.operations import rotate
 _LARGEST_EXPONENT = 5
 
 
-def perlin_noise(size: Any, seed: Any, cells: Any = None) -> tf.Tensor:
+def perlin_noise(size: Any, seed: Any) -> tf.Tensor:
     """Draws Perlin noise (Perlin, "Improving noise", 2002), times `sqrt(2)`.
 
-    A lattice of `cells` has a random unit gradient at each of its points. At a
+    A lattice of cells has a random unit gradient at each of its points. At a
     pixel, the slopes of the four points around are blended by the quintic
-    `6 t^5 - 15 t^4 + 10 t^3`. As in DRAEM, where cells divide the sides; here
-    they need not.
+    `6 t^5 - 15 t^4 + 10 t^3`. As in DRAEM, there are `2^n` cells along height
+    and along width, with a random `n` from 0 to 5 for each; of those that leave
+    a cell 2 pixels or more. They need not divide the sides.
 
     Args:
         size: Height and width in pixels, integers or scalar tensors.
         seed: Integer, or an integer tensor of shape `(2,)`.
-        cells: Number of cells along height and width, integers or scalar
-            tensors. None (the default) draws `2^n` for each, with `n` from 0 to
-            5, of those that leave a cell 2 pixels or more.
 
     Returns:
         float32 tensor `(height, width)`, from -1 to 1.
     """
-    height, width = size
     cell_seed, angle_seed = split(standardize_seed(seed), 2)
-    if cells is None:
-        row_seed, column_seed = split(cell_seed, 2)
-        cells = _draw_cells(height, row_seed), _draw_cells(width, column_seed)
-    rows, columns = cells
+    rows, columns = (
+        _draw_cells(side, own)
+        for side, own in zip(size, split(cell_seed, 2), strict=True)
+    )
     angles = uniform(angle_seed, 0.0, 2.0 * math.pi, (rows + 1, columns + 1))
-    return lattice_noise(angles, (height, width))
+    return lattice_noise(angles, size)
 
 
-def perlin_mask(
-    size: Any, seed: Any, threshold: Any = 0.5, max_rotation: float = 90.0
-) -> tf.Tensor:
+def perlin_mask(size: Any, seed: Any, threshold: Any = 0.5) -> tf.Tensor:
     """Draws the mask of an anomaly as DRAEM does: rotated noise, binarized.
+
+    The noise is rotated by up to 90 degrees, either way.
 
     Source: Zavrtanik et al., "DRAEM" (ICCV 2021), section 3.3, with the fixed
     threshold of the authors' code.
@@ -57,15 +54,13 @@ def perlin_mask(
         size: Height and width in pixels, integers or scalar tensors.
         seed: Integer, or an integer tensor of shape `(2,)`.
         threshold: Noise above it belongs to the anomaly. Defaults to 0.5.
-        max_rotation: The noise is rotated by up to so many degrees, either way.
-            Defaults to 90.
 
     Returns:
         bool tensor `(height, width)`. It may be False everywhere.
     """
     noise_seed, angle_seed = split(standardize_seed(seed), 2)
     noise = perlin_noise(size, noise_seed)
-    angle = uniform(angle_seed, -max_rotation, max_rotation)
+    angle = uniform(angle_seed, -90.0, 90.0)
     return rotate(noise[..., tf.newaxis], angle)[..., 0] > threshold
 
 

@@ -2,7 +2,6 @@
 
 import abc
 import functools
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -60,21 +59,22 @@ class TextureSource(abc.ABC):
 
 
 class FolderTextures(TextureSource):
-    """Images below a folder, such as the Describable Textures Dataset (DTD).
+    """Images below folders, such as the Describable Textures Dataset (DTD).
 
     An image is decoded when it is needed and resized to the size of the images,
     bilinear without antialiasing, as in DRAEM's code.
 
     Args:
-        root: Local folder or URL. Every image below it is a texture, at any
-            depth.
+        folders: Local folder or URL, or several. Every image below them is a
+            texture, at any depth.
         checked: How many files are decoded at once, evenly spread, to find
             broken ones; None for all. Defaults to 32.
         on_error: `"raise"`, or `"skip"` to leave out broken files among the
             checked ones and warn with their names.
 
     Raises:
-        ValueError: If the folder does not exist or holds no images.
+        ValueError: If there is no folder, or one does not exist or holds no
+            images.
         BadFilesError: If checked files cannot be decoded, with their names.
 
     Example:
@@ -83,9 +83,26 @@ class FolderTextures(TextureSource):
     """
 
     def __init__(
-        self, root: Any, checked: int | None = 32, on_error: str = "raise"
+        self, folders: Any, checked: int | None = 32, on_error: str = "raise"
     ) -> None:
-        self.paths = list_pictures([root], checked, on_error)
+        several = isinstance(folders, (list, tuple))
+        samples = [
+            sample
+            for root in (folders if several else [folders])
+            for sample in scan_image_folder(root, layout="plain").train
+        ]
+        if not samples:
+            raise ValueError(
+                "There must be at least one folder of textures. Received: "
+                f"folders={folders!r}"
+            )
+        chosen = samples
+        if checked is not None:
+            checked = standardize_int(checked, "checked", 1)
+            chosen = samples[:: -(-len(samples) // checked)]
+        good = check_images(chosen, on_error=on_error, progress=checked is None)
+        bad = set(chosen) - set(good)
+        self.paths = tuple(s.path for s in samples if s not in bad)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FolderTextures) and self.paths == other.paths
@@ -98,7 +115,8 @@ class FolderTextures(TextureSource):
     ) -> tf.Tensor:
         """See `TextureSource.draw`."""
         del index
-        pixels = decode_one_of(self.paths, 3, seed)
+        path = tf.constant(self.paths)[integers(seed, 0, len(self.paths) - 1)]
+        pixels = decode_image(tf.io.read_file(path), channels=3)
         resized = tf.image.resize(pixels, tf.shape(images)[1:3])
         return tf.ensure_shape(tf.round(resized), (*images.shape[1:3], 3))
 
@@ -167,37 +185,6 @@ class EmbeddedTextures(TextureSource):
         sides = shape * uniform(window_seed, 0.25, 1.0)
         window = _crop(self._pictures, picture, sides, size, seeds[0])
         return _recolor(window, seeds[1])
-
-
-def list_pictures(
-    roots: Iterable[str | os.PathLike[str]],
-    checked: int | None = 32,
-    on_error: str = "raise",
-) -> tuple[str, ...]:
-    """Lists the images below folders; decodes `checked` of them, None for all.
-
-    Broken ones among these are an error, or left out with `on_error="skip"`.
-    """
-    samples = [
-        sample
-        for root in roots
-        for sample in scan_image_folder(root, layout="plain").train
-    ]
-    chosen = samples
-    if checked is not None:
-        checked = standardize_int(checked, "checked", 1)
-        chosen = samples[:: -(-len(samples) // checked)]
-    good = check_images(chosen, on_error=on_error, progress=checked is None)
-    bad = set(chosen) - set(good)
-    return tuple(sample.path for sample in samples if sample not in bad)
-
-
-def decode_one_of(
-    paths: tuple[str, ...], channels: int, seed: tf.Tensor
-) -> tf.Tensor:
-    """Draws one of several image files and decodes it."""
-    path = tf.constant(paths)[integers(seed, 0, len(paths) - 1)]
-    return decode_image(tf.io.read_file(path), channels)
 
 
 def _window_of_another(

@@ -1,8 +1,5 @@
 """What all simulations have in common: their batches, seeds and errors."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -77,38 +74,18 @@ def values(dataset):
 
 
 def test_batches_have_seeds_of_their_own_and_so_has_each_iteration(clean):
-    seeds = seeds_of(dataset_of(clean), 3)
+    seeds = seeds_of(dataset_of(clean), 8)
     first, second = values(seeds), values(seeds)
     assert len({*first, *second}) == 6
     keras.utils.set_random_seed(5)
     tf.random.uniform((3,))
-    again = seeds_of(dataset_of(clean), 3)
+    again = seeds_of(dataset_of(clean), 8)
     assert [values(again), values(again)] == [first, second]
-    assert values(seeds_of(dataset_of(clean), 3).skip(1)) == first[1:]
+    assert values(seeds_of(dataset_of(clean), 8).skip(1)) == first[1:]
     assert not {*values(seeds_of(dataset_of(clean), 4))} & {*first}
-
-
-PROGRAM = """
-import tensorflow as tf
-from keras_sspcab.data.simulation.batches import map_with_seeds
-
-tf.random.set_seed(17)
-list(tf.data.Dataset.random(seed=2).take(3))
-dataset = map_with_seeds(tf.data.Dataset.range(3), lambda x, seed: seed, 8)
-seeds = [tuple(seed.numpy().tolist()) for seed in dataset]
-"""
-
-
-def test_another_process_has_the_same_seeds():
-    here = {}
-    exec(PROGRAM, here)
-    there = subprocess.run(
-        [sys.executable, "-c", PROGRAM + "print(seeds)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert there.stdout.strip().splitlines()[-1] == str(here["seeds"])
+    # In every process, on every machine.
+    assert first[0] == (940488326832167616, 12301305768501474334)
+    assert second[0] == (12638344080262882392, 6145641953186285433)
 
 
 @both
