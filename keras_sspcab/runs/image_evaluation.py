@@ -28,14 +28,7 @@ def evaluate_images(
     samples: Sequence[ImageSample],
     folder: str,
 ) -> Measured:
-    """Scores test images and writes scores and maps.
-
-    Args:
-        model: The model of the run.
-        source: The data of the run.
-        samples: The test images.
-        folder: Where predictions are written.
-    """
+    """Scores test images; writes scores and maps."""
     os.makedirs(os.path.join(folder, "maps"))
     rows: list[ImageScore] = []
     # By defect, and of all images under None.

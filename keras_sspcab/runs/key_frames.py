@@ -3,11 +3,12 @@
 import itertools
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from keras_sspcab.data.video import Video, iterate_masks, read_frames
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.runs.outputs import (
     OUTCOMES,
@@ -15,9 +16,6 @@ from keras_sspcab.runs.outputs import (
     write_key_frames,
     write_map,
 )
-
-if TYPE_CHECKING:
-    from keras_sspcab.data.video import Video
 
 _PER_VIDEO = 2
 
@@ -42,7 +40,7 @@ class KeyFrames:
         self._best: dict[Video, dict[str, _Candidate]] = {}
 
     def consider(
-        self, video: "Video", scored: ScoredFrame, label: int | None
+        self, video: Video, scored: ScoredFrame, label: int | None
     ) -> None:
         """Keeps a frame if it tells more than those of its video so far."""
         outputs = scored.outputs
@@ -71,10 +69,8 @@ class KeyFrames:
         write_key_frames(self._folder, rows)
 
     def _write_video(
-        self, number: int, video: "Video", best: dict[str, _Candidate]
+        self, number: int, video: Video, best: dict[str, _Candidate]
     ) -> Iterator[KeyFrame]:
-        from keras_sspcab.data.video import iterate_masks, read_frames
-
         # The most instructive ones come first.
         outcomes = [name for name in OUTCOMES.values() if name in best]
         chosen = [best[name] for name in outcomes[:_PER_VIDEO]]

@@ -12,19 +12,18 @@ All lie in `predictions/`, but for `metrics.json`:
 Runs of earlier versions have no `curves.json`.
 """
 
-import csv
 import dataclasses
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_sspcab.metrics import Curve
-from keras_sspcab.runs import files
+from keras_sspcab.runs import files, tables
 from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.tables import Columns
 
 __all__ = [
     "OUTCOMES",
@@ -54,8 +53,6 @@ OUTCOMES: dict[tuple[int | None, bool], str] = {
     (None, True): "flagged",
     (None, False): "unflagged",
 }
-
-_EVALUATE = "keras-sspcab evaluate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,85 +146,37 @@ class KeyFrame:
         return None if self.map_path is None else read_map(self.map_path)
 
 
-# === Cells of tables ===
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{value} is no finite number")
-    return value
-
-
-def _label(text: str) -> int | None:
-    label = int(text) if text else None
-    if label not in (None, 0, 1):
-        raise ValueError(f"must be 0, 1 or empty, not {label}")
-    return label
-
-
-def _flag(text: str) -> bool:
-    flags = {"1": True, "0": False, "true": True, "false": False}
-    if text.lower() not in flags:
-        raise ValueError(f"must be 0 or 1, not {text!r}")
-    return flags[text.lower()]
-
-
-def _position(text: str) -> int:
-    if int(text) < 0:
-        raise ValueError(f"must be at least 0, not {text}")
-    return int(text)
-
-
-def _name(text: str) -> str:
-    if not text:
-        raise ValueError("the name is missing")
-    return text
-
-
-def _optional_number(text: str) -> float | None:
-    return _number(text) if text else None
-
-
-def _optional_path(text: str) -> str | None:
-    return text or None
-
-
-# Columns of the tables: the attribute of a row, and how its text is read. Files
-# lie in the folder of the table; other programs may leave the last ones out.
-_Columns = dict[str, tuple[str, Callable[[str], Any]]]
-_SCORES: _Columns = {
-    "label": ("label", _label),
-    "anomaly_score": ("score", _number),
-    "is_anomalous": ("is_anomalous", _flag),
+_SCORES: Columns = {
+    "label": ("label", tables.parse_label),
+    "anomaly_score": ("score", tables.parse_number),
+    "is_anomalous": ("is_anomalous", tables.parse_flag),
 }
-_IMAGE_COLUMNS: _Columns = {
-    "path": ("path", _name),
+_IMAGE_COLUMNS: Columns = {
+    "path": ("path", tables.parse_name),
     "label": _SCORES["label"],
     "defect": ("defect", str),
     **_SCORES,
-    "raw_score": ("raw_score", _optional_number),
-    "mask_path": ("mask_path", _optional_path),
-    "map_file": ("map_path", _optional_path),
+    "raw_score": ("raw_score", tables.parse_optional_number),
+    "mask_path": ("mask_path", tables.parse_optional_path),
+    "map_file": ("map_path", tables.parse_optional_path),
 }
-_FRAME_COLUMNS: _Columns = {
-    "video": ("video", _name),
-    "frame": ("frame", _position),
+_FRAME_COLUMNS: Columns = {
+    "video": ("video", tables.parse_name),
+    "frame": ("frame", tables.parse_position),
     **_SCORES,
-    "raw_score": ("raw_score", _optional_number),
-    "video_score": ("video_score", _number),
+    "raw_score": ("raw_score", tables.parse_optional_number),
+    "video_score": ("video_score", tables.parse_number),
 }
-_KEY_FRAME_COLUMNS: _Columns = {
-    "video": ("video", _name),
-    "frame": ("frame", _position),
+_KEY_FRAME_COLUMNS: Columns = {
+    "video": ("video", tables.parse_name),
+    "frame": ("frame", tables.parse_position),
     "label": _SCORES["label"],
     "outcome": ("outcome", str),
     **_SCORES,
-    "image_file": ("path", _name),
-    "map_file": ("map_path", _optional_path),
-    "mask_file": ("mask_path", _optional_path),
+    "image_file": ("path", tables.parse_name),
+    "map_file": ("map_path", tables.parse_optional_path),
+    "mask_file": ("mask_path", tables.parse_optional_path),
 }
-_OPTIONAL = {"raw_score", "mask_path", "map_file", "mask_file"}
 
 
 # === Writing ===
@@ -252,7 +201,7 @@ def write_image_scores(folder: str, rows: Iterable[ImageScore]) -> None:
         folder: The folder of predictions; the maps lie in it.
         rows: One for each image.
     """
-    _write_rows(folder, "scores.csv", _IMAGE_COLUMNS, rows)
+    tables.write_rows(folder, "scores.csv", _IMAGE_COLUMNS, rows)
 
 
 def write_frame_scores(folder: str, rows: Iterable[FrameScore]) -> None:
@@ -262,7 +211,7 @@ def write_frame_scores(folder: str, rows: Iterable[FrameScore]) -> None:
         folder: The folder of predictions.
         rows: One for each scored frame, by video and in order.
     """
-    _write_rows(folder, "scores.csv", _FRAME_COLUMNS, rows)
+    tables.write_rows(folder, "scores.csv", _FRAME_COLUMNS, rows)
 
 
 def write_key_frames(folder: str, rows: Iterable[KeyFrame]) -> None:
@@ -272,7 +221,7 @@ def write_key_frames(folder: str, rows: Iterable[KeyFrame]) -> None:
         folder: The folder of predictions; pictures, maps and masks lie in it.
         rows: The key frames, in the order in which they are shown.
     """
-    _write_rows(folder, "key_frames.csv", _KEY_FRAME_COLUMNS, rows)
+    tables.write_rows(folder, "key_frames.csv", _KEY_FRAME_COLUMNS, rows)
 
 
 def write_curves(folder: str, curves: Mapping[str, Curve]) -> None:
@@ -290,22 +239,6 @@ def write_curves(folder: str, curves: Mapping[str, Curve]) -> None:
     files.write_text(os.path.join(folder, "curves.json"), text + "\n")
 
 
-def _write_rows(
-    folder: str, name: str, columns: _Columns, rows: Iterable[Any]
-) -> None:
-    def cell(row: Any, column: str) -> Any:
-        value = getattr(row, columns[column][0])
-        if column.endswith("_file") and value is not None:
-            return os.path.relpath(value, folder).replace(os.sep, "/")
-        return int(value) if isinstance(value, bool) else value
-
-    files.write_csv(
-        os.path.join(folder, name),
-        list(columns),
-        ({column: cell(row, column) for column in columns} for row in rows),
-    )
-
-
 # === Reading ===
 
 
@@ -316,10 +249,10 @@ def read_metrics(run: RunFolder) -> dict[str, Any]:
         ValueError: If the file is missing or broken. The message names the
             file and the command that writes it, here as for all files below.
     """
-    path = run.require("metrics.json", f"{_EVALUATE} {run.path}")
-    metrics = _read_json(path, run)
+    path = run.require("metrics.json", f"{tables.EVALUATE} {run.path}")
+    metrics = tables.read_json(path, run)
     if not isinstance(metrics, dict):
-        raise _broken(path, "expected one object of metrics", run)
+        raise tables.broken(path, "expected one object of metrics", run)
     return metrics
 
 
@@ -329,9 +262,12 @@ def read_image_scores(run: RunFolder) -> list[ImageScore]:
     Raises:
         ValueError: If the file is missing, broken, or not that of the metrics.
     """
-    path = run.require("predictions/scores.csv", f"{_EVALUATE} {run.path}")
+    path = run.require(
+        "predictions/scores.csv", f"{tables.EVALUATE} {run.path}"
+    )
     rows = [
-        ImageScore(**values) for values in _read_rows(path, _IMAGE_COLUMNS, run)
+        ImageScore(**values)
+        for values in tables.read_rows(path, _IMAGE_COLUMNS, run)
     ]
     _check_count("images", len(rows), read_metrics(run), run, path)
     return rows
@@ -346,16 +282,18 @@ def read_frame_scores(run: RunFolder) -> dict[str, list[FrameScore]]:
     Raises:
         ValueError: If the file is missing, broken, or not that of the metrics.
     """
-    path = run.require("predictions/scores.csv", f"{_EVALUATE} {run.path}")
+    path = run.require(
+        "predictions/scores.csv", f"{tables.EVALUATE} {run.path}"
+    )
     frames: dict[str, list[FrameScore]] = {}
-    for values in _read_rows(path, _FRAME_COLUMNS, run):
+    for values in tables.read_rows(path, _FRAME_COLUMNS, run):
         row = FrameScore(**values)
         before = frames.setdefault(row.video, [])
         if row.video != next(reversed(frames)):
             problem = f"video {row.video!r} is not in one piece"
-            raise _broken(path, problem, run)
+            raise tables.broken(path, problem, run)
         if before and row.frame <= before[-1].frame:
-            raise _broken(
+            raise tables.broken(
                 path,
                 f"frame {row.frame} of {row.video!r} follows frame "
                 f"{before[-1].frame}",
@@ -381,11 +319,11 @@ def read_key_frames(run: RunFolder) -> list[KeyFrame] | None:
     if not os.path.exists(path):
         return None
     rows = []
-    for values in _read_rows(path, _KEY_FRAME_COLUMNS, run):
+    for values in tables.read_rows(path, _KEY_FRAME_COLUMNS, run):
         outcome = values.pop("outcome")
         rows.append(KeyFrame(**values))
         if outcome != rows[-1].outcome:
-            raise _broken(
+            raise tables.broken(
                 path,
                 f"frame {rows[-1].frame} of {rows[-1].video!r}: the outcome is "
                 f"{outcome!r}, where label and is_anomalous make it "
@@ -413,10 +351,10 @@ def read_curves(run: RunFolder) -> dict[str, Curve] | None:
     try:
         return {
             name: Curve(*(np.array(points[axis], "float64") for axis in "xy"))
-            for name, points in _read_json(path, run).items()
+            for name, points in tables.read_json(path, run).items()
         }
     except (AttributeError, KeyError, TypeError) as error:
-        raise _broken(path, f"{error!r}", run) from error
+        raise tables.broken(path, f"{error!r}", run) from error
 
 
 def read_map(path: str) -> np.ndarray:
@@ -431,57 +369,11 @@ def read_map(path: str) -> np.ndarray:
     try:
         values = np.load(path, allow_pickle=False)
     except (EOFError, ValueError) as error:
-        raise _broken(path, str(error)) from error
+        raise tables.broken(path, str(error)) from error
     if values.ndim != 2 or not np.isfinite(values).all():
         problem = "expected finite values of shape (height, width)"
-        raise _broken(path, f"{problem}, got shape {values.shape}")
+        raise tables.broken(path, f"{problem}, got shape {values.shape}")
     return values.astype("float32")
-
-
-def _broken(
-    path: str, problem: str, run: RunFolder | None = None
-) -> ValueError:
-    command = _EVALUATE if run is None else f"{_EVALUATE} {run.path}"
-    return ValueError(f"{path} is broken: {problem}. Write it with `{command}`")
-
-
-def _read_json(path: str, run: RunFolder) -> Any:
-    with open(path, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise _broken(path, f"no valid JSON: {error}", run) from error
-
-
-def _read_rows(
-    path: str, columns: _Columns, run: RunFolder
-) -> Iterator[dict[str, Any]]:
-    """Yields the attributes of each row."""
-    folder = os.path.dirname(path)
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            missing = {*columns} - _OPTIONAL - {*(reader.fieldnames or ())}
-            if missing:
-                names = ", ".join(sorted(missing))
-                raise _broken(path, f"no column {names}", run)
-            for row in reader:
-                values = {}
-                for column, (attribute, parse) in columns.items():
-                    try:
-                        value = parse(row.get(column) or "")
-                    except ValueError as error:
-                        place = f"line {reader.line_num}, {column}"
-                        raise _broken(path, f"{place}: {error}", run) from error
-                    if column.endswith("_file") and value is not None:
-                        value = os.path.join(folder, value)
-                        if column == "map_file" and not os.path.exists(value):
-                            value = None
-                    values[attribute] = value
-                yield values
-        except (csv.Error, UnicodeDecodeError) as error:
-            place = f"after line {reader.line_num}"
-            raise _broken(path, f"{place}: {error}", run) from error
 
 
 def _check_count(
@@ -491,4 +383,4 @@ def _check_count(
     expected = metrics.get(key, count)
     if expected != count:
         problem = f"{count} {what}, where metrics.json counts {expected}"
-        raise _broken(path, problem, run)
+        raise tables.broken(path, problem, run)

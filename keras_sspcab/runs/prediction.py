@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,15 @@ from keras_sspcab.data import (
     decode_image,
     image_dataset,
     scan_image_folder,
+)
+from keras_sspcab.data.video import (
+    Video,
+    count_frames,
+    frame_rate,
+    iterate_frames,
+    make_video,
+    read_frames,
+    video_writer,
 )
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.report import overlay
@@ -31,9 +40,6 @@ from keras_sspcab.runs.sources import (
     source_of,
 )
 from keras_sspcab.scoring import Calibration
-
-if TYPE_CHECKING:
-    from keras_sspcab.data.video import Video
 
 PathLike = str | os.PathLike[str]
 Rows = list[dict[str, Any]]
@@ -205,8 +211,6 @@ def predict_videos(
         ValueError: If a video cannot be read or is too short, or if two have
             the same name.
     """
-    from keras_sspcab.data.video import make_video
-
     videos = [make_video(path) for path in paths]
     names = [video.name for video in videos]
     if len(set(names)) < len(names):
@@ -232,19 +236,11 @@ def predict_videos(
 
 def _predict_video(
     model: Any,
-    video: "Video",
+    video: Video,
     scored: Iterator[ScoredFrame],
     folder: str,
     progress: Progress,
 ) -> VideoPrediction:
-    from keras_sspcab.data.video import (
-        count_frames,
-        frame_rate,
-        iterate_frames,
-        read_frames,
-        video_writer,
-    )
-
     os.makedirs(folder, exist_ok=True)
     rate = frame_rate(video)
     annotated, plot, table = (

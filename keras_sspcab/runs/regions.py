@@ -3,17 +3,21 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
+from keras_sspcab.data.video import (
+    Video,
+    count_clips,
+    iterate_frames,
+    tracks_from_masks,
+)
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.metrics import read_tracks, regions_from_maps
 from keras_sspcab.runs.config import EvaluationConfig, ObjectsConfig
 from keras_sspcab.runs.sources import ObjectSource, VideoSource
-
-if TYPE_CHECKING:
-    from keras_sspcab.data.video import Video
 
 Table = dict[str, np.ndarray]
 
@@ -40,12 +44,12 @@ class Regions:
         raise NotImplementedError
 
     def find(
-        self, video: "Video", scored: ScoredFrame
+        self, video: Video, scored: ScoredFrame
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns boxes `(n, 4)` and their scores `(n,)` of a frame."""
         raise NotImplementedError
 
-    def add(self, video: "Video", scored: ScoredFrame) -> None:
+    def add(self, video: Video, scored: ScoredFrame) -> None:
         """Takes a frame of a video."""
         if not self.exist:
             return
@@ -85,7 +89,7 @@ class ObjectRegions(Regions):
         return f"objects of {os.path.basename(boxes)}{others}"
 
     def find(
-        self, video: "Video", scored: ScoredFrame
+        self, video: Video, scored: ScoredFrame
     ) -> tuple[np.ndarray, np.ndarray]:
         return scored.outputs["boxes"], scored.outputs["object_scores"]
 
@@ -136,7 +140,7 @@ class MapRegions(Regions):
         )
 
     def find(
-        self, video: "Video", scored: ScoredFrame
+        self, video: Video, scored: ScoredFrame
     ) -> tuple[np.ndarray, np.ndarray]:
         anomaly_map = scored.outputs["anomaly_map"]
         return self.cut(anomaly_map, self._frame_size(video))
@@ -144,12 +148,7 @@ class MapRegions(Regions):
     def cut(
         self, anomaly_map: np.ndarray, frame_size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns boxes `(n, 4)` and their scores `(n,)` of a map.
-
-        Args:
-            anomaly_map: The map `(height, width)`.
-            frame_size: Height and width that boxes are scaled to.
-        """
+        """Returns boxes in a frame of that size, and their scores, of a map."""
         excess = smooth_map(anomaly_map, self._evaluation)
         if self._levels.normal_map is not None:
             excess = excess - self._levels.normal_map
@@ -161,9 +160,7 @@ class MapRegions(Regions):
         )
         return np.stack([table[name] for name in _BOX], -1), table["score"]
 
-    def _frame_size(self, video: "Video") -> tuple[int, int]:
-        from keras_sspcab.data.video import iterate_frames
-
+    def _frame_size(self, video: Video) -> tuple[int, int]:
         if self._size is None or self._size[0] != video.path:
             height, width = next(iterate_frames(video, channels=1)).shape[:2]
             self._size = video.path, (height, width)
@@ -171,12 +168,7 @@ class MapRegions(Regions):
 
 
 def regions_of(model: Any, source: VideoSource) -> Regions:
-    """Returns what gathers the regions of a run's test videos.
-
-    Args:
-        model: The model of the run.
-        source: The data of the run.
-    """
+    """Returns what gathers the regions of a run's test videos."""
     if isinstance(source, ObjectSource):
         return ObjectRegions(source.config.objects)
     levels = measure_levels(model, source, source.held_out())
@@ -184,21 +176,16 @@ def regions_of(model: Any, source: VideoSource) -> Regions:
 
 
 def measure_levels(
-    model: Any, source: VideoSource, videos: "Sequence[Video]"
+    model: Any, source: VideoSource, videos: Sequence[Video]
 ) -> RegionLevels:
     """Measures what smoothed maps of normal videos show.
 
     A network errs more in some places than in others, such as along the border
     of the frame, also where all is normal: levels hold for what exceeds that.
 
-    Args:
-        model: The host.
-        source: The data that the videos are of.
-        videos: Normal videos that were not trained on; without any, levels
-            follow from the pixel threshold of the model.
+    The videos are normal and were not trained on; without any, levels follow
+    from the pixel threshold of the model.
     """
-    from keras_sspcab.data.video import count_clips
-
     data, evaluation = source.data, source.config.evaluation
     if not videos:
         limit = model.calibration.pixel_threshold
@@ -238,29 +225,19 @@ def smooth_map(
     anomaly_map: np.ndarray, evaluation: EvaluationConfig
 ) -> np.ndarray:
     """Returns a map smoothed as regions are cut from it, in float64."""
-    from scipy import ndimage
-
     sigma = evaluation.region_smoothing * anomaly_map.shape[0]
     return ndimage.gaussian_filter(anomaly_map.astype("float64"), sigma)
 
 
 def ground_truth_tracks(
-    videos: "Sequence[Video]", abnormal: "Sequence[Video]"
+    videos: Sequence[Video], abnormal: Sequence[Video]
 ) -> tuple[Table | None, str]:
     """Returns the tracks of the ground truth, and where they come from.
 
-    Track files come first; without any, tracks are derived from masks.
-
-    Args:
-        videos: The test videos.
-        abnormal: Those with abnormal frames.
-
-    Returns:
-        The table, None if one of the abnormal videos has neither; and
-        `"files"`, `"masks"` or `"none"`.
+    Track files come first (`"files"`); without any, tracks are derived from
+    masks (`"masks"`). There are none (`"none"`) if one of the videos that are
+    abnormal has neither.
     """
-    from keras_sspcab.data.video import tracks_from_masks
-
     paths = [video.tracks for video in videos if video.tracks is not None]
     if paths:
         folders = sorted({os.path.dirname(path) for path in paths})

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from keras_sspcab import metrics
+from keras_sspcab.data.video import Video, count_frames, frame_labels
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.runs.config import Config, EvaluationConfig
 from keras_sspcab.runs.key_frames import KeyFrames
@@ -21,9 +22,6 @@ from keras_sspcab.runs.regions import (
     regions_of,
 )
 from keras_sspcab.runs.sources import VideoSource
-
-if TYPE_CHECKING:
-    from keras_sspcab.data.video import Video
 
 Series = dict[str, np.ndarray]
 
@@ -39,7 +37,7 @@ class _ScoredVideo:
         outputs: Values of these frames by name of the output.
     """
 
-    video: "Video"
+    video: Video
     truth: np.ndarray | None
     frames: list[int]
     outputs: dict[str, list[float]]
@@ -64,19 +62,11 @@ class _ScoredVideo:
 def evaluate_videos(
     model: Any,
     source: VideoSource,
-    videos: "Sequence[Video]",
+    videos: Sequence[Video],
     folder: str,
     progress: Progress,
 ) -> Measured:
-    """Scores test videos and writes the scores.
-
-    Args:
-        model: The model of the run.
-        source: The data of the run.
-        videos: The test videos.
-        folder: Where predictions are written.
-        progress: Counts the frames.
-    """
+    """Scores test videos; writes scores, key frames, regions and tracks."""
     config = source.config
     regions, key_frames = regions_of(model, source), KeyFrames(folder)
     scored: list[_ScoredVideo] = []
@@ -126,9 +116,7 @@ def evaluate_videos(
     )
 
 
-def _begin(video: "Video", model: Any) -> _ScoredVideo:
-    from keras_sspcab.data.video import frame_labels
-
+def _begin(video: Video, model: Any) -> _ScoredVideo:
     truth = np.asarray(frame_labels(video)) if video.has_ground_truth else None
     names = ("anomaly_score", "is_anomalous", "raw_score")
     outputs: dict[str, list[float]] = {
@@ -142,9 +130,7 @@ def _frames_dropped(config: Config) -> int:
     return (config.data.clip_length - 1) * config.data.stride
 
 
-def _num_frames(videos: "Iterable[Video]") -> int:
-    from keras_sspcab.data.video import count_frames
-
+def _num_frames(videos: Iterable[Video]) -> int:
     return sum(map(count_frames, videos))
 
 

@@ -25,7 +25,8 @@ def evaluation(**settings):
 def levels_of(monkeypatch, maps, **settings):
     """Levels where the held-out frames of a model have these maps."""
     monkeypatch.setattr(
-        "keras_sspcab.data.video.count_clips",
+        regions,
+        "count_clips",
         lambda videos, length, stride: len(maps),
     )
     config = Config(evaluation=evaluation(**settings)).model_copy(

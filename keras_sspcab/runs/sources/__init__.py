@@ -27,12 +27,7 @@ __all__ = [
 def source_of(config: Config, run: RunFolder | None = None) -> Source:
     """Returns the data of a run, as the host of its configuration takes them.
 
-    Args:
-        config: The configuration.
-        run: The run folder, for what is kept on disk; None for none.
-
-    Raises:
-        ValueError: If there is no such host.
+    The folder of the run is for what is kept on disk.
     """
     host = get_application(config.model.name)
     kinds: dict[str, type[Source]] = {

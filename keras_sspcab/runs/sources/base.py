@@ -22,7 +22,8 @@ class Source(abc.ABC):
     """The data of a run, as its host looks at them.
 
     A folder of samples has `train`, `validation` and `test`, `root`, `notes`,
-    `summary()` and `with_validation(...)`; a sample has a `path`.
+    `summary()` and `with_validation(...)`; a sample has a `path`. All methods
+    raise a ValueError where the data cannot be used.
 
     Args:
         config: The configuration of the run.
@@ -64,24 +65,13 @@ class Source(abc.ABC):
     def training_datasets(
         self, folder: Any, with_pseudo_abnormal: bool = False
     ) -> Callable[[int], Any]:
-        """Returns a function from the number of an epoch to its dataset.
-
-        Args:
-            folder: What `split` has returned.
-            with_pseudo_abnormal: Whether batches hold pseudo-abnormal objects
-                as well.
-        """
+        """Returns a function from the number of an epoch to its dataset."""
 
     @abc.abstractmethod
     def scoring_dataset(
         self, samples: Sequence[Any], is_reread: bool = False
     ) -> Any:
-        """Returns a dataset of samples in order, as they are scored.
-
-        Args:
-            samples: The samples.
-            is_reread: Whether it is read several times.
-        """
+        """Returns a dataset of samples in order, as they are scored."""
 
     def check(self) -> None:
         """Raises a ConfigError for settings that such data do not have."""
@@ -94,14 +84,7 @@ class Source(abc.ABC):
     # === What they share ===
 
     def scan(self, path: str = "") -> Any:
-        """Lists the data.
-
-        Args:
-            path: Another folder than that of the configuration.
-
-        Raises:
-            ValueError: If the folder cannot be used.
-        """
+        """Lists the data, of the configuration or of another folder."""
         path = path or self.data.path
         if not path:
             raise ConfigError(
@@ -115,9 +98,6 @@ class Source(abc.ABC):
 
         Broken samples stop it, or are left out first, as `[data] on_error`
         says.
-
-        Raises:
-            ValueError: If the data cannot be used.
         """
         self.check()
         folder = self.scan()
@@ -144,9 +124,9 @@ class Source(abc.ABC):
         to evaluate it on, and samples enough.
         """
         is_enough = len(folder.train) >= _LEAST_TO_SPLIT
-        needs_validation = not self.host.calibrates_by_folds
-        if folder.validation or not (
-            needs_validation or (not folder.test and is_enough)
+        is_useful = not folder.test and is_enough
+        if folder.validation or (
+            self.host.calibrates_by_folds and not is_useful
         ):
             return folder
         return folder.with_validation(
@@ -156,12 +136,8 @@ class Source(abc.ABC):
     def samples_to_evaluate(self) -> tuple[tuple[Any, ...], str, str]:
         """Returns test samples, or normal ones where there are none.
 
-        Returns:
-            The samples, `"test"`, `"validation"` or, where none were held out,
-            `"train"`, and the root of the folder.
-
-        Raises:
-            ValueError: If the data cannot be used.
+        Also `"test"`, `"validation"` or, where none were held out, `"train"`,
+        and the root of the folder.
         """
         folder = self.scan()
         if folder.test:
@@ -176,9 +152,6 @@ class Source(abc.ABC):
         """Returns the normal samples that were not trained on.
 
         There are none where the folder holds test data alone.
-
-        Raises:
-            ValueError: If the data cannot be used.
         """
         if self.data.on_error == "skip":
             # What is broken had no part in the choice.

@@ -3,21 +3,29 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keras_sspcab.data.flow import DISFlow, FlowFiles, FlowSource
+from keras_sspcab.data.objects import (
+    BoxFiles,
+    CubeFile,
+    MaskFiles,
+    MaskSource,
+    MergedProposals,
+    MotionMasks,
+    MotionProposals,
+    ObjectProposals,
+    OnnxDetector,
+    count_objects,
+    cube_dataset,
+    extract_cubes,
+)
+from keras_sspcab.data.pseudo_abnormal import add_pseudo_abnormal
+from keras_sspcab.data.simulation import EmbeddedTextures, FolderTextures
+from keras_sspcab.data.video import Video, VideoFolder
 from keras_sspcab.hosts import ScoredFrame, score_objects
 from keras_sspcab.runs.config import ConfigError, ObjectsConfig
 from keras_sspcab.runs.sources.videos import VideoSource
-
-if TYPE_CHECKING:
-    from keras_sspcab.data.flow import FlowSource
-    from keras_sspcab.data.objects import (
-        CubeFile,
-        MaskSource,
-        MotionProposals,
-        ObjectProposals,
-    )
-    from keras_sspcab.data.video import Video, VideoFolder
 
 # Objects that are scored at once: crops are small.
 _OBJECT_BATCH_SIZE = 64
@@ -67,10 +75,8 @@ class ObjectSource(VideoSource):
                 f"one number. Received: {list(data.image_size)}"
             )
 
-    def cut_out(self, videos: "Sequence[Video]") -> "tuple[CubeFile, ...]":
+    def cut_out(self, videos: Sequence[Video]) -> tuple[CubeFile, ...]:
         """Cuts the objects of videos out, unless that is done."""
-        from keras_sspcab.data.objects import extract_cubes
-
         objects, folder = self.config.objects, self._folder()
         os.makedirs(folder, exist_ok=True)
         return extract_cubes(
@@ -84,10 +90,8 @@ class ObjectSource(VideoSource):
             masks=masks_of(objects),
         )
 
-    def epoch_size(self, folder: "VideoFolder") -> int:
+    def epoch_size(self, folder: VideoFolder) -> int:
         """Objects in an epoch."""
-        from keras_sspcab.data.objects import count_objects
-
         cubes = self.cut_out(folder.train)
         count = count_objects(cubes, self.data.step)
         if not count:
@@ -101,23 +105,16 @@ class ObjectSource(VideoSource):
         return count
 
     def training_datasets(
-        self, folder: "VideoFolder", with_pseudo_abnormal: bool = False
+        self, folder: VideoFolder, with_pseudo_abnormal: bool = False
     ) -> Callable[[int], Any]:
         """Objects in random order."""
-        from keras_sspcab.data.objects import cube_dataset
-        from keras_sspcab.data.pseudo_abnormal import (
-            EmbeddedPictures,
-            FolderPictures,
-            add_pseudo_abnormal,
-        )
-
         objects, training = self.config.objects, self.config.training
         cubes = self.cut_out(folder.train)
         pictures: Any = None
         if with_pseudo_abnormal and objects.pictures:
-            pictures = FolderPictures(objects.pictures)
+            pictures = FolderTextures(objects.pictures)
         elif with_pseudo_abnormal:
-            pictures = EmbeddedPictures()
+            pictures = EmbeddedTextures(batch_share=0.0)
 
         def make_dataset(epoch: int) -> Any:
             dataset = cube_dataset(
@@ -143,11 +140,9 @@ class ObjectSource(VideoSource):
         return make_dataset
 
     def scoring_dataset(
-        self, samples: "Sequence[Video]", is_reread: bool = False
+        self, samples: Sequence[Video], is_reread: bool = False
     ) -> Any:
         """All objects in order, with the frames that they are in."""
-        from keras_sspcab.data.objects import cube_dataset
-
         return cube_dataset(
             self.cut_out(samples),
             self._object_host.cube_inputs,
@@ -156,7 +151,7 @@ class ObjectSource(VideoSource):
         )
 
     def score_frames(
-        self, model: Any, videos: "Sequence[Video]", **options: Any
+        self, model: Any, videos: Sequence[Video], **options: Any
     ) -> Iterator[ScoredFrame]:
         """Scores the frames of videos by the objects in them."""
         return score_objects(model, self.cut_out(videos))
@@ -165,18 +160,8 @@ class ObjectSource(VideoSource):
 # === The section [objects] ===
 
 
-def proposals_of(objects: ObjectsConfig) -> "ObjectProposals":
-    """Returns what finds the objects.
-
-    Raises:
-        ValueError: If files or a model cannot be used.
-    """
-    from keras_sspcab.data.objects import (
-        BoxFiles,
-        MergedProposals,
-        OnnxDetector,
-    )
-
+def proposals_of(objects: ObjectsConfig) -> ObjectProposals:
+    """Returns what finds the objects."""
     is_motion = objects.boxes == "motion"
     motion = _motion_of(objects, objects.cover_threshold if is_motion else None)
     if is_motion:
@@ -195,9 +180,7 @@ def proposals_of(objects: ObjectsConfig) -> "ObjectProposals":
 
 def _motion_of(
     objects: ObjectsConfig, cover_threshold: float | None
-) -> "MotionProposals":
-    from keras_sspcab.data.objects import MotionProposals
-
+) -> MotionProposals:
     return MotionProposals(
         threshold=objects.motion_threshold,
         blur=objects.motion_blur,
@@ -208,25 +191,13 @@ def _motion_of(
     )
 
 
-def masks_of(objects: ObjectsConfig) -> "MaskSource | None":
-    """Returns what gives the masks of objects, or None.
-
-    Raises:
-        ValueError: If there is no such folder.
-    """
-    from keras_sspcab.data.objects import MaskFiles, MotionMasks
-
+def masks_of(objects: ObjectsConfig) -> MaskSource | None:
+    """Returns what gives the masks of objects, or None."""
     if objects.masks == "motion":
         return MotionMasks(_motion_of(objects, None))
     return MaskFiles(objects.masks) if objects.masks else None
 
 
-def flow_of(objects: ObjectsConfig) -> "FlowSource":
-    """Returns what gives the optical flow.
-
-    Raises:
-        ValueError: If there is no such folder.
-    """
-    from keras_sspcab.data.flow import DISFlow, FlowFiles
-
+def flow_of(objects: ObjectsConfig) -> FlowSource:
+    """Returns what gives the optical flow."""
     return DISFlow() if objects.flow == "dis" else FlowFiles(objects.flow)

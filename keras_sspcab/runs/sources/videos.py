@@ -1,14 +1,19 @@
 """Clips of videos as the data of a run."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keras_sspcab.data.video import (
+    Video,
+    VideoFolder,
+    check_videos,
+    clip_dataset,
+    count_clips,
+    scan_video_folder,
+)
 from keras_sspcab.hosts import ScoredFrame, score_frames
 from keras_sspcab.runs.config import ConfigError
 from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE, Source
-
-if TYPE_CHECKING:
-    from keras_sspcab.data.video import Video, VideoFolder
 
 
 class VideoSource(Source):
@@ -16,17 +21,13 @@ class VideoSource(Source):
 
     noun = "videos"
 
-    def list_samples(self, path: str, layout: str) -> "VideoFolder":
-        from keras_sspcab.data.video import scan_video_folder
-
+    def list_samples(self, path: str, layout: str) -> VideoFolder:
         return scan_video_folder(path, layout)
 
     def check_samples(
-        self, samples: "Sequence[Video]", on_error: str
-    ) -> "tuple[Video, ...]":
+        self, samples: Sequence[Video], on_error: str
+    ) -> tuple[Video, ...]:
         """Decodes all videos, and counts their frames."""
-        from keras_sspcab.data.video import check_videos
-
         return check_videos(samples, on_error=on_error)
 
     def check(self) -> None:
@@ -48,21 +49,19 @@ class VideoSource(Source):
                 "Received: data.cache='memory'. Choose 'disk' or 'none'"
             )
 
-    def identity(self, sample: "Video") -> str:
+    def identity(self, sample: Video) -> str:
         """Path and length."""
         return f"{sample.path} {sample.num_frames} frames"
 
-    def epoch_size(self, folder: "VideoFolder") -> int:
+    def epoch_size(self, folder: VideoFolder) -> int:
         """Clips in an epoch."""
-        from keras_sspcab.data.video import count_clips
-
         data = self.data
         return count_clips(
             folder.train, data.clip_length, stride=data.stride, step=data.step
         )
 
     def training_datasets(
-        self, folder: "VideoFolder", with_pseudo_abnormal: bool = False
+        self, folder: VideoFolder, with_pseudo_abnormal: bool = False
     ) -> Callable[[int], Any]:
         """Clips in random order, cut from frames that are decoded once."""
         cache: bool | str = False
@@ -83,14 +82,12 @@ class VideoSource(Source):
         return make_dataset
 
     def scoring_dataset(
-        self, samples: "Sequence[Video]", is_reread: bool = False
+        self, samples: Sequence[Video], is_reread: bool = False
     ) -> Any:
         """All clips in order."""
         return self._clips(samples, batch_size=INFERENCE_BATCH_SIZE)
 
-    def _clips(self, videos: "Sequence[Video]", **options: Any) -> Any:
-        from keras_sspcab.data.video import clip_dataset
-
+    def _clips(self, videos: Sequence[Video], **options: Any) -> Any:
         data = self.data
         return clip_dataset(
             videos,
@@ -102,14 +99,8 @@ class VideoSource(Source):
         )
 
     def score_frames(
-        self, model: Any, videos: "Sequence[Video]", **options: Any
+        self, model: Any, videos: Sequence[Video], **options: Any
     ) -> Iterator[ScoredFrame]:
-        """Scores the frames of videos, one after the other.
-
-        Args:
-            model: The model.
-            videos: The videos.
-            **options: As of `keras_sspcab.hosts.score_frames`.
-        """
+        """Scores frames; options are those of `hosts.score_frames`."""
         options.setdefault("stride", self.data.stride)
         return score_frames(model, videos, **options)
