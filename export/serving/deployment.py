@@ -1,4 +1,4 @@
-"""Files that say how TensorFlow Serving is to serve a repository."""
+"""Files that configure how TensorFlow Serving serves a repository."""
 
 import os
 import pathlib
@@ -81,10 +81,9 @@ def write_deployment(
     gpus: int = 1,
     image: str | None = None,
 ) -> list[str]:
-    """Writes those of `DEPLOYMENT_FILES` that are not there.
+    """Writes those of `DEPLOYMENT_FILES` that are missing.
 
-    What is there is kept: these files are for editing. A file that was removed
-    is written anew.
+    Existing files are kept, because they are meant to be edited.
 
     Args:
         directory: Folder of the repository.

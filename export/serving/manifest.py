@@ -1,4 +1,4 @@
-"""Checksums of all files of a version, and whether they still hold."""
+"""Checksums of all files of a version."""
 
 import os
 import pathlib
@@ -65,12 +65,14 @@ def verify_version(path: Any) -> None:
     """
     folder = pathlib.Path(path)
     expected = _read(folder)
-    found = set(_files(folder))
-    problems = [f"{name} is missing" for name in sorted(set(expected) - found)]
-    problems += [f"{name} is extra" for name in sorted(found - set(expected))]
+    present = set(_files(folder))
+    problems = [
+        f"{name} is missing" for name in sorted(set(expected) - present)
+    ]
+    problems += [f"{name} is extra" for name in sorted(present - set(expected))]
     problems += [
         f"{name} differs"
-        for name in sorted(found & set(expected))
+        for name in sorted(present & set(expected))
         if _digest(folder / name) != expected[name]
     ]
     if problems:

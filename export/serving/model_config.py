@@ -75,13 +75,6 @@ class ModelsConfig:
         config.model_platform = "tensorflow"
         return True
 
-    def pinned(self, name: str) -> tuple[int, ...]:
-        """Returns the versions that a model is pinned to."""
-        if name not in self.names:
-            return ()
-        policy = self._find(name).model_version_policy
-        return tuple(policy.specific.versions)
-
     def served(self, name: str, versions: Sequence[int]) -> tuple[int, ...]:
         """Returns the versions on disk that the policy of a model serves."""
         versions = sorted(versions)

@@ -71,10 +71,6 @@ class Repository:
         name = self.resolve(name)
         return ModelsConfig(self.directory).served(name, self.versions(name))
 
-    def is_pinned(self, name: str) -> bool:
-        """Whether a model serves other versions than its newest."""
-        return bool(ModelsConfig(self.directory).pinned(name))
-
     def resolve(self, name: str | None) -> str:
         """Returns the name of a model, or of the only one.
 

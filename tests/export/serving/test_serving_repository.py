@@ -148,7 +148,6 @@ def test_rollback_to_a_version_and_forward(repository):
     assert repository.served() == (3,)
     assert repository.rollback() == 2
     assert repository.rollback() == 1
-    assert repository.is_pinned(NAME)
     with pytest.raises(ValueError, match="no version of screws before 1"):
         repository.rollback()
     with pytest.raises(ValueError, match=r"no version 7.*There are: 1, 2, 3"):
@@ -159,7 +158,6 @@ def test_rollback_to_a_version_and_forward(repository):
     assert policy.latest.num_versions == 1
     copy_version(repository, 4)
     assert repository.served() == (4,)
-    assert not repository.is_pinned(NAME)
 
 
 def test_new_versions_wait_while_rolled_back(repository):

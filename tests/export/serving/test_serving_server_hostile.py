@@ -1,4 +1,4 @@
-"""What strangers send: no crash, no wrong answer, little memory."""
+"""Malformed, hostile and random input: refused, and the server goes on."""
 
 import io
 import itertools
@@ -29,7 +29,9 @@ from tests.export.serving.served import (
 
 @pytest.fixture(scope="module")
 def server():
-    with serve(max_image_pixels=10_000, max_request_bytes=1 << 20) as server:
+    with serve(
+        max_image_pixels=10_000, max_request_bytes=1 << 20, read_timeout=2
+    ) as server:
         yield server
 
 

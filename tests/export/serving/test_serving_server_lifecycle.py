@@ -208,6 +208,10 @@ def test_metrics_count_what_was_sent():
             assert bucket == runs
         assert metric(server, f"{prefix}batch_requests_sum") == 6
 
+        # Names that strangers make up are no labels.
+        assert requests(model="no") == 0
+        state = metric(server, f"{prefix}model_version_state", model=NAME)
+        assert state == 30
         latency = f"{prefix}request_seconds"
         assert metric(server, f"{latency}_count", method="Predict") == 11
         assert 0 < metric(server, f"{latency}_sum") < seconds

@@ -16,7 +16,6 @@ from tests.export.serving.served import (
     encoded,
     http_call,
     images,
-    metric,
     predict_path,
     predict_request,
 )
@@ -119,51 +118,26 @@ def _changed(**changes):
 
 
 @pytest.mark.parametrize(
-    ("request_", "code", "message"),
+    ("changes", "code"),
     [
-        (_changed(name="nuts"), "NOT_FOUND", "Latest(nuts)"),
-        (_changed(version=7), "NOT_FOUND", f"Specific({NAME}, 7)"),
-        (_changed(version_label="x"), "INVALID_ARGUMENT", "label: x"),
-        (_changed(signature_name="x"), "FAILED_PRECONDITION", '"x" not found'),
-        (_changed(output=["x"]), "INVALID_ARGUMENT", "alias not found"),
-        (
-            _changed(output=["anomaly_map"] * 2),
-            "INVALID_ARGUMENT",
-            "duplicate output",
-        ),
-        (_changed(inputs={}), "INVALID_ARGUMENT", "required: {image}"),
-        (
-            _changed(inputs={"image": images(1), "x": 1.0}),
-            "INVALID_ARGUMENT",
-            "extra: {x}",
-        ),
-        (
-            _changed(inputs={"image": images(1).astype("float64")}),
-            "INVALID_ARGUMENT",
-            "type float32. Received: float64",
-        ),
-        (
-            _changed(inputs={"image": images(1)[0]}),
-            "INVALID_ARGUMENT",
-            "shape (?, 32, 32, 1). Received: (32, 32, 1)",
-        ),
-        (
-            _changed(inputs={"image": images(1)[:, :31]}),
-            "INVALID_ARGUMENT",
-            "Received: (1, 31, 32, 1)",
-        ),
-        (
-            _changed(inputs={"image": images(0)}),
-            "INVALID_ARGUMENT",
-            "no rows",
-        ),
+        ({"name": "nuts"}, "NOT_FOUND"),
+        ({"version": 7}, "NOT_FOUND"),
+        ({"version_label": "x"}, "INVALID_ARGUMENT"),
+        ({"signature_name": "x"}, "FAILED_PRECONDITION"),
+        ({"output": ["x"]}, "INVALID_ARGUMENT"),
+        ({"output": ["anomaly_map"] * 2}, "INVALID_ARGUMENT"),
+        ({"inputs": {}}, "INVALID_ARGUMENT"),
+        ({"inputs": {"image": images(1), "x": 1.0}}, "INVALID_ARGUMENT"),
+        ({"inputs": {"image": images(1).astype("d")}}, "INVALID_ARGUMENT"),
+        ({"inputs": {"image": images(1)[0]}}, "INVALID_ARGUMENT"),
+        ({"inputs": {"image": images(1)[:, :31]}}, "INVALID_ARGUMENT"),
+        ({"inputs": {"image": images(0)}}, "INVALID_ARGUMENT"),
     ],
 )
-def test_grpc_refuses(caller, request_, code, message):
+def test_grpc_refuses(caller, changes, code):
     with pytest.raises(grpc.RpcError) as error:
-        caller.predict(request_)
+        caller.predict(_changed(**changes))
     assert code_of(error) == code
-    assert message in error.value.details()
 
 
 def test_grpc_refuses_other_questions(caller):
@@ -310,22 +284,3 @@ def test_rest_refuses(server, path, body, status, message):
     found, answer = http_call(server, path, body)
     assert (found, list(answer)) == (status, ["error"])
     assert message in answer["error"]
-
-
-def test_health_and_metrics(server):
-    assert http_call(server, "/healthz") == (200, b"ok\n")
-    assert http_call(server, "/readyz") == (200, b"ready\n")
-    labels = {"protocol": "rest", "method": "Predict", "model": NAME}
-    name = "keras_sspcab_requests_total"
-    before = metric(server, name, **labels, code="OK")
-    http_call(server, predict_path(), {"instances": [ROW]})
-    assert metric(server, name, **labels, code="OK") == before + 1
-    # Names that strangers make up are no labels.
-    http_call(server, predict_path("nuts"), {"instances": [ROW]})
-    assert metric(server, name, model="nuts") == 0
-    assert metric(server, name, model="", code="NOT_FOUND") >= 1
-    assert metric(server, "keras_sspcab_model_version_state", model=NAME) == 30
-    assert metric(server, "keras_sspcab_pending_requests") == 0
-    assert metric(server, "keras_sspcab_pending_bytes") == 0
-    alias = http_call(server, "/monitoring/prometheus/metrics")
-    assert b"keras_sspcab_request_seconds_bucket" in alias[1]
