@@ -50,10 +50,15 @@ def replace_penultimate_conv(
     Source: SSPCAB paper, section 4.3 and supplementary 6.1.
 
     Example:
-    >>> backbone = keras.applications.ResNet50(include_top=False, weights=None)
-    >>> detector = replace_penultimate_conv(backbone, loss_weight=0.1)
-    >>> detector.get_layer("sspcab")
-    <SSPCABLayer name=sspcab, built=True>
+    >>> network = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+    ...     keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+    ...     keras.layers.Conv2D(3, 3, padding="same"),
+    ... ])
+    >>> detector = replace_penultimate_conv(network, loss_weight=0.1)
+    >>> [layer.name for layer in detector.layers if "sspcab" in layer.name]
+    ['sspcab']
     """
     is_sequential = isinstance(model, keras.Sequential)
     # `operations` is the graph of a functional model.

@@ -45,6 +45,11 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If the file is missing, of another kind or damaged.
         ImportError: If the package safetensors is needed and missing.
+
+    Example:
+    >>> np.savez("weights.npz", bias=np.zeros(3))
+    >>> read_arrays("weights.npz")
+    {'bias': array([0., 0., 0.])}
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -88,9 +93,11 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, Any]:
         OSError: If the file cannot be opened.
 
     Example:
-    >>> arrays = read_torch_file("resnet18.pth")
-    >>> arrays["conv1.weight"].shape
-    (64, 3, 7, 7)
+    >>> import pickle  # What torch.save({"epoch": 3}, "model.pth") writes:
+    >>> with zipfile.ZipFile("model.pth", "w") as archive:
+    ...     archive.writestr("model/data.pkl", pickle.dumps({"epoch": 3}, 2))
+    >>> read_torch_file("model.pth")
+    {'epoch': 3}
     """
     path = os.fspath(path)
     with open(path, "rb") as file:

@@ -55,6 +55,15 @@ def from_torch_state_dict(
 
     Source: the key names and the order of the corners are those of the authors'
     public code (see the SSPCAB paper's repository).
+
+    Example:
+    >>> shapes = {"se.fc1": (1, 8), "se.fc2": (8, 1)}
+    >>> shapes |= {f"conv{i}": (8, 8, 1, 1) for i in range(1, 5)}
+    >>> state = {f"{n}.weight": np.ones(shape) for n, shape in shapes.items()}
+    >>> state |= {f"{n}.bias": np.zeros(s[0]) for n, s in shapes.items()}
+    >>> layer = from_torch_state_dict(SSPCABLayer(), state)
+    >>> tuple(layer.masked_conv.kernel.shape)
+    (2, 2, 8, 8)
     """
     kernel_size = layer.kernel_size
     first = _fetch(state_dict, prefix + "conv1.weight")

@@ -16,7 +16,12 @@ from keras_sspcab.runs.files import sha256_of
 
 
 def available_backbones() -> tuple[str, ...]:
-    """Returns the names that `load_backbone` takes."""
+    """Returns the names that `load_backbone` takes.
+
+    Example:
+    >>> available_backbones()[:2]
+    ('efficientnet_lite0', 'efficientnet_lite1')
+    """
     return *efficientnet_lite.SCALING, *applications.networks()
 
 
@@ -60,7 +65,7 @@ def load_backbone(
         OSError: If the weights cannot be downloaded.
 
     Example:
-    >>> backbone = load_backbone(taps=(8, 16))
+    >>> backbone = load_backbone(taps=(8, 16), weights=None)
     >>> [tuple(x.shape) for x in backbone(np.zeros((1, 64, 64, 3)))]
     [(1, 8, 8, 40), (1, 4, 4, 112)]
     """
@@ -113,6 +118,10 @@ def describe_weights(
     Returns:
         Plain values for the record of a run: `backbone`, `weights`, `source`,
         `license` and `sha256`, the last of the local file if there is one.
+
+    Example:
+    >>> describe_weights("resnet50", None)["backbone"]
+    'resnet50'
     """
     name = _resolve(name)
     path = _local_file(name, weights)

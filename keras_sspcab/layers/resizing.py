@@ -35,8 +35,9 @@ class BilinearUpsampling2D(ImageLayer):
         ValueError: If an argument is out of its range.
 
     Example:
-    >>> rows = np.array([[0.0, 1.0, 2.0]]).reshape(1, 3, 1, 1)
-    >>> ops.convert_to_numpy(BilinearUpsampling2D()(rows)).ravel()[::2]
+    >>> rows = np.array([[0.0, 1.0, 2.0]]).reshape(1, 1, 3, 1)
+    >>> enlarged = ops.convert_to_numpy(BilinearUpsampling2D()(rows))
+    >>> enlarged[0, 0, :, 0].round(1)
     array([0. , 0.4, 0.8, 1.2, 1.6, 2. ], dtype=float32)
     """
 

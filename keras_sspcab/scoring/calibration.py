@@ -29,6 +29,12 @@ class Calibration:
         quantile: Share of the normal images below `threshold`.
         pixel_quantile: Share of their pixels below `pixel_threshold`.
         num_images: How many normal images were measured.
+
+    Example:
+    >>> scores = np.array([1.0, 2.0, 3.0])
+    >>> calibration = Calibration.measure(scores, pixels=scores, quantile=1.0)
+    >>> calibration.score_mean, round(calibration.threshold, 3)
+    (2.0, 1.225)
     """
 
     score_mean: float = 0.0
@@ -162,6 +168,12 @@ class CalibratedScores(ScoringLayer):
         Dict of `anomaly_score` `(batch,)` and `anomaly_map` `(batch, height,
         width)`, float32, in standard deviations above the mean of normal
         images, and `is_anomalous` `(batch,)`, bool.
+
+    Example:
+    >>> layer = CalibratedScores(Calibration(score_mean=1.0, threshold=3.0))
+    >>> outputs = layer(np.array([1.0, 5.0]), np.zeros((2, 8, 8)))
+    >>> ops.convert_to_numpy(outputs["is_anomalous"])
+    array([False,  True])
     """
 
     def __init__(

@@ -26,7 +26,8 @@ class PeakSignalToNoise(ScoringLayer):
         `(batch,)`, float32.
 
     Example:
-    >>> ops.convert_to_numpy(PeakSignalToNoise()(np.array([0.01, 0.0])))
+    >>> psnr = PeakSignalToNoise()(np.array([0.01, 0.0]))
+    >>> ops.convert_to_numpy(psnr).round(2)
     array([ 20., 100.], dtype=float32)
     """
 
