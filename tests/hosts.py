@@ -1,57 +1,24 @@
 """Small versions of all hosts, for tests of what they share."""
 
+import importlib
+
 import numpy as np
 
-from keras_sspcab.applications import available_applications
-
-#: Arguments that make a host small, by its name.
-SMALL = {
-    "autoencoder": {"input_shape": (32, 32, 1), "filters": (8, 8, 4)},
-    "draem": {"input_shape": (32, 32, 3), "base_width": 16, "smoothing": 3},
-    "cutpaste": {"input_shape": (32, 32, 3), "base_width": 8},
-    # Random weights: those of ImageNet are in a package.
-    "padim": {
-        "input_shape": (64, 64, 3),
-        "weights": None,
-        "sspcab": "features",
-        "num_features": 20,
-    },
-    "multiscale_padim": {
-        "input_shape": (64, 64, 3),
-        "weights": None,
-        "sspcab": "features",
-        "num_features": 20,
-        "rank": 8,
-    },
-    "patchcore": {
-        "input_shape": (64, 64, 3),
-        "weights": None,
-        "sspcab": "features",
-        "memory_size": 32,
-    },
-    # Tracing the flow takes longer than all the rest.
-    "future_frame": {
-        "input_shape": (3, 32, 32, 1),
-        "base_width": 4,
-        "flow_estimator": "none",
-    },
-    "mnad": {"input_shape": (3, 32, 32, 1), "base_width": 4},
-    "background_agnostic": {"input_shape": (32, 32, 1), "base_width": 2},
-    "hf2vad": {
-        "input_shape": (3, 16, 16, 1),
-        "root_width": 2,
-        "num_slots": 8,
-        "base_width": 2,
-    },
-}
+from keras_sspcab.applications import get_application
 
 
 def small_host(name, run_eagerly=False, **arguments):
-    """Builds and compiles a small version of a host.
+    """Builds and compiles a small version of a host, with the block.
+
+    What makes it small are the arguments `SMALL` in the host's own test.
 
     Tracing a training step takes longer than a few steps without.
     """
-    model = available_applications()[name](**{**SMALL[name], **arguments})
+    host = get_application(name)
+    small = importlib.import_module(f"tests.applications.test_{name}").SMALL
+    block = host.comparison_place
+    place = {} if block is None else {"sspcab": block}
+    model = host(**{**small, **place, **arguments})
     model.compile(run_eagerly=run_eagerly)
     return model
 

@@ -10,7 +10,7 @@ from keras_sspcab.hosts.arguments import (
     check_places,
     check_weights,
 )
-from keras_sspcab.hosts.base import AnomalyModel, HostGuide
+from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Untracked
 from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel, FoldScores
 from keras_sspcab.hosts.frames import FrameModel
@@ -42,6 +42,7 @@ __all__ = [
     "ObjectModel",
     "ScoredFrame",
     "Stage",
+    "Untracked",
     "VideoStream",
     "available_applications",
     "check_clip_shape",

@@ -165,7 +165,7 @@ class AnomalyModel(keras.Model):
         given.apply_defaults()
         _, *names = given.arguments
         arguments = {
-            name: given.arguments[name]
+            name: _with_tuples(given.arguments[name])
             for name in names
             if name not in ("calibration", "name", "weights")
         }
@@ -591,6 +591,13 @@ class AnomalyModel(keras.Model):
         model = cls(**config, weights=None)
         model.backbone_weights = source
         return model
+
+
+def _with_tuples(value: Any) -> Any:
+    """Turns lists, as which files give tuples back, into tuples."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_with_tuples(part) for part in value)
+    return value
 
 
 def check_own_rate(optimizer: Any, rate: float | None, steps: Any) -> None:

@@ -177,8 +177,7 @@ class FeatureModel(AnomalyModel):
             data = list(data)
         folds = _Folds()
         collectors = {
-            name: self.get_layer(name).collector()
-            for name in self._fitted
+            name: self.get_layer(name).collector() for name in self._fitted
         }
         num_pixels = 0
         for images in _rebatched(self._images(data)):

@@ -7,6 +7,8 @@ from keras_sspcab import SSPCABLayer
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.applications.autoencoder import PLACES
 
+SMALL = {"input_shape": (32, 32, 1), "filters": (8, 8, 4)}
+
 
 def images(n=8, height=16, width=16, channels=1):
     rng = np.random.default_rng(0)
@@ -76,9 +78,10 @@ def test_several_places_and_options():
     assert len(model.losses) == 2
 
 
-@pytest.mark.parametrize("size", [(16, 24), (37, 50), (9, 8), (1, 1)])
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "dynamic", "channels"),
+    [((37, 50), False, 3), ((9, 8), True, 1), ((1, 1), True, 1)],
+)
 def test_any_size_and_channels(size, dynamic, channels):
     height, width = size
     model = AutoEncoder(
@@ -88,8 +91,6 @@ def test_any_size_and_channels(size, dynamic, channels):
     outputs = model(x)
     assert outputs["reconstruction"].shape == x.shape
     assert outputs["anomaly_map"].shape == (2, height, width)
-    model.compile()
-    model.fit(x, verbose=0)
 
 
 def test_static_and_dynamic_sizes_agree():
@@ -122,18 +123,6 @@ def test_score_and_map():
     )
 
 
-def test_learns_to_reconstruct():
-    rng = np.random.default_rng(0)
-    x = np.repeat(np.repeat(rng.random((32, 2, 2, 1)), 8, 1), 8, 2)
-    model = AutoEncoder(input_shape=(16, 16, 1))
-    model.compile()
-    history = model.fit(
-        x.astype("float32"), epochs=30, batch_size=8, verbose=0
-    ).history
-    host = np.subtract(history["loss"], history["sspcab_loss"])
-    assert host[-1] < 0.5 * host[0]
-
-
 def test_targets_for_denoising():
     model = AutoEncoder(input_shape=(16, 16, 1))
     model.compile(keras.optimizers.SGD(0.0))
@@ -147,21 +136,6 @@ def test_targets_for_denoising():
     model.compile()
     with pytest.raises(ValueError, match="for data with labels, pass only"):
         model.fit(x, np.zeros(8), verbose=0)
-
-
-def test_mixed_precision_scores_in_float32():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = AutoEncoder(input_shape=(16, 16, 1))
-        model.compile()
-        model.fit(images(), verbose=0)
-        for output in model(images()).values():
-            assert keras.backend.standardize_dtype(output.dtype) in (
-                "float32",
-                "bool",
-            )
-    finally:
-        keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.parametrize(

@@ -189,74 +189,6 @@ def test_initial_weights():
     assert np.abs(other - gamma).max() > 0.01
 
 
-def test_training_moves_statistics_and_lowers_the_error():
-    model = memory_autoencoder(**TINY, sspcab_options={})
-    x = crops()
-    statistics = model.get_layer("encoder0_conv1_norm").moving_mean
-    conv = keras.Model(model.input, model.get_layer("encoder0_conv1").output)
-    mean = ops.convert_to_numpy(conv(x)).mean((0, 1, 2))
-    model(x, training=False)
-    np.testing.assert_array_equal(ops.convert_to_numpy(statistics), 0)
-    model(x, training=True)
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(statistics), 0.1 * mean, atol=1e-6
-    )
-    slots = model.get_layer("memory2").slots
-    before = ops.convert_to_numpy(slots)
-    model.compile(keras.optimizers.Adam(1e-2), {"reconstruction": "mse"})
-    losses = model.fit(x, {"reconstruction": x}, epochs=15, verbose=0)
-    history = losses.history["loss"]
-    assert history[-1] < 0.95 * history[0]
-    assert np.abs(ops.convert_to_numpy(slots) - before).max() > 1e-4
-
-
-def test_is_one_network_however_often_it_is_called():
-    model = memory_autoencoder(**TINY, sspcab_options={})
-    clip = keras.Input((4, *BATCH[1:]))
-    outputs = [model(clip[:, index])["reconstruction"] for index in range(4)]
-    whole = keras.Model(clip, outputs)
-    assert count(whole.weights) == count(model.weights)
-    x = crops((2, 4, *BATCH[1:]))
-    results = whole(x)
-    assert len(whole.losses) == 4
-    for index, result in enumerate(results):
-        np.testing.assert_allclose(
-            ops.convert_to_numpy(result),
-            numpy_of(model(x[:, index]))["reconstruction"],
-            atol=1e-5,
-        )
-
-
-def test_mixed_precision_gives_float32():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = memory_autoencoder(**TINY)
-        assert model.get_layer("encoder1_conv1").compute_dtype == "float16"
-        result = model(crops())
-    finally:
-        keras.config.set_dtype_policy(before)
-    for value in result.values():
-        assert keras.backend.standardize_dtype(value.dtype) == "float32"
-        assert np.isfinite(ops.convert_to_numpy(value)).all()
-
-
-@pytest.mark.parametrize("options", [None, {"loss_weight": 0.01}])
-def test_saving_and_loading(tmp_path, options):
-    model = memory_autoencoder(
-        **TINY, shrink_threshold=0.05, sspcab_options=options, name="flow_model"
-    )
-    randomize(model)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.name == "flow_model"
-    assert loaded.get_layer("memory1").shrink_threshold == 0.05
-    x = crops()
-    expected, result = numpy_of(model(x)), numpy_of(loaded(x))
-    for name in ("reconstruction", "entropy"):
-        np.testing.assert_allclose(result[name], expected[name], atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
@@ -269,10 +201,3 @@ def test_saving_and_loading(tmp_path, options):
 def test_sizes_that_do_not_fit(shape, message):
     with pytest.raises(ValueError, match=message):
         memory_autoencoder(shape, 2, 8)
-
-
-def test_arguments_out_of_range():
-    with pytest.raises(ValueError, match="root_width=0"):
-        memory_autoencoder((8, 8, 2), root_width=0)
-    with pytest.raises(ValueError, match="num_slots=1"):
-        memory_autoencoder((8, 8, 2), 2, num_slots=1)

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_sspcab.applications import FeatureModel, available_applications
-from tests.hosts import SMALL, samples, small_host
+from tests.hosts import samples, small_host
 
 SHARED = {"anomaly_score", "anomaly_map", "is_anomalous", "raw_score"}
 
@@ -43,10 +43,6 @@ def trained(request):
     history = fit(host, 6, batch_size=3, epochs=1 if has_stages else 2)
     host.calibrate(samples(host, 6, seed=1))
     return request.param, host, history
-
-
-def test_every_host_has_a_small_version():
-    assert set(SMALL) == set(available_applications())
 
 
 def test_block_has_its_share_of_the_loss(trained):
@@ -102,6 +98,13 @@ def test_file_keeps_everything(trained, tmp_path):
         np.testing.assert_allclose(
             result[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=name
         )
+    # Also of what is there for training only.
+    parts = zip(host._flatten_layers(), loaded._flatten_layers(), strict=True)
+    for ours, theirs in parts:
+        for first, second in zip(ours.weights, theirs.weights, strict=True):
+            np.testing.assert_array_equal(
+                ops.convert_to_numpy(first), ops.convert_to_numpy(second)
+            )
     if host.kind == "objects":
         return  # Its optimizers are those of the stages.
     for ours, theirs in zip(
@@ -128,3 +131,46 @@ def test_evaluation_measures_the_losses(trained):
     )
     assert set(results) == set(history)
     assert all(np.isfinite(value) for value in results.values())
+
+
+@pytest.mark.parametrize("name", sorted(available_applications()))
+def test_scores_are_float32_under_mixed_precision(name):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        host = small_host(name, run_eagerly=True)
+        outputs = host(samples(host, 2))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for key, output in outputs.items():
+        dtype = keras.backend.standardize_dtype(output.dtype)
+        assert dtype in ("float32", "bool"), key
+        assert np.isfinite(ops.convert_to_numpy(output)).all(), key
+    layers = host._flatten_layers()
+    assert "float16" in {layer.compute_dtype for layer in layers}
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="runs without tracing there"
+)
+def test_reading_the_metrics_of_a_block_changes_nothing():
+    """Each block has its loss, and `sspcab_loss` is their sum."""
+    places = ("early", "late")
+
+    class Reader(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            for place in places:
+                _ = self.model.get_layer(f"sspcab_{place}").metrics
+
+    def history(*callbacks):
+        keras.utils.set_random_seed(0)
+        host = small_host("autoencoder", sspcab=places)
+        x = samples(host, 6)
+        return host.fit(
+            x, batch_size=2, verbose=0, shuffle=False, callbacks=[*callbacks]
+        ).history
+
+    expected = history()
+    assert history(Reader()) == expected
+    parts = [expected[f"sspcab_{place}_loss"][0] for place in places]
+    assert min(parts) > 0
+    assert expected["sspcab_loss"][0] == pytest.approx(sum(parts), rel=1e-5)

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from keras_sspcab.applications import BackgroundAgnostic
-from keras_sspcab.hosts.objects import object_batches
 
 
 def small():
@@ -67,7 +66,7 @@ def test_calibration_again_measures_the_same_maps():
 
 def test_objects_must_be_dicts():
     with pytest.raises(ValueError, match=r"dicts of arrays.*Received: ndarray"):
-        list(object_batches([np.zeros((2, 32, 32, 1))]))
+        small().calibrate([np.zeros((2, 32, 32, 1))])
     with pytest.raises(ValueError, match="at least one score"):
         small().calibrate([])
 
@@ -87,7 +86,7 @@ def test_fit_says_what_is_missing():
     model.compile()
     with pytest.raises(ValueError, match="takes its targets from the objects"):
         model.fit(crops(2), crops(2))
-    with pytest.raises(ValueError, match="of `training_stages"):
+    with pytest.raises(ValueError, match="Evaluate the `training_stages"):
         model.evaluate(crops(2))
 
 

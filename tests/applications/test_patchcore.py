@@ -7,6 +7,8 @@ from skimage.transform import resize
 
 from keras_sspcab.applications import PatchCore
 
+SMALL = {"input_shape": (64, 64, 3), "weights": None, "memory_size": 32}
+
 
 def images(n=8, height=64, width=32, seed=0):
     rng = np.random.default_rng(seed)
@@ -39,10 +41,12 @@ def test_map_and_score_are_those_of_the_paper(num_neighbors):
     bank = detector.get_layer("memory_bank")
     memory = ops.convert_to_numpy(bank.memory + bank.center)
     # It holds patches of the normal images.
-    normal = detector._collect(x)["memory_bank"].reshape(-1, 152)
+    normal = detector._statistics.value.predict_on_batch(x)[
+        "memory_bank"
+    ].reshape(-1, 152)
     assert lengths(memory[:, None] - normal).min(1).max() < 1e-3
     assert len(np.unique(memory, axis=0)) == 100
-    found = detector._collect(other)["memory_bank"]
+    found = detector._statistics.value.predict_on_batch(other)["memory_bank"]
     assert found.shape == (3, 8, 4, 152)
     distances = lengths(found[..., None, :] - memory)
     expected = []
@@ -65,7 +69,7 @@ def test_map_and_score_are_those_of_the_paper(num_neighbors):
     np.testing.assert_allclose(result, maps, rtol=1e-3)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 2])
 def test_few_images(count):
     x = images(count)
     detector = model(memory_size=1000)
