@@ -109,10 +109,6 @@ class MNAD(FrameModel):
     #: its paper does.
     evaluation_options: ClassVar[Mapping[str, Any]] = {"update_memory": False}
 
-    # Whether frames that look normal are learned from while it is tested, as
-    # in the paper.
-    evaluation_options: ClassVar[Mapping[str, Any]] = {"update_memory": False}
-
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one, with a memory of normal "
         "ones",
