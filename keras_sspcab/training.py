@@ -53,9 +53,9 @@ def train(
 
     For that, the data of an epoch must follow from its number, as those of
     `keras_sspcab.data.image_dataset(..., epoch=epoch)` do. Keras and TensorFlow
-    are seeded anew for each epoch, before its data set is made. Layers must
-    draw random numbers from a `keras.random.SeedGenerator` of their own (those
-    of Keras do). Callbacks that remember something start afresh.
+    are seeded for each epoch, before its data set is made. Layers must draw
+    random numbers from a `keras.random.SeedGenerator` of their own, as those of
+    Keras do. Callbacks lose what they remember.
 
     Ctrl-C and SIGTERM let the current step end, write a checkpoint and raise
     `TrainingInterrupted`; a second Ctrl-C stops at once.
@@ -87,24 +87,39 @@ def train(
         CheckpointError: If the checkpoint is broken, or that of another model
             or with other settings.
         ValueError: If a data set is empty or of unknown length.
+
+    Example:
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import tensorflow as tf
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> def make_dataset(epoch):
+    ...     x = np.random.default_rng(epoch).random((8, 2))
+    ...     return tf.data.Dataset.from_tensor_slices((x, x[:, :1])).batch(4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rows = train(model, make_dataset, 1, f"{folder}/a.npz")
+    ...     rows = train(model, make_dataset, 3, f"{folder}/a.npz")
+    >>> [row["epoch"] for row in rows]
+    [1, 2, 3]
     """
     _check(model, checkpoint)
     settings = dict(settings or {})
-    state, found = TrainingState(settings=settings), None
+    state, saved = TrainingState(settings=settings), None
     if os.path.exists(checkpoint):
-        found = read_checkpoint(checkpoint)
-        state = found.state
+        saved = read_checkpoint(checkpoint)
+        state = saved.state
         _check_settings(checkpoint, state.settings, settings)
     if history_csv is not None:
         # It may lag behind if the kill came between the two files.
         _write_history(history_csv, state.history)
-    if found is not None and state.epoch >= epochs:
-        found.restore_weights(model)
+    if saved is not None and state.epoch >= epochs:
+        saved.restore_weights(model)
         return state.history
 
     with deferred_signals() as stop:
         saver = Saver(
-            checkpoint, state, found, every_steps, every_seconds, stop
+            checkpoint, state, saved, every_steps, every_seconds, stop
         )
         guard = DivergenceGuard()
         # The guard comes first: a state with NaN must never be written. The
@@ -121,14 +136,15 @@ def train(
                     f"epoch that has {steps} steps now. Have the data changed? "
                     "Start a new run"
                 )
-            if found is not None:
-                _create_variables(model, dataset, found)
-                found = None
+            if saved is not None:
+                _create_variables(model, dataset, saved)
+                saved = None
                 # What is iterated again simulates other anomalies.
                 dataset = _dataset_of(model, make_dataset, seed, epoch)
             train_callbacks.begin_epoch(epoch, steps, state.step)
             saver.steps = guard.steps = steps
-            _keras_fit(
+            # Not the host's own `fit`, which would prepare the data again.
+            keras.Model.fit(
                 model,
                 dataset.skip(state.step),
                 initial_epoch=epoch,
@@ -175,11 +191,6 @@ def _check_settings(
             )
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    # Any fixed mixture; Keras takes 32 bits.
-    return (seed * 1_000_003 + epoch * 7919 + 1) % 2**32
-
-
 def _dataset_of(
     model: keras.Model,
     make_dataset: Callable[[int], Any],
@@ -191,19 +202,16 @@ def _dataset_of(
     Hosts that make training examples from images do so here: it is these that
     `skip` must count.
     """
-    keras.utils.set_random_seed(_epoch_seed(seed, epoch))
+    # Any fixed mixture; Keras takes 32 bits.
+    mixed = (seed * 1_000_003 + epoch * 7919 + 1) % 2**32
+    keras.utils.set_random_seed(mixed)
     dataset = make_dataset(epoch)
     prepare = getattr(model, "prepare_training_data", None)
     return dataset if prepare is None else prepare(dataset)
 
 
-def _keras_fit(model: keras.Model, *args: Any, **kwargs: Any) -> Any:
-    """Calls the `fit` of Keras: that of a host would prepare the data again."""
-    return keras.Model.fit(model, *args, **kwargs)
-
-
 def _create_variables(
-    model: keras.Model, dataset: Any, found: Checkpoint
+    model: keras.Model, dataset: Any, saved: Checkpoint
 ) -> None:
     """Takes a step that will be undone by restoring the checkpoint.
 
@@ -211,8 +219,8 @@ def _create_variables(
     them before their values can be restored.
     """
     # Not for its effect, but it refuses a checkpoint of another model.
-    found.restore_weights(model)
-    _keras_fit(model, dataset.take(1), shuffle=False, verbose=0)
+    saved.restore_weights(model)
+    keras.Model.fit(model, dataset.take(1), shuffle=False, verbose=0)
 
 
 def _num_steps(dataset: Any, epoch: int) -> int:

@@ -16,7 +16,12 @@ from keras_sspcab.runs.signals import StopRequest
 
 
 class TrainingDiverged(ValueError):  # noqa: N818 (it is no fault of the code)
-    """The loss has become NaN or infinite."""
+    """The loss has become NaN or infinite.
+
+    Example:
+    >>> issubclass(TrainingDiverged, ValueError)
+    True
+    """
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -24,6 +29,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
     Attributes:
         signal: Number of the signal.
+
+    Example:
+    >>> TrainingInterrupted(15, "Stopped in epoch 3").signal
+    15
     """
 
     def __init__(self, number: int, message: str) -> None:

@@ -16,7 +16,12 @@ _VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is broken or belongs to another training."""
+    """A checkpoint that is broken or belongs to another training.
+
+    Example:
+    >>> issubclass(CheckpointError, ValueError)
+    True
+    """
 
 
 @dataclasses.dataclass
@@ -53,11 +58,9 @@ class Checkpoint:
     names: list[str]
 
     def restore(self, model: keras.Model) -> None:
-        """Sets all variables of a compiled model, its optimizer and metrics.
+        """Sets all variables of a model, its optimizers and its metrics.
 
-        Args:
-            model: The model. It has taken a step: optimizers and metrics
-                create their variables then.
+        The model has taken a step: the latter create their variables then.
 
         Raises:
             CheckpointError: If the checkpoint is that of another model.
@@ -65,14 +68,7 @@ class Checkpoint:
         self._assign(_variables(model), self.names, self.arrays)
 
     def restore_weights(self, model: keras.Model) -> None:
-        """Sets the variables of a model that is not to be trained further.
-
-        Args:
-            model: The model.
-
-        Raises:
-            CheckpointError: If the checkpoint is that of another model.
-        """
+        """Sets the variables of a model that is not to be trained further."""
         variables = [("model", variable) for variable in model.variables]
         count = sum(name.startswith("model ") for name in self.names)
         self._assign(variables, self.names[:count], self.arrays[:count])
@@ -105,11 +101,8 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint; the one before stays until this one is complete.
 
-    Args:
-        path: File, ending in `.npz`.
-        model: A model in training: its weights, the state of its random
-            generators, of all optimizers and of all metrics is written.
-        state: How far the training has come.
+    It holds the weights of a model in training, and the state of its random
+    generators, of all optimizers and of all metrics.
     """
     variables = _variables(model)
     description = {
@@ -126,13 +119,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: str) -> Checkpoint:
-    """Reads a checkpoint.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The checkpoint, nothing restored yet.
+    """Reads a checkpoint; nothing is restored yet.
 
     Raises:
         CheckpointError: If the file is broken or no checkpoint.
@@ -179,33 +166,33 @@ def read_checkpoint(path: str) -> Checkpoint:
 
 def _variables(model: keras.Model) -> list[tuple[str, Any]]:
     """Returns all state of a training, each variable once."""
-    found = [("model", variable) for variable in model.variables]
-    for optimizer in _optimizers(model):
-        found += [("optimizer", variable) for variable in optimizer.variables]
-    found += [("metric", variable) for variable in model.metrics_variables]
     unique: dict[int, tuple[str, Any]] = {}
-    for kind, variable in found:
-        unique.setdefault(id(variable), (kind, variable))
+    for kind, variables in (
+        ("model", model.variables),
+        *(("optimizer", o.variables) for o in _optimizers(model)),
+        ("metric", model.metrics_variables),
+    ):
+        for variable in variables:
+            unique.setdefault(id(variable), (kind, variable))
     return list(unique.values())
 
 
 def _optimizers(model: keras.Model) -> list[Any]:
     """Returns the optimizer, then others that a host holds as attributes."""
-    found = [model.optimizer]
+    values = [model.optimizer]
     for name in sorted(vars(model)):
         value = getattr(model, name, None)
         if isinstance(value, dict):
-            found += value.values()
+            values += value.values()
         elif isinstance(value, (list, tuple)):
-            found += value
+            values += value
         else:
-            found.append(value)
-    optimizers: list[Any] = []
-    for value in found:
-        is_optimizer = isinstance(value, keras.optimizers.Optimizer)
-        if is_optimizer and not any(value is other for other in optimizers):
-            optimizers.append(value)
-    return optimizers
+            values.append(value)
+    optimizers: dict[int, Any] = {}
+    for value in values:
+        if isinstance(value, keras.optimizers.Optimizer):
+            optimizers.setdefault(id(value), value)
+    return list(optimizers.values())
 
 
 def _name(kind: str, variable: Any) -> str:

@@ -1,5 +1,6 @@
 """The folder of one run: where its files lie and what state it is in."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -13,8 +14,10 @@ from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.parsing import load_config, write_config
 
-_PACKAGES = ("keras-sspcab", "keras", "numpy", "pillow")
-_TENSORFLOW = ("tensorflow", "tensorflow-cpu")
+_PACKAGES = (
+    *("keras-sspcab", "keras", "numpy", "pillow"),
+    *("tensorflow", "tensorflow-cpu"),
+)
 
 
 class RunFolder:
@@ -33,6 +36,11 @@ class RunFolder:
 
     Args:
         path: The folder; it need not exist.
+
+    Example:
+    >>> folder = RunFolder("runs/screws")
+    >>> folder.exists, folder.file("model.keras").replace(os.sep, "/")
+    (False, 'runs/screws/model.keras')
     """
 
     def __init__(self, path: str) -> None:
@@ -82,13 +90,7 @@ class RunFolder:
     def record_evaluation(
         self, metrics: dict[str, Any], split: str, root: str
     ) -> None:
-        """Writes `metrics.json`, and what it was measured on.
-
-        Args:
-            metrics: Its content.
-            split: `"test"`, `"validation"` or `"train"`.
-            root: Folder of the data.
-        """
+        """Writes `metrics.json`, and which data it was measured on."""
         files.write_json(self.file("metrics.json"), metrics)
         self.update_record(
             evaluated={"split": split, "root": root, "time": now()}
@@ -122,14 +124,7 @@ class RunFolder:
             )
 
     def create(self, config: Config) -> None:
-        """Starts a run in this folder.
-
-        Args:
-            config: Its configuration.
-
-        Raises:
-            ValueError: If the folder holds a run or other files.
-        """
+        """Starts a run in this folder, which must be free."""
         self.check_free()
         os.makedirs(self.path, exist_ok=True)
         self.update_record(
@@ -143,14 +138,10 @@ class RunFolder:
         write_config(self.file("config.toml"), config)
 
     def require(self, name: str, command: str) -> str:
-        """Returns the path of a file, or says which command writes it.
-
-        Args:
-            name: The file, relative to the folder.
-            command: The command that writes it.
+        """Returns the path of a file that a command writes.
 
         Raises:
-            ValueError: If it is missing.
+            ValueError: If it is missing; the message names the command.
         """
         path = self.file(name)
         if os.path.exists(path):
@@ -167,9 +158,11 @@ class RunFolder:
 def default_run_path(config: Config, root: str = "runs") -> str:
     """Returns a free folder named after model and data.
 
-    Args:
-        config: The configuration of the run.
-        root: The folder for all runs.
+    Example:
+    >>> data = Config().data.model_copy(update={"path": "/data/my screws"})
+    >>> config = Config().model_copy(update={"data": data})
+    >>> default_run_path(config, "nowhere").replace(os.sep, "/")
+    'nowhere/multiscale_padim-my_screws-1'
     """
     data = os.path.basename(os.path.abspath(config.data.path))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{config.model.name}-{data}")
@@ -181,13 +174,11 @@ def default_run_path(config: Config, root: str = "runs") -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions of what a run depends on."""
-    found = {"python": platform.python_version()}
-    for package in (*_PACKAGES, *_TENSORFLOW):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 def now() -> str:

@@ -16,8 +16,6 @@ from keras_sspcab.hosts import (
 from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.folder import RunFolder
 
-_RESERVED = {"input_shape", "calibration", "name", "self"}
-
 
 def build_model(config: Config) -> AnomalyModel:
     """Builds the model to train.
@@ -49,19 +47,11 @@ def construct(
         ConfigError: If the section [model] does not fit the host.
     """
     host = get_application(config.model.name)
-    parameters = inspect.signature(host).parameters
-    allowed = sorted(set(parameters) - _RESERVED)
-    if unknown := sorted(set(config.model.options) - set(allowed)):
-        raise ConfigError(
-            f"Unknown key `model.{unknown[0]}` for the model "
-            f"{config.model.name!r}. Allowed in [model] are: name, "
-            f"{', '.join(allowed)}"
-        )
     shape: tuple[int | None, ...] = (*size, config.data.channels)
     if host.takes_frames:
         shape = (config.data.clip_length, *shape)
     options = dict(config.model.options)
-    if "seed" in parameters:
+    if "seed" in inspect.signature(host).parameters:
         # What is drawn when a model is built.
         options.setdefault("seed", config.training.seed)
     try:
@@ -94,6 +84,14 @@ def load_detector(path: str) -> AnomalyModel:
 
     Raises:
         ValueError: If there is none, or it is no detector of this package.
+
+    Example:
+    >>> import tempfile
+    >>> from keras_sspcab.applications import AutoEncoder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     AutoEncoder((32, 32, 1), filters=(4, 4, 2)).save(f"{folder}/a.keras")
+    ...     load_detector(f"{folder}/a.keras").input_shape
+    (None, 32, 32, 1)
     """
     if not path.endswith(".keras"):
         path = RunFolder(path).require("model.keras", "keras-sspcab train")

@@ -25,24 +25,6 @@ from keras_sspcab.runs import files, tables
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.tables import Columns
 
-__all__ = [
-    "OUTCOMES",
-    "FrameScore",
-    "ImageScore",
-    "KeyFrame",
-    "read_curves",
-    "read_frame_scores",
-    "read_image_scores",
-    "read_key_frames",
-    "read_map",
-    "read_metrics",
-    "write_curves",
-    "write_frame_scores",
-    "write_image_scores",
-    "write_key_frames",
-    "write_map",
-]
-
 #: Outcomes by label (1 abnormal, 0 normal, None unknown) and whether the image
 #: or frame was flagged; the most instructive first.
 OUTCOMES: dict[tuple[int | None, bool], str] = {

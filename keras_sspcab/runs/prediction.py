@@ -34,11 +34,8 @@ from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config, EvaluationConfig
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.regions import MapRegions, RegionLevels
-from keras_sspcab.runs.sources import (
-    INFERENCE_BATCH_SIZE,
-    config_for,
-    source_of,
-)
+from keras_sspcab.runs.sources import config_for, source_of
+from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE
 from keras_sspcab.scoring import Calibration
 
 PathLike = str | os.PathLike[str]

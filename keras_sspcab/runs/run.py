@@ -41,14 +41,12 @@ class Run:
         ValueError: If there is no run in the folder.
 
     Example:
-    >>> import tempfile
-    >>> from keras_sspcab.data import write_texture_folder
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> images, path = f"{folder.name}/brick", f"{folder.name}/run"
-    >>> write_texture_folder(images, image_size=32, num_train=6)
-    >>> run = Run.create(path, data=images, model="autoencoder")
+    >>> run = Run.create("runs/screws", data="screws", model="autoencoder")
     >>> run.config.data.patch_size, run.is_finished
     (64, False)
+    >>> run.train()  # doctest: +SKIP
+    >>> run.evaluate()["image_auroc"]  # doctest: +SKIP
+    0.95
     """
 
     def __init__(
@@ -281,8 +279,9 @@ class Run:
             progress: Takes what there is to say.
 
         Returns:
-            A dict for each image or scored frame: see
-            `keras_sspcab.runs.prediction`.
+            A dict for each image (`path`, and `heat_map` if one was written) or
+            scored frame (`video`, `frame`, `seconds`), with `anomaly_score` in
+            standard deviations above normal, `is_anomalous` and `raw_score`.
 
         Raises:
             ValueError: If the run is not trained, or data cannot be used.

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_sspcab.cli._progress import TrainingProgress
 from keras_sspcab.runs import ModelConfig, RunFolder
 from keras_sspcab.runs.models import build_model, load_detector
 from keras_sspcab.runs.parsing import load_config
-from keras_sspcab.runs.sources import source_of
 from tests.cli.test_train import assert_same_model
 
 # As small as the network can be; the weights are those it is used with.
@@ -126,40 +126,6 @@ def test_few_images_are_all_used(count, origin, images, tmp_path, invoke):
     assert count > 1 or metrics["false_alarm_rate"] == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "count", "has_test", "held_out", "split"),
-    [
-        ("multiscale_padim", 12, False, 3, "validation"),
-        ("multiscale_padim", 10, False, 2, "validation"),
-        ("multiscale_padim", 9, False, 0, "train"),
-        ("multiscale_padim", 12, True, 0, "test"),
-        # Which needs some to calibrate on.
-        ("autoencoder", 9, False, 2, "validation"),
-        ("autoencoder", 12, True, 3, "test"),
-    ],
-)
-def test_held_out_is_what_a_host_needs_or_what_there_is_else_to_evaluate(
-    name, count, has_test, held_out, split, images, tmp_path
-):
-    data = images if has_test else copy_some(images, tmp_path / "plain", count)
-    config = load_config(
-        None,
-        {
-            "model.name": name,
-            "data.path": str(data),
-            "data.validation_fraction": 0.25,
-        },
-    )
-    source = source_of(config)
-    folder = source.split(config)
-    assert len(folder.train) == count - held_out
-    assert len(folder.validation) == held_out
-    assert source.held_out(config) == folder.validation
-    samples, scored, _ = source.samples_to_evaluate(config)
-    assert scored == split
-    assert samples == getattr(folder, split)
-
-
 def test_run_killed_before_its_statistics_goes_on(fitted, tmp_path, invoke):
     run = tmp_path / "run"
     shutil.copytree(fitted[0], run)
@@ -170,13 +136,14 @@ def test_run_killed_before_its_statistics_goes_on(fitted, tmp_path, invoke):
     invoke("train", f"--run={run}", "--resume")
     assert RunFolder(str(run)).is_finished
     assert_same_model(run, fitted[0])
+    # More epochs would change nothing.
+    again = invoke("train", f"--run={run}", "--resume")
+    assert "is finished: there is nothing to continue" in again.stdout
 
 
 def test_block_is_trained_and_goes_on_after_an_interruption(
     images, tmp_path, invoke, monkeypatch
 ):
-    from keras_sspcab.cli._progress import TrainingProgress
-
     options = ["train", f"--data={images}", *SMALL, "--sspcab=features"]
     options += ["--epochs=1", "--batch-size=4"]
     whole, run = tmp_path / "whole", tmp_path / "run"

@@ -11,24 +11,12 @@ import pytest
 
 pytest.importorskip("cv2")
 
-from keras_sspcab.applications import score_objects
-from keras_sspcab.cli._object_data import (
-    ObjectSource,
-    config_of,
-    flow_of,
-    masks_of,
-    proposals_of,
-)
-from keras_sspcab.data.objects import open_cube_file
 from keras_sspcab.data.video import scan_video_folder
+from keras_sspcab.hosts import score_objects
 from keras_sspcab.metrics import rbdc_tbdc, read_detections, read_tracks
-from keras_sspcab.runs import (
-    ConfigError,
-    ObjectsConfig,
-    RunFolder,
-    load_detector,
-)
-from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.runs import RunFolder, load_detector
+from keras_sspcab.runs.sources import source_of
+from tests.cli.test_train import assert_same_model
 from tests.data.video_writing import write_frames
 
 HEIGHT, WIDTH = 40, 64
@@ -82,6 +70,23 @@ def run(tmp_path_factory, videos, invoke):
     return run
 
 
+def cubes_of(run, videos):
+    """The files of objects of the test videos, cut out already."""
+    folder = RunFolder(str(run))
+    source = source_of(folder.config, folder)
+    return source.cut_out(scan_video_folder(videos).test)
+
+
+def unfinished(run, tmp_path, *missing):
+    """A copy of a run, as if it had been killed before its last stage."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for name in missing:
+        (copy / name).unlink()
+    RunFolder(str(copy)).update_record(state="training")
+    return copy
+
+
 def read(path):
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -104,11 +109,9 @@ def test_each_stage_leaves_its_history(run):
 
 def test_frames_are_scored_by_their_objects(run, videos):
     rows = read(run / "predictions/scores.csv")
-    folder = RunFolder(str(run))
     test = scan_video_folder(videos).test
-    files = ObjectSource(folder).cut_out(test, folder.config)
     model = load_detector(str(run))
-    scored = list(score_objects(model, files, batch_size=3))
+    scored = list(score_objects(model, cubes_of(run, videos), batch_size=3))
     assert [(row["video"], int(row["frame"])) for row in rows] == [
         (test[s.video].name, s.frame) for s in scored
     ]
@@ -137,10 +140,7 @@ def test_frames_are_scored_by_their_objects(run, videos):
 def test_regions_are_the_objects(run, videos):
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     found = read_detections(run / "predictions/detections")
-    folder = RunFolder(str(run))
-    files = ObjectSource(folder).cut_out(
-        scan_video_folder(videos).test, folder.config
-    )
+    files = cubes_of(run, videos)
     assert len(found["frame"]) == sum(file.num_objects for file in files)
     np.testing.assert_allclose(
         found["x_max"], np.concatenate([f.read("boxes")[:, 2] for f in files])
@@ -151,20 +151,6 @@ def test_regions_are_the_objects(run, videos):
     assert metrics["conventions"]["regions"].startswith("objects that move")
     assert metrics["conventions"]["frames_dropped"] == 0
     assert metrics["num_scored_frames"] == 24
-
-
-def test_maps_lie_where_the_objects_are(run, videos):
-    folder = RunFolder(str(run))
-    (video,) = (v for v in scan_video_folder(videos).test if v.name == "y")
-    files = ObjectSource(folder).cut_out([video], folder.config)
-    for frame in score_objects(load_detector(str(run)), files):
-        shown = frame.outputs["anomaly_map"]
-        assert shown.shape == (HEIGHT, WIDTH)
-        inside = np.zeros(shown.shape, bool)
-        for box in frame.outputs["boxes"].astype(int):
-            inside[box[1] : box[3] + 1, box[0] : box[2] + 1] = True
-        assert not shown[~inside].any()
-        assert shown[inside].any() == inside.any()
 
 
 def test_report_and_predict(run, videos, invoke, tmp_path):
@@ -186,136 +172,27 @@ def test_report_and_predict(run, videos, invoke, tmp_path):
     assert (tmp_path / "x-annotated.mp4").stat().st_size > 1000
 
 
-def test_resumed_run_is_that_of_one_go(run, videos, invoke, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
-    # As if it had been killed before the last stage.
-    for name in ("checkpoint-classifiers.npz", "model.keras"):
-        (copy / name).unlink()
-    record = json.loads((copy / "run.json").read_text("utf-8"))
-    (copy / "run.json").write_text(
-        json.dumps({**record, "state": "training"}), "utf-8"
-    )
+def test_resumed_run_is_that_of_one_go(run, invoke, tmp_path):
+    missing = ("checkpoint-classifiers.npz", "model.keras")
+    copy = unfinished(run, tmp_path, *missing)
     before = (copy / "checkpoint-adversarial.npz").read_bytes()
     invoke("train", "--run", copy, "--resume")
     assert (copy / "checkpoint-adversarial.npz").read_bytes() == before
-    one, other = (load_detector(str(path)) for path in (run, copy))
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert one.calibration == other.calibration
+    assert_same_model(run, copy)
+    # Stages that are done cannot be trained further.
+    again = invoke("train", "--run", copy, "--resume")
+    assert "is finished: there is nothing to continue" in again.stdout
     more = invoke("train", "--run", copy, "--resume", "--epochs=2", code=2)
     assert "training.epochs" in more.output
-
-
-def test_runs_can_share_what_is_cut_out(videos, tmp_path):
-    config = load_config(
-        None,
-        {
-            "model.name": "background_agnostic",
-            "objects.folder": str(tmp_path / "shared"),
-            "objects.min_area": 20,
-        },
-    )
-    test = scan_video_folder(videos).test
-    files = ObjectSource().cut_out(test, config)
-    assert {open_cube_file(f.path).name for f in files} == {"x", "y", "z"}
-    assert all(f.path.startswith(str(tmp_path / "shared")) for f in files)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"data.stride": 2}, "data.stride"),
-        ({"data.image_size": [32, 64]}, "must be one number"),
-        ({"data.flip": True}, "data.flip"),
-    ],
-)
-def test_settings_of_clips_are_refused(settings, message):
-    config = load_config(
-        None, {"model.name": "background_agnostic", **settings}
-    )
-    with pytest.raises(ConfigError, match=message):
-        ObjectSource().check(config)
-
-
-def test_masks_are_for_those_who_segment(videos, tmp_path):
-    config = load_config(
-        None, {"model.name": "hf2vad", "objects.masks": "motion"}
-    )
-    with pytest.raises(ConfigError, match=r"objects\.masks"):
-        ObjectSource().check(config)
-    assert masks_of(ObjectsConfig()) is None
-    with pytest.raises(ValueError, match="folder of masks"):
-        masks_of(ObjectsConfig(masks=str(tmp_path / "none")))
-    config = load_config(
-        None,
-        {
-            "model.name": "background_agnostic",
-            "data.image_size": 32,
-            "objects.masks": "motion",
-            "objects.folder": str(tmp_path / "cut"),
-            "objects.min_area": 20,
-        },
-    )
-    folder = scan_video_folder(videos)
-    source = ObjectSource()
-    make = source.training_datasets(None, config, folder)
-    (batch,) = make(0).take(1)
-    assert 0 < np.mean(batch["mask"]) < 1
 
 
 def test_nothing_moves(tmp_path, invoke):
     still = np.full((6, HEIGHT, WIDTH, 1), 60, "uint8")
     for number in range(3):
         write_frames(tmp_path / f"videos/train/{number}", still)
-    result = invoke(
-        "train",
-        "--data",
-        tmp_path / "videos",
-        "--run",
-        tmp_path / "run",
-        *TRAINING,
-        code=2,
-    )
+    options = ["--data", tmp_path / "videos", "--run", tmp_path / "run"]
+    result = invoke("train", *options, *TRAINING, code=2)
     assert "No object was found" in result.output
-
-
-def test_boxes_come_from_files(tmp_path):
-    (tmp_path / "boxes").mkdir()
-    (tmp_path / "boxes/x.txt").write_text("0,1,2,10,12,0.9\n", "utf-8")
-    path = str(tmp_path / "boxes")
-    alone = proposals_of(ObjectsConfig(boxes=path, with_motion=False))
-    assert alone.name == "files"
-    assert alone.settings["min_confidence"] == 0.5
-    assert proposals_of(ObjectsConfig(boxes=path)).name == "files+motion"
-    with pytest.raises(ValueError, match="folder of flows"):
-        flow_of(ObjectsConfig(flow=str(tmp_path / "none")))
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"min_confidence": 1.5},
-        {"motion_blur": 4},
-        {"motion_threshold": 300},
-        {"min_area": -1},
-        {"speed": 1.0},
-        {"boxes": ""},
-    ],
-)
-def test_bad_settings_name_the_key(arguments):
-    with pytest.raises(ConfigError, match=f"objects.{next(iter(arguments))}"):
-        ObjectsConfig(**arguments)
-
-
-def test_a_file_alone_says_what_it_looks_at(run):
-    model = load_detector(str(run / "model.keras"))
-    data = config_of(model, None).data
-    assert (data.image_size, data.channels, data.clip_length) == (
-        (32, 32),
-        1,
-        1,
-    )
 
 
 # === HF2-VAD ===
@@ -381,19 +258,10 @@ def test_hf2vad_end_to_end(hf2vad, videos):
 
 
 def test_hf2vad_resumes_between_stages(hf2vad, invoke, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(hf2vad, copy)
-    (copy / "checkpoint-joint.npz").unlink()
-    (copy / "model.keras").unlink()
-    record = json.loads((copy / "run.json").read_text("utf-8"))
-    (copy / "run.json").write_text(
-        json.dumps({**record, "state": "training"}), "utf-8"
-    )
+    copy = unfinished(hf2vad, tmp_path, "checkpoint-joint.npz", "model.keras")
     with eagerly():
         invoke("train", "--run", copy, "--resume")
-    one, other = (load_detector(str(path)) for path in (hf2vad, copy))
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_model(hf2vad, copy)
 
 
 def test_export_of_a_host_and_its_networks(hf2vad, invoke, tmp_path):

@@ -8,20 +8,10 @@ from keras_sspcab.hosts import (
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.parsing import load_config
-from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE, Source
+from keras_sspcab.runs.sources.base import Source
 from keras_sspcab.runs.sources.images import ImageSource
 from keras_sspcab.runs.sources.objects import ObjectSource
 from keras_sspcab.runs.sources.videos import VideoSource
-
-__all__ = [
-    "INFERENCE_BATCH_SIZE",
-    "ImageSource",
-    "ObjectSource",
-    "Source",
-    "VideoSource",
-    "config_for",
-    "source_of",
-]
 
 
 def source_of(config: Config, run: RunFolder | None = None) -> Source:

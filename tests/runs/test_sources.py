@@ -1,0 +1,145 @@
+"""Which data a configuration means, and how they are read."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+
+from keras_sspcab.data import write_texture_folder
+from keras_sspcab.data.objects import open_cube_file
+from keras_sspcab.data.video import scan_video_folder
+from keras_sspcab.runs import ConfigError, ObjectsConfig
+from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.runs.sources import config_for, source_of
+from keras_sspcab.runs.sources.objects import flow_of, masks_of, proposals_of
+from tests.data.video_writing import write_frames
+from tests.hosts import small_host
+
+
+def source(model, **settings):
+    named = {key.replace("__", "."): value for key, value in settings.items()}
+    return source_of(load_config(None, {"model.name": model, **named}))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images") / "brick"
+    write_texture_folder(
+        root,
+        image_size=32,
+        num_train=12,
+        num_test_good=1,
+        num_test_defective=1,
+        defects=("hole",),
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A small square walks in both videos."""
+    root = tmp_path_factory.mktemp("videos")
+    for name, start in (("train/a", 0), ("test/x", 9)):
+        frames = np.full((6, 40, 64, 1), 60, "uint8")
+        for i in range(6):
+            frames[i, 6:12, start + 2 * i : start + 2 * i + 6] = 200
+        write_frames(root / name, frames)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "has_test", "held_out", "split"),
+    [
+        ("multiscale_padim", 12, False, 3, "validation"),
+        ("multiscale_padim", 10, False, 2, "validation"),
+        ("multiscale_padim", 9, False, 0, "train"),
+        ("multiscale_padim", 12, True, 0, "test"),
+        # Which needs some to calibrate on.
+        ("autoencoder", 9, False, 2, "validation"),
+        ("autoencoder", 12, True, 3, "test"),
+    ],
+)
+def test_held_out_is_what_a_host_needs_or_what_there_is_else_to_evaluate(
+    name, count, has_test, held_out, split, images, tmp_path
+):
+    data = images
+    if not has_test:
+        data = tmp_path / "plain"
+        data.mkdir()
+        for path in sorted((images / "train" / "good").iterdir())[:count]:
+            shutil.copy(path, data)
+    of_run = source(name, data__path=str(data), data__validation_fraction=0.25)
+    folder = of_run.split()
+    assert len(folder.train) == count - held_out
+    assert len(folder.validation) == held_out
+    assert of_run.held_out() == folder.validation
+    samples, scored, _ = of_run.samples_to_evaluate()
+    assert scored == split
+    assert samples == getattr(folder, split)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("mnad", {"data__patch_size": 16}, "is for images"),
+        ("mnad", {"data__cache": "memory"}, "on disk, not in memory"),
+        ("background_agnostic", {"data__flip": True}, r"data\.flip"),
+        ("background_agnostic", {"data__stride": 2}, r"data\.stride"),
+        (
+            "background_agnostic",
+            {"data__image_size": [32, 64]},
+            "must be one number",
+        ),
+        ("hf2vad", {"objects__masks": "motion"}, r"objects\.masks"),
+    ],
+)
+def test_settings_of_other_data_are_refused(model, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        source(model, **settings).check()
+
+
+def test_runs_can_share_what_is_cut_out(videos, tmp_path):
+    of_run = source(
+        "background_agnostic",
+        objects__folder=str(tmp_path / "shared"),
+        objects__min_area=20,
+    )
+    cubes = of_run.cut_out(scan_video_folder(videos).test)
+    assert {open_cube_file(cube.path).name for cube in cubes} == {"x"}
+    assert all(c.path.startswith(str(tmp_path / "shared")) for c in cubes)
+
+
+def test_masks_are_of_what_moves_or_of_files(videos, tmp_path):
+    assert masks_of(ObjectsConfig()) is None
+    with pytest.raises(ValueError, match="folder of masks"):
+        masks_of(ObjectsConfig(masks=str(tmp_path / "none")))
+    of_run = source(
+        "background_agnostic",
+        data__image_size=32,
+        objects__masks="motion",
+        objects__min_area=20,
+    )
+    make = of_run.training_datasets(scan_video_folder(videos))
+    (batch,) = make(0).take(1)
+    assert 0 < np.mean(batch["mask"]) < 1
+
+
+def test_boxes_and_flows_come_from_files(tmp_path):
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes/x.txt").write_text("0,1,2,10,12,0.9\n", "utf-8")
+    path = str(tmp_path / "boxes")
+    alone = proposals_of(ObjectsConfig(boxes=path, with_motion=False))
+    assert alone.name == "files"
+    assert alone.settings["min_confidence"] == 0.5
+    assert proposals_of(ObjectsConfig(boxes=path)).name == "files+motion"
+    with pytest.raises(ValueError, match="folder of flows"):
+        flow_of(ObjectsConfig(flow=str(tmp_path / "none")))
+
+
+def test_a_model_alone_says_what_it_looks_at():
+    data = config_for(small_host("background_agnostic")).data
+    assert data.image_size == (32, 32)
+    assert (data.channels, data.clip_length) == (1, 1)
+    assert config_for(small_host("mnad")).data.clip_length == 3
