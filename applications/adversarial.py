@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_sspcab.hosts.base import Untracked
+from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.frames import FrameModel
 from keras_sspcab.hosts.graph import LAST, signed
 from keras_sspcab.losses import least_squares
@@ -42,13 +42,7 @@ class AdversarialModel(FrameModel):
     def default_discriminator_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
-        """The optimizer of the discriminator in the host's paper.
-
-        Args:
-            learning_rate: The rate that the generator begins with; None takes
-                the paper's.
-            steps: As in `default_optimizer`.
-        """
+        """That of the discriminator; arguments as in `default_optimizer`."""
         raise NotImplementedError
 
     @property
@@ -110,13 +104,12 @@ class AdversarialModel(FrameModel):
         """Configures training, by default as the paper does.
 
         Args:
-            optimizer: That of the generator, as in `AnomalyModel.compile`.
+            optimizer: That of the generator.
             loss: Losses by the name of the term; None takes those of the paper.
             discriminator_optimizer: That of the discriminator. None takes the
-                paper's.
-            learning_rate: The rate that the paper's optimizer of the generator
-                begins with; that of the discriminator changes with it.
-            steps: Steps that the whole training will take.
+                paper's, whose rate changes with `learning_rate`.
+            learning_rate: As in `AnomalyModel.compile`.
+            steps: As in `AnomalyModel.compile`.
             **kwargs: As in `AnomalyModel.compile`.
         """
         super().compile(

@@ -230,11 +230,7 @@ class BackgroundAgnostic(ObjectModel):
 
     @staticmethod
     def cube_inputs(cubes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The last frame in gray, the flow to it, and the flow from it.
-
-        Args:
-            cubes: As in `ObjectModel`.
-        """
+        """The last frame in gray, the flow to it, and the flow from it."""
         from keras_sspcab.data.objects import to_gray
 
         return {
@@ -273,11 +269,7 @@ class BackgroundAgnostic(ObjectModel):
     def network_inputs(
         self, objects: Mapping[str, np.ndarray]
     ) -> dict[str, Any]:
-        """Crops for the auto-encoders, and what they give for the classifiers.
-
-        Args:
-            objects: A batch of inputs of the host.
-        """
+        """Crops for the auto-encoders; what they give for the classifiers."""
         networks = self.networks
         given: dict[str, Any] = {}
         for name in INPUTS:
@@ -298,16 +290,7 @@ class BackgroundAgnostic(ObjectModel):
         is_first: np.ndarray,
         is_last: np.ndarray,
     ) -> np.ndarray:
-        """Leaves out the classifiers of flows that do not exist.
-
-        Args:
-            outputs: The outputs of the model.
-            is_first: Which objects have no flow to their frame.
-            is_last: Which have no flow from it.
-
-        Returns:
-            1 minus the mean of the other normal probabilities, `(objects,)`.
-        """
+        """Leaves out the classifiers of flows that do not exist."""
         normal = np.array(outputs["normal_probability"])
         normal[is_first, INPUTS.index("previous_motion")] = np.nan
         normal[is_last, INPUTS.index("next_motion")] = np.nan

@@ -6,34 +6,28 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
-from keras_sspcab.applications.cutpaste_trunk import (
+from keras_sspcab.applications.cutpaste_network import (
     PLACES,
-    TAPS,
+    explain,
+    head,
+    pool,
     pretrained_trunk,
     resnet_trunk,
 )
 from keras_sspcab.backbones import describe_weights
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
-from keras_sspcab.hosts.base import (
-    AnomalyModel,
-    HostGuide,
-    Settings,
-    Untracked,
-)
-from keras_sspcab.hosts.graph import LAST
+from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Settings
+from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.registry import register_application
-from keras_sspcab.layers import CropLike
 from keras_sspcab.scoring import (
     Calibration,
     EmbeddingScore,
     GaussianDensity,
-    GradCAM,
     KernelDensity,
     MapPooling,
-    MapUpsampling,
     PatchEmbedding,
     ReceptiveFieldUpsampling,
 )
@@ -212,8 +206,8 @@ class CutPaste(AnomalyModel):
             trunk = resnet_trunk(shape[-1], width, places, weights, *block)
         image = keras.Input(shape, name="image")
         maps = keras.tree.flatten(trunk(image))
-        embedding = _pool(maps)
-        logits = _head(embedding, head_layers, CLASSES[variant], regularizer)
+        embedding = pool(maps)
+        logits = head(embedding, head_layers, CLASSES[variant], regularizer)
         scoring = EmbeddingScore(
             DENSITIES[density](name="density"),
             normalize_embeddings,
@@ -231,7 +225,7 @@ class CutPaste(AnomalyModel):
             raw_score = MapPooling("max", name="pooling")(raw_map)
         else:
             raw_score, slope = scoring(embedding)
-            raw_map = _explain(maps, slope, image)
+            raw_map = explain(maps, slope, image)
         super().__init__(
             inputs=image,
             outputs=self.detector_outputs(
@@ -312,65 +306,6 @@ class CutPaste(AnomalyModel):
         patches = self._patches(ops.convert_to_tensor(images), stride=stride)
         flat = ops.reshape(patches, (-1, patches.shape[-1]))
         return np.asarray(ops.convert_to_numpy(flat), "float32")
-
-
-def _pool(maps: list[Any]) -> Any:
-    """Returns the means of all maps, joined."""
-    pooled = [
-        layers.GlobalAveragePooling2D(
-            **LAST,
-            dtype="float32",
-            name=f"pooled{index}" if len(maps) > 1 else "embedding",
-        )(x)
-        for index, x in enumerate(maps)
-    ]
-    if len(maps) == 1:
-        return pooled[0]
-    return layers.Concatenate(dtype="float32", name="embedding")(pooled)
-
-
-def _head(x: Any, hidden: int, classes: int, regularizer: Any) -> Any:
-    def dense(x: Any, units: int, name: str) -> Any:
-        return layers.Dense(units, kernel_regularizer=regularizer, name=name)(x)
-
-    units = x.shape[-1]
-    for index, size in enumerate([units] * hidden + [units // 4]):
-        x = dense(x, size, f"head{index}")
-        x = layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, name=f"head{index}_bn"
-        )(x)
-        x = layers.ReLU(name=f"head{index}_relu")(x)
-    x = dense(x, classes, "classes")
-    return layers.Activation("linear", dtype="float32", name="logits")(x)
-
-
-def _explain(maps: list[Any], slope: Any, image: Any) -> Any:
-    """Returns the Grad-CAM of each map, enlarged and added up."""
-    if len(maps) == 1:
-        return _enlarge(GradCAM(name="gradcam")(maps[0], slope), image)
-    parts, start = [], 0
-    for index, (x, stride) in enumerate(zip(maps, TAPS, strict=True)):
-        stop = start + x.shape[-1]
-        part = GradCAM(name=f"gradcam{index}")(x, slope[:, start:stop])
-        part = MapUpsampling(0.0, name=f"enlarged{index}")(part, image)
-        # What a place adds to the score, spread over its pixels.
-        parts.append(part / stride**2)
-        start = stop
-    return layers.Add(dtype="float32", name="map")(parts)
-
-
-def _enlarge(raw_map: Any, image: Any) -> Any:
-    """Resizes a map of features to the size of the image."""
-    x = ops.expand_dims(raw_map, -1)
-    # One place of the features stands for 32 pixels, the last ones for fewer.
-    x = layers.UpSampling2D(
-        32,
-        interpolation="bilinear",
-        data_format="channels_last",
-        dtype="float32",
-        name="enlarged",
-    )(x)
-    return CropLike(dtype="float32", name="map")(ops.squeeze(x, -1), image)
 
 
 def _check_patches(

@@ -1,12 +1,14 @@
 """HF2-VAD: crops predicted from flow that memories have rebuilt."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.applications import hf2vad_stages as stages
 from keras_sspcab.applications.hf2vad_memory import memory_autoencoder
 from keras_sspcab.applications.hf2vad_vunet import vunet
 from keras_sspcab.hosts.arguments import (
@@ -20,11 +22,6 @@ from keras_sspcab.hosts.base import HostGuide, Settings
 from keras_sspcab.hosts.objects import ObjectModel
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.hosts.stages import Stage
-from keras_sspcab.layers import (
-    auxiliary_losses_disabled,
-    auxiliary_losses_scaled,
-)
-from keras_sspcab.losses import summed_gradient_difference
 from keras_sspcab.scoring import Calibration, ZScoreSum
 
 PLACES = ("memory", "decoder")
@@ -211,9 +208,11 @@ class HF2VAD(ObjectModel):
         size = frames, height, width
         appearance = keras.Input((*size, channels), name="appearance")
         motion = keras.Input((*size, 2), name="motion")
-        flows = known_flows(motion)
-        rebuilt = rebuild_flows(memory, flows)
-        prediction = predictor(vunet_inputs(appearance, rebuilt))["prediction"]
+        flows = stages.known_flows(motion)
+        rebuilt = stages.rebuild_flows(memory, flows)
+        prediction = predictor(stages.vunet_inputs(appearance, rebuilt))[
+            "prediction"
+        ]
         flow_map = ops.sum(ops.square(rebuilt - flows), axis=(1, 4))
         prediction_map = ops.sum(
             ops.square(prediction - appearance[:, -1]), axis=-1
@@ -246,16 +245,12 @@ class HF2VAD(ObjectModel):
     def network_inputs(
         self, objects: Mapping[str, np.ndarray]
     ) -> dict[str, Any]:
-        """Single flows for the memories; frames and rebuilt flows for VUNet.
-
-        Args:
-            objects: A batch of inputs of the host.
-        """
-        flows = np.asarray(known_flows(objects["motion"]))
+        """Single flows for the memories; frames and rebuilt flows for VUNet."""
+        flows = np.asarray(stages.known_flows(objects["motion"]))
         rebuilt = self.predict_on_batch(dict(objects))["flow_reconstruction"]
         return {
             "memory_autoencoder": flows.reshape(-1, *flows.shape[2:]),
-            "vunet": vunet_inputs(
+            "vunet": stages.vunet_inputs(
                 np.asarray(objects["appearance"]), np.asarray(rebuilt)
             ),
         }
@@ -294,7 +289,7 @@ class HF2VAD(ObjectModel):
         first, second, third = self._schedule
         return (
             Stage(
-                self._memory_terms,
+                partial(stages.memory_terms, networks),
                 of_memory,
                 trained=[memory],
                 name="memory",
@@ -302,7 +297,7 @@ class HF2VAD(ObjectModel):
                 **shared,
             ),
             Stage(
-                self._prediction_stage_terms,
+                partial(stages.prediction_stage_terms, networks),
                 of_prediction,
                 trained=[predictor],
                 fixed=[memory],
@@ -311,7 +306,7 @@ class HF2VAD(ObjectModel):
                 **shared,
             ),
             Stage(
-                self._joint_terms,
+                partial(stages.joint_terms, networks),
                 {**of_memory, **of_prediction},
                 trained=[memory, predictor],
                 name="joint",
@@ -319,108 +314,3 @@ class HF2VAD(ObjectModel):
                 **shared,
             ),
         )
-
-    def _memory_terms(
-        self, inputs: Mapping[str, Any], training: bool | None
-    ) -> dict[str, Any]:
-        flow = inputs["motion"][:, -1]
-        outputs = self.networks["memory_autoencoder"](flow, training=training)
-        error = ops.square(outputs["reconstruction"] - flow)
-        return {
-            "flow": ops.mean(error, axis=(1, 2, 3)),
-            "entropy": outputs["entropy"],
-        }
-
-    def _prediction_stage_terms(
-        self, inputs: Mapping[str, Any], training: bool | None
-    ) -> dict[str, Any]:
-        memory = self.networks["memory_autoencoder"]
-        with auxiliary_losses_disabled():
-            rebuilt = rebuild_flows(
-                memory, known_flows(inputs["motion"]), training=False
-            )
-        return self._prediction_terms(
-            inputs, ops.stop_gradient(rebuilt), training
-        )
-
-    def _joint_terms(
-        self, inputs: Mapping[str, Any], training: bool | None
-    ) -> dict[str, Any]:
-        """All losses.
-
-        The flows go through the auto-encoder one by one, so that its batch
-        normalization sees those of one time together, as the reference has it;
-        of the terms of blocks in it, the mean counts.
-        """
-        memory = self.networks["memory_autoencoder"]
-        flows = known_flows(inputs["motion"])
-        count = flows.shape[1]
-        with auxiliary_losses_scaled(1 / count):
-            outputs = [
-                memory(flows[:, i], training=training) for i in range(count)
-            ]
-        rebuilt = ops.stack([o["reconstruction"] for o in outputs], axis=1)
-        return {
-            "flow": ops.mean(ops.square(rebuilt - flows), axis=(1, 2, 3, 4)),
-            "entropy": sum(o["entropy"] for o in outputs) / count,
-            **self._prediction_terms(inputs, rebuilt, training),
-        }
-
-    def _prediction_terms(
-        self, inputs: Mapping[str, Any], rebuilt: Any, training: bool | None
-    ) -> dict[str, Any]:
-        """Losses of the prediction from what is left of the flows."""
-        appearance = inputs["appearance"]
-        outputs = self.networks["vunet"](
-            vunet_inputs(appearance, rebuilt), training=training
-        )
-        target, predicted = appearance[:, -1], outputs["prediction"]
-        error = ops.square(predicted - target)
-        return {
-            "prediction": ops.mean(error, axis=(1, 2, 3)),
-            "gradient": summed_gradient_difference(target, predicted),
-            "divergence": outputs["divergence"],
-        }
-
-
-def known_flows(motion: Any) -> Any:
-    """The flows that a prediction may use: all but the first of a cube.
-
-    The first one leads to the first frame from what was before the cube.
-    """
-    return motion[:, 1:]
-
-
-def rebuild_flows(memory: keras.Model, flows: Any, **arguments: Any) -> Any:
-    """Runs the auto-encoder on all flows of cubes at once.
-
-    Args:
-        memory: The memory auto-encoder.
-        flows: Tensor `(batch, frames, height, width, 2)`.
-        **arguments: For its call.
-
-    Returns:
-        What it rebuilds, of the same shape.
-    """
-    shape = tuple(flows.shape[1:])
-    single = ops.reshape(flows, (-1, *shape[1:]))
-    rebuilt = memory(single, **arguments)["reconstruction"]
-    return ops.reshape(rebuilt, (-1, *shape))
-
-
-def vunet_inputs(appearance: Any, flows: Any) -> dict[str, Any]:
-    """Puts the frames before the last one, and the flows, into channels.
-
-    Args:
-        appearance: Tensor `(batch, frames, height, width, channels)`.
-        flows: Tensor `(batch, frames - 1, height, width, 2)`.
-    """
-    count = flows.shape[1]
-    return {
-        "frames": _stacked(appearance, count),
-        "flows": _stacked(flows, count),
-    }
-
-
-def _stacked(frames: Any, count: int) -> Any:
-    return ops.concatenate([frames[:, i] for i in range(count)], axis=-1)

@@ -5,23 +5,25 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
+from keras_sspcab.applications.mnad_network import (
+    decoder,
+    encoder,
+    generator,
+)
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.hosts.arguments import (
     check_clip_shape,
     check_places,
     check_weights,
 )
-from keras_sspcab.hosts.base import HostGuide, Settings, Untracked
+from keras_sspcab.hosts.base import HostGuide, Settings
+from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.frames import FrameModel, to_unit_interval
 from keras_sspcab.hosts.graph import (
-    LAST,
-    normalized_relu,
     output_frame,
-    padded_conv,
     pytorch_initializer,
-    sspcab_block,
     stacked_frames,
 )
 from keras_sspcab.hosts.registry import register_application
@@ -157,10 +159,10 @@ class MNAD(FrameModel):
         # === Functional model ===
         clip = keras.Input(shape, name="clip")
         x = stacked_frames(clip, shape[0] - predicts)
-        features, skips = _encoder(x, width)
+        features, skips = encoder(x, width)
         memory = PrototypeMemory(num_items, name="memory")(features)
-        x = _decoder(memory["features"], width, skips if predicts else [])
-        x = _generator(x, width, places, sspcab_options)
+        x = decoder(memory["features"], width, skips if predicts else [])
+        x = generator(x, width, places, sspcab_options)
         prediction = output_frame(
             x, shape[-1], kernel_initializer=pytorch_initializer()
         )
@@ -262,7 +264,7 @@ class MNAD(FrameModel):
         if not update_memory:
             yield from super().score_clips(clips, **options)
             return
-        yield from self.iterate_online(clips)
+        yield from self._iterate_online(clips)
 
     def predict_online(
         self, clips: Any, threshold: float | None = None, keep: bool = False
@@ -287,7 +289,7 @@ class MNAD(FrameModel):
             What `predict` returns, and `updated`, bool `(batch,)`: after which
             clips the memory was updated.
         """
-        rows = list(self.iterate_online(clips, threshold, keep))
+        rows = list(self._iterate_online(clips, threshold, keep))
         if not rows:
             raise ValueError("There must be at least one clip. Received: none")
         return {
@@ -295,19 +297,10 @@ class MNAD(FrameModel):
             for name in rows[0]
         }
 
-    def iterate_online(
+    def _iterate_online(
         self, clips: Any, threshold: float | None = None, keep: bool = False
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Does what `predict_online` does, for streams of any length.
-
-        Args:
-            clips: As there.
-            threshold: As there.
-            keep: As there; the memory is set back when the iterator is closed.
-
-        Yields:
-            The outputs of one clip after the other, with a batch axis of 1.
-        """
+        """Yields the outputs clip by clip, as `predict_online` joins them."""
         if threshold is None:
             threshold = _PAPER[self.arguments["task"]][2]
         memory = self.get_layer("memory")
@@ -328,68 +321,3 @@ class MNAD(FrameModel):
         finally:
             if not keep:
                 memory.items.assign(before)
-
-
-# === Networks ===
-
-
-def _conv(x: Any, channels: int, name: str) -> Any:
-    kernel = pytorch_initializer()
-    return padded_conv(x, channels, name, kernel_initializer=kernel)
-
-
-def _stage(x: Any, channels: int, name: str) -> Any:
-    for index in (1, 2):
-        conv = f"{name}_conv{index}"
-        x = normalized_relu(_conv(x, channels, conv), conv)
-    return x
-
-
-def _encoder(x: Any, width: int) -> tuple[Any, list[Any]]:
-    """Features, neither normalized nor activated, and the maps to skip to."""
-    skips = []
-    for stage in range(1, 4):
-        x = _stage(x, width * 2 ** (stage - 1), f"encoder{stage}")
-        skips.append(x)
-        x = layers.MaxPooling2D(name=f"encoder{stage}_pool", **LAST)(x)
-    x = normalized_relu(_conv(x, 8 * width, "encoder4_conv1"), "encoder4_conv1")
-    return _conv(x, 8 * width, "encoder4_conv2"), skips
-
-
-def _decoder(x: Any, width: int, skips: list[Any]) -> Any:
-    """With skips, up-sampling halves the channels and they fill them up."""
-    skips = list(skips)
-    channels = 8 * width
-    for stage in range(1, 4):
-        x = _stage(x, channels, f"decoder{stage}")
-        name = f"decoder{stage}_up"
-        x = layers.Conv2DTranspose(
-            channels // 2 if skips else channels,
-            3,
-            strides=2,
-            padding="same",
-            kernel_initializer=pytorch_initializer(),
-            name=name,
-            **LAST,
-        )(x)
-        x = normalized_relu(x, name)
-        if skips:
-            skip = layers.Concatenate(name=f"decoder{stage}_skip")
-            x = skip([skips.pop(), x])
-        channels //= 2
-    return x
-
-
-def _generator(
-    x: Any,
-    width: int,
-    places: tuple[str, ...],
-    sspcab_options: dict[str, Any] | None,
-) -> Any:
-    """What is between the decoder and the output."""
-    x = normalized_relu(_conv(x, width, "generator_conv1"), "generator_conv1")
-    if "penultimate" in places:
-        x = sspcab_block(x, "penultimate", sspcab_options)
-    else:
-        x = _conv(x, width, "generator_conv2")
-    return normalized_relu(x, "generator_conv2")

@@ -10,7 +10,8 @@ from keras_sspcab.hosts.arguments import (
     check_places,
     check_weights,
 )
-from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Untracked
+from keras_sspcab.hosts.base import AnomalyModel, HostGuide
+from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel, FoldScores
 from keras_sspcab.hosts.frames import FrameModel

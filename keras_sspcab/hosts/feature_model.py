@@ -10,12 +10,8 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_sspcab.hosts.base import (
-    MAX_PIXELS,
-    AnomalyModel,
-    Settings,
-    Untracked,
-)
+from keras_sspcab.hosts.base import AnomalyModel, Settings
+from keras_sspcab.hosts.detector import MAX_PIXELS, Untracked
 from keras_sspcab.hosts.feature_graph import FeatureGraph
 from keras_sspcab.scoring import Calibration
 

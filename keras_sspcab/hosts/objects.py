@@ -141,9 +141,6 @@ class ObjectModel(VideoScoring, AnomalyModel):
                 paper's.
             steps: None: `fit` knows how many steps a stage takes.
             **kwargs: As in `keras.Model.compile`.
-
-        Raises:
-            ValueError: If an optimizer, a loss or steps are given.
         """
         given = {"optimizer": optimizer, "loss": loss, "steps": steps}
         if extra := [

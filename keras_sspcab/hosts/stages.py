@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.hosts.base import Untracked, check_own_rate
+from keras_sspcab.hosts.base import check_own_rate
+from keras_sspcab.hosts.detector import Untracked
 
 #: From a batch and whether it is trained on, to losses `(batch,)` by name.
 Terms = Callable[[Mapping[str, Any], bool | None], dict[str, Any]]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sspcab.applications.cutpaste_trunk import (
+from keras_sspcab.applications.cutpaste_network import (
     load_imagenet_weights,
     resnet18,
 )

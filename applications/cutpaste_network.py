@@ -1,4 +1,4 @@
-"""Trunks of CutPaste: from images to the feature maps that are pooled."""
+"""The networks of CutPaste: trunks, head and the explanation of scores."""
 
 import os
 from typing import Any
@@ -9,6 +9,8 @@ from keras import layers, ops
 
 from keras_sspcab.backbones import load_backbone
 from keras_sspcab.hosts.graph import LAST, sspcab_block
+from keras_sspcab.layers import CropLike
+from keras_sspcab.scoring import GradCAM, MapUpsampling
 from keras_sspcab.torch_files import read_arrays
 from keras_sspcab.torch_weights import assign_torch_arrays
 
@@ -124,6 +126,67 @@ def _slowed(x: Any) -> Any:
     fixed = ops.stop_gradient(x)
     # The difference is 0 to the bit.
     return fixed + _BACKBONE_RATE * (x - fixed)
+
+
+def pool(maps: list[Any]) -> Any:
+    """Returns the means of all maps, joined."""
+    pooled = [
+        layers.GlobalAveragePooling2D(
+            **LAST,
+            dtype="float32",
+            name=f"pooled{index}" if len(maps) > 1 else "embedding",
+        )(x)
+        for index, x in enumerate(maps)
+    ]
+    if len(maps) == 1:
+        return pooled[0]
+    return layers.Concatenate(dtype="float32", name="embedding")(pooled)
+
+
+def head(x: Any, hidden: int, classes: int, regularizer: Any) -> Any:
+    """Returns the logits of the classes."""
+
+    def dense(x: Any, units: int, name: str) -> Any:
+        return layers.Dense(units, kernel_regularizer=regularizer, name=name)(x)
+
+    units = x.shape[-1]
+    for index, size in enumerate([units] * hidden + [units // 4]):
+        x = dense(x, size, f"head{index}")
+        x = layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, name=f"head{index}_bn"
+        )(x)
+        x = layers.ReLU(name=f"head{index}_relu")(x)
+    x = dense(x, classes, "classes")
+    return layers.Activation("linear", dtype="float32", name="logits")(x)
+
+
+def explain(maps: list[Any], slope: Any, image: Any) -> Any:
+    """Returns the Grad-CAM of each map, enlarged and added up."""
+    if len(maps) == 1:
+        return _enlarge(GradCAM(name="gradcam")(maps[0], slope), image)
+    parts, start = [], 0
+    for index, (x, stride) in enumerate(zip(maps, TAPS, strict=True)):
+        stop = start + x.shape[-1]
+        part = GradCAM(name=f"gradcam{index}")(x, slope[:, start:stop])
+        part = MapUpsampling(0.0, name=f"enlarged{index}")(part, image)
+        # What a place adds to the score, spread over its pixels.
+        parts.append(part / stride**2)
+        start = stop
+    return layers.Add(dtype="float32", name="map")(parts)
+
+
+def _enlarge(raw_map: Any, image: Any) -> Any:
+    """Resizes a map of features to the size of the image."""
+    x = ops.expand_dims(raw_map, -1)
+    # One place of the features stands for 32 pixels, the last ones for fewer.
+    x = layers.UpSampling2D(
+        32,
+        interpolation="bilinear",
+        data_format="channels_last",
+        dtype="float32",
+        name="enlarged",
+    )(x)
+    return CropLike(dtype="float32", name="map")(ops.squeeze(x, -1), image)
 
 
 def resnet18(

@@ -1,0 +1,259 @@
+"""What a trained host is: its outputs, its thresholds and its config."""
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from keras_sspcab.hosts.batches import (
+    highest_by_frame,
+    iterate_batches,
+    thin_out,
+)
+from keras_sspcab.scoring import CalibratedScores, Calibration
+
+#: Pixels kept for the quantile of the map, at most; 40 MB as float32.
+MAX_PIXELS = 10_000_000
+
+
+class Untracked:
+    """Holds what Keras must not take for a part of the model.
+
+    Models, metrics and optimizers that are attributes of a model are saved and
+    counted with it, unless they are in such a box.
+
+    Args:
+        value: What it holds, at `.value`.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Detector(keras.Model):
+    """The half of `AnomalyModel` that is not about training; see there."""
+
+    default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    #: Where the weights of a pretrained network come from, as plain values. A
+    #: host that has one takes `weights`, which is not kept: they lie in the
+    #: model's own file.
+    backbone_weights: dict[str, str | None] | None = None
+
+    #: The arguments of the constructor, for the config.
+    arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Detector":
+        """Notes the arguments of the constructor."""
+        model = super().__new__(cls, *args, **kwargs)
+        try:
+            given = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
+        except TypeError:
+            # The constructor will say what is wrong.
+            return model
+        given.apply_defaults()
+        _, *names = given.arguments
+        noted: dict[str, Any] = {}
+        for name in names:
+            kind = given.signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                noted |= given.arguments[name]
+            else:
+                noted[name] = given.arguments[name]
+        arguments = {
+            name: _with_tuples(value)
+            for name, value in noted.items()
+            if name not in ("calibration", "name", "weights")
+        }
+        # Keras would take what is in it for parts of the model.
+        object.__setattr__(model, "arguments", arguments)
+        return model
+
+    @staticmethod
+    def detector_outputs(
+        raw_score: Any,
+        raw_map: Any,
+        calibration: Calibration | dict[str, Any] | None,
+        **host_outputs: Any,
+    ) -> dict[str, Any]:
+        """Returns the outputs of a host, the shared ones first.
+
+        Args:
+            raw_score: Symbolic `(batch,)`, larger is more anomalous.
+            raw_map: Symbolic `(batch, height, width)`, likewise.
+            calibration: As the constructor got it.
+            **host_outputs: Further outputs by name.
+        """
+        scores = CalibratedScores(calibration, name="calibration")(
+            raw_score, raw_map
+        )
+        return {**scores, "raw_score": raw_score, **host_outputs}
+
+    @property
+    def calibration(self) -> Calibration:
+        """Scale and thresholds; set a new one to change them."""
+        return self.get_layer("calibration").calibration
+
+    @calibration.setter
+    def calibration(self, value: Calibration) -> None:
+        self.get_layer("calibration").calibration = value
+        self.discard_compiled()
+
+    def discard_compiled(self) -> None:
+        """Discards compiled functions that may hold old numbers as constants.
+
+        To be called where something other than a weight has changed.
+        """
+        self.predict_function = None
+        self.test_function = None
+
+    def calibrate(
+        self,
+        data: Any = None,
+        quantile: float | None = None,
+        pixel_quantile: float = 0.999,
+        batch_size: int = 32,
+    ) -> Calibration:
+        """Measures what is normal, on images that were not trained on.
+
+        Sets the scale of scores and maps and both thresholds. They are stored
+        in the model, and with it in `.keras` files and exports.
+
+        Args:
+            data: Normal images: an array (or a dict of arrays), or an iterable
+                of batches; of a tuple the first part counts. Where the second
+                part says which `"video"` and `"frame"` each row is from, as
+                datasets with `with_index=True` do, the scores of frames are
+                measured, each the highest of its rows. None takes what
+                `fit_scoring` has measured, for hosts that calibrate by folds.
+            quantile: Share of the images that shall lie below the threshold:
+                `1 - quantile` is the rate of false alarms to expect. With few
+                images the largest score decides. None (the default) takes the
+                host's in `default_settings`, or 0.99.
+            pixel_quantile: The same for pixels of the map.
+            batch_size: Batch size for arrays.
+
+        Returns:
+            The new calibration, also at `self.calibration`.
+
+        Raises:
+            ValueError: If there is no image, or a score is not finite.
+        """
+        if quantile is None:
+            settings = self.default_settings.get("calibration", {})
+            quantile = settings.get("quantile", 0.99)
+        scores, pixels = self.normal_scores(data, batch_size)
+        self.calibration = Calibration.measure(
+            scores, pixels, quantile, pixel_quantile
+        )
+        return self.calibration
+
+    def normal_scores(
+        self, data: Any, batch_size: int = 32
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the raw scores that `calibrate` measures, and raw pixels.
+
+        Args:
+            data: As in `calibrate`.
+            batch_size: Batch size for arrays.
+        """
+        if data is None:
+            raise ValueError(
+                f"{self.name} is calibrated with normal images that it was not "
+                "trained on. Received: data=None"
+            )
+        # Maps come out in the scale of the present calibration.
+        present = self.calibration
+        scores, maps, indices = [], [], []
+        for inputs, index in self.input_batches(data, batch_size):
+            outputs = self.predict_on_batch(inputs)
+            scores.append(np.asarray(outputs["raw_score"]))
+            normalized = np.asarray(outputs["anomaly_map"])
+            maps.append(normalized * present.map_std + present.map_mean)
+            indices.append(index)
+        return highest_by_frame(scores, indices), thin_out(maps, MAX_PIXELS)
+
+    def input_batches(
+        self, data: Any, batch_size: int = 32
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yields NumPy batches, each with what came with it in a tuple.
+
+        Args:
+            data: Arrays, or an iterable of batches or of tuples that begin with
+                one.
+            batch_size: Batch size for arrays.
+
+        Raises:
+            ValueError: If a batch is not as the model takes it.
+        """
+        return iterate_batches(data, batch_size, isinstance(self.input, dict))
+
+    def outputs_on(
+        self, data: Any, names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Returns some of the outputs for all of the data, for `fit_scoring`.
+
+        Args:
+            data: As in `input_batches`.
+            names: The outputs.
+        """
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for inputs, _ in self.input_batches(data):
+            outputs = self.predict_on_batch(inputs)
+            for name in names:
+                parts[name].append(np.asarray(outputs[name]))
+        return {
+            name: np.concatenate(part) if part else np.empty(0)
+            for name, part in parts.items()
+        }
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Scores images; see the class for the outputs.
+
+        Warns where the model has not been calibrated: its scores are raw then
+        and nothing is flagged.
+        """
+        if not self.calibration.is_calibrated:
+            warnings.warn(
+                f"{self.name} has not been calibrated: scores are raw and "
+                "`is_anomalous` is never set. Call `calibrate` with normal "
+                "images first.",
+                stacklevel=2,
+            )
+        return super().predict(*args, **kwargs)
+
+    # === Config ===
+
+    def get_config(self) -> dict[str, Any]:
+        # Not the functional graph: the constructor builds it again.
+        config = {
+            **self.arguments,
+            "name": self.name,
+            "calibration": self.calibration.to_dict(),
+        }
+        if self.backbone_weights is not None:
+            config["backbone_weights"] = self.backbone_weights
+        return config
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "Detector":
+        config = dict(config)
+        source = config.pop("backbone_weights", None)
+        if source is None:
+            return cls(**config)
+        # They are in the model's own file; theirs is not needed again.
+        model = cls(**config, weights=None)
+        model.backbone_weights = source
+        return model
+
+
+def _with_tuples(value: Any) -> Any:
+    """Turns lists, as which files give tuples back, into tuples."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_with_tuples(part) for part in value)
+    return value
