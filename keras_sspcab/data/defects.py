@@ -1,8 +1,8 @@
 """Draws realistic defects into photographs of textures.
 
 Every defect is a layer with an opacity: `image + opacity * (layer - image)`.
-The mask marks the pixels whose opacity is at least `_MINIMUM_OPACITY`; it is set
-to zero elsewhere, so that all other pixels are those of the photograph.
+The mask marks the pixels whose opacity is at least a tenth. Elsewhere it is set
+to zero, so that all other pixels are those of the photograph.
 """
 
 from collections.abc import Callable

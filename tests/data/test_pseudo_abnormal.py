@@ -4,28 +4,27 @@ import tensorflow as tf
 from PIL import Image
 from skimage import data, transform
 
-from keras_sspcab.data import BadFilesError
 from keras_sspcab.data.pseudo_abnormal import (
     TINY_IMAGENET_CLASSES,
-    EmbeddedPictures,
-    FolderPictures,
-    PictureSource,
     add_pseudo_abnormal,
     tiny_imagenet_folders,
 )
-from keras_sspcab.data.random import standardize_seed
-from keras_sspcab.data.simulation import PICTURES
+from keras_sspcab.data.simulation import (
+    PICTURES,
+    EmbeddedTextures,
+    FolderTextures,
+    TextureSource,
+)
 
 SIZE = (16, 24)
 
 
-class Noise(PictureSource):
+class Noise(TextureSource):
     """Cheap pictures that tell their seeds apart."""
 
-    def draw(self, size, channels, seed):
-        return tf.random.stateless_uniform(
-            (*size, channels), tf.bitcast(seed, tf.int64)
-        )
+    def draw(self, images, index, seed):
+        seed = tf.bitcast(seed, tf.int64)
+        return 255 * tf.random.stateless_uniform(images.shape[1:], seed)
 
 
 @pytest.fixture
@@ -51,9 +50,15 @@ def collect(dataset):
     }
 
 
-def draws(source, count, channels=1, size=SIZE):
-    draw = tf.function(lambda seed: source.draw(size, channels, seed))
-    return np.stack([draw(standardize_seed(i)) for i in range(count)])
+def pictures_of(source, count, channels=1):
+    """The appearance of pseudo-abnormal objects."""
+    crops = {
+        "appearance": np.zeros((count, *SIZE, channels), "float32"),
+        "previous_motion": np.zeros((count, *SIZE, 2), "float32"),
+        "next_motion": np.zeros((count, *SIZE, 2), "float32"),
+    }
+    dataset = add_pseudo_abnormal(dataset_of(crops, count), images=source)
+    return collect(dataset)["abnormal_appearance"]
 
 
 # === Batches ===
@@ -112,18 +117,18 @@ def test_elements_follow_from_seed_epoch_and_position(crops):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_embedded_pictures(channels):
-    pictures = draws(EmbeddedPictures(), 20, channels)
+    pictures = pictures_of(None, 20, channels)
     assert pictures.shape == (20, *SIZE, channels)
-    assert pictures.dtype == np.float32
     assert pictures.min() >= 0
     assert pictures.max() <= 1
     assert len(np.unique(pictures, axis=0)) == 20
     assert np.median(pictures.std((1, 2))) > 0.03
 
 
-def test_embedded_pictures_are_shrunk_without_aliasing():
+def test_pictures_are_shrunk_without_aliasing():
     names = [name for name in PICTURES if name != "gravel"]
-    pictures = draws(EmbeddedPictures(exclude=names), 40)
+    source = EmbeddedTextures(exclude=names, batch_share=0.0)
+    pictures = pictures_of(source, 40)
     # The photograph at that scale, by other means.
     photograph = data.gravel() / 255.0
     shrunk = [
@@ -137,69 +142,19 @@ def test_embedded_pictures_are_shrunk_without_aliasing():
     assert shrunk[0] < 0.7 * sampled
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Pictures of one color each, at several depths."""
+def test_folders_of_pictures(tmp_path):
     for i, name in enumerate(("a.png", "train/b.png", "train/deep/c.bmp")):
-        path = tmp_path / "pictures" / name
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.full((20 + i, 50, 3), (60 * i, 10 * i, 100 + i), "uint8")
         Image.fromarray(pixels).save(path)
-    return tmp_path / "pictures"
-
-
-def test_folder_of_pictures(folder, crops):
-    source = FolderPictures(folder)
-    luma = [
-        round(0.299 * 60 * i + 0.587 * 10 * i + 0.114 * (100 + i))
-        for i in range(3)
-    ]
-    pictures = draws(source, 30)
-    assert np.ptp(pictures, axis=(1, 2)).max() < 1e-6
-    values = np.round(255 * pictures[:, 0, 0, 0], 4)
-    found, counts = np.unique(values, return_counts=True)
-    np.testing.assert_array_equal(found, luma)
-    assert counts.min() >= 3
-    for images in (str(folder), [folder], source):
-        made = add_pseudo_abnormal(dataset_of(crops), images=images)
-        values = collect(made)["abnormal_appearance"]
-        assert set(np.round(values.ravel() * 255)) <= set(luma)
-
-
-def test_pictures_of_several_folders(folder):
-    source = FolderPictures([folder / "train" / "deep", folder / "train"])
-    assert [path.rsplit("/", 1)[1] for path in source.paths] == [
-        "c.bmp",
-        "b.png",
-        "c.bmp",
-    ]
-
-
-def test_pictures_are_resized_as_images_are(folder, tmp_path):
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (64, 96), dtype="uint8")
-    (tmp_path / "one").mkdir()
-    Image.fromarray(pixels).save(tmp_path / "one" / "x.png")
-    (picture,) = draws(FolderPictures(tmp_path / "one"), 1)
-    blocks = pixels.reshape(16, 4, 24, 4).mean((1, 3)) / 255
-    # Antialiased: near the mean of what it covers, far from every 4th pixel.
-    assert np.abs(picture[..., 0] - blocks).mean() < 0.04
-    assert np.abs(picture[..., 0] - pixels[::4, ::4] / 255).mean() > 0.15
-
-
-def test_bad_pictures(folder, tmp_path):
-    (folder / "train" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(BadFilesError, match=r"broken\.png"):
-        FolderPictures(folder)
-    with pytest.warns(UserWarning, match=r"broken\.png"):
-        source = FolderPictures(folder, checked=None, on_error="skip")
-    assert len(source.paths) == 3
-    with pytest.raises(ValueError, match="does not exist"):
-        FolderPictures([folder / "train" / "deep", tmp_path / "nowhere"])
-    with pytest.raises(ValueError, match="at least one folder"):
-        FolderPictures([])
-    with pytest.raises(ValueError, match=r"At least one picture must be left"):
-        EmbeddedPictures(exclude=PICTURES)
+    for images, expected in (
+        (str(tmp_path), {0, 10, 20}),
+        ([tmp_path / "train"], {10, 20}),
+        (FolderTextures(tmp_path / "train" / "deep"), {20}),
+    ):
+        values = np.round(255 * pictures_of(images, 30))
+        assert set(values.ravel()) == expected
 
 
 def test_tiny_imagenet(tmp_path):
@@ -236,7 +191,7 @@ def test_bad_datasets(crops):
     [
         ({"seed": -1}, "seed=-1"),
         ({"epoch": 0.5}, "epoch=0.5"),
-        ({"images": 3}, "images=3"),
+        ({"images": 3}, "root=3"),
         ({"images": []}, "at least one folder"),
         ({"speed": 1}, "`speed` argument.*more than 1"),
         ({"speed": float("nan")}, "`speed` argument"),

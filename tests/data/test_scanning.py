@@ -213,12 +213,6 @@ def test_relative_root(tmp_path, write_image, monkeypatch):
         assert folder.train[0].path == "images/sub/a.png"
 
 
-def test_home_folder(tmp_path, write_image, monkeypatch):
-    path = write_image(tmp_path / "images/a.png")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert scan_image_folder("~/images").train[0].path == path
-
-
 def test_links_are_followed_but_not_in_circles(tmp_path, write_image):
     write_image(tmp_path / "elsewhere/x.png")
     for name in ("a", "b"):

@@ -113,12 +113,6 @@ def test_more_images_keep_the_first_ones(tmp_path):
     assert all(more[name] == first[name] for name in first)
 
 
-def test_normal_images_differ(tmp_path):
-    folder = write_texture_folder(tmp_path / "demo", **SMALL)
-    images = {pixels(s.path).tobytes() for s in folder.train}
-    assert len(images) == 4
-
-
 def test_card_says_what_it_is(tmp_path):
     write_texture_folder(tmp_path / "demo", "grass", **SMALL, seed=3)
     card = json.loads((tmp_path / "demo/dataset.json").read_text())
@@ -127,11 +121,6 @@ def test_card_says_what_it_is(tmp_path):
     assert card["arguments"]["defects"] == list(DEFECTS)
     on_disk = set(contents(tmp_path / "demo")) - {"dataset.json"}
     assert set(card["files"]) == on_disk
-
-
-def test_defects_can_be_chosen(tmp_path):
-    folder = write_texture_folder(tmp_path / "demo", **SMALL, defects=["hole"])
-    assert {s.defect for s in folder.test} == {"good", "hole"}
 
 
 # === Files ===
@@ -155,7 +144,7 @@ def test_empty_folder_is_filled_and_parents_are_made(tmp_path):
 
 def test_strange_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match="was not written by") as error:
+    with pytest.raises(ValueError, match="did not write") as error:
         write_texture_folder(tmp_path, **SMALL)
     assert "thesis.tex" in str(error.value)
     assert contents(tmp_path) == {"thesis.tex": b"x"}
@@ -164,7 +153,7 @@ def test_strange_folder_is_left_alone(tmp_path):
 @pytest.mark.parametrize("card", ["", "{}", "[]", '{"written_by": "me"}'])
 def test_strange_card_is_left_alone(tmp_path, card):
     (tmp_path / "dataset.json").write_text(card)
-    with pytest.raises(ValueError, match="was not written by"):
+    with pytest.raises(ValueError, match="did not write"):
         write_texture_folder(tmp_path, **SMALL)
     assert list(contents(tmp_path)) == ["dataset.json"]
 

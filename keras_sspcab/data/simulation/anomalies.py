@@ -34,18 +34,17 @@ def simulate_anomalies(
     anomaly_probability: float = 0.5,
     opacity: Any = (0.2, 1.0),
     rotation_probability: float = 0.3,
-    max_rotation: float = 90.0,
-    threshold: float = 0.5,
     seed: int = 0,
 ) -> tf.data.Dataset:
     """Turns batches of normal images into the training data of DRAEM.
 
-    Each image is, with `rotation_probability`, rotated first: this is the
-    target of the reconstruction. Then, with `anomaly_probability`, a texture is
-    blended into it where a rotated Perlin noise exceeds the threshold. The
-    texture has undergone three of ten random changes (`augment_texture`). With
-    mask `M`, texture `A` and opacity `o`, the image `I` becomes
-    `(1 - M) I + M (o A + (1 - o) I)`: outside of the mask nothing changes.
+    Each image is, with `rotation_probability`, rotated by up to 90 degrees
+    either way first: this is the target of the reconstruction. Then, with
+    `anomaly_probability`, a texture is blended into it where a rotated Perlin
+    noise exceeds 0.5. The texture has undergone three of ten random changes
+    (`augment_texture`). With mask `M`, texture `A` and opacity `o`, the image
+    `I` becomes `(1 - M) I + M (o A + (1 - o) I)`: outside of the mask nothing
+    changes.
 
     A mask may turn out empty, so somewhat fewer images than
     `anomaly_probability` have an anomaly.
@@ -71,9 +70,6 @@ def simulate_anomalies(
         opacity: Least and greatest opacity of the texture. The paper has
             `(0.1, 1.0)`.
         rotation_probability: Share of images that are rotated.
-        max_rotation: Greatest angle of these, in degrees, either way.
-        threshold: Noise above it belongs to the anomaly. It lies within -1 and
-            1.
         seed: Integer, 0 or more.
 
     Returns:
@@ -107,8 +103,6 @@ def simulate_anomalies(
         share(anomaly_probability, "anomaly_probability"),
         standardize_range(opacity, "opacity"),
         share(rotation_probability, "rotation_probability"),
-        standardize_number(max_rotation, "max_rotation", 0.0, 180.0),
-        standardize_number(threshold, "threshold", -1.0, 1.0),
     )
     seed = standardize_int(seed, "seed", 0)
     simulate = _compiled(simulation, dataset.element_spec)
@@ -126,8 +120,6 @@ class _Simulation:
     anomaly_probability: float
     opacity: tuple[float, float]
     rotation_probability: float
-    max_rotation: float
-    threshold: float
 
     def batch(
         self, images: tf.Tensor, seed: tf.Tensor
@@ -153,7 +145,7 @@ class _Simulation:
         """Returns the augmented image, the clean one and the mask."""
         turn_seed, angle_seed, chance_seed, anomaly_seed = split(seed, 4)
         image = images[index]
-        angle = uniform(angle_seed, -self.max_rotation, self.max_rotation)
+        angle = uniform(angle_seed, -90.0, 90.0)
         clean = tf.cond(
             chance(turn_seed, self.rotation_probability),
             lambda: rotate(image, angle),
@@ -177,7 +169,7 @@ class _Simulation:
         """Blends a texture into an image; returns it and the mask."""
         mask_seed, texture_seed, change_seed, opacity_seed = split(seed, 4)
         size = tf.unstack(tf.shape(image)[:2])
-        mask = perlin_mask(size, mask_seed, self.threshold)[..., tf.newaxis]
+        mask = perlin_mask(size, mask_seed)[..., tf.newaxis]
 
         def paint() -> tf.Tensor:
             texture = self.textures.draw(images, index, texture_seed)

@@ -15,6 +15,7 @@ from keras_sspcab.data.random import (
 from keras_sspcab.data.simulation.operations import rotate
 
 _LARGEST_EXPONENT = 5
+_THRESHOLD = 0.5
 
 
 def perlin_noise(size: Any, seed: Any) -> tf.Tensor:
@@ -42,10 +43,11 @@ def perlin_noise(size: Any, seed: Any) -> tf.Tensor:
     return lattice_noise(angles, size)
 
 
-def perlin_mask(size: Any, seed: Any, threshold: Any = 0.5) -> tf.Tensor:
+def perlin_mask(size: Any, seed: Any) -> tf.Tensor:
     """Draws the mask of an anomaly as DRAEM does: rotated noise, binarized.
 
-    The noise is rotated by up to 90 degrees, either way.
+    The noise is rotated by up to 90 degrees, either way. Where it is above 0.5
+    there is the anomaly.
 
     Source: Zavrtanik et al., "DRAEM" (ICCV 2021), section 3.3, with the fixed
     threshold of the authors' code.
@@ -53,7 +55,6 @@ def perlin_mask(size: Any, seed: Any, threshold: Any = 0.5) -> tf.Tensor:
     Args:
         size: Height and width in pixels, integers or scalar tensors.
         seed: Integer, or an integer tensor of shape `(2,)`.
-        threshold: Noise above it belongs to the anomaly. Defaults to 0.5.
 
     Returns:
         bool tensor `(height, width)`. It may be False everywhere.
@@ -61,7 +62,7 @@ def perlin_mask(size: Any, seed: Any, threshold: Any = 0.5) -> tf.Tensor:
     noise_seed, angle_seed = split(standardize_seed(seed), 2)
     noise = perlin_noise(size, noise_seed)
     angle = uniform(angle_seed, -90.0, 90.0)
-    return rotate(noise[..., tf.newaxis], angle)[..., 0] > threshold
+    return rotate(noise[..., tf.newaxis], angle)[..., 0] > _THRESHOLD
 
 
 def lattice_noise(angles: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:

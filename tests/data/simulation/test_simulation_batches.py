@@ -192,8 +192,6 @@ def test_wrong_elements(clean, simulate):
     [
         (simulate_anomalies, "anomaly_probability", 1.5),
         (simulate_anomalies, "rotation_probability", None),
-        (simulate_anomalies, "max_rotation", 200),
-        (simulate_anomalies, "threshold", 2),
         (simulate_anomalies, "opacity", (0.5, 0.2)),
         (simulate_anomalies, "seed", -1),
         (cutpaste_views, "variant", "4way"),

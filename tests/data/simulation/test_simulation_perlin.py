@@ -116,7 +116,7 @@ def test_axes_have_cells_of_their_own():
         np.testing.assert_allclose(lattice, 0.0, atol=1e-6)
 
 
-def test_mask_is_rotated_noise_above_the_threshold():
+def test_mask_is_rotated_noise_above_a_half():
     seed = standardize_seed(5)
     noise_seed, angle_seed = split(seed, 2)
     noise = perlin_noise((64, 64), noise_seed).numpy()
@@ -125,10 +125,10 @@ def test_mask_is_rotated_noise_above_the_threshold():
     turned = ndimage.rotate(
         noise, float(angle), reshape=False, order=1, mode="grid-constant"
     )
-    found = perlin_mask((64, 64), seed, threshold=0.3).numpy()
+    found = perlin_mask((64, 64), seed).numpy()
     assert found.dtype == bool
-    assert (found != (turned > 0.3)).mean() < 0.002
-    assert (found != (noise > 0.3)).mean() > 0.02
+    assert (found != (turned > 0.5)).mean() < 0.002
+    assert (found != (noise > 0.5)).mean() > 0.02
 
 
 def test_masks_are_of_all_sizes_and_seldom_empty():

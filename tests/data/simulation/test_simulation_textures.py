@@ -59,6 +59,17 @@ def test_every_picture_of_a_folder_is_drawn(folder):
     assert counts.min() >= 6
 
 
+def test_several_folders(folder):
+    source = FolderTextures([folder / "banded" / "x", folder / "banded"])
+    assert [path.rsplit("/", 1)[1] for path in source.paths] == [
+        "c.bmp",
+        "b.PNG",
+        "c.bmp",
+    ]
+    with pytest.raises(ValueError, match="at least one folder"):
+        FolderTextures([])
+
+
 def test_a_picture_of_the_right_size_is_not_resized(tmp_path, pictures):
     Image.fromarray(pictures["noise"]).save(tmp_path / "noise.png")
     source = FolderTextures(str(tmp_path))
