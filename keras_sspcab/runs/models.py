@@ -88,8 +88,9 @@ def load_detector(path: str) -> AnomalyModel:
     Example:
     >>> import tempfile
     >>> from keras_sspcab.applications import AutoEncoder
+    >>> model = AutoEncoder((32, 32, 1), filters=(4, 4, 2))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     AutoEncoder((32, 32, 1), filters=(4, 4, 2)).save(f"{folder}/a.keras")
+    ...     model.save(f"{folder}/a.keras")
     ...     load_detector(f"{folder}/a.keras").input_shape
     (None, 32, 32, 1)
     """

@@ -1,6 +1,7 @@
 """Reading and writing configurations: TOML files and `section.key=value`."""
 
 import difflib
+import functools
 import inspect
 import os
 import re
@@ -9,10 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError, create_model
 
 from keras_sspcab.runs import files
-from keras_sspcab.runs.config import Config, ConfigError, ModelConfig
+from keras_sspcab.runs.config import (
+    Config,
+    ConfigError,
+    EvaluationConfig,
+    ModelConfig,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,12 +26,12 @@ else:
     import tomli as tomllib
 
 #: The keys that stand in each section, besides those of the host.
-KEYS: dict[str, tuple[str, ...]] = {
-    name: tuple(type(section).model_fields) for name, section in Config()
+KEYS: dict[str, set[str]] = {
+    name: set(type(section).model_fields) for name, section in Config()
 }
 
 # Keys in the files of older versions, and what they are called now.
-_OLD_KEYS = {("evaluation", "normalisation"): "normalization"}
+_OLD_KEYS = {"normalisation": "normalization"}
 
 # Arguments of hosts that follow from other settings.
 _NO_SETTINGS = {"input_shape", "calibration", "name", "self"}
@@ -46,7 +52,7 @@ _RULES = {
 }
 
 
-#: Settings by section and key, and where they stand: `"in screws.toml"`.
+#: Settings by section and key, and where they come from: `"in screws.toml"`.
 Layer = tuple[Mapping[str, Any], str]
 
 
@@ -191,7 +197,7 @@ def nest_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def resolve_layers(
     layers: Sequence[Layer], is_complete: bool = False
 ) -> Config:
-    """Returns the configuration of settings from several places.
+    """Returns the configuration that results from settings of several places.
 
     Args:
         layers: The settings, the stronger ones later. Tables inside of [model]
@@ -201,148 +207,141 @@ def resolve_layers(
     Raises:
         ConfigError: If sections, keys or values are unknown or wrong.
     """
-    draft = _Draft()
-    for sections, origin in layers:
-        for name, section in sections.items():
-            draft.add(name, section, origin)
-    if not (is_complete and draft.is_complete):
-        draft.ask_host()
-    return draft.validate()
-
-
-class _Draft:
-    """Settings, where they stand, and what is wrong with them."""
-
-    def __init__(self) -> None:
-        self._sections: dict[str, dict[str, Any]] = {name: {} for name in KEYS}
-        self._origins: dict[tuple[str, str], str] = {}
-        self._problems: list[str] = []
-        # None: the host is not known, so that no key can be judged.
-        self._allowed: dict[str, set[str] | None] = {
-            name: None if name == "model" else {*keys}
-            for name, keys in KEYS.items()
-        }
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether there is no default to ask the host for."""
-        return "name" in self._sections["model"] and all(
-            name == "model" or self._sections[name].keys() == set(keys)
-            for name, keys in KEYS.items()
-        )
-
-    def add(self, name: str, section: Any, origin: str) -> None:
-        """Adds the settings of a section, stronger than those before."""
-        if name not in KEYS:
-            self._problems.append(
-                f"Unknown section [{name}] {origin}."
-                f"{_suggestion(name, KEYS, '[{}]')} "
-                f"Allowed are: {', '.join(KEYS)}"
-            )
-        elif not isinstance(section, Mapping):
-            self._problems.append(
-                f"`{name}` {origin} must be a section, written [{name}]. "
-                f"Received: {section!r}"
-            )
-        else:
-            section = {
-                _OLD_KEYS.get((name, key), key): value
-                for key, value in section.items()
-            }
-            _merge(self._sections[name], section)
-            self._origins |= {(name, key): origin for key in section}
-
-    def ask_host(self) -> None:
-        """Adds the defaults of the host, and checks the keys."""
-        from keras_sspcab.hosts.registry import available_applications
-
-        hosts = available_applications()
-        name = self._sections["model"].get("name", ModelConfig().name)
-        if not isinstance(name, str) or name not in hosts:
-            self._allowed["evaluation"] = None
-            if isinstance(name, str):
-                self._say(
-                    ("model", "name"),
-                    f"is wrong. There is no model named {name!r}."
-                    f"{_suggestion(name, hosts)} Choose one of: "
-                    f"{', '.join(sorted(hosts))}",
+    sections: dict[str, Any] = {name: {} for name in KEYS}
+    origins: dict[tuple[str, ...], str] = {}
+    problems: list[str] = []
+    for given, origin in layers:
+        for name, section in given.items():
+            if not isinstance(section, Mapping):
+                problems.append(
+                    f"`{name}` {origin} must be a section, written [{name}]. "
+                    f"Received: {section!r}"
                 )
-            return
-        host = hosts[name]
-        options = getattr(host, "evaluation_options", {})
-        evaluation = self._sections["evaluation"]
-        # Older versions wrote it for every host.
-        if "update_memory" not in options and not evaluation.get(
-            "update_memory"
-        ):
-            evaluation.pop("update_memory", None)
-        arguments = {*inspect.signature(host).parameters} - _NO_SETTINGS
-        self._allowed["model"] = {"name", *arguments}
-        self._allowed["evaluation"] = {*KEYS["evaluation"], *options}
-        self._add_defaults(host.default_settings, f"(the default of {name})")
-        self._add_defaults({"evaluation": options}, "")
-        for key, default in options.items():
-            try:
-                TypeAdapter(type(default)).validate_python(
-                    evaluation[key], strict=True
-                )
-            except ValidationError as error:
-                self._translate(error, ("evaluation", key))
-
-    def validate(self) -> Config:
-        """Returns the configuration, or raises a ConfigError of all errors."""
-        self._drop_unknown_keys()
-        sections = {**self._sections}
-        sections["model"] = _text_to_none(sections["model"])
+                continue
+            section = {_OLD_KEYS.get(k, k): v for k, v in section.items()}
+            origins |= {(name, key): origin for key in section}
+            origins[name,] = origin
+            _merge(sections, {name: section})
+    schema = Config
+    if not (is_complete and _is_complete(sections)):
         try:
-            config = Config.model_validate(sections)
-        except ValidationError as error:
-            self._translate(error)
-        if self._problems:
-            raise ConfigError("\n".join(self._problems))
-        return config
+            schema = _add_defaults(sections, origins)
+        except ConfigError as error:
+            problems.append(str(error))
+    sections["model"] = _text_to_none(sections["model"])
+    try:
+        schema.model_validate(sections)
+    except ValidationError as error:
+        problems += [_describe(e, schema, origins) for e in error.errors()]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Config.model_validate(sections)
 
-    def _add_defaults(
-        self, defaults: Mapping[str, Mapping[str, Any]], origin: str
-    ) -> None:
-        for name, section in defaults.items():
-            for key in section.keys() - self._sections[name].keys():
-                self._sections[name][key] = section[key]
-                self._origins[name, key] = origin
 
-    def _drop_unknown_keys(self) -> None:
-        for name, allowed in self._allowed.items():
-            section = self._sections[name]
-            for key in sorted(section.keys() - (allowed or section.keys())):
-                del section[key]
-                self._problems.append(
-                    f"Unknown key `{name}.{key}` {self._origins[name, key]}."
-                    f"{_suggestion(key, allowed)} Allowed in [{name}] are: "
-                    f"{', '.join(sorted(allowed))}"
-                )
+def _is_complete(sections: Mapping[str, Any]) -> bool:
+    """Whether there is no default to ask the host for."""
+    return "name" in sections["model"] and all(
+        name == "model" or section.keys() == KEYS.get(name)
+        for name, section in sections.items()
+    )
 
-    def _translate(
-        self, error: ValidationError, section: tuple[str, ...] = ()
-    ) -> None:
-        """Says what Pydantic found, in terms of a configuration file."""
-        for problem in error.errors():
-            place = (*section, *map(str, problem["loc"]))
-            context = problem.get("ctx", {})
-            value = repr(problem["input"])
-            if problem["type"] == "literal_error":
-                allowed = re.findall(r"'(\w+)'", context["expected"])
-                self._say(
-                    place,
-                    f"cannot be {value}.{_suggestion(value, allowed)} "
-                    f"Allowed are: {', '.join(allowed)}",
-                )
-            else:
-                rule = _RULES[problem["type"]].format(**context)
-                self._say(place, f"must be {rule}. Received: {value}")
 
-    def _say(self, place: tuple[str, ...], problem: str) -> None:
-        origin = self._origins.get((place[0], place[1]), "")
-        self._problems.append(f"`{'.'.join(place)}` {origin} {problem}")
+def _add_defaults(
+    sections: dict[str, Any], origins: dict[tuple[str, ...], str]
+) -> type[Config]:
+    """Adds the defaults of the host to sections, and returns its schema.
+
+    Raises:
+        ConfigError: If there is no such host.
+    """
+    from keras_sspcab.hosts.registry import available_applications
+
+    hosts = available_applications()
+    name = sections["model"].get("name", ModelConfig().name)
+    if not isinstance(name, str):
+        return Config
+    if name not in hosts:
+        raise ConfigError(
+            f"`model.name` {origins['model', 'name']} is wrong. There is no "
+            f"model named {name!r}.{_suggestion(name, hosts)} Choose one of: "
+            f"{', '.join(sorted(hosts))}"
+        )
+    host = hosts[name]
+    for section, defaults in host.default_settings.items():
+        for key in defaults.keys() - sections[section].keys():
+            sections[section][key] = defaults[key]
+            origins[section, key] = f"(the default of {name})"
+    evaluation, options = sections["evaluation"], host.evaluation_options
+    # Older versions wrote it for every host.
+    is_old = "update_memory" in evaluation.keys() - options.keys()
+    if is_old and evaluation["update_memory"] is False:
+        del evaluation["update_memory"]
+    sections["evaluation"] = {**options, **evaluation}
+    return _schema_of(host)
+
+
+@functools.cache
+def _schema_of(host: Any) -> type[Config]:
+    """Returns a class of configurations with the settings of one host alone."""
+    arguments = {*inspect.signature(host).parameters} - _NO_SETTINGS
+    return _with_fields(
+        Config,
+        model=_with_fields(ModelConfig, **dict.fromkeys(arguments)),
+        evaluation=_with_fields(EvaluationConfig, **host.evaluation_options),
+    )
+
+
+def _with_fields(section: Any, **fields: Any) -> Any:
+    """Returns a subclass that has these fields besides, and no others.
+
+    Args:
+        section: The class.
+        **fields: Their defaults, of the type they must have; None for any; or
+            the class of a section.
+    """
+    kinds: dict[str, Any] = {
+        name: (value, value())
+        if isinstance(value, type)
+        else (Any if value is None else type(value), value)
+        for name, value in fields.items()
+    }
+    return create_model(
+        section.__name__,
+        __base__=section,
+        __cls_kwargs__=dict[str, Any](extra="forbid"),
+        **kinds,
+    )
+
+
+def _describe(
+    error: Any, schema: type[Config], origins: Mapping[tuple[str, ...], str]
+) -> str:
+    """Words a problem that Pydantic reports for readers of settings."""
+    section, *keys = place = tuple(map(str, error["loc"]))
+    origin, value = origins.get(place[:2], ""), error["input"]
+    if error["type"] == "extra_forbidden" and not keys:
+        return (
+            f"Unknown section [{section}] {origin}."
+            f"{_suggestion(section, KEYS, '[{}]')} "
+            f"Allowed are: {', '.join(KEYS)}"
+        )
+    subject = f"`{'.'.join(place)}` {origin}"
+    if error["type"] == "extra_forbidden":
+        kind: Any = schema.model_fields[section].annotation
+        allowed = sorted(kind.model_fields)
+        return (
+            f"Unknown key {subject}.{_suggestion(keys[0], allowed)} Allowed in "
+            f"[{section}] are: {', '.join(allowed)}"
+        )
+    context = error.get("ctx", {})
+    if error["type"] == "literal_error":
+        allowed = re.findall(r"'(\w+)'", context["expected"])
+        return (
+            f"{subject} cannot be {value!r}.{_suggestion(value, allowed)} "
+            f"Allowed are: {', '.join(allowed)}"
+        )
+    rule = _RULES[error["type"]].format(**context)
+    return f"{subject} must be {rule}. Received: {value!r}"
 
 
 def _suggestion(word: Any, allowed: Iterable[str], form: str = "`{}`") -> str:

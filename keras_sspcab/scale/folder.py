@@ -59,7 +59,7 @@ class ScoreFolder:
         inputs.parquet: the paths of all inputs, a row group for each shard.
         scores/part-NNNNN.parquet: one shard. It is there if it is done.
         maps/NNNNN/NNNNNNNNN.npy: anomaly maps by the number of the input.
-        _SUCCESS.json: counts, once every input has been found exactly once.
+        _SUCCESS.json: counts, once every input has exactly one row.
 
     Args:
         path: The folder, local or shared by all workers; it need not exist.
@@ -124,7 +124,7 @@ class ScoreFolder:
             )
         os.makedirs(self.path, exist_ok=True)
         self._write_inputs(plan, inputs)
-        # Last: a folder with this file can be gone on with.
+        # Last: a folder with this file can be continued.
         files.write_json(self.file(_PLAN), plan.to_dict())
         return False
 

@@ -42,6 +42,16 @@ def test_export_writes_compared_artifacts(invoke, copy, images):
     assert report["parity"]["num_images"] == 8
 
 
+def test_export_from_python(copy):
+    from keras_sspcab.export import export_run
+
+    result = export_run(copy, "onnx")
+    assert result.path == copy / "export" / "onnx" / "autoencoder.onnx"
+    assert result.parity.passes
+    with pytest.raises(ValueError, match="`format` argument must be one of"):
+        export_run(copy, "coreml")
+
+
 @pytest.mark.slow
 def test_export_to_integers(invoke, copy):
     result = invoke("export", copy, "--to=tflite", "--precision=int8")

@@ -82,7 +82,10 @@ def test_every_host(host_and_inputs, to, tmp_path):
     )
     assert set(outputs) == OUTPUTS
     np.testing.assert_allclose(
-        outputs["anomaly_score"], expected["anomaly_score"], rtol=1e-3
+        outputs["anomaly_score"],
+        expected["anomaly_score"],
+        rtol=1e-3,
+        atol=1e-5,
     )
     threshold = host.calibration.threshold
     assert outputs["is_anomalous"] == (outputs["anomaly_score"] >= threshold)

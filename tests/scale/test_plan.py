@@ -125,9 +125,3 @@ def test_checksums_of_models(tmp_path):
     assert checksum_of_model(str(folder)) == expected
     (folder / "variables" / "variables.index").write_text("other")
     assert checksum_of_model(str(folder)) != expected
-
-
-def test_plans_are_values():
-    assert ScorePlan.from_dict(
-        json.loads(json.dumps(make_plan().to_dict()))
-    ) == (make_plan())

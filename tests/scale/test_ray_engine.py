@@ -49,10 +49,10 @@ def test_one_row_for_each_image(make_job, images):
     (images / "11.png").write_bytes(b"")
     job = make_job()
     done = []
-    summary = run(job, on_shard=done.append)
+    counts = run(job, on_shard=done.append)
     assert sorted(done) == list(range(7))
     check_rows(job, images, broken=(11,))
-    assert (summary.num_inputs, summary.num_errors) == (25, 1)
+    assert (counts.num_inputs, counts.num_errors) == (25, 1)
     # Ray is still there: it was before.
     assert ray.is_initialized()
 
@@ -76,13 +76,13 @@ def test_a_worker_that_is_killed_leaves_no_trace(make_job, images, tmp_path):
     killer.start()
     done = []
     try:
-        summary = run(job, on_shard=done.append)
+        counts = run(job, on_shard=done.append)
     finally:
         over.set()
         killer.join()
     assert killed
     assert killed[0] != os.getpid()
-    assert summary.num_inputs == 25
+    assert counts.num_inputs == 25
     assert sorted(done) == list(range(9))
     check_rows(job, images)
     names = os.listdir(ScoreFolder(job.folder).file("scores"))

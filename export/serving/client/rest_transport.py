@@ -150,7 +150,7 @@ class RestTransport:
                 "GET" if body is None else "POST",
                 self._url + path,
                 content=body,
-                headers=body and {"content-type": "application/json"},
+                headers={"content-type": "application/json"} if body else {},
                 timeout=timeout,
             ) as response:
                 # The timeout of httpx starts again with every chunk.

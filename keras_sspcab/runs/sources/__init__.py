@@ -43,5 +43,7 @@ def config_for(model: AnomalyModel) -> Config:
             "data.image_size": [height, width],
             "data.channels": channels,
             "data.clip_length": length[0] if length else 1,
+            # The host's own may be larger than its images.
+            "data.patch_size": 0,
         },
     )
