@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_sspcab.applications import DRAEM, AutoEncoder, MultiScalePaDiM
-from keras_sspcab.cli.demo import DEMO, DEMO_FAST
 from keras_sspcab.runs import (
     CalibrationConfig,
     Config,
@@ -320,8 +319,3 @@ def test_differences_are_named():
         "model.filters": (None, [1]),
         "training.epochs": (TrainingConfig().epochs, 1),
     }
-
-
-@pytest.mark.parametrize("recipe", [DEMO, DEMO_FAST])
-def test_recipes_of_the_demo_are_valid(recipe):
-    load_config(None, {**recipe["settings"], **recipe["texture_settings"]})

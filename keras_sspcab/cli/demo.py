@@ -1,6 +1,5 @@
 """`keras-sspcab demo`."""
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,22 +14,12 @@ from keras_sspcab.cli.export import FORMATS
 if TYPE_CHECKING:
     from keras_sspcab.runs import Run, RunFolder
 
-# Arguments of `write_texture_folder`, and settings that apply to textures, and
-# to all data.
-DEMO: dict[str, dict[str, Any]] = {
-    "texture": {},
-    "texture_settings": {"data.channels": 1},
-    "settings": {},
-}
-DEMO_FAST: dict[str, dict[str, Any]] = {
-    "texture": {
-        "image_size": 64,
-        "num_train": 24,
-        "num_test_good": 8,
-        "num_test_defective": 10,
-    },
-    "texture_settings": {"data.channels": 1},
-    "settings": {"data.image_size": 64},
+# How `--fast` writes the texture.
+_FAST = {
+    "image_size": 64,
+    "num_train": 24,
+    "num_test_good": 8,
+    "num_test_defective": 10,
 }
 
 
@@ -69,12 +58,11 @@ def demo(
     folder = RunFolder(default if run is None else str(run))
     if not folder.exists:
         folder.check_free()
-    recipe = DEMO_FAST if fast else DEMO
-    settings = dict(recipe["settings"])
     import_backend()
+    settings: dict[str, Any] = {"data.image_size": 64} if fast else {}
     if data is None:
-        data = _write_texture(folder, texture, recipe["texture"])
-        settings |= recipe["texture_settings"]
+        data = _write_texture(folder, texture, _FAST if fast else {})
+        settings["data.channels"] = 1
     settings["data.path"] = os.path.abspath(data)
     resume = folder.exists
     if resume:
@@ -138,20 +126,15 @@ def _export(run: "RunFolder") -> None:
 
 
 def _show_summary(run: "RunFolder") -> None:
-    with open(run.file("metrics.json"), encoding="utf-8") as file:
-        metrics = json.load(file)
+    from keras_sspcab.metrics import metrics_of
+    from keras_sspcab.runs.outputs import read_metrics
+
+    metrics = read_metrics(run)
     table = Table(title="The demo is complete", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, title in {
-        "image_auroc": "image AUROC",
-        "pixel_auroc": "pixel AUROC",
-        "aupro": "AUPRO",
-        "detection_rate": "defects detected",
-        "false_alarm_rate": "false alarms",
-    }.items():
-        if name in metrics:
-            table.add_row(title, number(metrics[name]))
+    for metric in metrics_of("image", metrics):
+        table.add_row(metric.title, number(metrics[metric.key]))
     table.add_section()
     table.add_row("images", run.config.data.path)
     table.add_row("model", run.file("model.keras"))

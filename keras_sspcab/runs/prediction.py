@@ -1,9 +1,7 @@
-"""Scores of new images and videos by a trained model."""
+"""Scores of new images by a trained model."""
 
-import dataclasses
-import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,43 +15,13 @@ from keras_sspcab.data import (
     image_dataset,
     scan_image_folder,
 )
-from keras_sspcab.data.video import (
-    Video,
-    count_frames,
-    frame_rate,
-    iterate_frames,
-    make_video,
-    read_frames,
-    video_writer,
-)
-from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.report import overlay
-from keras_sspcab.report.annotation import annotate_frame
-from keras_sspcab.report.score_plot import save_score_plot
 from keras_sspcab.runs import files
-from keras_sspcab.runs.config import Config, EvaluationConfig
-from keras_sspcab.runs.progress import Progress
-from keras_sspcab.runs.regions import MapRegions, RegionLevels
-from keras_sspcab.runs.sources import config_for, source_of
 from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE
 from keras_sspcab.scoring import Calibration
 
 PathLike = str | os.PathLike[str]
 Rows = list[dict[str, Any]]
-
-# Of the table of a video.
-_COLUMNS = ("frame", "seconds", "anomaly_score", "is_anomalous", "raw_score")
-
-# How many frames the plot shows as pictures, and how far they are apart, as a
-# share of the video.
-_PICTURES = 4
-_APART = 0.05
-
-# Frames of scores that the strip below a video can show, besides its width.
-_STRIP = 320
-
-
-# === Images ===
 
 
 def predict_images(
@@ -96,13 +64,13 @@ def predict_images(
         outputs = model.predict_on_batch(images)
         for i in range(len(images)):
             path = samples[len(rows)].path
-            row = {"path": path, **_scores(outputs, i)}
+            row = {"path": path, **score_cells(outputs, i)}
             if heat_maps is not None:
                 stem = os.path.splitext(os.path.basename(path))[0]
                 row["heat_map"] = os.path.join(
                     heat_maps, f"{len(rows):06d}-{stem}.png"
                 )
-                write_heat_map(
+                _write_heat_map(
                     row["heat_map"],
                     path,
                     np.asarray(outputs["anomaly_map"][i]),
@@ -124,15 +92,7 @@ def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
     return list(samples.values())
 
 
-def _scores(outputs: Any, index: Any = ()) -> dict[str, Any]:
-    return {
-        "anomaly_score": float(outputs["anomaly_score"][index]),
-        "is_anomalous": bool(outputs["is_anomalous"][index]),
-        "raw_score": float(outputs["raw_score"][index]),
-    }
-
-
-def write_heat_map(
+def _write_heat_map(
     path: str,
     image_path: str,
     anomaly_map: np.ndarray,
@@ -152,195 +112,10 @@ def write_heat_map(
         Image.fromarray(picture).save(temporary)
 
 
-# === Videos ===
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoPrediction:
-    """The scores of a video.
-
-    Attributes:
-        name: Name of the video.
-        rows: A dict for each scored frame: `video`, `frame` (from 0),
-            `seconds`, `anomaly_score`, `is_anomalous`, `raw_score`.
-        num_frames: How many frames the video has.
-        paths: The files that were written.
-    """
-
-    name: str
-    rows: Rows
-    num_frames: int
-    paths: tuple[str, ...]
-
-    def alarms(self) -> list[tuple[float, float]]:
-        """Returns begin and end of anomalous stretches, in seconds."""
-        stretches = []
-        for is_anomalous, group in itertools.groupby(
-            self.rows, lambda row: row["is_anomalous"]
-        ):
-            if is_anomalous:
-                seconds = [row["seconds"] for row in group]
-                stretches.append((seconds[0], seconds[-1]))
-        return stretches
-
-
-def predict_videos(
-    model: Any,
-    paths: Iterable[PathLike],
-    results: PathLike | None = None,
-    stride: int | None = None,
-    config: Config | None = None,
-    progress: Progress | None = None,
-) -> list[VideoPrediction]:
-    """Scores videos; writes an annotated video, a plot and a table of each.
-
-    Args:
-        model: A host that looks at videos, or at objects of videos.
-        paths: Video files or folders of frames, of any length.
-        results: Folder for the files, made if it is missing. Defaults to
-            `NAME-scores` in the working folder.
-        stride: Steps from one frame of a clip to the next. Defaults to that of
-            the training.
-        config: The configuration of the model's run; None takes the defaults.
-        progress: Counts the frames.
-
-    Raises:
-        ValueError: If a video cannot be read or is too short, or if two have
-            the same name.
-    """
-    videos = [make_video(path) for path in paths]
-    names = [video.name for video in videos]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            "The results are named after the videos, which must differ. "
-            f"Received: {', '.join(sorted(names))}"
-        )
-    if stride is None:
-        stride = 1 if config is None else config.data.stride
-    source: Any = source_of(config or config_for(model))
-    progress = progress or Progress()
-    return [
-        _predict_video(
-            model,
-            video,
-            source.score_frames(model, [video], stride=stride),
-            f"{video.name}-scores" if results is None else os.fspath(results),
-            progress,
-        )
-        for video in videos
-    ]
-
-
-def _predict_video(
-    model: Any,
-    video: Video,
-    scored: Iterator[ScoredFrame],
-    folder: str,
-    progress: Progress,
-) -> VideoPrediction:
-    os.makedirs(folder, exist_ok=True)
-    rate = frame_rate(video)
-    annotated, plot, table = (
-        os.path.join(folder, f"{video.name}{end}")
-        for end in ("-annotated.mp4", "-timeline.png", "-scores.csv")
-    )
-    num_frames, threshold = count_frames(video), model.calibration.threshold
-    annotate = _Annotator(model, float(rate))
-    rows: Rows = []
-    following = next(scored, None)
-    with (
-        progress.count(f"Scoring {video.name}", num_frames) as advance,
-        video_writer(annotated, rate) as write,
-    ):
-        for frame, pixels in enumerate(iterate_frames(video)):
-            outputs: dict[str, np.ndarray] | None = None
-            if following is not None and following.frame == frame:
-                outputs, following = following.outputs, next(scored, None)
-                rows.append(
-                    {
-                        "video": video.name,
-                        "frame": frame,
-                        "seconds": round(frame / float(rate), 3),
-                        **_scores(outputs),
-                        "is_anomalous": int(outputs["is_anomalous"]),
-                    }
-                )
-            write(annotate(frame, pixels, outputs))
-            advance()
-    files.write_csv(
-        table,
-        _COLUMNS,
-        ({name: row[name] for name in _COLUMNS} for row in rows),
-    )
-    save_score_plot(
-        plot,
-        [row["frame"] for row in rows],
-        [row["anomaly_score"] for row in rows],
-        threshold,
-        pictures=read_frames(video, _peaks(rows)),
-        rate=float(rate),
-        title=video.name,
-    )
-    return VideoPrediction(
-        video.name, rows, num_frames, (annotated, plot, table)
-    )
-
-
-class _Annotator:
-    """Draws frames with their maps, boxes and scores so far."""
-
-    def __init__(self, model: Any, rate: float) -> None:
-        self._calibration = model.calibration
-        self._rate = rate
-        self._limit = model.calibration.pixel_threshold or 0.0
-        # Boxes around what is anomalous, as `evaluate` cuts regions.
-        levels = RegionLevels((self._limit,), None, "the pixel threshold")
-        self._regions = MapRegions(levels, EvaluationConfig())
-        self._scores: list[float] = []
-
-    def __call__(
-        self,
-        frame: int,
-        pixels: np.ndarray,
-        outputs: dict[str, np.ndarray] | None,
-    ) -> np.ndarray:
-        score, anomaly_map, boxes = float("nan"), None, np.empty((0, 4))
-        if outputs is not None:
-            score = float(outputs["anomaly_score"])
-            boxes = self._boxes(outputs, pixels.shape[:2])
-            if self._limit > 0:
-                anomaly_map = outputs["anomaly_map"]
-        self._scores.append(score)
-        return annotate_frame(
-            pixels,
-            # No more than a strip can show.
-            self._scores[-pixels.shape[1] - _STRIP :],
-            self._calibration.threshold,
-            anomaly_map,
-            2 * self._limit or 1.0,
-            boxes.tolist(),
-            f"frame {frame}  {frame / self._rate:.1f} s",
-        )
-
-    def _boxes(
-        self, outputs: dict[str, np.ndarray], size: tuple[int, int]
-    ) -> np.ndarray:
-        threshold = self._calibration.threshold
-        if "boxes" in outputs:
-            limit = np.inf if threshold is None else threshold
-            return outputs["boxes"][outputs["object_scores"] >= limit]
-        if self._limit > 0 and outputs["is_anomalous"]:
-            return self._regions.cut(outputs["anomaly_map"], size)[0]
-        return np.empty((0, 4))
-
-
-def _peaks(rows: Rows) -> list[int]:
-    """Returns the frames with the largest scores that are not neighbors."""
-    apart = max(1.0, _APART * len(rows))
-    chosen: list[int] = []
-    for row in sorted(rows, key=lambda r: r["anomaly_score"], reverse=True):
-        if all(abs(row["frame"] - other) >= apart for other in chosen):
-            chosen.append(row["frame"])
-        if len(chosen) == _PICTURES:
-            break
-    return sorted(chosen)
+def score_cells(outputs: Any, index: Any = ()) -> dict[str, Any]:
+    """Returns the scores in outputs of a model as plain values."""
+    return {
+        "anomaly_score": float(outputs["anomaly_score"][index]),
+        "is_anomalous": bool(outputs["is_anomalous"][index]),
+        "raw_score": float(outputs["raw_score"][index]),
+    }

@@ -286,7 +286,8 @@ class Run:
         Raises:
             ValueError: If the run is not trained, or data cannot be used.
         """
-        from keras_sspcab.runs.prediction import predict_images, predict_videos
+        from keras_sspcab.runs.prediction import predict_images
+        from keras_sspcab.runs.video_prediction import predict_videos
 
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         model = self.model

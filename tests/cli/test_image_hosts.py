@@ -60,35 +60,3 @@ def test_rates_follow_the_schedule_of_the_paper():
     # Three batches in each of five epochs.
     rates = [float(optimizer._learning_rate(step)) for step in (0, 15)]
     np.testing.assert_allclose(rates, [0.1, 0.0], atol=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("draem", ["--image-size=40"], "multiple of 32"),
-        ("cutpaste", ["--image-size=24"], "at least 32"),
-        (
-            "draem",
-            ["--image-size=32", "--set=model.texture_folder=nothing-here"],
-            "nothing-here",
-        ),
-    ],
-)
-def test_bad_settings(name, options, message, images, tmp_path, invoke):
-    result = invoke(
-        *("train", "--model", name, "--data", images),
-        *("--run", tmp_path / "run", *options),
-        code=2,
-    )
-    assert message in " ".join(result.stderr.split())
-
-
-def test_empty_texture_folder(images, tmp_path, invoke):
-    (tmp_path / "textures").mkdir()
-    result = invoke(
-        *("train", "--model", "draem", "--data", images),
-        *("--run", tmp_path / "run", "--image-size=32"),
-        f"--set=model.texture_folder='{tmp_path / 'textures'}'",
-        code=2,
-    )
-    assert "textures" in result.stderr

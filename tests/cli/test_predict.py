@@ -1,11 +1,14 @@
 import csv
+import dataclasses
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.runs import load_detector
 
 
@@ -95,8 +98,6 @@ def test_heat_maps_show_where_the_defect_is(invoke, trained, images, tmp_path):
 def test_exit_code_tells_of_anomalies(
     invoke, trained, images, tmp_path, threshold
 ):
-    import dataclasses
-
     model = load_detector(str(trained))
     model.calibration = dataclasses.replace(
         model.calibration, threshold=threshold
@@ -127,8 +128,6 @@ def test_broken_and_missing_files(invoke, trained, images, tmp_path):
 
 
 def test_uncalibrated_models_flag_nothing(invoke, images, tmp_path):
-    from keras_sspcab.applications import AutoEncoder
-
     path = tmp_path / "m.keras"
     AutoEncoder((48, 48, 1), filters=(4, 4, 2)).save(path)
     result = invoke(
@@ -141,33 +140,15 @@ def test_uncalibrated_models_flag_nothing(invoke, images, tmp_path):
     assert "not calibrated: nothing is flagged" in result.stdout
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda path: path.write_bytes(b"no model"),
-        lambda path: path.write_bytes(b""),
-    ],
-)
-def test_files_that_are_no_model(invoke, images, tmp_path, make):
+def test_models_that_cannot_be_used_are_named(invoke, images, tmp_path):
     path = tmp_path / "m.keras"
-    make(path)
-    result = invoke("predict", path, images, code=2)
-    assert "m.keras cannot be loaded" in result.stderr
-
-
-def test_models_that_are_no_detector(invoke, images, tmp_path):
-    import keras
-
-    path = tmp_path / "m.keras"
+    for content in (b"no model", b""):
+        path.write_bytes(content)
+        result = invoke("predict", path, images, code=2)
+        assert "m.keras cannot be loaded" in result.stderr
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
     result = invoke("predict", path, images, code=2)
     assert "holds no anomaly detector of this package" in result.stderr
-
-
-def test_models_of_any_size_are_refused(invoke, images, tmp_path):
-    from keras_sspcab.applications import AutoEncoder
-
-    path = tmp_path / "m.keras"
     AutoEncoder((None, None, 1), filters=(4, 4, 2)).save(path)
     result = invoke("predict", path, images, code=2)
     assert "takes images of any size" in result.stderr

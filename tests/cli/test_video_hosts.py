@@ -167,22 +167,3 @@ def test_evaluation_can_be_set(run, invoke, tmp_path):
     invoke("evaluate", run)
     result = invoke("evaluate", run, "--set", "training.seed=1", code=2)
     assert "keeps its settings" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--patch-size=16"], "is for images"),
-        (["--set=data.cache=memory"], "on disk, not in memory"),
-        (["--set=data.clip_length=1"], "two frames or more"),
-        (["--set=data.clip_length=40"], "at least 40 frames"),
-        (["--set=evaluation.smoothing=mode"], "evaluation.smoothing"),
-    ],
-)
-def test_bad_settings_are_named(videos, invoke, tmp_path, arguments, message):
-    run = tmp_path / "run"
-    result = invoke(
-        "train", "--data", videos, "--run", run, *TRAINING, *arguments, code=2
-    )
-    assert message in result.stderr.replace("\n", " ")
-    assert not (run / "model.keras").exists()
