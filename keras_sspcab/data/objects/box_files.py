@@ -1,5 +1,6 @@
 """Boxes that a detector has found elsewhere, as files."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from keras_sspcab.data.objects.box_tables import (
 )
 from keras_sspcab.data.objects.boxes import BoxFilter, standardize_boxes
 from keras_sspcab.data.objects.coco_boxes import read_coco
-from keras_sspcab.data.objects.proposals import ObjectProposals
+from keras_sspcab.data.objects.proposals import ObjectProposals, named_fields
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.per_frame import (
     find_files,
@@ -25,6 +26,7 @@ from keras_sspcab.data.video.per_frame import (
 from keras_sspcab.data.video.reading import count_frames
 
 
+@dataclasses.dataclass(eq=False)
 class BoxFiles(ObjectProposals):
     """Reads the boxes of objects from files.
 
@@ -73,23 +75,23 @@ class BoxFiles(ObjectProposals):
     [[], [[10.0, 20.0, 29.0, 59.0, 0.8]]]
     """
 
+    path: Any
+    images: Any = None
+    first_frame: int = 0
+    min_confidence: float = 0.0
+    min_area: float = 0.0
+    cover_threshold: float | None = None
+
     name = "files"
 
-    def __init__(
-        self,
-        path: Any,
-        images: Any = None,
-        first_frame: int = 0,
-        min_confidence: float = 0.0,
-        min_area: float = 0.0,
-        cover_threshold: float | None = None,
-    ) -> None:
-        self.path = os.path.expanduser(os.fspath(path))
-        self.images = (
-            None if images is None else os.path.expanduser(os.fspath(images))
+    def __post_init__(self) -> None:
+        self.path = os.path.expanduser(os.fspath(self.path))
+        if self.images is not None:
+            self.images = os.path.expanduser(os.fspath(self.images))
+        standardize_int(self.first_frame, "first_frame", 0)
+        self._filter = BoxFilter(
+            self.min_confidence, self.min_area, self.cover_threshold
         )
-        self.first_frame = standardize_int(first_frame, "first_frame", 0)
-        self.filter = BoxFilter(min_confidence, min_area, cover_threshold)
         for required in (self.path, self.images):
             if required is not None and not os.path.exists(required):
                 raise ValueError(
@@ -109,17 +111,10 @@ class BoxFiles(ObjectProposals):
                 f"path={self.path!r}"
             )
 
-    def __repr__(self) -> str:
-        return f"BoxFiles({self.path!r})"
-
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments; the files count by themselves."""
-        return {
-            "name": self.name,
-            "first_frame": self.first_frame,
-            **self.filter.settings,
-        }
+        return named_fields(self, without=("path", "images"))
 
     def files(self, video: Video) -> list[str]:
         """Lists the files with the boxes of a video, or raises ValueError."""
@@ -152,13 +147,13 @@ class BoxFiles(ObjectProposals):
             for path in files:
                 array = load_array(path, "boxes")
                 boxes = standardize_boxes(array, f"The boxes in {path!r}")
-                yield self.filter(boxes)
+                yield self._filter(boxes)
             return
         is_own = os.path.isdir(self.path)
         for boxes in self._read(files[0]).by_frame(
             video, self.first_frame, count_frames(video), is_own
         ):
-            yield self.filter(boxes)
+            yield self._filter(boxes)
 
     def _read(self, path: str) -> BoxTable:
         """Returns the content of a file, read again if it has changed."""

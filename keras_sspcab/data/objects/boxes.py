@@ -119,23 +119,12 @@ class BoxFilter:
         if self.cover_threshold is not None:
             standardize_number(self.cover_threshold, "cover_threshold", 0, 1)
 
-    @property
-    def settings(self) -> dict[str, float | None]:
-        """The attributes by name."""
-        return {
-            name: None if value is None else float(value)
-            for name, value in dataclasses.asdict(self).items()
-        }
-
     def __call__(self, boxes: np.ndarray) -> np.ndarray:
         """Returns the boxes `(m, 5)` that are left, in their order."""
         keep = box_areas(boxes) >= self.min_area
         if self.min_confidence > 0:
             keep &= boxes[:, 4] > self.min_confidence
-        return self.uncovered(boxes[keep])
-
-    def uncovered(self, boxes: np.ndarray) -> np.ndarray:
-        """Returns the boxes `(m, 5)` that no larger one covers."""
+        boxes = boxes[keep]
         if self.cover_threshold is None:
             return boxes
         return drop_covered(boxes, self.cover_threshold)

@@ -223,14 +223,9 @@ def _with_next(
     flows: Iterable[np.ndarray],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each flow and the one after it, which is 0 at the end."""
-    current: Any = None
-    for following in flows:
-        following = np.asarray(following, "float32")
-        if current is not None:
-            yield current, following
-        current = following
-    if current is not None:
-        yield current, np.zeros_like(current)
+    floats = (np.asarray(flow, "float32") for flow in flows)
+    for flow, following in itertools.pairwise(itertools.chain(floats, [None])):
+        yield flow, np.zeros_like(flow) if following is None else following
 
 
 def _clip_to_pixels(

@@ -1,15 +1,17 @@
 """Detection models in ONNX files."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes, opencv
 from keras_sspcab.data.objects.onnx_input import ImageInput
 from keras_sspcab.data.objects.onnx_output import DetectionOutput
-from keras_sspcab.data.objects.proposals import ObjectProposals
+from keras_sspcab.data.objects.proposals import ObjectProposals, named_fields
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames
 from keras_sspcab.imports import import_optional
@@ -17,6 +19,7 @@ from keras_sspcab.imports import import_optional
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
+@dataclasses.dataclass(eq=False)
 class OnnxDetector(ObjectProposals):
     """Finds objects with a detection model that is given as an ONNX file.
 
@@ -79,81 +82,57 @@ class OnnxDetector(ObjectProposals):
     array([], shape=(0, 5), dtype=float64)
     """
 
+    path: Any
+    min_confidence: float = 0.5
+    min_area: float = 100
+    cover_threshold: float | None = 0.6
+    classes: Iterable[int] | None = None
+    iou_threshold: float | str | None = "auto"
+    input_size: Any = None
+    layout: str | None = None
+    resize: str = "letterbox"
+    colors: str = "rgb"
+    scale: float | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    output: str = "auto"
+    box_form: str | None = None
+    normalized: bool | None = None
+    objectness: bool | None = None
+    num_classes: int | None = None
+    providers: Sequence[str] | None = None
+
     name = "onnx"
 
-    def __init__(
-        self,
-        path: Any,
-        min_confidence: float = 0.5,
-        min_area: float = 100,
-        cover_threshold: float | None = 0.6,
-        classes: Iterable[int] | None = None,
-        iou_threshold: float | str | None = "auto",
-        input_size: Any = None,
-        layout: str | None = None,
-        resize: str = "letterbox",
-        colors: str = "rgb",
-        scale: float | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        output: str = "auto",
-        box_form: str | None = None,
-        normalized: bool | None = None,
-        objectness: bool | None = None,
-        num_classes: int | None = None,
-        providers: Sequence[str] | None = None,
-    ) -> None:
-        self.path = os.path.expanduser(os.fspath(path))
-        self.filter = BoxFilter(min_confidence, min_area, cover_threshold)
-        self.classes = None if classes is None else sorted(set(classes))
-        self._session = _open(self.path, providers)
-        self._input = ImageInput(
-            self._session,
-            self.path,
-            layout,
-            input_size,
-            resize,
-            colors,
-            scale,
-            mean,
-            std,
+    def __post_init__(self) -> None:
+        self.path = os.path.expanduser(os.fspath(self.path))
+        if self.classes is not None:
+            self.classes = sorted({int(number) for number in self.classes})
+        if self.input_size is not None:
+            self.input_size = standardize_size(self.input_size)
+        self.mean = _three_numbers(self.mean, "mean")
+        self.std = _three_numbers(self.std, "std")
+        self._filter = BoxFilter(
+            self.min_confidence, self.min_area, self.cover_threshold
         )
-        self._output = DetectionOutput(
-            self._session,
-            self.path,
-            output,
-            box_form,
-            normalized,
-            objectness,
-            num_classes,
-        )
-        if iou_threshold == "auto":
-            iou_threshold = None if self._output.is_separate else 0.45
-        if iou_threshold is not None:
-            iou_threshold = float(iou_threshold)
-            if not 0 < iou_threshold <= 1:
-                raise ValueError(
-                    "The `iou_threshold` argument must be above 0 and at most "
-                    "1, None or 'auto'. "
-                    f"Received: iou_threshold={iou_threshold!r}"
-                )
-        self.iou_threshold = iou_threshold
-
-    def __repr__(self) -> str:
-        return f"OnnxDetector({self.path!r})"
+        self._session = _open(self.path, self.providers)
+        self._input = ImageInput(self._session, self)
+        self._output = DetectionOutput(self._session, self)
+        threshold = self.iou_threshold
+        if threshold == "auto":
+            threshold = None if self._output.is_separate else 0.45
+        if threshold is not None and not 0 < float(threshold) <= 1:
+            raise ValueError(
+                "The `iou_threshold` argument must be above 0 and at most 1, "
+                f"None or 'auto'. Received: iou_threshold={threshold!r}"
+            )
+        self._threshold = threshold
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments; the file counts by itself."""
-        return {
-            "name": self.name,
-            "opencv": opencv().__version__,
-            "input": self._input.settings,
-            "output": self._output.settings,
-            "classes": self.classes,
-            "iou_threshold": self.iou_threshold,
-            **self.filter.settings,
-        }
+        fields = named_fields(self, without=("path", "providers"))
+        return {"opencv": opencv().__version__, **fields}
 
     def files(self, video: Video) -> list[str]:
         """Returns the path of the model."""
@@ -185,7 +164,7 @@ class OnnxDetector(ObjectProposals):
         corners, confidences, classes = self._output.read(
             dict(zip(names, values, strict=True)), size
         )
-        keep = confidences > self.filter.min_confidence
+        keep = confidences > self.min_confidence
         if self.classes is not None:
             keep &= np.isin(classes, self.classes)
         keep = np.flatnonzero(keep)
@@ -197,29 +176,25 @@ class OnnxDetector(ObjectProposals):
                 "A detector must give finite boxes. Received: numbers that are "
                 f"not finite from {self.path!r}"
             )
-        if self.iou_threshold is not None:
-            boxes = _suppress(boxes, classes[keep], self.iou_threshold)
+        if self._threshold is not None:
+            boxes = _suppress(boxes, classes[keep], float(self._threshold))
         # Corners are between pixels: a box ends before the second one.
         boxes[:, 2:4] -= 1
-        return self.filter(clip_boxes(boxes, frame.shape))
+        return self._filter(clip_boxes(boxes, frame.shape))
 
 
 def _suppress(
     boxes: np.ndarray, classes: np.ndarray, threshold: float
 ) -> np.ndarray:
     """Returns the boxes that non-maximum suppression leaves of each class."""
-    rectangles = np.column_stack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]])
-    kept = []
-    for number in np.unique(classes):
-        positions = np.flatnonzero(classes == number)
-        chosen = opencv().dnn.NMSBoxes(
-            rectangles[positions].tolist(),
-            boxes[positions, 4].tolist(),
-            0.0,
-            threshold,
-        )
-        kept += positions[np.asarray(chosen, "int64").reshape(-1)].tolist()
-    return boxes[sorted(kept)]
+    kept = opencv().dnn.NMSBoxesBatched(
+        np.column_stack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).tolist(),
+        boxes[:, 4].tolist(),
+        classes.tolist(),
+        0.0,
+        threshold,
+    )
+    return boxes[np.sort(np.asarray(kept, "int64").reshape(-1))]
 
 
 def _open(path: str, providers: Sequence[str] | None) -> Any:
@@ -240,3 +215,17 @@ def _open(path: str, providers: Sequence[str] | None) -> Any:
         raise ValueError(
             f"The detector {path!r} cannot be loaded: {error}"
         ) from error
+
+
+def _three_numbers(
+    values: Sequence[float] | None, name: str
+) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    three = tuple(float(value) for value in values)
+    if len(three) != 3 or (name == "std" and 0 in three):
+        raise ValueError(
+            f"The `{name}` argument must hold a number for each of three "
+            f"colors, none of them 0 for `std`. Received: {name}={values!r}"
+        )
+    return three

@@ -1,13 +1,14 @@
 """Frames as a detection model takes them."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.objects.boxes import opencv
+
+if TYPE_CHECKING:
+    from keras_sspcab.data.objects.onnx_detector import OnnxDetector
 
 # Gray of the margins, as YOLO is trained with.
 _MARGIN = 114
@@ -25,27 +26,17 @@ _TYPES = {
 class ImageInput:
     """The input of a detection model; see `OnnxDetector` for the arguments."""
 
-    def __init__(
-        self,
-        session: Any,
-        path: str,
-        layout: str | None,
-        input_size: Any,
-        resize: str,
-        colors: str,
-        scale: float | None,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-    ) -> None:
+    def __init__(self, session: Any, options: "OnnxDetector") -> None:
+        path, layout = options.path, options.layout
         if layout is not None:
             layout = standardize_choice(layout, ("nchw", "nhwc"), "layout")
-        self.resize = standardize_choice(
-            resize, ("letterbox", "stretch"), "resize"
+        resize = standardize_choice(
+            options.resize, ("letterbox", "stretch"), "resize"
         )
-        self.colors = standardize_choice(colors, ("rgb", "bgr"), "colors")
-        self.scale = scale
-        self.mean = _three_numbers(mean, "mean")
-        self.std = _three_numbers(std, "std")
+        self._keeps_aspect = resize == "letterbox"
+        colors = standardize_choice(options.colors, ("rgb", "bgr"), "colors")
+        self._is_bgr = colors == "bgr"
+        self._options = options
 
         inputs = session.get_inputs()
         shapes = {node.name: node.shape for node in inputs}
@@ -87,27 +78,14 @@ class ImageInput:
             )
         own = (middle, last) if self._channels_first else (first, middle)
         self.size: tuple[int | None, int | None] = own
-        if input_size is not None:
-            self.size = standardize_size(input_size)
-            pairs = zip(own, self.size, strict=True)
+        if options.input_size is not None:
+            self.size = options.input_size
+            pairs = zip(own, options.input_size, strict=True)
             if any(fixed not in (None, wanted) for fixed, wanted in pairs):
                 raise ValueError(
                     f"The input of {path!r} has a size of its own, {own}. "
-                    f"Received: input_size={input_size!r}"
+                    f"Received: input_size={options.input_size!r}"
                 )
-
-    @property
-    def settings(self) -> list[Any]:
-        """What the input depends on beside the model, as JSON."""
-        return [
-            self.size,
-            self._channels_first,
-            self.resize,
-            self.colors,
-            self.scale,
-            self.mean,
-            self.std,
-        ]
 
     def fit(
         self, frame: np.ndarray
@@ -121,7 +99,7 @@ class ImageInput:
         cv2 = opencv()
         own = frame.shape[:2]
         left = top = 0
-        if self.resize == "stretch":
+        if not self._keeps_aspect:
             height, width = (
                 s or o for s, o in zip(self.size, own, strict=True)
             )
@@ -149,30 +127,19 @@ class ImageInput:
         return self._to_tensor(pixels), (height, width), scales, offsets
 
     def _to_tensor(self, pixels: np.ndarray) -> np.ndarray:
-        values = pixels[..., ::-1] if self.colors == "bgr" else pixels
+        scale, mean, std = (
+            getattr(self._options, name) for name in ("scale", "mean", "std")
+        )
+        values = pixels[..., ::-1] if self._is_bgr else pixels
         if self._dtype != "uint8":
             values = values.astype("float32")
-            values *= np.float32(1 / 255 if self.scale is None else self.scale)
-            if self.mean is not None:
-                values -= np.array(self.mean, "float32")
-            if self.std is not None:
-                values /= np.array(self.std, "float32")
+            values *= np.float32(1 / 255 if scale is None else scale)
+            if mean is not None:
+                values -= np.array(mean, "float32")
+            if std is not None:
+                values /= np.array(std, "float32")
         if self._channels_first:
             values = values.transpose(2, 0, 1)
         if self._has_batch:
             values = values[np.newaxis]
         return np.ascontiguousarray(values, self._dtype)
-
-
-def _three_numbers(
-    values: Sequence[float] | None, name: str
-) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    three = tuple(float(value) for value in values)
-    if len(three) != 3 or (name == "std" and 0 in three):
-        raise ValueError(
-            f"The `{name}` argument must hold a number for each of three "
-            f"colors, none of them 0 for `std`. Received: {name}={values!r}"
-        )
-    return three

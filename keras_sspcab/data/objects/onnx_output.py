@@ -1,11 +1,14 @@
 """The outputs of a detection model to corners, confidences and classes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_sspcab.checks import standardize_choice, standardize_int
+
+if TYPE_CHECKING:
+    from keras_sspcab.data.objects.onnx_detector import OnnxDetector
 
 #: Corners `(n, 4)`, x and y of both in pixels of the input, ends exclusive,
 #: confidences `(n,)`, and classes `(n,)` as the model counts them.
@@ -19,28 +22,18 @@ class DetectionOutput:
         is_separate: Whether boxes, scores and classes are outputs of their own.
     """
 
-    def __init__(
-        self,
-        session: Any,
-        path: str,
-        output: str,
-        box_form: str | None,
-        normalized: bool | None,
-        objectness: bool | None,
-        num_classes: int | None,
-    ) -> None:
+    def __init__(self, session: Any, options: "OnnxDetector") -> None:
+        path, normalized = options.path, options.normalized
         form = standardize_choice(
-            output, ("auto", "separate", "rows", "columns"), "output"
+            options.output, ("auto", "separate", "rows", "columns"), "output"
         )
+        box_form = options.box_form
         if box_form is not None:
-            box_form = standardize_choice(
-                box_form, ("xyxy", "yxyx", "xywh", "cxcywh"), "box_form"
-            )
-        if num_classes is not None:
-            standardize_int(num_classes, "num_classes", 1)
-        self._path = path
-        self._objectness = objectness
-        self._num_classes = num_classes
+            forms = ("xyxy", "yxyx", "xywh", "cxcywh")
+            box_form = standardize_choice(box_form, forms, "box_form")
+        if options.num_classes is not None:
+            standardize_int(options.num_classes, "num_classes", 1)
+        self._options = options
         outputs = session.get_outputs()
         if form == "auto" and len(outputs) > 1:
             form = "separate"
@@ -66,17 +59,6 @@ class DetectionOutput:
                 )
         self._box_form = box_form or default
         self._normalized = bool(normalized)
-
-    @property
-    def settings(self) -> list[Any]:
-        """What the result depends on beside the model, as JSON."""
-        return [
-            self._form,
-            self._box_form,
-            self._normalized,
-            self._objectness,
-            self._num_classes,
-        ]
 
     def read(
         self, values: dict[str, np.ndarray], input_size: tuple[int, int]
@@ -117,8 +99,9 @@ class DetectionOutput:
         if form == "auto":
             if table.shape[0] == table.shape[1]:
                 raise ValueError(
-                    f"The output of {self._path!r} does not tell boxes from "
-                    f"numbers of a box. Received: shape {output.shape}. State "
+                    "The output does not tell boxes from numbers of a box. "
+                    f"Received: shape {output.shape} from "
+                    f"{self._options.path!r}. State "
                     'output="rows" or output="columns".'
                 )
             # There are more boxes than numbers to each.
@@ -127,12 +110,12 @@ class DetectionOutput:
             table = table.T
         if table.shape[1] < 5:
             raise ValueError(
-                "A box must have 4 numbers, then confidences. Received: "
-                f"{self._path!r} with an output of shape {output.shape}, read "
-                f"as {form}"
+                "A box must have 4 numbers, then confidences. Received: an "
+                f"output of shape {output.shape}, read as {form}, from "
+                f"{self._options.path!r}"
             )
         boxes, scores = table[:, :4], table[:, 4:]
-        has_objectness = self._objectness
+        has_objectness = self._options.objectness
         if has_objectness is None:
             has_objectness = form == "rows"
         if has_objectness:
@@ -140,7 +123,7 @@ class DetectionOutput:
             if scores.shape[1] == 0:
                 return boxes, objectness, np.zeros(len(boxes), "int64")
             scores = scores * objectness[:, np.newaxis]
-        scores = scores[:, : self._num_classes]
+        scores = scores[:, : self._options.num_classes]
         classes = scores.argmax(axis=1)
         return boxes, scores[np.arange(len(scores)), classes], classes
 

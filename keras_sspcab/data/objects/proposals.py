@@ -1,15 +1,17 @@
 """What finds objects in videos: motion, detectors, or both."""
 
 import abc
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.data.objects.boxes import (
     BoxFilter,
     clip_boxes,
+    drop_covered,
     opencv,
     standardize_boxes,
 )
@@ -58,6 +60,16 @@ class ObjectProposals(FrameSource):
         """
 
 
+def named_fields(
+    proposals: Any, without: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Returns the name and the fields of proposals that are a dataclass."""
+    names = [field.name for field in dataclasses.fields(proposals)]
+    fields = {n: getattr(proposals, n) for n in names if n not in without}
+    return {"name": proposals.name, **fields}
+
+
+@dataclasses.dataclass(frozen=True)
 class MotionProposals(ObjectProposals):
     """Finds what changes between frames t-1, t and t+1.
 
@@ -107,61 +119,40 @@ class MotionProposals(ObjectProposals):
     array([[18.,  8., 41., 31.,  1.]])
     """
 
+    threshold: int = 18
+    blur: int = 3
+    min_area: float = 100
+    max_aspect: float = 10.0
+    margin: int = 2
+    cover_threshold: float | None = 0.6
+    closing: int = 0
+    background_history: int | None = None
+    background_threshold: float = 16.0
+
     name = "motion"
 
-    def __init__(
-        self,
-        threshold: int = 18,
-        blur: int = 3,
-        min_area: float = 100,
-        max_aspect: float = 10.0,
-        margin: int = 2,
-        cover_threshold: float | None = 0.6,
-        closing: int = 0,
-        background_history: int | None = None,
-        background_threshold: float = 16.0,
-    ) -> None:
-        self.threshold = standardize_int(threshold, "threshold", 0)
-        if self.threshold > 254:
-            raise ValueError(
-                "Differences of 8-bit values saturate at 255. "
-                f"Received: threshold={threshold!r}"
-            )
-        self.blur = standardize_int(blur, "blur", 1)
+    def __post_init__(self) -> None:
+        # Differences of 8-bit values saturate at 255.
+        standardize_number(self.threshold, "threshold", 0, 254)
+        for argument, minimum in (("blur", 1), ("margin", 0), ("closing", 0)):
+            standardize_int(getattr(self, argument), argument, minimum)
         if self.blur % 2 == 0:
             raise ValueError(
-                f"The `blur` argument must be odd. Received: blur={blur!r}"
+                f"The `blur` argument must be odd. Received: blur={self.blur!r}"
             )
-        # The area here is that of the published rule, see `boxes_of_mask`.
-        self.filter = BoxFilter(0, min_area, cover_threshold)
-        self.max_aspect = float(max_aspect)
         if not self.max_aspect > 1:
             raise ValueError(
                 "The `max_aspect` argument must be above 1. "
-                f"Received: max_aspect={max_aspect!r}"
+                f"Received: max_aspect={self.max_aspect!r}"
             )
-        self.margin = standardize_int(margin, "margin", 0)
-        self.closing = standardize_int(closing, "closing", 0)
-        if background_history is not None:
-            standardize_int(background_history, "background_history", 1)
-        self.background_history = background_history
-        self.background_threshold = float(background_threshold)
+        if self.background_history is not None:
+            standardize_int(self.background_history, "background_history", 1)
+        BoxFilter(0, self.min_area, self.cover_threshold)
 
     @property
     def settings(self) -> dict[str, Any]:
         """All arguments and OpenCV's version."""
-        return {
-            "name": self.name,
-            "opencv": opencv().__version__,
-            "threshold": self.threshold,
-            "blur": self.blur,
-            "max_aspect": self.max_aspect,
-            "margin": self.margin,
-            **self.filter.settings,
-            "closing": self.closing,
-            "background_history": self.background_history,
-            "background_threshold": self.background_threshold,
-        }
+        return {"opencv": opencv().__version__, **named_fields(self)}
 
     def boxes(self, video: Video) -> Iterator[np.ndarray]:
         """Yields the boxes of each frame; their confidence is 1."""
@@ -212,15 +203,17 @@ class MotionProposals(ObjectProposals):
         for contour in contours:
             x, y, width, height = cv2.boundingRect(contour)
             longer, shorter = max(width, height), min(width, height)
-            if (width + 1) * (height + 1) <= self.filter.min_area:
-                continue
-            if longer < self.max_aspect * shorter:
+            # The area of the published rule.
+            is_large = (width + 1) * (height + 1) > self.min_area
+            if is_large and longer < self.max_aspect * shorter:
                 rows.append((x, y, x + width - 1, y + height - 1, 1.0))
         boxes = np.array(rows, "float64").reshape(-1, 5)
         boxes = clip_boxes(boxes, mask.shape, self.margin)
         # OpenCV lists contours from the bottom to the top.
         boxes = boxes[np.lexsort(boxes.T[[0, 1]])]
-        return self.filter.uncovered(boxes)
+        if self.cover_threshold is None:
+            return boxes
+        return drop_covered(boxes, self.cover_threshold)
 
 
 def _triples(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:

@@ -5,8 +5,7 @@ Video files are read through PyAV, which is imported at the first use.
 
 from keras_sspcab.data.video.attach import attach_labels
 from keras_sspcab.data.video.checking import check_videos
-from keras_sspcab.data.video.clips import count_clips
-from keras_sspcab.data.video.dataset import clip_dataset
+from keras_sspcab.data.video.clips import clip_dataset, count_clips
 from keras_sspcab.data.video.files import video_writer
 from keras_sspcab.data.video.folder import (
     LabelSource,

@@ -1,12 +1,17 @@
-"""Which clips of which videos there are, and their frames."""
+"""Clips: which there are in videos, and batches of them."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
+from keras_sspcab.data.decoding import standardize_channels, standardize_size
 from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.video.batching import Batching
+from keras_sspcab.data.video.cache import cached_frames
 from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.frames import frame_size, read_frame
 from keras_sspcab.data.video.reading import (
@@ -15,8 +20,138 @@ from keras_sspcab.data.video.reading import (
     iterate_frames,
 )
 
-#: Returns a clip from the position of its video and those of its frames.
-ClipReader = Callable[[int, np.ndarray], np.ndarray]
+
+def clip_dataset(
+    videos: Iterable[Video],
+    clip_length: int,
+    image_size: Any,
+    channels: int = 3,
+    stride: int = 1,
+    step: int = 1,
+    batch_size: int = 4,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    cache: Any = False,
+    with_index: bool = False,
+    drop_remainder: bool = False,
+    epochs: int = 1,
+) -> tf.data.Dataset:
+    """Makes batches of clips, float32 in [0, 1], channels last.
+
+    In order, each video is decoded from its beginning to its end, in constant
+    memory whatever its length, and nothing is kept on disk: so videos are
+    scored. Shuffled, clips of all videos are mixed, and their order follows
+    from `(seed, epoch)` alone: so models are trained, and training that is
+    resumed sees the same batches. Video files are then decoded once into a
+    `cache` folder, since going to single frames in them is slow; folders of
+    frames do without, but each frame is decoded once for each clip that it is
+    part of.
+
+    Both give the same pixels: frames are resized and rounded to 8 bits, see
+    `fit_frame`. TIFF frames need no other package.
+
+    Args:
+        videos: Videos from `scan_video_folder`, best after `check_videos`.
+        clip_length: Frames a clip. The last one is the one to score.
+        image_size: Height and width, in pixels.
+        channels: 1 for gray or 3 for color. Defaults to 3.
+        stride: Steps from one frame of a clip to the next. Defaults to 1.
+        step: Steps from one clip of a video to the next. Defaults to 1, so
+            that every frame that has enough frames before it is scored.
+        batch_size: Clips a batch. Defaults to 4.
+        shuffle: True to shuffle all clips, in each epoch in another order.
+        seed: Integer, 0 or more.
+        epoch: Number of the epoch, from 0.
+        cache: A local folder for decoded frames, see `cached_frames`; False
+            (the default) for none.
+        with_index: Adds where clips come from.
+        drop_remainder: True drops the last batch of an epoch if it is smaller.
+        epochs: Epochs in the dataset, from `epoch` on. Defaults to 1.
+
+    Returns:
+        A `tf.data.Dataset` of clips `(batch, frames, height, width,
+        channels)`, or of pairs of them and a dict of int32 `(batch,)`:
+        `"video"`, position in `videos`, and `"frame"`, position of the clip's
+        last frame in its video, both from 0.
+
+    Raises:
+        ValueError: If an argument is out of range, a video is too short or
+            cannot be read, or video files are to be shuffled without a cache.
+            Frames that turn out to be broken while the dataset is iterated
+            raise `tf.errors.InvalidArgumentError`, whose message names file and
+            frame.
+        ImportError: If there are video files and PyAV is missing.
+
+    Example:
+    >>> videos = [Video("street", "street.mp4", num_frames=250)]
+    >>> clip_dataset(videos, 5, (64, 64), batch_size=8).element_spec.shape
+    TensorShape([None, 5, 64, 64, 3])
+    """
+    given = standardize_videos(videos)
+    size = standardize_size(image_size)
+    channels = standardize_channels(channels)
+    batching = Batching(
+        batch_size, shuffle, seed, epoch, epochs, drop_remainder
+    )
+    _require_cache(given, cache, shuffle)
+
+    arrays = counts = None
+    if cache is not False:
+        arrays = cached_frames(given, size, channels, cache)
+        counts = [len(frames) for frames in arrays]
+    clips = Clips(given, clip_length, stride, step, counts)
+    position = tf.TensorSpec((), tf.int32)
+    spec = (
+        tf.TensorSpec((clip_length, *size, channels), tf.uint8),
+        {"video": position, "frame": position},
+    )
+    if arrays is None and not shuffle:
+        batches = batching.stream(
+            lambda: clips.stream(size, channels), len(clips), spec
+        )
+    else:
+        sources = arrays or [_Frames(video, size, channels) for video in given]
+
+        def read(numbers: np.ndarray) -> Any:
+            positions, frames = clips.locate(numbers)
+            pairs = zip(positions, frames, strict=True)
+            pixels = [sources[video][of_clip] for video, of_clip in pairs]
+            return np.stack(pixels), {
+                "video": positions.astype("int32"),
+                "frame": frames[:, -1].astype("int32"),
+            }
+
+        batches = batching.read(np.arange(len(clips)), read, spec)
+
+    def finish(pixels: tf.Tensor, origin: dict[str, tf.Tensor]) -> Any:
+        pixels = tf.image.convert_image_dtype(pixels, tf.float32)
+        return (pixels, origin) if with_index else pixels
+
+    batches = batches.map(finish, tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def count_clips(
+    videos: Iterable[Video], clip_length: int, stride: int = 1, step: int = 1
+) -> int:
+    """Returns how many clips `clip_dataset` cuts from videos.
+
+    Args:
+        videos: The videos.
+        clip_length: Frames a clip.
+        stride: Steps from one frame of a clip to the next. Defaults to 1.
+        step: Steps from one clip of a video to the next. Defaults to 1.
+
+    Raises:
+        ValueError: If an argument is out of range, or a video is too short or
+            cannot be read.
+
+    Example:
+    >>> count_clips(Video("a", "a.mp4", num_frames=10), clip_length=4)
+    7
+    """
+    return len(Clips(standardize_videos(videos), clip_length, stride, step))
 
 
 class Clips:
@@ -91,44 +226,35 @@ class Clips:
                 )
 
 
-def count_clips(
-    videos: Iterable[Video], clip_length: int, stride: int = 1, step: int = 1
-) -> int:
-    """Returns how many clips `clip_dataset` cuts from videos.
+class _Frames:
+    """The frames in a folder, decoded where they are looked up."""
 
-    Args:
-        videos: The videos.
-        clip_length: Frames a clip.
-        stride: Steps from one frame of a clip to the next. Defaults to 1.
-        step: Steps from one clip of a video to the next. Defaults to 1.
+    def __init__(
+        self, video: Video, image_size: tuple[int, int], channels: int
+    ) -> None:
+        self._paths = frame_paths(video)
+        self._arguments = image_size, channels, frame_size(self._paths[0])
 
-    Raises:
-        ValueError: If an argument is out of range, or a video is too short or
-            cannot be read.
-
-    Example:
-    >>> count_clips(Video("a", "a.mp4", num_frames=10), clip_length=4)
-    7
-    """
-    return len(Clips(standardize_videos(videos), clip_length, stride, step))
-
-
-def clips_from_arrays(arrays: Sequence[np.ndarray]) -> ClipReader:
-    """Reads clips from decoded frames; see `cached_frames`."""
-    return lambda video, frames: arrays[video][frames]
-
-
-def clips_from_folders(
-    videos: Sequence[Video], image_size: tuple[int, int], channels: int
-) -> ClipReader:
-    """Reads clips from folders of frames, one file a frame."""
-    paths = [frame_paths(video) for video in videos]
-    sizes = [frame_size(of_video[0]) for of_video in paths]
-
-    def read(video: int, frames: np.ndarray) -> np.ndarray:
-        files = [paths[video][frame] for frame in frames]
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
         return np.stack(
-            [read_frame(f, image_size, channels, sizes[video]) for f in files]
+            [read_frame(self._paths[p], *self._arguments) for p in positions]
         )
 
-    return read
+
+def _require_cache(
+    videos: tuple[Video, ...], cache: Any, shuffle: bool
+) -> None:
+    if cache is True:
+        raise ValueError(
+            "Frames of videos are cached on disk only. Received: cache=True. "
+            "Give the path of a folder."
+        )
+    files = [video.path for video in videos if video.kind == "file"]
+    if shuffle and files and cache is False:
+        raise ValueError(
+            "Clips of video files can be shuffled only with a cache, as going "
+            f"to single frames in them is slow. Received: {len(files)} video "
+            f"files, such as {files[0]!r}, with shuffle=True, cache=False. "
+            "Give a local folder: it takes height * width * channels bytes a "
+            "frame."
+        )

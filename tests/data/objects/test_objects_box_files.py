@@ -4,14 +4,14 @@ import os
 import numpy as np
 import pytest
 from object_videos import draw_square
-from video_writing import write_video
 
-from keras_sspcab.data import make_video
+from keras_sspcab.data import Video
 from keras_sspcab.data.objects import BoxFiles
 
 BOXES = [[1, 2, 10, 12, 0.9], [3.5, 4, 8, 9, 0.25]]
 ROWS = [[0, *BOXES[0]], [2, *BOXES[1]], [2, *BOXES[0]]]
 EXPECTED = [BOXES[:1], [], [BOXES[1], BOXES[0]]]
+HEADER = "video,frame,x_min,y_min,x_max,y_max,confidence\n"
 
 
 @pytest.fixture
@@ -19,16 +19,29 @@ def video(write):
     return write([draw_square(10 + t, 12) for t in range(3)])
 
 
-def read(video, path, **arguments):
-    return [
-        boxes.tolist() for boxes in BoxFiles(path, **arguments).boxes(video)
-    ]
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "boxes").mkdir()
+    return tmp_path / "boxes"
 
 
-def write_text(path, text):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    return path
+@pytest.fixture
+def read(folder, video):
+    """Writes a file, of all videos if it is called so, and reads its boxes."""
+
+    def read(name, content, video=video, **arguments):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        if path.suffix == ".npy":
+            np.save(path, content)
+        else:
+            is_text = isinstance(content, str)
+            path.write_text(content if is_text else json.dumps(content))
+        source = path if path.stem == "all" else folder
+        proposals = BoxFiles(source, **arguments)
+        return [boxes.tolist() for boxes in proposals.boxes(video)]
+
+    return read
 
 
 def lines(rows):
@@ -52,142 +65,112 @@ def coco(rows, **more):
     return {"images": images, "annotations": annotations}
 
 
-def test_text_without_a_header(tmp_path, video):
+# === Formats ===
+
+
+def test_text_without_a_header(read):
     # In any order; empty lines and spaces do not matter.
     text = lines(ROWS[1:]) + "\n " + lines(ROWS[:1]).replace(",", ", ")
-    path = write_text(tmp_path / "boxes/clip.txt", text)
-    assert read(video, tmp_path / "boxes") == EXPECTED
-    path.write_text(lines(row[:5] for row in ROWS))
-    assert read(video, tmp_path / "boxes")[2] == [
-        [*BOXES[1][:4], 1],
-        [*BOXES[0][:4], 1],
-    ]
+    assert read("clip.txt", text) == EXPECTED
+    without = read("clip.txt", lines(row[:5] for row in ROWS))
+    assert without[2] == [[*BOXES[1][:4], 1], [*BOXES[0][:4], 1]]
     # A video without objects.
-    path.write_text("")
-    assert read(video, tmp_path / "boxes") == [[], [], []]
+    assert read("clip.txt", "") == [[], [], []]
 
 
-HEADER = "video,frame,x_min,y_min,x_max,y_max,confidence\n"
-
-
-def test_a_table_of_all_videos(tmp_path, video):
+def test_tables(read):
     rows = [["clip", *row] for row in ROWS] + [["other", 99, 1, 1, 2, 2, 1]]
-    path = write_text(tmp_path / "boxes.csv", HEADER + lines(rows))
-    assert read(video, path) == EXPECTED
+    assert read("all.csv", HEADER + lines(rows)) == EXPECTED
+    # Of one video, with columns in any order.
+    text = "y_max,label,x_min,y_min,x_max,frame\n12,person,1,2,10,0\n\n"
+    assert read("clip.csv", text) == [[[1, 2, 10, 12, 1]], [], []]
 
 
-def test_a_table_of_one_video_with_columns_in_any_order(tmp_path, video):
-    header = "y_max,label,x_min,y_min,x_max,frame\n"
-    text = header + "12,person,1,2,10,0\n\n"
-    write_text(tmp_path / "boxes/clip.csv", text)
-    assert read(video, tmp_path / "boxes") == [[[1, 2, 10, 12, 1]], [], []]
+def test_arrays_of_rows_or_for_each_frame(read):
+    for name, boxes in zip((2, 9), EXPECTED[:2], strict=True):
+        with pytest.raises(ValueError, match=r"array of boxes a frame.* 3 fr"):
+            read(f"clip/{name}.npy", np.array(boxes))
+    assert read("clip/10.npy", np.array(EXPECTED[2])) == EXPECTED
+    assert read("clip.npy", np.array(ROWS[:2]))[2] == EXPECTED[2][:1]
+    assert read("clip.npy", np.empty((0, 6))) == [[], [], []]
 
 
-def test_an_array_of_rows(tmp_path, video):
-    (tmp_path / "boxes").mkdir()
-    np.save(tmp_path / "boxes/clip.npy", np.array(ROWS))
-    assert read(video, tmp_path / "boxes") == EXPECTED
-
-
-def test_an_array_for_each_frame(tmp_path, video):
-    (tmp_path / "boxes/clip").mkdir(parents=True)
-    for name, boxes in zip((2, 9, 10), EXPECTED, strict=True):
-        np.save(tmp_path / f"boxes/clip/{name}.npy", np.array(boxes))
-    assert read(video, tmp_path / "boxes") == EXPECTED
-
-
-def test_coco_names_frames_by_their_files(tmp_path, video):
-    path = write_text(tmp_path / "boxes.json", json.dumps(coco(ROWS)))
-    assert read(video, path) == EXPECTED
-
-
-def test_coco_names_frames_by_numbers(tmp_path, video):
+def test_coco_names_frames_by_files_or_numbers(read):
+    assert read("all.json", coco(ROWS)) == EXPECTED
+    # Numbers in names count for video files.
+    video = Video("clip", "clip.mkv", num_frames=3)
+    assert read("all.json", coco(ROWS), video) == EXPECTED
     content = coco(ROWS)
     for t, image in enumerate(content["images"]):
         del image["file_name"]
         image.update(video_id=1, frame_id=t + 1)
     content["videos"] = [{"id": 1, "name": "clip"}]
-    path = write_text(tmp_path / "boxes.json", json.dumps(content))
-    assert read(video, path, first_frame=1) == EXPECTED
+    assert read("all.json", content, first_frame=1) == EXPECTED
 
 
-def test_coco_numbers_in_names_count_for_video_files(tmp_path):
-    frames = np.stack([draw_square(10 + t, 12) for t in range(3)])
-    video = make_video(write_video(tmp_path / "clip.mkv", frames))
-    path = write_text(tmp_path / "boxes.json", json.dumps(coco(ROWS)))
-    assert read(video, path) == EXPECTED
-
-
-def test_coco_must_know_the_video(tmp_path, video):
-    content = coco(ROWS, video="other")
-    path = write_text(tmp_path / "boxes.json", json.dumps(content))
-    with pytest.raises(ValueError, match=r"'clip'.*boxes\.json.*other"):
-        read(video, path)
+def test_coco_must_know_the_video(read):
+    with pytest.raises(ValueError, match=r"'clip'.*all\.json.*other"):
+        read("all.json", coco(ROWS, video="other"))
     # An image without a box is enough.
-    content = coco(ROWS[:1])
-    path = write_text(tmp_path / "none.json", json.dumps(content))
-    assert read(video, path) == [EXPECTED[0], [], []]
+    assert read("all.json", coco(ROWS[:1])) == [EXPECTED[0], [], []]
 
 
-def test_results_take_images_from_another_file(tmp_path, video):
+def test_results_take_images_from_another_file(read, tmp_path):
     content = coco(ROWS)
-    results = write_text(
-        tmp_path / "results.json", json.dumps(content.pop("annotations"))
-    )
-    images = write_text(tmp_path / "images.json", json.dumps(content))
-    assert read(video, results, images=images) == EXPECTED
+    results = content.pop("annotations")
+    images = tmp_path / "images.json"
+    images.write_text(json.dumps(content))
+    assert read("all.json", results, images=images) == EXPECTED
     with pytest.raises(ValueError, match=r"images=.*image_id=7.*results\[0\]"):
-        read(video, results)
-
-
-def test_results_may_name_frames_themselves(tmp_path, video):
+        read("all.json", results)
+    # They may name frames themselves.
     results = [
         {"video": "clip", "frame": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
     ]
-    path = write_text(tmp_path / "results.json", json.dumps(results))
-    assert read(video, path) == [[], [[1, 2, 3, 5, 0.5]], []]
-
-
-def test_filters_apply(tmp_path, video):
-    write_text(tmp_path / "boxes/clip.txt", lines(ROWS))
-    assert read(video, tmp_path / "boxes", min_confidence=0.25)[2] == BOXES[:1]
-    assert read(video, tmp_path / "boxes", min_area=34)[2] == BOXES[:1]
-    # The second box lies within the first.
-    assert read(video, tmp_path / "boxes", cover_threshold=0.6)[2] == BOXES[:1]
+    assert read("all.json", results) == [[], [[1, 2, 3, 5, 0.5]], []]
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    "arguments",
+    # The second box lies within the first.
+    [{"min_confidence": 0.25}, {"min_area": 34}, {"cover_threshold": 0.6}],
+)
+def test_filters_apply(read, arguments):
+    assert read("clip.txt", lines(ROWS), **arguments)[2] == BOXES[:1]
+
+
+# === Faults ===
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
     [
-        ("txt", "0,1,1,2,2\n0,1,1,2\n", r"'0,1,1,2' in .*clip\.txt', line 2"),
-        ("txt", "0,1,1,2,2\n\n0,1,1,2,2,1\n", r"all lines or none.*line 3"),
-        ("txt", "0,1,a,2,2\n", r"'0,1,a,2,2' in .*line 1"),
-        ("txt", "0,1,1,2,2\n3,1,1,2,2\n", r"from 0 to 2 \(3, .*txt', line 2"),
-        ("txt", "-1,1,1,2,2\n", "from 0 to 2.*line 1"),
-        ("txt", "0.5,1,1,2,2\n", "no whole number.*line 1"),
-        ("txt", "0,nan,1,2,2\n", "not finite.*line 1"),
-        ("csv", HEADER + "other,0,1,1,2,2,1\n", "'clip' alone.*of other"),
-        ("all", "", "first line must name.*without frame, x_min"),
-        ("all", HEADER[6:] + "0,1,1,2,2,1\n", r"column `video`.*all\.csv"),
-        ("all", HEADER + "other,0,1,1,2,2,1\n", "no boxes of.*'clip'.*other"),
-        ("all", HEADER + "clip,0,1,1,2,2\n", r"7 values.*all\.csv', line 2"),
-        ("all", HEADER + "clip,9,1,1,2,2,1\n", r"from 0 to 2.*csv', line 2"),
+        ("clip.txt", "0,1,1,2,2\n0,1,1,2\n", r"'0,1,1,2' in .*txt', line 2"),
+        ("clip.txt", "0,1,1,2,2\n\n0,1,1,2,2,1\n", "all lines or.*line 3"),
+        ("clip.txt", "0,1,a,2,2\n", r"'0,1,a,2,2' in .*line 1"),
+        ("clip.txt", "0,1,1,2,2\n3,1,1,2,2\n", r"from 0 to 2 \(3, .*line 2"),
+        ("clip.txt", "-1,1,1,2,2\n", "from 0 to 2.*line 1"),
+        ("clip.txt", "0.5,1,1,2,2\n", "no whole number.*line 1"),
+        ("clip.txt", "0,nan,1,2,2\n", "not finite.*line 1"),
+        ("clip.csv", HEADER + "x,0,1,1,2,2,1\n", "'clip' alone.*boxes of x"),
+        ("all.csv", "", "first line must name.*without frame, x_min"),
+        ("all.csv", HEADER[6:] + "0,1,1,2,2,1\n", r"column `video`.*all\.csv"),
+        ("all.csv", HEADER + "x,0,1,1,2,2,1\n", "no boxes of.*'clip'.*x"),
+        ("all.csv", HEADER + "clip,0,1,1,2,2\n", "7 values.*csv', line 2"),
+        ("all.csv", HEADER + "clip,9,1,1,2,2,1\n", "from 0 to 2.*line 2"),
+        ("all.json", "{", r"Cannot read .*all\.json"),
+        ("all.txt", "", "one .csv or .json"),
+        ("x.txt", "", r"'clip'.*x\.txt"),
+        ("clip.npy", np.zeros((3, 4)), r"\(3, 4\).*folder with the video's"),
+        ("clip.npy", np.array(["a"]), "array of numbers"),
+        ("clip.npy", np.array([[5, 1, 1, 2, 2]]), "from 0 to 2.*row 0"),
+        ("clip.npy", np.array([None, 1]), r"Pickled.*numpy\.save"),
+        ("all.npy", np.array([None, 1]), r"Pickled.*numpy\.save"),
     ],
 )
-def test_faulty_text_is_refused(tmp_path, video, name, text, message):
-    folder = tmp_path / "boxes"
-    is_for_all = name == "all"
-    file = folder / ("all.csv" if is_for_all else f"clip.{name}")
-    write_text(file, text)
+def test_faulty_files_are_refused(read, name, content, message):
     with pytest.raises(ValueError, match=message):
-        read(video, file if is_for_all else folder)
-
-
-def change(content, path, value):
-    *above, last = path
-    for key in above:
-        content = content[key]
-    content[last] = value
+        read(name, content)
 
 
 @pytest.mark.parametrize(
@@ -206,71 +189,22 @@ def change(content, path, value):
         (["annotations"], 3, "list of results"),
     ],
 )
-def test_faulty_json_is_refused(tmp_path, video, path, value, message):
+def test_faulty_json_is_refused(read, path, value, message):
     content = coco(ROWS)
-    change(content, path, value)
-    file = write_text(tmp_path / "boxes.json", json.dumps(content))
+    *above, last = path
+    place = content
+    for key in above:
+        place = place[key]
+    place[last] = value
     with pytest.raises(ValueError, match=message):
-        read(video, file)
+        read("all.json", content)
 
 
-def test_text_that_is_no_json_is_refused(tmp_path, video):
-    file = write_text(tmp_path / "boxes.json", "{")
-    with pytest.raises(ValueError, match=r"Cannot read .*boxes\.json"):
-        read(video, file)
-
-
-def test_pickled_arrays_are_refused_and_the_way_out_named(tmp_path, video):
-    boxes = np.empty(3, object)
-    boxes[:] = [np.array(of_frame) for of_frame in EXPECTED]
-    (tmp_path / "boxes").mkdir()
-    for path in (tmp_path / "all.npy", tmp_path / "boxes/clip.npy"):
-        np.save(path, boxes, allow_pickle=True)
-        with pytest.raises(ValueError, match=r"Pickled.*numpy\.save"):
-            read(video, path if path.stem == "all" else tmp_path / "boxes")
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((3, 4)), r"\(3, 4\).*folder with the video's name"),
-        (np.array(["a"]), "array of numbers"),
-        (np.array([[5, 1, 1, 2, 2]]), r"from 0 to 2.*clip\.npy', row 0"),
-    ],
-)
-def test_faulty_arrays_are_refused(tmp_path, video, array, message):
-    (tmp_path / "boxes").mkdir()
-    np.save(tmp_path / "boxes/clip.npy", array)
-    with pytest.raises(ValueError, match=message):
-        read(video, tmp_path / "boxes")
-
-
-def test_there_must_be_an_array_for_each_frame(tmp_path, video):
-    (tmp_path / "boxes/clip").mkdir(parents=True)
-    np.save(tmp_path / "boxes/clip/0.npy", np.zeros((1, 5)))
-    with pytest.raises(
-        ValueError, match="array of boxes a frame.* 1 in.*3 frames"
-    ):
-        read(video, tmp_path / "boxes")
-    for t in range(3):
-        np.save(tmp_path / f"boxes/clip/{t}.npy", np.zeros((1, 7)))
-    with pytest.raises(ValueError, match=r"0\.npy.*\(1, 7\)"):
-        read(video, tmp_path / "boxes")
-
-
-def test_unknown_videos_and_paths_are_refused(tmp_path, video):
-    write_text(tmp_path / "boxes/other.txt", "")
-    with pytest.raises(ValueError, match=r"'clip'.*other\.txt"):
-        read(video, tmp_path / "boxes")
+def test_files_that_change_are_read_again(folder, video):
     with pytest.raises(ValueError, match="does not exist"):
-        BoxFiles(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="one .csv or .json"):
-        BoxFiles(tmp_path / "boxes/other.txt")
-
-
-def test_files_that_change_are_read_again(tmp_path, video):
-    path = tmp_path / "boxes.csv"
-    write_text(path, HEADER + "clip,0,1,1,2,2,1\n")
+        BoxFiles(folder / "nowhere")
+    path = folder / "boxes.csv"
+    path.write_text(HEADER + "clip,0,1,1,2,2,1\n")
     proposals = BoxFiles(path)
     assert proposals.files(video) == [str(path)]
     assert len(next(proposals.boxes(video))) == 1

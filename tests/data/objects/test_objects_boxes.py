@@ -66,12 +66,9 @@ def test_small_and_unsure_boxes_are_left_out():
     assert len(BoxFilter()(boxes)) == 3
 
 
-def test_boxes_are_clipped_to_the_frame():
+def test_boxes_are_clipped_and_completed():
     clipped = clip_boxes(rows((-3, -1, 60, 40), (2, 3, 4, 5)), (32, 48))
     assert clipped[:, :4].tolist() == [[0, 0, 47, 31], [2, 3, 4, 5]]
-
-
-def test_a_missing_confidence_is_one():
     boxes = standardize_boxes([[1, 2, 3, 4]], "Boxes")
     assert boxes.tolist() == [[1, 2, 3, 4, 1]]
     assert standardize_boxes([], "Boxes").shape == (0, 5)

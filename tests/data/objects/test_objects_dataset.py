@@ -94,21 +94,15 @@ def test_shuffling_follows_from_seed_and_epoch(cubes):
     assert both == first + order(seed=1, epoch=1)
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_objects_of_every_third_frame_alone(cubes, shuffle):
+def test_objects_of_every_third_frame_alone(cubes):
     files, contents = cubes
-    dataset = cube_dataset(files, step=3, shuffle=shuffle, with_index=True)
-    objects, index = collect(dataset)
+    objects, index = collect(cube_dataset(files, step=3, with_index=True))
     taken = joined(contents, "frames") % 3 == 0
     assert 0 < taken.sum() < COUNT
     assert count_objects(files, step=3) == taken.sum()
     assert count_objects(files) == COUNT
-    np.testing.assert_array_equal(
-        sorted(objects["motion"].sum(axis=(1, 2, 3, 4)).tolist()),
-        sorted(
-            joined(contents, "motion")[taken].sum(axis=(1, 2, 3, 4)).tolist()
-        ),
-    )
+    motion = joined(contents, "motion")[taken]
+    np.testing.assert_array_equal(objects["motion"], motion)
     assert not (index["frame"] % 3).any()
 
 
@@ -150,21 +144,15 @@ def test_few_files_are_open_at_a_time(cubes):
         assert len(reader._open) == 1
 
 
-def test_files_of_other_shapes_are_refused(tmp_path, cubes):
+def test_what_is_refused(tmp_path, cubes):
+    files, _ = cubes
     other, _ = write_cubes(tmp_path / "other.h5", [0], 0, size=6)
-    with pytest.raises(ValueError, match=r"same frames.*other\.h5"):
-        cube_dataset([*cubes[0], other])
-
-
-def test_there_must_be_an_object(cubes):
-    with pytest.raises(ValueError, match=r"at least one object.*v1\.h5"):
-        cube_dataset(cubes[0][1])
-    with pytest.raises(ValueError, match="at least one file"):
-        cube_dataset([])
-
-
-@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"epoch": -1}])
-def test_arguments_out_of_range_are_refused(cubes, arguments):
-    (name,) = arguments
-    with pytest.raises(ValueError, match=f"{name}="):
-        cube_dataset(cubes[0], **arguments)
+    for given, arguments, message in (
+        ([*files, other], {}, r"same frames.*other\.h5"),
+        (files[1], {}, r"at least one object.*v1\.h5"),
+        ([], {}, "at least one file"),
+        (files, {"batch_size": 0}, "batch_size="),
+        (files, {"step": 0}, "step="),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cube_dataset(given, **arguments)

@@ -27,11 +27,8 @@ def check(videos, **arguments):
     return check_videos(videos, progress=False, **arguments)
 
 
-def test_good_videos_are_counted(videos):
-    assert [video.num_frames for video in check(videos)] == [3, 5, 40]
-
-
 def test_all_bad_videos_are_reported_at_once(videos, tmp_path):
+    assert [video.num_frames for video in check(videos)] == [3, 5, 40]
     truncate(tmp_path / "c.avi", 0.6)
     (tmp_path / "a/001.png").write_bytes(b"")
     with pytest.raises(BadFilesError) as caught:
@@ -58,21 +55,16 @@ def test_ground_truth_is_checked(videos, tmp_path):
     assert "8x8 pixels in" in str(caught.value)
 
 
-def test_a_missing_video(tmp_path):
+def test_what_is_no_video(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         make_video(tmp_path / "a.avi")
+    with pytest.raises(ValueError, match="`kind` argument.*'files'"):
+        Video("a", "a", "files")
 
 
-# === Validation ===
-
-
-@pytest.fixture
-def folder():
+def test_whole_videos_are_held_out():
     train = tuple(Video(f"{i:02d}", f"{i:02d}.avi") for i in range(10))
-    return VideoFolder("root", "plain", train)
-
-
-def test_whole_videos_are_held_out(folder):
+    folder = VideoFolder("root", "plain", train)
     split = folder.with_validation(0.2)
     assert len(split.train) == 8
     assert len(split.validation) == 2
