@@ -1,7 +1,7 @@
-"""Arrays that are made once: kept on disk, or images in memory.
+"""Arrays that are made once and kept: on disk, or images in memory.
 
-What is kept on disk has a file name that follows from all it was made of, so
-that whatever changes is made anew under another name:
+The name of a file follows from everything it was made of, so that a change of
+these makes another file:
 
     path = cache_path(folder, "video-01", files=[...], settings={...})
     array = open_array(path)
@@ -111,7 +111,7 @@ def write_array(
         Read-only array `(rows, ...)` that is mapped from the file.
 
     Raises:
-        ValueError: If there is no row.
+        ValueError: If there are no rows.
     """
     dtype = np.dtype(dtype).newbyteorder("<")
     with replacing(path) as temporary, open(temporary, "wb") as file:

@@ -71,7 +71,7 @@ class BadFilesError(ValueError):
         self.total = total
         self.items = items
         super().__init__(
-            f"{_list_problems(self.problems, total, items)}Mend or remove "
+            f"{_list_problems(self.problems, total, items)}Repair or remove "
             'them, or leave them out with on_error="skip".'
         )
 
@@ -90,8 +90,7 @@ def check_samples(
 
     Args:
         samples: The samples.
-        check: Returns a sample, perhaps with what the check has found out, and
-            what is wrong with it.
+        check: Returns a sample, perhaps completed, and what is wrong with it.
         items: What the samples are, for messages, such as `"images"`.
         on_error: `"raise"`, or `"skip"` to go on without the bad ones and warn
             with their names.
@@ -102,7 +101,7 @@ def check_samples(
 
     Raises:
         BadFilesError: If there are bad ones and `on_error="raise"`, or if there
-            is no good one.
+            are no good ones.
     """
     on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
     checked = parallel_map(check, samples, f"Checking {items}", progress)
@@ -126,10 +125,10 @@ def check_images(
 ) -> tuple[ImageSample, ...]:
     """Decodes all images and masks, as training will, and reports bad files.
 
-    A file is bad if it is missing, empty, no image, broken or truncated, or
-    needs tensorflow-io where it is not there; a mask also if its size is not
-    that of its image. A JPEG with damaged bytes in the middle may decode, as
-    gray or shifted blocks, and passes for good.
+    A file is bad if it is missing, empty, not an image, broken or truncated, or
+    needs tensorflow-io where that is not installed; a mask also if its size is
+    not that of its image. A JPEG with damaged bytes in the middle may decode,
+    as gray or shifted blocks, and passes the check.
 
     Args:
         samples: Samples from `scan_image_folder`.
@@ -142,7 +141,7 @@ def check_images(
 
     Raises:
         BadFilesError: With all bad files and the reasons, if there are any and
-            `on_error="raise"`, or if there is no good one.
+            `on_error="raise"`, or if there are no good ones.
         ValueError: If there are no samples, or an argument is out of range.
 
     Example:
@@ -151,7 +150,7 @@ def check_images(
     ...
     keras_sspcab.data.checking.BadFilesError: 1 bad files among 1 images:
       missing.png: the file does not exist
-    Mend or remove them, or leave them out with on_error="skip".
+    Repair or remove them, or leave them out with on_error="skip".
     """
     samples = tuple(samples)
     if not samples:
@@ -241,10 +240,10 @@ def _decoder(channels: int) -> Any:
 
 
 def _check_with_pillow(encoded: bytes, kind: str) -> None:
-    """Finds what TensorFlow's decoders take for valid.
+    """Raises for broken files that TensorFlow decodes without an error.
 
-    They fill up truncated TIFF, and take indices into a palette for gray
-    values in BMP.
+    It fills up truncated TIFF, and reads indices into a palette of BMP as gray
+    values.
     """
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Samples to batches: decoding, caching, shuffling and cropping."""
+"""Batches of images: decoding, caching, shuffling and cropping."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -72,7 +72,7 @@ def image_dataset(
         patch_size: Height and width of random crops of the resized image, in
             pixels; None (the default) for whole images.
         patches_per_image: Crops of each image. Shuffled, a batch holds crops of
-            different images: `batch_size` images are in work at a time.
+            different images: `batch_size` images are processed at a time.
         flip: True mirrors left and right with probability 1/2.
         with_labels: Adds the labels.
         with_masks: Adds the masks: pixels above 0 in the file, resized by the

@@ -28,7 +28,7 @@ TENSORFLOW_IO_FORMATS = ("WebP", "TIFF")
 def image_format(head: bytes) -> str | None:
     """Names the format of an image, such as `"PNG"`, from its first 12 bytes.
 
-    Returns None for what is no image that can be read.
+    Returns None for other files.
     """
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"

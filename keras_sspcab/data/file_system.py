@@ -11,7 +11,7 @@ import tensorflow as tf
 
 _Result = TypeVar("_Result")
 
-#: How to get it, for messages.
+#: How to install tensorflow-io, for messages.
 INSTALL_HINT = (
     'Install it with: pip install "keras-sspcab[io]" (it works with '
     "TensorFlow 2.16 only)."
@@ -42,7 +42,7 @@ def standardize_path(path: Any, name: str = "root") -> str:
     """Returns a path as text; `~` is expanded, a URL stays as it is.
 
     Raises:
-        ValueError: If it is no path, or no file system is known for its URL.
+        ValueError: If it is not a path, or no file system is known for its URL.
     """
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ValueError(
@@ -80,7 +80,7 @@ def scheme_of(path: str) -> str:
 
 
 def is_folder(path: str) -> bool:
-    """Says whether `path` is a folder that can be reached."""
+    """Returns whether `path` is a folder that can be reached."""
     return reach(path, lambda: tf.io.gfile.isdir(path))
 
 
@@ -159,7 +159,7 @@ def list_files(root: str) -> list[str]:
 
 
 def is_utf8(name: str) -> bool:
-    """Says whether the name of a file can be written as UTF-8."""
+    """Returns whether the name of a file can be written as UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -195,7 +195,7 @@ def _is_registered(scheme: str) -> bool:
 
 
 def describe_folder(root: str) -> str:
-    """Says what lies in a folder, in a few words, for error messages."""
+    """Returns the content of a folder in a few words, for error messages."""
 
     def look() -> str:
         names = sorted(n.rstrip("/") for n in tf.io.gfile.listdir(root))

@@ -1,4 +1,4 @@
-"""What a folder of data holds: samples in splits, of images or of videos."""
+"""Samples of images or videos in splits: train, validation and test."""
 
 import collections
 import dataclasses
@@ -20,8 +20,8 @@ _Folder = TypeVar("_Folder", bound="SampleFolder[Any]")
 class SampleFolder(Generic[_Sample]):
     """The samples below a folder, by split; the base of all such folders.
 
-    Subclasses say what their samples are called, how one is named, and what
-    the summary tells about them.
+    Subclasses define what their samples are called and the table of the
+    summary.
 
     Attributes:
         root: The folder.
@@ -29,7 +29,7 @@ class SampleFolder(Generic[_Sample]):
         train: Normal samples to train on.
         validation: Normal samples held out of training, to calibrate with.
         test: Normal and abnormal samples to evaluate on; may be empty.
-        notes: What else is worth knowing, such as files that were left out.
+        notes: Remarks of the scan, such as files that were left out.
     """
 
     root: str
@@ -41,7 +41,7 @@ class SampleFolder(Generic[_Sample]):
 
     #: What the samples are, for messages.
     items: ClassVar[str] = "samples"
-    #: What to do where there are too few to hold some out.
+    #: What to do if there are too few to hold some out, for messages.
     advice: ClassVar[str] = ""
 
     @property
@@ -188,7 +188,7 @@ class ImageFolder(SampleFolder[ImageSample]):
         train: Normal images to train on.
         validation: Normal images held out of training, to calibrate with.
         test: Normal and defective images to evaluate on; may be empty.
-        notes: What else is worth knowing, such as files that were left out.
+        notes: Remarks of the scan, such as files that were left out.
 
     Example:
     >>> train = tuple(ImageSample(f"screws/{i}.png") for i in range(20))

@@ -71,7 +71,7 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
     Raises:
         ValueError: If the folder does not exist, is a file, holds no images, or
             does not follow the layout; if a mask has no image; or if images
-            need tensorflow-io, which is not there.
+            need tensorflow-io, which is not installed.
 
     Example:
     >>> import os, tempfile
@@ -96,7 +96,7 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
 
 
 def is_image(file: str) -> bool:
-    """Says whether a file is an image, by its extension."""
+    """Returns whether a file is an image, by its extension."""
     return file.lower().endswith(IMAGE_EXTENSIONS)
 
 
@@ -117,7 +117,7 @@ def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
             "The folder holds several data sets in the MVTec AD layout. "
             f"Received: root={root!r}. Choose one of its folders: "
             f"{enumerate_names(sorted(inner))}. To train on every image below "
-            'it, say layout="plain".'
+            'it, pass layout="plain".'
         )
     return "plain", "there is no train folder: every image counts as normal"
 
@@ -251,7 +251,7 @@ def _raise_no_training_images(root: str, files: list[str]) -> NoReturn:
 
 
 def _require_decoders(folder: ImageFolder) -> None:
-    """Raises now if images need tensorflow-io and it is not there."""
+    """Raises now if images need tensorflow-io and it is not installed."""
     if tensorflow_io() is not None:
         return
     paths = [

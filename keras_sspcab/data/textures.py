@@ -42,10 +42,10 @@ def write_texture_folder(
     seed: int = 0,
     defects: Sequence[str] = tuple(DEFECTS),
 ) -> ImageFolder:
-    """Writes a data set in the MVTec AD layout, from photographs on board.
+    """Writes a demo data set in the MVTec AD layout.
 
-    Normal images are square crops of one photograph at its own resolution, some
-    mirrored, and up to 4 % brighter or darker. Training crops come from its
+    Normal images are square crops of a photograph that comes with scikit-image,
+    some mirrored, and up to 4 % brighter or darker. Training crops come from its
     columns 0 to 319 and test crops from 320 to 511: no pixel is in both. Into
     the defective ones a defect is drawn: scratch, stain, hole, foreign (a patch
     of another texture) or blur. The mask marks the pixels where the defect has

@@ -122,16 +122,16 @@ class FolderTextures(TextureSource):
 
 
 class EmbeddedTextures(TextureSource):
-    """Textures for where no folder of them is given; nothing is downloaded.
+    """Textures from scikit-image's pictures, where there is no folder of them.
 
-    Random windows of pictures that are part of scikit-image, zoomed, mirrored
-    and in half of the cases recolored. Some textures are windows of another
+    Random windows of pictures, zoomed, mirrored and in half of the cases
+    recolored; nothing is downloaded. Some textures are windows of another
     image of the batch instead, or of the same one where it is alone.
 
     The pictures `brick`, `grass` and `gravel` are also those from which
     `write_texture_folder` makes its demo data. The textures of its `"foreign"`
     defects are then known from training: leave these pictures out to see how
-    well unknown ones are found.
+    well unknown ones are detected.
 
     Args:
         exclude: Names of pictures to leave out, of `PICTURES`.
