@@ -18,10 +18,6 @@ class Ensemble(AnomalyModel):
     different kinds can be mixed. The mean of several varies less with normal
     images than each of them does: calibrate the ensemble as a whole.
 
-    >>> ensemble = Ensemble(members)
-    >>> ensemble.calibrate(normal_images)
-    >>> ensemble.save("ensemble.keras")
-
     References:
     - [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), Table 1: five
       CutPaste models of different seeds, 96.1 % instead of 95.2 %. How their
@@ -37,6 +33,15 @@ class Ensemble(AnomalyModel):
     Raises:
         ValueError: If there is no member, one is no detector or has not been
             calibrated, or their inputs have different shapes.
+
+    Example:
+    >>> from keras_sspcab.applications import AutoEncoder
+    >>> normal = np.zeros((4, 16, 16, 1), "float32")
+    >>> members = [AutoEncoder((16, 16, 1)), AutoEncoder((16, 16, 1))]
+    >>> for member in members:
+    ...     _ = member.calibrate(normal)
+    >>> Ensemble(members).calibrate(normal).num_images
+    4
     """
 
     def __init__(

@@ -172,7 +172,7 @@ class HF2VAD(ObjectModel):
                 "`learning_rates` must be three numbers, one for each stage. "
                 f"Received: learning_rates={learning_rates!r}"
             )
-        self._schedule = [
+        self._schedule: list[dict[str, Any]] = [
             {"learning_rate": rate, "epochs": count, "batch_size": size}
             for rate, count, size in zip(
                 rates,

@@ -29,10 +29,8 @@ NEED_TENSORFLOW = (
 
 # Packages whose public names do not all have an example yet.
 INCOMPLETE = {
-    "keras_sspcab.applications",
     "keras_sspcab.data.pseudo_abnormal",
     "keras_sspcab.data.simulation",
-    "keras_sspcab.hosts",
     "keras_sspcab.metrics",
     "keras_sspcab.report",
     "keras_sspcab.runs",

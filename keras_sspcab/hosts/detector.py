@@ -27,6 +27,10 @@ class Untracked:
 
     Args:
         value: What it holds, at `.value`.
+
+    Example:
+    >>> Untracked(keras.layers.Dense(3)).value.units
+    3
     """
 
     def __init__(self, value: Any) -> None:

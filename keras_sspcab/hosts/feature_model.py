@@ -32,6 +32,10 @@ class FoldScores:
         are_held_out: Whether each image was scored by the statistics of others.
             With a single image there are none: its own score says little about
             those of other normal images.
+
+    Example:
+    >>> FoldScores(np.zeros(4), np.zeros(400), are_held_out=True).scores.shape
+    (4,)
     """
 
     scores: np.ndarray

@@ -40,6 +40,10 @@ def score_objects(
 
     Raises:
         ValueError: If files cannot be read or do not fit the model.
+
+    Example:
+    >>> for scored in score_objects(model, files):  # doctest: +SKIP
+    ...     print(scored.frame, scored.outputs["anomaly_score"])
     """
     batch_size = standardize_int(batch_size, "batch_size", 1)
     for video, file in enumerate(files):

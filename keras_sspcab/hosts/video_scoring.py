@@ -24,6 +24,10 @@ class ScoredFrame:
         outputs: The outputs of `predict` for the clip that ends with it,
             without the batch axis: `anomaly_score` `()`, `anomaly_map`
             `(height, width)`, `is_anomalous` `()`, and so on.
+
+    Example:
+    >>> ScoredFrame(0, 4, {"anomaly_score": np.array(2.5)}).frame
+    4
     """
 
     video: int
@@ -59,6 +63,19 @@ def score_frames(
     Raises:
         ValueError: If the model has no known frame size or no such option, or
             if a video is too short or cannot be read.
+
+    Example:
+    >>> import os
+    >>> from PIL import Image
+    >>> from keras_sspcab.applications import MNAD
+    >>> from keras_sspcab.data.video import Video
+    >>> os.mkdir("camera")
+    >>> for number in range(4):
+    ...     Image.new("L", (16, 16)).save(f"camera/{number}.png")
+    >>> model = MNAD((2, 16, 16, 1), base_width=1)
+    >>> videos = [Video("camera", "camera", "frames")]
+    >>> [scored.frame for scored in score_frames(model, videos)]
+    [1, 2, 3]
     """
     from keras_sspcab.data.video import clip_dataset
 

@@ -183,15 +183,6 @@ def test_patches(size):
     assert np.abs(after - outputs["anomaly_map"]).max() > 1e-2
 
 
-def test_patches_add_no_loss_of_the_block():
-    detector = model(
-        localization="patch", patch_size=16, patch_stride=8, weight_decay=0.0
-    )
-    detector(images(), training=False)
-    block_losses = [loss for loss in detector.losses if float(loss) > 0]
-    assert len(block_losses) == 1
-
-
 @eager_steps
 @pytest.mark.parametrize(
     ("variant", "channels"),
@@ -260,30 +251,6 @@ def test_frozen_network_keeps_its_weights(pasted):
     for ours, theirs in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert np.any(kernel != numpy(block.masked_conv.trainable_weights[0]))
-
-
-def test_score_of_a_frozen_network_is_that_of_its_features():
-    from keras_sspcab.backbones import load_backbone
-
-    detector = pretrained(input_shape=(64, 64, 3), sspcab=None)
-    backbone = load_backbone(BACKBONE, (8, 16, 32), None)
-    trained = detector.get_layer("trunk").get_layer("backbone")
-    backbone.set_weights(trained.get_weights())
-    x, other = images(12, 64), images(3, 64, seed=1)
-    detector.fit_scoring(x)
-
-    def embed(values):
-        maps = [numpy(features) for features in backbone(values)]
-        return np.concatenate([m.mean((1, 2)) for m in maps], axis=-1)
-
-    density = GaussianDensity()
-    density.build((None, 40 + 112 + 320))
-    density.fit(embed(x))
-    np.testing.assert_allclose(
-        numpy(detector(other)["raw_score"]),
-        numpy(density(embed(other))),
-        rtol=1e-2,
-    )
 
 
 def test_map_of_a_pretrained_network_adds_up_to_its_share_of_the_score():
@@ -360,44 +327,6 @@ def test_rate_of_a_pretrained_network_is_that_of_the_paper():
         rtol=1e-2,
         atol=1e-4 * np.abs(gradients[1]).max(),
     )
-
-
-def test_weights_of_a_network_are_not_needed_again(tmp_path):
-    path = str(tmp_path / "network.npz")
-    write_weights(path)
-    first = pretrained(weights=path, input_shape=(32, 32, 1))
-    assert first.backbone_weights["weights"] == "network.npz"
-    first.save(tmp_path / "model.keras")
-    (tmp_path / "network.npz").unlink()
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.get_config() == first.get_config()
-    assert "weights" not in loaded.get_config()
-    x = images(channels=1)
-    np.testing.assert_allclose(
-        numpy(loaded(x)["logits"]), numpy(first(x)["logits"]), atol=1e-5
-    )
-
-
-def write_weights(path):
-    """Writes random weights of the network with the names of PyTorch."""
-    import re
-
-    from keras_sspcab.backbones.efficientnet_lite import efficientnet_lite
-
-    arrays = {}
-    for layer in efficientnet_lite(BACKBONE).layers:
-        name = "_" + re.sub(r"_(\d+)_", r".\1._", layer.name)
-        weights = layer.get_weights()
-        if len(weights) == 1:
-            order = (3, 2, 0, 1)
-            if isinstance(layer, keras.layers.DepthwiseConv2D):
-                order = (2, 3, 0, 1)
-            arrays[f"{name}.weight"] = weights[0].transpose(order)
-        elif weights:
-            keys = ("weight", "bias", "running_mean", "running_var")
-            for key, weight in zip(keys, weights, strict=True):
-                arrays[f"{name}.{key}"] = weight
-    np.savez(path, **arrays)
 
 
 @pytest.mark.parametrize(

@@ -283,32 +283,6 @@ def test_schedules():
     assert [s._rate for s in stages] == [1e-4, 1e-4, 8e-5]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not TENSORFLOW, reason="trains graphs of TensorFlow")
-def test_learns_what_moves_as_usual():
-    """Flow of one direction is normal: the other one stands out."""
-    keras.utils.set_random_seed(0)
-    rng = np.random.default_rng(0)
-
-    def moving(count, sign):
-        x = cubes(count)
-        shift = rng.uniform(0.5, 1.0, (count, 1, 1, 1, 1))
-        x["motion"][:] = 0.05 * x["motion"]
-        x["motion"][:, :, 4:12, 4:12] += sign * shift
-        x["appearance"][:] = 0.5
-        x["appearance"][:, :, 4:12, 4:12] = 0.8
-        return x
-
-    model = small(root_width=4, base_width=4, num_slots=10)
-    model.compile(learning_rate=3e-3, jit_compile=False)
-    model.fit(moving(64, 1), epochs=20, batch_size=16, verbose=0)
-    normal, abnormal = (
-        model.predict_on_batch(moving(16, sign))["raw_score"]
-        for sign in (1, -1)
-    )
-    assert abnormal.min() > normal.max()
-
-
 @pytest.mark.skipif(not TENSORFLOW, reason="resumes on TensorFlow only")
 @pytest.mark.parametrize("name", ["memory", "joint"])
 def test_training_is_resumed(name, tmp_path):

@@ -168,27 +168,6 @@ def test_the_block_replaces_one_convolution():
     assert len(model.losses) == 1
 
 
-def test_initial_weights():
-    model = memory_autoencoder(num_slots=2)
-    for name, inputs in (("encoder3_conv2", 256), ("decoder3_conv1", 256)):
-        kernel, bias = model.get_layer(name).get_weights()
-        expected = np.sqrt(2 / 1.01 / (9 * inputs))
-        np.testing.assert_allclose(kernel.std(), expected, rtol=0.02)
-        # Not cut off at two deviations.
-        assert np.abs(kernel).max() > 3 * expected
-        assert not bias.any()
-    # PyTorch takes the outputs for the inputs of a transposed convolution.
-    kernel, _ = model.get_layer("decoder3_up").get_weights()
-    limit = (9 * 128) ** -0.5
-    assert 0.99 * limit < np.abs(kernel).max() <= limit
-    gamma, beta = model.get_layer("encoder3_conv1_norm").get_weights()[:2]
-    np.testing.assert_allclose(gamma.mean(), 1, atol=0.01)
-    np.testing.assert_allclose(gamma.std(), 0.02, rtol=0.2)
-    assert not beta.any()
-    other = model.get_layer("encoder3_conv2_norm").get_weights()[0]
-    assert np.abs(other - gamma).max() > 0.01
-
-
 @pytest.mark.parametrize(
     ("shape", "message"),
     [

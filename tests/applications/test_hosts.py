@@ -11,6 +11,9 @@ from tests.hosts import samples, small_host
 SHARED = {"anomaly_score", "anomaly_map", "is_anomalous", "raw_score"}
 
 
+# Those of this package: other tests may register more.
+HOSTS = sorted(available_applications())
+
 #: Hosts that are trained on TensorFlow only, here or at all.
 TENSORFLOW_ONLY = {
     "draem": "compiling its training step takes minutes on other backends",
@@ -31,7 +34,7 @@ def fit(host, count, **arguments):
     return (next(iter(history.values())) if objects else history).history
 
 
-@pytest.fixture(scope="module", params=sorted(available_applications()))
+@pytest.fixture(scope="module", params=HOSTS)
 def trained(request):
     """Each host after the five lines, and its history."""
     if not is_trained_here(request.param):
@@ -116,7 +119,7 @@ def test_file_keeps_everything(trained, tmp_path):
 
 
 def test_block_off():
-    for name in filter(is_trained_here, available_applications()):
+    for name in filter(is_trained_here, HOSTS):
         host = small_host(name, run_eagerly=True, sspcab=None)
         assert host.get_config()["sspcab"] is None
         assert "sspcab_loss" not in fit(host, 3, epochs=1)
@@ -133,7 +136,7 @@ def test_evaluation_measures_the_losses(trained):
     assert all(np.isfinite(value) for value in results.values())
 
 
-@pytest.mark.parametrize("name", sorted(available_applications()))
+@pytest.mark.parametrize("name", HOSTS)
 def test_scores_are_float32_under_mixed_precision(name):
     keras.config.set_dtype_policy("mixed_float16")
     try:

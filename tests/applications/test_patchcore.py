@@ -100,18 +100,6 @@ def test_images_of_any_size():
     )
 
 
-def test_seed_decides():
-    x = images()
-    memories = []
-    for seed in (0, 0, 1):
-        detector = model(memory_size=20, seed=seed)
-        detector.fit(x)
-        layer = detector.get_layer("memory_bank")
-        memories.append(ops.convert_to_numpy(layer.memory + layer.center))
-    np.testing.assert_array_equal(memories[0], memories[1])
-    assert not np.array_equal(memories[0], memories[2])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
