@@ -12,7 +12,7 @@ from keras_sspcab.losses import least_squares
 
 
 class AdversarialModel(FrameModel):
-    """Base of hosts whose predictions shall pass for true frames.
+    """Base of hosts whose predictions are to pass for true frames.
 
     Each step trains the discriminator, to tell the predictions from the true
     frames, and then the generator, which is all the rest, on the same batch.

@@ -157,8 +157,7 @@ class FutureFrame(AdversarialModel):
     def set_flow_estimator(self, flow_estimator: Any) -> None:
         """Sets the flow estimator, that of a loaded model for example.
 
-        Where there was none before, or shall be none now, compile the model
-        again.
+        Compile the model again where this adds or removes the flow.
 
         Args:
             flow_estimator: As in the constructor.

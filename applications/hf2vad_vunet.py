@@ -47,7 +47,7 @@ def vunet(
     Deviations: biases start at zero, and convolutions of stride 2 align as in
     Keras, which is PyTorch's network on mirrored crops. Kernels start as by
     PyTorch's default: the Kaiming initializer that the reference states does
-    not reach kernels with weight normalization, as they are computed anew from
+    not reach kernels with weight normalization, as they are computed again from
     length and direction before each use; with it the divergence would begin at
     1e8.
 

@@ -234,7 +234,7 @@ class MNAD(FrameModel):
     def loss_terms(
         self, clip: Any, target: Any, outputs: dict[str, Any]
     ) -> dict[str, tuple[Any, Any]]:
-        """The frame, and the terms of the memory, which shall be zero."""
+        """The frame, and the terms of the memory, which are to be zero."""
         terms = {"prediction": (target, outputs["prediction"])}
         for name in ("compactness", "separateness"):
             term = outputs[name][:, None]

@@ -133,7 +133,7 @@ class Detector(keras.Model):
                 datasets with `with_index=True` do, the scores of frames are
                 measured, each the highest of its rows. None takes what
                 `fit_scoring` has measured, for hosts that calibrate by folds.
-            quantile: Share of the images that shall lie below the threshold:
+            quantile: Share of the images that lie below the threshold:
                 `1 - quantile` is the rate of false alarms to expect. With few
                 images the largest score decides. None (the default) takes the
                 host's in `default_settings`, or 0.99.

@@ -199,7 +199,7 @@ def _clip_of(model: FrameModel) -> tuple[int, tuple[int, int], int]:
     if height is None or width is None:
         raise ValueError(
             "The model takes frames of any size, so it does not say which one "
-            "they shall have. Build it with a known input_shape. "
+            "they should have. Build it with a known input_shape. "
             f"Received: input_shape={tuple(model.input_shape[1:])}"
         )
     return count, (height, width), channels
