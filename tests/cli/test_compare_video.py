@@ -1,6 +1,5 @@
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -155,19 +154,6 @@ def test_hosts_of_videos_are_compared_over_data_sets(
     assert len(set(parameters.values())) == 4
 
 
-@pytest.mark.usefixtures("_fake_cells")
-def test_training_videos_may_move_but_not_change(
-    arguments, invoke, tmp_path, videos
-):
-    options = [*arguments, "--models=mnad", "--sspcab=on", "--seeds=1"]
-    invoke(*options)
-    moved = tmp_path / "elsewhere"
-    shutil.copytree(videos, moved)
-    result = invoke(*options, f"--data={moved}", code=2)
-    assert "2 of 2 cells were run with other settings" in result.stderr
-    assert "the training videos was '2 videos, names with" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -187,17 +173,6 @@ def test_errors_come_first(arguments, invoke, tmp_path, options, message):
     result = invoke(*arguments, *options, code=2)
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_folders_that_are_no_data_sets_are_named(arguments, invoke, tmp_path):
-    data = tmp_path / "data"
-    write_frames(data / "a/training/frames/01", 6)
-    (data / "papers").mkdir()
-    result = invoke(*arguments, f"--data={data}", code=2)
-    assert "a: there are 0 test videos, and none has" in result.stderr
-    shutil.rmtree(data / "a")
-    result = invoke(*arguments, f"--data={data}", code=2)
-    assert "is no data set, and holds none" in result.stderr
 
 
 # === A whole comparison ===
@@ -244,16 +219,3 @@ def test_videos_are_trained_evaluated_and_compared(
     text = (out / "comparison.md").read_text()
     assert "- Frames without a score: 2 at the" in text
     assert "| mnad + SSPCAB | 84.8 | 88.6 |" in text
-
-    # Training and evaluation are not done again, wherever the videos lie.
-    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*")}
-    moved = tmp_path / "elsewhere" / "Avenue"
-    shutil.copytree(videos / "Avenue", moved)
-    result = invoke(*options, f"--data={moved}")
-    assert "2 cells: 2 done" in result.stdout
-    after = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*")}
-    assert after == before
-    shutil.rmtree(moved / "training" / "frames" / "00")
-    write_frames(moved / "training" / "frames" / "02", 6)
-    result = invoke(*options, f"--data={moved}", code=2)
-    assert "the training videos was '1 videos" in result.stderr

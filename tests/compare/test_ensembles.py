@@ -56,12 +56,6 @@ def test_other_images_are_refused(tmp_path):
         ensemble_metrics(runs)
 
 
-def test_broken_scores_are_told(tmp_path):
-    run = write_run(tmp_path / "0", ["x"] * 6)
-    with pytest.raises(ValueError, match="scores.csv is broken"):
-        ensemble_metrics([run])
-
-
 def test_ensembles_need_all_seeds(tmp_path):
     grid = Grid(("a",), ("m",), ("off", "on"), (3, 5))
     for i, cell in enumerate(grid):

@@ -79,11 +79,6 @@ def test_published_figures_are_found_by_any_spelling():
     assert published("draem", "image_auroc", "brick") is None
 
 
-def test_names_are_those_of_the_data_set():
-    assert canonical_name("Metal Nut") == "metal_nut"
-    assert canonical_name("mvtec_metal-nut") == "metal_nut"
-
-
 @pytest.mark.parametrize(
     ("names", "canonical"),
     [

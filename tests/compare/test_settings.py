@@ -127,7 +127,7 @@ def test_changed_settings_are_those_that_are_no_defaults(write):
         ("[trainign]\nepochs = 1", r"Unknown table \[trainign\] in .*c\.toml"),
         ("[dream.training]\nepochs = 1", r"The hosts are: autoencoder, "),
         ("draem = 3", r"Unknown table \[draem\]"),
-        ("[draem]\nepochs = 1", r"Unknown section \[epochs\] in \[draem\]"),
+        ("[draem]\nepochs = 1", r"in \[draem\] of .*\[epochs\]"),
         ("[draem.trainign]\nepochs = 1", r"\[trainign\] in \[draem\]"),
         ("[training]\nepoch = 1", r"Unknown key `training.epoch` in .*c\.toml"),
         (
@@ -169,16 +169,3 @@ def test_errors_in_the_file_name_the_place(write, text, message):
 def test_errors_in_options_say_what_is_wrong(option, message):
     with pytest.raises(ConfigError, match=message):
         HostSettings(TWO, None, [option])
-
-
-def test_missing_file_is_told():
-    with pytest.raises(ConfigError, match="no configuration file at 'no.toml'"):
-        HostSettings(TWO, "no.toml")
-
-
-def test_values_may_hold_colons():
-    settings = HostSettings(
-        TWO, None, ["draem:model.texture_folder=gs://bucket/x"]
-    )
-    options = settings.config("draem", "", "on", 0).model.options
-    assert options["texture_folder"] == "gs://bucket/x"

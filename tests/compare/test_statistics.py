@@ -33,12 +33,6 @@ def test_summary_is_that_of_numpy(values):
     assert summary.count == len(values)
 
 
-def test_summary_of_one_value_has_no_spread():
-    assert summarize([0.5]).std is None
-    assert summarize([0.5]).mean == 0.5
-    assert summarize([]) is None
-
-
 def test_means_are_taken_over_classes_for_each_seed():
     values = values_of({("a", "on"): [0.2, 0.4], ("b", "on"): [0.6, 1.0]})
     means = means_by_seed(values, ["a", "b"], "m", "on", [0, 1])
@@ -98,13 +92,6 @@ def test_too_few_pairs_have_no_interval(count):
     assert found.count == count
     assert (found.interval is None) == (count < 5)
     assert (found.detectable is None) == (count < 5)
-
-
-def test_interval_needs_no_spread():
-    values = values_of({("a", "off"): [0.25] * 5, ("a", "on"): [0.75] * 5})
-    found = paired_difference(values, "m", "off", "on")
-    assert found.interval == (0.5, 0.5)
-    assert found.detectable == 0.0
 
 
 def coverage(samples, mean):

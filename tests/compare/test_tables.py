@@ -61,23 +61,6 @@ def test_results_have_means_of_classes_groups_and_all(make):
     }
 
 
-@pytest.mark.parametrize(
-    ("classes", "means"),
-    [
-        (("screw",), []),
-        (("screw", "pill"), ["*overall mean*"]),
-        (("a", "b"), ["*overall mean*"]),
-        (
-            ("screw", "b"),
-            ["*object mean*", "*other mean*", "*overall mean*"],
-        ),
-    ],
-)
-def test_means_that_repeat_others_are_left_out(make, classes, means):
-    comparison = make(lambda cell: {"pixel_auroc": 0.5}, classes=classes)
-    assert list(tables.rows_of(comparison)) == [*classes, *means]
-
-
 def test_several_hosts_and_places_stand_side_by_side(make):
     value = {"off": 0.1, "early": 0.2, "late": 0.3}
     comparison = make(
@@ -142,12 +125,6 @@ def test_classes_without_masks_are_not_in_the_means(make):
     assert "No pixel AUROC for pill (are there no masks?)" in page(
         comparison, []
     )
-
-
-def test_metrics_that_no_run_has_are_no_columns(make):
-    comparison = make(of_values, shown=("image_auroc", "aupro"))
-    assert len(rows(tables.result_table(comparison))["screw"]) == 1
-    assert "No run has given: AUPRO." in page(comparison, [])
 
 
 def test_differences_say_interval_and_pairs(make):

@@ -106,11 +106,6 @@ def test_all_data_sets_that_cannot_be_used_are_named(write):
     assert lines[6].startswith("g: There is no training video")
 
 
-def test_layout_is_that_of_the_configuration(write):
-    with pytest.raises(ValueError, match="data sets cannot be used:\na: "):
-        find_classes(str(write("a") / "a"), VIDEO, "avenue")
-
-
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is no data set, and holds none"):
         find_classes(str(tmp_path), VIDEO)

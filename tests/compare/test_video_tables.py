@@ -1,12 +1,8 @@
-import csv
-
-import numpy as np
 import pytest
-from PIL import Image
 
 from keras_sspcab.compare import tables
 from keras_sspcab.compare.conditions import describe_conditions
-from keras_sspcab.compare.page import page, write_files
+from keras_sspcab.compare.page import page
 from tests.compare.test_tables import rows
 
 VALUES = {
@@ -95,19 +91,6 @@ def test_places_have_rows_of_their_own(make_videos):
     assert found[2:] == ["mnad", "mnad + SSPCAB", "mnad + SSPCAB (penultimate)"]
 
 
-def test_missing_cells_are_dashes(make_videos):
-    def metrics_of(cell):
-        return None if cell.block == "on" and cell.seed else of_values(cell)
-
-    comparison = make_videos(metrics_of)
-    found = rows(tables.result_table(comparison))
-    assert found["mnad + SSPCAB"][0] == "75.0 (1 of 2)"
-    text = page(comparison, [])
-    assert "avenue, mnad with the block, seed 1" in text
-    nothing = rows(tables.result_table(make_videos(lambda cell: None)))
-    assert nothing["mnad"] == ["-"] * 4
-
-
 def test_published_figures_have_the_same_form(make_videos):
     comparison = make_videos(models=("future_frame", "mnad"))
     table, source = tables.published_table(comparison).split("\n\n")
@@ -148,34 +131,6 @@ def test_page_speaks_of_videos(make_videos):
     assert "| future_frame | micro AUC | on - off | +7.5 |" in text
     for word in ("image", "class", "mask", "defect"):
         assert word not in text
-
-
-def test_metrics_that_a_data_set_lacks_are_told(make_videos):
-    def metrics_of(cell):
-        metrics = of_values(cell)
-        if cell.data_class == "ucsd_ped2":
-            metrics.pop("rbdc", None)
-        return metrics
-
-    text = page(make_videos(metrics_of), [])
-    assert (
-        "No RBDC for ucsd_ped2 (are there neither masks nor tracks?).\n" in text
-    )
-
-
-def test_files_of_a_comparison_of_videos(make_videos, tmp_path):
-    write_files(str(tmp_path), make_videos(), [])
-    with open(tmp_path / "comparison.csv", newline="") as file:
-        found = list(csv.DictReader(file))
-    assert len(found) == 16
-    assert list(found[0]) == [
-        *("data_set", "model", "block", "seed"),
-        *("micro_auc", "num_test_videos", "rbdc"),
-        *("training_seconds", "parameters"),
-    ]
-    assert found[0]["data_set"] == "avenue"
-    pixels = np.asarray(Image.open(tmp_path / "comparison.png").convert("RGB"))
-    assert pixels.std() > 5
 
 
 # === Conditions ===

@@ -92,20 +92,6 @@ def test_micro_and_macro_differ_by_hand():
     assert micro_auc(normalized, labels).value == 1.0
 
 
-def test_sentinels_by_hand():
-    # Pairs with the sentinels: (.5 > 0), (1 > .5), (1 > 0), of (1+1)(1+1).
-    result = macro_auc(
-        {"a": [0.5, 0.5], "b": [0.0, 0.0]}, {"a": [0, 1], "b": [1, 1]}
-    )
-    assert result.per_video == {
-        "a": pytest.approx(3.5 / 4),
-        # Two positives tie with the normal sentinel, the third beats it.
-        "b": pytest.approx(2 / 3),
-    }
-    assert result.value == pytest.approx((3.5 / 4 + 2 / 3) / 2)
-    assert result.single_class == ("b",)
-
-
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [

@@ -66,12 +66,6 @@ def test_f1_is_the_best_of_all_thresholds(case):
     )
 
 
-def test_equal_f1_takes_the_larger_threshold():
-    # F1 is 2/3 with one alarm (1 of 2 found) and with four (2 of 2 found).
-    labels, scores = [1, 0, 0, 1], [4.0, 3.0, 2.0, 1.0]
-    assert f1_optimal_threshold(labels, scores) == (4.0, pytest.approx(2 / 3))
-
-
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "float32"])
 def test_image_metrics_has_the_agreed_keys(dtype):
     labels = np.array([0, 0, 1, 1], dtype)
@@ -145,15 +139,6 @@ def test_image_curves_carry_the_metrics():
     recall, precision = precision_recall_curve(labels, scores)
     steps = np.sum(np.diff(recall) * precision[1:])
     assert steps == pytest.approx(average_precision(labels, scores), abs=1e-12)
-
-
-def test_image_curves_are_thinned():
-    rng = np.random.default_rng(1)
-    labels = rng.random(5000) > 0.5
-    scores = rng.normal(size=5000) + labels
-    for curve in (roc_curve, precision_recall_curve):
-        x, y = curve(labels, scores, max_points=50)
-        assert x.size == y.size <= 50
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_sspcab.metrics import rbdc_tbdc, regions_from_maps
+from keras_sspcab.metrics import regions_from_maps
 from tests.metrics.oracles import flood_fill_components
 
 BOX_NAMES = ("x_min", "y_min", "x_max", "y_max")
@@ -48,22 +48,6 @@ def test_equals_the_flood_fill(maps, levels, min_area, score):
     assert len(rows) == len({row[:6] for row in rows})
 
 
-def test_by_hand():
-    anomaly_map = np.zeros((6, 8))
-    anomaly_map[1:3, 2:6] = 1.0
-    anomaly_map[1, 2] = 3.0
-    anomaly_map[5, 7] = 2.0
-    rows = rows_of(regions_from_maps([[anomaly_map]], [0.5, 2.5]))
-    assert rows == [
-        (0, 0, 2, 1, 2, 1, 3.0),
-        (0, 0, 2, 1, 5, 2, 3.0),
-        (0, 0, 7, 5, 7, 5, 2.0),
-    ]
-    rows = rows_of(regions_from_maps([[anomaly_map]], [0.5], 2, "mean"))
-    assert rows == [(0, 0, 2, 1, 5, 2, 10 / 8)]
-    assert rows_of(regions_from_maps([[anomaly_map]], [3.5])) == []
-
-
 def test_names_frames_and_generators():
     maps = np.ones((2, 3, 3))
     table = regions_from_maps(
@@ -85,18 +69,6 @@ def test_boxes_are_scaled_to_the_frame():
     np.testing.assert_allclose(
         [whole[name][0] for name in BOX_NAMES], [0, 0, 89, 49], atol=1e-12
     )
-
-
-def test_regions_feed_the_criteria():
-    maps = np.zeros((4, 16, 16))
-    maps[1:, 4:8, 4:8] = 1.0
-    maps[0, 12:, 12:] = 0.5
-    tracks = [(0, 0, frame, 4, 4, 7, 7) for frame in range(1, 4)]
-    result = rbdc_tbdc(regions_from_maps([maps], [0.3]), tracks, 4)
-    assert (result.rbdc, result.tbdc) == (1.0, 1.0)
-    # A false positive comes first, two of three boxes before the next one.
-    result = rbdc_tbdc(regions_from_maps([maps[::-1]], [0.3]), tracks, 4)
-    assert result.rbdc == pytest.approx(2 / 3 * 3 / 4)
 
 
 @pytest.mark.parametrize(

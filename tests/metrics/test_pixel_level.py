@@ -72,23 +72,6 @@ def test_pixel_metrics_equal_scikit_learn(case):
     }
 
 
-def test_aupro_by_hand():
-    # One region of 2 pixels; 4 normal pixels. Falling thresholds reach the
-    # (fpr, pro) points (0, .5), (.25, .5), (.5, .5), (.75, .5), (.75, 1).
-    mask = np.array([[1, 1, 0, 0, 0, 0]])
-    scores = np.array([[6.0, 2.0, 5.0, 4.0, 3.0, 1.0]])
-    assert aupro([mask], [scores], 0.3) == pytest.approx(0.5)
-    assert aupro([mask], [scores], 0.75) == pytest.approx(0.5)
-    expected = 0.75 * 0.5 + 0.25 * 1.0
-    assert aupro([mask], [scores], 1.0) == pytest.approx(expected)
-
-
-def test_aupro_interpolates_at_the_limit():
-    # All scores tie: one straight line from (0, 0) to (1, 1).
-    mask = np.array([[1, 0, 0]])
-    assert aupro([mask], [np.zeros((1, 3))], 0.3) == pytest.approx(0.15)
-
-
 def test_components_touch_at_corners_and_weigh_the_same():
     # One diagonal pair and one region of 4: 8 neighbors make 2 regions.
     mask = np.zeros((4, 8), bool)
@@ -100,19 +83,6 @@ def test_components_touch_at_corners_and_weigh_the_same():
     assert aupro([mask], [scores], 0.3) == pytest.approx(0.5)
     scores[0, 0] = 2.0
     assert aupro([mask], [scores], 0.3) == pytest.approx(0.75)
-
-
-def test_perfect_and_inverted_maps():
-    mask = np.zeros((8, 8), bool)
-    mask[2:4, 2:4] = True
-    good = mask.astype("float32")
-    assert pixel_metrics([mask], [good]) == {
-        "pixel_auroc": 1.0,
-        "pixel_ap": 1.0,
-        "aupro": 1.0,
-    }
-    inverted = pixel_metrics([mask], [-good])
-    assert inverted["pixel_auroc"] == inverted["aupro"] == 0.0
 
 
 def test_arrays_generators_and_none_agree():

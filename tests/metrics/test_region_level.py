@@ -175,19 +175,6 @@ def test_overlap_at_the_threshold_is_enough():
     assert rbdc_tbdc([(0, 0, 9, 0, 18, 9, 1.0)], tracks, 1, 1e-9).rbdc == 1.0
 
 
-def test_equal_scores_keep_their_order():
-    tracks = [(0, 0, 0, *BOX)]
-    hit, miss = (0, 0, *BOX, 0.5), (0, 1, *FAR, 0.5)
-    assert rbdc_tbdc([hit, miss], tracks, 1).rbdc == 1.0
-    assert rbdc_tbdc([miss, hit], tracks, 1).rbdc == 0.0
-
-
-def test_equal_tracks_of_two_videos_are_two():
-    tracks = [(0, 0, 0, *BOX), (1, 0, 0, *BOX)]
-    result = rbdc_tbdc([(1, 0, *BOX, 0.5)], tracks, 10)
-    assert (result.rbdc, result.tbdc) == (0.5, 0.5)
-
-
 def test_no_detections():
     for empty in ([], np.empty((0, 7)), {name: [] for name in DETECTION_NAMES}):
         result = rbdc_tbdc(empty, TRACK_A, 5)

@@ -1,7 +1,6 @@
 import pytest
 
 from keras_sspcab.metrics import (
-    METRICS,
     describe_convention,
     image_metrics,
     metrics_of,
@@ -30,14 +29,6 @@ def test_metrics_that_are_not_there_are_left_out():
     chosen = metrics_of("image", there)
     assert [metric.key for metric in chosen] == ["image_auroc", "aupro"]
     assert metrics_of("video", there) == []
-
-
-def test_texts_are_sentences_and_titles_differ():
-    titles = [metric.title for metric in METRICS.values()]
-    assert len(set(titles)) == len(titles)
-    for metric in METRICS.values():
-        assert metric.meaning.endswith(".")
-        assert metric.heading[0].isupper()
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,6 @@ def test_picture_shows_defects_in_color(image_run, tmp_path):
     assert rows.max() < 0.67
 
 
-def test_jpeg(image_run, tmp_path):
-    path = save_examples_figure(image_run, tmp_path / "a.jpg", count=1)
-    with Image.open(path) as picture:
-        assert picture.format == "JPEG"
-
-
 def test_all_kinds_are_shown_by_their_median():
     def kind(name, scores):
         return [ImageScore("", 1, name, s, True) for s in scores]

@@ -27,11 +27,6 @@ def test_the_page_shows_what_overlay_draws():
     np.testing.assert_allclose(composed, expected, atol=8)
 
 
-def test_large_maps_are_shrunk_and_keep_their_shape():
-    heat = np.zeros((100, 800), "float32")
-    assert decode(pictures.heat_uri(heat, 1.0, 320)).size == (320, 40)
-
-
 def test_photos_are_shrunk(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(np.zeros((300, 900, 3), "uint8")).save(path)
@@ -84,7 +79,3 @@ def test_outline_runs_around_the_mask_also_at_the_border():
     # From pixel edge to pixel edge, with the corners cut.
     np.testing.assert_allclose(numbers.min(axis=0), [2, 0])
     np.testing.assert_allclose(numbers.max(axis=0), [6, 4])
-
-
-def test_outline_of_nothing_is_empty():
-    assert pictures.outline(np.zeros((4, 4), bool)) == ""
