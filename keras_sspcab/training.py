@@ -1,4 +1,4 @@
-"""Training that can be killed at any moment and goes on as if it had not."""
+"""Training that can be killed at any moment and then continues."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def train(
     history_csv: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, float]]:
-    """Trains with `model.fit`, and goes on where an earlier call stopped.
+    """Trains with `model.fit`, and continues where an earlier call stopped.
 
     All state lies in the checkpoint: weights, random generators, optimizers,
     metrics, epoch, step and history. It is written after each epoch and now and
@@ -75,7 +75,7 @@ def train(
         callbacks: Keras callbacks. They see one training from
             `on_train_begin` to `on_train_end`, and true numbers of steps;
             `params["first_epoch"]` and `params["first_step"]` say where it
-            goes on.
+            continues.
 
     Returns:
         One dict an epoch: `epoch` (from 1), `loss` and what else `fit` reports.

@@ -31,10 +31,10 @@ options = Options()
 
 def console(stderr: bool = False) -> Console:
     """Returns the console; without colors and controls in files."""
-    found = Console(stderr=stderr, highlight=False)
-    if not found.is_terminal:
-        found.width = max(found.width, _WIDTH_OF_FILES)
-    return found
+    shown = Console(stderr=stderr, highlight=False)
+    if not shown.is_terminal:
+        shown.width = max(shown.width, _WIDTH_OF_FILES)
+    return shown
 
 
 def say(message: str = "", style: str | None = None) -> None:

@@ -47,7 +47,7 @@ def demo(
     """Train, evaluate, report and export, in a few minutes on a CPU.
 
     Without --data, images of a texture with drawn defects are written first.
-    Interrupted, the same command goes on where it stopped.
+    The same command continues where it was stopped.
     """
     from keras_sspcab.cli._progress import ConsoleProgress
     from keras_sspcab.cli.evaluate import show_metrics

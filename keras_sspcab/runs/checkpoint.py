@@ -32,7 +32,7 @@ class TrainingState:
         epoch: Epochs done, and so the index of the one that is running.
         step: Steps done in that epoch.
         history: One dict of results for each epoch done.
-        settings: What must stay the same for the training to go on.
+        settings: What must stay the same for the training to continue.
     """
 
     epoch: int = 0

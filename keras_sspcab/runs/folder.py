@@ -26,7 +26,7 @@ class RunFolder:
     Files:
         config.toml: the resolved configuration.
         run.json: versions, seed, data summary, command, times, state.
-        checkpoint.npz: everything needed to go on training.
+        checkpoint.npz: everything needed to continue the training.
         history.csv: one row an epoch.
         logs/: for TensorBoard.
         model.keras: the trained and calibrated model.

@@ -1,12 +1,10 @@
 """What evaluations of images and of videos have in common."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from keras_sspcab.metrics import Curve, precision_recall_curve, roc_curve
 from keras_sspcab.runs.outputs import FrameScore, ImageScore
-
-Row = TypeVar("Row", ImageScore, FrameScore)
 
 
 class Measured(NamedTuple):
@@ -35,7 +33,7 @@ def alarm_rates(rows: Sequence[ImageScore | FrameScore]) -> dict[str, float]:
 
 
 def ranking_curves(
-    name: str, rows: Sequence[Row], score_of: Callable[[Row], float]
+    name: str, rows: Sequence[Any], score_of: Callable[[Any], float]
 ) -> dict[str, Curve]:
     """Returns ROC and precision over recall, if there are both classes."""
     labels = [row.label for row in rows]

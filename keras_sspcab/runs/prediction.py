@@ -82,7 +82,7 @@ def predict_images(
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
     samples: dict[str, ImageSample] = {}
-    for path in map(os.fspath, paths):
+    for path in [os.fspath(path) for path in paths]:
         if os.path.isdir(path):
             listed = scan_image_folder(path, layout="plain").train
         else:

@@ -37,6 +37,6 @@ class Progress:
         """Returns a context that yields Keras callbacks for a training.
 
         Their `params` hold `first_epoch` and `first_step`, where a training
-        that was interrupted goes on.
+        that was interrupted continues.
         """
         return contextlib.nullcontext([])

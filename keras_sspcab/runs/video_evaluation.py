@@ -210,7 +210,7 @@ def _metrics(
             per_video[name] |= _counts(labels[name])
         if auc.get(name) is not None:
             per_video[name]["auc"] = auc[name]
-    smoothing = evaluation.smoothing
+    smoothing: str = evaluation.smoothing
     if smoothing != "none":
         smoothing = f"{smoothing} {evaluation.smoothing_size:g}"
     return {
