@@ -4,7 +4,6 @@ OpenCV and onnxruntime are imported at their first use.
 """
 
 from keras_sspcab.data.objects.box_files import BoxFiles
-from keras_sspcab.data.objects.boxes import HF2VAD_PRESETS
 from keras_sspcab.data.objects.cube_files import CubeFile, open_cube_file
 from keras_sspcab.data.objects.dataset import (
     count_objects,
@@ -25,7 +24,6 @@ from keras_sspcab.data.objects.proposals import (
 )
 
 __all__ = [
-    "HF2VAD_PRESETS",
     "BoxFiles",
     "CubeFile",
     "MaskFiles",

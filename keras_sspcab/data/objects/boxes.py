@@ -15,35 +15,6 @@ from keras_sspcab.imports import import_optional
 
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max", "confidence")
 
-# Of detections: confidence, side of the smallest area, cover; of motion:
-# threshold, blur, side of the smallest area.
-_HF2VAD = {
-    "ped2": (0.5, 10, 0.6, 18, 3, 10),
-    "avenue": (0.25, 40, 0.6, 18, 5, 40),
-    "shanghaitech": (0.5, 8, 0.65, 15, 5, 40),
-}
-
-#: What the HF2-VAD authors chose for each data set: arguments of detectors
-#: (`BoxFiles`, `OnnxDetector`) and of `MotionProposals`.
-HF2VAD_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    name: {
-        "detections": {
-            "min_confidence": confidence,
-            "min_area": side**2,
-            "cover_threshold": cover,
-        },
-        "motion": {
-            "threshold": threshold,
-            "blur": blur,
-            "min_area": motion_side**2,
-            "cover_threshold": None,
-        },
-    }
-    for name, (confidence, side, cover, threshold, blur, motion_side) in (
-        _HF2VAD.items()
-    )
-}
-
 
 def standardize_boxes(values: Any, what: str) -> np.ndarray:
     """Returns float64 boxes `(n, 5)`; a missing confidence is 1.

@@ -44,10 +44,11 @@ def read_coco(path: str, images_path: str | None = None) -> BoxTable:
                 place,
             )
         key = entry.get("image_id")
-        image = images.get(key) if isinstance(key, (int, str)) else None
-        if image is None and not has_annotations:
-            image = entry if {"video", "file_name"} & set(entry) else None
-        if image is None:
+        if isinstance(key, (int, str)) and key in images:
+            image = images[key]
+        elif not has_annotations and {"video", "file_name"} & set(entry):
+            image = entry
+        else:
             raise table.error(
                 "Each box must belong to an image. Results without "
                 "`images` need the file that has them: "

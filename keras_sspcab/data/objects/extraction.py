@@ -135,11 +135,7 @@ def extract_cubes(
             # Closed before the file is moved.
             contextlib.closing(
                 CubeWriter(
-                    temporary,
-                    length,
-                    size,
-                    channels,
-                    with_masks=mask_source is not None,
+                    temporary, length, size, channels, mask_source is not None
                 )
             ) as writer,
         ):
@@ -223,7 +219,7 @@ def _with_next(
     flows: Iterable[np.ndarray],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each flow and the one after it, which is 0 at the end."""
-    floats = (np.asarray(flow, "float32") for flow in flows)
+    floats: Iterator[Any] = (np.asarray(flow, "float32") for flow in flows)
     for flow, following in itertools.pairwise(itertools.chain(floats, [None])):
         yield flow, np.zeros_like(flow) if following is None else following
 

@@ -164,10 +164,10 @@ class OnnxDetector(ObjectProposals):
         corners, confidences, classes = self._output.read(
             dict(zip(names, values, strict=True)), size
         )
-        keep = confidences > self.min_confidence
+        is_kept = confidences > self.min_confidence
         if self.classes is not None:
-            keep &= np.isin(classes, self.classes)
-        keep = np.flatnonzero(keep)
+            is_kept &= np.isin(classes, list(self.classes))
+        keep = np.flatnonzero(is_kept)
         keep = keep[np.argsort(-confidences[keep], kind="stable")]
         corners = (corners[keep] - offsets) / scales
         boxes = np.column_stack([corners, confidences[keep]])

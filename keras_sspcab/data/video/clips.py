@@ -111,7 +111,9 @@ def clip_dataset(
             lambda: clips.stream(size, channels), len(clips), spec
         )
     else:
-        sources = arrays or [_Frames(video, size, channels) for video in given]
+        sources: Sequence[Any] | None = arrays
+        if sources is None:
+            sources = [_Frames(video, size, channels) for video in given]
 
         def read(numbers: np.ndarray) -> Any:
             positions, frames = clips.locate(numbers)

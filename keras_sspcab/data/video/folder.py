@@ -72,15 +72,7 @@ class VideoFolder(SampleFolder[Video]):
     """The videos below a folder, by split, as `scan_video_folder` returns it.
 
     Frames of one video resemble each other, so `with_validation` holds out
-    whole videos.
-
-    Attributes:
-        root: The folder.
-        layout: `"ucsd"`, `"avenue"`, `"shanghaitech"` or `"plain"`.
-        train: Normal videos to train on.
-        validation: Normal videos held out of training, to calibrate with.
-        test: Videos to evaluate on; may be empty.
-        notes: What else is worth knowing, such as files that were left out.
+    whole videos. For the attributes, see `SampleFolder`.
 
     Example:
     >>> train = tuple(Video(f"{i}", f"videos/{i}.avi") for i in range(9))

@@ -70,14 +70,15 @@ def read_frames(
         ValueError: If a frame cannot be decoded or does not exist.
 
     Example:
-    >>> read_frames(Video("street", "street.mp4"), [])
-    {}
+    >>> frames = read_frames(video, [0, 99])  # doctest: +SKIP
+    >>> frames[99].shape  # doctest: +SKIP
+    (240, 320, 3)
     """
     wanted = set(positions)
     frames: dict[int, np.ndarray] = {}
     if video.kind == "frames":
-        paths = frame_paths(video)
-        for position in sorted(wanted.intersection(range(len(paths)))):
+        paths = dict(enumerate(frame_paths(video)))
+        for position in wanted & paths.keys():
             frames[position] = read_frame(paths[position], None, channels)
     elif wanted:
         for position, frame in enumerate(iterate_frames(video, None, channels)):

@@ -164,30 +164,17 @@ def test_flows_are_computed_once_unless_they_are_damaged(tmp_path, video):
         np.testing.assert_array_equal(kept, expected.astype("float16"))
 
 
-def test_settings_and_size_are_kept_apart(tmp_path, video):
+def test_what_flows_depend_on_is_kept_apart(tmp_path, video):
     first = keep(video, DISFlow("fast"), tmp_path)
     assert (first != keep(video, DISFlow("medium"), tmp_path)).any()
     small = keep(video, DISFlow("fast"), tmp_path, (32, 40))
     assert small.shape == (4, 32, 40, 2)
-    assert len(os.listdir(tmp_path / "cache")) == 3
-
-
-def test_a_failure_leaves_nothing_behind(tmp_path, video):
-    class Failing(DISFlow):
-        def estimate(self, previous, current):
-            raise ValueError("no flow today")
-
-    with pytest.raises(ValueError, match="no flow today"):
-        keep(video, Failing(), tmp_path)
-    assert os.listdir(tmp_path / "cache") == []
-
-
-def test_flow_files_that_change_are_read_again(tmp_path, video):
     (tmp_path / "flows").mkdir()
     path = tmp_path / "flows/a.npy"
-    for value in (1.0, 2.0, 1e6):
+    for value in (1.0, 1e6):
         np.save(path, np.full((4, 64, 80, 2), value))
-        os.utime(path, ns=(int(value), int(value)))
         flows = keep(video, FlowFiles(tmp_path / "flows"), tmp_path)
         # Half precision ends at 65504.
         assert np.unique(flows).tolist() == [min(value, 65504.0)]
+        os.utime(path, ns=(1, 1))
+    assert len(os.listdir(tmp_path / "cache")) == 5

@@ -3,9 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_sspcab.data.objects import MotionProposals
 from keras_sspcab.data.objects.boxes import (
-    HF2VAD_PRESETS,
     BoxFilter,
     clip_boxes,
     drop_covered,
@@ -101,11 +99,3 @@ def test_filters_out_of_range_are_refused(arguments):
     (name,) = arguments
     with pytest.raises(ValueError, match=f"`{name}`"):
         BoxFilter(**arguments)
-
-
-def test_published_settings_are_arguments():
-    pytest.importorskip("cv2")
-    for preset in HF2VAD_PRESETS.values():
-        BoxFilter(**preset["detections"])
-        motion = MotionProposals(**preset["motion"])
-        assert motion.settings["threshold"] in (15, 18)
