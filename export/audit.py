@@ -40,7 +40,12 @@ def audit_saved_model(path: Any) -> list[str]:
         A line for each problem; empty where all is well.
 
     Example:
-    >>> audit_saved_model("models/screws/1")  # doctest: +SKIP
+    >>> import tempfile
+    >>> from keras_sspcab.export import export_saved_model
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = export_saved_model(model, folder, check=False)
+    ...     audit_saved_model(result.path)
     []
     """
     from tensorflow.core.protobuf import saved_model_pb2

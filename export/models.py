@@ -45,11 +45,10 @@ def export_model(
 
     Example:
     >>> import tempfile
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    >>> result = export_model(
-    ...     model, f"{tempfile.mkdtemp()}/dense", images=np.ones((3, 4))
-    ... )
-    >>> result.path.name, result.parity.passes
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = export_model(model, folder, images=np.ones((3, 2)))
+    ...     result.path.name, result.parity.passes
     ('1', True)
     """
     exporter = EXPORTERS[standardize_choice(to, tuple(EXPORTERS), "to")]

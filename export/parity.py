@@ -46,6 +46,10 @@ class ExportMismatchError(ValueError):
 
     Attributes:
         result: The comparison.
+
+    Example:
+    >>> issubclass(ExportMismatchError, ValueError)
+    True
     """
 
     def __init__(self, result: "ParityResult") -> None:
@@ -173,10 +177,12 @@ def check_parity(
         ValueError: If there is no artifact, no image, or they do not fit.
 
     Example:
-    >>> result = check_parity(  # doctest: +SKIP
-    ...     model, "models/screws/1", images
-    ... )
-    >>> result.passes  # doctest: +SKIP
+    >>> import tempfile
+    >>> from keras_sspcab.export import export_saved_model
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = export_saved_model(model, folder, check=False).path
+    ...     check_parity(model, path, np.ones((3, 2))).passes
     True
     """
     precision = standardize_choice(precision, tuple(TOLERANCES), "precision")
@@ -229,6 +235,10 @@ class Comparison:
         self._is_detector = inference.is_detector
         # Of detectors alone.
         self._calibration: Any = getattr(inference.model, "calibration", None)
+        # Of one image there is no standard deviation.
+        self._zscores: tuple[str, ...] = ()
+        if self._is_detector and self._calibration.num_images > 1:
+            self._zscores = ("anomaly_score", "anomaly_map")
         self._tolerance = tolerance
         self.outputs: dict[str, OutputDifference] = {}
         self.flags_differing = 0
@@ -288,7 +298,7 @@ class Comparison:
         is_map = self._is_detector and name == "anomaly_map"
         return OutputDifference(
             max_difference=float(difference.max(initial=0.0)),
-            unit=ZSCORE_UNIT if self._is_zscore(name) else VALUE_UNIT,
+            unit=ZSCORE_UNIT if name in self._zscores else VALUE_UNIT,
             relative_difference=float(relative.max(initial=0.0)),
             tolerance=self._tolerance * (PIXEL_FACTOR if is_map else 1.0),
         )
@@ -296,7 +306,7 @@ class Comparison:
     def _scale(self, name: str, expected: np.ndarray) -> np.ndarray:
         """What a difference of `name` is divided by."""
         finite = np.where(np.isfinite(expected), np.abs(expected), 0.0)
-        if not self._is_zscore(name):
+        if name not in self._zscores:
             return np.asarray(finite.max(initial=0.0) or 1.0)
         # The raw value is `z + mean / std` standard deviations: rounding it
         # moves z by a share of that, however small z is.
@@ -307,14 +317,6 @@ class Comparison:
             else values.map_mean / values.map_std
         )
         return np.maximum(np.maximum(1.0, finite), abs(offset))
-
-    def _is_zscore(self, name: str) -> bool:
-        # Of one image there is no standard deviation.
-        return (
-            self._is_detector
-            and name in ("anomaly_score", "anomaly_map")
-            and self._calibration.num_images > 1
-        )
 
 
 def _in_batches(

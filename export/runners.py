@@ -39,9 +39,14 @@ def load_runner(path: Any) -> Runner:
         ImportError: If the runtime is not installed.
 
     Example:
-    >>> runner = load_runner("models/screws/1")  # doctest: +SKIP
-    >>> runner(image=images)["anomaly_score"]  # doctest: +SKIP
-    array([0.4, 7.1], dtype=float32)
+    >>> import tempfile
+    >>> from keras_sspcab.export import export_saved_model
+    >>> relu = keras.layers.ReLU(name="y")
+    >>> model = keras.Sequential([keras.Input((2,)), relu])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = export_saved_model(model, folder, check=False).path
+    ...     load_runner(path)(input=np.float32([[-1, 2]]))["y"]
+    array([[0., 2.]], dtype=float32)
     """
     path = pathlib.Path(path)
     if (path / "saved_model.pb").is_file():
@@ -65,9 +70,20 @@ class SavedModelRunner:
 
         # Kept: what the signatures refer to ends with it.
         self._loaded = tf.saved_model.load(str(path))
-        self._function = self._loaded.signatures["serving_default"]
-        self.input_names = tuple(self._function.structured_input_signature[1])
+        self._function = self._loaded.signatures.get("serving_default")
+        if self._function is None:
+            raise ValueError(
+                f"{path} has no signature 'serving_default'. Export the model "
+                "with `keras-sspcab export`"
+            )
+        self._specs = self._function.structured_input_signature[1]
+        self.input_names = tuple(self._specs)
         self.output_names = tuple(self._function.structured_outputs)
+
+    @property
+    def input_shapes(self) -> list[tuple[int | None, ...]]:
+        """Shapes of the inputs; None for open sizes."""
+        return [tuple(spec.shape) for spec in self._specs.values()]
 
     @property
     def takes_encoded_images(self) -> bool:

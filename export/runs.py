@@ -90,7 +90,6 @@ class RunExporter:
         format: str = "savedmodel",
         destination: Any = None,
         precision: str = "float32",
-        **options: Any,
     ) -> dict[str, ExportResult]:
         """Exports each network of a host of objects; see `export_networks`."""
         return export_networks(
@@ -98,7 +97,6 @@ class RunExporter:
             self._destination(destination) / f"{format}-networks",
             format,
             **self._options(precision),
-            **options,
         )
 
     def _destination(self, path: Any) -> pathlib.Path:

@@ -18,7 +18,7 @@ from keras_sspcab.export.artifacts import (
 from keras_sspcab.export.audit import audit_saved_model
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.export.precision import COMPUTE_PRECISIONS
-from keras_sspcab.export.versions import is_version
+from keras_sspcab.export.versions import find_versions
 from keras_sspcab.runs import files
 
 
@@ -70,7 +70,7 @@ def export_saved_model(
         precision: What the network computes in: `"float32"`, `"float16"` or
             `"bfloat16"`, for GPUs and other accelerators. Inputs, outputs,
             weights and the scoring stay float32. Scores may then be off by
-            1 % or 10 % (`TOLERANCES`), in the measure of `OutputDifference`.
+            1 % or 10 %; see `check_parity`.
         jit_compile: Whether XLA is to compile the signatures, once for each
             size of a batch that comes; files are still decoded outside of it.
             The server must have been built with XLA for its device.
@@ -84,11 +84,12 @@ def export_saved_model(
         ExportMismatchError: If artifact and model differ; nothing is left.
 
     Example:
-    >>> result = export_saved_model(  # doctest: +SKIP
-    ...     model, "models/screws", images=images
-    ... )
-    >>> result.path  # doctest: +SKIP
-    PosixPath('models/screws/1')
+    >>> import tempfile
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = export_saved_model(model, folder, images=np.ones((3, 2)))
+    ...     result.path.name, result.parity.passes
+    ('1', True)
     """
     precision = standardize_choice(precision, COMPUTE_PRECISIONS, "precision")
     inference = Inference(model, outputs, allow_uncalibrated)
@@ -197,16 +198,7 @@ def _version_folder(
     directory: pathlib.Path, version: int | None
 ) -> pathlib.Path:
     if version is None:
-        taken = (
-            [
-                int(path.name)
-                for path in directory.iterdir()
-                if is_version(path.name)
-            ]
-            if directory.is_dir()
-            else []
-        )
-        version = max(taken, default=0) + 1
+        version = max(find_versions(directory), default=0) + 1
     folder = directory / str(standardize_int(version, "version", minimum=1))
     if folder.exists():
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.export.runners import SavedModelRunner
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.scale import checksum_of_model
@@ -100,8 +101,6 @@ def _load_detector(path: str) -> ImageScorer:
 
 
 def _load_saved_model(path: str) -> ImageScorer:
-    import tensorflow as tf
-
     from keras_sspcab.export.serving.manifest import (
         MANIFEST_NAME,
         verify_version,
@@ -110,32 +109,19 @@ def _load_saved_model(path: str) -> ImageScorer:
     if (pathlib.Path(path) / MANIFEST_NAME).is_file():
         verify_version(path)
     checksum = checksum_of_model(path)
-    loaded = tf.saved_model.load(path)
-    function = loaded.signatures.get("serving_default")
-    if function is None:
-        raise ValueError(
-            f"{path} has no signature 'serving_default'. Export the model "
-            "with `keras-sspcab export`"
-        )
-    specs = function.structured_input_signature[1]
-    (name, spec), *more = specs.items()
-    outputs = set(function.structured_outputs)
-    if more or len(spec.shape) == 5:
+    runner = SavedModelRunner(pathlib.Path(path))
+    name, shape = runner.input_names[0], runner.input_shapes[0]
+    if len(runner.input_names) > 1 or len(shape) == 5:
         raise _looks_at_videos(path, name)
-    missing = {"anomaly_score", "is_anomalous"} - outputs
-    if missing or len(spec.shape) != 4:
+    missing = {"anomaly_score", "is_anomalous"} - set(runner.output_names)
+    if missing or len(shape) != 4:
         raise ValueError(
-            f"{path} holds no anomaly detector of images. Received: inputs "
-            f"{list(specs.values())}, outputs {sorted(outputs)}"
+            f"{path} holds no anomaly detector of images. Received: input "
+            f"{name} of shape {shape}, outputs {sorted(runner.output_names)}"
         )
-
-    def run(images: np.ndarray) -> dict[str, Any]:
-        # `loaded` stays: what the signatures refer to ends with it.
-        signature = loaded.signatures["serving_default"]
-        results = signature(**{name: tf.constant(images)})
-        return {key: value.numpy() for key, value in results.items()}
-
-    return ImageScorer(path, tuple(spec.shape[1:]), run, checksum)
+    return ImageScorer(
+        path, shape[1:], lambda images: runner(**{name: images}), checksum
+    )
 
 
 def _looks_at_videos(path: str, name: str) -> ValueError:

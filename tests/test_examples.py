@@ -33,10 +33,8 @@ INCOMPLETE = {
     "keras_sspcab.data.simulation",
     "keras_sspcab.metrics",
     "keras_sspcab.report",
-    "keras_sspcab.runs",
     "keras_sspcab.runs.outputs",
     "keras_sspcab.runs.sources",
-    "keras_sspcab.scale",
     "keras_sspcab.training",
 }
 

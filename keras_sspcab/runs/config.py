@@ -14,7 +14,12 @@ from pydantic import (
 
 
 class ConfigError(ValueError):
-    """Says which settings cannot be used, where they stand, and why."""
+    """Says which settings cannot be used, where they stand, and why.
+
+    Example:
+    >>> issubclass(ConfigError, ValueError)
+    True
+    """
 
 
 def _to_size(value: Any) -> tuple[int, int]:
@@ -83,6 +88,10 @@ class DataConfig(_Section):
         step: Frames from one training clip to the next; larger ones take fewer
             of the clips that overlap. For hosts that look at objects: from one
             frame whose objects are learned from to the next.
+
+    Example:
+    >>> DataConfig(image_size=64).image_size
+    (64, 64)
     """
 
     path: str = ""
@@ -132,6 +141,10 @@ class ModelConfig(_OpenSection):
         name: One of the names in `keras_sspcab.hosts.available_applications()`.
         options: All other keys of the section, passed to the host. `"none"`
             in a file stands for None, which TOML lacks.
+
+    Example:
+    >>> ModelConfig(name="mnad", base_width=8).options
+    {'base_width': 8}
     """
 
     name: str = "multiscale_padim"
@@ -151,6 +164,10 @@ class TrainingConfig(_Section):
         checkpoint_every_steps: A checkpoint is written after so many steps;
             0 for no such rule. One is always written after each epoch.
         checkpoint_every_seconds: The same after so many seconds.
+
+    Example:
+    >>> TrainingConfig(epochs=3).batch_size
+    32
     """
 
     epochs: Positive = 30
@@ -195,6 +212,10 @@ class ObjectsConfig(_Section):
         folder: Where what is cut out is kept; empty for the run folder. Several
             runs can share one.
         speed: How much faster than normal abnormal motion is.
+
+    Example:
+    >>> ObjectsConfig(boxes="boxes/").flow
+    'dis'
     """
 
     boxes: Source = "motion"
@@ -226,6 +247,10 @@ class CalibrationConfig(_Section):
     Attributes:
         quantile: Share of the held-out normal images below the threshold.
         pixel_quantile: Share of their pixels below the pixel threshold.
+
+    Example:
+    >>> CalibrationConfig(quantile=0.95).pixel_quantile
+    0.999
     """
 
     quantile: PositiveShare = 0.99
@@ -255,6 +280,10 @@ class EvaluationConfig(_OpenSection):
         track_threshold: Share of a track from which on it is found.
         options: All other keys, settings that the host declares in its
             `evaluation_options`.
+
+    Example:
+    >>> EvaluationConfig(smoothing="median").smoothing_size
+    17.0
     """
 
     normalization: Literal["per_video", "none"] = "per_video"

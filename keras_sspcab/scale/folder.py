@@ -90,7 +90,7 @@ class ScoreFolder:
         return self.file(_SUCCESS)
 
     def start(self, plan: ScorePlan, inputs: Sequence[str]) -> bool:
-        """Begins with a plan, or goes on with the same one.
+        """Starts with a plan, or continues the same one.
 
         Args:
             plan: What is to be done.
@@ -110,7 +110,7 @@ class ScoreFolder:
             if differences := self.read_plan().differences(plan):
                 raise ValueError(
                     f"{self.path} holds scores of {'; '.join(differences)}. "
-                    "Give what was given then to go on, or choose another "
+                    "Give what was given then to continue, or choose another "
                     "folder"
                 )
             return True

@@ -29,6 +29,14 @@ class Scorer(Protocol):
         image_size: Height and width of the images it takes.
         channels: 1 for gray, 3 for color.
         checksum: SHA-256 of its files; see `checksum_of_model`.
+
+    Example:
+    >>> class Brightness:
+    ...     image_size, channels, checksum = (8, 8), 1, "0"
+    ...
+    ...     def __call__(self, images):
+    ...         scores = images.mean((1, 2, 3))
+    ...         return {"anomaly_score": scores, "is_anomalous": scores > 0.5}
     """
 
     image_size: tuple[int, int]
@@ -84,7 +92,7 @@ class ScoringJob:
         batch_size: int = 32,
         on_error: str = "row",
     ) -> "ScoringJob":
-        """Begins with a folder of scores, or goes on with the one there.
+        """Starts a folder of scores, or continues the one that is there.
 
         Args:
             inputs: Patterns, folders and files; see `list_inputs`.
@@ -93,8 +101,8 @@ class ScoringJob:
             folder: Where the scores are written.
             shard_size: Images in a file of scores.
             maps: Whether to write anomaly maps as well.
-            batch_size: Images computed together.
-            on_error: `"row"` or `"raise"`.
+            batch_size: As in `ScoringJob`.
+            on_error: As in `ScoringJob`.
 
         Raises:
             ValueError: If an argument is out of its range, there is no such

@@ -195,27 +195,25 @@ def test_int8_where_the_bottleneck_is_always_zero(textures, folder):
     assert run(path, textures["test"][:1], "photo")["drawing"].dtype == "f4"
 
 
-def test_int8_needs_representative_images(detector, textures, folder):
-    with pytest.raises(ValueError, match="needs `representative_data`"):
-        export_tflite(
-            detector, folder / "x.tflite", "int8", images=textures["test"]
-        )
-    with pytest.raises(ValueError, match="must fill one batch at least"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: None, "needs `representative_data`"),
+        (lambda images: images[:2], "must fill one batch at least"),
+        (lambda images: images * 255, "`representative_data` must lie in"),
+    ],
+)
+def test_int8_needs_representative_images(
+    detector, textures, folder, change, message
+):
+    with pytest.raises(ValueError, match=message):
         export_tflite(
             detector,
             folder / "x.tflite",
             "int8",
-            representative_data=textures["train"][:2],
+            representative_data=change(textures["train"]),
             images=textures["test"],
             batch_size=3,
-        )
-    with pytest.raises(ValueError, match="`representative_data` must lie in"):
-        export_tflite(
-            detector,
-            folder / "x.tflite",
-            "int8",
-            representative_data=textures["train"] * 255,
-            images=textures["test"],
         )
 
 
@@ -288,17 +286,19 @@ def test_mismatch_leaves_nothing(detector, textures, tmp_path):
     assert caught.value.result.outputs["anomaly_map"].max_difference > 0
 
 
-def test_arguments(detector, tmp_path):
-    with pytest.raises(ValueError, match=r"must end in \.tflite"):
-        export_tflite(detector, tmp_path / "model", check=False)
-    with pytest.raises(ValueError, match="`precision` argument must be one"):
-        export_tflite(detector, tmp_path / "m.tflite", "int4", check=False)
-    with pytest.raises(ValueError, match="`batch_size` argument must be an"):
-        export_tflite(
-            detector, tmp_path / "m.tflite", batch_size=None, check=False
-        )
-    with pytest.raises(ValueError, match="or `check=False`"):
-        export_tflite(detector, tmp_path / "m.tflite")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "model"}, r"must end in \.tflite"),
+        ({"precision": "int4"}, "`precision` argument must be one"),
+        ({"batch_size": None}, "`batch_size` argument must be an"),
+        ({"check": True}, "or `check=False`"),
+    ],
+)
+def test_arguments(detector, options, message):
+    options = {"path": "m.tflite", "check": False, **options}
+    with pytest.raises(ValueError, match=message):
+        export_tflite(detector, **options)
 
 
 def test_foreign_operations():
