@@ -54,14 +54,11 @@ class AdversarialModel(FrameModel):
         return [v for v in self.trainable_variables if id(v) not in others]
 
     def discriminator_loss(self, target: Any, prediction: Any) -> Any:
-        """Loss of the discriminator, the squared error of its judgments.
+        """Returns `mean (D(target) - 1)^2 / 2 + mean D(prediction)^2 / 2`.
 
         Args:
             target: True frames, in [-1, 1].
             prediction: Predicted frames, in [-1, 1].
-
-        Returns:
-            Scalar: `mean (D(target) - 1)^2 / 2 + mean D(prediction)^2 / 2`.
         """
         real = self.discriminator(target)
         false = self.discriminator(ops.stop_gradient(prediction))

@@ -143,16 +143,16 @@ class MNAD(FrameModel):
         places = check_places(sspcab, ["penultimate"])
         width = standardize_int(base_width, "base_width", 1)
         memory_weight, default_share, _ = _PAPER[task]
-        share = default_share if psnr_weight is None else psnr_weight
+
+        def given(value: float | None, default: float) -> float:
+            return default if value is None else value
+
+        share = given(psnr_weight, default_share)
         loss_weights = {
             "prediction": 1.0,
             **check_weights(
-                compactness=memory_weight
-                if compactness_weight is None
-                else compactness_weight,
-                separateness=memory_weight
-                if separateness_weight is None
-                else separateness_weight,
+                compactness=given(compactness_weight, memory_weight),
+                separateness=given(separateness_weight, memory_weight),
             ),
         }
 
@@ -196,12 +196,6 @@ class MNAD(FrameModel):
 
         `a (1 - g(psnr)) + (1 - a) g(compactness)`, where `g` takes the extremes
         over the video to 0 and 1.
-
-        Args:
-            outputs: `psnr` and `compactness` of its frames, `(frames,)`.
-
-        Returns:
-            Array `(frames,)` in [0, 1].
         """
         share = self.get_layer("regularity").psnr_weight
         # 1 - g(x) is g(-x), but for a constant video.

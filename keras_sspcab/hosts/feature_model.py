@@ -98,7 +98,7 @@ class FeatureModel(AnomalyModel):
 
     Example:
     >>> from keras_sspcab.applications import PatchCore
-    >>> model = PatchCore((32, 32, 3), weights=None, memory_size=4)
+    >>> model = PatchCore((32, 32, 3), weights=None, memory_size=16)
     >>> history = model.fit(np.zeros((2, 32, 32, 3), "float32"))
     >>> model.calibrate().is_calibrated
     True
