@@ -99,7 +99,8 @@ def least_squares(y_true: Any, y_pred: Any) -> Any:
         Tensor `(batch,)`.
 
     Example:
-    >>> ops.convert_to_numpy(least_squares(1.0, np.zeros((2, 4, 4, 1))))
-    array([0.5, 0.5])
+    >>> judgments = np.zeros((2, 4, 4, 1), "float32")
+    >>> ops.convert_to_numpy(least_squares(1.0, judgments))
+    array([0.5, 0.5], dtype=float32)
     """
     return 0.5 * ops.mean(ops.square(y_pred - y_true), axis=(1, 2, 3))

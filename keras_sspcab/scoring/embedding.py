@@ -47,12 +47,22 @@ class EmbeddingScore(ScoringLayer):
         self.normalize = bool(normalize)
 
     def build(self, input_shape: Shape) -> None:
-        self.density.build((None, input_shape[-1]))
+        # That of a saved layer is built already.
+        if not self.density.built:
+            self.density.build((None, input_shape[-1]))
 
     def call(self, inputs: Any) -> tuple[Any, Any]:
         shape = ops.shape(inputs)
-        scores, slopes = self._score(ops.reshape(inputs, (-1, shape[-1])))
-        return ops.reshape(scores, shape[:-1]), ops.reshape(slopes, shape)
+        embeddings = ops.reshape(inputs, (-1, shape[-1]))
+        scores, slopes = self._score(
+            ops.cast(embeddings, self.density.compute_dtype)
+        )
+        scores = ops.reshape(scores, shape[:-1])
+        slopes = ops.reshape(slopes, shape)
+        return (
+            ops.cast(scores, self.compute_dtype),
+            ops.cast(slopes, self.compute_dtype),
+        )
 
     def _score(self, embeddings: Any) -> tuple[Any, Any]:
         if not self.normalize:
