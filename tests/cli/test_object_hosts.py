@@ -286,11 +286,6 @@ def test_export_of_a_host_and_its_networks(hf2vad, invoke, tmp_path):
         assert (tmp_path / f"onnx-networks/{name}.onnx").is_file()
 
 
-def test_single_networks_are_of_hosts_of_objects(invoke, tmp_path):
-    from tests.hosts import small_host
-
-    small_host("autoencoder").save(tmp_path / "a.keras")
-    result = invoke(
-        "export", tmp_path / "a.keras", "--to=onnx", "--networks", code=2
-    )
+def test_single_networks_are_of_hosts_of_objects(trained, invoke):
+    result = invoke("export", trained, "--to=onnx", "--networks", code=2)
     assert "--networks is for hosts that look at objects" in result.output

@@ -1,7 +1,9 @@
 """Objects of videos as the data of a run."""
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -38,16 +40,17 @@ class ObjectSource(VideoSource):
     `[objects] folder`, or else as long as this source lives.
     """
 
-    _temporary: "tempfile.TemporaryDirectory[str] | None" = None
+    _temporary = ""
 
     def _folder(self) -> str:
         if self.config.objects.folder:
             return self.config.objects.folder
         if self.run is not None:
             return self.run.file("objects")
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory()
-        return self._temporary.name
+        if not self._temporary:
+            self._temporary = tempfile.mkdtemp()
+            weakref.finalize(self, shutil.rmtree, self._temporary, True)
+        return self._temporary
 
     @property
     def _object_host(self) -> Any:
