@@ -349,19 +349,6 @@ def test_stages():
     assert {(s.epochs, s.batch_size) for s in default} == {(200, 64)}
 
 
-def test_schedule():
-    model = small(learning_rate=0.01)
-    for part in model.training_stages():
-        part.compile(steps=100)
-        schedule = part.optimizer._learning_rate
-        rates = [float(schedule(step)) for step in (0, 50, 51, 100)]
-        np.testing.assert_allclose(rates, [0.01, 0.01, 0.001, 0.001])
-        part.compile(learning_rate=0.5)
-        assert float(part.optimizer.learning_rate) == 0.5
-    with pytest.raises(ValueError, match="`learning_rate` and `steps`"):
-        part.compile("sgd", steps=3)
-
-
 def test_each_stage_trains_its_parts():
     model, x = small(), training_crops()
     parts = {

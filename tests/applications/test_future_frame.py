@@ -198,39 +198,6 @@ def test_other_backends():
 
 
 @needs_tensorflow
-def test_training_is_resumed(tmp_path):
-    import tensorflow as tf
-
-    from keras_sspcab.training import train
-
-    x = moving_squares(2)
-
-    def run(epochs, name):
-        keras.utils.set_random_seed(0)
-        model = small(flow_estimator="none", base_width=1)
-        model.compile(steps=4, run_eagerly=True)
-        history = train(
-            model,
-            lambda epoch: tf.data.Dataset.from_tensor_slices(x).batch(1),
-            epochs,
-            str(tmp_path / name),
-        )
-        return model, history
-
-    whole, expected = run(2, "whole.npz")
-    run(1, "parts.npz")
-    resumed, history = run(2, "parts.npz")
-    assert history == expected
-    for ours, theirs in zip(
-        [*resumed.variables, *resumed.discriminator_optimizer.variables],
-        [*whole.variables, *whole.discriminator_optimizer.variables],
-        strict=True,
-    ):
-        np.testing.assert_array_equal(numpy(ours), numpy(theirs))
-    assert int(resumed.discriminator_optimizer.iterations) == 4
-
-
-@needs_tensorflow
 def test_mixed_precision():
     import tensorflow as tf
 
