@@ -1,6 +1,5 @@
 """Frame labels in the formats that data sets of videos use."""
 
-import csv
 import os
 import re
 from collections.abc import Callable
@@ -199,39 +198,40 @@ def _parse_script(path: str) -> list[np.ndarray]:
 
 
 def _read_text(path: str) -> np.ndarray:
-    lines = [line.strip() for line in _read(path).splitlines()]
-    rows = [line for line in lines if line]
-    if rows and re.search("[A-Za-z]", rows[0]):
-        return _read_table(path, rows)
-    cells = [re.findall(r"[^,;\s]+", row) for row in rows]
-    if {len(of_row) for of_row in cells} == {2}:
+    """Reads numbers, or the columns `label`, `frame,label` or `start,end`."""
+    lines = _read(path).splitlines()
+    cells = (re.findall(r"[^,;\s\"]+", line) for line in lines)
+    rows = [row for row in cells if row]
+    header: tuple[str, ...] = ()
+    if rows and re.search("[A-Za-z]", "".join(rows[0])):
+        header = tuple(cell.lower() for cell in rows.pop(0))
+    widths = {len(row) for row in rows}
+    try:
+        values = np.array([float(cell) for row in rows for cell in row])
+    except ValueError as error:
+        raise ValueError(f"Cannot read the labels {path!r}: {error}") from error
+    if not header:
+        if widths == {2}:
+            raise ValueError(
+                "Two columns need a header: `frame,label` or `start,end`. "
+                f"Received: {','.join(rows[0])!r} in {path!r}"
+            )
+        return values
+    if header not in (("label",), ("frame", "label"), ("start", "end")):
         raise ValueError(
-            f"Two columns need a header: `frame,label` or `start,end`. "
-            f"Received: {rows[0]!r} in {path!r}"
+            "The header must be `label`, `frame,label` or `start,end`. "
+            f"Received: {','.join(header)!r} in {path!r}"
         )
-    return _to_numbers([cell for of_row in cells for cell in of_row], path)
-
-
-def _read_table(path: str, rows: list[str]) -> np.ndarray:
-    lines = list(csv.reader(rows))
-    header = tuple(name.strip().lower() for name in lines[0])
-    body = lines[1:]
-    if any(len(line) != len(header) for line in body):
+    if widths - {len(header)}:
         raise ValueError(
             f"Each line must have the columns {','.join(header)}. Received: "
             f"{path!r} with another number of them"
         )
-    values = _to_numbers([text for line in body for text in line], path)
-    values = values.reshape(len(body), len(header))
-    if header == ("label",):
-        return values[:, 0]
+    values = values.reshape(len(rows), len(header))
     if header == ("start", "end"):
         return values
-    if header != ("frame", "label"):
-        raise ValueError(
-            "The header must be `label`, `frame,label` or `start,end`. "
-            f"Received: {rows[0]!r} in {path!r}"
-        )
+    if header == ("label",):
+        return values[:, 0]
     values = values[np.argsort(values[:, 0], kind="stable")]
     is_wrong = values[:, 0] != np.arange(len(values))
     if is_wrong.any():
@@ -258,13 +258,6 @@ def _label_intervals(
             )
         labels[int(start) - first : int(end) - first + 1] = 1
     return labels
-
-
-def _to_numbers(texts: list[str], path: str) -> np.ndarray:
-    try:
-        return np.array([float(text) for text in texts])
-    except ValueError as error:
-        raise ValueError(f"Cannot read the labels {path!r}: {error}") from error
 
 
 def _read(path: str) -> str:
