@@ -125,7 +125,7 @@ def _versions_in(record: Mapping[str, Any]) -> str:
 
 
 def _conventions(comparison: Comparison) -> list[str]:
-    """Says what all figures share, or which cells have which conventions."""
+    """Says what all results share, or which cells have which conventions."""
     described: dict[str, dict[Cell, str]] = {}
     for cell, result in comparison.results.items():
         for key, value in result.conventions.items():

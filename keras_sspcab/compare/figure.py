@@ -129,19 +129,19 @@ def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
             grid.blocks, offsets, _marks(grid.blocks), strict=True
         ):
             cells = [Cell(data_class, model, block, s) for s in grid.seeds]
-            found = [100 * values[cell] for cell in cells if cell in values]
-            if not found:
+            heights = [100 * values[cell] for cell in cells if cell in values]
+            if not heights:
                 continue
             axes.plot(
-                np.full(len(found), slot + offset),
-                found,
+                np.full(len(heights), slot + offset),
+                heights,
                 **mark,
                 zorder=2,
             )
             half = 0.4 * _distance(len(grid.blocks))
             axes.plot(
                 [slot + offset - half, slot + offset + half],
-                [np.mean(found)] * 2,
+                [np.mean(heights)] * 2,
                 color=_INK,
                 lw=2,
                 solid_capstyle="butt",

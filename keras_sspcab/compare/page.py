@@ -67,7 +67,7 @@ def page(comparison: Comparison, conditions: Sequence[str]) -> str:
 
 def _results(comparison: Comparison) -> list[str]:
     grid, kind = comparison.grid, comparison.kind
-    how = f"{tables.describe_figures(kind, grid.blocks)}. "
+    how = f"{tables.describe_numbers(kind, grid.blocks)}. "
     if len(grid.seeds) == 1:
         how += f"One seed, {grid.seeds[0]}: no spread is known."
     else:
@@ -110,8 +110,8 @@ def _published(comparison: Comparison) -> list[str]:
         return []
     kind = comparison.kind
     return [
-        "## Published figures",
-        f"{tables.describe_figures(kind, (OFF, ON))}, as the SSPCAB paper "
+        "## Published results",
+        f"{tables.describe_numbers(kind, (OFF, ON))}, as the SSPCAB paper "
         "gives them for its own, full trainings. Networks, epochs and "
         f"{kind.nouns.samples} of the runs above are under Conditions.",
         table,
@@ -146,7 +146,7 @@ def _ensembles(comparison: Comparison) -> list[str]:
         return [title, "None has all its seeds yet."]
     parts = [
         title,
-        f"{tables.describe_figures(comparison.kind, grid.blocks)}. The "
+        f"{tables.describe_numbers(comparison.kind, grid.blocks)}. The "
         "calibrated scores of each image are averaged over the seeds.",
         tables.result_table(ensembles),
     ]

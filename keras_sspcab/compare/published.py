@@ -1,4 +1,4 @@
-"""The figures of the SSPCAB paper, to be shown beside one's own."""
+"""The results of the SSPCAB paper, to be shown beside one's own."""
 
 from collections import defaultdict
 
@@ -12,7 +12,7 @@ MEAN = "mean"
 #: Percent without and with the block, with the digits that the paper gives.
 Pair = tuple[str, str]
 
-# Table 2: the figures of DRAEM, CutPaste and CutPaste's ensemble of five seeds.
+# Table 2: the results of DRAEM, CutPaste and CutPaste's ensemble of five seeds.
 # The means are those that the paper states. That of DRAEM's pixel AP with the
 # block is 69.9, though the classes as they stand here give 70.3.
 _IMAGE_COLUMNS = (
@@ -42,7 +42,7 @@ _IMAGES = """
 """
 
 # Table 3. RBDC and TBDC on ShanghaiTech are left out, as we hold no confirmed
-# figures. MNAD has none at all: it does not localize in the paper, which does
+# numbers. MNAD has none at all: it does not localize in the paper, which does
 # not say whether it predicts or reconstructs there.
 _VIDEO_COLUMNS = ("avenue", "shanghaitech")
 _VIDEOS = """
@@ -63,28 +63,28 @@ _VIDEOS = """
 """
 
 
-def _read_figures() -> dict[tuple[str, str], dict[str, Pair]]:
-    figures: dict[tuple[str, str], dict[str, Pair]] = defaultdict(dict)
+def _read_results() -> dict[tuple[str, str], dict[str, Pair]]:
+    results: dict[tuple[str, str], dict[str, Pair]] = defaultdict(dict)
     for line in _IMAGES.strip().splitlines():
         name, *numbers = line.split()
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         for key, pair in zip(_IMAGE_COLUMNS, pairs, strict=True):
-            figures[key][name] = pair
+            results[key][name] = pair
     for line in _VIDEOS.strip().splitlines():
         host, metric, *numbers = line.split()
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         for name, pair in zip(_VIDEO_COLUMNS, pairs, strict=False):
-            figures[host, metric][name] = pair
-    return dict(figures)
+            results[host, metric][name] = pair
+    return dict(results)
 
 
-#: By host (`:ensemble` for its ensemble of five seeds) and metric, the figures
+#: By host (`:ensemble` for its ensemble of five seeds) and metric, the numbers
 #: of each class or data set.
-PUBLISHED = _read_figures()
+PUBLISHED = _read_results()
 
 
 def published(host: str, metric: str, data_class: str) -> Pair | None:
-    """Returns the paper's figures, or None where it has none.
+    """Returns the paper's numbers, or None where it has none.
 
     Args:
         host: Name of the host; `"cutpaste:ensemble"` for the ensemble.

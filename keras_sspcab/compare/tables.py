@@ -47,8 +47,8 @@ def blocks_in_words(blocks: Iterable[str]) -> str:
     return ARROW.join(_BLOCKS.get(block, block) for block in blocks)
 
 
-def describe_figures(kind: Kind, blocks: Iterable[str]) -> str:
-    """Says what the figures of a table are."""
+def describe_numbers(kind: Kind, blocks: Iterable[str]) -> str:
+    """Says what the numbers of a table are."""
     if kind.rows == "hosts":
         return "Percent"
     return f"Percent, {blocks_in_words(blocks)} the block"
@@ -78,14 +78,14 @@ def result_table(comparison: Comparison) -> str:
 
 
 def published_table(comparison: Comparison, suffix: str = "") -> str | None:
-    """Returns the paper's figures for the classes and hosts present.
+    """Returns the paper's results for the classes and hosts present.
 
     Args:
         comparison: What to show them beside.
         suffix: `":ensemble"` for those of ensembles.
 
     Returns:
-        A table and its source; None if the paper has no such figures.
+        A table and its source; None if the paper has none.
     """
     kind, grid = comparison.kind, comparison.grid
 
@@ -161,7 +161,7 @@ def _host_row(model: str, block: str) -> str:
 
 
 def rows_of(comparison: Comparison) -> dict[str, list[str]]:
-    """Returns what figures are averaged over, by name of the row."""
+    """Returns what numbers are averaged over, by name of the row."""
     classes = comparison.grid.classes
     rows = {name: [name] for name in classes}
     if comparison.kind.rows == "classes":

@@ -26,7 +26,7 @@ def regions_from_maps(
     """Turns anomaly maps into scored boxes, for `rbdc_tbdc`.
 
     How frame-prediction models came to their published RBDC and TBDC is not
-    known; this is a plain substitute, to be named beside the figures. At each
+    known; this is a plain substitute, to be named beside the numbers. At each
     threshold the pixels at or above it form connected components (8
     neighbors). A component is a detection: the box around it, scored by its
     largest or mean value. Of equal boxes in a frame, from several thresholds,
@@ -72,12 +72,12 @@ def regions_from_maps(
     for video, maps in by_video(maps_by_video, "maps_by_video").items():
         for frame, anomaly_map in enumerate(maps, first_frame):
             array = _standardize_map(anomaly_map, video, frame)
-            found, values = _regions(array, levels, min_area, score)
+            regions, values = _regions(array, levels, min_area, score)
             if frame_size is not None:
-                found = _scale(found, array.shape, frame_size)
-            names += [video] * len(found)
-            frames += [frame] * len(found)
-            boxes.append(found)
+                regions = _scale(regions, array.shape, frame_size)
+            names += [video] * len(regions)
+            frames += [frame] * len(regions)
+            boxes.append(regions)
             scores.append(values)
     columns = [
         names,

@@ -29,7 +29,7 @@ class _Counts:
     straight, level line. So the few anomalous scores carry the exact curves.
     """
 
-    found: np.ndarray  # anomalous pixels at or above, int64
+    hits: np.ndarray  # anomalous pixels at or above, int64
     alarms_before: np.ndarray  # normal pixels strictly above, int64
     alarms: np.ndarray  # normal pixels at or above, int64
     overlap: np.ndarray  # mean covered share of the components, float64
@@ -146,7 +146,7 @@ class PixelScores:
         """Returns the area under the ROC of all pixels."""
         counts = self._count()
         # A found pixel beats the normal ones below it, and half of its equals.
-        gains = np.diff(counts.found, prepend=0)
+        gains = np.diff(counts.hits, prepend=0)
         beaten = 2 * self.num_normal - counts.alarms - counts.alarms_before
         wins = int(np.sum(gains * beaten))
         return wins / (2 * self.num_normal * self.num_anomalous)
@@ -154,8 +154,8 @@ class PixelScores:
     def average_precision(self) -> float:
         """Returns the step-wise area under precision over recall."""
         counts = self._count()
-        gains = np.diff(counts.found, prepend=0)
-        precision = counts.found / (counts.found + counts.alarms)
+        gains = np.diff(counts.hits, prepend=0)
+        precision = counts.hits / (counts.hits + counts.alarms)
         return float(np.sum(gains * precision) / self.num_anomalous)
 
     def aupro(self, fpr_limit: float = 0.3) -> float:
@@ -187,15 +187,15 @@ class PixelScores:
         """Returns false positive rate (x) and true positive rate (y)."""
         counts = self._count()
         x = _interleave(counts.alarms_before, counts.alarms, self.num_normal)
-        before = np.append(0, counts.found[:-1])
-        y = _interleave(before, counts.found, self.num_anomalous)
+        before = np.append(0, counts.hits[:-1])
+        y = _interleave(before, counts.hits, self.num_anomalous)
         return thin_curve(x, y, max_points)
 
     def precision_recall_curve(self, max_points: int = 500) -> Curve:
         """Returns recall (x) and precision (y), one point a threshold."""
         counts = self._count()
-        precision = counts.found / (counts.found + counts.alarms)
-        recall = counts.found / self.num_anomalous
+        precision = counts.hits / (counts.hits + counts.alarms)
+        recall = counts.hits / self.num_anomalous
         return thin_curve(
             np.append(0.0, recall), np.append(1.0, precision), max_points
         )
@@ -239,7 +239,7 @@ class PixelScores:
             below = np.searchsorted(block, thresholds, side="right")
             alarms_before += block.size - below
         return _Counts(
-            found=ends + 1,
+            hits=ends + 1,
             alarms_before=alarms_before,
             alarms=alarms,
             overlap=np.minimum(overlap, 1.0),

@@ -237,12 +237,12 @@ def _integrate(
         alarms: False positives up to each detection.
         num_frames: As for `rbdc_tbdc`.
     """
-    found = found_at[found_at < alarms.size]
+    ranks = found_at[found_at < alarms.size]
     # What is found after n false positives adds a strip from n to the end. In
     # whole numbers, so that only the division rounds.
-    strips = int(np.maximum(num_frames - alarms[found], 0).sum())
+    strips = int(np.maximum(num_frames - alarms[ranks], 0).sum())
     area = strips / (num_frames * found_at.size)
-    gains = np.bincount(found, minlength=alarms.size)
+    gains = np.bincount(ranks, minlength=alarms.size)
     end = int(np.searchsorted(alarms, num_frames, side="right"))
     x = np.append(0, alarms[:end]) / num_frames
     y = np.append(0, np.cumsum(gains)[:end]) / found_at.size

@@ -159,7 +159,7 @@ def describe_shortcut(metrics: Mapping[str, Any]) -> str | None:
         return None
     return (
         "Image statistics alone (brightness, contrast) separate this test set: "
-        f"AUROC {max(value, 1 - value):.2f}. Image figures say little about "
+        f"AUROC {max(value, 1 - value):.2f}. Image metrics say little about "
         "defects here."
     )
 

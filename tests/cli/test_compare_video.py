@@ -130,7 +130,7 @@ def test_hosts_of_videos_are_compared_over_data_sets(
         "| 80.0 ± 0.0 | 50.5 ± 0.7 | 25.0 ± 0.0 |"
     ) in results
     assert "No run has given: TBDC." in results
-    published = section(text, "Published figures")
+    published = section(text, "Published results")
     assert "| future_frame + SSPCAB | 87.3 | 84.5 | 20.13 |" in published
     assert "| mnad | 82.8 | 86.8 | - |" in published
     assert "ped2" not in published

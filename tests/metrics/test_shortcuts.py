@@ -133,7 +133,7 @@ def test_warning_names_the_distance_from_chance():
     }
     assert describe_shortcut(metrics) == (
         "Image statistics alone (brightness, contrast) separate this test set: "
-        "AUROC 0.99. Image figures say little about defects here."
+        "AUROC 0.99. Image metrics say little about defects here."
     )
     assert describe_shortcut({**metrics, "image_statistics_auroc": 0.6}) is None
     assert describe_shortcut({"image_statistics_auroc": 0.013}) is None
