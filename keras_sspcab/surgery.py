@@ -143,23 +143,17 @@ def _penultimate(
 def _by_name(
     model: keras.Model, convolutions: list[keras.layers.Layer], name: str
 ) -> keras.layers.Layer:
-    for layer in model.layers:
-        if layer.name == name:
-            if layer not in convolutions:
-                raise ValueError(
-                    f"The layer {name!r} is a {type(layer).__name__}, not a "
-                    "convolution. " + _candidates(convolutions)
-                )
-            if (obstacle := _obstacle(layer)) is not None:
-                raise ValueError(
-                    f"The layer {name!r} cannot be replaced: it {obstacle}. "
-                    + _candidates(convolutions)
-                )
-            return layer
-    raise ValueError(
-        f"The model {model.name!r} has no layer {name!r}. "
-        + _candidates(convolutions)
-    )
+    layer = {layer.name: layer for layer in model.layers}.get(name)
+    if layer is None:
+        problem = f"The model {model.name!r} has no layer {name!r}"
+    elif layer not in convolutions:
+        kind = type(layer).__name__
+        problem = f"The layer {name!r} is a {kind}, not a convolution"
+    elif obstacle := _obstacle(layer):
+        problem = f"The layer {name!r} cannot be replaced: it {obstacle}"
+    else:
+        return layer
+    raise ValueError(f"{problem}. {_candidates(convolutions)}")
 
 
 def _obstacle(conv: keras.layers.Layer) -> str | None:

@@ -1,5 +1,6 @@
 """Reads arrays from files with the tensor names of PyTorch, without torch."""
 
+import dataclasses
 import io
 import os
 import pickletools
@@ -27,6 +28,13 @@ _ORDERED_DICT = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _GLOBALS = {*_DTYPES, _ORDERED_DICT, _TENSOR, _PARAMETER}
+
+# Instructions of a pickle that push what stands behind them, or a container.
+_CONSTANTS = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE"),
+}
+_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_DEPTH = 32
@@ -57,7 +65,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for endings, read in _READERS.items():
         if path.endswith(endings):
             try:
-                arrays = read(path)
+                return read(path)
             except ImportError as error:
                 raise ImportError(
                     f"{path} needs the package {error.name}. Install it, or "
@@ -65,7 +73,6 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 ) from error
             except Exception as error:
                 raise ValueError(f"{path} cannot be read: {error}") from error
-            return arrays
     raise ValueError(
         "Weights must be a file that ends in .npz, .safetensors, .pth or .pt. "
         f"Received: {path!r}"
@@ -215,16 +222,18 @@ class _Storages:
             read(key, array)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Global:
     """A class or function by its name; nothing is looked up or imported."""
 
-    def __init__(self, name: str) -> None:
-        if name not in _GLOBALS:
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in _GLOBALS:
             raise ValueError(
-                f"it needs {name.replace(' ', '.')}, and only tensors are "
+                f"it needs {self.name.replace(' ', '.')}, and only tensors are "
                 "read. Of a whole module save model.state_dict()"
             )
-        self.name = name
 
 
 def _unpickle(file: Any, storages: _Storages | None = None) -> Any:
@@ -248,22 +257,10 @@ def _unpickle(file: Any, storages: _Storages | None = None) -> Any:
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(opcode.name == "NEWTRUE")
-            case (
-                "BININT"
-                | "BININT1"
-                | "BININT2"
-                | "LONG1"
-                | "BINFLOAT"
-                | "BINUNICODE"
-                | "SHORT_BINUNICODE"
-            ):
+            case name if name in _CONSTANTS:
                 stack.append(argument)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
+            case name if name in _EMPTY:
+                stack.append(_EMPTY[name]())
             case "MARK":
                 marks.append(len(stack))
             case "TUPLE":

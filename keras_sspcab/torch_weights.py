@@ -1,6 +1,6 @@
 """Loads weights of PyTorch: into the block, and into whole networks."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -139,35 +139,18 @@ def assign_torch_arrays(
             or has none. No variable is changed then.
     """
     values: dict[str, tuple[Any, np.ndarray]] = {}
-    for layer in layers:
-        name = torch_name(layer.name)
-        if isinstance(layer, keras.layers.BatchNormalization):
-            variables = {
-                f"{name}.{theirs}": getattr(layer, ours)
-                for ours, theirs in _NORM.items()
-            }
-        elif isinstance(
-            layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-        ):
-            variables = {f"{name}.weight": layer.kernel}
-        else:
-            continue
-        for name, variable in variables.items():
-            if name not in arrays:
-                raise ValueError(f"{source}: it has no array {name!r}")
-            value = np.asarray(arrays[name], "float32")
-            if value.ndim == 4:
-                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-                value = value.transpose(
-                    (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
-                )
-            if value.shape != tuple(variable.shape):
-                raise ValueError(
-                    f"{source}: the array {name!r} does not fit. The model has "
-                    f"the shape {tuple(variable.shape)}. Received: "
-                    f"{value.shape}"
-                )
-            values[name] = variable, value
+    for name, variable, axes in _torch_variables(layers, torch_name):
+        if name not in arrays:
+            raise ValueError(f"{source}: it has no array {name!r}")
+        value = np.asarray(arrays[name], "float32")
+        if value.ndim == len(axes):
+            value = value.transpose(axes)
+        if value.shape != tuple(variable.shape):
+            raise ValueError(
+                f"{source}: the array {name!r} does not fit. The model has "
+                f"the shape {tuple(variable.shape)}. Received: {value.shape}"
+            )
+        values[name] = variable, value
     unknown = sorted(
         name
         for name in set(arrays) - set(values)
@@ -181,6 +164,21 @@ def assign_torch_arrays(
         )
     for variable, value in values.values():
         variable.assign(value)
+
+
+def _torch_variables(
+    layers: Iterable[keras.layers.Layer], torch_name: Callable[[str], str]
+) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
+    """Yields names in PyTorch, variables, and the order of their axes there."""
+    for layer in layers:
+        name = torch_name(layer.name)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for ours, theirs in _NORM.items():
+                yield f"{name}.{theirs}", getattr(layer, ours), (0,)
+        elif isinstance(layer, keras.layers.DepthwiseConv2D):
+            yield f"{name}.weight", layer.kernel, (2, 3, 0, 1)
+        elif isinstance(layer, keras.layers.Conv2D):
+            yield f"{name}.weight", layer.kernel, (2, 3, 1, 0)
 
 
 def _fetch(

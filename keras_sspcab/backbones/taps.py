@@ -78,17 +78,17 @@ def _inputs(operation: Any) -> list[Any]:
 
 def _by_stride(network: keras.Model) -> dict[int, list[Any]]:
     """Returns the operations with feature maps by their stride, in order."""
-    found = [
+    with_maps = [
         operation
         for operation in network.operations
         if _inputs(operation) and len(operation.output.shape) == 4
     ]
-    probe = keras.Model(network.input, [item.output for item in found])
+    probe = keras.Model(network.input, [item.output for item in with_maps])
     maps = probe.compute_output_spec(
         keras.KerasTensor((1, _SIZE, _SIZE, 3), network.input.dtype)
     )
     by_stride: dict[int, list[Any]] = {stride: [] for stride in STRIDES}
-    for operation, output in zip(found, maps, strict=True):
+    for operation, output in zip(with_maps, maps, strict=True):
         # Convolutions without padding give less than the size by the stride.
         stride = 2 ** round(math.log2(_SIZE / output.shape[1]))
         if stride in by_stride:

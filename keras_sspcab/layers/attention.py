@@ -59,7 +59,7 @@ class ChannelAttention(WeightedLayer):
     def __init__(self, reduction_ratio: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reduction_ratio = standardize_int(
-            reduction_ratio, "reduction_ratio", minimum=1
+            reduction_ratio, "reduction_ratio", 1
         )
 
     def build(self, input_shape: Shape) -> None:
@@ -133,9 +133,7 @@ class SpatialAttention(WeightedLayer):
 
     def __init__(self, kernel_size: int = 7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.kernel_size = standardize_int(
-            kernel_size, "kernel_size", minimum=1
-        )
+        self.kernel_size = standardize_int(kernel_size, "kernel_size", 1)
         if self.kernel_size % 2 == 0:
             raise ValueError(
                 "The `kernel_size` argument must be odd. "

@@ -52,7 +52,7 @@ class ConfigLayer(keras.layers.Layer):
 class ImageLayer(ConfigLayer):
     """A layer of feature maps, with the channels last or first."""
 
-    config_names = ("data_format",)
+    config_names: ClassVar[tuple[str, ...]] = ("data_format",)
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -90,14 +90,10 @@ class CornerConv(WeightedLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_format=data_format, use_bias=use_bias, **kwargs)
-        self.filters = standardize_int(filters, "filters", minimum=1)
-        self.kernel_size = standardize_int(
-            kernel_size, "kernel_size", minimum=1
-        )
-        self.dilation_rate = standardize_int(
-            dilation_rate, "dilation_rate", minimum=0
-        )
-        self.mask_size = standardize_int(mask_size, "mask_size", minimum=1)
+        self.filters = standardize_int(filters, "filters", 1)
+        self.kernel_size = standardize_int(kernel_size, "kernel_size", 1)
+        self.dilation_rate = standardize_int(dilation_rate, "dilation_rate", 0)
+        self.mask_size = standardize_int(mask_size, "mask_size", 1)
         self.padding_mode = standardize_choice(
             padding_mode, PADDING_MODES, "padding_mode"
         )

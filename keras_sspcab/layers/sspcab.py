@@ -149,16 +149,12 @@ class SSPCABLayer(WeightedLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_format=data_format, use_bias=use_bias, **kwargs)
-        self.kernel_size = standardize_int(
-            kernel_size, "kernel_size", minimum=1
-        )
-        self.dilation_rate = standardize_int(
-            dilation_rate, "dilation_rate", minimum=0
-        )
+        self.kernel_size = standardize_int(kernel_size, "kernel_size", 1)
+        self.dilation_rate = standardize_int(dilation_rate, "dilation_rate", 0)
         self.reduction_ratio = standardize_int(
-            reduction_ratio, "reduction_ratio", minimum=1
+            reduction_ratio, "reduction_ratio", 1
         )
-        self.mask_size = standardize_int(mask_size, "mask_size", minimum=1)
+        self.mask_size = standardize_int(mask_size, "mask_size", 1)
         self._loss_function = resolve_loss(loss)
         self.loss = loss
         if not float(loss_weight) >= 0:

@@ -11,7 +11,7 @@ LossFunction = Callable[[Any, Any], Any]
 
 @ops.custom_gradient
 def _mean_squared_error(target: Any, prediction: Any) -> tuple[Any, Any]:
-    # Derived automatically, the gradient passes over the maps thrice more,
+    # Derived automatically, the gradient passes over the maps three more times,
     # which is a tenth of the block's training step.
     error = prediction - target
 

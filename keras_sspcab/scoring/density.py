@@ -76,14 +76,17 @@ class Density(FittedLayer):
         raise NotImplementedError
 
     def build(self, input_shape: Shape) -> None:
-        if input_shape[-1] is None:
+        size = input_shape[-1]
+        if size is None:
             raise ValueError(
                 "The dimension of the embeddings must be defined. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
-        self.input_spec = keras.layers.InputSpec(
-            ndim=2, axes={-1: input_shape[-1]}
-        )
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: size})
+        self._add_states(size)
+
+    def _add_states(self, size: int) -> None:
+        raise NotImplementedError
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[:1])
@@ -115,9 +118,7 @@ class GaussianDensity(Density):
     True
     """
 
-    def build(self, input_shape: Shape) -> None:
-        super().build(input_shape)
-        size = input_shape[-1]
+    def _add_states(self, size: int) -> None:
         self.mean = self.add_state("mean", size)
         self.whitening = self.add_state(
             "whitening", size, size, initializer=keras.initializers.Identity()
@@ -195,11 +196,8 @@ class KernelDensity(Density):
         self.capacity = standardize_int(capacity, "capacity", 2)
         self.seed = standardize_int(seed, "seed", 0)
 
-    def build(self, input_shape: Shape) -> None:
-        super().build(input_shape)
-        self.references = self.add_state(
-            "references", self.capacity, input_shape[-1]
-        )
+    def _add_states(self, size: int) -> None:
+        self.references = self.add_state("references", self.capacity, size)
         # Shares of the references in the density; unused ones have none.
         self.shares = self.add_state(
             "shares",

@@ -120,7 +120,7 @@ class PositionGaussian(FeatureStatistics):
         positions = rows * columns
         self.mean = self.add_state("mean", positions, channels)
         # One for each position, or one that all share.
-        shape = (channels, channels)
+        shape: tuple[int, ...] = (channels, channels)
         if self.rank is None:
             shape = (positions, *shape)
         self.whitening = self.add_state(

@@ -48,9 +48,9 @@ def test_ends_of_blocks(name):
     )
     maps = maps_by_stride(network)
     assert list(maps) == [2, 4, 8, 16, 32]
-    for found, expected in zip(maps.values(), ENDS[name], strict=True):
+    for output, expected in zip(maps.values(), ENDS[name], strict=True):
         if expected:
-            assert found is network.get_layer(expected).output
+            assert output is network.get_layer(expected).output
 
 
 def test_sums_without_a_layer():

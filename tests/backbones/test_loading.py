@@ -95,7 +95,7 @@ def test_saved_within_another_model(backbone, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert_equal([loaded(images())], [expected])
-    # A detector makes its backbone anew; its file brings the weights.
+    # A detector builds its backbone again; its file brings the weights.
     model.save_weights(tmp_path / "model.weights.h5")
     rebuilt = detector(load_backbone(weights=None))
     rebuilt.load_weights(tmp_path / "model.weights.h5")

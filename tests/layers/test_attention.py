@@ -62,31 +62,3 @@ def test_spatial_attention_equals_its_definition():
         for j in range(3):
             logits += padded[:, i : i + 5, j : j + 5] @ kernel[i, j]
     np.testing.assert_allclose(result, x * oracle.sigmoid(logits), rtol=1e-5)
-
-
-@pytest.mark.parametrize("cls", [ChannelAttention, SpatialAttention])
-def test_channels_first(cls):
-    x = features()
-    last, first = cls(), cls(data_format="channels_first")
-    last(x)
-    first.build((None, 16, 6, 5))
-    first.set_weights(last.get_weights())
-    result = ops.convert_to_numpy(first(x.transpose(0, 3, 1, 2)))
-    np.testing.assert_allclose(
-        result.transpose(0, 2, 3, 1), ops.convert_to_numpy(last(x)), rtol=1e-5
-    )
-
-
-@pytest.mark.parametrize("cls", [ChannelAttention, SpatialAttention])
-def test_config_round_trip(cls):
-    config = cls(use_bias=False, kernel_regularizer="l2").get_config()
-    assert cls.from_config(config).get_config() == config
-
-
-def test_bad_arguments():
-    with pytest.raises(ValueError, match="`reduction_ratio`"):
-        ChannelAttention(0)
-    with pytest.raises(ValueError, match="must be odd"):
-        SpatialAttention(4)
-    with pytest.raises(ValueError, match="channel dimension"):
-        ChannelAttention().build((None, 8, 8, None))

@@ -138,52 +138,6 @@ def test_gradients_are_finite_where_nothing_is_left():
         np.testing.assert_array_equal(gradient.numpy(), 0)
 
 
-def test_mixed_precision_leaves_the_memory_in_float32():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        layer = build()
-        # A dot product with itself is too large for float16.
-        x = ops.cast(ops.full(SHAPE, 300.0), "float16")
-        layer.slots.assign(ops.concatenate([ops.ones((1, SIZE)) * 100] * 8))
-        result = layer(x)
-        symbolic = layer(keras.Input(SHAPE[1:], dtype="float16"))
-    finally:
-        keras.config.set_dtype_policy(before)
-    for name, value in result.items():
-        assert keras.backend.standardize_dtype(value.dtype) == "float32"
-        assert symbolic[name].dtype == "float32"
-        assert np.isfinite(ops.convert_to_numpy(value)).all()
-
-
-def test_config_and_symbolic_shapes():
-    layer = AttentionMemory(7, shrink_threshold=0.25, name="m")
-    copy = AttentionMemory.from_config(layer.get_config())
-    assert (copy.num_slots, copy.shrink_threshold) == (7, 0.25)
-    assert copy.name == "m"
-    default = AttentionMemory.from_config(AttentionMemory(20).get_config())
-    assert default.shrink_threshold == 1 / 20
-    assert AttentionMemory().num_slots == 2000
-    outputs = layer(keras.Input(SHAPE[1:]))
-    assert outputs["features"].shape == (None, *SHAPE[1:])
-    assert outputs["entropy"].shape == (None,)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"num_slots": 1}, "num_slots=1"),
-        ({"num_slots": 2.5}, "num_slots=2.5"),
-        ({"shrink_threshold": 1.0}, "shrink_threshold=1.0"),
-        ({"shrink_threshold": -0.1}, "shrink_threshold=-0.1"),
-        ({"shrink_threshold": float("nan")}, "shrink_threshold=nan"),
-    ],
-)
-def test_arguments_out_of_range(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        AttentionMemory(**arguments)
-
-
 def test_maps_of_unknown_or_other_size():
     with pytest.raises(ValueError, match="must be known"):
         AttentionMemory(2).build((None, None, 4, 2))

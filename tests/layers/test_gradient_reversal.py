@@ -65,15 +65,3 @@ def test_values_pass_to_the_bit(dtype):
     # Compiled as well.
     np.testing.assert_array_equal(model.predict(x, verbose=0), x)
     assert layer.compute_output_shape((None, 7)) == (None, 7)
-
-
-def test_config():
-    layer = GradientReversal(0.25, name="reversal")
-    copy = GradientReversal.from_config(layer.get_config())
-    assert (copy.weight, copy.name) == (0.25, "reversal")
-
-
-@pytest.mark.parametrize("weight", [-0.1, float("nan")])
-def test_bad_weight(weight):
-    with pytest.raises(ValueError, match="weight"):
-        GradientReversal(weight)

@@ -27,7 +27,7 @@ def softmax(x, axis):
 
 def read(x, items):
     """What the specification says, query by query."""
-    found = {"features": [], "compactness": [], "separateness": []}
+    results = {"features": [], "compactness": [], "separateness": []}
     for sample in unit(x.astype("float64")):
         rows, near, margins = [], [], []
         for q in sample.reshape(-1, x.shape[-1]):
@@ -41,10 +41,10 @@ def read(x, items):
                 for i in (first, second)
             ]
             margins.append(max(0.0, distances[0] - distances[1] + 1.0))
-        found["features"].append(np.reshape(rows, (*sample.shape[:2], -1)))
-        found["compactness"].append(np.mean(near))
-        found["separateness"].append(np.mean(margins))
-    return {name: np.stack(value) for name, value in found.items()}
+        results["features"].append(np.reshape(rows, (*sample.shape[:2], -1)))
+        results["compactness"].append(np.mean(near))
+        results["separateness"].append(np.mean(margins))
+    return {name: np.stack(value) for name, value in results.items()}
 
 
 def updated(x, items):
@@ -154,16 +154,3 @@ def test_gradients_reach_the_features_through_the_queries_alone():
         assert np.isfinite(gradient).all(), name
         assert np.abs(gradient).max() > 0, name
     assert layer.trainable_weights == []
-
-
-def test_config_and_symbolic_shapes():
-    layer = PrototypeMemory(7, margin=0.5, name="m")
-    copy = PrototypeMemory.from_config(layer.get_config())
-    assert (copy.num_items, copy.margin) == (7, 0.5)
-    outputs = layer(keras.Input((None, None, 4)))
-    assert outputs["features"].shape == (None, None, None, 8)
-    assert outputs["compactness"].shape == (None,)
-    with pytest.raises(ValueError, match="num_items=1"):
-        PrototypeMemory(1)
-    with pytest.raises(ValueError, match="channels must be known"):
-        PrototypeMemory().build((None, 4, 4, None))

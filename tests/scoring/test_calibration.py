@@ -54,12 +54,6 @@ def test_uncalibrated_flags_nothing():
     assert not ops.convert_to_numpy(outputs["is_anomalous"]).any()
 
 
-def test_config_round_trip():
-    layer = CalibratedScores(Calibration(threshold=1.5, quantile=0.9))
-    clone = CalibratedScores.from_config(layer.get_config())
-    assert clone.calibration == layer.calibration
-
-
 @pytest.mark.parametrize(
     ("scores", "quantile", "message"),
     [

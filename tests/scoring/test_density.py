@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -103,21 +102,6 @@ def test_scores_are_finite_anywhere(name):
 
 
 @pytest.mark.parametrize("name", sorted(LAYERS))
-def test_what_was_fitted_is_saved_and_not_trained(name, tmp_path):
-    inputs = keras.Input((8,))
-    model = keras.Model(inputs, LAYERS[name]()(inputs))
-    model.layers[-1].fit(embeddings())
-    assert model.trainable_weights == []
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    x = embeddings(5, seed=1).astype("float32")
-    np.testing.assert_allclose(
-        loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5
-    )
-    assert loaded.layers[-1].get_config() == model.layers[-1].get_config()
-
-
-@pytest.mark.parametrize("name", sorted(LAYERS))
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -141,12 +125,3 @@ def test_equal_embeddings_have_no_spread():
     layer.build((None, 8))
     with pytest.raises(ValueError, match="5 equal embeddings"):
         layer.fit(np.ones((5, 8)))
-
-
-def test_bad_arguments():
-    with pytest.raises(ValueError, match="bandwidth=0"):
-        KernelDensity(bandwidth=0)
-    with pytest.raises(ValueError, match="capacity=1"):
-        KernelDensity(capacity=1)
-    with pytest.raises(ValueError, match="must be defined"):
-        GaussianDensity().build((None, None))

@@ -142,10 +142,3 @@ def test_upsampling_keeps_what_is_the_same_everywhere():
     layer = ReceptiveFieldUpsampling(8, 4)
     result = numpy(layer(np.full((1, 3, 3), 7.0), np.zeros((1, 18, 16, 1))))
     np.testing.assert_allclose(result, 7.0, rtol=1e-5)
-
-
-def test_config():
-    layer = EmbeddingScore(KernelDensity(2.0, capacity=9), normalize=True)
-    copy = EmbeddingScore.from_config(layer.get_config())
-    assert copy.get_config() == layer.get_config()
-    assert copy.density.bandwidth == 2.0

@@ -44,24 +44,6 @@ def test_squared_error():
     np.testing.assert_allclose(result, ((a - b) ** 2).mean(-1), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [MapSmoothing(3), MapPooling("max"), MapUpsampling(2), SquaredError()],
-)
-def test_config_round_trip(layer):
-    config = layer.get_config()
-    assert type(layer).from_config(config).get_config() == config
-
-
-def test_bad_arguments():
-    with pytest.raises(ValueError, match="odd"):
-        MapSmoothing(4)
-    with pytest.raises(ValueError, match="`pooling`"):
-        MapPooling("median")
-    with pytest.raises(ValueError, match="sigma=-1"):
-        MapUpsampling(-1)
-
-
 def test_zeros_can_lie_outside_of_a_smoothed_map():
     maps = np.random.default_rng(0).random((2, 6, 7)).astype("float32")
     result = ops.convert_to_numpy(MapSmoothing(5, padding="zeros")(maps))

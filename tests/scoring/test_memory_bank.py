@@ -194,21 +194,6 @@ def test_scores_by_the_distance_to_the_origin_before():
     np.testing.assert_allclose(numpy(scores), expected.max((1, 2)), rtol=1e-5)
 
 
-def test_what_was_fitted_is_saved_and_not_trained(tmp_path):
-    inputs = keras.Input((5, 6, 7))
-    model = keras.Model(inputs, MemoryBank(16, 3)(inputs))
-    model.layers[-1].fit([features()])
-    assert model.trainable_weights == []
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    x = features(2, seed=1)
-    for result, expected in zip(
-        loaded.predict(x, verbose=0), model.predict(x, verbose=0), strict=True
-    ):
-        np.testing.assert_allclose(result, expected, rtol=1e-5)
-    assert loaded.layers[-1].get_config() == model.layers[-1].get_config()
-
-
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
@@ -227,23 +212,3 @@ def test_bad_features(batches, message):
         layer.fit(batches)
     for weight, value in zip(layer.weights, before, strict=True):
         np.testing.assert_array_equal(numpy(weight), value)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"capacity": 0}, "capacity=0"),
-        ({"num_neighbors": 0}, "num_neighbors=0"),
-        ({"capacity": 4, "num_neighbors": 5}, "not be greater"),
-        ({"max_candidates": 0}, "max_candidates=0"),
-        ({"seed": -1}, "seed=-1"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        MemoryBank(**arguments)
-
-
-def test_channels_must_be_known():
-    with pytest.raises(ValueError, match="must be known"):
-        MemoryBank().build((None, 4, 5, None))

@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -63,12 +62,6 @@ def test_distance_is_that_of_the_formula(count, relative, shrinkage):
     )
 
 
-def test_defaults_are_those_of_the_paper():
-    x = features()
-    expected = distances(x, x, covariances(x) + 0.01 * np.eye(5))
-    np.testing.assert_allclose(numpy(fitted(x)(x)), expected, rtol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("count", "rank"),
     [(20, 5), (20, 9), (4, 3)],
@@ -101,12 +94,6 @@ def test_low_rank_keeps_what_varies_most():
     np.testing.assert_allclose(
         results[1][:, 0, 0] ** 2, (z**2).sum(-1) - known.sum(-1), rtol=1e-3
     )
-
-
-def test_low_rank_is_small():
-    layer = PositionGaussian(shrinkage=0.3, rank=32)
-    layer.build((None, 32, 32, 152))
-    assert 4 * layer.count_params() < 21e6
 
 
 def test_moments_do_not_depend_on_the_batches():
@@ -194,23 +181,6 @@ def test_scores_by_the_distance_to_the_origin_before():
         )
 
 
-@pytest.mark.parametrize("rank", [None, 2])
-def test_what_was_fitted_is_saved_and_not_trained(rank, tmp_path):
-    inputs = keras.Input(GRID)
-    outputs = PositionGaussian(shrinkage=0.2, rank=rank)(inputs)
-    assert outputs.shape == (None, 3, 4)
-    model = keras.Model(inputs, outputs)
-    model.layers[-1].fit([features()])
-    assert model.trainable_weights == []
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    x = features(5, seed=1)
-    np.testing.assert_allclose(
-        loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5
-    )
-    assert loaded.layers[-1].get_config() == model.layers[-1].get_config()
-
-
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
@@ -230,23 +200,3 @@ def test_bad_features(batches, message):
         layer.fit(batches)
     for weight, value in zip(layer.weights, before, strict=True):
         np.testing.assert_array_equal(numpy(weight), value)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"shrinkage": 1.0}, "shrinkage=1.0"),
-        ({"shrinkage": -0.1}, "shrinkage=-0.1"),
-        ({"regularization": 0.0}, "regularization=0.0"),
-        ({"regularization": np.inf}, "regularization=inf"),
-        ({"rank": 0}, "rank=0"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        PositionGaussian(**arguments)
-
-
-def test_sizes_must_be_known():
-    with pytest.raises(ValueError, match="must be known"):
-        PositionGaussian().build((None, None, 4, 5))
