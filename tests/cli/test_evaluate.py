@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import re
@@ -13,17 +12,21 @@ from sklearn.metrics import roc_auc_score
 
 from keras_sspcab.metrics import image_statistics, statistics_auroc
 from keras_sspcab.runs import RunFolder, load_detector
+from keras_sspcab.runs.outputs import read_image_scores
+
+
+def metrics_of(run):
+    return json.loads((run / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def rows(evaluated):
-    with open(evaluated / "predictions" / "scores.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_image_scores(RunFolder(str(evaluated)))
 
 
 @pytest.fixture(scope="module")
 def metrics(evaluated):
-    return json.loads((evaluated / "metrics.json").read_text())
+    return metrics_of(evaluated)
 
 
 def _pixels(path):
@@ -31,83 +34,64 @@ def _pixels(path):
     return tf.io.decode_png(content, channels=1).numpy() / np.float32(255)
 
 
-def test_scores_are_those_of_the_model(evaluated, rows):
+def test_scores_are_those_of_the_model(evaluated, rows, images):
     model = load_detector(str(evaluated))
     outputs = model.predict(
-        np.stack([_pixels(row["path"]) for row in rows]), verbose=0
+        np.stack([_pixels(row.path) for row in rows]), verbose=0
     )
-    scores = [float(row["anomaly_score"]) for row in rows]
     np.testing.assert_allclose(
-        scores, outputs["anomaly_score"], rtol=1e-4, atol=1e-3
+        [row.score for row in rows],
+        outputs["anomaly_score"],
+        rtol=1e-4,
+        atol=1e-3,
     )
-    assert [row["is_anomalous"] == "1" for row in rows] == list(
-        outputs["is_anomalous"]
-    )
-    for i, row in enumerate(rows):
-        anomaly_map = np.load(evaluated / "predictions" / row["map_file"])
-        assert anomaly_map.dtype == np.float16
+    flags = [row.is_anomalous for row in rows]
+    assert flags == outputs["is_anomalous"].tolist()
+    for row, anomaly_map in zip(rows, outputs["anomaly_map"], strict=True):
+        assert np.load(row.map_path).dtype == np.float16
         np.testing.assert_allclose(
-            anomaly_map, outputs["anomaly_map"][i], rtol=1e-2, atol=1e-2
+            row.load_map(), anomaly_map, rtol=1e-2, atol=1e-2
         )
-
-
-def test_rows_hold_labels_and_masks(rows, images):
-    assert [row["defect"] for row in rows] == (
+    assert [row.defect for row in rows] == (
         ["good"] * 4 + ["hole"] * 2 + ["stain"] * 2
     )
     for row in rows:
-        defect, path = row["defect"], row["path"]
-        assert row["label"] == str(int(defect != "good"))
-        assert path.startswith(str(images / "test" / defect))
-        assert row["mask_path"] == (
-            ""
-            if defect == "good"
-            else path.replace(
-                os.path.join("test", defect),
-                os.path.join("ground_truth", defect),
-            ).replace(".png", "_mask.png")
-        )
+        folder = images / "test" / row.defect
+        assert row.label == int(row.defect != "good")
+        assert row.path.startswith(str(folder))
+        name = os.path.basename(row.path).replace(".png", "_mask.png")
+        mask = images / "ground_truth" / row.defect / name
+        assert row.mask_path == (str(mask) if row.label else None)
 
 
 def test_metrics_are_those_of_the_rows(evaluated, rows, metrics):
-    labels = [int(row["label"]) for row in rows]
-    scores = [float(row["anomaly_score"]) for row in rows]
+    def auroc(chosen):
+        return roc_auc_score(
+            [row.label for row in chosen], [row.score for row in chosen]
+        )
+
+    def pixel_auroc(chosen):
+        masks = [
+            _pixels(row.mask_path)[..., 0] > 0
+            if row.mask_path
+            else np.zeros((48, 48), bool)
+            for row in chosen
+        ]
+        maps = [row.load_map() for row in chosen]
+        area = roc_auc_score(np.ravel(masks), np.ravel(maps))
+        return pytest.approx(area, abs=1e-3)
+
     assert metrics["num_test_images"] == 8
     assert metrics["num_defective_images"] == 4
-    assert metrics["image_auroc"] == pytest.approx(
-        roc_auc_score(labels, scores)
-    )
-    masks = [
-        _pixels(row["mask_path"])[..., 0] > 0
-        if row["mask_path"]
-        else np.zeros((48, 48), bool)
-        for row in rows
-    ]
-    maps = [
-        np.load(evaluated / "predictions" / row["map_file"]) for row in rows
-    ]
-    assert metrics["pixel_auroc"] == pytest.approx(
-        roc_auc_score(np.ravel(masks), np.ravel(maps)), abs=1e-3
-    )
+    assert metrics["image_auroc"] == pytest.approx(auroc(rows))
+    assert metrics["pixel_auroc"] == pixel_auroc(rows)
     assert list(metrics["per_defect"]) == ["hole", "stain"]
     for defect, values in metrics["per_defect"].items():
-        chosen = [
-            i for i, row in enumerate(rows) if row["defect"] in ("good", defect)
-        ]
+        chosen = [row for row in rows if row.defect in ("good", defect)]
         assert values["num_images"] == 2
-        assert values["image_auroc"] == pytest.approx(
-            roc_auc_score(
-                [labels[i] for i in chosen], [scores[i] for i in chosen]
-            )
-        )
-        assert values["pixel_auroc"] == pytest.approx(
-            roc_auc_score(
-                np.ravel([masks[i] for i in chosen]),
-                np.ravel([maps[i] for i in chosen]),
-            ),
-            abs=1e-3,
-        )
-    flags = [int(row["is_anomalous"]) for row in rows]
+        assert values["image_auroc"] == pytest.approx(auroc(chosen))
+        assert values["pixel_auroc"] == pixel_auroc(chosen)
+    flags = [row.is_anomalous for row in rows]
     assert metrics["false_alarm_rate"] == np.mean(flags[:4])
     assert metrics["detection_rate"] == np.mean(flags[4:])
     calibration = load_detector(str(evaluated)).calibration
@@ -134,7 +118,7 @@ def test_other_images_and_missing_masks(invoke, copy, images, tmp_path):
     assert "001.png: not an image" in result.stderr
     result = invoke("evaluate", copy, f"--data={data}", "--on-error=skip")
     assert "1 defective images have no mask" in result.stderr
-    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics = metrics_of(copy)
     assert metrics["num_test_images"] == 7
     assert 0 <= metrics["pixel_auroc"] <= 1
 
@@ -147,7 +131,7 @@ def test_normal_test_images_give_scores_and_no_metrics(
     shutil.copytree(images / "test" / "good", data / "test" / "good")
     result = invoke("evaluate", copy, f"--data={data}")
     assert "Metrics need defective images" in result.stderr
-    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics = metrics_of(copy)
     assert "image_auroc" not in metrics
     assert metrics["num_test_images"] == 4
     assert "false_alarm_rate" in metrics
@@ -162,7 +146,7 @@ def test_without_test_images_the_held_out_ones_are_scored(invoke, copy, images):
     assert "no test images; the held-out normal images" in result.stderr
     run = RunFolder(str(copy))
     assert run.record["evaluated"]["split"] == "validation"
-    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics = metrics_of(copy)
     assert metrics["num_test_images"] == 3
 
 
@@ -172,7 +156,7 @@ def test_only_defective_images_are_told(invoke, copy, images, tmp_path):
     shutil.rmtree(data / "test" / "good")
     result = invoke("evaluate", copy, f"--data={data}")
     assert "Image metrics need normal images as well" in result.stderr
-    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics = metrics_of(copy)
     assert "image_auroc" not in metrics
     assert "pixel_auroc" in metrics
 
@@ -204,8 +188,8 @@ def test_image_statistics_are_measured(metrics, evaluated, rows):
     normal = [statistics(p) for p in sorted(data.glob("train/good/*.png"))]
     expected = statistics_auroc(
         normal,
-        [statistics(row["path"]) for row in rows],
-        [int(row["label"]) for row in rows],
+        [statistics(row.path) for row in rows],
+        [row.label for row in rows],
     )
     assert metrics["image_statistics_auroc"] == pytest.approx(expected)
 
@@ -214,16 +198,14 @@ def test_test_sets_with_a_shortcut_are_told(invoke, copy, shortcut):
     result = invoke("evaluate", copy, f"--data={shortcut}")
     assert "Image statistics alone" in result.stderr
     assert "AUROC 1.00" in result.stderr
-    metrics = json.loads((copy / "metrics.json").read_text())
-    assert metrics["image_statistics_auroc"] == 1.0
+    assert metrics_of(copy)["image_statistics_auroc"] == 1.0
     invoke("report", copy)
     assert "Image statistics alone" in (copy / "report.html").read_text()
 
 
 def _statistics_auroc_of(invoke, run, data):
     invoke("evaluate", run, f"--data={data}")
-    metrics = json.loads((run / "metrics.json").read_text())
-    return metrics.get("image_statistics_auroc")
+    return metrics_of(run).get("image_statistics_auroc")
 
 
 def _forget_training_images(run):
@@ -243,22 +225,17 @@ def test_other_normal_images_stand_in_for_those_of_the_run(
     assert _statistics_auroc_of(invoke, copy, shortcut) == 0.0
 
 
-def test_without_normal_images_there_is_no_such_figure(invoke, copy, shortcut):
-    _forget_training_images(copy)
-    for path in sorted((shortcut / "train" / "good").glob("*.png"))[1:]:
-        path.unlink()
-    # The spread of a single one is unknown.
-    assert _statistics_auroc_of(invoke, copy, shortcut) is None
-
-
-def test_broken_training_images_do_not_stop_an_evaluation(
+def test_without_two_normal_images_there_is_no_such_measure(
     invoke, copy, images, tmp_path
 ):
     data = Path(shutil.copytree(images, tmp_path / "broken"))
-    (data / "train" / "good" / "000.png").write_bytes(b"broken")
+    normal = sorted((data / "train" / "good").glob("*.png"))
     _forget_training_images(copy)
+    # Broken images do not stop an evaluation.
+    normal[0].write_bytes(b"broken")
     assert _statistics_auroc_of(invoke, copy, data) is not None
-    for path in (data / "train" / "good").glob("*.png"):
+    # The spread of a single one is unknown.
+    for path in normal[2:]:
         path.write_bytes(b"broken")
     assert _statistics_auroc_of(invoke, copy, data) is None
 
