@@ -10,6 +10,9 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
+import tensorflow as tf
+
 from keras_sspcab.compare import cell as cells
 from keras_sspcab.compare.classes import find_classes
 from keras_sspcab.compare.conditions import describe_conditions, format_seconds
@@ -289,12 +292,9 @@ class ComparisonRun:
 
     def _times(self, number: int, elapsed: float) -> str:
         """Says how long it has taken and will take, as far as is known."""
-        to_come = [
-            one.cell
-            for one in self._runs[number - 1 :]
-            if state_of(one.run) is not CellState.DONE
-        ]
-        left = self._results().seconds_left(to_come)
+        comparison = self._results()
+        rest = {one.cell for one in self._runs[number - 1 :]}
+        left = comparison.seconds_left(rest & {*comparison.missing})
         if left is None:
             return ""
         return (
@@ -305,8 +305,6 @@ class ComparisonRun:
 
 def _hide_gpus() -> None:
     """Leaves the GPUs to the processes of the cells."""
-    import tensorflow as tf
-
     if tf.config.list_physical_devices("GPU"):
         # Too late where something else in this process uses them.
         with contextlib.suppress(RuntimeError):
@@ -316,12 +314,6 @@ def _hide_gpus() -> None:
 def _kind_of(models: Sequence[str]) -> Kind:
     """Returns the kind of data that all hosts look at."""
     kinds = {model: get_application(model).kind for model in models}
-    for model, kind in kinds.items():
-        if kind not in KINDS:
-            raise ConfigError(
-                f"Models of {kind} cannot be compared. Received: {model}. "
-                f"Choose models of: {', '.join(KINDS)}"
-            )
     if len({KINDS[kind].name for kind in kinds.values()}) > 1:
         raise ConfigError(
             "Models are compared that look at the same kind of data. "
@@ -332,8 +324,6 @@ def _kind_of(models: Sequence[str]) -> Kind:
 
 def _count_parameters(settings: HostSettings, model: str, block: str) -> int:
     """Builds a model as the training will; returns its size."""
-    import keras
-
     config = settings.config(model, "", block, 0)
     try:
         if config.data.patch_size:

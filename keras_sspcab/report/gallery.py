@@ -171,10 +171,8 @@ def make_cards(
 def _make_card(
     picture: Picture, limit: float, name: str, kind: str, target: str
 ) -> Card:
-    photo, anomaly_map = (
-        pictures.load_photo(picture.path, MAX_SIDE),
-        picture.load_map(),
-    )
+    photo = pictures.load_photo(picture.path, MAX_SIDE)
+    anomaly_map = picture.load_map()
     size = (MAX_SIDE, MAX_SIDE)
     if photo is not None:
         size = photo.size
