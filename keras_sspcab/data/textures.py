@@ -45,12 +45,12 @@ def write_texture_folder(
     """Writes a demo data set in the MVTec AD layout.
 
     Normal images are square crops of a photograph that comes with scikit-image,
-    some mirrored, and up to 4 % brighter or darker. Training crops come from its
-    columns 0 to 319 and test crops from 320 to 511: no pixel is in both. Into
-    the defective ones a defect is drawn: scratch, stain, hole, foreign (a patch
-    of another texture) or blur. The mask marks the pixels where the defect has
-    an opacity of at least 0.1; all others are those of the photograph. Nothing
-    is downloaded.
+    some mirrored, and up to 4 % brighter or darker. Training crops come from
+    its columns 0 to 319 and test crops from 320 to 511: no pixel is in both.
+    Into the defective ones a defect is drawn: scratch, stain, hole, foreign (a
+    patch of another texture) or blur. The mask marks the pixels where the
+    defect has an opacity of at least 0.1; all others are those of the
+    photograph. Nothing is downloaded.
 
     The folder appears when it is complete.
 
@@ -76,8 +76,11 @@ def write_texture_folder(
     Example:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as root:
-    ...     len(write_texture_folder(root, num_train=3).test)
-    90
+    ...     folder = write_texture_folder(
+    ...         root, num_train=3, num_test_good=2, num_test_defective=1
+    ...     )
+    >>> len(folder.train), len(folder.test)
+    (3, 3)
     """
     texture = standardize_choice(texture, TEXTURES, "texture")
     image_size = standardize_int(image_size, "image_size", 32)

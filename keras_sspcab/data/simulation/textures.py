@@ -39,7 +39,15 @@ _SIDE = 512
 
 
 class TextureSource(abc.ABC):
-    """Draws textures, in graph code."""
+    """Draws textures, in graph code; the base class of all sources of them.
+
+    Example:
+    >>> class Black(TextureSource):
+    ...     def draw(self, images, index, seed):
+    ...         return tf.zeros((*images.shape[1:3], 3))
+    >>> Black().draw(tf.zeros((1, 32, 32, 3)), 0, None).shape
+    TensorShape([32, 32, 3])
+    """
 
     @abc.abstractmethod
     def draw(
