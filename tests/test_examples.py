@@ -33,9 +33,6 @@ INCOMPLETE = {
     "keras_sspcab.data.simulation",
     "keras_sspcab.metrics",
     "keras_sspcab.report",
-    "keras_sspcab.runs.outputs",
-    "keras_sspcab.runs.sources",
-    "keras_sspcab.training",
 }
 
 
