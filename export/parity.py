@@ -233,12 +233,13 @@ class Comparison:
 
     def __init__(self, inference: Inference, tolerance: float) -> None:
         self._is_detector = inference.is_detector
-        # Of detectors alone.
-        self._calibration: Any = getattr(inference.model, "calibration", None)
-        # Of one image there is no standard deviation.
+        self._calibration: Any = None
         self._zscores: tuple[str, ...] = ()
-        if self._is_detector and self._calibration.num_images > 1:
-            self._zscores = ("anomaly_score", "anomaly_map")
+        if inference.is_detector:
+            self._calibration = inference.model.calibration
+            # Of one image there is no standard deviation.
+            if self._calibration.num_images > 1:
+                self._zscores = ("anomaly_score", "anomaly_map")
         self._tolerance = tolerance
         self.outputs: dict[str, OutputDifference] = {}
         self.flags_differing = 0

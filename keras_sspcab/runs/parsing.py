@@ -266,7 +266,7 @@ def _add_defaults(
             f"model named {name!r}.{_suggestion(name, hosts)} Choose one of: "
             f"{', '.join(sorted(hosts))}"
         )
-    host = hosts[name]
+    host: Any = hosts[name]
     for section, defaults in host.default_settings.items():
         for key in defaults.keys() - sections[section].keys():
             sections[section][key] = defaults[key]

@@ -122,7 +122,7 @@ def plain_model():
 
 @pytest.fixture
 def fingerprint():
-    """A function that takes down what an export must leave alone."""
+    """A function that records what an export must not change."""
 
     def take(model):
         return {
