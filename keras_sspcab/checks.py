@@ -1,5 +1,10 @@
-"""Checks of arguments, for all parts of the package."""
+"""Checks of arguments, for all parts of the package.
 
+Each returns the value as the package needs it, or raises a ValueError that
+names the argument and shows what was received.
+"""
+
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +13,7 @@ import numpy as np
 
 
 def standardize_int(value: Any, name: str, minimum: int) -> int:
-    """Returns `value` as an int of at least `minimum`.
-
-    Raises:
-        ValueError: If it is none; the message names the argument.
-    """
+    """Returns `value` as an int of at least `minimum`."""
     is_integer = isinstance(value, numbers.Integral)
     if isinstance(value, bool) or not is_integer or value < minimum:
         raise ValueError(
@@ -22,27 +23,24 @@ def standardize_int(value: Any, name: str, minimum: int) -> int:
     return int(value)
 
 
-def standardize_number(value: Any, name: str, low: float, high: float) -> float:
-    """Returns `value` as a float from `low` to `high`.
-
-    Raises:
-        ValueError: If it is none; the message names the argument.
-    """
+def standardize_number(
+    value: Any, name: str, low: float = 0.0, high: float = math.inf
+) -> float:
+    """Returns `value` as a finite float from `low` to `high`."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
+    if not is_number or not low <= value <= high or math.isinf(value):
+        limits = f"from {low:g} to {high:g}"
+        if math.isinf(high):
+            limits = f"of at least {low:g}"
         raise ValueError(
-            f"The `{name}` argument must be a number from {low:g} to {high:g}. "
+            f"The `{name}` argument must be a number {limits}. "
             f"Received: {name}={value!r}"
         )
     return float(value)
 
 
 def standardize_range(value: Any, name: str) -> tuple[float, float]:
-    """Returns a number, or a pair in order, from 0 to 1 as a pair.
-
-    Raises:
-        ValueError: If it is neither; the message names the argument.
-    """
+    """Returns a number, or a pair in order, from 0 to 1 as a pair."""
     try:
         low, high = value
     except (TypeError, ValueError):
@@ -58,11 +56,7 @@ def standardize_range(value: Any, name: str) -> tuple[float, float]:
 
 
 def standardize_choice(value: Any, choices: Sequence[str], name: str) -> str:
-    """Returns `value` in lower case if it is one of `choices`.
-
-    Raises:
-        ValueError: If it is not; the message names the argument.
-    """
+    """Returns `value` in lower case if it is one of `choices`."""
     lowered = value.lower() if isinstance(value, str) else value
     if lowered not in choices:
         raise ValueError(
@@ -73,11 +67,7 @@ def standardize_choice(value: Any, choices: Sequence[str], name: str) -> str:
 
 
 def standardize_data_format(value: str | None) -> str:
-    """Returns a data format; None is the global setting of Keras.
-
-    Raises:
-        ValueError: If there is no such format.
-    """
+    """Returns a data format; None is the global setting of Keras."""
     if value is None:
         import keras
 
@@ -93,9 +83,6 @@ def standardize_binary(values: Any, name: str) -> np.ndarray:
     Args:
         values: Array of booleans, integers or floats.
         name: The argument's name, for the error.
-
-    Raises:
-        ValueError: If a value is neither 0 nor 1.
     """
     array = np.asarray(values)
     if array.dtype == bool:
@@ -123,10 +110,6 @@ def standardize_scores(values: Any, name: str, dtype: str) -> np.ndarray:
         values: Array of numbers.
         name: The argument's name, for the error.
         dtype: The floating-point type that the metric counts in.
-
-    Raises:
-        ValueError: If `values` is not numeric, or holds NaN or infinity (also
-            if a finite value does not fit `dtype`).
     """
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":

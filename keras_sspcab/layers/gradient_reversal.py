@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sspcab.checks import standardize_number
 from keras_sspcab.layers.base import ConfigLayer, Shape
 
 
@@ -42,12 +43,7 @@ class GradientReversal(ConfigLayer):
 
     def __init__(self, weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not float(weight) >= 0:
-            raise ValueError(
-                "The `weight` argument must be at least 0. "
-                f"Received: weight={weight!r}"
-            )
-        self.weight = float(weight)
+        self.weight = standardize_number(weight, "weight")
 
     def call(self, inputs: Any) -> Any:
         fixed = ops.stop_gradient(inputs)

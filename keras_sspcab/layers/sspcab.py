@@ -5,7 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.checks import (
+    standardize_choice,
+    standardize_int,
+    standardize_number,
+)
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
 from keras_sspcab.layers.auxiliary_loss import (
     BlockLossReport,
@@ -157,12 +161,7 @@ class SSPCABLayer(WeightedLayer):
         self.mask_size = standardize_int(mask_size, "mask_size", 1)
         self._loss_function = resolve_loss(loss)
         self.loss = loss
-        if not float(loss_weight) >= 0:
-            raise ValueError(
-                "The `loss_weight` argument must be zero (no loss term) or "
-                f"positive. Received: loss_weight={loss_weight!r}"
-            )
-        self.loss_weight = float(loss_weight)
+        self.loss_weight = standardize_number(loss_weight, "loss_weight")
         if attention is not None:
             attention = standardize_choice(attention, ATTENTIONS, "attention")
         self.attention = attention

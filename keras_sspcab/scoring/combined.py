@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.checks import standardize_number
 from keras_sspcab.layers.base import Shape
 from keras_sspcab.scoring.base import FittedLayer, ScoringLayer
 
@@ -73,12 +74,7 @@ class RegularityScore(FittedLayer):
 
     def __init__(self, psnr_weight: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= psnr_weight <= 1:
-            raise ValueError(
-                "The `psnr_weight` argument must be from 0 to 1. "
-                f"Received: psnr_weight={psnr_weight}"
-            )
-        self.psnr_weight = float(psnr_weight)
+        self.psnr_weight = standardize_number(psnr_weight, "psnr_weight", 0, 1)
 
     def build(self, *input_shapes: Any, **named_shapes: Any) -> None:
         # Of both values, in this order.

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.layers.base import Shape
 from keras_sspcab.scoring.base import ScoringLayer
 
@@ -61,12 +61,7 @@ class MapUpsampling(_SeparableUpsampling):
 
     def __init__(self, sigma: float = 4.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not (math.isfinite(sigma) and sigma >= 0):
-            raise ValueError(
-                "`sigma` must be finite and at least 0. "
-                f"Received: sigma={sigma}"
-            )
-        self.sigma = float(sigma)
+        self.sigma = standardize_number(sigma, "sigma")
 
     def _shares(self, side: Any, count: Any) -> Any:
         """Shares of the values along an axis in each pixel."""
