@@ -35,7 +35,7 @@ def _build(kind):
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(0)
     if kind == "objects":
-        return _two_inputs(), {
+        return two_input_model(), {
             "appearance": rng.random((6, 8, 8, 1), "float32"),
             "motion": 9 * rng.random((6, 8, 8, 2), "float32"),
         }
@@ -50,7 +50,7 @@ def _build(kind):
     return model, {model.inputs[0].name: inputs}
 
 
-def _two_inputs():
+def two_input_model():
     """Takes what hosts of objects take; those are slow to trace."""
     appearance = keras.Input((8, 8, 1), name="appearance")
     motion = keras.Input((8, 8, 2), name="motion")

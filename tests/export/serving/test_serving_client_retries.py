@@ -69,7 +69,13 @@ def test_no_more_than_it_may(kind):
 
 
 @pytest.mark.parametrize(
-    "code", ["INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"]
+    "code",
+    [
+        "INVALID_ARGUMENT",
+        "UNAUTHENTICATED",
+        "INTERNAL",
+        "DEADLINE_EXCEEDED",
+    ],
 )
 def test_what_stays_is_not_tried_again(kind, code):
     plan = Plan([code])
@@ -326,3 +332,11 @@ def test_a_cancelled_call_sends_nothing_more():
 def test_policies_that_make_no_sense(arguments, message):
     with pytest.raises(ValueError, match=message):
         RetryPolicy(**arguments)
+
+
+def test_a_date_to_come_back_at_is_passed_over():
+    plan = Plan(["UNAVAILABLE"])
+    plan.retry_after = "Wed, 21 Oct 2099 07:28:00 GMT"
+    with talking("rest", plan) as client:
+        client.predict(IMAGE, timeout=5)
+    assert plan.attempts == 2

@@ -283,3 +283,10 @@ def answering(status):
         thread.start()
         yield listener.getsockname()[1], requests
         thread.join(20)
+
+
+def test_commands_for_kubernetes_name_files_that_exist(directory):
+    lines = "\n".join(blocks(directory)).splitlines()
+    files = [line.split()[3] for line in lines if line.startswith("kubectl")]
+    assert len(files) == 2
+    assert all((directory / file).is_file() for file in files)

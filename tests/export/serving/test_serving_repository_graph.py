@@ -200,3 +200,33 @@ def test_unknown_precisions(tmp_path):
         export_saved_model(
             tiny_detector(), tmp_path, images=IMAGES, precision="int8"
         )
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_layers_compute_in_16_bits_for_a_while(precision):
+    model = tiny_detector()
+
+    def policies():
+        return {x.name: x.dtype_policy.name for x in model._flatten_layers()}
+
+    before = policies()
+    with computing_in(model, precision):
+        assert set(policies().values()) == {"float32", f"mixed_{precision}"}
+    with pytest.raises(KeyError), computing_in(model, precision):
+        raise KeyError
+    assert policies() == before
+
+
+def test_rows_do_not_depend_on_others(packaged, served):
+    """What batching on the server relies on."""
+    joined = served.run("serving_default", {"image": IMAGES[:6]})
+    for start, stop in ((0, 1), (1, 6)):
+        alone = served.run("serving_default", {"image": IMAGES[start:stop]})
+        for name, value in alone.items():
+            np.testing.assert_allclose(
+                joined[name][start:stop].astype("float32"),
+                value.astype("float32"),
+                # The last bit of 16 may fall differently.
+                atol=1e-3 if packaged[1] == "float32" else 0.05,
+                err_msg=name,
+            )

@@ -107,3 +107,13 @@ def test_long_lists_are_cut(version):
     with pytest.raises(ManifestError, match="and 15 more") as caught:
         verify_version(version)
     assert len(caught.value.problems) == 20
+
+
+def test_a_linked_file_is_checked_by_its_content(version):
+    file = version / "saved_model.pb"
+    file.rename(version.parent / "elsewhere")
+    file.symlink_to(version.parent / "elsewhere")
+    verify_version(version)
+    (version.parent / "elsewhere").write_bytes(b"other")
+    with pytest.raises(ManifestError, match=r"saved_model\.pb differs"):
+        verify_version(version)

@@ -19,6 +19,7 @@ from keras_sspcab.cli import app
 from keras_sspcab.export.serving.servable import servable_folder
 from tests.cli.program import command
 from tests.export.serving.packaged import NAME, tiny_detector
+from tests.export.serving.packaged_hosts import two_input_model
 from tests.export.serving.served import (
     add_version,
     assert_same,
@@ -31,6 +32,7 @@ from tests.export.serving.served import (
     model_path,
     predict_path,
     predict_request,
+    serve,
 )
 from tests.hosts import samples, small_host
 
@@ -181,4 +183,18 @@ def test_hosts_of_video_are_served(tmp_path):
         signature = served.signatures["serving_default"]
         found = signature(clip=tf.constant(normal))
         assert found["anomaly_score"].shape == (6,)
+    assert not folder.exists()
+
+
+def test_models_of_several_inputs_are_served(tmp_path, monkeypatch):
+    """As hosts of objects are; those take long to export."""
+    model = two_input_model()
+    monkeypatch.setattr("keras_sspcab.runs.load_detector", lambda _: model)
+    (tmp_path / "objects.keras").touch()
+    with (
+        servable_folder(tmp_path / "objects.keras") as folder,
+        serve(folder) as server,
+    ):
+        path = f"/v1/models/{model.name}/metadata"
+        assert "motion" in str(http_call(server, path)[1])
     assert not folder.exists()

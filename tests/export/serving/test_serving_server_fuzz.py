@@ -232,3 +232,19 @@ def test_rest_with_any_values(server, inputs, key, signature):
     status, answer = http_call(server, predict_path(), body)
     assert status == 400
     assert answer["error"]
+
+
+@FUZZING
+@given(content=st.binary(min_size=1, max_size=400))
+def test_ports_with_any_bytes(server, content):
+    for port in (server.rest_port, server.grpc_port):
+        answer = send(port, content)
+        assert not answer.startswith(b"HTTP/1.1 5")
+
+
+@FUZZING
+@given(body=st.binary(min_size=1, max_size=200))
+def test_rest_with_any_bytes(server, body):
+    status, answer = http_call(server, predict_path(), body)
+    assert status == 400
+    assert answer["error"]

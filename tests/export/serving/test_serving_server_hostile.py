@@ -9,8 +9,12 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from keras_sspcab.export.serving.server.errors import ServingError
+from keras_sspcab.export.serving.server.images import count_pixels
 from tests.export.serving.served import (
     assert_same,
     assert_still_serving,
@@ -20,6 +24,7 @@ from tests.export.serving.served import (
     encoded,
     http_call,
     images,
+    in_threads,
     metric,
     predict_path,
     predict_request,
@@ -237,3 +242,20 @@ def test_requests_have_a_largest_size(server, caller):
     status, answer = http_call(server, predict_path(), body)
     assert status == 413
     assert "1048576 bytes" in answer["error"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_headers_of_any_bytes(data):
+    """Files cut and changed anywhere: counted or refused, nothing else."""
+    name = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF"]))
+    file = bytearray(encoded(images(1)[0], name))
+    for _ in range(data.draw(st.integers(0, 4))):
+        position = data.draw(st.integers(0, len(file) - 1))
+        file[position] = data.draw(st.integers(0, 255))
+    cut = bytes(file[: data.draw(st.integers(0, len(file)))])
+    found = in_threads([lambda: count_pixels(np.array([cut], object), 10_000)])
+    if isinstance(found[0], ServingError):
+        assert found[0].code.name == "INVALID_ARGUMENT"
+    else:
+        assert 0 <= found[0][0] <= 10_000
