@@ -27,12 +27,6 @@ NEED_TENSORFLOW = (
     "keras_sspcab.training",
 )
 
-# Packages whose public names do not all have an example yet.
-INCOMPLETE = {
-    "keras_sspcab.metrics",
-    "keras_sspcab.report",
-}
-
 
 def modules():
     """The files of all modules by their names."""
@@ -100,7 +94,4 @@ def test_public_names_have_an_example(name):
         if inspect.isclass(item) or inspect.isroutine(item)
         if ">>>" not in (item.__doc__ or "")
     ]
-    if name in INCOMPLETE:
-        assert missing, f"{name} is complete: take it off the list"
-        pytest.xfail(f"without an example: {', '.join(missing)}")
     assert not missing

@@ -106,16 +106,22 @@ def test_every_network_has_a_preprocessing():
         assert abs(np.linalg.det(matrix)) > 1
 
 
-@pytest.fixture
-def published(tmp_path, monkeypatch):
-    """Random weights in place of those that Keras downloads."""
-    path = tmp_path / "published.weights.h5"
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "published.weights.h5"
     model = keras.applications.EfficientNetB0(include_top=False, weights=None)
     model.save_weights(path)
-    monkeypatch.setattr(
-        "keras.src.utils.file_utils.get_file", lambda *_, **__: str(path)
-    )
     return path
+
+
+@pytest.fixture
+def published(random_weights, monkeypatch):
+    """Random weights in place of those that Keras downloads."""
+    monkeypatch.setattr(
+        "keras.src.utils.file_utils.get_file",
+        lambda *_, **__: str(random_weights),
+    )
+    return random_weights
 
 
 def test_efficientnet_sees_colors_as_in_training(published, tmp_path):

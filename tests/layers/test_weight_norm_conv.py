@@ -72,18 +72,3 @@ def test_length_of_the_direction_does_not_matter():
     before = numpy(layer(x))
     layer.kernel.assign(layer.kernel * 7.0)
     np.testing.assert_allclose(numpy(layer(x)), before, rtol=1e-4, atol=1e-4)
-
-
-def test_gradient_is_orthogonal_to_the_direction():
-    tf = pytest.importorskip("tensorflow")
-    if keras.config.backend() != "tensorflow":
-        pytest.skip("takes gradients with TensorFlow")
-    x = inputs()
-    layer = randomized(WeightNormConv2D(4, **LAST), x)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer(x) ** 2)
-    gradient = tape.gradient(loss, layer.kernel.value).numpy()
-    kernel = numpy(layer.kernel)
-    along = (gradient * kernel).sum((0, 1, 2))
-    size = np.sqrt((gradient**2).sum((0, 1, 2)) * (kernel**2).sum((0, 1, 2)))
-    assert (np.abs(along) < 1e-4 * size).all()
