@@ -16,16 +16,9 @@ from keras_sspcab.data import (
 # === Contents ===
 
 
-def test_images_are_in_order_and_range(samples):
-    found = batches(samples, batch_size=4)
-    assert [b.shape for b in found] == [(4, *SIZE, 1)] * 2 + [(3, *SIZE, 1)]
-    assert found[0].dtype == np.float32
-    assert order(samples) == list(range(11))
-    np.testing.assert_allclose(found[1][0], 4 / 255, atol=1e-7)
-
-
 def test_pixels_are_those_of_the_file(textured):
     (found,) = batches(textured)
+    assert found.dtype == np.float32
     for sample, image in zip(textured, found, strict=True):
         expected = np.asarray(Image.open(sample.path)) / 255.0
         np.testing.assert_allclose(image[..., 0], expected, atol=1e-7)
@@ -107,12 +100,6 @@ def test_batches_and_cardinality(samples):
 
 
 # === Order ===
-
-
-def test_shuffling_gives_each_image_once(samples):
-    shuffled = order(samples, shuffle=True)
-    assert sorted(shuffled) == list(range(11))
-    assert shuffled != list(range(11))
 
 
 def test_order_follows_from_seed_and_epoch(samples):
