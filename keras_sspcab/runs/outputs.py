@@ -9,21 +9,27 @@ All lie in `predictions/`, but for `metrics.json`:
     key_frames/           their pictures, anomaly maps and masks
     detections/, tracks/  of videos: regions, see `keras_sspcab.metrics`
 
-Runs of earlier versions have no `curves.json`.
+Runs of earlier versions have no `curves.json`. What is read raises a ValueError
+where a file is missing or broken: it names the file and the command that writes
+it.
 """
 
+import csv
 import dataclasses
+import functools
 import json
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from keras_sspcab.metrics import Curve
-from keras_sspcab.runs import files, tables
+from keras_sspcab.runs import files
 from keras_sspcab.runs.folder import RunFolder
-from keras_sspcab.runs.tables import Columns
+
+_EVALUATE = "keras-sspcab evaluate"
 
 #: Outcomes by label (1 abnormal, 0 normal, None unknown) and whether the image
 #: or frame was flagged; the most instructive first.
@@ -36,183 +42,136 @@ OUTCOMES: dict[tuple[int | None, bool], str] = {
     (None, False): "unflagged",
 }
 
+# === Rows ===
 
-@dataclasses.dataclass(frozen=True)
-class ImageScore:
-    """The scores of one test image: a row of `scores.csv`.
+_NONE_IF_EMPTY = BeforeValidator(lambda cell: None if cell == "" else cell)
+_Name = Annotated[str, Field(min_length=1)]
+_Position = Annotated[int, Field(ge=0)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_OptionalNumber = Annotated[_Number | None, _NONE_IF_EMPTY]
+_OptionalPath = Annotated[str | None, _NONE_IF_EMPTY]
+# 1 abnormal, 0 normal, None unknown.
+_Label = Annotated[Annotated[int, Field(ge=0, le=1)] | None, _NONE_IF_EMPTY]
 
-    Attributes:
-        path: The image file.
-        label: 1 for a defect, 0 for normal, None if unknown.
-        defect: Kind of defect; `"good"` for normal images, may be empty.
-        score: Anomaly score, in standard deviations above the mean of normal
-            images.
-        is_anomalous: Whether the score reached the threshold.
-        raw_score: The score before calibration, or None.
-        mask_path: Image file of the ground truth, or None.
-        map_path: File of the anomaly map, or None.
-    """
 
-    path: str
-    label: int | None
-    defect: str
-    score: float
-    is_anomalous: bool
-    raw_score: float | None = None
-    mask_path: str | None = None
-    map_path: str | None = None
+class _WithMap:
+    map_path: str | None
 
     def load_map(self) -> np.ndarray | None:
         """Returns the anomaly map `(height, width)` in float32, or None."""
         return None if self.map_path is None else read_map(self.map_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageScore(_WithMap):
+    """The scores of one test image: a row of `scores.csv`.
+
+    Scores are in standard deviations above the mean of normal images, raw ones
+    as they were before calibration. `defect` is `"good"` for normal images and
+    may be empty; the paths are those of the image, the ground truth and the
+    anomaly map.
+    """
+
+    path: _Name
+    label: _Label
+    defect: str
+    score: _Number
+    is_anomalous: bool
+    raw_score: _OptionalNumber = None
+    mask_path: _OptionalPath = None
+    map_path: _OptionalPath = None
 
 
 @dataclasses.dataclass(frozen=True)
 class FrameScore:
     """The scores of one frame of a video: a row of `scores.csv`.
 
-    Attributes:
-        video: Name of the video.
-        frame: Position in the video, from 0.
-        label: 1 if the frame shows something abnormal, 0 if not, None if
-            unknown.
-        score: Streaming anomaly score, in standard deviations above the mean of
-            normal frames.
-        is_anomalous: Whether that score reached the threshold.
-        raw_score: The streaming score before calibration, or None.
-        video_score: The score after normalization and smoothing over the whole
-            video.
+    `score` and `raw_score` are streaming scores; `video_score` is normalized
+    and smoothed over the whole video. Frames count from 0.
     """
 
-    video: str
-    frame: int
-    label: int | None
-    score: float
+    video: _Name
+    frame: _Position
+    label: _Label
+    score: _Number
     is_anomalous: bool
-    raw_score: float | None
-    video_score: float
+    raw_score: _OptionalNumber
+    video_score: _Number
 
 
 @dataclasses.dataclass(frozen=True)
-class KeyFrame:
-    """A frame that is worth a look: a row of `key_frames.csv`.
+class KeyFrame(_WithMap):
+    """A frame that is worth a look, as a picture: a row of `key_frames.csv`."""
 
-    Attributes:
-        video: Name of the video.
-        frame: Position in the video, from 0.
-        label: 1 if the frame shows something abnormal, 0 if not, None if
-            unknown.
-        score: Streaming anomaly score.
-        is_anomalous: Whether the score reached the threshold.
-        path: The frame as an image file.
-        mask_path: Image file of the ground truth, or None.
-        map_path: File of the anomaly map, or None.
-    """
-
-    video: str
-    frame: int
-    label: int | None
-    score: float
+    video: _Name
+    frame: _Position
+    label: _Label
+    score: _Number
     is_anomalous: bool
-    path: str
-    mask_path: str | None
-    map_path: str | None
+    path: _Name
+    mask_path: _OptionalPath
+    map_path: _OptionalPath
 
     @property
     def outcome(self) -> str:
         """What became of the frame: one of the values of `OUTCOMES`."""
         return OUTCOMES[self.label, self.is_anomalous]
 
-    def load_map(self) -> np.ndarray | None:
-        """Returns the anomaly map `(height, width)` in float32, or None."""
-        return None if self.map_path is None else read_map(self.map_path)
 
-
-_SCORES: Columns = {
-    "label": ("label", tables.parse_label),
-    "anomaly_score": ("score", tables.parse_number),
-    "is_anomalous": ("is_anomalous", tables.parse_flag),
-}
-_IMAGE_COLUMNS: Columns = {
-    "path": ("path", tables.parse_name),
-    "label": _SCORES["label"],
-    "defect": ("defect", str),
-    **_SCORES,
-    "raw_score": ("raw_score", tables.parse_optional_number),
-    "mask_path": ("mask_path", tables.parse_optional_path),
-    "map_file": ("map_path", tables.parse_optional_path),
-}
-_FRAME_COLUMNS: Columns = {
-    "video": ("video", tables.parse_name),
-    "frame": ("frame", tables.parse_position),
-    **_SCORES,
-    "raw_score": ("raw_score", tables.parse_optional_number),
-    "video_score": ("video_score", tables.parse_number),
-}
-_KEY_FRAME_COLUMNS: Columns = {
-    "video": ("video", tables.parse_name),
-    "frame": ("frame", tables.parse_position),
-    "label": _SCORES["label"],
-    "outcome": ("outcome", str),
-    **_SCORES,
-    "image_file": ("path", tables.parse_name),
-    "map_file": ("map_path", tables.parse_optional_path),
-    "mask_file": ("mask_path", tables.parse_optional_path),
+_COLUMNS: dict[type, tuple[str, ...]] = {
+    ImageScore: (
+        *("path", "label", "defect", "anomaly_score", "is_anomalous"),
+        *("raw_score", "mask_path", "map_file"),
+    ),
+    FrameScore: (
+        *("video", "frame", "label", "anomaly_score", "is_anomalous"),
+        *("raw_score", "video_score"),
+    ),
+    KeyFrame: (
+        *("video", "frame", "label", "outcome", "anomaly_score"),
+        *("is_anomalous", "image_file", "map_file", "mask_file"),
+    ),
 }
 
+# Columns that are called otherwise than the attribute. Those that end in
+# `_file` hold paths relative to the table.
+_ATTRIBUTES = {
+    "anomaly_score": "score",
+    "image_file": "path",
+    "map_file": "map_path",
+    "mask_file": "mask_path",
+}
 
-# === Writing ===
+# What other programs that write such tables may leave out.
+_OPTIONAL = {"raw_score", "mask_path", "map_file", "mask_file"}
+
+
+# === Writing, into the folder of predictions ===
 
 
 def write_map(path: str, anomaly_map: np.ndarray) -> None:
-    """Writes an anomaly map `(height, width)` in half precision.
-
-    Args:
-        path: A file ending in `.npy`.
-        anomaly_map: The map. Values beyond the range of half precision are
-            clipped.
-    """
+    """Writes a map `(height, width)` as `.npy`, clipped to half precision."""
     limit = np.finfo("float16").max
     np.save(path, np.clip(anomaly_map, -limit, limit).astype("float16"))
 
 
 def write_image_scores(folder: str, rows: Iterable[ImageScore]) -> None:
-    """Writes `scores.csv` of images.
-
-    Args:
-        folder: The folder of predictions; the maps lie in it.
-        rows: One for each image.
-    """
-    tables.write_rows(folder, "scores.csv", _IMAGE_COLUMNS, rows)
+    """Writes `scores.csv` of images."""
+    _write_rows(folder, "scores.csv", ImageScore, rows)
 
 
 def write_frame_scores(folder: str, rows: Iterable[FrameScore]) -> None:
-    """Writes `scores.csv` of the frames of videos.
-
-    Args:
-        folder: The folder of predictions.
-        rows: One for each scored frame, by video and in order.
-    """
-    tables.write_rows(folder, "scores.csv", _FRAME_COLUMNS, rows)
+    """Writes `scores.csv` of scored frames, by video and in order."""
+    _write_rows(folder, "scores.csv", FrameScore, rows)
 
 
 def write_key_frames(folder: str, rows: Iterable[KeyFrame]) -> None:
-    """Writes `key_frames.csv`.
-
-    Args:
-        folder: The folder of predictions; pictures, maps and masks lie in it.
-        rows: The key frames, in the order in which they are shown.
-    """
-    tables.write_rows(folder, "key_frames.csv", _KEY_FRAME_COLUMNS, rows)
+    """Writes `key_frames.csv`, in the order in which they are shown."""
+    _write_rows(folder, "key_frames.csv", KeyFrame, rows)
 
 
 def write_curves(folder: str, curves: Mapping[str, Curve]) -> None:
-    """Writes `curves.json`; see `read_curves`.
-
-    Args:
-        folder: The folder of predictions.
-        curves: Curves by name.
-    """
+    """Writes `curves.json`; see `read_curves`."""
     points = {
         name: {"x": curve.x.tolist(), "y": curve.y.tolist()}
         for name, curve in curves.items()
@@ -221,111 +180,83 @@ def write_curves(folder: str, curves: Mapping[str, Curve]) -> None:
     files.write_text(os.path.join(folder, "curves.json"), text + "\n")
 
 
+def _write_rows(
+    folder: str, name: str, kind: type, rows: Iterable[Any]
+) -> None:
+    def cell(row: Any, column: str) -> Any:
+        value = getattr(row, _ATTRIBUTES.get(column, column))
+        if column.endswith("_file") and value is not None:
+            return os.path.relpath(value, folder).replace(os.sep, "/")
+        return int(value) if isinstance(value, bool) else value
+
+    columns = _COLUMNS[kind]
+    files.write_csv(
+        os.path.join(folder, name),
+        columns,
+        ({column: cell(row, column) for column in columns} for row in rows),
+    )
+
+
 # === Reading ===
 
 
 def read_metrics(run: RunFolder) -> dict[str, Any]:
-    """Returns the content of `metrics.json`.
-
-    Raises:
-        ValueError: If the file is missing or broken. The message names the
-            file and the command that writes it, here as for all files below.
-    """
-    path = run.require("metrics.json", f"{tables.EVALUATE} {run.path}")
-    metrics = tables.read_json(path, run)
+    """Returns the content of `metrics.json`."""
+    path = run.require("metrics.json", f"{_EVALUATE} {run.path}")
+    metrics = _read_json(path)
     if not isinstance(metrics, dict):
-        raise tables.broken(path, "expected one object of metrics", run)
+        raise _broken(path, "expected one object of metrics")
     return metrics
 
 
 def read_image_scores(run: RunFolder) -> list[ImageScore]:
-    """Returns the rows of `scores.csv` of a run that was evaluated on images.
-
-    Raises:
-        ValueError: If the file is missing, broken, or not that of the metrics.
-    """
-    path = run.require(
-        "predictions/scores.csv", f"{tables.EVALUATE} {run.path}"
-    )
-    rows = [
-        ImageScore(**values)
-        for values in tables.read_rows(path, _IMAGE_COLUMNS, run)
-    ]
-    _check_count("images", len(rows), read_metrics(run), run, path)
+    """Returns the rows of `scores.csv` of a run evaluated on images."""
+    path = _scores_of(run)
+    rows: list[ImageScore] = list(_read_rows(path, ImageScore))
+    _check_count("images", len(rows), read_metrics(run), path)
     return rows
 
 
 def read_frame_scores(run: RunFolder) -> dict[str, list[FrameScore]]:
-    """Returns the rows of `scores.csv` of a run that was evaluated on videos.
-
-    Returns:
-        The scored frames of each video by its name, in the order of the file.
-
-    Raises:
-        ValueError: If the file is missing, broken, or not that of the metrics.
-    """
-    path = run.require(
-        "predictions/scores.csv", f"{tables.EVALUATE} {run.path}"
-    )
+    """Returns the rows of `scores.csv`, in order, by the names of videos."""
+    path = _scores_of(run)
     frames: dict[str, list[FrameScore]] = {}
-    for values in tables.read_rows(path, _FRAME_COLUMNS, run):
-        row = FrameScore(**values)
+    for row in _read_rows(path, FrameScore):
         before = frames.setdefault(row.video, [])
         if row.video != next(reversed(frames)):
             problem = f"video {row.video!r} is not in one piece"
-            raise tables.broken(path, problem, run)
+            raise _broken(path, problem)
         if before and row.frame <= before[-1].frame:
-            raise tables.broken(
+            raise _broken(
                 path,
                 f"frame {row.frame} of {row.video!r} follows frame "
                 f"{before[-1].frame}",
-                run,
             )
         before.append(row)
     metrics = read_metrics(run)
     total = sum(map(len, frames.values()))
-    _check_count("frames of all videos", total, metrics, run, path)
+    _check_count("frames of all videos", total, metrics, path)
     for name, of_video in (metrics.get("per_video") or {}).items():
         count = len(frames.get(name, ()))
-        _check_count(f"frames of {name}", count, of_video, run, path)
+        _check_count(f"frames of {name}", count, of_video, path)
     return frames
 
 
 def read_key_frames(run: RunFolder) -> list[KeyFrame] | None:
-    """Returns the rows of `key_frames.csv`; None if there is no such file.
-
-    Raises:
-        ValueError: If the file is broken, or contradicts itself.
-    """
+    """Returns the rows of `key_frames.csv`; None if there is no such file."""
     path = run.file("predictions/key_frames.csv")
     if not os.path.exists(path):
         return None
-    rows = []
-    for values in tables.read_rows(path, _KEY_FRAME_COLUMNS, run):
-        outcome = values.pop("outcome")
-        rows.append(KeyFrame(**values))
-        if outcome != rows[-1].outcome:
-            raise tables.broken(
-                path,
-                f"frame {rows[-1].frame} of {rows[-1].video!r}: the outcome is "
-                f"{outcome!r}, where label and is_anomalous make it "
-                f"{rows[-1].outcome!r}",
-                run,
-            )
-    return rows
+    return list(_read_rows(path, KeyFrame))
 
 
 def read_curves(run: RunFolder) -> dict[str, Curve] | None:
     """Returns the curves of `curves.json`; None in runs that have none.
 
-    Returns:
-        Curves by name, each only where it is defined. Of images `image_roc`,
-        `image_precision_recall`, `pixel_roc`, `pixel_precision_recall` and
-        `pro`. Of videos `frame_roc` and `frame_precision_recall` of the scores
-        of whole videos, `streaming_roc` and `streaming_precision_recall`.
-
-    Raises:
-        ValueError: If the file is broken.
+    Each is there only where it is defined. Of images `image_roc`,
+    `image_precision_recall`, `pixel_roc`, `pixel_precision_recall` and `pro`;
+    of videos `frame_roc` and `frame_precision_recall` of the scores of whole
+    videos, `streaming_roc` and `streaming_precision_recall`.
     """
     path = run.file("predictions/curves.json")
     if not os.path.exists(path):
@@ -333,36 +264,95 @@ def read_curves(run: RunFolder) -> dict[str, Curve] | None:
     try:
         return {
             name: Curve(*(np.array(points[axis], "float64") for axis in "xy"))
-            for name, points in tables.read_json(path, run).items()
+            for name, points in _read_json(path).items()
         }
     except (AttributeError, KeyError, TypeError) as error:
-        raise tables.broken(path, f"{error!r}", run) from error
+        raise _broken(path, f"{error!r}") from error
 
 
 def read_map(path: str) -> np.ndarray:
-    """Returns an anomaly map `(height, width)` in float32.
-
-    Args:
-        path: A file that `write_map` has written.
-
-    Raises:
-        ValueError: If the file is broken.
-    """
+    """Returns an anomaly map `(height, width)` in float32."""
     try:
         values = np.load(path, allow_pickle=False)
     except (EOFError, ValueError) as error:
-        raise tables.broken(path, str(error)) from error
+        raise _broken(path, str(error)) from error
     if values.ndim != 2 or not np.isfinite(values).all():
         problem = "expected finite values of shape (height, width)"
-        raise tables.broken(path, f"{problem}, got shape {values.shape}")
+        raise _broken(path, f"{problem}, got shape {values.shape}")
     return values.astype("float32")
 
 
+def _scores_of(run: RunFolder) -> str:
+    return run.require("predictions/scores.csv", f"{_EVALUATE} {run.path}")
+
+
+def _read_rows(path: str, kind: type) -> Iterator[Any]:
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            columns = _COLUMNS[kind]
+            missing = {*columns} - _OPTIONAL - {*(reader.fieldnames or ())}
+            if missing:
+                names = ", ".join(sorted(missing))
+                raise _broken(path, f"no column {names}")
+            for cells in reader:
+                yield _parse_row(kind, cells, path, reader.line_num)
+        except (csv.Error, UnicodeDecodeError) as error:
+            place = f"after line {reader.line_num}"
+            raise _broken(path, f"{place}: {error}") from error
+
+
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _parse_row(
+    kind: type, cells: Mapping[str, str], path: str, line: int
+) -> Any:
+    values = {}
+    for column in _COLUMNS[kind]:
+        value = cells.get(column) or ""
+        if column.endswith("_file") and value:
+            value = os.path.join(os.path.dirname(path), value)
+            if column == "map_file" and not os.path.exists(value):
+                value = ""
+        values[_ATTRIBUTES.get(column, column)] = value
+    try:
+        row = _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        (name, *_), text = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        columns = {v: k for k, v in _ATTRIBUTES.items() if k in cells}
+        place = f"line {line}, {columns.get(str(name), name)}"
+        raise _broken(path, f"{place}: {text}") from error
+    if "outcome" in values and values["outcome"] != row.outcome:
+        raise _broken(
+            path,
+            f"line {line}, outcome: {values['outcome']!r}, where label and "
+            f"is_anomalous make it {row.outcome!r}",
+        )
+    return row
+
+
+def _read_json(path: str) -> Any:
+    with open(path, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise _broken(path, f"no valid JSON: {error}") from error
+
+
+def _broken(path: str, problem: str) -> ValueError:
+    return ValueError(
+        f"{path} is broken: {problem}. Write it again with `{_EVALUATE}`"
+    )
+
+
 def _check_count(
-    what: str, count: int, metrics: dict[str, Any], run: RunFolder, path: str
+    what: str, count: int, metrics: dict[str, Any], path: str
 ) -> None:
     key = "num_test_images" if what == "images" else "num_scored_frames"
     expected = metrics.get(key, count)
     if expected != count:
         problem = f"{count} {what}, where metrics.json counts {expected}"
-        raise tables.broken(path, problem, run)
+        raise _broken(path, problem)

