@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from keras_sspcab.applications import FutureFrame
 from keras_sspcab.data import write_texture_folder
@@ -36,6 +37,21 @@ def test_one_detector(tmp_path, monkeypatch):
     exec(code, scope)
     assert scope["result"]["anomaly_map"].shape == (9, 320, 320)
     assert Path("screws.keras").is_file()
+
+
+def test_the_whole_road(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    sizes = {"num_train": 10, "num_test_good": 2, "num_test_defective": 3}
+    write_texture_folder("screws", image_size=64, **sizes)
+    write_texture_folder("new_images", image_size=64, **sizes)
+    (code,) = [c for c in examples() if "Run.create" in c]
+    scope = {}
+    exec(code.replace("epochs=20", "epochs=1"), scope)
+    assert 0 <= scope["metrics"]["image_auroc"] <= 1
+    assert len(scope["rows"]) == 10
+    assert Path("runs/screws/report.html").is_file()
+    assert list(Path("runs/screws/export/onnx").glob("*.onnx"))
 
 
 def test_one_live_video():
