@@ -105,7 +105,7 @@ def _refuse_changes(run: "Run", settings: dict[str, Any]) -> None:
 def _export(run: "RunFolder") -> None:
     """Exports to all formats; what was exported before is kept."""
     from keras_sspcab.cli.export import show_exports
-    from keras_sspcab.export import RunExporter
+    from keras_sspcab.export.runs import RunExporter
 
     exporter = RunExporter(run.path)
     exported = run.record.get("exported", {})
@@ -126,7 +126,7 @@ def _export(run: "RunFolder") -> None:
 
 
 def _show_summary(run: "RunFolder") -> None:
-    from keras_sspcab.metrics import metrics_of
+    from keras_sspcab.metrics.registry import metrics_of
     from keras_sspcab.runs.outputs import read_metrics
 
     metrics = read_metrics(run)

@@ -69,7 +69,7 @@ def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:
 
 
 def _show_images(title: str, metrics: dict[str, Any]) -> None:
-    from keras_sspcab.metrics import metrics_of
+    from keras_sspcab.metrics.registry import metrics_of
 
     columns = metrics_of("image", metrics)
     table = Table(title=title)
@@ -90,7 +90,7 @@ def _show_images(title: str, metrics: dict[str, Any]) -> None:
 
 
 def _show_videos(title: str, metrics: dict[str, Any]) -> None:
-    from keras_sspcab.metrics import metrics_of
+    from keras_sspcab.metrics.registry import metrics_of
 
     table = Table(title=title)
     table.add_column("video")

@@ -35,11 +35,7 @@ class CellError(RuntimeError):
 
 
 class CellInterrupted(KeyboardInterrupt):
-    """The process of a cell was stopped by a signal.
-
-    Attributes:
-        signal: Number of the signal.
-    """
+    """A signal has stopped the cell, which has written its state."""
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(message or f"Stopped by signal {number}")
@@ -49,13 +45,7 @@ class CellInterrupted(KeyboardInterrupt):
 def run_cell(
     run: RunFolder, config: Config, progress: Progress | None = None
 ) -> None:
-    """Trains and evaluates, as far as that has not been done.
-
-    Args:
-        run: The folder of the run.
-        config: Its configuration.
-        progress: Takes what there is to say.
-    """
+    """Trains and evaluates, as far as that has not been done."""
     from keras_sspcab.runs.evaluation import evaluate_run
     from keras_sspcab.runs.training import train_run
 
@@ -91,18 +81,8 @@ def run_in_own_process(
 ) -> None:
     """Does what `run_cell` does in a new process, and waits for it.
 
-    Args:
-        run: The folder of the run.
-        config: Its configuration.
-        cell_command: Arguments of Python that start a program which calls
-            `main` with its last argument.
-        environment: The variables of the process; None for those of this one.
-        recorded: The command that stands in `run.json`.
-
-    Raises:
-        CellError: If it has failed.
-        CellInterrupted: If this process was told to stop. The cell was told as
-            well, and has written its state.
+    `cell_command` are arguments of Python that start a program which calls
+    `main` with its last argument; `recorded` is the command for `run.json`.
     """
     with tempfile.TemporaryDirectory() as folder:
         job = os.path.join(folder, "job.json")
@@ -147,16 +127,7 @@ def _describe_end(reason: str, code: int) -> str:
 def main(
     job: str, progress: Progress | None = None, has_traceback: bool = False
 ) -> int:
-    """Runs a cell in this process, for `run_in_own_process`.
-
-    Args:
-        job: The file that describes it.
-        progress: Takes what there is to say.
-        has_traceback: Whether the reason of a failure has its traceback.
-
-    Returns:
-        The exit code.
-    """
+    """Runs a cell in this process, for `run_in_own_process`."""
     with open(job, encoding="utf-8") as file:
         values = json.load(file)
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()

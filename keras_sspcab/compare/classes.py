@@ -19,42 +19,22 @@ _PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class DataClass:
-    """A folder of images in the layout of MVTec AD, or a data set of videos.
-
-    Attributes:
-        name: Name of the folder.
-        path: The folder.
-        num_train: Normal images or videos to train and to calibrate on.
-        num_normal: Normal test images, or frames of test videos.
-        num_abnormal: Defective test images, or abnormal frames.
-    """
+    """A folder of images in the layout of MVTec AD, or a data set of videos."""
 
     name: str
     path: str
-    num_train: int
-    num_normal: int
+    num_train: int  # images or videos
+    num_normal: int  # test images, or frames of test videos
     num_abnormal: int
 
 
 def find_classes(
     root: str, kind: Kind, layout: str = "auto"
 ) -> tuple[tuple[DataClass, ...], tuple[str, ...]]:
-    """Finds the data classes of a folder, and checks that each is complete.
+    """Returns the data classes of a folder, and names of folders that are none.
 
-    Args:
-        root: A folder that is one class, or a folder of such folders. Classes
-            of images are in the layout of MVTec AD; data sets of videos in
-            those of `keras_sspcab.data.video.scan_video_folder`.
-        kind: What they hold.
-        layout: The layout of data sets of videos.
-
-    Returns:
-        The classes by name, and the names of folders that are none.
-
-    Raises:
-        ValueError: If there is no class, or if one lacks normal data to train
-            and calibrate on, or normal or abnormal data to test with. The
-            message names them all.
+    The folder is one class or holds them. The error names all that lack normal
+    data to train and calibrate on, or normal or abnormal data to test with.
     """
     root = os.path.abspath(os.path.expanduser(root))
     nouns = kind.nouns

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_sspcab.compare.grid import Cell
 from keras_sspcab.compare.results import Comparison
-from keras_sspcab.metrics import describe_convention
+from keras_sspcab.metrics.registry import describe_convention
 
 _CPU_INFO = "/proc/cpuinfo"
 
@@ -55,13 +55,7 @@ def describe_conditions(
     command: str,
     changed: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """Returns the conditions, one line each.
-
-    Args:
-        comparison: The results.
-        command: The command that has made them.
-        changed: By host, the settings that are not its defaults.
-    """
+    """Returns the conditions, one line each."""
     grid = comparison.grid
     records = [result.record for result in comparison.results.values()]
     lines = [f"Command: `{command}`"]

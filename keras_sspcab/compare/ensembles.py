@@ -16,20 +16,7 @@ from keras_sspcab.runs.outputs import ImageScore, read_image_scores
 def read_ensembles(
     root: str, grid: Grid, finished: Collection[Cell]
 ) -> dict[Cell, Result]:
-    """Measures the ensembles over all seeds of a grid.
-
-    Args:
-        root: The folder of the comparison.
-        grid: The cells.
-        finished: Those that have been evaluated.
-
-    Returns:
-        Results by cell; seed 0 stands for all of them. An ensemble that lacks
-        a seed is left out.
-
-    Raises:
-        ValueError: If seeds were evaluated on different images.
-    """
+    """Measures the ensembles that have all their seeds, as cells of seed 0."""
     results = {}
     for cell in dataclasses.replace(grid, seeds=(0,)):
         members = [dataclasses.replace(cell, seed=s) for s in grid.seeds]
@@ -45,12 +32,6 @@ def ensemble_metrics(runs: Sequence[RunFolder]) -> dict[str, float]:
     As in the CutPaste paper (Li et al., CVPR 2021), anomaly scores are averaged
     over models that were trained with different seeds. Ours are calibrated, in
     standard deviations of normal images, so that none outweighs the others.
-
-    Args:
-        runs: Evaluated runs.
-
-    Raises:
-        ValueError: If they were evaluated on different images.
     """
     members = [_scores_by_image(run) for run in runs]
     labels = {image: row.label for image, row in members[0].items()}

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from keras_sspcab.compare.grid import OFF, Cell, describe_block
 from keras_sspcab.compare.results import Comparison
-from keras_sspcab.metrics import Metric
+from keras_sspcab.metrics.registry import Metric
 from keras_sspcab.runs import files
 
 # The light colors of the report's style sheet.
@@ -64,10 +64,6 @@ def write_figure(comparison: Comparison, paths: Iterable[str]) -> None:
 
     Each dot is a seed. Thin lines join those of equal class and seed, and a bar
     marks the mean.
-
-    Args:
-        comparison: The results.
-        paths: The files to write; the suffix, `.png` or `.svg`, is the format.
     """
     with matplotlib.rc_context(_STYLE):
         figure = _draw(comparison)

@@ -14,14 +14,7 @@ _LARGEST_SEED = 2**32 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One training and its evaluation.
-
-    Attributes:
-        data_class: Name of the data class.
-        model: Name of the host.
-        block: `"off"`, `"on"` (the host's own place) or a place.
-        seed: Seed of the training.
-    """
+    """One training and its evaluation; `block` is "off", "on" or a place."""
 
     data_class: str
     model: str
@@ -49,14 +42,7 @@ def describe_block(block: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The axes of a comparison.
-
-    Attributes:
-        classes: Names of the data classes.
-        models: Names of the hosts.
-        blocks: Where the block is, `"off"` for nowhere.
-        seeds: Seeds of the trainings.
-    """
+    """The axes of a comparison."""
 
     classes: tuple[str, ...]
     models: tuple[str, ...]
@@ -84,15 +70,7 @@ class Grid:
 
 
 def parse_names(text: str, option: str) -> tuple[str, ...]:
-    """Reads a list such as `"off,on"`.
-
-    Args:
-        text: Names, separated by commas.
-        option: What the list is called in errors.
-
-    Raises:
-        ValueError: If it is empty, or holds a name twice.
-    """
+    """Reads a list such as `"off,on"`."""
     names = tuple(part.strip() for part in text.split(","))
     if not all(names):
         raise ValueError(
@@ -102,11 +80,7 @@ def parse_names(text: str, option: str) -> tuple[str, ...]:
 
 
 def parse_blocks(text: str) -> tuple[str, ...]:
-    """Reads `--sspcab`: `"off"`, `"on"` and places, separated by commas.
-
-    Raises:
-        ValueError: If it is empty, holds a name twice, or says `"none"`.
-    """
+    """Reads `--sspcab`: `"off"`, `"on"` and places, separated by commas."""
     blocks = parse_names(text, "--sspcab")
     if "none" in blocks:
         raise ValueError(
@@ -116,14 +90,7 @@ def parse_blocks(text: str) -> tuple[str, ...]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Reads `--seeds`: a number of seeds from 0 on, or a list of seeds.
-
-    Args:
-        text: Such as `"3"` for 0, 1 and 2, or `"3,5,7"`; `"7,"` is one seed.
-
-    Raises:
-        ValueError: If it is neither, or holds a seed twice.
-    """
+    """Reads `--seeds`: "3" for 0, 1 and 2, or "3,5,7"; "7," is one seed."""
     advice = (
         "--seeds must be how many seeds, at least 1, or a list of them from 0 "
         f"to 2^32 - 1 such as 3,5,7. Received: {text!r}"

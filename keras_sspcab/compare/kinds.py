@@ -4,7 +4,7 @@ import dataclasses
 import types
 from collections.abc import Mapping, Sequence
 
-from keras_sspcab.metrics import Metric, metrics_of
+from keras_sspcab.metrics.registry import Metric, metrics_of
 
 OTHER = "other"
 
@@ -13,13 +13,8 @@ OTHER = "other"
 class Nouns:
     """What the data are called.
 
-    Attributes:
-        data_class: What a host is trained and tested on.
-        data_classes: Several of these.
-        samples: What such data hold.
-        folders: The folders in them, for messages.
-        counts: A sentence with the fields of `DataClass`.
-        lacking: What follows "No METRIC for CLASS".
+    `counts` is a sentence with the fields of `DataClass`; `lacking` follows "No
+    METRIC for CLASS".
     """
 
     data_class: str
@@ -34,22 +29,12 @@ class Nouns:
 class Kind:
     """How hosts of a kind are compared.
 
-    Attributes:
-        name: `"image"` or `"video"`.
-        shown: Keys of the metrics that are shown unless others are asked for.
-        nouns: What the data are called.
-        rows: What stands in the rows of the tables, as in the paper's:
-            `"classes"` (blocks side by side) or `"hosts"` (blocks one below
-            the other).
-        published_in: The table of the paper.
-        published_mean: Name of the paper's row of means; empty without one.
-        groups: Classes that have a mean of their own, by name of the group;
-            all others are in the group `"other"`.
-        has_ensembles: Whether ensembles over seeds can be measured.
+    `rows` says what stands in the rows of the tables, as in the paper's:
+    `"classes"` (blocks side by side) or `"hosts"` (blocks one below the other).
     """
 
     name: str
-    shown: tuple[str, ...]
+    shown: tuple[str, ...]  # metrics, unless others are asked for
     nouns: Nouns
     rows: str
     published_in: str
@@ -69,14 +54,7 @@ class Kind:
         return {name: members for name, members in groups.items() if members}
 
     def choose_metrics(self, keys: Sequence[str] = ()) -> tuple[Metric, ...]:
-        """Returns the metrics to show.
-
-        Args:
-            keys: Their names in `metrics.json`; empty for the usual ones.
-
-        Raises:
-            ValueError: If there is no such metric.
-        """
+        """Returns metrics by their keys; the usual ones without any."""
         metrics = {metric.key: metric for metric in metrics_of(self.name)}
         if unknown := [key for key in keys if key not in metrics]:
             raise ValueError(

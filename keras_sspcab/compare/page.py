@@ -8,23 +8,14 @@ from keras_sspcab.compare.figure import write_figure
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.compare.results import Comparison
 from keras_sspcab.compare.statistics import LEVEL, MIN_PAIRS, POWER
-from keras_sspcab.metrics import describe_shortcut
+from keras_sspcab.metrics.shortcuts import describe_shortcut
 from keras_sspcab.runs import files
 
 
 def write_files(
     root: str, comparison: Comparison, conditions: Sequence[str]
 ) -> list[str]:
-    """Writes `comparison.csv`, `.md`, `.png` and `.svg`, each at once.
-
-    Args:
-        root: The folder of the comparison.
-        comparison: The results so far.
-        conditions: How they were measured, one line each.
-
-    Returns:
-        The paths of the files.
-    """
+    """Writes `comparison.csv`, `.md`, `.png` and `.svg`, each at once."""
     os.makedirs(root, exist_ok=True)
     paths = [os.path.join(root, "comparison.csv")]
     _write_csv(paths[0], comparison)
@@ -45,12 +36,7 @@ def write_files(
 
 
 def page(comparison: Comparison, conditions: Sequence[str]) -> str:
-    """Returns `comparison.md`.
-
-    Args:
-        comparison: The results so far.
-        conditions: How they were measured, one line each.
-    """
+    """Returns `comparison.md`."""
     grid = comparison.grid
     parts = [
         f"# {', '.join(grid.models)}: {tables.blocks_in_words(grid.blocks)} "

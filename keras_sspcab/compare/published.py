@@ -84,16 +84,5 @@ PUBLISHED = _read_results()
 
 
 def published(host: str, metric: str, data_class: str) -> Pair | None:
-    """Returns the paper's numbers, or None where it has none.
-
-    Args:
-        host: Name of the host; `"cutpaste:ensemble"` for the ensemble.
-        metric: Name of the metric, as in `metrics.json`.
-        data_class: Name of the class or data set, or `"mean"` for that of all
-            15 classes of images.
-
-    Example:
-        >>> published("draem", "pixel_ap", "mvtec_screw")
-        ('58.2', '72.0')
-    """
+    """Returns the paper's numbers of a class or data set, or of `MEAN`."""
     return PUBLISHED.get((host, metric), {}).get(canonical_name(data_class))

@@ -10,7 +10,7 @@ from typing import Any
 from keras_sspcab.compare.classes import DataClass
 from keras_sspcab.compare.grid import Cell, Grid
 from keras_sspcab.compare.kinds import Kind
-from keras_sspcab.metrics import Metric
+from keras_sspcab.metrics.registry import Metric
 from keras_sspcab.runs import RunFolder, outputs
 
 
@@ -35,14 +35,7 @@ def state_of(run: RunFolder) -> CellState:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a finished cell has given.
-
-    Attributes:
-        metrics: The numbers of `metrics.json` by name, those in tables left
-            out.
-        record: Content of `run.json`.
-        conventions: How they were measured, as in `metrics.json`.
-    """
+    """The numbers of `metrics.json`, its conventions, and `run.json`."""
 
     metrics: Mapping[str, float]
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -54,12 +47,7 @@ class Result:
 
 
 def read_results(root: str, grid: Grid) -> dict[Cell, Result]:
-    """Reads the results of the finished cells.
-
-    Args:
-        root: The folder of the comparison.
-        grid: The cells.
-    """
+    """Reads the results of the finished cells."""
     results = {}
     for cell in grid:
         run = RunFolder(os.path.join(root, cell.folder))
@@ -89,15 +77,8 @@ def _read_metrics(run: RunFolder) -> dict[str, Any] | None:
 class Comparison:
     """A grid and its results so far.
 
-    Attributes:
-        grid: The cells.
-        kind: What kind of data they are on.
-        shown: The metrics to show.
-        classes: The data classes.
-        parameters: Number of parameters by host and block.
-        results: Those of the finished cells.
-        ensembles: Those of ensembles over the seeds, as cells of seed 0; None
-            if they are not asked for.
+    `parameters` are by host and block; `ensembles` are cells of seed 0, or None
+    if they are not asked for.
     """
 
     grid: Grid
@@ -135,15 +116,7 @@ class Comparison:
         return [name for name in self.grid.classes if name in finished - having]
 
     def seconds_left(self, cells: Collection[Cell]) -> float | None:
-        """Estimates how long cells will take, from those finished.
-
-        Args:
-            cells: The cells that are to come.
-
-        Returns:
-            Seconds, by the mean over the cells of the same host, or over all
-            where there are none; None if nothing is known.
-        """
+        """Estimates how long cells will take, from those of the same host."""
         times: dict[str, list[float]] = {}
         for cell, result in self.results.items():
             if (training := result.seconds("training")) is not None:

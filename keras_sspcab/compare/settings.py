@@ -30,20 +30,8 @@ class HostSettings:
     """Settings by host, those that a comparison varies left out.
 
     Stronger ones come later: defaults of the host, sections of the file, tables
-    of the host in the file, options for all hosts, options for the host.
-
-    Args:
-        models: The hosts that are compared.
-        path: A TOML file, or None. Besides the sections of a run, such as
-            `[training]`, it may have them for one host, `[draem.training]`; for
-            any host that there is.
-        options: `"section.key=value"`, or for one host
-            `"host:section.key=value"`.
-
-    Raises:
-        ConfigError: If the file is missing or no TOML, or if a host, section,
-            key or value is unknown, of the wrong type, or varied by the
-            comparison.
+    of the host in the file (`[draem.training]`), options for all hosts, options
+    for the host (`draem:training.epochs=3`).
     """
 
     def __init__(
@@ -75,17 +63,7 @@ class HostSettings:
     def config(
         self, model: str, data_path: str, block: str, seed: int
     ) -> Config:
-        """Returns the configuration of a run.
-
-        Args:
-            model: One of the hosts.
-            data_path: Folder of the images.
-            block: `"off"`, `"on"` (the host's own place) or a place.
-            seed: Seed of the training.
-
-        Raises:
-            ConfigError: If a value is out of its range.
-        """
+        """Returns the configuration of a run."""
         host = self._hosts.get(model)
         place = {OFF: "none", ON: host.comparison_place if host else None}
         varied: dict[str, dict[str, Any]] = {

@@ -18,13 +18,7 @@ POWER = 0.8
 
 @dataclasses.dataclass(frozen=True)
 class MeanAndSpread:
-    """Mean and spread of some values.
-
-    Attributes:
-        mean: The mean.
-        std: Sample standard deviation (n - 1); None for one value.
-        count: How many values there are.
-    """
+    """Mean and sample standard deviation of some values."""
 
     mean: float
     std: float | None
@@ -33,16 +27,10 @@ class MeanAndSpread:
 
 @dataclasses.dataclass(frozen=True)
 class PairedDifference:
-    """The mean of differences within pairs.
+    """The mean of differences within pairs, and how well it is known.
 
-    Attributes:
-        mean: Mean of the differences.
-        interval: Interval of the mean at the level `LEVEL`, see `t_interval`;
-            None with fewer than `MIN_PAIRS` pairs.
-        detectable: The smallest true difference that this many pairs of this
-            spread are likely to show, see `detectable_difference`; None with
-            fewer than `MIN_PAIRS` pairs.
-        count: Number of pairs.
+    See `t_interval` and `detectable_difference`; both are None with fewer than
+    `MIN_PAIRS` pairs.
     """
 
     mean: float
@@ -67,15 +55,7 @@ def means_by_seed(
     block: str,
     seeds: Sequence[int],
 ) -> list[float]:
-    """Returns the mean over classes for each seed.
-
-    Args:
-        values: One metric of the finished cells.
-        classes: The classes to average over.
-        model: The host.
-        block: The block.
-        seeds: The seeds; one that lacks any of the classes is left out.
-    """
+    """Returns the mean over classes for each seed that lacks none of them."""
     means = []
     for seed in seeds:
         cells = [Cell(name, model, block, seed) for name in classes]
@@ -90,15 +70,6 @@ def paired_difference(
     """Compares two blocks of a host over pairs of equal class and seed.
 
     The pairs are taken to be independent.
-
-    Args:
-        values: One metric of the finished cells.
-        model: The host.
-        reference: The block to subtract.
-        block: The block to subtract it from.
-
-    Returns:
-        The mean difference and how well it is known; None without pairs.
     """
     differences = np.array(
         [
@@ -124,13 +95,8 @@ def t_interval(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the t interval of the mean at the level `LEVEL`.
 
     It covers the true mean as often as the level says if the differences are
-    normal, with any number of them.
-
-    Args:
-        differences: Array `(..., n)` of at least two differences.
-
-    Returns:
-        The lower and the upper limit, each `(...)`.
+    normal, with any number of them. `differences` are `(..., n)`, n > 1; both
+    limits are `(...)`.
     """
     count = differences.shape[-1]
     mean = differences.mean(axis=-1)
@@ -146,14 +112,6 @@ def detectable_difference(std: float, count: int) -> float:
     true difference is this large: that is, a two-sided paired t test at the
     level 1 - `LEVEL` rejects. A difference that was not found may still be real
     if it is smaller.
-
-    Args:
-        std: Standard deviation of the differences.
-        count: Number of pairs, at least two.
-
-    Example:
-        >>> round(detectable_difference(std=0.02, count=5), 3)
-        0.034
     """
     critical = _critical_t(count)
 

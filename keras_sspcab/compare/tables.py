@@ -22,7 +22,7 @@ from keras_sspcab.compare.statistics import (
     paired_difference,
     summarize,
 )
-from keras_sspcab.metrics import Metric
+from keras_sspcab.metrics.registry import Metric
 
 ARROW = " → "
 NOTHING = "-"
@@ -78,15 +78,7 @@ def result_table(comparison: Comparison) -> str:
 
 
 def published_table(comparison: Comparison, suffix: str = "") -> str | None:
-    """Returns the paper's results for the classes and hosts present.
-
-    Args:
-        comparison: What to show them beside.
-        suffix: `":ensemble"` for those of ensembles.
-
-    Returns:
-        A table and its source; None if the paper has none.
-    """
+    """Returns the paper's results for the classes and hosts present."""
     kind, grid = comparison.kind, comparison.grid
 
     def texts_of(row: str, model: str, metric: Metric) -> Sequence[str] | None:
@@ -178,12 +170,7 @@ def summaries_of(
 ) -> list[MeanAndSpread | None]:
     """Returns mean and spread over seeds for each block.
 
-    Args:
-        comparison: The results.
-        key: The metric.
-        classes: What each seed is averaged over. Classes that have no such
-            metric at all are left out.
-        model: The host.
+    Classes that have no such metric at all are left out.
     """
     without = comparison.classes_without(key)
     counted = [name for name in classes if name not in without]

@@ -25,41 +25,23 @@ from keras_sspcab.metrics.image_level import (
     image_metrics,
     precision_recall_curve,
     roc_curve,
-    thin_curve,
 )
 from keras_sspcab.metrics.map_regions import regions_from_maps
 from keras_sspcab.metrics.pixel_level import PixelScores, pixel_metrics
 from keras_sspcab.metrics.region_level import RegionMetrics, rbdc_tbdc
-from keras_sspcab.metrics.registry import (
-    METRICS,
-    Metric,
-    describe_convention,
-    metrics_of,
-)
-from keras_sspcab.metrics.shortcuts import (
-    describe_shortcut,
-    image_statistics,
-    is_shortcut,
-    statistics_auroc,
-)
+from keras_sspcab.metrics.shortcuts import image_statistics, statistics_auroc
 
 __all__ = [
-    "METRICS",
     "Curve",
     "FrameAuc",
-    "Metric",
     "PixelScores",
     "RegionMetrics",
     "auroc",
     "average_precision",
-    "describe_convention",
-    "describe_shortcut",
     "f1_optimal_threshold",
     "image_metrics",
     "image_statistics",
-    "is_shortcut",
     "macro_auc",
-    "metrics_of",
     "micro_auc",
     "normalize_per_video",
     "pixel_metrics",
@@ -73,7 +55,6 @@ __all__ = [
     "smooth_mean",
     "smooth_median",
     "statistics_auroc",
-    "thin_curve",
     "write_detections",
     "write_tracks",
 ]

@@ -27,10 +27,8 @@ _SUFFIX = ".txt"
 def read_detections(folder: PathLike) -> Table:
     """Reads a folder of detections, one text file a video.
 
-    Args:
-        folder: Path of the folder. Its files `VIDEO.txt`, of lines `frame,
-            x_min, y_min, x_max, y_max, score`, are read in the order of their
-            names; empty ones are fine.
+    Its files `VIDEO.txt`, of lines `frame, x_min, y_min, x_max, y_max, score`,
+    are read in the order of their names; empty ones are fine.
 
     Returns:
         Dict of arrays `(n,)`: `video` (names), `frame`, `x_min`, `y_min`,
@@ -53,10 +51,9 @@ def read_detections(folder: PathLike) -> Table:
 def read_tracks(folder: PathLike) -> Table:
     """Reads a folder of ground-truth tracks, one text file a video.
 
-    Args:
-        folder: Path of the folder. Its files `VIDEO.txt`, of lines `track,
-            frame, x_min, y_min, x_max, y_max`, are read in the order of their
-            names. Videos without anomalies may have none.
+    Its files `VIDEO.txt`, of lines `track, frame, x_min, y_min, x_max, y_max`,
+    are read in the order of their names. Videos without anomalies may have
+    none.
 
     Returns:
         Dict of arrays `(n,)`: `video` (names), `track`, `frame`, `x_min`,
@@ -107,12 +104,7 @@ def write_detections(
 def write_tracks(tracks: Any, folder: PathLike) -> None:
     """Writes tracks as `read_tracks` reads them, losing no digit.
 
-    Args:
-        tracks: As for `rbdc_tbdc`.
-        folder: Path of the folder to create. One that is there must be empty.
-
-    Raises:
-        ValueError: As for `write_detections`.
+    Tracks are those of `rbdc_tbdc`; folder and errors as in `write_detections`.
 
     Example:
         >>> import tempfile
@@ -130,16 +122,9 @@ def standardize_table(
 ) -> Table:
     """Returns a checked table with the columns in their order.
 
-    Args:
-        values: Anything with columns by name (a dict of arrays, a structured
-            array, a data frame), or an array `(n, len(columns))` of numbers.
-        name: The argument's name, for the error.
-        columns: Names of the columns. All but `"video"` become float64;
-            `"video"` holds names or whole numbers.
-
-    Raises:
-        ValueError: If a column is missing, if columns differ in length, or if
-            a row is no proper box. The error names the row, counted from 0.
+    `values` has columns by name (a dict of arrays, a structured array, a data
+    frame), or is an array `(n, len(columns))` of numbers. All columns but
+    `"video"` become float64.
     """
     table = {}
     for column, array in _split(values, name, columns).items():

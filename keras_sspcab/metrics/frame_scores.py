@@ -17,15 +17,7 @@ from keras_sspcab.checks import (
 
 
 def by_video(values: Any, name: str) -> dict[Any, Any]:
-    """Returns what belongs to each video; a list's videos count from 0.
-
-    Args:
-        values: Mapping from video to array, or sequence of arrays.
-        name: The argument's name, for the error.
-
-    Raises:
-        ValueError: If there is no video.
-    """
+    """Returns a mapping from video to its values; lists count from 0."""
     videos = dict(values if isinstance(values, Mapping) else enumerate(values))
     if not videos:
         raise ValueError(
@@ -38,12 +30,7 @@ def by_video(values: Any, name: str) -> dict[Any, Any]:
 def standardize_frames(
     scores_by_video: Any, labels_by_video: Any
 ) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
-    """Returns boolean labels `(n,)` and float64 scores `(n,)` by video.
-
-    Raises:
-        ValueError: If the videos or their lengths differ, if a label is neither
-            0 nor 1, if a score is not finite, or if a video has no frame.
-    """
+    """Returns boolean labels `(n,)` and float64 scores `(n,)` by video."""
     scores = _standardize_scores(scores_by_video)
     labels = by_video(labels_by_video, "labels_by_video")
     unmatched = [video for video in labels if video not in scores]
@@ -111,15 +98,8 @@ def smooth_median(scores_by_video: Any, length: int = 17) -> Any:
     (Liu et al., ICCV 2021).
 
     Args:
-        scores_by_video: As for `normalize_per_video`.
+        scores_by_video: As for `normalize_per_video`, whose form is returned.
         length: Odd integer, frames under the filter.
-
-    Returns:
-        Dict or list, as given, of float64 arrays `(n,)`.
-
-    Raises:
-        ValueError: If `length` is not odd, or if a video's scores are not as
-            described.
 
     Example:
         >>> smooth_median([[1.0, 9.0, 2.0, 3.0]], length=3)
@@ -140,15 +120,8 @@ def smooth_gaussian(scores_by_video: Any, sigma: float) -> Any:
     Equals `scipy.ndimage.gaussian_filter1d` with `mode="constant"`.
 
     Args:
-        scores_by_video: As for `normalize_per_video`.
+        scores_by_video: As for `normalize_per_video`, whose form is returned.
         sigma: Standard deviation in frames. The filter ends at four of them.
-
-    Returns:
-        Dict or list, as given, of float64 arrays `(n,)`.
-
-    Raises:
-        ValueError: If `sigma` is not positive and finite, or if a video's
-            scores are not as described.
 
     Example:
         >>> smooth_gaussian([[0.0, 1.0, 0.0]], sigma=1.0)[0].round(2)
@@ -171,14 +144,8 @@ def smooth_mean(scores_by_video: Any, length: int) -> Any:
     """Moving mean; near an end of a video, over the frames that exist.
 
     Args:
-        scores_by_video: As for `normalize_per_video`.
+        scores_by_video: As for `normalize_per_video`, whose form is returned.
         length: Odd integer, frames under the filter.
-
-    Returns:
-        Dict or list, as given, of float64 arrays `(n,)`.
-
-    Raises:
-        ValueError: As for `smooth_median`.
 
     Example:
         >>> smooth_mean([[1.0, 3.0, 5.0]], length=3)

@@ -34,21 +34,6 @@ def thin_curve(x: Any, y: Any, max_points: int = 500) -> Curve:
     Both ends stay, and no point is farther (in `|dx| + |dy|`) from a kept one
     than the length of the curve divided by `max_points - 1`. A rising curve in
     the unit square is at most 2 long: 500 points are exact to 0.004.
-
-    Args:
-        x: Array `(n,)`, in drawing order.
-        y: Array `(n,)`.
-        max_points: At least 2.
-
-    Returns:
-        The kept points. All of them if there are no more than `max_points`.
-
-    Raises:
-        ValueError: If the shapes differ or `max_points` is below 2.
-
-    Example:
-        >>> thin_curve(np.linspace(0, 1, 101), np.ones(101), 3).x
-        array([0. , 0.5, 1. ])
     """
     x = np.asarray(x, dtype="float64")
     y = np.asarray(y, dtype="float64")
@@ -72,16 +57,7 @@ def thin_curve(x: Any, y: Any, max_points: int = 500) -> Curve:
 def standardize_image_arguments(
     labels: Any, scores: Any, needs_both: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns boolean labels and float64 scores that fit each other.
-
-    Args:
-        labels: Array `(n,)` of 0 (normal) and 1 (anomalous), or booleans.
-        scores: Array `(n,)` of finite numbers.
-        needs_both: Whether it is an error if a class is absent.
-
-    Raises:
-        ValueError: If the arguments are not as described.
-    """
+    """Returns boolean labels `(n,)` and float64 scores `(n,)`, checked."""
     labels = standardize_binary(labels, "labels")
     scores = standardize_scores(scores, "scores", "float64")
     if labels.ndim != 1 or labels.shape != scores.shape:
@@ -129,15 +105,10 @@ def average_precision(labels: Any, scores: Any) -> float:
     The sum over the distinct thresholds of the gain in recall times the
     precision there, without interpolation.
 
-    Args:
-        labels: As for `auroc`.
-        scores: As for `auroc`.
+    Arguments and errors are those of `auroc`.
 
     Returns:
         A number in (0, 1]; chance is the share of anomalous images.
-
-    Raises:
-        ValueError: As for `auroc`.
 
     Example:
         >>> round(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 3)
@@ -156,16 +127,11 @@ def f1_optimal_threshold(labels: Any, scores: Any) -> tuple[float, float]:
     to these very labels: it says what is attainable, and is no substitute for
     one calibrated on held-out normal images.
 
-    Args:
-        labels: As for `auroc`.
-        scores: As for `auroc`.
+    Arguments and errors are those of `auroc`.
 
     Returns:
         `(threshold, f1)`. Among equals, the largest threshold: it raises the
         fewest alarms.
-
-    Raises:
-        ValueError: As for `auroc`.
 
     Example:
         >>> f1_optimal_threshold([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
@@ -188,16 +154,11 @@ def f1_optimal_threshold(labels: Any, scores: Any) -> tuple[float, float]:
 def image_metrics(labels: Any, scores: Any) -> dict[str, float]:
     """All image-level metrics.
 
-    Args:
-        labels: As for `auroc`.
-        scores: As for `auroc`.
+    Arguments and errors are those of `auroc`, but for an absent class.
 
     Returns:
         Dict of `image_auroc`, `image_ap`, `image_f1` and `image_f1_threshold`;
         empty if one of the classes is absent, as none is defined then.
-
-    Raises:
-        ValueError: If the arguments are not as described.
 
     Example:
         >>> image_metrics([0, 0, 1], [0.1, 0.2, 0.3])["image_auroc"]
@@ -218,16 +179,11 @@ def image_metrics(labels: Any, scores: Any) -> dict[str, float]:
 def roc_curve(labels: Any, scores: Any, max_points: int = 500) -> Curve:
     """Receiver operating characteristic of image scores.
 
-    Args:
-        labels: As for `auroc`.
-        scores: As for `auroc`.
-        max_points: How many points remain; see `thin_curve`.
+    Labels, scores and errors are those of `auroc`. At most `max_points` points
+    remain, evenly along the curve.
 
     Returns:
         False positive rate (x) and true positive rate (y).
-
-    Raises:
-        ValueError: As for `auroc`.
 
     Example:
         >>> roc_curve([0, 1], [0.1, 0.9]).y
@@ -245,17 +201,12 @@ def precision_recall_curve(
 ) -> Curve:
     """Precision over recall of image scores, one point a threshold.
 
-    Args:
-        labels: As for `auroc`.
-        scores: As for `auroc`.
-        max_points: How many points remain; see `thin_curve`.
+    Labels, scores and errors are those of `auroc`. At most `max_points` points
+    remain, evenly along the curve.
 
     Returns:
         Recall (x) and precision (y), from recall 0 on. Draw it as steps
         (`where="pre"`): precision is not linear between two thresholds.
-
-    Raises:
-        ValueError: As for `auroc`.
 
     Example:
         >>> precision_recall_curve([0, 1], [0.1, 0.9]).x

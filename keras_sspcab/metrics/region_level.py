@@ -127,16 +127,10 @@ def rbdc_tbdc(
 def _match(
     ranked: Table, tracks: Table, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compares detections with the boxes of their frames.
+    """Compares detections, by falling score, with the boxes of their frames.
 
-    Args:
-        ranked: Detections by falling score.
-        tracks: Ground truth.
-        iou_threshold: From which intersection over union on they match.
-
-    Returns:
-        For each box the rank of the detection that finds it (one past the last
-        if none does), and for each detection whether it is a false positive.
+    Returns for each box the rank of the detection that finds it (one past the
+    last if none does), and for each detection whether it is a false positive.
     """
     num_detections = ranked["frame"].size
     box_codes, detection_codes = _frame_codes(ranked, tracks)
@@ -229,14 +223,7 @@ def _find_tracks(
 def _integrate(
     found_at: np.ndarray, alarms: np.ndarray, num_frames: int
 ) -> tuple[float, Curve]:
-    """Returns the area under the share of what is found, and its curve.
-
-    Args:
-        found_at: Rank of the detection that finds each box or track; one past
-            the last if none does.
-        alarms: False positives up to each detection.
-        num_frames: As for `rbdc_tbdc`.
-    """
+    """Returns the area under the share of what is found, and its curve."""
     ranks = found_at[found_at < alarms.size]
     # What is found after n false positives adds a strip from n to the end. In
     # whole numbers, so that only the division rounds.

@@ -1,53 +1,26 @@
 """The metrics and conventions of `metrics.json`: their names and meanings."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 _IMAGE, _VIDEO = ("image",), ("video",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One measure of a detector, a share in [0, 1].
-
-    Attributes:
-        key: Its name in `metrics.json`.
-        title: Its name in tables.
-        meaning: What it says, in a sentence.
-        kinds: The kinds of data that have it, `"image"` and `"video"`.
-        at_threshold: Whether it depends on the calibrated threshold. The others
-            rank scores.
-        higher_is_better: False for a rate of errors.
-
-    Example:
-        >>> METRICS["aupro"].meaning
-        'Overlap with each defective region, up to 30 % false positives.'
-    """
+    """One measure of a detector, a share in [0, 1]; `key` in `metrics.json`."""
 
     key: str
     title: str
     meaning: str
     kinds: tuple[str, ...]
-    at_threshold: bool = False
+    at_threshold: bool = False  # depends on the calibration; others rank
     higher_is_better: bool = True
 
     @property
     def heading(self) -> str:
         """The title as it begins a line."""
         return self.title[:1].upper() + self.title[1:]
-
-
-@dataclasses.dataclass(frozen=True)
-class Convention:
-    """A choice that metrics of videos depend on.
-
-    Attributes:
-        title: Its name.
-        meanings: What its values mean, by value; others explain themselves.
-    """
-
-    title: str
-    meanings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 #: The metrics by key, in the order of tables.
@@ -147,9 +120,10 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-#: What metrics of videos depend on, by key of `conventions` in `metrics.json`.
-CONVENTIONS: dict[str, Convention] = {
-    "normalization": Convention(
+#: What metrics of videos depend on, by key of `conventions` in `metrics.json`:
+#: a title, and what its values mean; others explain themselves.
+CONVENTIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "normalization": (
         "Normalization",
         {
             "per_video": "the scores of each video are brought to [0, 1] by "
@@ -157,11 +131,11 @@ CONVENTIONS: dict[str, Convention] = {
             "none": "none, the scores of all videos are compared as they are",
         },
     ),
-    "smoothing": Convention(
+    "smoothing": (
         "Smoothing over time",
         {"none": "none, each frame keeps its own score"},
     ),
-    "single_class": Convention(
+    "single_class": (
         "Videos of one class",
         {
             "sentinel": "macro AUC adds two sentinel frames to each video, a "
@@ -171,9 +145,9 @@ CONVENTIONS: dict[str, Convention] = {
             "defined",
         },
     ),
-    "frames_dropped": Convention("Frames without a score"),
-    "regions": Convention("Regions"),
-    "tracks": Convention(
+    "frames_dropped": ("Frames without a score", {}),
+    "regions": ("Regions", {}),
+    "tracks": (
         "Tracks of the ground truth",
         {
             "files": "read from the files of the data set",
@@ -185,18 +159,7 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 def metrics_of(kind: str, keys: Iterable[str] | None = None) -> list[Metric]:
-    """Returns the metrics of a kind of data, in the order of tables.
-
-    Args:
-        kind: The `kind` of a host: `"image"`, `"video"` or `"objects"`, whose
-            metrics are those of videos.
-        keys: The metrics that there are, such as the content of
-            `metrics.json`; others are left out. None for all.
-
-    Example:
-        >>> [m.title for m in metrics_of("video", {"rbdc": 0.2, "tbdc": 0.4})]
-        ['RBDC', 'TBDC']
-    """
+    """Returns the metrics of a kind of host, as far as they are in `keys`."""
     kind = "video" if kind == "objects" else kind
     chosen = None if keys is None else set(keys)
     return [
@@ -207,18 +170,9 @@ def metrics_of(kind: str, keys: Iterable[str] | None = None) -> list[Metric]:
 
 
 def describe_convention(key: str, value: object) -> tuple[str, str]:
-    """Returns the title of a convention and what its value means.
-
-    Args:
-        key: Its name in `metrics.json`.
-        value: Its value there. What is unknown is returned as it stands.
-
-    Example:
-        >>> describe_convention("smoothing", "median 17")
-        ('Smoothing over time', 'median over 17 frames')
-    """
-    convention = CONVENTIONS.get(key, Convention(key))
-    text = convention.meanings.get(str(value), str(value))
+    """Returns the title of a convention and what its value means."""
+    title, meanings = CONVENTIONS.get(key, (key, {}))
+    text = meanings.get(str(value), str(value))
     if key == "frames_dropped":
         text = f"{value} at the beginning of each video"
     if key == "smoothing":
@@ -227,4 +181,4 @@ def describe_convention(key: str, value: object) -> tuple[str, str]:
             text = f"{filter_name} over {size} frames"
         elif filter_name == "gaussian":
             text = f"Gaussian with a standard deviation of {size} frames"
-    return convention.title, text
+    return title, text

@@ -33,21 +33,9 @@ def annotate_frame(
 
     The curve is below the frame, the latest score at its right end, red where
     it reaches the threshold. Frames below 320 pixels of width are enlarged.
-
-    Args:
-        frame: uint8 array `(height, width, 3)`, RGB, or `(height, width, 1)`.
-        scores: Scores of the frames up to this one; NaN for frames without.
-        threshold: A frame is anomalous from this score on, or None.
-        anomaly_map: Array `(map_height, map_width)`, or None.
-        scale: Map value of the strongest color: twice the pixel threshold.
-        boxes: `(x_min, y_min, x_max, y_max)` in pixels of the frame, inclusive.
-        text: What is written into the strip, before the score.
-
-    Returns:
-        uint8 array `(height, width, 3)`, higher than the frame by the strip.
-
-    Raises:
-        ValueError: If an argument is not as described.
+    Scores are those up to this frame, NaN where there is none. `scale` is the
+    map value of the strongest color; `boxes` are `(x_min, y_min, x_max, y_max)`
+    in pixels of the frame, both ends included.
     """
     if not len(scores):
         raise ValueError(

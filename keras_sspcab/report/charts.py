@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_sspcab.metrics import Curve, average_precision, thin_curve
+from keras_sspcab.metrics import Curve, average_precision
+from keras_sspcab.metrics.image_level import thin_curve
 from keras_sspcab.report import figures
 from keras_sspcab.report.content import EvaluatedRun
 
@@ -24,14 +25,7 @@ _VIDEO_RANKINGS = (
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """One chart of the page.
-
-    Attributes:
-        title: Heading.
-        description: What it shows, for those who cannot see it, too.
-        svg: The `<svg>` element.
-        narrow_svg: Another one for narrow screens, if that one is too wide.
-    """
+    """One chart of the page, drawn again for narrow screens if it is wide."""
 
     title: str
     description: str

@@ -19,15 +19,7 @@ Number = TypeVar("Number", int, float)
 
 
 class Nouns(NamedTuple):
-    """What the things are called that have a score.
-
-    Attributes:
-        thing: One of them.
-        things: Several.
-        anomalous: What one with an anomaly is.
-        anomalies: What is found in them.
-        data: What the test data are.
-    """
+    """What the things are called that have a score."""
 
     thing: str
     things: str
@@ -41,22 +33,7 @@ FRAMES = Nouns("frame", "frames", "abnormal", "abnormal frames", "videos")
 
 
 class OutcomeCounts:
-    """How many images or frames ended in which way at the threshold.
-
-    Args:
-        scored: Anything with `label` and `is_anomalous`.
-
-    Attributes:
-        found: Anomalous ones that were flagged.
-        missed: Anomalous ones that were not.
-        false_alarms: Normal ones that were flagged.
-        passed: Normal ones that were not.
-        flagged: Ones without a label that were flagged.
-        anomalous: All anomalous ones.
-        normal: All normal ones.
-        unlabeled: All without a label.
-        total: All.
-    """
+    """How many images or frames ended in which way at the threshold."""
 
     def __init__(self, scored: Iterable[Any]) -> None:
         counts = collections.Counter(
@@ -75,17 +52,10 @@ class OutcomeCounts:
 
 @dataclasses.dataclass(frozen=True)
 class VideoScores:
-    """The scored frames of one video.
-
-    Attributes:
-        name: Name of the video.
-        num_frames: All frames, scored or not; None if unknown.
-        auc: Frame-level AUROC, or None where it is not defined.
-        frames: The scored ones, in order.
-    """
+    """The scored frames of one video."""
 
     name: str
-    num_frames: int | None
+    num_frames: int | None  # scored or not
     auc: float | None
     frames: list[FrameScore]
 
@@ -107,21 +77,10 @@ class VideoScores:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedRun:
-    """All that a report shows.
+    """All that a report shows; of images or of videos, one is empty.
 
-    Attributes:
-        path: The run folder.
-        config: Sections of `config.toml`.
-        metrics: Content of `metrics.json`.
-        record: Content of `run.json`; empty if there is none.
-        history: Columns of `history.csv`, NaN where a value is missing; empty
-            if there is none.
-        curves: Content of `curves.json`; None if there is none.
-        images: The scored images; none if the test data are videos.
-        videos: The videos, those without a scored frame last; none if the test
-            data are images.
-        key_frames: Frames of videos that are worth a look; None if there is no
-            file of them.
+    `history` holds the columns of `history.csv`, NaN where a value is missing.
+    `curves` and `key_frames` are None if the run has no file of them.
     """
 
     path: str
@@ -168,15 +127,7 @@ class EvaluatedRun:
 
 
 def read_evaluated_run(run_folder: str | os.PathLike[str]) -> EvaluatedRun:
-    """Reads a run that has been evaluated.
-
-    Args:
-        run_folder: Its folder.
-
-    Raises:
-        ValueError: If a file is missing or broken. The message names the file
-            and the command that writes it.
-    """
+    """Reads a run that has been evaluated."""
     run = RunFolder(os.fspath(run_folder))
     config = read_toml(run.require("config.toml", "keras-sspcab train"))
     metrics = outputs.read_metrics(run)
@@ -197,15 +148,7 @@ def read_evaluated_run(run_folder: str | os.PathLike[str]) -> EvaluatedRun:
 def intervals(
     marked: Iterable[tuple[Number, Any]],
 ) -> list[tuple[Number, Number]]:
-    """Returns first and last number of each stretch of marked ones.
-
-    Args:
-        marked: Numbers of frames, or times, in order, and whether each is in.
-
-    Example:
-        >>> intervals([(4, True), (5, True), (6, False), (7, True)])
-        [(4, 5), (7, 7)]
-    """
+    """Returns first and last number of each stretch of marked ones."""
     stretches = []
     for is_inside, group in itertools.groupby(
         marked, key=lambda pair: bool(pair[1])

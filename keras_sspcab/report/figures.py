@@ -55,18 +55,9 @@ def unit_curves(
     steps: bool = False,
     limit: float | None = None,
 ) -> str:
-    """Draws curves in the unit square.
+    """Draws curves, each a legend, a color and points, in the unit square.
 
-    Args:
-        name: Identifier, unique in the page.
-        curves: Legend, color and points of each.
-        labels: What the axes say.
-        chance: Whether the diagonal is drawn.
-        steps: Whether each value holds back to the previous point.
-        limit: The area up to this x is tinted.
-
-    Returns:
-        An `<svg>` element.
+    The area up to x = `limit` is tinted.
     """
     with page_axes(name, (4.2, 3.6)) as (axes, result):
         axes.set(xlabel=labels[0], ylabel=labels[1])
@@ -103,18 +94,7 @@ def score_histogram(
     size: tuple[float, float],
     things: str = "images",
 ) -> str:
-    """Draws how the scores of normal and anomalous images are spread.
-
-    Args:
-        name: Identifier, unique in the page.
-        series: Legend, color and scores of each.
-        threshold: Where the line is drawn, or None.
-        size: Width and height in inches, at which text has 10 points.
-        things: What has the scores.
-
-    Returns:
-        An `<svg>` element.
-    """
+    """Draws how scores are spread; `series` are legend, color and scores."""
     values = np.concatenate([np.asarray(scores) for *_, scores in series])
     low, high, middle = score_range(values, threshold)
     edges = np.linspace(low, high, _BINS + 1)
@@ -151,15 +131,10 @@ def score_histogram(
 def score_range(
     values: np.ndarray, threshold: float | None
 ) -> tuple[float, float, float | None]:
-    """Chooses the axis of scores.
+    """Returns both ends of an axis of scores, and the width of its linear part.
 
-    Args:
-        values: The scores, at least one.
-        threshold: A value that the axis shows as well, or None.
-
-    Returns:
-        Its two ends, and the width of its linear part if it has to be an asinh
-        axis: far outliers would press all else into one place on a linear one.
+    That is None unless it has to be an asinh axis: far outliers would press all
+    else into one place on a linear one.
     """
     marks = np.append(values, [] if threshold is None else threshold)
     low, high = float(marks.min()), float(marks.max())
@@ -174,16 +149,7 @@ def training_curve(
     series: Sequence[tuple[str, str, np.ndarray]],
     epochs: np.ndarray,
 ) -> str:
-    """Draws losses over epochs.
-
-    Args:
-        name: Identifier, unique in the page.
-        series: Legend, color and one value an epoch (NaN where missing).
-        epochs: Their numbers.
-
-    Returns:
-        An `<svg>` element.
-    """
+    """Draws losses over epochs; `series` are legend, color, losses or NaN."""
     with page_axes(name, (4.2, 3.2)) as (axes, result):
         for legend, color, values in series:
             kept = np.isfinite(values)

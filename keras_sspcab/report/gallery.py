@@ -15,16 +15,7 @@ Picture = ImageScore | KeyFrame
 
 @dataclasses.dataclass
 class Group:
-    """Pictures that ended in the same way.
-
-    Attributes:
-        key: For the page's markup.
-        title: Heading.
-        verdict: What one of them is called.
-        order: How they are sorted, in words.
-        members: All of them, sorted.
-        shown: How many of them the page shows.
-    """
+    """Pictures that ended in the same way."""
 
     key: str
     title: str
@@ -36,17 +27,9 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """One picture of the gallery.
+    """One picture of the gallery, its images as data URIs.
 
-    Attributes:
-        picture: What is shown.
-        name: What it is called.
-        kind: Kind of its anomaly, may be empty.
-        target: Identifier in the page that its name leads to, or empty.
-        photo: Data URI of the image, or None if it cannot be read.
-        heat: Data URI of the map's colors, or None if there is no map.
-        outline: Path of the ground truth's border, in pixels, or None.
-        size: Width and height of the picture, in pixels.
+    `target` is the identifier in the page that its name leads to.
     """
 
     picture: Picture
@@ -101,15 +84,9 @@ def group_pictures(
 ) -> list[Group]:
     """Sorts pictures into groups, the most instructive first.
 
-    Args:
-        members: All of them.
-        max_images: How many are shown. A tenth is kept for each group, so that
-            there is something to compare with; misses take what they need of
-            the rest, then false alarms, then the others.
-        nouns: What they are called.
-
-    Returns:
-        The groups that have members.
+    A tenth of `max_images` is kept for each group, so that there is something
+    to compare with; misses take what they need of the rest, then false alarms,
+    then the others.
     """
     words = {
         **nouns._asdict(),
@@ -149,14 +126,7 @@ def _share_out(groups: Sequence[Group], max_images: int) -> None:
 def make_cards(
     run: EvaluatedRun, group: Group, limit: float, targets: Mapping[str, str]
 ) -> Iterator[Card]:
-    """Yields what the page shows of a group.
-
-    Args:
-        run: The run.
-        group: Some of its pictures.
-        limit: Map value of the strongest color.
-        targets: By video, the identifier in the page that leads to it.
-    """
+    """Yields what the page shows of a group."""
     common = _common_folder(picture.path for picture in run.pictures)
     for picture in group.members[: group.shown]:
         if isinstance(picture, KeyFrame):

@@ -30,14 +30,9 @@ COLOR_TABLE = _color_table()
 
 @dataclasses.dataclass(frozen=True)
 class HeatScale:
-    """Which map value has which color, the same for all images of a run.
+    """Which map value has which color, the same for all images of a run."""
 
-    Attributes:
-        limit: Map value of the strongest color; larger ones have it as well.
-        is_calibrated: Whether it is twice the pixel threshold.
-    """
-
-    limit: float
+    limit: float  # map value of the strongest color
     is_calibrated: bool
 
     @classmethod

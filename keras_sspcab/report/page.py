@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_sspcab.metrics import (
-    describe_convention,
-    describe_shortcut,
-    metrics_of,
-)
+from keras_sspcab.metrics.registry import describe_convention, metrics_of
+from keras_sspcab.metrics.shortcuts import describe_shortcut
 from keras_sspcab.report import charts, gallery, rendering, timeline
 from keras_sspcab.report.charts import Chart
 from keras_sspcab.report.content import (
@@ -75,15 +72,7 @@ def write_report(
 
 @dataclasses.dataclass(frozen=True)
 class VideoRow:
-    """One video of the page.
-
-    Attributes:
-        key: Identifier in the page.
-        video: Its scores.
-        outcome: What became of its frames.
-        chart: Its timeline, or None if no frame has a score.
-        summary: The same in a few words.
-    """
+    """One video of the page."""
 
     key: str
     video: VideoScores

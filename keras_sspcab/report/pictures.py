@@ -17,14 +17,8 @@ def load_photo(path: str, max_side: int | None = None) -> Image.Image | None:
     """Opens an image file as 8-bit RGB.
 
     Of 16-bit images the upper 8 bits are kept, an alpha channel is dropped and
-    the orientation tag is not applied, as when the model reads them.
-
-    Args:
-        path: The file.
-        max_side: Larger images are shrunk to this, in pixels.
-
-    Returns:
-        The image, or None if it is gone or cannot be read.
+    the orientation tag is not applied, as when the model reads them. Returns
+    None if the file is gone or cannot be read.
     """
     try:
         with Image.open(path) as image:
@@ -41,15 +35,7 @@ def load_photo(path: str, max_side: int | None = None) -> Image.Image | None:
 
 
 def load_mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
-    """Opens a mask and resizes it by the nearest neighbor.
-
-    Args:
-        path: The file; pixels above 0 belong to the defect.
-        size: Height and width.
-
-    Returns:
-        Bool array `(height, width)`, or None if it is gone or cannot be read.
-    """
+    """Opens a mask as bool `(height, width)`; None if it cannot be read."""
     try:
         with Image.open(path) as image:
             mask = image.convert("L")

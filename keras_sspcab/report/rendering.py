@@ -17,17 +17,7 @@ from keras_sspcab.report.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
 def render(
     template: str, run: EvaluatedRun, scale: HeatScale, **content: Any
 ) -> str:
-    """Fills a template of this folder.
-
-    Args:
-        template: Its file name.
-        run: What the page is about.
-        scale: Of the colors of all maps.
-        **content: What the template names besides.
-
-    Returns:
-        The page.
-    """
+    """Fills a template of this folder."""
     script = _read("report.js")
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     environment = jinja2.Environment(

@@ -24,22 +24,11 @@ def save_score_plot(
     rate: float | None = None,
     title: str = "",
 ) -> None:
-    """Draws scores over frames, with key frames above.
+    """Draws scores over frames, with key frames above, as PNG, SVG or PDF.
 
-    Args:
-        path: File to write: `.png`, `.svg` or `.pdf`.
-        frames: Positions of the scored frames, ascending.
-        scores: Their scores.
-        threshold: Drawn as a dashed line; frames from it on are marked red.
-        intervals: First and last frames of anomalies, both included, if they
-            are known; shaded.
-        pictures: Frames, uint8 `(height, width, 3)`, by position, to be shown
-            above the curve.
-        rate: Frames a second, for a second axis in seconds; None for none.
-        title: Heading.
-
-    Raises:
-        ValueError: If there is no score, or not one a frame.
+    Frames from the threshold on are red; `intervals`, the first and last frames
+    of known anomalies, are shaded; `pictures` are uint8 frames by position.
+    With a `rate`, frames a second, there is an axis in seconds.
     """
     x, y = np.asarray(frames), np.asarray(scores, "float64")
     if x.shape != y.shape or not x.size:

@@ -26,14 +26,7 @@ def timeline_chart(
     threshold: float | None,
     key_frames: Sequence[KeyFrame] = (),
 ) -> Chart | None:
-    """Returns the scores of a video over time; None without scores.
-
-    Args:
-        name: Identifier, unique in the page.
-        video: Its scores.
-        threshold: From which score on a frame is flagged, or None.
-        key_frames: Those that are marked.
-    """
+    """Returns the scores of a video over time; None without scores."""
     if not video.frames:
         return None
     scores = [frame.score for frame in video.frames]
@@ -164,14 +157,6 @@ def thin_extremes(x: np.ndarray, y: np.ndarray, max_points: int) -> Curve:
 
     Peaks stay as high as they are, in their place, however thin they are; both
     ends stay as well.
-
-    Args:
-        x: Array `(n,)`, rising.
-        y: Array `(n,)`.
-        max_points: How many points remain at most, at least 4.
-
-    Returns:
-        The kept points. All of them if there are no more than `max_points`.
     """
     if x.size <= max_points:
         return Curve(x, y)

@@ -2,7 +2,7 @@ import pytest
 
 from keras_sspcab.compare.kinds import KINDS, canonical_name
 from keras_sspcab.compare.published import MEAN, PUBLISHED, published
-from keras_sspcab.metrics import METRICS
+from keras_sspcab.metrics.registry import METRICS
 
 IMAGE, VIDEO = KINDS["image"], KINDS["video"]
 MVTEC = [

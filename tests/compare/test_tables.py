@@ -7,7 +7,7 @@ from keras_sspcab.compare.grid import Cell
 from keras_sspcab.compare.page import page
 from keras_sspcab.compare.results import Result
 from keras_sspcab.compare.statistics import MeanAndSpread
-from keras_sspcab.metrics import METRICS
+from keras_sspcab.metrics.registry import METRICS
 
 VALUES = {
     ("screw", "off"): [0.5, 0.7],

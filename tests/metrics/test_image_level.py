@@ -11,8 +11,8 @@ from keras_sspcab.metrics import (
     image_metrics,
     precision_recall_curve,
     roc_curve,
-    thin_curve,
 )
+from keras_sspcab.metrics.image_level import thin_curve
 from tests.metrics.oracles import pair_counting_auroc
 
 

@@ -1,11 +1,7 @@
 import pytest
 
-from keras_sspcab.metrics import (
-    describe_convention,
-    image_metrics,
-    metrics_of,
-    pixel_metrics,
-)
+from keras_sspcab.metrics import image_metrics, pixel_metrics
+from keras_sspcab.metrics.registry import describe_convention, metrics_of
 
 
 def test_what_is_measured_on_images_is_known():
