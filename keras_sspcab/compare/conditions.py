@@ -1,9 +1,10 @@
 """Under which conditions a comparison was measured."""
 
+import collections
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_sspcab.compare.grid import Cell
@@ -78,7 +79,8 @@ def describe_conditions(
     ]
     lines += _conventions(comparison)
     if records:
-        lines.append(f"Hardware: {_distinct(map(_hardware_in, records))}")
+        machines = [r.get("hardware", "not recorded") for r in records]
+        lines.append(f"Hardware: {_distinct(machines)}")
         lines.append(f"Versions: {_distinct(map(_versions_in, records))}")
     lines.append(_times(comparison))
     return lines
@@ -108,10 +110,6 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _hardware_in(record: Mapping[str, Any]) -> str:
-    return record.get("hardware", "not recorded")
-
-
 def _versions_in(record: Mapping[str, Any]) -> str:
     versions = record.get("versions", {})
     texts = [f"{p} {versions[p]}" for p in _PACKAGES if p in versions]
@@ -130,25 +128,19 @@ def _conventions(comparison: Comparison) -> list[str]:
 
 def _by_axis(texts: Mapping[Cell, str]) -> str:
     """Joins texts; names the hosts or data that have each if they differ."""
-    axes: tuple[Callable[[Cell], str], ...] = (
-        lambda cell: cell.model,
-        lambda cell: cell.data_class,
-    )
-    for axis in axes:
+    for axis in ("model", "data_class"):
         names: dict[str, dict[str, None]] = {}
         for cell, text in texts.items():
-            names.setdefault(text, {})[axis(cell)] = None
+            names.setdefault(text, {})[getattr(cell, axis)] = None
         all_names = [name for own in names.values() for name in own]
         if len(names) > 1 and len(all_names) == len(set(all_names)):
             return "; ".join(f"{t} ({', '.join(n)})" for t, n in names.items())
     return _distinct(texts.values())
 
 
-def _distinct(texts: Any) -> str:
+def _distinct(texts: Iterable[str]) -> str:
     """Joins texts; says how many cells have which if they differ."""
-    counts: dict[str, int] = {}
-    for text in texts:
-        counts[text] = counts.get(text, 0) + 1
+    counts = collections.Counter(texts)
     if len(counts) == 1:
         return next(iter(counts))
     return "; ".join(f"{text} ({n} cells)" for text, n in counts.items())
@@ -156,8 +148,8 @@ def _distinct(texts: Any) -> str:
 
 def _times(comparison: Comparison) -> str:
     def total(part: str) -> str:
-        seconds = [r.seconds(part) for r in comparison.results.values()]
-        return format_seconds(sum(s for s in seconds if s is not None))
+        seconds = (r.seconds(part) or 0.0 for r in comparison.results.values())
+        return format_seconds(sum(seconds))
 
     return (
         f"Time: {total('training')} of training and calibration, "

@@ -110,7 +110,9 @@ def _draw(comparison: Comparison) -> Figure:
 def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
     grid, values = comparison.grid, comparison.values(metric.key)
     slots = [(m, c) for m in grid.models for c in grid.classes]
-    offsets = _offsets(len(grid.blocks))
+    num_blocks = len(grid.blocks)
+    distance = 0.7 / max(num_blocks, 2)
+    offsets = (np.arange(num_blocks) - (num_blocks - 1) / 2) * distance
     for slot, (model, data_class) in enumerate(slots):
         for seed in grid.seeds:
             cells = [Cell(data_class, model, b, seed) for b in grid.blocks]
@@ -128,15 +130,11 @@ def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
             heights = [100 * values[cell] for cell in cells if cell in values]
             if not heights:
                 continue
+            x = slot + offset
+            axes.plot(np.full(len(heights), x), heights, **mark, zorder=2)
+            half = 0.4 * distance
             axes.plot(
-                np.full(len(heights), slot + offset),
-                heights,
-                **mark,
-                zorder=2,
-            )
-            half = 0.4 * _distance(len(grid.blocks))
-            axes.plot(
-                [slot + offset - half, slot + offset + half],
+                [x - half, x + half],
                 [np.mean(heights)] * 2,
                 color=_INK,
                 lw=2,
@@ -197,26 +195,12 @@ def _separate_hosts(axes: Any, comparison: Comparison, is_named: bool) -> None:
             )
 
 
-def _offsets(num_blocks: int) -> np.ndarray:
-    return (np.arange(num_blocks) - (num_blocks - 1) / 2) * _distance(
-        num_blocks
-    )
-
-
-def _distance(num_blocks: int) -> float:
-    return 0.7 / max(num_blocks, 2)
-
-
 def _marks(blocks: tuple[str, ...]) -> list[dict[str, Any]]:
     """Returns how the values of each block are drawn."""
     others = itertools.cycle(_WITH)
+    common = {"ls": "", "ms": 5, "mew": 1.2}
     return [
-        {
-            "ls": "",
-            "ms": 5,
-            "mew": 1.2,
-            **(_WITHOUT if block == OFF else next(others)),
-        }
+        common | (_WITHOUT if block == OFF else next(others))
         for block in blocks
     ]
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import os
 from collections.abc import Iterator
 
@@ -60,8 +59,7 @@ class Grid:
             yield Cell(data_class, model, block, seed)
 
     def __len__(self) -> int:
-        axes = (self.classes, self.models, self.blocks, self.seeds)
-        return math.prod(map(len, axes))
+        return sum(1 for _ in self)
 
     @property
     def reference(self) -> str:

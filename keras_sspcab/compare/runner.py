@@ -8,7 +8,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -16,13 +16,13 @@ import tensorflow as tf
 from keras_sspcab.compare import cell as cells
 from keras_sspcab.compare.classes import find_classes
 from keras_sspcab.compare.conditions import describe_conditions, format_seconds
-from keras_sspcab.compare.ensembles import read_ensembles
 from keras_sspcab.compare.grid import OFF, ON, Cell, Grid
 from keras_sspcab.compare.kinds import KINDS, Kind
 from keras_sspcab.compare.page import write_files
 from keras_sspcab.compare.results import (
     CellState,
     Comparison,
+    read_ensembles,
     read_results,
     state_of,
 )
@@ -80,8 +80,7 @@ class ComparisonSpec:
     public_command: str = "a call of the library"
 
 
-@dataclasses.dataclass(frozen=True)
-class CellRun:
+class CellRun(NamedTuple):
     """A cell, the folder of its run, and its configuration."""
 
     cell: Cell
@@ -93,8 +92,7 @@ class ComparisonRun:
     """The runs of a comparison. What can be checked is checked at once.
 
     Attributes:
-        spec: What to compare.
-        kind: What kind of data that is.
+        kind: What kind of data is compared on.
         grid: The cells.
         classes: The data classes.
         left_out: Names of folders that are no data class.
@@ -102,8 +100,7 @@ class ComparisonRun:
     Args:
         spec: What to compare.
         progress: Takes what there is to say.
-        cell_command: Arguments of Python that start the process of a cell; see
-            `keras_sspcab.compare.cell`.
+        cell_command: Arguments of Python that start the process of a cell.
         environment: The variables of these processes; None for those of this
             one.
 
@@ -152,20 +149,14 @@ class ComparisonRun:
             for model in spec.models
             for block in spec.blocks
         }
-        paths = {
-            data_class.name: data_class.path for data_class in self.classes
-        }
         self._fingerprints: dict[Any, str] = {}
-        self._runs = [
-            CellRun(
-                cell,
-                RunFolder(os.path.join(spec.out, cell.folder)),
-                settings.config(
-                    cell.model, paths[cell.data_class], cell.block, cell.seed
-                ),
-            )
-            for cell in self.grid
-        ]
+        self._runs: list[CellRun] = []
+        paths = {found.name: found.path for found in self.classes}
+        for cell in self.grid:
+            run = RunFolder(os.path.join(spec.out, cell.folder))
+            data = paths[cell.data_class]
+            config = settings.config(cell.model, data, cell.block, cell.seed)
+            self._runs.append(CellRun(cell, run, config))
 
     def describe(self) -> str:
         """Says how many cells there are, and in which states."""
@@ -182,10 +173,8 @@ class ComparisonRun:
     def run(self) -> dict[Cell, str]:
         """Runs all cells that are not done.
 
-        Tables and figure are written after each but the last.
-
-        Returns:
-            Those that have failed, with the reasons.
+        Tables and figure are written after each but the last. Returns the
+        cells that have failed, with the reasons.
 
         Raises:
             ValueError: If a cell was run with other settings.
@@ -226,14 +215,12 @@ class ComparisonRun:
     def write(self) -> tuple[Comparison, list[str]]:
         """Writes tables and figure of the cells that are done.
 
-        Returns:
-            What was written, and the paths of the files.
+        Returns what was written, and the paths of the files.
         """
         comparison = self._results()
         if self.spec.has_ensembles:
-            ensembles = read_ensembles(
-                self.spec.out, self.grid, comparison.results
-            )
+            done = comparison.results
+            ensembles = read_ensembles(self.spec.out, self.grid, done)
             comparison = dataclasses.replace(comparison, ensembles=ensembles)
         conditions = describe_conditions(
             comparison, self.spec.public_command, self._changed

@@ -61,8 +61,8 @@ def micro_auc(scores_by_video: Any, labels_by_video: Any) -> FrameAuc:
     num_anomalous = int(np.count_nonzero(labels))
     require_both_classes(labels.size - num_anomalous, num_anomalous, "frames")
     per_video = {video: _auroc(*pair) for video, pair in videos.items()}
-    value = auroc(labels, scores)
-    return FrameAuc(value, per_video, _single_class(videos))
+    single = tuple(v for v, pair in videos.items() if _is_single_class(pair[0]))
+    return FrameAuc(auroc(labels, scores), per_video, single)
 
 
 def macro_auc(
@@ -120,21 +120,14 @@ def macro_auc(
             f"{len(videos)} videos of a single class with single_class='skip'. "
             "Pass single_class='sentinel'."
         )
-    return FrameAuc(float(np.mean(values)), per_video, _single_class(videos))
+    single = tuple(v for v, pair in videos.items() if _is_single_class(pair[0]))
+    return FrameAuc(float(np.mean(values)), per_video, single)
 
 
 def _auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Returns the AUROC, or None where there is a single class."""
-    if labels.all() or not labels.any():
-        return None
-    return auroc(labels, scores)
+    return None if _is_single_class(labels) else auroc(labels, scores)
 
 
-def _single_class(
-    videos: dict[Any, tuple[np.ndarray, np.ndarray]],
-) -> tuple[Any, ...]:
-    return tuple(
-        video
-        for video, (labels, _) in videos.items()
-        if labels.all() or not labels.any()
-    )
+def _is_single_class(labels: np.ndarray) -> bool:
+    return bool(labels.all() or not labels.any())

@@ -133,7 +133,7 @@ class PixelScores:
 
     def compute(self, fpr_limit: float = 0.3) -> dict[str, float]:
         """Returns all pixel-level metrics; see `pixel_metrics`."""
-        _check_fpr_limit(fpr_limit)
+        check_share(fpr_limit, "fpr_limit")
         if self.num_normal == 0 or self.num_anomalous == 0:
             return {}
         return {
@@ -174,7 +174,7 @@ class PixelScores:
         Returns:
             A number in [0, 1].
         """
-        _check_fpr_limit(fpr_limit)
+        check_share(fpr_limit, "fpr_limit")
         fpr, overlap = self._pro_curve()
         end = int(np.searchsorted(fpr, fpr_limit, side="right"))
         at_limit = np.interp(fpr_limit, fpr, overlap)
@@ -254,11 +254,12 @@ def _interleave(
     return np.concatenate([[0.0], inner, [1.0]])
 
 
-def _check_fpr_limit(fpr_limit: float) -> None:
-    if not 0 < fpr_limit <= 1:
+def check_share(value: float, name: str) -> None:
+    """Raises a ValueError unless a value lies in (0, 1]."""
+    if not 0 < value <= 1:
         raise ValueError(
-            "The `fpr_limit` argument must lie in (0, 1]. "
-            f"Received: fpr_limit={fpr_limit}"
+            f"The `{name}` argument must lie in (0, 1]. "
+            f"Received: {name}={value}"
         )
 
 

@@ -17,6 +17,7 @@ from keras_sspcab.metrics.boxes import (
     standardize_table,
 )
 from keras_sspcab.metrics.image_level import Curve
+from keras_sspcab.metrics.pixel_level import check_share
 
 # Pairs of a detection and a box of its frame that are compared at a time.
 NUM_PAIRS = 2**18
@@ -107,8 +108,8 @@ def rbdc_tbdc(
     detections = standardize_table(detections, "detections", DETECTION_COLUMNS)
     tracks = standardize_table(tracks, "tracks", TRACK_COLUMNS)
     num_frames = standardize_int(num_frames, "num_frames", 1)
-    _check_threshold(iou_threshold, "iou_threshold")
-    _check_threshold(track_threshold, "track_threshold")
+    check_share(iou_threshold, "iou_threshold")
+    check_share(track_threshold, "track_threshold")
     if tracks["frame"].size == 0:
         raise ValueError(
             "RBDC and TBDC are not defined without ground truth. Received: "
@@ -236,11 +237,3 @@ def _integrate(
     if x[-1] < 1:
         x, y = np.append(x, 1.0), np.append(y, y[-1])
     return area, Curve(x, y)
-
-
-def _check_threshold(value: float, name: str) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(
-            f"The `{name}` argument must lie in (0, 1]. "
-            f"Received: {name}={value}"
-        )

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from keras_sspcab.report import pictures
 from keras_sspcab.report.content import EvaluatedRun, Nouns
@@ -23,23 +24,6 @@ class Group:
     order: str
     members: list[Picture]
     shown: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """One picture of the gallery, its images as data URIs.
-
-    `target` is the identifier in the page that its name leads to.
-    """
-
-    picture: Picture
-    name: str
-    kind: str
-    target: str
-    photo: str | None
-    heat: str | None
-    outline: str | None
-    size: tuple[int, int]
 
 
 # Key, title, verdict and order; label, whether flagged, and whether the highest
@@ -125,8 +109,11 @@ def _share_out(groups: Sequence[Group], max_images: int) -> None:
 
 def make_cards(
     run: EvaluatedRun, group: Group, limit: float, targets: Mapping[str, str]
-) -> Iterator[Card]:
-    """Yields what the page shows of a group."""
+) -> Iterator[dict[str, Any]]:
+    """Yields what the page shows of a group, with images as data URIs.
+
+    `targets` are the identifiers in the page that names of videos lead to.
+    """
     common = _common_folder(picture.path for picture in run.pictures)
     for picture in group.members[: group.shown]:
         if isinstance(picture, KeyFrame):
@@ -135,35 +122,27 @@ def make_cards(
         else:
             name = picture.path[len(common) :]
             kind, target = picture.defect if picture.label else "", ""
-        yield _make_card(picture, limit, name, kind, target)
-
-
-def _make_card(
-    picture: Picture, limit: float, name: str, kind: str, target: str
-) -> Card:
-    photo = pictures.load_photo(picture.path, MAX_SIDE)
-    anomaly_map = picture.load_map()
-    size = (MAX_SIDE, MAX_SIDE)
-    if photo is not None:
-        size = photo.size
-    elif anomaly_map is not None:
-        size = (anomaly_map.shape[1], anomaly_map.shape[0])
-    mask = None
-    if picture.mask_path is not None:
-        mask = pictures.load_mask(picture.mask_path, size[::-1])
-    heat = None
-    if anomaly_map is not None:
-        heat = pictures.heat_uri(anomaly_map, limit, MAX_SIDE)
-    return Card(
-        picture=picture,
-        name=name,
-        kind=kind,
-        target=target,
-        photo=None if photo is None else pictures.photo_uri(photo),
-        heat=heat,
-        outline=None if mask is None else pictures.outline(mask) or None,
-        size=size,
-    )
+        photo = pictures.load_photo(picture.path, MAX_SIDE)
+        anomaly_map = picture.load_map()
+        size, heat, outline = (MAX_SIDE, MAX_SIDE), None, None
+        if anomaly_map is not None:
+            size = (anomaly_map.shape[1], anomaly_map.shape[0])
+            heat = pictures.heat_uri(anomaly_map, limit, MAX_SIDE)
+        if photo is not None:
+            size = photo.size
+        if picture.mask_path is not None:
+            mask = pictures.load_mask(picture.mask_path, size[::-1])
+            outline = None if mask is None else pictures.outline(mask)
+        yield {
+            "picture": picture,
+            "name": name,
+            "kind": kind,
+            "target": target,
+            "photo": None if photo is None else pictures.photo_uri(photo),
+            "heat": heat,
+            "outline": outline,
+            "size": size,
+        }
 
 
 def _common_folder(paths: Iterable[str]) -> str:

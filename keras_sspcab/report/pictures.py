@@ -4,13 +4,16 @@ import base64
 import io
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from skimage import measure
 
 from keras_sspcab.report.heat import COLOR_TABLE, LEVELS, heat_levels
 
 # Coarser colors halve the size of the page; no eye tells 64 steps from 256.
 _STEPS = 64
+
+# What Pillow raises for files that are gone or broken.
+_UNREADABLE = (OSError, ValueError, SyntaxError)
 
 
 def load_photo(path: str, max_side: int | None = None) -> Image.Image | None:
@@ -27,7 +30,7 @@ def load_photo(path: str, max_side: int | None = None) -> Image.Image | None:
                 photo = Image.fromarray(upper.astype("uint8")).convert("RGB")
             else:
                 photo = image.convert("RGB")
-    except (OSError, ValueError, UnidentifiedImageError, SyntaxError):
+    except _UNREADABLE:
         return None
     if max_side is not None:
         photo.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -39,7 +42,7 @@ def load_mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
     try:
         with Image.open(path) as image:
             mask = image.convert("L")
-    except (OSError, ValueError, UnidentifiedImageError, SyntaxError):
+    except _UNREADABLE:
         return None
     resized = mask.resize(size[::-1], Image.Resampling.NEAREST)
     return np.asarray(resized) > 0

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from keras_sspcab.compare.ensembles import ensemble_metrics, read_ensembles
 from keras_sspcab.compare.grid import Cell, Grid
+from keras_sspcab.compare.results import ensemble_metrics, read_ensembles
 from keras_sspcab.runs import RunFolder, files
 from keras_sspcab.runs.outputs import ImageScore, write_image_scores
 

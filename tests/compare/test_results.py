@@ -35,7 +35,7 @@ def evaluate(run, **metrics):
 
 def test_states_follow_each_other(run):
     assert state_of(run) is CellState.NEW
-    run.create(CONFIG)
+    run.start(CONFIG)
     assert state_of(run) is CellState.BEGUN
     finish(run)
     assert state_of(run) is CellState.TRAINED
@@ -44,7 +44,7 @@ def test_states_follow_each_other(run):
 
 
 def test_broken_metrics_are_measured_again(run):
-    run.create(CONFIG)
+    run.start(CONFIG)
     finish(run)
     with open(run.file("metrics.json"), "w") as file:
         file.write('{"image_auroc": 0.')
@@ -56,7 +56,7 @@ def test_results_are_those_of_finished_cells(tmp_path):
     done = Cell("a", "m", "on", 1)
     for cell in (done, Cell("a", "m", "off", 0)):
         run = RunFolder(str(tmp_path / cell.folder))
-        run.create(CONFIG)
+        run.start(CONFIG)
         evaluate(
             run,
             image_auroc=0.75,
