@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -13,14 +13,7 @@ from typing import Any
 def lazy_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Returns the `__getattr__` of a package whose names are imported late.
 
-    Args:
-        module: Name of the package.
-        homes: By public name, the module that defines it.
-
-    Example:
-    >>> get = lazy_names("shapes", {"OrderedDict": "collections"})
-    >>> get("OrderedDict").__name__
-    'OrderedDict'
+    `homes` gives the module that defines each public name.
     """
 
     def get(name: str) -> Any:
@@ -32,23 +25,10 @@ def lazy_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def import_optional(module: str, purpose: str, extra: str) -> ModuleType:
-    """Imports a dependency that only a part of the package needs.
+    """Imports a module that an extra of this package brings.
 
-    Args:
-        module: Name of the module, such as `"cv2"`.
-        purpose: What needs it, as the beginning of a sentence: `"Optical flow
-            needs OpenCV"`.
-        extra: The extra of this package that brings it.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: If it is not installed; the message says how to do that.
-
-    Example:
-    >>> import_optional("json", "Metrics need JSON", "cpu").__name__
-    'json'
+    The error says how to install it, after `purpose`, such as `"Optical flow
+    needs OpenCV"`.
     """
     try:
         return importlib.import_module(module)
@@ -59,12 +39,7 @@ def import_optional(module: str, purpose: str, extra: str) -> ModuleType:
 
 
 def run_after_import(module: str, callback: Callable[[], None]) -> None:
-    """Calls a function once, as soon as a module has been imported.
-
-    Args:
-        module: Name of a top-level module.
-        callback: What to call; at once if the module is there already.
-    """
+    """Calls a function once, as soon as a top-level module is imported."""
     if module in sys.modules:
         callback()
     else:
@@ -89,27 +64,18 @@ class _AfterImport(MetaPathFinder):
             self._is_searching = False
         # Others may only look whether the module exists: nothing is over yet.
         if spec is not None and spec.loader is not None:
-            spec.loader = _CallingLoader(spec.loader, self)
+            self._follow(spec.loader)
         return spec
 
-    def finish(self) -> None:
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-            self._callback()
+    def _follow(self, loader: Any) -> None:
+        execute = loader.exec_module
 
+        def exec_module(module: ModuleType) -> None:
+            # Afterwards the loader is as if nothing had come between.
+            del loader.exec_module
+            execute(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
+                self._callback()
 
-class _CallingLoader(Loader):
-    def __init__(self, loader: Loader, finder: _AfterImport) -> None:
-        self._loader = loader
-        self._finder = finder
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        # Afterwards the module looks as if nothing had come between.
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        self._finder.finish()
+        loader.exec_module = exec_module

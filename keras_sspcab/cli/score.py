@@ -13,7 +13,6 @@ from keras_sspcab.cli._console import command, say
 if TYPE_CHECKING:
     from keras_sspcab.scale import RayOptions, ScoringJob
 
-_ENGINES = ("local", "ray")
 _RAY = "--engine=ray: "
 
 
@@ -80,8 +79,6 @@ def score(
     With --engine=ray, images, model and DIR must have the same paths on all
     machines.
     """
-    if engine not in _ENGINES:
-        raise ValueError(f"--engine must be local or ray. Received: {engine!r}")
     if engine == "local" and (workers is not None or address is not None):
         raise ValueError(
             "--workers and --address are for --engine ray. Received: "
@@ -89,13 +86,17 @@ def score(
         )
     import_backend()
     from keras_sspcab.export import load_scorer
-    from keras_sspcab.scale import RayOptions, ScoringJob, check_engine
+    from keras_sspcab.scale import RayOptions, ScoringJob
+    from keras_sspcab.scale.engines import check_engine
 
     options = RayOptions(address, workers, cpus_per_worker, gpus_per_worker)
     # Before the model is loaded, which takes time.
     check_engine(engine)
     if engine == "ray":
-        _leave_gpus_to_workers()
+        import tensorflow as tf
+
+        # They are for the workers.
+        tf.config.set_visible_devices([], "GPU")
     # Workers may have another working folder.
     path = os.path.abspath(model)
     scorer = load_scorer(path)
@@ -127,12 +128,6 @@ def score(
         f"{out / 'scores'}",
         style="green",
     )
-
-
-def _leave_gpus_to_workers() -> None:
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")
 
 
 def _score(

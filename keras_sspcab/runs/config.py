@@ -1,5 +1,6 @@
 """What a run is made of: the sections of its `config.toml`."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -63,31 +64,26 @@ class DataConfig(_Section):
 
     Attributes:
         path: Folder of the images or videos.
-        layout: Of images `"mvtec"` (train/good, test/DEFECT,
-            ground_truth/DEFECT); of videos `"ucsd"`, `"avenue"` or
+        layout: Of images `"mvtec"`; of videos `"ucsd"`, `"avenue"` or
             `"shanghaitech"`; of both `"plain"` (normal ones only, or the
             project's own layout) or `"auto"`.
         image_size: `(height, width)` that images are resized to; one number
             for squares.
         channels: 1 reads images as gray, 3 as RGB.
-        patch_size: Side of the random crops to train on; 0 trains on whole
-            images.
+        patch_size: Side of the random crops to train on; 0 for whole images.
         patches_per_image: Crops taken of each image in each epoch.
         flip: Whether training images are flipped at random, left to right.
         validation_fraction: Share of the normal training images held out to
             calibrate the thresholds.
-        validation_seed: Seed that chooses them, of its own so that runs with
-            different training seeds hold out the same images.
-        on_error: `"raise"` stops at images that cannot be read, `"skip"`
-            leaves them out.
+        validation_seed: Seed that chooses them, whatever the training's seed.
+        on_error: What images do that cannot be read: `"raise"`, or `"skip"`.
         cache: Where decoded images are kept while training: `"memory"`,
             `"disk"` (in the run folder), `"none"`, or `"auto"`, which is
             memory for up to 1 GiB and else none; for videos it is the disk.
         clip_length: Frames in a clip, for hosts that look at videos or objects.
         stride: Frames from one of a clip to the next, 1 for all.
-        step: Frames from one training clip to the next; larger ones take fewer
-            of the clips that overlap. For hosts that look at objects: from one
-            frame whose objects are learned from to the next.
+        step: Frames from one training clip to the next or, for hosts that look
+            at objects, from one frame to the next.
 
     Example:
     >>> DataConfig(image_size=64).image_size
@@ -124,8 +120,6 @@ class DataConfig(_Section):
 
 
 class _OpenSection(_Section):
-    """A section with settings besides its own, those of a host."""
-
     model_config = ConfigDict(extra="allow")
 
     @property
@@ -139,8 +133,7 @@ class ModelConfig(_OpenSection):
 
     Attributes:
         name: One of the names in `keras_sspcab.hosts.available_applications()`.
-        options: All other keys of the section, passed to the host. `"none"`
-            in a file stands for None, which TOML lacks.
+        options: All other keys; in a file, `"none"` stands for None.
 
     Example:
     >>> ModelConfig(name="mnad", base_width=8).options
@@ -156,14 +149,14 @@ class TrainingConfig(_Section):
     Attributes:
         epochs: How often the training images are gone through.
         batch_size: Images (or patches) in one step.
-        learning_rate: The rate to begin with; 0 takes that of the host's
-            paper. It then follows the paper's schedule.
+        learning_rate: The rate to begin with, before the schedule of the host's
+            paper; 0 takes that of the paper.
         seed: Seed of weights, crops, order and simulated anomalies.
         jit_compile: Whether XLA compiles the training step.
         mixed_precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`.
-        checkpoint_every_steps: A checkpoint is written after so many steps;
-            0 for no such rule. One is always written after each epoch.
-        checkpoint_every_seconds: The same after so many seconds.
+        checkpoint_every_steps: Steps after which a checkpoint is written,
+            besides that after each epoch; 0 for no such rule.
+        checkpoint_every_seconds: The same in seconds.
 
     Example:
     >>> TrainingConfig(epochs=3).batch_size
@@ -188,12 +181,10 @@ class ObjectsConfig(_Section):
     The crops have the size `data.image_size` and `data.clip_length` frames.
 
     Attributes:
-        boxes: Where objects are: `"motion"` finds what moves, without a trained
-            network; a folder or file of boxes, see
-            `keras_sspcab.data.objects.BoxFiles`; or an ONNX file of a detection
-            model, see `OnnxDetector`.
-        with_motion: Whether what moves outside the boxes of files or a model
-            counts as well.
+        boxes: Where objects are: `"motion"` takes what moves; or a folder or
+            file of boxes (`keras_sspcab.data.objects.BoxFiles`); or a detection
+            model in ONNX (`OnnxDetector`).
+        with_motion: Whether what moves outside of such boxes counts as well.
         min_confidence: Confidence above which such boxes count.
         min_area: Pixels that a box has at least.
         cover_threshold: Share of a box above which it is left out if a larger
@@ -205,12 +196,12 @@ class ObjectsConfig(_Section):
             slow objects are found as well; 0 takes changes alone.
         flow: `"dis"`, or a folder of flow files.
         masks: Which pixels the object is, for hosts that learn to segment:
-            `"motion"` takes what moves, or a folder of masks, see
-            `keras_sspcab.data.objects.MaskFiles`; empty for none.
+            `"motion"`, a folder (`keras_sspcab.data.objects.MaskFiles`), or
+            empty for none.
         pictures: Folder of pictures that stand for abnormal appearance; empty
             for the embedded ones.
-        folder: Where what is cut out is kept; empty for the run folder. Several
-            runs can share one.
+        folder: Where what is cut out is kept, for several runs if they share
+            it; empty for the run folder.
         speed: How much faster than normal abnormal motion is.
 
     Example:
@@ -273,13 +264,12 @@ class EvaluationConfig(_OpenSection):
         region_smoothing: Standard deviation of the Gaussian over anomaly maps
             before regions are cut from them, as a share of their height.
         region_levels: Number of levels at which they are cut, each twice the
-            one before; the first is half of what `calibration.pixel_quantile`
-            of the pixels of smoothed normal maps stay below.
+            one before; the first is half of the `calibration.pixel_quantile`
+            of smoothed normal maps.
         region_min_area: Pixels of the map that a region has at least.
         iou_threshold: Overlap from which on a region finds an anomaly.
         track_threshold: Share of a track from which on it is found.
-        options: All other keys, settings that the host declares in its
-            `evaluation_options`.
+        options: All other keys; see the host's `evaluation_options`.
 
     Example:
     >>> EvaluationConfig(smoothing="median").smoothing_size
@@ -324,14 +314,15 @@ class Config(_Section):
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Returns the sections as plain values, as they stand in a file."""
-        return _none_to_text(self.model_dump())
+        return replace_values(
+            self.model_dump(), lambda value: "none" if value is None else value
+        )
 
 
-def _none_to_text(value: Any) -> Any:
-    if value is None:
-        return "none"
+def replace_values(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """Replaces the values in dictionaries and lists; tuples become lists."""
     if isinstance(value, dict):
-        return {key: _none_to_text(part) for key, part in value.items()}
+        return {k: replace_values(part, replace) for k, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_none_to_text(part) for part in value]
-    return value
+        return [replace_values(part, replace) for part in value]
+    return replace(value)

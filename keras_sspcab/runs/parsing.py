@@ -1,7 +1,6 @@
 """Reading and writing configurations: TOML files and `section.key=value`."""
 
 import difflib
-import functools
 import inspect
 import os
 import re
@@ -10,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError, create_model
+from pydantic import TypeAdapter, ValidationError
 
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import (
     Config,
     ConfigError,
-    EvaluationConfig,
     ModelConfig,
+    replace_values,
 )
 
 if sys.version_info >= (3, 11):
@@ -51,9 +50,11 @@ _RULES = {
     "value_error": "{error}",
 }
 
-
 #: Settings by section and key, and where they come from: `"in screws.toml"`.
 Layer = tuple[Mapping[str, Any], str]
+
+# By section or section and key, where a setting comes from.
+_Origins = dict[tuple[str, ...], str]
 
 
 def load_config(
@@ -61,26 +62,11 @@ def load_config(
     overrides: Mapping[str, Any] | None = None,
     is_complete: bool = False,
 ) -> Config:
-    """Reads a configuration; what is not given takes the host's default.
+    """Returns the settings of a TOML file and stronger ones by `"section.key"`.
 
-    Args:
-        path: A TOML file, or None.
-        overrides: Values by `"section.key"`, stronger than the file.
-        is_complete: Whether `write_config` wrote the file, with all defaults.
-            If it indeed names all settings, Keras is not imported.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        ConfigError: If the file is missing or no TOML, or if sections, keys or
-            values are unknown or wrong. The message has a line for each, with
-            the key, where it stands and what is allowed.
-
-    Example:
-    >>> config = load_config(None, {"model.name": "draem", "data.stride": 2})
-    >>> config.data.stride, config.training.epochs
-    (2, 100)
+    What is not given takes the host's default. Files that `write_config` wrote
+    are complete; where all settings are there, Keras is not imported. The
+    ConfigError has a line for each wrong key and value.
     """
     layers: list[Layer] = []
     if path is not None:
@@ -90,21 +76,7 @@ def load_config(
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Reads `section.key=value`, the value as in TOML or a bare word.
-
-    Args:
-        text: Such as `"model.smoothing=5"` or `"model.pooling=mean"`.
-
-    Returns:
-        The dotted key and the value.
-
-    Raises:
-        ConfigError: If there is no `=`.
-
-    Example:
-    >>> parse_setting("data.image_size=[64, 48]")
-    ('data.image_size', [64, 48])
-    """
+    """Reads `section.key=value`, the value as in TOML or a bare word."""
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not equals or not key:
@@ -118,38 +90,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def dump_config(config: Config) -> str:
-    """Returns the configuration as TOML, every key written out.
-
-    Example:
-    >>> "flip = false" in dump_config(Config())
-    True
-    """
-    return tomli_w.dumps(config.to_dict())
-
-
 def write_config(path: str, config: Config) -> None:
-    """Writes the configuration as a TOML file, all of it or nothing.
-
-    Example:
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_config(f"{folder}/c.toml", Config())
-    ...     load_config(f"{folder}/c.toml", is_complete=True) == Config()
-    True
-    """
-    files.write_text(path, dump_config(config))
+    """Writes the configuration as a TOML file, every key written out."""
+    files.write_text(path, tomli_w.dumps(config.to_dict()))
 
 
 def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
-    """Returns the settings that differ, by `"section.key"`.
-
-    Example:
-    >>> old = Config()
-    >>> data = old.data.model_copy(update={"stride": 2})
-    >>> differences(old, old.model_copy(update={"data": data}))
-    {'data.stride': (1, 2)}
-    """
+    """Returns the settings that differ, by `"section.key"`."""
     old, new = before.to_dict(), after.to_dict()
     return {
         f"{name}.{key}": (old[name].get(key), new[name].get(key))
@@ -197,18 +144,12 @@ def nest_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def resolve_layers(
     layers: Sequence[Layer], is_complete: bool = False
 ) -> Config:
-    """Returns the configuration that results from settings of several places.
+    """Returns the settings of several places, of which later ones are stronger.
 
-    Args:
-        layers: The settings, the stronger ones later. Tables inside of [model]
-            are merged.
-        is_complete: See `load_config`.
-
-    Raises:
-        ConfigError: If sections, keys or values are unknown or wrong.
+    Tables inside of [model] are merged. See `load_config`.
     """
     sections: dict[str, Any] = {name: {} for name in KEYS}
-    origins: dict[tuple[str, ...], str] = {}
+    origins: _Origins = {}
     problems: list[str] = []
     for given, origin in layers:
         for name, section in given.items():
@@ -222,20 +163,16 @@ def resolve_layers(
             origins |= {(name, key): origin for key in section}
             origins[name,] = origin
             _merge(sections, {name: section})
-    schema = Config
     if not (is_complete and _is_complete(sections)):
-        try:
-            schema = _add_defaults(sections, origins)
-        except ConfigError as error:
-            problems.append(str(error))
-    sections["model"] = _text_to_none(sections["model"])
+        problems += _apply_host(sections, origins)
+    sections["model"] = replace_values(sections["model"], _text_to_none)
     try:
-        schema.model_validate(sections)
+        config = Config.model_validate(sections)
     except ValidationError as error:
-        problems += [_describe(e, schema, origins) for e in error.errors()]
+        problems += [_describe(e, origins) for e in error.errors()]
     if problems:
         raise ConfigError("\n".join(problems))
-    return Config.model_validate(sections)
+    return config
 
 
 def _is_complete(sections: Mapping[str, Any]) -> bool:
@@ -246,26 +183,20 @@ def _is_complete(sections: Mapping[str, Any]) -> bool:
     )
 
 
-def _add_defaults(
-    sections: dict[str, Any], origins: dict[tuple[str, ...], str]
-) -> type[Config]:
-    """Adds the defaults of the host to sections, and returns its schema.
-
-    Raises:
-        ConfigError: If there is no such host.
-    """
+def _apply_host(sections: dict[str, Any], origins: _Origins) -> list[str]:
+    """Adds the defaults of the host; returns what it does not know."""
     from keras_sspcab.hosts.registry import available_applications
 
     hosts = available_applications()
     name = sections["model"].get("name", ModelConfig().name)
     if not isinstance(name, str):
-        return Config
+        return []
     if name not in hosts:
-        raise ConfigError(
+        return [
             f"`model.name` {origins['model', 'name']} is wrong. There is no "
             f"model named {name!r}.{_suggestion(name, hosts)} Choose one of: "
             f"{', '.join(sorted(hosts))}"
-        )
+        ]
     host: Any = hosts[name]
     for section, defaults in host.default_settings.items():
         for key in defaults.keys() - sections[section].keys():
@@ -276,63 +207,38 @@ def _add_defaults(
     is_old = "update_memory" in evaluation.keys() - options.keys()
     if is_old and evaluation["update_memory"] is False:
         del evaluation["update_memory"]
-    sections["evaluation"] = {**options, **evaluation}
-    return _schema_of(host)
+    evaluation = sections["evaluation"] = {**options, **evaluation}
+    arguments = inspect.signature(host).parameters.keys() - _NO_SETTINGS
+    problems = [
+        _unknown_key(section, key, origins, KEYS[section] | keys)
+        for section, keys in (("model", arguments), ("evaluation", {*options}))
+        for key in sections[section]
+        if key not in KEYS[section] | keys
+    ]
+    for key, default in options.items():
+        adapter = TypeAdapter(type(default), config={"strict": True})
+        try:
+            evaluation[key] = adapter.validate_python(evaluation[key])
+        except ValidationError as error:
+            (fault,) = error.errors()
+            place = ("evaluation", key)
+            problems.append(_describe({**fault, "loc": place}, origins))
+    return problems
 
 
-@functools.cache
-def _schema_of(host: Any) -> type[Config]:
-    """Returns a class of configurations with the settings of one host alone."""
-    arguments = {*inspect.signature(host).parameters} - _NO_SETTINGS
-    return _with_fields(
-        Config,
-        model=_with_fields(ModelConfig, **dict.fromkeys(arguments)),
-        evaluation=_with_fields(EvaluationConfig, **host.evaluation_options),
-    )
-
-
-def _with_fields(section: Any, **fields: Any) -> Any:
-    """Returns a subclass that has these fields besides, and no others.
-
-    Args:
-        section: The class.
-        **fields: Their defaults, of the type they must have; None for any; or
-            the class of a section.
-    """
-    kinds: dict[str, Any] = {
-        name: (value, value())
-        if isinstance(value, type)
-        else (Any if value is None else type(value), value)
-        for name, value in fields.items()
-    }
-    return create_model(
-        section.__name__,
-        __base__=section,
-        __cls_kwargs__=dict[str, Any](extra="forbid"),
-        **kinds,
-    )
-
-
-def _describe(
-    error: Any, schema: type[Config], origins: Mapping[tuple[str, ...], str]
-) -> str:
+def _describe(error: Any, origins: _Origins) -> str:
     """Words a problem that Pydantic reports for readers of settings."""
     section, *keys = place = tuple(map(str, error["loc"]))
     origin, value = origins.get(place[:2], ""), error["input"]
-    if error["type"] == "extra_forbidden" and not keys:
+    if error["type"] == "extra_forbidden":
+        if keys:
+            return _unknown_key(section, keys[0], origins, KEYS[section])
         return (
             f"Unknown section [{section}] {origin}."
             f"{_suggestion(section, KEYS, '[{}]')} "
             f"Allowed are: {', '.join(KEYS)}"
         )
     subject = f"`{'.'.join(place)}` {origin}"
-    if error["type"] == "extra_forbidden":
-        kind: Any = schema.model_fields[section].annotation
-        allowed = sorted(kind.model_fields)
-        return (
-            f"Unknown key {subject}.{_suggestion(keys[0], allowed)} Allowed in "
-            f"[{section}] are: {', '.join(allowed)}"
-        )
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
         allowed = re.findall(r"'(\w+)'", context["expected"])
@@ -342,6 +248,16 @@ def _describe(
         )
     rule = _RULES[error["type"]].format(**context)
     return f"{subject} must be {rule}. Received: {value!r}"
+
+
+def _unknown_key(
+    section: str, key: str, origins: _Origins, allowed: set[str]
+) -> str:
+    return (
+        f"Unknown key `{section}.{key}` {origins.get((section, key), '')}."
+        f"{_suggestion(key, allowed)} Allowed in [{section}] are: "
+        f"{', '.join(sorted(allowed))}"
+    )
 
 
 def _suggestion(word: Any, allowed: Iterable[str], form: str = "`{}`") -> str:
@@ -360,10 +276,4 @@ def _merge(target: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text_to_none(value: Any) -> Any:
-    if isinstance(value, str) and value.lower() == "none":
-        return None
-    if isinstance(value, dict):
-        return {key: _text_to_none(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_text_to_none(part) for part in value]
-    return value
+    return None if str(value).lower() == "none" else value

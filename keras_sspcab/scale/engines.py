@@ -1,36 +1,20 @@
 """Scores all shards with one of the engines, and checks the table."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.scale.folder import ScoreCounts, ScoreFolder, import_pyarrow
+from keras_sspcab.scale.folder import ScoreCounts, import_pyarrow
+from keras_sspcab.scale.plan import Scorer
 from keras_sspcab.scale.ray_engine import RayOptions, import_ray, score_on_ray
-from keras_sspcab.scale.shards import Scorer, ScoringJob, ShardScorer
+from keras_sspcab.scale.shards import ScoringJob, ShardScorer
 
-#: Names of the engines.
-ENGINES = ("local", "ray")
+_ENGINES = ("local", "ray")
 
 
 def check_engine(engine: str) -> None:
-    """Raises an error unless all that an engine needs is installed.
-
-    Args:
-        engine: `"local"` or `"ray"`.
-
-    Raises:
-        ValueError: If there is no such engine.
-        ImportError: If something is missing; the message says how to get it.
-
-    Example:
-    >>> check_engine("spark")
-    Traceback (most recent call last):
-    ...
-    ValueError: The `engine` argument must be one of ['local', 'ray']. \
-Received: engine='spark'
-    """
+    """Raises an error unless there is such an engine and it is installed."""
     import_pyarrow()
-    if standardize_choice(engine, ENGINES, "engine") == "ray":
+    if standardize_choice(engine, _ENGINES, "engine") == "ray":
         import_ray()
 
 
@@ -44,6 +28,16 @@ def score_shards(
     """Scores all shards that are not done, and checks the whole table.
 
     It may be stopped at any time, in whatever way: the next call continues.
+
+    Columns of the table:
+        path: Absolute path or URL of the image.
+        anomaly_score: In standard deviations of normal images.
+        is_anomalous: Whether it reaches the threshold of the model.
+        raw_score: Before normalization; null if the model gives none.
+        error: Why there is no score, which is null then; null if there is one.
+        height, width: Size of the image in its file, in pixels.
+        model_checksum: SHA-256 of the model.
+        map_file: With `maps`: the map, relative to the folder.
 
     Args:
         job: The job, from `ScoringJob.start`.
@@ -64,22 +58,13 @@ def score_shards(
     >>> counts.num_anomalous  # doctest: +SKIP
     12
     """
-    engine = standardize_choice(engine, ENGINES, "engine")
-    score = functools.partial(_score_here, scorer)
-    if engine == "ray":
-        score = functools.partial(score_on_ray, options or RayOptions())
-    if pending := job.pending():
-        score(job, pending, on_shard)
-    return ScoreFolder(job.folder).finish(job.plan)
-
-
-def _score_here(
-    scorer: Scorer | None,
-    job: ScoringJob,
-    pending: Sequence[int],
-    on_shard: Callable[[int], object],
-) -> None:
-    shards = ShardScorer(job, scorer)
-    for shard in pending:
-        shards.score(shard)
-        on_shard(shard)
+    check_engine(engine)
+    pending = job.pending()
+    if pending and engine.lower() == "ray":
+        score_on_ray(options or RayOptions(), job, pending, on_shard)
+    elif pending:
+        shards = ShardScorer(job, scorer)
+        for shard in pending:
+            shards.score(shard)
+            on_shard(shard)
+    return job.folder.finish()

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
-import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from keras_sspcab.imports import import_optional
 from keras_sspcab.runs import files
@@ -18,11 +20,9 @@ _PLAN_KEY = b"keras_sspcab.plan"
 
 def import_pyarrow() -> Any:
     """Returns the module `pyarrow`, with `pyarrow.parquet` in it."""
-    for module in ("pyarrow.parquet", "pyarrow"):
-        pyarrow = import_optional(
-            module, "Scores in Parquet files need PyArrow", "scale"
-        )
-    return pyarrow
+    purpose = "Scores in Parquet files need PyArrow"
+    import_optional("pyarrow.parquet", purpose, "scale")
+    return sys.modules["pyarrow"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ScoreCounts:
 
 
 class ScoreFolder:
-    """Paths and records of one table of scores.
+    """Paths and records of one table of scores; it need not exist.
 
     Files:
         plan.json: what the scores belong to; see `ScorePlan`.
@@ -60,17 +60,11 @@ class ScoreFolder:
         scores/part-NNNNN.parquet: one shard. It is there if it is done.
         maps/NNNNN/NNNNNNNNN.npy: anomaly maps by the number of the input.
         _SUCCESS.json: counts, once every input has exactly one row.
-
-    Args:
-        path: The folder, local or shared by all workers; it need not exist.
-
-    Example:
-    >>> os.path.basename(ScoreFolder("scores").part(3))
-    'part-00003.parquet'
     """
 
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: Any, plan: ScorePlan) -> None:
         self.path = os.path.abspath(path)
+        self.plan = plan
 
     def file(self, *parts: str) -> str:
         """Returns the path of something inside the folder."""
@@ -80,67 +74,57 @@ class ScoreFolder:
         """Path of the scores of a shard."""
         return self.file("scores", f"part-{shard:05d}.parquet")
 
-    def map_file(self, shard: int, number: int) -> str:
-        """Path of the map of an input, relative to the folder."""
-        return f"maps/{shard:05d}/{number:09d}.npy"
-
     @property
     def success(self) -> str:
         """Path of the record that is written last."""
         return self.file(_SUCCESS)
 
-    def start(self, plan: ScorePlan, inputs: Sequence[str]) -> bool:
-        """Starts with a plan, or continues the same one.
-
-        Args:
-            plan: What is to be done.
-            inputs: Its inputs.
-
-        Returns:
-            Whether the plan was there already.
-
-        Raises:
-            ValueError: If the folder holds something else.
-        """
+    def start(self, inputs: Sequence[str]) -> None:
+        """Writes plan and inputs; a folder with the same plan is continued."""
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
             raise ValueError(
                 f"{self.path} is a file. Choose a folder for the scores"
             )
         if os.path.isfile(self.file(_PLAN)):
-            if differences := self.read_plan().differences(plan):
+            if differences := self._read_plan().differences(self.plan):
                 raise ValueError(
                     f"{self.path} holds scores of {'; '.join(differences)}. "
                     "Give what was given then to continue, or choose another "
                     "folder"
                 )
-            return True
+        else:
+            self._write_plan(inputs)
+        os.makedirs(self.file("scores"), exist_ok=True)
+
+    def _write_plan(self, inputs: Sequence[str]) -> None:
         names = os.listdir(self.path) if os.path.isdir(self.path) else []
         # A start that was killed at once may have left the list.
-        others = [n for n in names if n != _INPUTS and not n.startswith(".")]
-        if others:
+        if any(n != _INPUTS and not n.startswith(".") for n in names):
             raise ValueError(
                 f"{self.path} is not empty and holds no plan of scores. "
                 "Choose another folder"
             )
         os.makedirs(self.path, exist_ok=True)
-        self._write_inputs(plan, inputs)
+        arrow = import_pyarrow()
+        table = arrow.table({"path": arrow.array(inputs, arrow.string())})
+        with files.replacing(self.file(_INPUTS)) as temporary:
+            arrow.parquet.write_table(
+                table, temporary, row_group_size=self.plan.shard_size
+            )
         # Last: a folder with this file can be continued.
-        files.write_json(self.file(_PLAN), plan.to_dict())
-        return False
+        files.write_json(self.file(_PLAN), self.plan.model_dump(mode="json"))
 
-    def read_plan(self) -> ScorePlan:
-        """Returns the plan.
-
-        Raises:
-            ValueError: If it cannot be read.
-        """
+    def _read_plan(self) -> ScorePlan:
         path = self.file(_PLAN)
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             try:
-                return ScorePlan.from_dict(json.load(file))
-            except ValueError as error:
+                return ScorePlan.model_validate_json(file.read())
+            except ValidationError as error:
+                problem = error.errors()[0]
+                place = ".".join(map(str, problem["loc"]))
                 raise ValueError(
-                    f"{path} cannot be read: {error}. Choose another folder"
+                    f"{path} cannot be read, it is no plan of this version: "
+                    f"{place}: {problem['msg']}. Choose another folder"
                 ) from error
 
     def inputs_of(self, shard: int) -> list[str]:
@@ -149,11 +133,7 @@ class ScoreFolder:
         with parquet.ParquetFile(self.file(_INPUTS)) as file:
             return file.read_row_group(shard)["path"].to_pylist()
 
-    def pending(self, plan: ScorePlan) -> list[int]:
-        """Numbers of the shards that are not done."""
-        return [n for n in range(plan.num_shards) if not self.is_done(plan, n)]
-
-    def is_done(self, plan: ScorePlan, shard: int) -> bool:
+    def is_done(self, shard: int) -> bool:
         """Whether a shard of this plan is there, as far as its footer tells."""
         path = self.part(shard)
         if not os.path.isfile(path):
@@ -164,42 +144,29 @@ class ScoreFolder:
         except (OSError, arrow.ArrowException):
             # Cut off by others: what is written here is moved when complete.
             return False
-        start, end = plan.bounds(shard)
+        start, end = self.plan.bounds(shard)
         owner = (footer.metadata or {}).get(_PLAN_KEY)
         return (
-            footer.num_rows == end - start and owner == plan.checksum.encode()
+            footer.num_rows == end - start
+            and owner == self.plan.checksum.encode()
         )
 
-    def write_part(
-        self, plan: ScorePlan, shard: int, columns: dict[str, Any]
-    ) -> None:
-        """Writes the scores of a shard, all of them or nothing.
-
-        Args:
-            plan: The plan.
-            shard: Number of the shard.
-            columns: Lists of values by name; None for missing ones. See
-                `schema`.
-        """
+    def write_part(self, shard: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Writes the scores of a shard, all of them or nothing."""
         arrow = import_pyarrow()
-        wanted = schema(plan.maps).with_metadata({_PLAN_KEY: plan.checksum})
-        table = arrow.table(columns, schema=wanted)
-        os.makedirs(self.file("scores"), exist_ok=True)
+        schema = _schema(self.plan.maps).with_metadata(
+            {_PLAN_KEY: self.plan.checksum}
+        )
+        table = arrow.Table.from_pylist(rows, schema=schema)
         with files.replacing(self.part(shard)) as temporary:
             arrow.parquet.write_table(table, temporary)
 
-    def finish(self, plan: ScorePlan) -> ScoreCounts:
+    def finish(self) -> ScoreCounts:
         """Checks the whole table, and writes `_SUCCESS.json`.
 
         Nobody may be writing: what killed workers have left is removed.
-
-        Returns:
-            What is in the table.
-
-        Raises:
-            ValueError: If a file is missing, foreign or holds other rows.
         """
-        counts = self._check(plan)
+        counts = self._check()
         for name in os.listdir(self.file("scores")):
             if name.startswith(".part-"):
                 with contextlib.suppress(FileNotFoundError):
@@ -209,8 +176,9 @@ class ScoreFolder:
         )
         return counts
 
-    def _check(self, plan: ScorePlan) -> ScoreCounts:
+    def _check(self) -> ScoreCounts:
         """Reads the table: every input must have exactly one row."""
+        plan = self.plan
         parts = [self.part(shard) for shard in range(plan.num_shards)]
         known = {os.path.basename(path) for path in parts}
         problems = [
@@ -223,7 +191,7 @@ class ScoreFolder:
         parquet = import_pyarrow().parquet
         names = ["path", "model_checksum", "error", "is_anomalous"]
         for shard, path in enumerate(parts):
-            if not self.is_done(plan, shard):
+            if not self.is_done(shard):
                 state = "broken" if os.path.exists(path) else "missing"
                 problems.append(f"{path} is {state}")
                 continue
@@ -250,28 +218,9 @@ class ScoreFolder:
             plan.model_checksum,
         )
 
-    def _write_inputs(self, plan: ScorePlan, inputs: Sequence[str]) -> None:
-        arrow = import_pyarrow()
-        table = arrow.table({"path": arrow.array(inputs, arrow.string())})
-        with files.replacing(self.file(_INPUTS)) as temporary:
-            arrow.parquet.write_table(
-                table, temporary, row_group_size=plan.shard_size
-            )
 
-
-def schema(maps: bool) -> Any:
-    """Returns the columns of the table.
-
-    Columns:
-        path: Absolute path or URL of the image.
-        anomaly_score: In standard deviations of normal images.
-        is_anomalous: Whether it reaches the threshold of the model.
-        raw_score: Before normalization; null if the model gives none.
-        error: Why there is no score, which is null then; null if there is one.
-        height, width: Size of the image in its file, in pixels.
-        model_checksum: SHA-256 of the model.
-        map_file: With `maps`: the map, relative to the folder.
-    """
+def _schema(maps: bool) -> Any:
+    """The columns of the table, as the docstring of `score_shards` has them."""
     arrow = import_pyarrow()
     columns = [
         arrow.field("path", arrow.string(), nullable=False),

@@ -19,31 +19,11 @@ from keras_sspcab.data.file_system import (
 
 
 def list_inputs(inputs: Iterable[Any]) -> list[str]:
-    """Lists the files that patterns, folders and paths stand for.
+    """Lists absolute paths and URLs, sorted, each once.
 
     What a folder holds is chosen by the extension, at any depth; what a pattern
     matches counts whatever its name is. A path that exists is no pattern, so
-    that brackets may be part of a name.
-
-    Args:
-        inputs: Patterns with `*`, `?`, `[...]` and, where files are local, `**`
-            for any depth; folders; or files. Local, or behind a URL that
-            TensorFlow reads (`gs://`, and others with tensorflow-io).
-
-    Returns:
-        Absolute paths and URLs, sorted, each once. Links are not followed: a
-        file under two names is two inputs.
-
-    Raises:
-        ValueError: If one of the inputs stands for no file, or a name is not
-            UTF-8.
-
-    Example:
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     pathlib.Path(folder, "a.png").touch()
-    ...     [os.path.basename(path) for path in list_inputs([folder])]
-    ['a.png']
+    that brackets may be part of a name. Links are not followed.
     """
     paths: set[str] = set()
     for item in inputs:
@@ -64,10 +44,14 @@ def list_inputs(inputs: Iterable[Any]) -> list[str]:
     return sorted(paths)
 
 
+def _images_in(folder: str) -> list[str]:
+    return [s.path for s in scan_image_folder(folder, layout="plain").train]
+
+
 def _match(path: str) -> list[str]:
     path = os.path.abspath(path)
     if os.path.isdir(path):
-        return [s.path for s in scan_image_folder(path, layout="plain").train]
+        return _images_in(path)
     if os.path.lexists(path):
         return [path]
     matches = glob.glob(path, recursive=True)
@@ -76,12 +60,8 @@ def _match(path: str) -> list[str]:
 
 def _match_remote(url: str) -> list[str]:
     if not glob.has_magic(url):
-        if is_folder(url):
-            return [
-                s.path for s in scan_image_folder(url, layout="plain").train
-            ]
-        # Whether the file is there shows when it is read.
-        return [url]
+        # Whether a file is there shows when it is read.
+        return _images_in(url) if is_folder(url) else [url]
     if "**" in url:
         raise ValueError(
             f"Behind a URL, `**` is not known. Received: {url!r}. Give the "

@@ -5,9 +5,10 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.runs.files import sha256_of
@@ -16,23 +17,41 @@ from keras_sspcab.runs.files import sha256_of
 _BESIDE = ("parity.json", "MANIFEST.sha256", "assets.extra")
 
 
+class Scorer(Protocol):
+    """A model that is ready to score images.
+
+    Attributes:
+        image_size: Height and width of the images it takes.
+        channels: 1 for gray, 3 for color.
+        checksum: SHA-256 of its files; see `checksum_of_model`.
+
+    Example:
+    >>> class Brightness:
+    ...     image_size, channels, checksum = (8, 8), 1, "0"
+    ...
+    ...     def __call__(self, images):
+    ...         scores = images.mean((1, 2, 3))
+    ...         return {"anomaly_score": scores, "is_anomalous": scores > 0.5}
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    checksum: str
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores float32 images `(batch, height, width, channels)` in [0, 1].
+
+        Returns:
+            `anomaly_score` and `is_anomalous`, and `raw_score` and
+            `anomaly_map` if there are such.
+        """
+
+
 class ScorePlan(BaseModel):
     """What must stay the same from a start to the end, however often stopped.
 
-    Attributes:
-        num_inputs: Number of images.
-        inputs_checksum: SHA-256 of their paths.
-        model_checksum: SHA-256 of the model.
-        image_size: Height and width that images are resized to.
-        channels: 1 for gray, 3 for color.
-        shard_size: Images in a shard; the last may have fewer.
-        maps: Whether anomaly maps are written.
-        format: Version of this record.
-
-    Example:
-    >>> plan = ScorePlan.make(["a.png", "b.png", "c.png"], "0", (8, 8), 1, 2)
-    >>> plan.num_shards, plan.bounds(1)
-    (2, (2, 3))
+    It is the record `plan.json`; checksums are SHA-256, of the model and of the
+    paths of the inputs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,37 +69,26 @@ class ScorePlan(BaseModel):
     def make(
         cls,
         inputs: Sequence[str],
-        model_checksum: str,
-        image_size: Sequence[int],
-        channels: int,
-        shard_size: int = 1000,
-        maps: bool = False,
+        scorer: Scorer,
+        shard_size: int,
+        maps: bool,
     ) -> "ScorePlan":
-        """Returns the plan for a list of inputs.
-
-        Raises:
-            ValueError: If there are none, one is there twice, or `shard_size`
-                is less than 1.
-        """
-        if not inputs or len(set(inputs)) < len(inputs):
-            raise ValueError(
-                "A plan needs inputs, each of them once. Received: "
-                f"{len(inputs)} inputs, {len(set(inputs))} of them different"
-            )
-        height, width = image_size
+        """Returns the plan for a list of inputs."""
+        if not inputs:
+            raise ValueError("There are no inputs. Give files or patterns")
         return cls(
             num_inputs=len(inputs),
             inputs_checksum=_checksum_of_lines(inputs),
-            model_checksum=model_checksum,
-            image_size=(height, width),
-            channels=channels,
+            model_checksum=scorer.checksum,
+            image_size=scorer.image_size,
+            channels=scorer.channels,
             shard_size=standardize_int(shard_size, "shard_size", 1),
             maps=maps,
         )
 
     @property
     def num_shards(self) -> int:
-        """Number of shards."""
+        """Number of shards; the last may have fewer inputs."""
         return -(-self.num_inputs // self.shard_size)
 
     def bounds(self, shard: int) -> tuple[int, int]:
@@ -91,27 +99,8 @@ class ScorePlan(BaseModel):
     @property
     def checksum(self) -> str:
         """What tells this plan from others; each shard carries it."""
-        return _checksum_of_lines([json.dumps(self.to_dict(), sort_keys=True)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the record for `plan.json`."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_dict(cls, record: Any) -> "ScorePlan":
-        """Reads the record of `plan.json`.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        try:
-            return cls.model_validate(record)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise ValueError(
-                "It is no plan of this version: "
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            ) from error
+        record = self.model_dump(mode="json")
+        return _checksum_of_lines([json.dumps(record, sort_keys=True)])
 
     def differences(self, wanted: "ScorePlan") -> list[str]:
         """Says what this plan has and another one wants, one line each."""

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import math
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from keras_sspcab.scale.shards import ScoringJob, ShardScorer
 _MAX_BLOCKS = 2000
 # Only numbers of shards pass through it.
 _OBJECT_STORE_BYTES = 100 * 2**20
+# Times that a shard is begun before it is given up.
+_MAX_ATTEMPTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,6 @@ class RayOptions:
             for.
         cpus_per_worker: Cores that each of them takes.
         gpus_per_worker: GPUs that each of them takes; may be a fraction.
-        max_attempts: Times that a shard is begun before it is given up.
 
     Example:
     >>> RayOptions(num_workers=2).cpus_per_worker
@@ -47,13 +49,11 @@ class RayOptions:
     num_workers: int | None = None
     cpus_per_worker: int = 1
     gpus_per_worker: float = 0.0
-    max_attempts: int = 4
 
     def __post_init__(self) -> None:
         if self.num_workers is not None:
             standardize_int(self.num_workers, "num_workers", 1)
         standardize_int(self.cpus_per_worker, "cpus_per_worker", 1)
-        standardize_int(self.max_attempts, "max_attempts", 1)
         standardize_number(self.gpus_per_worker, "gpus_per_worker", 0, math.inf)
 
 
@@ -61,13 +61,9 @@ def import_ray() -> Any:
     """Returns the module `ray`, with `ray.data` in it."""
     # Its native code writes warnings about Ray Data's own actors.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for module in ("ray.data", "ray"):
-        ray = import_optional(
-            module,
-            "The engine 'ray' needs Ray Data; 'local' does without",
-            "scale",
-        )
-    return ray
+    purpose = "The engine 'ray' needs Ray Data; 'local' does without"
+    import_optional("ray.data", purpose, "scale")
+    return sys.modules["ray"]
 
 
 def score_on_ray(
@@ -76,20 +72,14 @@ def score_on_ray(
     pending: Sequence[int],
     on_shard: Callable[[int], object],
 ) -> None:
-    """Scores shards on Ray.
+    """Scores shards on Ray; if one cannot be scored, others may be done.
 
     The folder, the inputs and the model must have the same paths on all
     machines, and this package must be installed there.
-
-    Raises:
-        ValueError: If a shard cannot be scored; others may be done.
-        ImportError: If Ray is not installed.
     """
     ray = import_ray()
-    folder = ScoreFolder(job.folder)
-    os.makedirs(folder.file("scores"), exist_ok=True)
     for shard in pending:
-        _forget_attempts(folder, shard)
+        _forget_attempts(job.folder, shard)
     with _cluster(ray, options), _quiet(ray):
         pool = ray.data.ActorPoolStrategy(
             size=min(_num_workers(ray, options), len(pending)),
@@ -100,7 +90,7 @@ def score_on_ray(
             [{"shard": shard} for shard in pending],
             override_num_blocks=min(len(pending), _MAX_BLOCKS),
         ).map_batches(
-            _Worker,
+            ShardWorker,
             fn_constructor_args=(job, options),
             batch_size=1,
             compute=pool,
@@ -116,12 +106,11 @@ def score_on_ray(
             on_shard(result["shard"])
 
 
-class _Worker:
+class ShardWorker:
     """One process of the pool; errors are returned, for Ray wraps them."""
 
     def __init__(self, job: ScoringJob, options: RayOptions) -> None:
         self._job = job
-        self._folder = ScoreFolder(job.folder)
         self._options = options
         self._scorer: ShardScorer | None = None
 
@@ -136,14 +125,14 @@ class _Worker:
         return {"shard": [shard], "error": [error]}
 
     def _score(self, shard: int) -> None:
+        folder = self._job.folder
         # What was done before a worker died is not repeated.
-        if self._folder.is_done(self._job.plan, shard):
+        if folder.is_done(shard):
             return
-        most = self._options.max_attempts
-        if _count_attempt(self._folder, shard) > most:
+        if _count_attempt(folder, shard) > _MAX_ATTEMPTS:
             first, after = self._job.plan.bounds(shard)
             raise ValueError(
-                f"{most} workers have died at the inputs {first} to "
+                f"{_MAX_ATTEMPTS} workers have died at the inputs {first} to "
                 f"{after - 1}. They may need more memory than there is: take a "
                 "smaller batch or fewer workers, or look for huge images"
             )
@@ -151,7 +140,7 @@ class _Worker:
             _limit_threads(self._options.cpus_per_worker)
             self._scorer = ShardScorer(self._job)
         self._scorer.score(shard)
-        _forget_attempts(self._folder, shard)
+        _forget_attempts(folder, shard)
 
 
 def _count_attempt(folder: ScoreFolder, shard: int) -> int:

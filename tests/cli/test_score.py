@@ -110,24 +110,11 @@ def test_broken_images_and_uncalibrated_models(invoke, images, tmp_path):
     assert (record["num_inputs"], record["num_errors"]) == (2, 1)
 
 
-def test_hosts_of_videos_are_refused(invoke, images, tmp_path):
-    from keras_sspcab.applications import FutureFrame
-
-    model = tmp_path / "m.keras"
-    FutureFrame((3, 16, 16, 1), base_width=2).save(model)
-    out = tmp_path / "scores"
-    result = invoke("score", images, f"--model={model}", f"--out={out}", code=2)
-    assert "looks at videos" in result.stderr
-    assert "predict RUN --video VIDEO" in result.stderr
-    assert not out.exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engine=spark"], "--engine must be local or ray"),
+        (["--engine=spark"], "`engine` argument must be one of"),
         (["--workers=2"], "are for --engine ray"),
-        (["--address=auto"], "are for --engine ray"),
         (["--on-error=skip"], "`on_error` argument must be one of"),
         (["--batch-size=0"], "`batch_size`"),
         (["--shard-size=0"], "`shard_size`"),
@@ -147,14 +134,20 @@ def test_errors_say_what_to_do(
     assert not (tmp_path / "scores").exists()
 
 
-def test_models_of_any_size_are_refused(invoke, images, tmp_path):
-    from keras_sspcab.applications import AutoEncoder
+def test_models_that_do_not_take_such_images(invoke, images, tmp_path):
+    from keras_sspcab.applications import AutoEncoder, FutureFrame
 
-    model = tmp_path / "m.keras"
-    AutoEncoder((None, None, 1), filters=(4, 4, 2)).save(model)
-    out = tmp_path / "scores"
-    result = invoke("score", images, f"--model={model}", f"--out={out}", code=2)
-    assert "Images of one size" in result.stderr
+    model, out = tmp_path / "m.keras", tmp_path / "scores"
+    for host, message in (
+        (AutoEncoder((None, None, 1), filters=(4, 4, 2)), "Images of one size"),
+        (FutureFrame((3, 16, 16, 1), base_width=2), "predict RUN --video VID"),
+    ):
+        host.save(model)
+        result = invoke(
+            "score", images, f"--model={model}", f"--out={out}", code=2
+        )
+        assert message in result.stderr
+        assert not out.exists()
 
 
 @pytest.mark.slow
@@ -164,7 +157,7 @@ def test_a_process_that_is_killed_goes_on(trained, predicted, tmp_path):
     folder.mkdir()
     sources = sorted(predicted)
     expected = {}
-    for i in range(120):
+    for i in range(80):
         path = folder / f"{i:03d}.png"
         os.link(sources[i % len(sources)], path)
         expected[str(path)] = predicted[sources[i % len(sources)]]
@@ -178,7 +171,7 @@ def test_a_process_that_is_killed_goes_on(trained, predicted, tmp_path):
     process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE)
     parts = out / "scores"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         done = list(parts.glob("part-*")) if parts.is_dir() else []
         if len(done) >= 3:
             break
@@ -187,13 +180,13 @@ def test_a_process_that_is_killed_goes_on(trained, predicted, tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     before = {p: p.stat().st_mtime_ns for p in parts.glob("part-*")}
-    assert 3 <= len(before) < 60
+    assert 3 <= len(before) < 40
     assert not (out / "_SUCCESS.json").exists()
     result = start(*arguments)
     assert result.returncode == 0, result.stderr
-    assert f"Continuing: {len(before)} of 60 shards are done." in result.stdout
+    assert f"Continuing: {len(before)} of 40 shards are done." in result.stdout
     check_rows(read_rows(out), expected)
-    assert len(os.listdir(parts)) == 60
+    assert len(os.listdir(parts)) == 40
     for path, time_written in before.items():
         assert path.stat().st_mtime_ns == time_written
 

@@ -8,7 +8,7 @@ from tests.scale.scorers import CHECKSUM, SIZE, MeanScorer
 
 pq = pytest.importorskip("pyarrow.parquet")
 
-from keras_sspcab.scale import ScoreFolder, ScoringJob  # noqa: E402
+from keras_sspcab.scale import ScoringJob  # noqa: E402
 
 
 def save_gray(path, value):
@@ -39,8 +39,7 @@ def make_job(images, tmp_path):
 
 def read_rows(job):
     """Rows of the table, as a stranger reads them."""
-    folder = ScoreFolder(job.folder).file("scores")
-    return pq.read_table(folder).to_pylist()
+    return pq.read_table(job.folder.file("scores")).to_pylist()
 
 
 def check_rows(job, images, broken=()):

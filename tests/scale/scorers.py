@@ -1,17 +1,14 @@
 """Models that are simple enough to know what they must say."""
 
+import contextlib
 import dataclasses
 import os
 import signal
-import time
-from pathlib import Path
 
 import numpy as np
 
 SIZE = (8, 8)
 CHECKSUM = "c" * 64
-# Of this gray value all pixels are in an image that kills.
-DEADLY = 7
 
 
 @dataclasses.dataclass
@@ -35,33 +32,14 @@ class MeanScorer:
 
 
 @dataclasses.dataclass
-class WaitingScorer(MeanScorer):
-    """The first one of all waits, at its second shard, until it is killed."""
+class DyingScorer(MeanScorer):
+    """Dies once, as processes do that run out of memory."""
 
-    pid_file: str = ""
-
-    def __post_init__(self):
-        self.calls = 0
+    marker: str = ""
 
     def __call__(self, images):
-        self.calls += 1
-        if self.calls == 2 and not os.path.exists(self.pid_file):
-            temporary = f"{self.pid_file}.{os.getpid()}"
-            Path(temporary).write_text(str(os.getpid()))
-            try:
-                os.link(temporary, self.pid_file)
-            except FileExistsError:
-                return super().__call__(images)
-            time.sleep(120)
-        return super().__call__(images)
-
-
-class DeadlyScorer(MeanScorer):
-    """Dies of an image, as processes do that run out of memory."""
-
-    def __call__(self, images):
-        flat = np.rint(images.reshape(len(images), -1) * 255)
-        if (flat == DEADLY).all(1).any():
+        with contextlib.suppress(FileExistsError):
+            open(self.marker, "x").close()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(images)
 

@@ -5,13 +5,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_sspcab.scale import ScoreFolder, ScorePlan, checksum_of_model
+from keras_sspcab.scale import checksum_of_model
+from keras_sspcab.scale.folder import ScoreFolder
+from keras_sspcab.scale.plan import ScorePlan
+from tests.scale.scorers import MeanScorer
 
 PATHS = ["/a.png", "/b.png", "/c.png"]
 
 
-def make_plan(paths=PATHS, model="m" * 64, size=(8, 9), shard_size=2, **more):
-    return ScorePlan.make(paths, model, size, 1, shard_size, **more)
+def make_plan(
+    paths=PATHS, model="m" * 64, size=(8, 9), shard_size=2, maps=False
+):
+    scorer = MeanScorer(checksum=model, image_size=size)
+    return ScorePlan.make(paths, scorer, shard_size, maps)
+
+
+def start(path, paths=PATHS, **changes):
+    folder = ScoreFolder(path, make_plan(paths, **changes))
+    folder.start(paths)
+    return folder
 
 
 @given(st.integers(1, 200), st.integers(1, 50))
@@ -27,10 +39,9 @@ def test_shards_part_the_inputs(count, shard_size):
     assert sizes <= {shard_size}
 
 
-def test_inputs_must_be_there_once():
-    for paths in ([], ["/a.png", "/a.png"]):
-        with pytest.raises(ValueError, match="each of them once"):
-            make_plan(paths)
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match="no inputs"):
+        make_plan([])
     with pytest.raises(ValueError, match="shard_size"):
         make_plan(shard_size=0)
 
@@ -47,26 +58,17 @@ def test_inputs_must_be_there_once():
     ],
 )
 def test_a_folder_takes_one_plan_only(tmp_path, changes, message):
-    folder = ScoreFolder(tmp_path / "out")
-    assert folder.start(make_plan(), PATHS) is False
-    assert folder.start(make_plan(), PATHS) is True
-    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    with pytest.raises(ValueError) as caught:
-        folder.start(make_plan(**changes), changes.get("paths", PATHS))
-    assert message in str(caught.value)
-    assert str(tmp_path / "out") in str(caught.value)
-    assert make_plan(**changes).checksum != make_plan().checksum
-    after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    assert after == before
-
-
-def test_the_record_is_read_as_it_was_written(tmp_path):
-    folder = ScoreFolder(tmp_path / "out")
-    folder.start(make_plan(), PATHS)
-    assert folder.read_plan() == make_plan()
-    assert folder.read_plan().checksum == make_plan().checksum
+    start(tmp_path)
+    folder = start(tmp_path)
     assert folder.inputs_of(0) == PATHS[:2]
     assert folder.inputs_of(1) == PATHS[2:]
+    before = {p: p.read_bytes() for p in tmp_path.glob("*.*")}
+    with pytest.raises(ValueError) as caught:
+        start(tmp_path, **changes)
+    assert message in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert make_plan(**changes).checksum != make_plan().checksum
+    assert {p: p.read_bytes() for p in tmp_path.glob("*.*")} == before
 
 
 @pytest.mark.parametrize(
@@ -76,32 +78,28 @@ def test_the_record_is_read_as_it_was_written(tmp_path):
         "[]",
         "3",
         '{"format": 1}',
-        json.dumps({**make_plan().to_dict(), "format": 2}),
-        json.dumps({**make_plan().to_dict(), "image_size": 3}),
+        json.dumps({**make_plan().model_dump(), "format": 2}),
+        json.dumps({**make_plan().model_dump(), "image_size": 3}),
     ],
 )
 def test_broken_records(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(ValueError, match=r"plan\.json cannot be read"):
-        ScoreFolder(tmp_path).start(make_plan(), PATHS)
+        start(tmp_path)
 
 
 def test_other_folders_and_files_are_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="holds no plan of scores"):
-        ScoreFolder(tmp_path).start(make_plan(), PATHS)
+        start(tmp_path)
     with pytest.raises(ValueError, match="is a file"):
-        ScoreFolder(tmp_path / "thesis.tex").start(make_plan(), PATHS)
+        start(tmp_path / "thesis.tex")
 
 
 def test_a_start_that_was_killed_can_be_repeated(tmp_path):
-    folder = ScoreFolder(tmp_path)
-    folder.start(make_plan(), PATHS)
-    (tmp_path / "plan.json").unlink()
+    (tmp_path / "inputs.parquet").touch()
     (tmp_path / ".plan.3.tmp.json").write_text("{")
-    other = ["/x.png"]
-    assert folder.start(make_plan(other), other) is False
-    assert folder.inputs_of(0) == other
+    assert start(tmp_path).inputs_of(0) == PATHS[:2]
 
 
 def test_checksums_of_models(tmp_path):

@@ -1,35 +1,26 @@
-"""The engine `ray`, with workers that are killed."""
+"""The engine `ray`, with workers that die and fail."""
 
 import functools
 import os
-import signal
-import threading
 
 import pytest
 
-from keras_sspcab.scale import RayOptions, ScoreFolder, score_shards
-from tests.scale.conftest import check_rows, save_gray
-from tests.scale.scorers import (
-    DEADLY,
-    BuggyScorer,
-    DeadlyScorer,
-    MeanScorer,
-    WaitingScorer,
-)
-
-ray = pytest.importorskip("ray")
-pytest.importorskip("ray.data")
-
-pytestmark = [
-    pytest.mark.slow,
-    # Ray Data warns of its own settings.
-    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\..*"),
-]
-OPTIONS = RayOptions(num_workers=2)
+from keras_sspcab.scale import RayOptions, score_shards
+from keras_sspcab.scale.ray_engine import ShardWorker
+from tests.scale.conftest import check_rows
+from tests.scale.scorers import BuggyScorer, DyingScorer, MeanScorer
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cluster():
+@pytest.mark.slow
+# Ray Data warns of its own settings.
+@pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\..*")
+def test_a_worker_that_dies_leaves_no_trace(make_job, images, tmp_path):
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    (images / "11.png").write_bytes(b"")
+    scorer = functools.partial(DyingScorer, marker=str(tmp_path / "dead"))
+    job = make_job(scorer)
+    done = []
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -37,78 +28,35 @@ def _cluster():
         log_to_driver=False,
         logging_level="ERROR",
     )
-    yield
-    ray.shutdown()
-
-
-def run(job, options=OPTIONS, **more):
-    return score_shards(job, "ray", options=options, **more)
-
-
-def test_one_row_for_each_image(make_job, images):
-    (images / "11.png").write_bytes(b"")
-    job = make_job()
-    done = []
-    counts = run(job, on_shard=done.append)
-    assert sorted(done) == list(range(7))
-    check_rows(job, images, broken=(11,))
-    assert (counts.num_inputs, counts.num_errors) == (25, 1)
-    # Ray is still there: it was before.
-    assert ray.is_initialized()
-
-
-def test_a_worker_that_is_killed_leaves_no_trace(make_job, images, tmp_path):
-    pid_file = tmp_path / "pid"
-    job = make_job(
-        functools.partial(WaitingScorer, pid_file=str(pid_file)), shard_size=3
-    )
-    killed = []
-    over = threading.Event()
-
-    def kill():
-        while not over.wait(0.02):
-            if pid_file.exists():
-                killed.append(int(pid_file.read_text()))
-                os.kill(killed[0], signal.SIGKILL)
-                return
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    done = []
     try:
-        counts = run(job, on_shard=done.append)
+        counts = score_shards(job, "ray", on_shard=done.append)
+        # It was there before.
+        assert ray.is_initialized()
     finally:
-        over.set()
-        killer.join()
-    assert killed
-    assert killed[0] != os.getpid()
-    assert counts.num_inputs == 25
-    assert sorted(done) == list(range(9))
-    check_rows(job, images)
-    names = os.listdir(ScoreFolder(job.folder).file("scores"))
-    assert sorted(names) == [f"part-{i:05d}.parquet" for i in range(9)]
+        ray.shutdown()
+    assert (tmp_path / "dead").exists()
+    assert sorted(done) == list(range(7))
+    assert (counts.num_inputs, counts.num_errors) == (25, 1)
+    check_rows(job, images, broken=(11,))
+    names = os.listdir(job.folder.file("scores"))
+    assert sorted(names) == [f"part-{i:05d}.parquet" for i in range(7)]
 
 
-def test_a_shard_that_kills_is_given_up(make_job, images):
-    save_gray(images / "13.png", DEADLY)
-    job = make_job(DeadlyScorer)
-    with pytest.raises(ValueError) as caught:
-        run(job, RayOptions(num_workers=1, max_attempts=2))
-    assert "2 workers have died" in str(caught.value)
-    assert "inputs 12 to 15" in str(caught.value)
-    folder = ScoreFolder(job.folder)
+def test_a_shard_that_kills_is_given_up(make_job):
+    job = make_job()
+    # Four workers have left their marks, and no scores.
+    with open(job.folder.file("scores", ".part-00003.attempts"), "w") as file:
+        file.write("....")
+    (error,) = ShardWorker(job, RayOptions())({"shard": [3]})["error"]
+    assert "4 workers have died" in error
+    assert "inputs 12 to 15" in error
     assert 3 in job.pending()
-    assert not os.path.exists(folder.success)
-    # Once the image is mended, the same job goes on.
-    save_gray(images / "13.png", 130)
-    job = make_job(MeanScorer)
-    run(job)
-    check_rows(job, images)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({}, ""),
         ({"scorer": BuggyScorer}, "RuntimeError: the model has a bug"),
         (
             {"scorer": functools.partial(MeanScorer, checksum="d" * 64)},
@@ -119,10 +67,13 @@ def test_a_shard_that_kills_is_given_up(make_job, images):
 )
 def test_errors_of_workers_are_told(make_job, images, options, message):
     (images / "00.png").write_bytes(b"")
-    with pytest.raises(ValueError) as caught:
-        run(make_job(**options))
-    assert "A worker could not score shard" in str(caught.value)
-    assert message in str(caught.value)
+    job = make_job(**options)
+    worker = ShardWorker(job, RayOptions())
+    for _ in range(2):  # what is done is not repeated
+        result = worker({"shard": [0]})
+    assert result["shard"] == [0]
+    assert message in result["error"][0]
+    assert job.folder.is_done(0) is (result["error"] == [""])
 
 
 @pytest.mark.parametrize(
