@@ -14,8 +14,8 @@ from keras_sspcab.runs.files import write_text
 
 BATCHING_CONFIG = "batching.config"
 
-#: The files, of which each has a template.
-DEPLOYMENT_FILES = (
+# Each has a template.
+_FILES = (
     BATCHING_CONFIG,
     "monitoring.config",
     "docker-compose.yml",
@@ -24,12 +24,9 @@ DEPLOYMENT_FILES = (
     "README.md",
 )
 
-#: Images of TensorFlow Serving, for GPUs and without.
-GPU_IMAGE = "tensorflow/serving:latest-gpu"
-CPU_IMAGE = "tensorflow/serving:latest"
-
-GRPC_PORT = 8500
-REST_PORT = 8501
+# Images of TensorFlow Serving, for GPUs and without.
+_GPU_IMAGE = "tensorflow/serving:latest-gpu"
+_CPU_IMAGE = "tensorflow/serving:latest"
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -39,6 +36,17 @@ _VERIFY = (
     f"cd {MOUNT}/models && for version in */[0-9]*/; do "
     f'(cd "$version" && sha256sum --check --quiet {MANIFEST_NAME}) || exit 1; '
     "done"
+)
+
+# Arguments of TensorFlow Serving; the image adds the ports.
+_ARGUMENTS = (
+    f"--model_config_file={MOUNT}/{MODELS_CONFIG}",
+    "--model_config_file_poll_wait_seconds=30",
+    "--file_system_poll_wait_seconds=30",
+    "--enable_batching=true",
+    f"--batching_parameters_file={MOUNT}/{BATCHING_CONFIG}",
+    f"--monitoring_config_file={MOUNT}/monitoring.config",
+    "--rest_api_timeout_in_ms=30000",
 )
 
 # A request may hold this many batches; it is split.
@@ -54,11 +62,7 @@ def batch_sizes(max_batch_size: int) -> tuple[int, ...]:
 
 
 def configured_batch_sizes(directory: Any) -> tuple[int, ...] | None:
-    """Returns the sizes that `batching.config` allows, or None without one.
-
-    Raises:
-        ValueError: If it allows none by number.
-    """
+    """Returns the sizes that `batching.config` allows, or None without one."""
     file = pathlib.Path(directory) / BATCHING_CONFIG
     if not file.is_file():
         return None
@@ -81,32 +85,19 @@ def write_deployment(
     gpus: int = 1,
     image: str | None = None,
 ) -> list[str]:
-    """Writes those of `DEPLOYMENT_FILES` that are missing.
+    """Writes the missing files of a repository; returns their names.
 
-    Existing files are kept, because they are meant to be edited.
-
-    Args:
-        directory: Folder of the repository.
-        name: A model, which probes and examples ask for.
-        takes_files: Whether it has the signature `serving_bytes`.
-        sizes: Batch sizes that run, increasing.
-        gpus: GPUs of each server; 0 for none.
-        image: Docker image, with its tag. None takes `GPU_IMAGE`, or
-            `CPU_IMAGE` without GPUs.
-
-    Returns:
-        Names of the files that were written.
-
-    Raises:
-        ValueError: If an argument does not fit.
+    Existing files are kept, because they are meant to be edited. Probes and
+    examples ask for the model `name`, by files if it has the signature
+    `serving_bytes`. `sizes` are the batch sizes that run, increasing.
     """
     gpus = standardize_int(gpus, "gpus", minimum=0)
-    image = image or (GPU_IMAGE if gpus else CPU_IMAGE)
+    image = image or (_GPU_IMAGE if gpus else _CPU_IMAGE)
     repository, colon, tag = image.rpartition(":")
     if not colon or "/" in tag or not re.fullmatch(r"[\w./:-]+", image):
         raise ValueError(
             "`image` must be a Docker image with its tag, such as "
-            f"{GPU_IMAGE!r}. Received: image={image!r}"
+            f"{_GPU_IMAGE!r}. Received: image={image!r}"
         )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -123,8 +114,8 @@ def write_deployment(
         models_config=MODELS_CONFIG,
         manifest=MANIFEST_NAME,
         verify=_VERIFY,
-        grpc_port=GRPC_PORT,
-        rest_port=REST_PORT,
+        grpc_port=8500,
+        rest_port=8501,
         name=name,
         takes_files=takes_files,
         sizes=sizes,
@@ -133,26 +124,13 @@ def write_deployment(
         image=image,
         image_repository=repository,
         image_tag=tag,
-        arguments=_arguments(),
+        arguments=_ARGUMENTS,
     )
     folder = pathlib.Path(directory)
     written = []
-    for file in DEPLOYMENT_FILES:
+    for file in _FILES:
         if not (folder / file).exists():
             text = environment.get_template(f"{file}.j2").render()
             write_text(os.fspath(folder / file), text)
             written.append(file)
     return written
-
-
-def _arguments() -> list[str]:
-    """Arguments of TensorFlow Serving; the image adds the ports."""
-    return [
-        f"--model_config_file={MOUNT}/{MODELS_CONFIG}",
-        "--model_config_file_poll_wait_seconds=30",
-        "--file_system_poll_wait_seconds=30",
-        "--enable_batching=true",
-        f"--batching_parameters_file={MOUNT}/{BATCHING_CONFIG}",
-        f"--monitoring_config_file={MOUNT}/monitoring.config",
-        "--rest_api_timeout_in_ms=30000",
-    ]

@@ -4,7 +4,6 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from keras_sspcab.runs.files import sha256_of
 
@@ -15,90 +14,59 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _SHOWN = 5
 
 
-class ManifestError(ValueError):
-    """The files of a version are not those that were packaged.
-
-    Attributes:
-        path: Folder of the version.
-        problems: One line for each file that is wrong.
-    """
-
-    def __init__(self, path: pathlib.Path, problems: list[str]) -> None:
-        shown = problems[:_SHOWN]
-        if len(problems) > len(shown):
-            shown.append(f"and {len(problems) - len(shown)} more")
-        super().__init__(
-            f"The version in {os.fspath(path)!r} is not what was packaged: "
-            f"{'; '.join(shown)}. Copy it again or package the model again."
-        )
-        self.path = path
-        self.problems = problems
-
-
-def write_manifest(path: Any) -> pathlib.Path:
-    """Writes the checksums of all files in a folder into that folder.
-
-    Args:
-        path: Folder of a version, complete.
-
-    Returns:
-        The file.
-    """
-    folder = pathlib.Path(path)
+def write_manifest(folder: pathlib.Path) -> None:
+    """Writes the checksums of all files in a folder into that folder."""
     lines = [
         f"{_digest(folder / name)}  {name}\n" for name in sorted(_files(folder))
     ]
     file = folder / MANIFEST_NAME
     file.write_text("".join(lines), encoding="utf-8", newline="\n")
-    return file
 
 
-def verify_version(path: Any) -> None:
-    """Checks that a version holds the files that were packaged, and no others.
+def verify_version(path: str | os.PathLike[str]) -> None:
+    """Raises an error unless a version holds exactly what was packaged.
 
-    Args:
-        path: Folder of the version.
-
-    Raises:
-        ManifestError: If a file differs, is missing or is extra, or if there is
-            no list of checksums. The message names the files.
+    It names the files that differ, are missing or are extra.
     """
     folder = pathlib.Path(path)
-    expected = _read(folder)
-    present = set(_files(folder))
-    problems = [
-        f"{name} is missing" for name in sorted(set(expected) - present)
-    ]
-    problems += [f"{name} is extra" for name in sorted(present - set(expected))]
-    problems += [
-        f"{name} differs"
-        for name in sorted(present & set(expected))
-        if _digest(folder / name) != expected[name]
-    ]
-    if problems:
-        raise ManifestError(folder, problems)
+    if problems := list(_problems(folder)):
+        shown = problems[:_SHOWN]
+        if len(problems) > len(shown):
+            shown.append(f"and {len(problems) - len(shown)} more")
+        raise ValueError(
+            f"The version in {os.fspath(folder)!r} is not what was packaged: "
+            f"{'; '.join(shown)}. Copy it again or package the model again."
+        )
 
 
-def _read(folder: pathlib.Path) -> dict[str, str]:
+def _problems(folder: pathlib.Path) -> Iterator[str]:
     file = folder / MANIFEST_NAME
     if not file.is_file():
-        raise ManifestError(folder, [f"{MANIFEST_NAME} is missing"])
+        yield f"{MANIFEST_NAME} is missing"
+        return
     expected = {}
     text = file.read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise ManifestError(
-                folder, [f"line {number} of {MANIFEST_NAME} is no checksum"]
-            )
+            yield f"line {number} of {MANIFEST_NAME} is no checksum"
+            return
         expected[match[2]] = match[1]
     if not expected:
-        raise ManifestError(folder, [f"{MANIFEST_NAME} is empty"])
-    return expected
+        yield f"{MANIFEST_NAME} is empty"
+        return
+    present = set(_files(folder))
+    for name in sorted(set(expected) - present):
+        yield f"{name} is missing"
+    for name in sorted(present - set(expected)):
+        yield f"{name} is extra"
+    for name in sorted(present & set(expected)):
+        if _digest(folder / name) != expected[name]:
+            yield f"{name} differs"
 
 
 def _files(folder: pathlib.Path) -> Iterator[str]:
-    """Names of all files below a folder, but for the manifest itself."""
+    """Yields the names of all files below a folder but the manifest itself."""
     for parent, folders, names in os.walk(folder):
         # A link to a folder is not followed: what lies behind it can change.
         links = [n for n in folders if os.path.islink(os.path.join(parent, n))]

@@ -20,14 +20,7 @@ _HEADER = """\
 
 
 class ModelsConfig:
-    """The file, as TensorFlow Serving's own message.
-
-    Args:
-        directory: Folder of the repository.
-
-    Raises:
-        ValueError: If the file exists but is no `ModelServerConfig`.
-    """
+    """The file of a repository, as TensorFlow Serving's own message."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         import_optional(
@@ -50,9 +43,13 @@ class ModelsConfig:
             ) from error
 
     @property
+    def _configs(self) -> Any:
+        return self._message.model_config_list.config
+
+    @property
     def names(self) -> list[str]:
         """Names of the models, in the order of the file."""
-        return [c.name for c in self._message.model_config_list.config]
+        return [config.name for config in self._configs]
 
     def folder(self, name: str) -> pathlib.Path:
         """Returns the folder of a model's versions on this machine."""
@@ -69,10 +66,11 @@ class ModelsConfig:
         """Adds a model that serves its newest version, unless it is listed."""
         if name in self.names:
             return False
-        config = self._message.model_config_list.config.add()
-        config.name = name
-        config.base_path = f"{MOUNT}/models/{name}"
-        config.model_platform = "tensorflow"
+        self._configs.add(
+            name=name,
+            base_path=f"{MOUNT}/models/{name}",
+            model_platform="tensorflow",
+        )
         return True
 
     def served(self, name: str, versions: Sequence[int]) -> tuple[int, ...]:
@@ -83,8 +81,7 @@ class ModelsConfig:
         policy = self._find(name).model_version_policy
         choice = policy.WhichOneof("policy_choice")
         if choice == "specific":
-            wanted = set(policy.specific.versions)
-            return tuple(v for v in versions if v in wanted)
+            return tuple(v for v in versions if v in policy.specific.versions)
         if choice == "all":
             return tuple(versions)
         return tuple(versions[-max(policy.latest.num_versions, 1) :])
@@ -106,10 +103,4 @@ class ModelsConfig:
         write_text(os.fspath(self.path), _HEADER + text)
 
     def _find(self, name: str) -> Any:
-        for config in self._message.model_config_list.config:
-            if config.name == name:
-                return config
-        raise ValueError(
-            f"{os.fspath(self.path)} names no model {name!r}. It names: "
-            f"{', '.join(self.names) or 'none'}"
-        )
+        return self._configs[self.names.index(name)]

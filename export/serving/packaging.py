@@ -24,18 +24,17 @@ from keras_sspcab.export.serving.deployment import (
 from keras_sspcab.export.serving.manifest import write_manifest
 from keras_sspcab.export.serving.repository import (
     Repository,
+    check_name,
     staging_folder,
-    standardize_name,
     write_lock,
 )
-from keras_sspcab.export.serving.warmup import SIGNATURES, write_warmup
+from keras_sspcab.export.serving.warmup import write_warmup
 from keras_sspcab.imports import import_optional
 from keras_sspcab.runs import load_detector
 
-#: Batches run at this size at most, unless told otherwise.
-MAX_BATCH_SIZE = 32
-
-# And of so many bytes: warm-up requests travel with every version.
+# Limits of batches, unless told otherwise. Warm-up requests travel with every
+# version.
+_MAX_BATCH_SIZE = 32
 _MAX_BATCH_BYTES = 32 << 20
 
 
@@ -44,10 +43,6 @@ class PackageResult:
     """A version that was packaged, and what changed beside it.
 
     Attributes:
-        path: Folder of the version.
-        name: Name of the model.
-        version: Number of the version.
-        parity: How far it is from the Keras model.
         removed: Old versions that were removed.
         served: Versions that are served now. The new one is not among them
             while the model is rolled back.
@@ -95,18 +90,18 @@ def package_model(
         version: Number of the version, above all others. None takes the next.
         keep: How many of the newest versions to keep, besides those that are
             served. Defaults to 3.
-        precision: As in `export_saved_model`.
-        jit_compile: As in `export_saved_model`.
-        image_size: As in `export_saved_model`.
-        tolerance: As in `export_saved_model`.
+        precision, jit_compile, image_size, tolerance: As in
+            `export_saved_model`.
         max_batch_size: Images that are computed at a time, at most. None takes
             what `batching.config` says or, for a new repository, 32 or what
             fits into 32 MiB.
         gpus: GPUs of each server, for files that are not there yet.
-        image: Docker image likewise; see `write_deployment`.
+        image: Docker image with its tag, likewise. None takes
+            `tensorflow/serving:latest-gpu`, or `latest` without GPUs.
 
     Returns:
-        The version and what else has changed.
+        The version (`path`, `name`, `version`, `parity`), and what else has
+        changed (`removed`, `served`, `written`).
 
     Raises:
         ValueError: If an argument does not fit.
@@ -123,7 +118,8 @@ def package_model(
         model = load_detector(os.fspath(model))
         if images is None or isinstance(images, (str, os.PathLike)):
             images, _ = find_inputs(model, run, images)
-    name = standardize_name(model.name if name is None else name)
+    name = model.name if name is None else name
+    check_name(name)
     repository = Repository(directory)
     inference = Inference(model, allow_uncalibrated=True)
     inputs = collect_images(inference, images, MAX_IMAGES)
@@ -146,7 +142,7 @@ def package_model(
             written = write_deployment(
                 repository.directory,
                 name,
-                SIGNATURES[1] in signatures,
+                "serving_bytes" in signatures,
                 sizes,
                 gpus,
                 image,
@@ -169,7 +165,7 @@ def _batch_sizes(
         if configured is not None:
             return configured
         row = sum(array[:1].nbytes for array in inputs.values())
-        largest = max(1, min(MAX_BATCH_SIZE, _MAX_BATCH_BYTES // row))
+        largest = max(1, min(_MAX_BATCH_SIZE, _MAX_BATCH_BYTES // row))
         # Down to a power of two.
         return batch_sizes(1 << (largest.bit_length() - 1))
     wanted = standardize_int(max_batch_size, "max_batch_size", minimum=1)

@@ -31,12 +31,10 @@ _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]*")
 class Repository:
     """Models and their versions in a folder.
 
-    Files:
-        models/NAME/VERSION/: A SavedModel, `parity.json`, warm-up requests and
-            `MANIFEST.sha256`.
-        models.config: Which models and versions are served.
-        batching.config, monitoring.config, docker-compose.yml, kubernetes.yaml,
-            kserve.yaml, README.md: How they are served.
+    In `models/NAME/VERSION/` are a SavedModel, `parity.json`, warm-up requests
+    and `MANIFEST.sha256`; in `models.config` which of them are served. How
+    stands in `batching.config`, `monitoring.config`, `docker-compose.yml`,
+    `kubernetes.yaml`, `kserve.yaml` and `README.md`.
 
     Args:
         directory: The folder; it need not exist.
@@ -63,7 +61,7 @@ class Repository:
         return sorted(find_versions(self.directory / "models" / name))
 
     def path(self, name: str, version: int) -> pathlib.Path:
-        """Folder of a version, whether or not it exists."""
+        """Returns the folder of a version, whether or not it exists."""
         return self.directory / "models" / name / str(version)
 
     def served(self, name: str | None = None) -> tuple[int, ...]:
@@ -72,11 +70,7 @@ class Repository:
         return ModelsConfig(self.directory).served(name, self.versions(name))
 
     def resolve(self, name: str | None) -> str:
-        """Returns the name of a model, or of the only one.
-
-        Raises:
-            ValueError: If there is no such model, or several and no name.
-        """
+        """Returns the name of a model that there is; None is the only one."""
         names = self.names
         if name is None and len(names) == 1:
             return names[0]
@@ -94,15 +88,10 @@ class Repository:
         return name
 
     def next_version(self, name: str, version: int | None = None) -> int:
-        """Returns the number of a new version.
+        """Returns the number of a new version, which must be above all others.
 
-        Args:
-            name: Name of the model.
-            version: The number wanted; None takes the next.
-
-        Raises:
-            ValueError: If the number is not above all others: the newest
-                version is the one with the largest number.
+        The newest version is the one with the largest number. None takes the
+        next.
         """
         newest = max(self.versions(name), default=0)
         if version is None:
@@ -121,10 +110,7 @@ class Repository:
     ) -> pathlib.Path:
         """Moves a complete version into the repository; returns its path.
 
-        Args:
-            staged: Its folder, in the same file system.
-            name: Name of the model.
-            version: Its number.
+        The folder `staged` must be in the same file system.
         """
         verify_version(staged)
         target = self.path(name, version)
@@ -135,14 +121,9 @@ class Repository:
         return target
 
     def prune(self, name: str, keep: int) -> list[int]:
-        """Removes all but the newest versions and those that are served.
+        """Removes versions but for the `keep` newest and those served.
 
-        Args:
-            name: Name of the model.
-            keep: How many of the newest to keep.
-
-        Returns:
-            The versions that were removed.
+        Returns the versions that were removed.
         """
         kept = {*self.versions(name)[-keep:], *self.served(name)}
         removed = [v for v in self.versions(name) if v not in kept]
@@ -167,38 +148,33 @@ class Repository:
             The version that is served from now on.
 
         Raises:
-            ValueError: If there is no such version.
-            ManifestError: If its files are not those that were packaged.
+            ValueError: If there is no such version, or its files are not those
+                that were packaged.
         """
         name = self.resolve(name)
         with write_lock(self.directory):
             versions = self.versions(name)
+            listed = f"There are: {', '.join(map(str, versions))}"
             if version is None:
-                served = self.served(name) or versions[-1:]
-                older = [v for v in versions if v < min(served)]
+                served = min(self.served(name) or versions[-1:])
+                older = [v for v in versions if v < served]
                 if not older:
                     raise ValueError(
-                        f"There is no version of {name} before "
-                        f"{min(served)}, which is served. There are: "
-                        f"{_show(versions)}"
+                        f"There is no version of {name} before {served}, which "
+                        f"is served. {listed}"
                     )
                 version = older[-1]
             if version not in versions:
                 raise ValueError(
-                    f"There is no version {version} of {name}. There are: "
-                    f"{_show(versions)}"
+                    f"There is no version {version} of {name}. {listed}"
                 )
             self._serve(name, version, pinned=True)
         return version
 
     def unpin(self, name: str | None = None) -> int:
-        """Serves the newest version of a model again, and returns it.
+        """Serves the newest version of a model again, and returns its number.
 
-        Args:
-            name: The model; None if there is only one.
-
-        Raises:
-            ManifestError: If its files are not those that were packaged.
+        Its files are checked first. None is the only model.
         """
         name = self.resolve(name)
         with write_lock(self.directory):
@@ -214,15 +190,14 @@ class Repository:
         config.write()
 
 
-def standardize_name(name: str) -> str:
-    """Returns the name of a model if it is valid in paths and URLs."""
+def check_name(name: str) -> None:
+    """Raises an error unless a model's name is valid in paths and URLs."""
     if not _NAME.fullmatch(name):
         raise ValueError(
             "The name of a model in a repository consists of letters, digits, "
             "'_', '.' and '-', begins with a letter or digit and is no "
             f"number. Received: name={name!r}"
         )
-    return name
 
 
 @contextlib.contextmanager
@@ -232,9 +207,6 @@ def write_lock(directory: pathlib.Path) -> Iterator[None]:
     The lock ends with the process, however it ends. So what is in the staging
     folder when a process gets the lock was left there by one that was killed.
     On systems without such locks nothing is locked, and nothing removed.
-
-    Raises:
-        ValueError: If another process is writing.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / _LOCK, "a") as lock:
@@ -285,7 +257,3 @@ def _sync(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _show(versions: list[int]) -> str:
-    return ", ".join(map(str, versions)) or "none"

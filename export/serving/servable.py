@@ -20,12 +20,8 @@ _NUM_CHECKED = 4
 def servable_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a folder to serve: the path itself, or an export of it.
 
-    Args:
-        path: What `Server` takes, a run folder, or a `.keras` file. The last
-            two are exported to a folder that is removed at the end.
-
-    Raises:
-        ValueError: If there is no model.
+    Run folders and `.keras` files are exported to a folder that is removed at
+    the end.
     """
     path = pathlib.Path(path)
     if not path.exists():

@@ -44,14 +44,8 @@ _ASYNC_THREADS = 32
 Result = TypeVar("Result")
 
 
-class _Default:
-    """Stands for the client's timeout, because None is a timeout itself."""
-
-    def __repr__(self) -> str:
-        return "the client's"
-
-
-_DEFAULT: Any = _Default()
+# None is a timeout itself.
+_DEFAULT: Any = "that of the client"
 
 
 class Client:
@@ -146,7 +140,7 @@ class Client:
     @property
     def protocol(self) -> str:
         """`"grpc"` or `"rest"`."""
-        return str(self._connection.protocol)
+        return self._connection.protocol
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection!r})"

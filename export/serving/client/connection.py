@@ -1,6 +1,5 @@
 """The server and model that a client asks, and how it reaches them."""
 
-import dataclasses
 import ipaddress
 import os
 import ssl
@@ -9,80 +8,77 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
-@dataclasses.dataclass
 class Connection:
-    """Address, secrets and model, checked against each other.
+    """Address, secrets and model, checked against each other; see `Client`."""
 
-    Args:
-        address: `host:port` for gRPC, a URL for REST.
-        model: Name of the model.
-        protocol: `"grpc"` or `"rest"`; None takes REST for URLs, else gRPC.
-        version: Version to ask; None leaves it to the server.
-        label: Label of the version to ask, instead.
-        token: Secret to send, or None.
-        tls: Whether to use TLS; None derives it from the other arguments.
-        tls_ca: PEM file of the certificates to trust; None for the system's.
-        credentials: `grpc.ChannelCredentials` or `ssl.SSLContext` instead.
-
-    Raises:
-        ValueError: If the arguments contradict each other.
-    """
-
-    address: str
-    model: str
-    protocol: str | None = None
-    version: int | None = None
-    label: str | None = None
-    token: str | None = dataclasses.field(default=None, repr=False)
-    tls: bool | None = None
-    tls_ca: str | os.PathLike[str] | None = None
-    credentials: Any = dataclasses.field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if not self.model or not isinstance(self.model, str):
+    def __init__(
+        self,
+        target: str,
+        model: str,
+        protocol: str | None,
+        version: int | None,
+        label: str | None,
+        token: str | None,
+        tls: bool | None,
+        tls_ca: str | os.PathLike[str] | None,
+        credentials: Any,
+    ) -> None:
+        if not model or not isinstance(model, str):
             raise ValueError(
                 "`model` must be the name of a model on the server. "
-                f"Received: model={self.model!r}"
+                f"Received: model={model!r}"
             )
-        if self.version is not None and self.label is not None:
+        if version is not None and label is not None:
             raise ValueError(
                 "Give a version or a label, not both. Received: "
-                f"version={self.version!r}, label={self.label!r}"
+                f"version={version!r}, label={label!r}"
             )
-        is_url = self.address.startswith(("http://", "https://"))
-        if self.protocol is None:
-            self.protocol = "rest" if is_url else "grpc"
-        if self.protocol not in ("grpc", "rest"):
+        is_url = target.startswith(("http://", "https://"))
+        if protocol is None:
+            protocol = "rest" if is_url else "grpc"
+        if protocol not in ("grpc", "rest"):
             raise ValueError(
                 "`protocol` must be 'grpc' or 'rest'. "
-                f"Received: protocol={self.protocol!r}"
+                f"Received: protocol={protocol!r}"
             )
-        if self.protocol == "grpc" and is_url:
+        if protocol == "grpc" and is_url:
             raise ValueError(
                 "For gRPC the target is host:port, without http://. "
-                f"Received: target={self.address!r}"
+                f"Received: target={target!r}"
             )
-        has_tls_options = (
-            self.tls_ca is not None or self.credentials is not None
-        )
-        if self.tls is None:
-            self.tls = self.address.startswith("https://") or has_tls_options
-        if has_tls_options and not self.tls:
+        has_tls_options = tls_ca is not None or credentials is not None
+        if tls is None:
+            tls = target.startswith("https://") or has_tls_options
+        if has_tls_options and not tls:
             raise ValueError(
                 "`tls_ca` and `credentials` are for TLS. Received: tls=False"
             )
-        if self.tls_ca is not None and not os.path.isfile(self.tls_ca):
-            raise ValueError(f"There is no file at {os.fspath(self.tls_ca)!r}")
-        if self.protocol == "rest":
+        if tls_ca is not None and not os.path.isfile(tls_ca):
+            raise ValueError(f"There is no file at {os.fspath(tls_ca)!r}")
+        if protocol == "rest":
             if not is_url:
-                self.address = f"http{'s' if self.tls else ''}://{self.address}"
-            self.address = self.address.rstrip("/")
-            if self.address.startswith("https://") != self.tls:
+                target = f"http{'s' if tls else ''}://{target}"
+            target = target.rstrip("/")
+            if target.startswith("https://") != tls:
                 raise ValueError(
                     "TLS needs a target that begins with https://. "
-                    f"Received: target={self.address!r}, tls={self.tls}"
+                    f"Received: target={target!r}, tls={tls}"
                 )
-        self._check_token(self._find_host())
+        host = _find_host(target)
+        if token is not None:
+            _check_token(token, host, tls)
+        self.address = target
+        self.model = model
+        self.protocol = protocol
+        self.version = version
+        self.label = label
+        self.token = token
+        self.tls = tls
+        self.tls_ca = tls_ca
+        self.credentials = credentials
+
+    def __repr__(self) -> str:
+        return f"{self.address!r}, model={self.model!r}"
 
     def ssl_context(self) -> ssl.SSLContext:
         """Returns what verifies the server's certificate over HTTP."""
@@ -93,42 +89,40 @@ class Connection:
             cafile=self.tls_ca
         )
 
-    def _find_host(self) -> str:
-        if self.address.startswith("unix:"):
-            return "localhost"
-        has_scheme = "://" in self.address
-        try:
-            parts = urlsplit(
-                self.address if has_scheme else f"//{self.address}"
-            )
-            host = parts.hostname
-        except ValueError:
-            host = None
-        if not host or parts.query or parts.fragment:
-            raise ValueError(
-                "`target` must be host:port for gRPC, or the URL of a server "
-                f"for REST. Received: target={self.address!r}"
-            )
-        return host
 
-    def _check_token(self, host: str) -> None:
-        if self.token is None:
-            return
-        if not self.token or not self.token.isascii() or " " in self.token:
-            raise ValueError(
-                "`token` must consist of ASCII characters without spaces. "
-                "Received: a token with other characters, or an empty one"
-            )
-        if not self.tls and not _is_local(host):
-            warnings.warn(
-                f"The token is sent to {host} without TLS: anyone on the way "
-                "can read it.",
-                # Past __post_init__, __init__ and the client's constructor.
-                stacklevel=5,
-            )
+def _find_host(target: str) -> str:
+    if target.startswith("unix:"):
+        return "localhost"
+    try:
+        parts = urlsplit(target if "://" in target else f"//{target}")
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or parts.query or parts.fragment:
+        raise ValueError(
+            "`target` must be host:port for gRPC, or the URL of a server "
+            f"for REST. Received: target={target!r}"
+        )
+    return host
 
 
-def _is_local(host: str) -> bool:
+def _check_token(token: str, host: str, tls: bool) -> None:
+    if not token or not token.isascii() or " " in token:
+        raise ValueError(
+            "`token` must consist of ASCII characters without spaces. "
+            "Received: a token with other characters, or an empty one"
+        )
+    if not tls and not is_loopback(host):
+        warnings.warn(
+            f"The token is sent to {host} without TLS: anyone on the way "
+            "can read it.",
+            # Past the constructors of the connection and the client.
+            stacklevel=4,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host."""
     if host == "localhost":
         return True
     try:

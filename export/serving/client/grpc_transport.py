@@ -110,16 +110,10 @@ class GrpcTransport:
         info: SignatureInfo,
         timeout: float | None,
     ) -> tuple[dict[str, np.ndarray], int | None]:
-        """Asks for predictions.
+        """Asks for predictions; returns the outputs and the version.
 
-        Args:
-            signature: Name of the signature.
-            inputs: By name, an array, or a list of bytes for strings.
-            info: The signature, which says how to read the answer.
-            timeout: Seconds to wait, or None.
-
-        Returns:
-            The outputs by name, and the version that answered.
+        Inputs are arrays, or lists of bytes for strings. The signature's `info`
+        is for transports whose answers do not say what they hold.
         """
         answer = self._call(
             "PredictionService",

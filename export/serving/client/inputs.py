@@ -32,13 +32,10 @@ _SLACK = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One input of one row; it is read or converted when it is sent.
+    """One input of one row; `load` reads or converts it when it is sent.
 
-    Attributes:
-        load: Returns the value.
-        num_values: How many numbers, or bytes of a file, it has.
-        itemsize: Bytes of each.
-        shape: Shape of an array; None for files.
+    It has `num_values` numbers of `itemsize` bytes, or bytes of a file, which
+    has no shape.
     """
 
     load: Callable[[], "np.ndarray | bytes"]
@@ -64,15 +61,9 @@ class Row:
 def make_rows(
     images: Any, metadata: ModelMetadata, signature: str | None
 ) -> list[Row]:
-    """Returns the rows of images that fit what a model takes.
+    """Returns the rows of images (see `Client.predict`) that fit a model.
 
-    Args:
-        images: See `Client.predict`.
-        metadata: The model.
-        signature: Name of the signature to use; None chooses for each image.
-
-    Raises:
-        ServingClientError: If one is not an image, or does not fit.
+    The signature is chosen for each image if its name is None.
     """
     is_single = isinstance(images, (*_FILE_TYPES, Mapping))
     if is_single or hasattr(images, "__array__"):
@@ -98,11 +89,8 @@ def split_rows(
 ) -> Iterator[list[int]]:
     """Yields the indices of the rows of each request.
 
-    Args:
-        rows: All rows.
-        max_rows: Rows per request.
-        max_bytes: Bytes per request; a larger row travels alone.
-        wire_size: Bytes on the wire for a number of values of a size in bytes.
+    `wire_size` returns the bytes of a number of values of a size in bytes. A
+    row of more than `max_bytes` travels alone.
     """
     groups: dict[Any, list[int]] = {}
     for index, row in enumerate(rows):
@@ -124,11 +112,7 @@ def split_rows(
 
 
 def stack_rows(rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns the inputs of a request: arrays, or lists of files, by name.
-
-    Raises:
-        ServingClientError: If a file can no longer be read.
-    """
+    """Returns the inputs of a request: arrays, or lists of files, by name."""
     columns = {
         name: [row.cells[name].load() for row in rows] for name in rows[0].cells
     }

@@ -132,9 +132,8 @@ def _declare() -> dict[str, Any]:
             repeated = kind.startswith("*")
             kind = kind.removeprefix("*")
             field = declared.field.add(name=name, number=number)
-            field.label = (
-                _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
-            )
+            label = "LABEL_REPEATED" if repeated else "LABEL_OPTIONAL"
+            field.label = _FIELD.Label.Value(label)
             if kind in FIELDS:
                 field.type = _FIELD.TYPE_MESSAGE
                 field.type_name = f".{_PACKAGE}.{kind}"
@@ -159,11 +158,7 @@ def new_message(name: str, /, **fields: Any) -> Any:
 
 
 def parse_message(name: str, data: bytes) -> Any:
-    """Returns the message in serialized form.
-
-    Raises:
-        ServingClientError: If it is not such a message.
-    """
+    """Returns a message from its serialized form."""
     try:
         return _CLASSES[name].FromString(data)
     except DecodeError as error:
@@ -190,11 +185,7 @@ def write_tensor(value: "np.ndarray | Iterable[bytes]") -> Any:
 
 
 def read_tensor(tensor: Any) -> np.ndarray:
-    """Returns a `TensorProto` as array; bfloat16 becomes float32.
-
-    Raises:
-        ServingClientError: If dtype, shape and values do not fit.
-    """
+    """Returns a `TensorProto` as array; bfloat16 becomes float32."""
     if tensor.dtype not in DTYPES:
         raise unreadable(
             f"it holds a tensor of the unknown type {tensor.dtype}"

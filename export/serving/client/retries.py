@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.export.serving.client.results import ServingClientError
 
 Result = TypeVar("Result")
@@ -42,11 +43,7 @@ class RetryPolicy:
     max_backoff: float = 2.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise ValueError(
-                "`retries` must be an integer of at least 0. "
-                f"Received: retries={self.retries!r}"
-            )
+        standardize_int(self.retries, "retries", 0)
         if not 0 < self.backoff <= self.max_backoff < math.inf:
             raise ValueError(
                 "Pauses must be positive seconds, and the longest not shorter "
@@ -64,11 +61,7 @@ class RetryPolicy:
 class Deadline:
     """Time left for a call with all its requests and retries.
 
-    Args:
-        seconds: Counted from now; None for no limit.
-
-    Raises:
-        ValueError: If it is not a positive number.
+    Seconds are counted from now; None is no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -82,9 +75,8 @@ class Deadline:
 
     def remaining(self) -> float | None:
         """Returns the seconds left, at least 0; None for no limit."""
-        if self._end == math.inf:
-            return None
-        return max(0.0, self._end - time.monotonic())
+        left = self._end - time.monotonic()
+        return None if left == math.inf else max(0.0, left)
 
     def allows(self, seconds: float) -> bool:
         """Returns whether more than so many seconds are left."""
@@ -111,8 +103,7 @@ def call_with_retries(
 ) -> Result:
     """Calls `send(seconds left)` until it succeeds or must not be retried.
 
-    Raises:
-        ServingClientError: The failure of the last attempt, or that time is up.
+    Raises the failure of the last attempt, or that time is up.
     """
     last: ServingClientError | None = None
     attempt = 0

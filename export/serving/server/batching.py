@@ -36,20 +36,12 @@ class Batcher:
     """Runs requests in batches that grow with the load.
 
     A request that finds its model idle runs at once. While the model runs,
-    requests gather, until it is free again, they fill a batch, or the first
-    has waited for `timeout`; the last two run beside it if a thread is free.
+    requests gather, until it is free again, they fill a batch (`max_rows`, or
+    `max_cost`, such as pixels to decode), or the first has waited for `timeout`
+    seconds; the last two run beside it if one of the `threads` is free.
 
-    All methods belong to one event loop.
-
-    Args:
-        executor: Threads that run models.
-        threads: How many there are.
-        max_rows: Rows of a batch.
-        max_cost: Cost of a batch, such as the pixels to decode. A request that
-            costs more runs alone.
-        timeout: Seconds that the first request of a batch waits.
-        observe: Called for every run with its rows, its requests, and the
-            seconds that the first of them waited.
+    `observe` is called for every run with its rows, its requests, and the
+    seconds that the first of them waited. All methods belong to one event loop.
     """
 
     def __init__(
@@ -84,18 +76,10 @@ class Batcher:
         rows: int,
         cost: int = 0,
     ) -> Arrays:
-        """Runs a request, possibly together with others of the same key.
+        """Returns the outputs of a request.
 
-        Args:
-            key: Requests with the same key may be joined along their first
-                axis.
-            run: Runs the model; the same for the same key.
-            inputs: Arrays by name.
-            rows: Length of their first axis.
-            cost: Counts toward `max_cost`.
-
-        Returns:
-            The outputs of this request.
+        Requests with the same key, which have the same `run`, may be joined
+        along the first axis of their inputs, which has `rows` entries.
         """
         loop = asyncio.get_running_loop()
         request = _Request(

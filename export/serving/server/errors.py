@@ -25,10 +25,7 @@ _BY_NUMBER = {code.value[0]: code for code in StatusCode}
 class ServingError(Exception):
     """A request that is answered with an error.
 
-    Args:
-        code: Status of gRPC.
-        message: What the client is told.
-        http: Status of HTTP, where it says more than that of the code.
+    `http` is for where HTTP has a status that says more than that of the code.
     """
 
     def __init__(

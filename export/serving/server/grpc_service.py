@@ -1,7 +1,5 @@
 """The services of TensorFlow Serving over gRPC."""
 
-import asyncio
-import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,22 +10,16 @@ from grpc import StatusCode
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_service_pb2,
     predict_pb2,
-    prediction_service_pb2,
 )
 
-from keras_sspcab.export.serving.server.errors import (
-    ServingError,
-    invalid,
-)
+from keras_sspcab.export.serving.server.errors import ServingError, invalid
 from keras_sspcab.export.serving.server.messages import (
     model_metadata,
     model_status,
     read_tensors,
     write_prediction,
 )
-from keras_sspcab.export.serving.server.metrics import Metrics
 from keras_sspcab.export.serving.server.options import ServerOptions
 from keras_sspcab.export.serving.server.predictor import Predictor
 from keras_sspcab.export.serving.server.versions import ModelSpec
@@ -37,52 +29,37 @@ _MAX_MESSAGE = 1500
 
 
 class GrpcService:
-    """PredictionService (Predict, metadata) and ModelService (status).
+    """PredictionService (Predict, metadata) and ModelService (status)."""
 
-    Args:
-        predictor: Answers the requests.
-        options: Limits and the token.
-        metrics: Counts requests.
-    """
-
-    def __init__(
-        self, predictor: Predictor, options: ServerOptions, metrics: Metrics
-    ) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._options = options
-        self._metrics = metrics
 
     def handlers(self) -> list[Any]:
         """Returns the handlers to add to a gRPC server."""
-        methods = {
-            "Predict": (predict_pb2.PredictRequest, self._predict),
-            "GetModelMetadata": (
-                get_model_metadata_pb2.GetModelMetadataRequest,
-                self._metadata,
-            ),
-            "GetModelStatus": (
-                get_model_status_pb2.GetModelStatusRequest,
-                self._status,
-            ),
+        services: dict[str, dict[str, tuple[Any, Any]]] = {
+            "PredictionService": {
+                "Predict": (predict_pb2.PredictRequest, self._predict),
+                "GetModelMetadata": (
+                    get_model_metadata_pb2.GetModelMetadataRequest,
+                    self._metadata,
+                ),
+            },
+            "ModelService": {
+                "GetModelStatus": (
+                    get_model_status_pb2.GetModelStatusRequest,
+                    self._status,
+                )
+            },
         }
-        services = (
-            prediction_service_pb2.DESCRIPTOR.services_by_name[
-                "PredictionService"
-            ],
-            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
-        )
         return [
             grpc.method_handlers_generic_handler(
-                service.full_name,
+                f"tensorflow.serving.{service}",
                 {
-                    method.name: self._handler(
-                        method.name, *methods[method.name]
-                    )
-                    for method in service.methods
-                    if method.name in methods
+                    name: self._handler(name, *method)
+                    for name, method in methods.items()
                 },
             )
-            for service in services
+            for service, methods in services.items()
         ]
 
     def _handler(
@@ -91,25 +68,32 @@ class GrpcService:
         request_type: Any,
         method: Callable[[Any, ModelSpec, Any], Awaitable[bytes]],
     ) -> Any:
-        models = self._predictor.models
+        predictor = self._predictor
 
         async def answer(_: Any, context: Any) -> bytes:
+            held = 0
             try:
-                with self._metrics.count_request(
-                    "grpc", models.names
+                with predictor.metrics.count_request(
+                    "grpc", predictor.models.names
                 ) as labels:
                     labels.method = name
-                    self._authorize(context)
-                    data = await self._read(context)
-                    with self._predictor.holding(len(data)):
-                        request = await self._predictor.in_thread(
-                            _parse, request_type, data
-                        )
-                        spec = _read_spec(request)
-                        labels.model = spec.name
-                        return await method(request, spec, context)
+                    metadata = dict(context.invocation_metadata() or ())
+                    predictor.authorize(metadata.get("authorization"))
+                    data = await predictor.receive(context.read())
+                    if not isinstance(data, bytes):
+                        raise invalid("There is no message in the request.")
+                    predictor.hold(len(data))
+                    held = len(data)
+                    request = await predictor.in_thread(
+                        _parse, request_type, data
+                    )
+                    spec = _read_spec(request)
+                    labels.model = spec.name
+                    return await method(request, spec, context)
             except ServingError as error:
                 failure = error
+            finally:
+                predictor.release(held)
             # Raises, and so ends the call.
             return await context.abort(
                 failure.code, failure.message[:_MAX_MESSAGE]
@@ -120,29 +104,10 @@ class GrpcService:
         # that the time for that can be limited.
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    async def _read(self, context: Any) -> bytes:
-        try:
-            data = await asyncio.wait_for(
-                context.read(), self._options.read_timeout
-            )
-        except asyncio.TimeoutError as error:
-            raise ServingError(
-                StatusCode.DEADLINE_EXCEEDED,
-                "The request did not come in time.",
-            ) from error
-        if not isinstance(data, bytes):
-            raise invalid("There is no message in the request.")
-        return data
-
-    def _authorize(self, context: Any) -> None:
-        if self._options.token is not None:
-            metadata = dict(context.invocation_metadata() or ())
-            check_token(metadata.get("authorization"), self._options.token)
-
     async def _predict(
         self, request: Any, spec: ModelSpec, context: Any
     ) -> bytes:
-        limit = self._options.max_request_bytes
+        limit = self._predictor.options.max_request_bytes
         prediction = await self._predictor.predict(
             spec,
             request.model_spec.signature_name,
@@ -169,25 +134,10 @@ class GrpcService:
         return model_status(versions).SerializeToString()
 
 
-def check_token(header: str | bytes | None, token: str) -> None:
-    """Raises an error unless a header holds the token, in constant time."""
-    received = header.encode() if isinstance(header, str) else header or b""
-    if not hmac.compare_digest(received, f"Bearer {token}".encode()):
-        raise ServingError(
-            StatusCode.UNAUTHENTICATED,
-            "This server needs a token: send `authorization: Bearer TOKEN`.",
-        )
-
-
 def create_grpc_server(
     service: GrpcService, options: ServerOptions
 ) -> tuple[Any, int]:
-    """Returns a server that listens but does not answer yet, and its port.
-
-    Raises:
-        OSError: If the port is taken.
-        ValueError: If certificate or key are malformed.
-    """
+    """Returns a server that listens but does not answer yet, and its port."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", options.max_request_bytes),

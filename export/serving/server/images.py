@@ -32,28 +32,22 @@ _MAX_SCANS = 100
 
 
 def count_pixels(files: np.ndarray, max_pixels: int) -> list[int]:
-    """Returns the pixels of each file, without decoding any.
+    """Returns height times width of image files, without decoding any.
 
-    A few kilobytes can hold an image that fills the memory.
-
-    Args:
-        files: Array of strings: PNG, JPEG, BMP or GIF files.
-        max_pixels: Largest product of height and width.
-
-    Raises:
-        ServingError: If one is larger, or not such an image.
+    A few kilobytes can hold an image that fills the memory: larger ones than
+    `max_pixels`, and what is no image, raise an error.
     """
     return [
-        _count(index, file, max_pixels)
+        _count(f"Image {index}", file, max_pixels)
         for index, file in enumerate(files.ravel())
     ]
 
 
-def _count(index: int, file: bytes, max_pixels: int) -> int:
+def _count(label: str, file: bytes, max_pixels: int) -> int:
     name = image_format(file[:12]) or "unknown"
     if name not in _READERS:
         raise invalid(
-            f"Image {index} must be a PNG, JPEG, BMP or GIF file. "
+            f"{label} must be a PNG, JPEG, BMP or GIF file. "
             f"Received: {len(file)} bytes of the format {name}"
         )
     try:
@@ -61,17 +55,15 @@ def _count(index: int, file: bytes, max_pixels: int) -> int:
             width, height = image.size
             frames = getattr(image, "n_frames", 1) if name == "GIF" else 1
     except Exception as error:  # a broken header can cause any
-        raise invalid(
-            f"Image {index} cannot be read as {name}: {error}"
-        ) from error
+        raise invalid(f"{label} cannot be read as {name}: {error}") from error
     if width * height > max_pixels:
         raise invalid(
-            f"Image {index} has {width} x {height} pixels, more than the "
+            f"{label} has {width} x {height} pixels, more than the "
             f"{max_pixels} that this server decodes."
         )
     if frames > 1:
         # TensorFlow unpacks all frames to take the first.
-        raise invalid(f"Image {index} is an animated GIF; send one frame.")
+        raise invalid(f"{label} is an animated GIF; send one frame.")
     if name == "JPEG" and file.count(b"\xff\xda") > _MAX_SCANS:
-        raise invalid(f"Image {index} has more than {_MAX_SCANS} scans.")
+        raise invalid(f"{label} has more than {_MAX_SCANS} scans.")
     return width * height

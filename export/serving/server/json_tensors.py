@@ -21,11 +21,8 @@ _KIND_NAMES = {"b": "truth values", "f": "fractions", "U": "texts"}
 class JsonRequest:
     """A request for predictions.
 
-    Attributes:
-        signature: Name of the signature; empty for the default.
-        is_row: Whether the inputs come by rows (`instances`) instead of by
-            columns (`inputs`).
-        value: The inputs.
+    Its inputs come by rows (`instances`) or by columns (`inputs`). The name of
+    the signature is empty for the default.
     """
 
     signature: str
@@ -34,11 +31,7 @@ class JsonRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> "JsonRequest":
-        """Reads the body of a request.
-
-        Raises:
-            ServingError: If it is malformed.
-        """
+        """Reads the body of a request."""
         document = _parse(body)
         if not isinstance(document, dict):
             raise invalid("JSON Value: Is not object")
@@ -65,11 +58,7 @@ class JsonRequest:
         return cls(signature, True, rows)
 
     def arrays(self, signature: Signature) -> Arrays:
-        """Returns the inputs as arrays.
-
-        Raises:
-            ServingError: If they do not fit the signature.
-        """
+        """Returns the inputs as arrays that fit the signature."""
         columns = None
         if self.is_row:
             columns = self._columns_of_rows(signature)
@@ -117,11 +106,7 @@ class JsonRequest:
 
 
 def write_json(prediction: Prediction, is_row: bool) -> bytes:
-    """Returns the answer to a request, by rows or by columns.
-
-    Raises:
-        ServingError: If rows are asked for and there are none.
-    """
+    """Returns the answer to a request, by rows or by columns."""
     outputs: dict[str, Any] = {
         name: _texts(array.tolist(), name) if array.dtype == object else array
         for name, array in prediction.outputs.items()

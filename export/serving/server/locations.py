@@ -5,21 +5,16 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from keras_sspcab.export.serving.model_config import (
-    MODELS_CONFIG,
-    ModelsConfig,
-)
+from keras_sspcab.export.serving.model_config import MODELS_CONFIG, ModelsConfig
 from keras_sspcab.export.versions import find_versions, is_version
 
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """Folder of a model's versions.
+    """Folder of a model's versions, or of one SavedModel.
 
     Attributes:
-        path: Folder of versions, or of one SavedModel.
         version: Number of the one SavedModel; None for a folder of versions.
         policy: Chooses the versions to serve among those on disk; None for
             the newest one that can be loaded.
@@ -41,32 +36,20 @@ class Location:
         return find_versions(self.path)
 
 
-def find_models(models: Any) -> dict[str, Location]:
-    """Returns the models of a folder, by name.
-
-    Args:
-        models: Repository (`DIR/models/NAME/VERSION`), of which `models.config`
-            says what to serve, folder of models (`NAME/VERSION`), one model
-            (`VERSION`), one SavedModel, or a dict of the last two by name.
-
-    Raises:
-        ValueError: If there is no model, or `models.config` is broken.
-    """
-    if isinstance(models, Mapping):
-        return {
-            str(name): _find_model(pathlib.Path(path))
-            for name, path in models.items()
-        }
-    path = pathlib.Path(models).resolve()
+def find_models(folder: str | os.PathLike[str]) -> dict[str, Location]:
+    """Returns the models of a folder, by name; see `Server` for its layout."""
+    path = pathlib.Path(folder).resolve()
     if (path / MODELS_CONFIG).is_file():
         return _find_listed(path)
     if (path / "models").is_dir() and not find_versions(path):
         path = path / "models"
-    if (path / "saved_model.pb").is_file() or find_versions(path):
-        location = _find_model(path)
+    if (path / "saved_model.pb").is_file():
         # A version is named after its model.
-        is_numbered = location.version is not None and path.name.isdigit()
-        return {path.parent.name if is_numbered else path.name: location}
+        if is_version(path.name):
+            return {path.parent.name: Location(path, int(path.name))}
+        return {path.name: Location(path, 1)}
+    if find_versions(path):
+        return {path.name: Location(path)}
     locations = {
         entry.name: Location(entry)
         for entry in (sorted(path.iterdir()) if path.is_dir() else ())
@@ -74,7 +57,7 @@ def find_models(models: Any) -> dict[str, Location]:
     }
     if not locations:
         raise ValueError(
-            f"There is no model at {os.fspath(models)!r}. It must be a "
+            f"There is no model at {os.fspath(folder)!r}. It must be a "
             "repository with `models/NAME/VERSION/saved_model.pb` in it, the "
             "folder of a model, or that of a SavedModel."
         )
@@ -94,15 +77,3 @@ def _find_listed(directory: pathlib.Path) -> dict[str, Location]:
         )
         for name in config.names
     }
-
-
-def _find_model(path: pathlib.Path) -> Location:
-    if (path / "saved_model.pb").is_file():
-        number = path.resolve().name
-        return Location(path, int(number) if is_version(number) else 1)
-    if not find_versions(path):
-        raise ValueError(
-            f"There is no version of a model in {os.fspath(path)!r}: no "
-            "folder whose name is a number."
-        )
-    return Location(path)

@@ -17,6 +17,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from keras_sspcab.export.serving.client.messages import DTYPES
 from keras_sspcab.export.serving.server.errors import invalid
 from keras_sspcab.export.serving.server.signature import Arrays, Signature
 
@@ -24,51 +25,20 @@ if TYPE_CHECKING:
     from keras_sspcab.export.serving.server.predictor import Prediction
     from keras_sspcab.export.serving.server.versions import Version
 
-# Fields of TensorProto by dtype, as TensorFlow Serving fills them: many
-# clients read these only.
-_FIELDS = {
-    tf.float16: "half_val",
-    tf.bfloat16: "half_val",
-    tf.float32: "float_val",
-    tf.float64: "double_val",
-    tf.int8: "int_val",
-    tf.int16: "int_val",
-    tf.int32: "int_val",
-    tf.uint8: "int_val",
-    tf.uint16: "int_val",
-    tf.uint32: "uint32_val",
-    tf.int64: "int64_val",
-    tf.uint64: "uint64_val",
-    tf.bool: "bool_val",
-    tf.string: "string_val",
-}
-
 # The name differs between versions of protobuf.
-_PRINT_DEFAULTS = next(
-    name
-    for name in (
-        "always_print_fields_with_no_presence",
-        "including_default_value_fields",
-    )
-    if name in inspect.signature(MessageToDict).parameters
-)
+(_PRINT_DEFAULTS,) = {
+    "always_print_fields_with_no_presence",
+    "including_default_value_fields",
+} & set(inspect.signature(MessageToDict).parameters)
 
 
 def read_tensors(
     signature: Signature, tensors: Mapping[str, Any], max_bytes: int
 ) -> Arrays:
-    """Returns the inputs of a signature as arrays.
+    """Returns the inputs of a signature, of `max_bytes` each, as arrays.
 
     Dtype, shape and size are checked before memory is allocated: a tensor whose
     last value stands for all that follow can claim any size in a few bytes.
-
-    Args:
-        signature: What the request is for.
-        tensors: `TensorProto` by name of the input.
-        max_bytes: Size of an input.
-
-    Raises:
-        ServingError: If they do not fit.
     """
     signature.check_names(set(tensors))
     return {
@@ -103,7 +73,7 @@ def _read_tensor(
             f"The input {name!r} takes {count * dtype.size} bytes, of "
             f"{max_bytes} allowed."
         )
-    values = getattr(tensor, _FIELDS[dtype])
+    values = getattr(tensor, DTYPES[tensor.dtype][1])
     if not tensor.tensor_content and not values and count:
         raise invalid(f"The input {name!r} holds no values.")
     try:
@@ -120,7 +90,10 @@ def _dtype_name(number: int) -> str:
 
 
 def write_tensor(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """Returns an output for the client."""
+    """Returns an output, in the field that TensorFlow Serving fills.
+
+    Many clients read that one only.
+    """
     dtype = tf.as_dtype(array.dtype)
     tensor = tensor_pb2.TensorProto(
         dtype=dtype.as_datatype_enum,
@@ -131,12 +104,13 @@ def write_tensor(array: np.ndarray) -> tensor_pb2.TensorProto:
         # number, as a field of bytes is: fifty times faster than by value.
         content = array.astype("<f4").tobytes()
         wire = BytesValue(value=content).SerializeToString()
-        field = tensor.DESCRIPTOR.fields_by_name["float_val"]
-        tensor.MergeFromString(bytes([field.number << 3 | 2]) + wire[1:])
+        number = tensor.FLOAT_VAL_FIELD_NUMBER
+        tensor.MergeFromString(bytes([number << 3 | 2]) + wire[1:])
         return tensor
     if dtype in (tf.float16, tf.bfloat16):
         array = array.view(np.uint16)
-    getattr(tensor, _FIELDS[dtype]).extend(array.ravel().tolist())
+    _, field = DTYPES[tensor.dtype]
+    getattr(tensor, field).extend(array.ravel().tolist())
     return tensor
 
 

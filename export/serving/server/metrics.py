@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 
 import prometheus_client as prometheus
@@ -13,15 +13,6 @@ from keras_sspcab.export.serving.server.errors import as_serving_error
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
-_VERSION = ("model", "version")
-
-
-@dataclasses.dataclass
-class RequestLabels:
-    """Method and model of a request, filled in as they become known."""
-
-    method: str = ""
-    model: str = ""
 
 
 class Metrics:
@@ -57,29 +48,26 @@ class Metrics:
         self._states = self._gauge(
             "model_version_state",
             "State of a version: 30 is available, 50 has ended.",
-            _VERSION,
+            ("model", "version"),
         )
         self._failures = self._gauge(
             "model_version_broken",
             "1 for a version that cannot be loaded.",
-            _VERSION,
+            ("model", "version"),
         )
 
     @contextlib.contextmanager
     def count_request(
         self, protocol: str, known_models: Callable[[], Sequence[str]]
-    ) -> Iterator[RequestLabels]:
+    ) -> Iterator[types.SimpleNamespace]:
         """Counts a request that is answered within the block.
 
-        Args:
-            protocol: `"grpc"` or `"rest"`.
-            known_models: Returns the names that may become labels.
-
-        Raises:
-            ServingError: In place of any error of the block.
+        The block sets `method` and `model` of what this yields as they become
+        known; only names in `known_models()` become labels. Any error of the
+        block becomes a `ServingError`.
         """
         start = time.perf_counter()
-        labels = RequestLabels()
+        labels = types.SimpleNamespace(method="", model="")
         code = "OK"
         try:
             yield labels

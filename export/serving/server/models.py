@@ -1,14 +1,10 @@
-"""The models that are served; versions are loaded and unloaded as they change.
-
-Of each model those versions are served that are asked for or, in a repository,
-that the policy in `models.config` chooses; without either, the newest one that
-can be loaded.
-"""
+"""The models that are served: their versions come and go with the files."""
 
 import asyncio
 import contextlib
 import gc
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +13,7 @@ from typing import Any
 from grpc import StatusCode
 
 from keras_sspcab.export.serving.server.errors import ServingError, invalid
-from keras_sspcab.export.serving.server.locations import Location
+from keras_sspcab.export.serving.server.locations import Location, find_models
 from keras_sspcab.export.serving.server.versions import (
     LoadedVersion,
     ModelSpec,
@@ -29,27 +25,27 @@ _log = logging.getLogger(__name__)
 
 
 class Models:
-    """Models and their versions, following what is on disk.
+    """Models and their versions, following what is in a folder.
+
+    Of each model those versions are served that `versions` names or, in a
+    repository, that `models.config` chooses; without either, the newest one
+    that can be loaded. `labels` are those of all models, besides the ones of
+    `models.config`.
 
     A new version is loaded beside the old one, which then takes no further
     requests, finishes those it has and is unloaded. All methods belong to one
     event loop.
-
-    Args:
-        find: Returns the models on disk, by name.
-        versions: Numbers to serve of all models, whatever the policy.
-        labels: Versions by label, of all models; before those of `find`.
     """
 
     def __init__(
         self,
-        find: Callable[[], Mapping[str, Location]],
-        versions: tuple[int, ...] | None = None,
-        labels: Mapping[str, int] | None = None,
+        folder: str | os.PathLike[str],
+        versions: tuple[int, ...] | None,
+        labels: Mapping[str, int],
     ) -> None:
-        self._find = find
+        self._folder = folder
         self._wanted = versions
-        self._labels = dict(labels or {})
+        self._labels = labels
         self._models: dict[str, dict[int, Version]] = {}
         # Of those that are to be served.
         self._locations: dict[str, Location] = {}
@@ -60,7 +56,7 @@ class Models:
 
     async def refresh(self) -> None:
         """Loads versions that are new on disk, and unloads old ones."""
-        locations = await self._in_loader(self._find)
+        locations = await self._in_loader(find_models, self._folder)
         for name, location in locations.items():
             self._locations[name] = location
             self._models.setdefault(name, {})
@@ -72,17 +68,13 @@ class Models:
                 self._keep(name, set())
 
     def get(self, spec: ModelSpec) -> Version:
-        """Returns the version that a request is for.
-
-        Raises:
-            ServingError: If it is not available.
-        """
+        """Returns the version that a request is for, if it is available."""
         number = self._number(spec)
+        versions = self._models.get(spec.name, {}).values()
         available = [
             version
-            for version in self._models.get(spec.name, {}).values()
-            if version.state == VersionState.AVAILABLE
-            and number in (None, version.number)
+            for version in versions
+            if version.is_available and number in (None, version.number)
         ]
         if not available:
             choice = (
@@ -108,22 +100,21 @@ class Models:
             self._unload_if_idle(version)
 
     def status(self, spec: ModelSpec) -> list[Version]:
-        """Returns the versions of a model in any state, newest first.
-
-        Raises:
-            ServingError: If there are none.
-        """
+        """Returns the versions of a model in any state, newest first."""
         number = self._number(spec)
         versions = self._models.get(spec.name, {})
-        missing = "any versions" if number is None else f"version {number}"
-        if not versions or (number is not None and number not in versions):
+        chosen = [
+            versions[key]
+            for key in sorted(versions, reverse=True)
+            if number in (None, key)
+        ]
+        if not chosen:
+            missing = "any versions" if number is None else f"version {number}"
             raise ServingError(
                 StatusCode.NOT_FOUND,
                 f"Could not find {missing} of model {spec.name}",
             )
-        if number is None:
-            return [versions[key] for key in sorted(versions, reverse=True)]
-        return [versions[number]]
+        return chosen
 
     def names(self) -> list[str]:
         """Returns the names of all models."""
@@ -143,10 +134,7 @@ class Models:
         return [
             name
             for name in sorted(self._locations)
-            if not any(
-                version.state == VersionState.AVAILABLE
-                for version in self._models[name].values()
-            )
+            if not any(v.is_available for v in self._models[name].values())
         ]
 
     def close(self) -> None:
@@ -185,8 +173,7 @@ class Models:
 
     def _keep(self, name: str, numbers: set[int]) -> None:
         for version in self._models[name].values():
-            is_available = version.state == VersionState.AVAILABLE
-            if is_available and version.number not in numbers:
+            if version.is_available and version.number not in numbers:
                 version.state = VersionState.UNLOADING
                 self._unload_if_idle(version)
 
@@ -200,14 +187,14 @@ class Models:
         assigned = {}
         for label, number in labels.items():
             version = versions.get(number)
-            if version and version.state == VersionState.AVAILABLE:
+            if version and version.is_available:
                 assigned[label] = number
             elif label in before:
                 assigned[label] = before[label]
         self._assigned[name] = assigned
 
     async def _ensure_loaded(self, version: Version, is_packaged: bool) -> bool:
-        if version.state == VersionState.AVAILABLE:
+        if version.is_available:
             return True
         if version.state == VersionState.UNLOADING:
             return False

@@ -1,12 +1,12 @@
 """Options of the embedded server."""
 
 import dataclasses
-import ipaddress
 import os
 import pathlib
 from collections.abc import Mapping
 
 from keras_sspcab.checks import standardize_int, standardize_number
+from keras_sspcab.export.serving.client.connection import is_loopback
 
 _MIB = 1 << 20
 _YEAR = 366 * 24 * 3600
@@ -104,15 +104,13 @@ class ServerOptions:
                 standardize_number(value, name, 1e-3, _YEAR)
         if self.threads is not None:
             standardize_int(self.threads, "threads", 1)
-        if self.versions is not None:
-            object.__setattr__(self, "versions", tuple(self.versions))
-            if not self.versions:
-                raise ValueError(
-                    "The `versions` argument must be version numbers, or None. "
-                    "Received: versions=()"
-                )
-            for version in self.versions:
-                standardize_int(version, "versions", 0)
+        if self.versions == ():
+            raise ValueError(
+                "The `versions` argument must be version numbers, or None. "
+                "Received: versions=()"
+            )
+        for version in self.versions or ():
+            standardize_int(version, "versions", 0)
         self._check_token()
         self._check_tls()
 
@@ -124,12 +122,7 @@ class ServerOptions:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     def read_tls(self) -> tuple[bytes, bytes] | None:
         """Returns private key and certificate, or None without TLS."""

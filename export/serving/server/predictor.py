@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import hmac
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +27,8 @@ from keras_sspcab.export.serving.server.options import ServerOptions
 from keras_sspcab.export.serving.server.signature import Arrays, Signature
 from keras_sspcab.export.serving.server.versions import ModelSpec
 
+Result = TypeVar("Result")
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -43,25 +46,19 @@ class _Part:
 
     inputs: Arrays
     rows: int
-    pixels: int = 0
+    pixels: int
 
 
 class Predictor:
     """Checks requests, runs them in batches, and enforces the limits.
 
     All methods belong to one event loop.
-
-    Args:
-        models: The models.
-        options: Limits and sizes.
-        metrics: Counts runs.
     """
 
-    def __init__(
-        self, models: Models, options: ServerOptions, metrics: Metrics
-    ) -> None:
+    def __init__(self, models: Models, options: ServerOptions) -> None:
         self.models = models
-        self._options = options
+        self.options = options
+        self.metrics = Metrics()
         threads = options.num_threads
         # Separate, so that parsing goes on while all models run.
         self._runners = ThreadPoolExecutor(threads, "keras-sspcab-run")
@@ -72,25 +69,50 @@ class Predictor:
             options.max_batch_size,
             options.max_image_pixels,
             options.batch_timeout,
-            metrics.count_batch,
+            self.metrics.count_batch,
         )
         self._pending = 0
         self._bytes = 0
-        metrics.watch(
+        watch = self.metrics.watch
+        watch(
             "pending_requests",
             "Requests not yet answered.",
             lambda: self._pending,
         )
-        metrics.watch(
+        watch(
             "pending_bytes",
             "Bytes of requests not yet answered.",
             lambda: self._bytes,
         )
-        metrics.watch(
+        watch(
             "waiting_requests",
             "Requests that wait for a run.",
             lambda: self._batcher.waiting,
         )
+
+    def authorize(self, header: str | bytes | None) -> None:
+        """Raises an error unless a header holds the token, if there is one."""
+        token = self.options.token
+        received = header.encode() if isinstance(header, str) else header or b""
+        if token is not None and not hmac.compare_digest(
+            received, f"Bearer {token}".encode()
+        ):
+            raise ServingError(
+                StatusCode.UNAUTHENTICATED,
+                "This server needs a token: send "
+                "`authorization: Bearer TOKEN`.",
+            )
+
+    async def receive(self, reading: Awaitable[Result]) -> Result:
+        """Waits for a request to arrive, for `read_timeout` at most."""
+        try:
+            return await asyncio.wait_for(reading, self.options.read_timeout)
+        except asyncio.TimeoutError as error:
+            raise ServingError(
+                StatusCode.DEADLINE_EXCEEDED,
+                "The request did not come in time.",
+                http=408,
+            ) from error
 
     async def predict(
         self,
@@ -99,7 +121,6 @@ class Predictor:
         read: Callable[[Signature], Arrays],
         outputs: Sequence[str] = (),
         timeout: float | None = None,
-        missing: StatusCode = StatusCode.FAILED_PRECONDITION,
     ) -> Prediction:
         """Runs a model.
 
@@ -109,21 +130,14 @@ class Predictor:
             read: Turns the request into inputs; runs in a thread.
             outputs: Names of outputs to return; empty for all.
             timeout: Seconds that the client waits, if it has said so.
-            missing: Code of the error if there is no such signature.
-
-        Raises:
-            ServingError: If it cannot be answered.
         """
-        limit = self._options.timeout
+        limit = self.options.timeout
         if timeout is not None:
             limit = min(limit, timeout)
         with self._admitted():
             try:
                 return await asyncio.wait_for(
-                    self._predict(
-                        spec, signature, read, list(outputs), missing
-                    ),
-                    limit,
+                    self._predict(spec, signature, read, list(outputs)), limit
                 )
             except asyncio.TimeoutError as error:
                 raise ServingError(
@@ -139,12 +153,8 @@ class Predictor:
         return await loop.run_in_executor(self._parsers, function, *args)
 
     def hold(self, size: int) -> None:
-        """Counts bytes of a request as pending.
-
-        Raises:
-            ServingError: If too many are pending already.
-        """
-        if self._bytes + size > self._options.max_pending_bytes:
+        """Counts bytes as pending until `release`, unless there are too many."""
+        if self._bytes + size > self.options.max_pending_bytes:
             raise ServingError(
                 StatusCode.RESOURCE_EXHAUSTED,
                 "The server is busy with other requests. Try again later.",
@@ -155,15 +165,6 @@ class Predictor:
         """Ends what `hold` began."""
         self._bytes -= size
 
-    @contextlib.contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Counts bytes as pending within a block; see `hold`."""
-        self.hold(size)
-        try:
-            yield
-        finally:
-            self.release(size)
-
     def close(self) -> None:
         """Ends all threads when they have finished."""
         for pool in (self._runners, self._parsers):
@@ -171,7 +172,7 @@ class Predictor:
 
     @contextlib.contextmanager
     def _admitted(self) -> Iterator[None]:
-        if self._pending >= self._options.max_queue:
+        if self._pending >= self.options.max_queue:
             raise ServingError(
                 StatusCode.RESOURCE_EXHAUSTED,
                 f"The server has {self._pending} requests to answer already. "
@@ -189,14 +190,13 @@ class Predictor:
         signature_name: str,
         read: Callable[[Signature], Arrays],
         names: list[str],
-        missing: StatusCode,
     ) -> Prediction:
         with self.models.use(spec) as version:
             if version.loaded is None:
                 raise ServingError(
                     StatusCode.UNAVAILABLE, "The version has ended."
                 )
-            signature = version.loaded.signature(signature_name, missing)
+            signature = version.loaded.signature(signature_name)
             signature.check_outputs(names)
             parts = await self.in_thread(self._read_parts, signature, read)
             results = await asyncio.gather(
@@ -226,20 +226,20 @@ class Predictor:
     ) -> list[_Part]:
         """Reads and checks a request; splits it if it is too large."""
         inputs = read(signature)
-        rows = signature.check_values(inputs, self._options.allow_non_finite)
+        rows = signature.check_values(inputs, self.options.allow_non_finite)
         pixels = [0] * rows
-        max_pixels = self._options.max_image_pixels
+        max_pixels = self.options.max_image_pixels
         spec = signature.inputs.get(ENCODED_INPUT)
         if spec is not None and spec.dtype == tf.string:
             pixels = count_pixels(inputs[ENCODED_INPUT], max_pixels)
         if not signature.is_batched or len(pixels) != rows:
             return [_Part(inputs, rows, sum(pixels))]
-        ends = [0]
+        starts = [0]
         cost = 0
         for row, count in enumerate(pixels):
-            is_full = row - ends[-1] >= self._options.max_batch_size
+            is_full = row - starts[-1] >= self.options.max_batch_size
             if is_full or cost + count > max_pixels:
-                ends.append(row)
+                starts.append(row)
                 cost = 0
             cost += count
         return [
@@ -248,7 +248,7 @@ class Predictor:
                 end - start,
                 sum(pixels[start:end]),
             )
-            for start, end in zip(ends, [*ends[1:], rows], strict=True)
+            for start, end in zip(starts, [*starts[1:], rows], strict=True)
         ]
 
 

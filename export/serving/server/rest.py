@@ -1,6 +1,5 @@
 """The REST API of TensorFlow Serving, health, metrics and the web page."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from urllib.parse import unquote
@@ -17,7 +16,6 @@ from keras_sspcab.export.serving.server.errors import (
     as_serving_error,
     invalid,
 )
-from keras_sspcab.export.serving.server.grpc_service import check_token
 from keras_sspcab.export.serving.server.json_tensors import (
     JsonRequest,
     write_json,
@@ -26,8 +24,6 @@ from keras_sspcab.export.serving.server.messages import (
     metadata_json,
     status_json,
 )
-from keras_sspcab.export.serving.server.metrics import Metrics
-from keras_sspcab.export.serving.server.options import ServerOptions
 from keras_sspcab.export.serving.server.predictor import Predictor
 from keras_sspcab.export.serving.server.versions import ModelSpec
 
@@ -47,25 +43,12 @@ _HTTP_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class RestApi:
-    """Answers requests over HTTP.
-
-    Args:
-        predictor: Answers requests for predictions.
-        options: Limits and the token.
-        metrics: Counts requests, and is shown.
-        is_ready: Returns whether the server can answer.
-    """
+    """Answers requests over HTTP; `is_ready` says whether the server can."""
 
     def __init__(
-        self,
-        predictor: Predictor,
-        options: ServerOptions,
-        metrics: Metrics,
-        is_ready: Callable[[], bool],
+        self, predictor: Predictor, is_ready: Callable[[], bool]
     ) -> None:
         self._predictor = predictor
-        self._options = options
-        self._metrics = metrics
         self._is_ready = is_ready
 
     def application(self) -> Starlette:
@@ -77,9 +60,7 @@ class RestApi:
                 Route("/metrics", self._show_metrics),
                 # Where TensorFlow Serving has them.
                 Route("/monitoring/prometheus/metrics", self._show_metrics),
-                Route("/", page.respond),
-                Route("/page.css", page.respond),
-                Route("/page.js", page.respond),
+                *(Route(path, page.respond) for path in page.FILES),
                 Route("/page.json", self._page_data),
                 Route("/v1/{rest:path}", self._api, methods=_HTTP_METHODS),
             ],
@@ -98,17 +79,16 @@ class RestApi:
 
     async def _show_metrics(self, request: Request) -> Response:
         self._authorize(request)
+        metrics = self._predictor.metrics
         for version in self._predictor.models.all_versions():
-            self._metrics.set_version(
+            metrics.set_version(
                 version.model,
                 version.number,
                 int(version.state),
                 bool(version.error),
             )
-        return Response(
-            self._metrics.text(),
-            headers={"content-type": self._metrics.content_type},
-        )
+        headers = {"content-type": metrics.content_type}
+        return Response(metrics.text(), headers=headers)
 
     async def _page_data(self, request: Request) -> Response:
         self._authorize(request)
@@ -118,99 +98,80 @@ class RestApi:
 
     async def _api(self, request: Request) -> Response:
         models = self._predictor.models
-        with self._metrics.count_request("rest", models.names) as labels:
+        with self._predictor.metrics.count_request(
+            "rest", models.names
+        ) as labels:
             self._authorize(request)
             labels.method, spec = _parse_path(request)
             labels.model = spec.name
-            return await self._answer(request, labels.method, spec)
-
-    async def _answer(
-        self, request: Request, method: str, spec: ModelSpec
-    ) -> Response:
-        models = self._predictor.models
-        if method == "GetModelStatus":
-            return JSONResponse(status_json(models.status(spec)))
-        if method == "GetModelMetadata":
-            return JSONResponse(metadata_json(models.get(spec)))
-        if method != "Predict":
+            if labels.method == "GetModelStatus":
+                return JSONResponse(status_json(models.status(spec)))
+            if labels.method == "GetModelMetadata":
+                return JSONResponse(metadata_json(models.get(spec)))
+            if labels.method == "Predict":
+                return await self._predict(request, spec)
             raise ServingError(
-                StatusCode.UNIMPLEMENTED, f"This server has no {method}."
+                StatusCode.UNIMPLEMENTED,
+                f"This server has no {labels.method}.",
             )
-        return await self._predict(request, spec)
 
     async def _predict(self, request: Request, spec: ModelSpec) -> Response:
-        in_thread = self._predictor.in_thread
-        body = _Body(self._predictor, self._options)
+        predictor = self._predictor
+        body = _Body(predictor)
         try:
-            content = await body.read(request)
-            parsed = await in_thread(JsonRequest.parse, content)
-            prediction = await self._predictor.predict(
-                spec,
-                parsed.signature,
-                parsed.arrays,
-                missing=StatusCode.INVALID_ARGUMENT,
+            content = await predictor.receive(body.read(request))
+            parsed = await predictor.in_thread(JsonRequest.parse, content)
+            prediction = await predictor.predict(
+                spec, parsed.signature, parsed.arrays
             )
-            answer = await in_thread(write_json, prediction, parsed.is_row)
+            answer = await predictor.in_thread(
+                write_json, prediction, parsed.is_row
+            )
+        except ClientDisconnect as error:
+            raise ServingError(
+                StatusCode.CANCELLED, "The client has gone."
+            ) from error
         finally:
             body.release()
         return Response(answer, media_type="application/json")
 
     def _authorize(self, request: Request) -> None:
-        if self._options.token is not None:
-            header = request.headers.get("authorization")
-            check_token(header, self._options.token)
+        self._predictor.authorize(request.headers.get("authorization"))
 
 
 class _Body:
-    """The body of a request, within the limits of size, sum and time."""
+    """The body of a request, within the limits of its size and of the sum."""
 
-    def __init__(self, predictor: Predictor, options: ServerOptions) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._options = options
         self._held = 0
 
     async def read(self, request: Request) -> bytes:
-        limit = self._options.max_request_bytes
-        try:
-            content = await asyncio.wait_for(
-                self._collect(request, limit), self._options.read_timeout
-            )
-        except asyncio.TimeoutError as error:
-            raise ServingError(
-                StatusCode.DEADLINE_EXCEEDED,
-                "The request did not come in time.",
-                http=408,
-            ) from error
-        except ClientDisconnect as error:
-            raise ServingError(
-                StatusCode.CANCELLED, "The client has gone."
-            ) from error
-        if content is None:
-            raise ServingError(
-                StatusCode.RESOURCE_EXHAUSTED,
-                f"A request may have {limit} bytes.",
-                http=413,
-            )
-        return content
-
-    def release(self) -> None:
-        self._predictor.release(self._held)
-        self._held = 0
-
-    async def _collect(self, request: Request, limit: int) -> bytes | None:
-        """Returns the body; None if it is too large."""
-        parts: list[bytes] | None = []
+        limit = self._predictor.options.max_request_bytes
+        parts: list[bytes] = []
+        is_too_large = False
         async for part in request.stream():
-            if parts is None:
+            if is_too_large:
                 # Discarded: a client that is still sending reads no answer.
                 continue
             self._predictor.hold(len(part))
             self._held += len(part)
             parts.append(part)
             if self._held > limit:
+                is_too_large = True
+                parts.clear()
                 self.release()
-                parts = None
-        return None if parts is None else b"".join(parts)
+        if is_too_large:
+            raise ServingError(
+                StatusCode.RESOURCE_EXHAUSTED,
+                f"A request may have {limit} bytes.",
+                http=413,
+            )
+        return b"".join(parts)
+
+    def release(self) -> None:
+        self._predictor.release(self._held)
+        self._held = 0
 
 
 def _parse_path(request: Request) -> tuple[str, ModelSpec]:

@@ -5,9 +5,9 @@ import concurrent.futures
 import contextlib
 import gc
 import logging
+import os
 import threading
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 from keras_sspcab.export.serving.server.options import ServerOptions
@@ -37,9 +37,8 @@ class Server:
 
     Args:
         models: Repository (`DIR/models/NAME/VERSION`), of which `models.config`
-            says what to serve and all checksums must hold; folder of models,
-            folder of versions of one, one SavedModel, or a dict of the last two
-            by name.
+            says what to serve and all checksums must hold; folder of models
+            (`DIR/NAME/VERSION`), folder of versions of one, or one SavedModel.
         options: How to listen and what to allow. None takes the defaults.
 
     Raises:
@@ -52,11 +51,13 @@ class Server:
     """
 
     def __init__(
-        self, models: Any, options: ServerOptions | None = None
+        self,
+        models: str | os.PathLike[str],
+        options: ServerOptions | None = None,
     ) -> None:
         for package in _PACKAGES:
             import_optional(package, "The embedded server needs it", "serve")
-        self._models = dict(models) if isinstance(models, Mapping) else models
+        self._models = models
         self.options = options or ServerOptions()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,8 +162,6 @@ class Server:
             GrpcService,
             create_grpc_server,
         )
-        from keras_sspcab.export.serving.server.locations import find_models
-        from keras_sspcab.export.serving.server.metrics import Metrics
         from keras_sspcab.export.serving.server.models import Models
         from keras_sspcab.export.serving.server.predictor import Predictor
         from keras_sspcab.export.serving.server.rest import RestApi
@@ -174,26 +173,21 @@ class Server:
         options = self.options
         self._loop = asyncio.get_running_loop()
         self._stopping = stopping = asyncio.Event()
-        models = Models(
-            lambda: find_models(self._models), options.versions, options.labels
-        )
-        metrics = Metrics()
-        predictor = Predictor(models, options, metrics)
+        models = Models(self._models, options.versions, options.labels)
+        predictor = Predictor(models, options)
         try:
             await models.refresh()
             _check_all_loaded(models)
             if options.own_process:
                 _freeze_garbage_collection()
             api = RestApi(
-                predictor,
-                options,
-                metrics,
-                lambda: not stopping.is_set() and not models.missing,
+                predictor, lambda: not (stopping.is_set() or models.missing)
             )
             web = create_web_server(api.application(), options)
-            service = GrpcService(predictor, options, metrics)
             with listen(options) as rest_socket:
-                grpc_server, grpc_port = create_grpc_server(service, options)
+                grpc_server, grpc_port = create_grpc_server(
+                    GrpcService(predictor), options
+                )
                 await grpc_server.start()
                 rest = asyncio.create_task(web.serve(sockets=[rest_socket]))
                 poll = asyncio.create_task(_poll(models, options))

@@ -14,15 +14,9 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """A function of a SavedModel.
+    """A function of a SavedModel, with specs of its inputs and outputs by name.
 
-    Attributes:
-        name: Its name.
-        inputs: Specs of its inputs, by name.
-        outputs: Specs of its outputs, by name.
-        function: Runs it on tensors, by name.
-        is_compiled: Whether XLA compiles it for each batch size. Batches are
-            then padded to powers of two.
+    If XLA compiles it for each batch size, batches are padded to powers of two.
     """
 
     name: str
@@ -38,21 +32,25 @@ class Signature:
         cls, name: str, definition: Any, function: Any, is_compiled: bool
     ) -> "Signature":
         """Returns the signature of a `SignatureDef`."""
-        return cls(
-            name,
-            {key: _spec(key, info) for key, info in definition.inputs.items()},
-            {key: _spec(key, info) for key, info in definition.outputs.items()},
-            function,
-            is_compiled,
+        inputs, outputs = (
+            {
+                key: tf.TensorSpec(
+                    tf.TensorShape(info.tensor_shape),
+                    tf.as_dtype(info.dtype),
+                    key,
+                )
+                for key, info in infos.items()
+            }
+            for infos in (definition.inputs, definition.outputs)
         )
+        return cls(name, inputs, outputs, function, is_compiled)
 
     @property
     def is_batched(self) -> bool:
         """Whether rows of several requests may run together."""
         return all(
             spec.shape.rank and spec.shape[0] is None
-            for specs in (self.inputs, self.outputs)
-            for spec in specs.values()
+            for spec in (*self.inputs.values(), *self.outputs.values())
         )
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -104,7 +102,7 @@ class Signature:
         """
         for name, value in inputs.items():
             is_float = np.issubdtype(value.dtype, np.floating)
-            if is_float and not allow_non_finite and not _is_finite(value):
+            if is_float and not (allow_non_finite or np.isfinite(value).all()):
                 raise invalid(
                     f"The input {name!r} holds values that are not finite, "
                     "which a model cannot score."
@@ -134,16 +132,6 @@ class Signature:
                 )
         if len(set(names)) < len(names):
             raise invalid(f"duplicate output tensor alias among {names}")
-
-
-def _spec(name: str, info: Any) -> tf.TensorSpec:
-    return tf.TensorSpec(
-        tf.TensorShape(info.tensor_shape), tf.as_dtype(info.dtype), name
-    )
-
-
-def _is_finite(value: np.ndarray) -> bool:
-    return bool(np.isfinite(value).all())
 
 
 def _show(shape: Any) -> str:

@@ -15,8 +15,6 @@ from keras_sspcab.export.serving.server.messages import read_tensors
 from keras_sspcab.export.serving.server.signature import Signature
 from keras_sspcab.export.serving.warmup import WARMUP_FILE, read_meta_graph
 
-DEFAULT_SIGNATURE = "serving_default"
-
 # As in TensorFlow Serving.
 _MAX_WARMUP_RECORDS = 1000
 
@@ -34,9 +32,7 @@ class VersionState(enum.IntEnum):
 class LoadedVersion:
     """A SavedModel in memory, checked and warmed up.
 
-    Args:
-        path: Its folder. If it lists checksums, they are verified.
-        is_packaged: Whether it must list checksums.
+    Checksums are verified if there are any; a packaged version must have some.
 
     Attributes:
         definitions: `SignatureDef` by name, as in the file.
@@ -60,25 +56,19 @@ class LoadedVersion:
             )
             for name, function in self._loaded.signatures.items()
         }
-        self._warm_up(path)
+        self._warm_up(path / WARMUP_FILE)
 
-    def signature(self, name: str, missing: StatusCode) -> Signature:
-        """Returns a signature.
-
-        Args:
-            name: Its name; empty for the default.
-            missing: Code of the error if there is none; in TensorFlow Serving
-                it depends on the protocol.
-        """
-        name = name or DEFAULT_SIGNATURE
+    def signature(self, name: str) -> Signature:
+        """Returns a signature by its name, which is empty for the default."""
+        name = name or "serving_default"
         if name not in self.signatures:
             raise ServingError(
-                missing, f'Serving signature key "{name}" not found.'
+                StatusCode.FAILED_PRECONDITION,
+                f'Serving signature key "{name}" not found.',
             )
         return self.signatures[name]
 
-    def _warm_up(self, path: pathlib.Path) -> None:
-        file = path / WARMUP_FILE
+    def _warm_up(self, file: pathlib.Path) -> None:
         if not file.is_file():
             return
         from tensorflow_serving.apis import prediction_log_pb2
@@ -87,10 +77,7 @@ class LoadedVersion:
         for record in records.as_numpy_iterator():
             log = prediction_log_pb2.PredictionLog.FromString(record)
             request = log.predict_log.request
-            signature = self.signature(
-                request.model_spec.signature_name,
-                StatusCode.FAILED_PRECONDITION,
-            )
+            signature = self.signature(request.model_spec.signature_name)
             limit = len(record) * 1024
             signature.run(read_tensors(signature, request.inputs, limit))
 
@@ -117,14 +104,10 @@ class Version:
     """A version of a model, in any state.
 
     Attributes:
-        model: Name of the model.
-        number: Its number.
-        path: Its folder.
-        state: What it is doing.
         error: Why it could not be loaded; empty otherwise.
         loaded: What runs; None unless it can.
         in_flight: Requests that are using it.
-        fingerprint: State of its files when it was last loaded.
+        fingerprint: Its files when it was last loaded.
     """
 
     model: str
@@ -135,3 +118,8 @@ class Version:
     loaded: LoadedVersion | None = None
     in_flight: int = 0
     fingerprint: Any = None
+
+    @property
+    def is_available(self) -> bool:
+        """Whether it takes requests."""
+        return self.state == VersionState.AVAILABLE

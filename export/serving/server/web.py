@@ -20,11 +20,7 @@ _FULL = (
 
 
 def listen(options: ServerOptions) -> socket.socket:
-    """Returns a socket that listens.
-
-    Raises:
-        OSError: If the port is taken.
-    """
+    """Returns a socket that listens."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
         listener = socket.create_server(
@@ -42,11 +38,7 @@ def listen(options: ServerOptions) -> socket.socket:
 def create_web_server(
     application: Starlette, options: ServerOptions
 ) -> uvicorn.Server:
-    """Returns the server of an application.
-
-    Raises:
-        ValueError: If certificate and key do not fit.
-    """
+    """Returns the server of an application."""
     config = uvicorn.Config(
         application,
         http=_limited_protocol(options.max_connections, options.read_timeout),
@@ -75,10 +67,9 @@ def _limited_protocol(
 ) -> type[asyncio.Protocol]:
     """Returns uvicorn's protocol with limits.
 
-    Args:
-        max_connections: Concurrent connections; others are told to come later.
-        timeout: Seconds for the head of a request to arrive, and for a client
-            to receive what is waiting for it. Bodies are up to the application.
+    Connections beyond the number are told to come later. The timeout is for
+    the head of a request to arrive, and for a client to receive what is waiting
+    for it; bodies are up to the application.
     """
 
     class LimitedProtocol(H11Protocol):

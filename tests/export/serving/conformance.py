@@ -21,23 +21,27 @@ Then
     TF_SERVING_TARGET=localhost:8500 \\
     TF_SERVING_REST_TARGET=http://localhost:8501 \\
     TF_SERVING_REPOSITORY=/tmp/repository \\
-    python -m pytest tests/export/serving/test_serving_client_conformance.py
+    python -m pytest tests/export/serving/test_client_conformance.py
 """
 
 import dataclasses
-import functools
 import os
 import pathlib
 import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_sspcab.export import Client
 from keras_sspcab.export.serving.repository import Repository
-from tests.export.serving.packaged import NAME, package
-from tests.export.serving.served import model_path
+from tests.export.serving.models import (
+    NAME,
+    assert_same,
+    loaded,
+    model_path,
+    package,
+    run_directly,
+)
 
 HAS_REAL = bool(
     os.environ.get("TF_SERVING_TARGET")
@@ -83,20 +87,12 @@ class Tried:
             pytest.skip("there is no target for this protocol")
         return make_client(kind, target, **{"model": self.model, **options})
 
-    @functools.cached_property
-    def loaded(self):
-        return tf.saved_model.load(str(self.path))
-
     def direct(self, signature="serving_default", **inputs):
         """Outputs of the SavedModel, called without a server."""
-        function = self.loaded.signatures[signature]
-        tensors = {name: tf.constant(value) for name, value in inputs.items()}
-        return {
-            key: value.numpy() for key, value in function(**tensors).items()
-        }
+        return run_directly(self.path, signature, **inputs)
 
     def images(self, count, seed=0):
-        signature = self.loaded.signatures["serving_default"]
+        signature = loaded(self.path).signatures["serving_default"]
         (spec,) = signature.structured_input_signature[1].values()
         sizes = [32 if size is None else size for size in spec.shape[1:]]
         shape = (count, *sizes)
@@ -105,15 +101,14 @@ class Tried:
 
 def check(predictions, expected):
     """Compares predictions with outputs of a SavedModel."""
-    for name, found in (
-        ("anomaly_score", [p.score for p in predictions]),
-        ("is_anomalous", [p.is_anomalous for p in predictions]),
-        ("anomaly_map", [p.anomaly_map for p in predictions]),
-    ):
-        # Sums over batches of other sizes round in another order.
-        np.testing.assert_allclose(
-            np.array(found), expected[name], rtol=2e-4, atol=2e-4, err_msg=name
-        )
+    assert_same(
+        {
+            "anomaly_score": [p.score for p in predictions],
+            "is_anomalous": [p.is_anomalous for p in predictions],
+            "anomaly_map": [p.anomaly_map for p in predictions],
+        },
+        expected,
+    )
 
 
 if __name__ == "__main__":

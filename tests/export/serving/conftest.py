@@ -25,7 +25,7 @@ def caller(server):
 @pytest.fixture(scope="session")
 def packaged_result(tmp_path_factory):
     """The result of packaging one version; for reading only."""
-    from tests.export.serving.packaged import package
+    from tests.export.serving.models import package
 
     return package(tmp_path_factory.mktemp("repositories") / "repository")
 
@@ -51,4 +51,15 @@ def secure_server(certificate):
 
     file, key = certificate
     with serve(tls_certificate=file, tls_key=key, token=TOKEN) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def strict_server():
+    """A server with small limits, which is attacked."""
+    from tests.export.serving.served import serve
+
+    with serve(
+        max_image_pixels=10_000, max_request_bytes=1 << 20, read_timeout=2
+    ) as server:
         yield server

@@ -4,9 +4,67 @@ import re
 import shlex
 
 import yaml
-from google.protobuf import text_format
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+    wrappers_pb2,
+)
 
 MANIFESTS = ("docker-compose.yml", "kubernetes.yaml", "kserve.yaml")
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+
+# Messages that TensorFlow Serving's package for Python leaves out; they are
+# declared in its session_bundle_config.proto and monitoring_config.proto. The
+# text format knows fields by name and type; their numbers do not matter to it.
+_MESSAGES = {
+    "BatchingParameters": {
+        "max_batch_size": ".google.protobuf.Int64Value",
+        "batch_timeout_micros": ".google.protobuf.Int64Value",
+        "max_enqueued_batches": ".google.protobuf.Int64Value",
+        "num_batch_threads": ".google.protobuf.Int64Value",
+        "thread_pool_name": ".google.protobuf.StringValue",
+        "allowed_batch_sizes": "repeated int64",
+        "pad_variable_length_inputs": "bool",
+        "enable_large_batch_splitting": ".google.protobuf.BoolValue",
+        "max_execution_batch_size": ".google.protobuf.Int64Value",
+    },
+    "PrometheusConfig": {"enable": "bool", "path": "string"},
+    "MonitoringConfig": {
+        "prometheus_config": ".tensorflow.serving.PrometheusConfig"
+    },
+}
+
+
+def _declare():
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    file = descriptor_pb2.FileDescriptorProto(
+        name="serving_configs.proto",
+        package="tensorflow.serving",
+        syntax="proto3",
+        dependency=[wrappers_pb2.DESCRIPTOR.name],
+    )
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, (field, kind) in enumerate(fields.items(), start=1):
+            repeated = kind.startswith("repeated ")
+            label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+            kind = kind.removeprefix("repeated ")
+            added = message.field.add(name=field, number=number, label=label)
+            if kind.startswith("."):
+                added.type, added.type_name = _FIELD.TYPE_MESSAGE, kind
+            else:
+                added.type = _FIELD.Type.Value(f"TYPE_{kind.upper()}")
+    pool.AddSerializedFile(file.SerializeToString())
+    for name in ("BatchingParameters", "MonitoringConfig"):
+        descriptor = pool.FindMessageTypeByName(f"tensorflow.serving.{name}")
+        yield message_factory.GetMessageClass(descriptor)
+
+
+BatchingParameters, MonitoringConfig = _declare()
 
 
 def parse(directory, file, message):

@@ -1,24 +1,17 @@
-"""A tiny model on disk, the embedded server, and plain clients of it."""
+"""The embedded server, and plain clients of it."""
 
 import base64
 import contextlib
-import functools
 import http.client
-import io
 import json
-import pathlib
 import shutil
 import ssl
 import subprocess
-import tempfile
 import threading
 
 import grpc
-import keras
-import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -27,90 +20,16 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_sspcab.applications import AutoEncoder
-from keras_sspcab.export import export_saved_model
 from keras_sspcab.export.serving import Server, ServerOptions
-from tests.export.serving.packaged import IMAGES, NAME, SIZE, tiny_detector
+from tests.export.serving.models import (
+    NAME,
+    assert_same,
+    direct,
+    images,
+    model_path,
+)
 
 TOKEN = "correct-horse-battery"
-OUTPUTS = ("anomaly_score", "anomaly_map", "is_anomalous")
-
-
-@functools.cache
-def _other_detector():
-    """Gives other scores than that of version 1."""
-    keras.utils.set_random_seed(2)
-    model = AutoEncoder((SIZE, SIZE, 1), filters=(8, 8, 4), smoothing=3)
-    model.compile()
-    model.calibrate(IMAGES / 2)
-    return model
-
-
-@functools.cache
-def _model_folder(version):
-    # Removed when Python ends.
-    folder = tempfile.TemporaryDirectory(prefix="served-")
-    export_saved_model(
-        tiny_detector() if version == 1 else _other_detector(),
-        pathlib.Path(folder.name) / NAME,
-        version,
-        images=IMAGES,
-    )
-    return folder
-
-
-def model_path(version=1):
-    """The folder of a model with one version, 1 or 2; for reading only."""
-    return pathlib.Path(_model_folder(version).name) / NAME
-
-
-def add_version(folder, number, version=1):
-    """Copies a version, 1 or 2, into the folder of a model, all at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = folder / f"{number}.part"
-    shutil.copytree(model_path(version) / str(version), staged)
-    staged.rename(folder / str(number))
-
-
-def remove_version(folder, number):
-    """Removes a version from the folder of a model, all at once."""
-    (folder / str(number)).rename(folder.parent / f"{number}.removed")
-
-
-@functools.cache
-def _loaded(version):
-    return tf.saved_model.load(str(model_path(version) / str(version)))
-
-
-def direct(signature="serving_default", version=1, **inputs):
-    """Outputs of the SavedModel, called without a server."""
-    function = _loaded(version).signatures[signature]
-    tensors = {name: tf.constant(value) for name, value in inputs.items()}
-    return {key: value.numpy() for key, value in function(**tensors).items()}
-
-
-def assert_same(found, expected):
-    assert set(found) == set(expected)
-    np.testing.assert_array_equal(
-        found["is_anomalous"], expected["is_anomalous"]
-    )
-    for name in ("anomaly_score", "anomaly_map"):
-        # Sums over batches of other sizes round in another order.
-        np.testing.assert_allclose(
-            found[name], expected[name], rtol=2e-4, atol=2e-4
-        )
-
-
-def images(count, seed=0):
-    shape = (count, SIZE, SIZE, 1)
-    return np.random.default_rng(seed).random(shape, dtype="float32")
-
-
-def encoded(image, file_format="PNG", **options):
-    file = io.BytesIO()
-    pixels = (np.squeeze(image) * 255).astype("uint8")
-    Image.fromarray(pixels).save(file, file_format, **options)
-    return file.getvalue()
 
 
 def serve(models=None, **options):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import typer
@@ -16,8 +17,7 @@ from typer.testing import CliRunner
 
 from keras_sspcab.cli import package as package_command
 from keras_sspcab.data import write_texture_folder
-from keras_sspcab.export.serving import Server, ServerOptions
-from keras_sspcab.export.serving.repository import Repository
+from keras_sspcab.export.serving import Repository
 from keras_sspcab.runs import RunFolder
 from keras_sspcab.runs.parsing import load_config
 from tests.export.serving.deployment_files import (
@@ -26,13 +26,14 @@ from tests.export.serving.deployment_files import (
     compose,
     pods,
 )
-from tests.export.serving.packaged import (
-    IMAGES,
+from tests.export.serving.models import (
     NAME,
     SIZE,
     copy_repository,
+    run_directly,
     tiny_detector,
 )
+from tests.export.serving.served import serve
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def run(tmp_path_factory):
         "data.patch_size": 0,
         "data.validation_fraction": 0.5,
     }
-    run.create(load_config(overrides=settings))
+    run.start(load_config(overrides=settings))
     tiny_detector().save(run.file("model.keras"))
     return run.path
 
@@ -74,32 +75,22 @@ def invoke():
     return invoke
 
 
-# README.md
-
-
-def test_its_requests(directory, tmp_path):
-    """Against the local stand-in, at another port."""
+def test_requests_of_the_readme(directory, tmp_path):
+    """Against the embedded server, at another port."""
     repository = copy_repository(directory, tmp_path / "repository")
-    pixels = (IMAGES[0] * 255).round().astype("uint8")
     # Longer than an argument of a command may be.
-    large = tf.image.resize(pixels, (1000, 1000), "nearest").numpy()
-    noise = IMAGES[:1].repeat(1000, 0)[:, 0, 0, 0]
-    large[:, 0, 0] = (noise * 255).astype("uint8")
-    photo = tf.io.encode_png(large, compression=0).numpy()
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 1), "uint8")
+    photo = tf.io.encode_png(noise, compression=0).numpy()
     assert len(photo) > 1 << 17
     (repository.directory / "photo.png").write_bytes(photo)
     outputs = []
-    options = ServerOptions(grpc_port=0, rest_port=0)
-    with Server(repository.directory, options) as server:
+    with serve(repository.directory) as server:
         for block in blocks(directory):
             if "curl" not in block:
                 continue
+            script = block.replace("8501", f"{server.rest_port}")
             done = subprocess.run(
-                [
-                    "/bin/bash",
-                    "-c",
-                    block.replace("8501", f"{server.rest_port}"),
-                ],
+                ["/bin/bash", "-c", script],
                 cwd=repository.directory,
                 capture_output=True,
                 timeout=60,
@@ -107,36 +98,28 @@ def test_its_requests(directory, tmp_path):
             assert done.returncode == 0, (block, done.stderr)
             outputs.append(done.stdout.decode())
     status, prediction, metrics = outputs
-    status, metadata = _documents(status)
-    assert status["model_version_status"][0]["state"] == "AVAILABLE"
-    assert metadata["model_spec"]["name"] == NAME
-    (scores,) = json.loads(prediction)["predictions"]
-    loaded = tf.saved_model.load(str(repository.path(NAME, 1)))
-    expected = loaded.signatures["serving_bytes"](
-        image_bytes=tf.constant([photo])
+    assert '"AVAILABLE"' in status
+    assert f'"name":"{NAME}"' in status
+    (row,) = json.loads(prediction)["predictions"]
+    expected = run_directly(
+        repository.path(NAME, 1), "serving_bytes", image_bytes=[photo]
     )
-    assert scores["anomaly_score"] == pytest.approx(
+    assert row["anomaly_score"] == pytest.approx(
         float(expected["anomaly_score"][0]), abs=1e-3
     )
     assert "# TYPE" in metrics
 
 
-def _documents(text):
-    decoder = json.JSONDecoder()
-    while text.strip():
-        document, end = decoder.raw_decode(text.lstrip())
-        text = text.lstrip()[end:]
-        yield document
-
-
-def test_its_versions(directory, run, tmp_path, invoke, monkeypatch):
+def test_version_commands_of_the_readme(
+    directory, run, tmp_path, invoke, monkeypatch
+):
     repository = copy_repository(directory, tmp_path / "repository", versions=2)
     monkeypatch.chdir(repository.directory)
     served = []
-    for block in blocks(directory):
-        for line in block.splitlines():
-            if not line.startswith("keras-sspcab package"):
-                continue
+    for line in "".join(blocks(directory)).splitlines():
+        if line.startswith("kubectl"):
+            assert (directory / line.split()[3]).is_file()
+        if line.startswith("keras-sspcab package"):
             line = line.replace("RUN", run).replace("VERSION", "1")
             result = invoke(*shlex.split(line)[1:])
             served.append(repository.served(NAME))
@@ -145,9 +128,6 @@ def test_its_versions(directory, run, tmp_path, invoke, monkeypatch):
     report = json.loads((repository.path(NAME, 3) / "parity.json").read_text())
     # The test images of the run.
     assert report["parity"]["num_images"] == 5
-
-
-# keras-sspcab package
 
 
 def test_packaging_a_file(tmp_path, run, invoke):
@@ -172,17 +152,14 @@ def test_packaging_a_file(tmp_path, run, invoke):
 def test_packaging_while_rolled_back_warns(directory, run, tmp_path, invoke):
     repository = copy_repository(directory, tmp_path / "repository", versions=3)
     to = ["--to", repository.directory]
-    assert "serves version 2" in invoke("package", *to, "--rollback").stdout
+    invoke("package", *to, "--rollback")
     result = invoke("package", run, *to, "--name", NAME, "--keep", 1)
     assert "rolled back and serves 2" in result.stderr
     assert "--rollback latest" in result.stderr
     assert "Removed version 1" in result.stdout
-    assert repository.versions(NAME) == [2, 4]
     # In front of another option, too.
     result = invoke("package", "--rollback", *to, code=2)
     assert "no version of screws before 2" in result.stderr
-    result = invoke("package", "--rollback", "latest", *to)
-    assert "newest version again: 4" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -201,10 +178,10 @@ def test_wrong_arguments(directory, tmp_path, invoke, arguments, message):
     assert repository.served() == (1,)
 
 
-# What containers run
-
-
 def verify_scripts(directory):
+    assert compose(directory)["serving"]["depends_on"] == {
+        "verify": {"condition": "service_completed_successfully"}
+    }
     service = compose(directory)["verify"]
     assert service["entrypoint"] == ["/bin/bash", "-c"]
     # Compose takes two of them for one.
@@ -223,12 +200,10 @@ def test_containers_check_the_files_before_they_serve(
     directory, tmp_path, file
 ):
     repository = copy_repository(directory, tmp_path / "a b", versions=2)
+    folder = shlex.quote(str(tmp_path / "a b"))
+    script = verify_scripts(directory)[file].replace("/repository", folder)
 
     def check():
-        script = verify_scripts(directory)[file]
-        script = script.replace(
-            "/repository", shlex.quote(str(tmp_path / "a b"))
-        )
         return subprocess.run(
             ["/bin/bash", "-c", script], cwd=tmp_path / "a b"
         ).returncode
@@ -239,18 +214,10 @@ def test_containers_check_the_files_before_they_serve(
     graph.write_bytes(before + b"\0")
     assert check() == 1
     graph.write_bytes(before)
-    assert check() == 0
     (repository.path(NAME, 2) / "MANIFEST.sha256").unlink()
     assert check() == 1
     shutil.rmtree(repository.directory / "models" / NAME)
     assert check() == 1
-
-
-def test_compose_waits_for_the_check(directory):
-    services = compose(directory)
-    assert services["serving"]["depends_on"] == {
-        "verify": {"condition": "service_completed_successfully"}
-    }
 
 
 @pytest.mark.parametrize(
@@ -283,10 +250,3 @@ def answering(status):
         thread.start()
         yield listener.getsockname()[1], requests
         thread.join(20)
-
-
-def test_commands_for_kubernetes_name_files_that_exist(directory):
-    lines = "\n".join(blocks(directory)).splitlines()
-    files = [line.split()[3] for line in lines if line.startswith("kubectl")]
-    assert len(files) == 2
-    assert all((directory / file).is_file() for file in files)

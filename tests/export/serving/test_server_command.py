@@ -9,32 +9,34 @@ import threading
 import types
 import urllib.parse
 
-import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
 from typer.testing import CliRunner
 
+from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.cli import app
 from keras_sspcab.export.serving.servable import servable_folder
+from keras_sspcab.runs import RunFolder
+from keras_sspcab.runs.parsing import load_config
 from tests.cli.program import command
-from tests.export.serving.packaged import NAME, tiny_detector
-from tests.export.serving.packaged_hosts import two_input_model
-from tests.export.serving.served import (
+from tests.export.serving.models import (
+    NAME,
     add_version,
     assert_same,
-    b64,
-    calling,
     direct,
     encoded,
-    http_call,
     images,
     model_path,
+    run_directly,
+    tiny_detector,
+    two_input_model,
+)
+from tests.export.serving.served import (
+    calling,
+    http_call,
     predict_path,
     predict_request,
-    serve,
 )
-from tests.hosts import samples, small_host
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="needs signals of POSIX"
@@ -96,19 +98,6 @@ def test_a_model_is_served_until_the_signal(tmp_path):
     add_version(folder, 1)
     with serving(folder) as program:
         server = program.addresses()
-        files = [encoded(image) for image in images(2)]
-        body = {
-            "signature_name": "serving_bytes",
-            "instances": [b64(file) for file in files],
-        }
-        status, answer = http_call(server, predict_path(), body)
-        assert status == 200
-        expected = direct("serving_bytes", image_bytes=files)
-        np.testing.assert_allclose(
-            [row["anomaly_score"] for row in answer["predictions"]],
-            expected["anomaly_score"],
-            rtol=1e-3,
-        )
         with calling(server) as caller:
             outputs, _ = caller.predict(predict_request(image=images(2)))
             assert_same(outputs, direct(image=images(2)))
@@ -139,14 +128,6 @@ def test_a_keras_file_and_a_token(tmp_path):
         status, answer = http_call(server, predict_path(name), body, headers)
         assert status == 200
         assert_same(answer["outputs"], direct(image=images(2)))
-        with calling(server) as caller:
-            with pytest.raises(grpc.RpcError):
-                caller.predict(predict_request(name, image=images(2)))
-            outputs, _ = caller.predict(
-                predict_request(name, image=images(2)),
-                metadata=list(headers.items()),
-            )
-            assert_same(outputs, direct(image=images(2)))
         code, output = program.stop(signal.SIGINT)
     assert code == 0, output
     assert "correct-horse" not in output
@@ -172,29 +153,36 @@ def test_errors_of_the_user(monkeypatch, tmp_path, arguments, message):
     assert "Traceback" not in result.output
 
 
-def test_hosts_of_video_are_served(tmp_path):
-    host = small_host("mnad")
-    normal = samples(host, 6)
-    host.fit_scoring(normal)
-    host.calibrate(normal)
-    host.save(tmp_path / "host.keras")
-    with servable_folder(tmp_path / "host.keras") as folder:
-        served = tf.saved_model.load(str(folder / "1"))
-        signature = served.signatures["serving_default"]
-        found = signature(clip=tf.constant(normal))
-        assert found["anomaly_score"].shape == (6,)
-    assert not folder.exists()
-
-
-def test_models_of_several_inputs_are_served(tmp_path, monkeypatch):
-    """As hosts of objects are; those take long to export."""
+def test_models_without_a_run_are_exported(tmp_path, monkeypatch):
+    """Clips, and several inputs as those of hosts of objects."""
     model = two_input_model()
     monkeypatch.setattr("keras_sspcab.runs.load_detector", lambda _: model)
     (tmp_path / "objects.keras").touch()
-    with (
-        servable_folder(tmp_path / "objects.keras") as folder,
-        serve(folder) as server,
-    ):
-        path = f"/v1/models/{model.name}/metadata"
-        assert "motion" in str(http_call(server, path)[1])
+    with servable_folder(tmp_path / "objects.keras") as folder:
+        outputs = run_directly(
+            folder / "1",
+            appearance=np.zeros((5, 8, 8, 1), "float32"),
+            motion=np.zeros((5, 8, 8, 2), "float32"),
+        )
+        assert outputs["anomaly_score"].shape == (5,)
     assert not folder.exists()
+
+
+def test_the_size_of_open_models_is_that_of_the_run(tmp_path):
+    model = AutoEncoder((None, None, 1), filters=(8, 8, 4))
+    model.compile()
+    model.calibrate(images(4))
+    run = RunFolder(str(tmp_path / "run"))
+    settings = {"data.path": str(tmp_path), "data.image_size": 24}
+    run.create(load_config(overrides=settings))
+    model.save(run.file("model.keras"))
+    with servable_folder(run.path) as folder:
+        outputs = run_directly(
+            folder / "1", "serving_bytes", image_bytes=[encoded(images(1)[0])]
+        )
+        assert outputs["anomaly_map"].shape == (1, 24, 24)
+    with (
+        pytest.raises(ValueError, match="Serve its run folder"),
+        servable_folder(run.file("model.keras")),
+    ):
+        pass

@@ -1,27 +1,57 @@
-"""Clients on models of all kinds: open sizes, clips, several inputs."""
+"""Models of all kinds: encoded images, open sizes, clips, several inputs."""
+
+import contextlib
 
 import numpy as np
 import pytest
 
-from keras_sspcab.export import Client, ServingClientError
-from tests.export.serving.conformance import Tried, check
-from tests.export.serving.packaged_hosts import (
+from keras_sspcab.export import Client, ServingClientError, export_saved_model
+from tests.export.serving.conformance import KINDS, Tried, check
+from tests.export.serving.models import (
+    IMAGES,
     SIGNATURES,
+    encoded,
     packaged,
-    repository,
+    repository_of_kinds,
+    run_directly,
+    tiny_detector,
 )
-from tests.export.serving.served import encoded, serve
+from tests.export.serving.served import serve
+from tests.export.serving_loader import ServedModel
+
+
+@pytest.mark.parametrize("kind", SIGNATURES)
+def test_the_loader_of_tensorflow_serving_agrees_with_python(kind):
+    """TensorFlow Serving loads versions by TensorFlow's C API."""
+    path, inputs = packaged(kind)
+    with contextlib.closing(ServedModel(path)) as served:
+        # TensorFlow adds one that initializes what there is to initialize.
+        names = {name for name in served.signatures if name[:2] != "__"}
+        assert names == SIGNATURES[kind]
+        for name in names:
+            rows = {key: part[:3] for key, part in inputs.items()}
+            if name == "serving_bytes":
+                files = [encoded(image) for image in rows["image"]]
+                rows = {"image_bytes": np.array(files, object)}
+            outputs = served.run(name, rows)
+            expected = run_directly(path, name, **rows)
+            assert set(outputs) == set(expected)
+            for key, value in outputs.items():
+                assert value.dtype == expected[key].dtype
+                np.testing.assert_allclose(
+                    value, expected[key], rtol=1e-5, atol=1e-5, err_msg=key
+                )
+            assert np.isfinite(outputs["anomaly_score"]).all()
+            assert outputs["anomaly_map"].any()
 
 
 @pytest.fixture(scope="module")
 def server():
-    for kind in SIGNATURES:
-        packaged(kind)
-    with serve(repository()) as server:
+    with serve(repository_of_kinds()) as server:
         yield server
 
 
-@pytest.fixture(params=["grpc", "rest"])
+@pytest.fixture(params=KINDS)
 def ask(server, request):
     """A function that makes clients."""
     targets = {"grpc": server.grpc_target, "rest": server.rest_url}
@@ -44,11 +74,10 @@ def test_open_sizes(server, ask):
     maps = [prediction.anomaly_map.shape for prediction in predictions]
     assert maps == [(24, 32), (16, 40), (24, 32), (24, 32)]
     model = tried(server, "open")
-    for prediction, image in zip(
-        predictions[:2] + predictions[3:], images, strict=True
-    ):
-        check([prediction], model.direct(image=image[None]))
     check(predictions[2:3], model.direct("serving_bytes", image_bytes=[photo]))
+    del predictions[2]
+    for prediction, image in zip(predictions, images, strict=True):
+        check([prediction], model.direct(image=image[None]))
 
 
 def test_clips(server, ask):
@@ -56,11 +85,7 @@ def test_clips(server, ask):
     expected = tried(server, "video").direct(clip=clips)
     with ask("video", max_batch_size=4) as client:
         check(client.predict(clips), expected)
-        check(client.predict(list(clips)), expected)
-        (one,) = client.predict(clips[0, ..., 0])
-        assert one.score == pytest.approx(
-            float(expected["anomaly_score"][0]), abs=1e-3
-        )
+        check(client.predict(list(clips[..., 0])), expected)
         with pytest.raises(ServingClientError, match="takes arrays only"):
             client.predict(encoded(clips[0, 0]))
 
@@ -69,22 +94,14 @@ def test_several_inputs(server, ask):
     objects = packaged("objects")[1]
     expected = tried(server, "objects").direct(**objects)
     with ask("objects", max_batch_size=4) as client:
-        predictions = client.predict(objects)
-        check(predictions, expected)
+        check(client.predict(objects), expected)
         rows = [
             {name: part[i] for name, part in objects.items()} for i in range(6)
         ]
         check(client.predict(rows), expected)
-        with pytest.raises(ServingClientError, match="must be a dict"):
-            client.predict(objects["appearance"])
-        with pytest.raises(ServingClientError, match="must have the inputs"):
-            client.predict({"appearance": objects["appearance"]})
 
 
 def test_other_outputs(tmp_path):
-    from keras_sspcab.export import export_saved_model
-    from tests.export.serving.packaged import IMAGES, tiny_detector
-
     for name, outputs in {
         "more": ["anomaly_score", "is_anomalous", "raw_score"],
         "none": ["reconstruction"],
@@ -92,9 +109,8 @@ def test_other_outputs(tmp_path):
         export_saved_model(
             tiny_detector(), tmp_path / name, images=IMAGES, outputs=outputs
         )
+    expected = run_directly(tmp_path / "more" / "1", image=IMAGES)
     with serve(tmp_path) as server:
-        model = Tried.embedded(server, "more", tmp_path / "more" / "1")
-        expected = model.direct(image=IMAGES)
         for target in (server.grpc_target, server.rest_url):
             with Client(target, model="more") as client:
                 predictions = client.predict(IMAGES)

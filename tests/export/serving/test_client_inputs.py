@@ -23,7 +23,7 @@ from keras_sspcab.export.serving.client.results import (
     SignatureInfo,
     TensorInfo,
 )
-from tests.export.serving.served import encoded
+from tests.export.serving.models import encoded
 
 GRAY = TensorInfo("float32", (None, 4, 6, 1))
 COLOR = TensorInfo("float32", (None, None, None, 3))
@@ -68,31 +68,13 @@ def refused(images, metadata=IMAGES, signature=None):
     return error.value.message
 
 
-@pytest.mark.parametrize(
-    ("shape", "count"),
-    [((4, 6), 1), ((4, 6, 1), 1), ((1, 4, 6, 1), 1), ((5, 4, 6, 1), 5)],
-)
-def test_shapes_of_images(shape, count):
-    value = np.random.default_rng(0).random(shape, dtype="float32")
-    image = sent(value)["image"]
-    np.testing.assert_array_equal(image, value.reshape(count, 4, 6, 1))
-
-
-@pytest.mark.parametrize(
-    ("shape", "count"),
-    [((3, 4, 6), 1), ((3, 4, 6, 1), 1), ((2, 3, 4, 6, 1), 2)],
-)
-def test_shapes_of_clips(shape, count):
-    value = np.random.default_rng(0).random(shape, dtype="float32")
-    clip = sent(value, model(serving_default={"clip": CLIP}))["clip"]
-    np.testing.assert_array_equal(clip, value.reshape(count, 3, 4, 6, 1))
-
-
-def test_open_sizes_travel_apart():
-    metadata = model(serving_default={"image": COLOR})
-    images = [np.zeros((h, 5, 3), "float32") for h in (2, 3, 2)]
-    rows = rows_of(images, metadata)
-    assert list(split_rows(rows, 9, 10**9, lambda n, s: n * s)) == [[0, 2], [1]]
+@pytest.mark.parametrize("info", [GRAY, CLIP])
+def test_shapes(info):
+    row = info.shape[1:]
+    for shape in (row[:-1], row, (1, *row), (5, *row)):
+        value = np.random.default_rng(0).random(shape, dtype="float32")
+        image = sent(value, model(serving_default={"image": info}))["image"]
+        np.testing.assert_array_equal(image, value.reshape(-1, *row))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +154,6 @@ def test_integers_for_models_that_take_them():
         ([[PNG]], "Received: list"),
         (np.array(["x"]), "array of numbers"),
         (np.zeros((4, 6), bool), "type float32, or uint8"),
-        (np.zeros((4, 6), "int32"), "dtype=int32"),
         (np.zeros((4, 6), "uint16"), "dtype=uint16"),
         (np.zeros((4, 6), complex), "array of numbers"),
         (np.full((4, 6), np.nan), "not finite"),
@@ -181,23 +162,16 @@ def test_integers_for_models_that_take_them():
         (np.full((4, 6), -0.5), "from -0.5 to -0.5"),
         (np.zeros((6, 4)), "must have the shape (4, 6, 1) of 'image'"),
         (np.zeros((4, 6, 3)), "Received: (4, 6, 3)"),
-        (np.zeros(4), "Received: (4,)"),
         (np.zeros((2, 4, 6)), "or (?, 4, 6, 1) for several"),
         (b"", "must be a PNG, JPEG, BMP or GIF file"),
         (b"RIFF....WEBP", "RIFF"),
         ("", "cannot be read"),
         ("nowhere.png", "(nowhere.png) cannot be read: No such file"),
-        (".", "cannot be read: Is a directory"),
         ("nul\0", "cannot be read: embedded null"),
         ({}, "must have the inputs image"),
-        ({"picture": np.zeros((4, 6))}, "must have the inputs image"),
         ({"image": PNG}, "takes arrays of the type float32"),
         ({"image_bytes": np.zeros((4, 6))}, "takes image files"),
         ({"image": {"image": 1}}, "Received: dict"),
-        (
-            {"image": [np.zeros((4, 6)), np.zeros((1, 6))]},
-            "must have the shape",
-        ),
     ],
 )
 def test_wrong_inputs(images, message):
@@ -263,7 +237,6 @@ def test_split(kinds, count, limit):
     [
         ({"target": ""}, "`target`"),
         ({"target": "http://h:1", "protocol": "grpc"}, "without http://"),
-        ({"target": "http://h:1?x=1"}, "`target`"),
         ({"target": "h:1", "protocol": "soap"}, "`protocol`"),
         ({"target": "http://h:1", "tls": True}, "https://"),
         ({"target": "https://h:1", "tls": False}, "https://"),
@@ -271,7 +244,6 @@ def test_split(kinds, count, limit):
         ({"target": "h:1", "tls_ca": "nowhere.pem"}, "nowhere.pem"),
         ({"model": ""}, "`model`"),
         ({"version": 1, "label": "x"}, "not both"),
-        ({"timeout": 0}, "`timeout`"),
         ({"timeout": float("nan")}, "`timeout`"),
         ({"retries": -1}, "`retries`"),
         ({"max_batch_size": 0}, "`max_batch_size`"),

@@ -5,6 +5,9 @@ import io
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -12,12 +15,7 @@ import typer.main
 
 from keras_sspcab.cli import app
 from tests.export.serving.conformance import check
-from tests.export.serving.packaged import NAME
-from tests.export.serving.served import (
-    direct,
-    encoded,
-    images,
-)
+from tests.export.serving.models import NAME, direct, encoded, images
 
 ROOT = pathlib.Path(__file__).parents[3]
 README = ROOT / "export" / "README.md"
@@ -75,33 +73,22 @@ def test_async(server, files):
     check(found, direct("serving_bytes", image_bytes=files))
 
 
-def commands():
-    text = README.read_text()
-    return re.findall(r"^ {4}keras-sspcab (.+)$", text, re.MULTILINE)
-
-
-def test_commands_have_these_options():
-    known = typer.main.get_command(app).commands
-    found = [shlex.split(command) for command in commands()]
-    assert {command for command, *_ in found} == {"package", "serve"}
-    for command, *arguments in found:
-        options = {
-            option
-            for parameter in known[command].params
-            for option in parameter.opts
-        }
-        for argument in arguments:
-            assert not argument.startswith("-") or argument in options
-    # And those that are only spoken of.
-    spoken_of = set(re.findall(r"`(--[a-z-]+)", README.read_text()))
-    options = {
-        option
-        for command in ("export", "package", "serve")
-        for parameter in known[command].params
-        for option in parameter.opts
+def test_commands_have_the_options_of_the_readme():
+    known = {
+        name: {option for item in command.params for option in item.opts}
+        for name, command in typer.main.get_command(app).commands.items()
     }
-    assert spoken_of
-    assert spoken_of <= options
+    text = README.read_text()
+    lines = re.findall(r"^ {4}keras-sspcab (.+)$", text, re.MULTILINE)
+    commands = [shlex.split(line) for line in lines]
+    assert {command for command, *_ in commands} == {"package", "serve"}
+    for command, *arguments in commands:
+        options = {word for word in arguments if word.startswith("-")}
+        assert options <= known[command]
+    # And those that are only spoken of.
+    options = set(re.findall(r"`(--[a-z-]+)", text))
+    assert options
+    assert options <= known["export"] | known["package"] | known["serve"]
 
 
 def test_limits_are_those_of_the_server():
@@ -121,3 +108,35 @@ def test_safe_mode_stays_on():
     for folder in ("export", "keras_sspcab", "applications"):
         for path in (ROOT / folder).rglob("*.py"):
             assert "safe_mode=False" not in path.read_text(), path
+
+
+def test_the_client_imports_neither_keras_nor_tensorflow(server):
+    code = textwrap.dedent("""
+        import sys
+
+        import numpy as np
+        from keras_sspcab.export import Client
+
+        for target in sys.argv[1:]:
+            with Client(target, model="screws") as client:
+                images = np.full((3, 32, 32, 1), 0.25, "float32")
+                print(len(client.predict(images)), client.protocol)
+        unwanted = {"keras", "tensorflow", "tensorflow_serving"}
+        print(unwanted & set(sys.modules))
+        sys.modules["grpc"] = None
+        try:
+            Client("localhost:8500", model="screws")
+        except ImportError as error:
+            print(error)
+    """)
+    result = subprocess.run(
+        [sys.executable, "-c", code, server.grpc_target, server.rest_url],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr
+    by_grpc, by_rest, imported, message = result.stdout.strip().splitlines()
+    assert (by_grpc, by_rest) == ("3 grpc", "3 rest")
+    assert imported == "set()"
+    assert 'pip install "keras-sspcab[transport]"' in message

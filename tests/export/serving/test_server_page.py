@@ -8,18 +8,16 @@ import pytest
 from PIL import Image
 
 from keras_sspcab.report.heat import COLOR_TABLE
-from tests.export.serving.packaged import NAME, tiny_detector
-from tests.export.serving.served import (
+from tests.export.serving.models import (
+    NAME,
     add_version,
     direct,
     encoded,
-    http_call,
     images,
-    model_path,
     remove_version,
-    serve,
-    wait_until,
+    tiny_detector,
 )
+from tests.export.serving.served import http_call, serve, wait_until
 from tests.report import conftest
 from tests.report.browsing import requests_of, set_width, style, texts
 
@@ -125,6 +123,8 @@ def assert_heat(page, anomaly_map):
 
 
 def test_upload(page, files):
+    from selenium.webdriver import Keys
+
     threshold = tiny_detector().calibration.threshold
     for count, file in enumerate(files, start=1):
         choose(page, file)
@@ -147,6 +147,10 @@ def test_upload(page, files):
         assert shown["width"] / shown["height"] == pytest.approx(
             width / height, rel=0.02
         )
+    assert style(page, "#heat", "opacity") == "0.75"
+    page.find_element("id", "opacity").send_keys(Keys.HOME)
+    assert style(page, "#heat", "opacity") == "0"
+    assert text(page, "opacity-value") == "0 %"
     # The bar ends before the mark if and only if the image is normal.
     score, mark = (
         page.find_element("id", name).rect for name in ("bar", "mark")
@@ -177,9 +181,14 @@ def test_drag_and_drop(page, files, target):
     page.execute_script(DROP, files[1].name, data, target)
     wait_for_scores(page, 1)
     assert_shown(page, files[1])
+    # Names are text.
+    page.execute_script(DROP, HOSTILE, data, target)
+    wait_for_scores(page, 2)
+    assert text(page, "name") == HOSTILE
+    assert page.find_elements("css selector", "img[src=x]") == []
 
 
-def test_a_file_that_is_no_image(page, files, tmp_path):
+def test_files_that_are_no_images(page, files, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "cut.png").write_bytes(encoded(images(1)[0])[:-40])
     choose(page, tmp_path / "notes.txt")
@@ -197,26 +206,7 @@ def test_a_file_that_is_no_image(page, files, tmp_path):
     assert_shown(page, files[0])
 
 
-def test_names_are_text(page, tmp_path):
-    data = base64.b64encode(encoded(images(1)[0])).decode()
-    page.execute_script(DROP, HOSTILE, data, "#drop")
-    wait_for_scores(page, 1)
-    assert text(page, "name") == HOSTILE
-    assert page.find_elements("css selector", "img[src=x]") == []
-
-
-def test_opacity(page, files):
-    from selenium.webdriver import Keys
-
-    choose(page, files[1])
-    wait_for_scores(page, 1)
-    assert style(page, "#heat", "opacity") == "0.75"
-    page.find_element("id", "opacity").send_keys(Keys.HOME)
-    assert style(page, "#heat", "opacity") == "0"
-    assert text(page, "opacity-value") == "0 %"
-
-
-def test_nobody_else_is_asked(browser, server, files):
+def test_no_other_server_is_asked(browser, server, files):
     address = f"http://127.0.0.1:{server.rest_port}/"
     browser.get_log("browser")
     asked = requests_of(browser, address)
@@ -273,11 +263,12 @@ def test_the_token_is_asked_for(browser, files):
         assert_shown(page, files[0])
 
 
-def test_one_of_several_models_is_chosen(browser, files):
+def test_one_of_several_models_is_chosen(browser, files, tmp_path):
     from selenium.webdriver.support.ui import Select
 
-    models = {NAME: model_path(), "zinc": model_path(2)}
-    with serve(models) as server:
+    add_version(tmp_path / NAME, 1)
+    add_version(tmp_path / "zinc", 2, version=2)
+    with serve(tmp_path) as server:
         page = opened(browser, server)
         choose(page, files[0])
         wait_for_scores(page, 1)

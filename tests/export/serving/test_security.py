@@ -1,4 +1,4 @@
-"""TLS, the token, and who may reach the server."""
+"""TLS, the token, and who may reach the server, with any client and ours."""
 
 import http.client
 import ssl
@@ -6,17 +6,17 @@ import ssl
 import grpc
 import pytest
 
+from keras_sspcab.export import Client, ServingClientError
 from keras_sspcab.export.serving import Server, ServerOptions
-from tests.export.serving.packaged import NAME
+from tests.export.serving.conformance import KINDS, check, make_client
+from tests.export.serving.models import NAME, direct, images, model_path
 from tests.export.serving.served import (
     TOKEN,
     GrpcCaller,
     calling,
     code_of,
     http_call,
-    images,
     make_certificate,
-    model_path,
     predict_path,
     predict_request,
     serve,
@@ -29,21 +29,51 @@ def token_server():
         yield server
 
 
-def bearer(token):
-    return {"authorization": f"Bearer {token}"}
+@pytest.fixture(params=KINDS)
+def ask(request, secure_server):
+    """A function that makes clients of the server with TLS and a token."""
+    server = secure_server
+    target = server.grpc_target if request.param == "grpc" else server.rest_url
+    return lambda **options: make_client(request.param, target, **options)
 
 
-def predict_by_grpc(server, credentials, token=TOKEN):
-    target = f"localhost:{server.grpc_port}"
-    with grpc.secure_channel(target, credentials) as channel:
-        caller = GrpcCaller(server, channel)
-        metadata = list(bearer(token).items())
-        request = predict_request(image=images(2))
-        return caller.predict(request, metadata=metadata)[0]
+def test_the_client_sends_the_token_over_tls(ask, certificate):
+    with ask(token=TOKEN, tls_ca=certificate[0]) as client:
+        client.wait_until_ready(timeout=20)
+        check(client.predict(images(1)), direct(image=images(1)))
+    with ask(token="another-token", tls_ca=certificate[0]) as client:
+        for call in (client.status, client.wait_until_ready):
+            with pytest.raises(ServingClientError) as error:
+                call()
+            assert error.value.code == "UNAUTHENTICATED"
+            assert not error.value.retriable
 
 
-def test_tls_is_not_left_out(secure_server, tmp_path):
-    """Neither plain text nor a stranger's certificate will do."""
+def test_the_client_refuses_certificates_that_the_system_does_not_trust(ask):
+    with ask(token=TOKEN, tls=True, timeout=10) as client:
+        with pytest.raises(ServingClientError) as error:
+            client.status()
+        assert error.value.code == "UNAVAILABLE"
+        assert not error.value.retriable
+        assert "certificate" in error.value.message.lower()
+
+
+def test_clients_may_bring_their_own_credentials(secure_server, certificate):
+    file = certificate[0]
+    for address, credentials in (
+        (
+            secure_server.grpc_target,
+            grpc.ssl_channel_credentials(file.read_bytes()),
+        ),
+        (secure_server.rest_url, ssl.create_default_context(cafile=file)),
+    ):
+        with Client(
+            address, model=NAME, token=TOKEN, credentials=credentials
+        ) as client:
+            assert client.status()[0].is_available
+
+
+def test_nobody_gets_around_tls(secure_server, tmp_path):
     with pytest.raises((OSError, http.client.HTTPException)):
         http_call(secure_server, "/healthz")
     with (
@@ -55,11 +85,6 @@ def test_tls_is_not_left_out(secure_server, tmp_path):
     other, _ = make_certificate(tmp_path)
     with pytest.raises(ssl.SSLCertVerificationError):
         http_call(secure_server, "/healthz", certificate=other)
-    with pytest.raises(grpc.RpcError) as error:
-        predict_by_grpc(
-            secure_server, grpc.ssl_channel_credentials(other.read_bytes())
-        )
-    assert code_of(error) == "UNAVAILABLE"
 
 
 def test_tls_needs_both_files_of_a_pair(certificate, tmp_path):
@@ -76,50 +101,9 @@ def test_tls_needs_both_files_of_a_pair(certificate, tmp_path):
             {"tls_certificate": certificate, "tls_key": other_key},
             "cannot be used together",
         ),
-        (
-            {"tls_certificate": key, "tls_key": certificate},
-            "cannot be used together",
-        ),
     ):
         with pytest.raises(ValueError, match=message):
             serve(**options).start()
-
-
-GRPC_CALLS = {
-    "Predict": lambda caller, metadata: caller.predict(
-        predict_request(image=images(1)), metadata=metadata
-    ),
-    "GetModelMetadata": lambda caller, metadata: caller.raw(
-        b"\x0a\x08\x0a\x06screws\x12\x0dsignature_def",
-        "PredictionService/GetModelMetadata",
-        metadata=metadata,
-    ),
-    "GetModelStatus": lambda caller, metadata: caller.raw(
-        b"\x0a\x08\x0a\x06screws",
-        "ModelService/GetModelStatus",
-        metadata=metadata,
-    ),
-}
-WRONG_HEADERS = [
-    None,
-    "Bearer wrong-horse-battery",
-    f"Bearer {TOKEN}x",
-    f"Bearer {TOKEN[:-1]}",
-    f"Basic {TOKEN}",
-    TOKEN,
-    "Bearer ",
-]
-
-
-@pytest.mark.parametrize("header", WRONG_HEADERS)
-def test_grpc_refuses_wrong_tokens(token_server, header):
-    metadata = [] if header is None else [("authorization", header)]
-    with calling(token_server) as caller:
-        for call in GRPC_CALLS.values():
-            with pytest.raises(grpc.RpcError) as error:
-                call(caller, metadata)
-            assert code_of(error) == "UNAUTHENTICATED"
-            assert TOKEN not in error.value.details()
 
 
 GUARDED = [
@@ -131,22 +115,52 @@ GUARDED = [
     ("/monitoring/prometheus/metrics", None),
     ("/page.json", None),
 ]
+GUARDED_METHODS = {
+    "PredictionService/Predict": predict_request(
+        image=images(1)
+    ).SerializeToString(),
+    "PredictionService/GetModelMetadata": (
+        b"\x0a\x08\x0a\x06screws\x12\x0dsignature_def"
+    ),
+    "ModelService/GetModelStatus": b"\x0a\x08\x0a\x06screws",
+}
 
 
-@pytest.mark.parametrize("header", WRONG_HEADERS)
-def test_rest_refuses_wrong_tokens(token_server, header):
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "Bearer wrong-horse-battery",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        TOKEN,
+        "Bearer ",
+    ],
+)
+def test_wrong_tokens_are_refused(token_server, header):
     headers = {} if header is None else {"authorization": header}
     for path, body in GUARDED:
         status, answer = http_call(token_server, path, body, headers)
         assert status == 401, path
         assert list(answer) == ["error"]
         assert TOKEN not in answer["error"]
+    with calling(token_server) as caller:
+        for method, data in GUARDED_METHODS.items():
+            with pytest.raises(grpc.RpcError) as error:
+                caller.raw(data, method, metadata=list(headers.items()))
+            assert code_of(error) == "UNAUTHENTICATED"
+            assert TOKEN not in error.value.details()
 
 
-def test_rest_takes_the_right_token(token_server):
+def test_the_right_token_is_accepted(token_server):
+    headers = {"authorization": f"Bearer {TOKEN}"}
     for path, body in GUARDED:
-        status, _ = http_call(token_server, path, body, bearer(TOKEN))
+        status, _ = http_call(token_server, path, body, headers)
         assert status == (404 if "unknown" in path else 200), path
+    with calling(token_server) as caller:
+        for method, data in GUARDED_METHODS.items():
+            assert caller.raw(data, method, metadata=list(headers.items()))
 
 
 def test_health_and_the_page_need_no_token(token_server):
@@ -157,20 +171,15 @@ def test_health_and_the_page_need_no_token(token_server):
         assert NAME.encode() not in content
 
 
-def test_the_token_is_not_shown():
+def test_tokens_are_checked_and_not_shown():
     assert TOKEN not in repr(ServerOptions(token=TOKEN))
-    for token in (
-        "short",
-        "two words here",
-        "\u00fcmlaut-token",
-        "line\nbreak",
-    ):
+    for token in ("short", "two words here", "\u00fcmlaut-token", "a\nbreaks"):
         with pytest.raises(ValueError, match="token") as error:
             ServerOptions(token=token)
         assert token not in str(error.value)
 
 
-def test_others_are_let_in_only_with_a_warning():
+def test_a_server_for_others_without_a_token_warns():
     assert ServerOptions().is_loopback
     options = {"host": "0.0.0.0", "grpc_port": 0, "rest_port": 0}
     server = Server(model_path(), ServerOptions(**options))
@@ -192,13 +201,14 @@ def test_others_are_let_in_only_with_a_warning():
         "/docs",
     ],
 )
-def test_nothing_else_is_to_be_had(token_server, path):
-    status, content = http_call(token_server, path, headers=bearer(TOKEN))
+def test_no_other_files_are_served(token_server, path):
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    status, content = http_call(token_server, path, headers=headers)
     assert status in (400, 404)
     assert b"root:" not in str(content).encode()
 
 
-def test_the_page_keeps_others_out(token_server):
+def test_the_page_has_a_strict_policy(token_server):
     connection = http.client.HTTPConnection("127.0.0.1", token_server.rest_port)
     connection.request("GET", "/")
     headers = connection.getresponse().headers

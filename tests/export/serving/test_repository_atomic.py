@@ -14,7 +14,7 @@ from keras_sspcab.export.serving import packaging
 from keras_sspcab.export.serving import repository as repository_module
 from keras_sspcab.export.serving.model_config import ModelsConfig
 from keras_sspcab.export.serving.repository import Repository, write_lock
-from tests.export.serving.packaged import (
+from tests.export.serving.models import (
     NAME,
     copy_repository,
     package,
@@ -36,7 +36,6 @@ def interrupt(*_, **__):
     [
         (packaging, "export_saved_model"),
         (packaging, "write_warmup"),
-        (packaging, "write_manifest"),
         (packaging, "write_deployment"),
         (repository_module, "verify_version"),
         (repository_module, "_move_durably"),
@@ -111,36 +110,29 @@ def test_killed_before_the_configuration_is_written(tmp_path, monkeypatch):
 
 def test_killed(repository, tmp_path):
     tiny_detector().save(tmp_path / "model.keras")
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import os, signal, sys
-            import numpy as np
-            import keras_sspcab.applications
-            from keras_sspcab.export.serving import packaging
+    script = textwrap.dedent("""
+        import os, signal, sys
+        import numpy as np
+        import keras_sspcab.applications
+        from keras_sspcab.export.serving import packaging
 
-            def kill(path):
-                os.kill(os.getpid(), signal.SIGKILL)
+        def kill(path):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-            packaging.write_manifest = kill
-            images = np.zeros((1, 32, 32, 1), "float32")
-            packaging.package_model(
-                sys.argv[1], sys.argv[2], images, name="screws"
-            )
-            """
-        )
-    )
-    model, directory = tmp_path / "model.keras", repository.directory
+        packaging.write_manifest = kill
+        images = np.zeros((1, 32, 32, 1), "float32")
+        packaging.package_model(sys.argv[1], sys.argv[2], images, "screws")
+    """)
+    directory = repository.directory
     done = subprocess.run(
-        [sys.executable, script, model, directory], capture_output=True
+        [sys.executable, "-c", script, tmp_path / "model.keras", directory],
+        capture_output=True,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     staged = list(directory.glob(f".staging/*/{NAME}/2/saved_model.pb"))
     assert len(staged) == 1  # it was killed in the middle
-    assert repository.names == [NAME]
     assert repository.versions(NAME) == [1]
-    # Its lock has gone with it, and its leavings go with the next.
+    # Its lock has gone with it, and what it left goes with the next.
     assert package(directory).version == 2
     assert not (directory / ".staging").exists()
 

@@ -6,28 +6,46 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from tests.export.serving.packaged import NAME, SIZE
-from tests.export.serving.served import (
+from tests.export.serving.models import (
+    NAME,
     OUTPUTS,
+    SIZE,
     assert_same,
-    b64,
-    code_of,
     direct,
     encoded,
-    http_call,
     images,
+)
+from tests.export.serving.served import (
+    b64,
+    code_of,
+    http_call,
     predict_path,
     predict_request,
 )
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_grpc_predicts_as_the_saved_model(caller, count):
-    batch = images(count)
-    outputs, spec = caller.predict(predict_request(image=batch))
-    assert_same(outputs, direct(image=batch))
+def test_grpc_predicts_as_the_saved_model(caller):
+    batch = images(3)
+    request = predict_request(image=batch)
+    outputs, spec = caller.predict(request)
+    expected = direct(image=batch)
+    assert_same(outputs, expected)
     assert (spec.name, spec.version.value) == (NAME, 1)
     assert spec.signature_name == "serving_default"
+    # Other clients read these fields.
+    response = caller.prediction.Predict(request)
+    score, flag = (
+        response.outputs[name] for name in ("anomaly_score", "is_anomalous")
+    )
+    np.testing.assert_allclose(
+        score.float_val, expected["anomaly_score"], rtol=1e-4
+    )
+    np.testing.assert_array_equal(flag.bool_val, expected["is_anomalous"])
+    # And fill these.
+    assert request.inputs["image"].tensor_content
+    request.inputs["image"].ClearField("tensor_content")
+    request.inputs["image"].float_val.extend(batch.ravel().tolist())
+    assert_same(caller.predict(request)[0], expected)
 
 
 def test_grpc_predicts_from_files(caller):
@@ -41,43 +59,6 @@ def test_grpc_predicts_from_files(caller):
     outputs, spec = caller.predict(request)
     assert_same(outputs, direct("serving_bytes", image_bytes=files))
     assert spec.signature_name == "serving_bytes"
-
-
-def test_grpc_fills_the_fields_that_other_clients_read(caller):
-    batch = images(2)
-    response = caller.prediction.Predict(predict_request(image=batch))
-    expected = direct(image=batch)
-    np.testing.assert_allclose(
-        response.outputs["anomaly_score"].float_val,
-        expected["anomaly_score"],
-        rtol=1e-4,
-    )
-    np.testing.assert_array_equal(
-        response.outputs["is_anomalous"].bool_val, expected["is_anomalous"]
-    )
-
-
-def test_grpc_reads_values_by_field_and_by_content(caller):
-    batch = images(1)
-    by_content = predict_request(image=batch)
-    assert by_content.inputs["image"].tensor_content
-    by_field = predict_request(image=batch)
-    by_field.inputs["image"].ClearField("tensor_content")
-    by_field.inputs["image"].float_val.extend(batch.ravel().tolist())
-    assert_same(caller.predict(by_field)[0], caller.predict(by_content)[0])
-
-
-def test_grpc_gives_the_outputs_that_are_asked_for(caller):
-    request = predict_request(image=images(1))
-    request.output_filter.append("anomaly_score")
-    assert set(caller.predict(request)[0]) == {"anomaly_score"}
-
-
-def test_grpc_finds_a_version_by_number_and_label(caller):
-    request = predict_request(image=images(1), version=1)
-    assert caller.predict(request)[1].version.value == 1
-    request.model_spec.version_label = "stable"
-    assert caller.predict(request)[1].version.value == 1
 
 
 def test_grpc_metadata_is_that_of_the_file(caller):
@@ -101,19 +82,24 @@ def test_grpc_status(caller):
         assert status.status.error_code == 0
 
 
-def _changed(**changes):
-    request = predict_request(image=images(1))
-    for name, value in changes.items():
-        if name == "inputs":
-            del request.inputs["image"]
-            for key, tensor in value.items():
-                request.inputs[key].CopyFrom(tf.make_tensor_proto(tensor))
-        elif name == "output":
-            request.output_filter.extend(value)
-        elif name == "version":
-            request.model_spec.version.value = value
-        else:
-            setattr(request.model_spec, name, value)
+def test_grpc_chooses_outputs_and_versions(caller):
+    request = predict_request(image=images(1), version=1)
+    request.output_filter.append("anomaly_score")
+    outputs, spec = caller.predict(request)
+    assert set(outputs) == {"anomaly_score"}
+    assert spec.version.value == 1
+    request.model_spec.version_label = "stable"
+    assert caller.predict(request)[1].version.value == 1
+
+
+def _changed(inputs=None, output=(), **spec):
+    if inputs is None:
+        inputs = {"image": images(1)}
+    version = spec.pop("version", None)
+    request = predict_request(version=version, **inputs)
+    request.output_filter.extend(output)
+    for name, value in spec.items():
+        setattr(request.model_spec, name, value)
     return request
 
 
@@ -237,41 +223,6 @@ ROW = images(1)[0].tolist()
         (predict_path(where="/versions/7"), {"instances": [1]}, 404, "7"),
         (predict_path(where="/labels/x"), {"instances": [1]}, 400, "label: x"),
         (predict_path(where=f"/versions/{'9' * 30}"), {}, 400, "numeric"),
-        (predict_path(), b"", 400, "document is empty"),
-        (predict_path(), b"{", 400, "Parse error"),
-        (predict_path(), b"[" * 100_000, 400, "Parse error"),
-        (predict_path(), [], 400, "not object"),
-        (predict_path(), {}, 400, "Missing 'inputs' or 'instances'"),
-        (predict_path(), {"instances": 1, "inputs": 1}, 400, "only one of"),
-        (predict_path(), {"instances": []}, 400, "No values"),
-        (predict_path(), {"instances": 1}, 400, "list/array"),
-        (predict_path(), {"signature_name": 1, "inputs": 1}, 400, "string"),
-        (
-            predict_path(),
-            {"signature_name": "x", "inputs": 1},
-            400,
-            '"x" not found',
-        ),
-        (predict_path(), {"inputs": {"x": 1}}, 400, "required: {image}"),
-        (predict_path(), {"instances": [{"x": 1}]}, 400, "keys must be equal"),
-        (predict_path(), {"instances": [{"image": ROW}, 1]}, 400, "item 1"),
-        (predict_path(), {"instances": [ROW, [1]]}, 400, "no regular array"),
-        (predict_path(), {"instances": [[0.5]]}, 400, "Received: (1, 1)"),
-        (predict_path(), {"instances": ["0.5"]}, 400, "type: float32"),
-        (predict_path(), {"instances": [None]}, 400, "type: float32"),
-        (predict_path(), {"instances": [1e300]}, 400, "too large"),
-        (
-            predict_path(),
-            {"signature_name": "serving_bytes", "instances": [{"b64": "%"}]},
-            400,
-            "base64",
-        ),
-        (
-            predict_path(),
-            {"signature_name": "serving_bytes", "instances": [1]},
-            400,
-            '{"b64"',
-        ),
         (f"/v1/models/{NAME}:classify", {}, 501, "Classify"),
         (f"/v1/models/{NAME}:sing", {}, 400, "Malformed request: POST"),
         ("/v1/models", None, 400, "Malformed request: GET"),
@@ -280,7 +231,42 @@ ROW = images(1)[0].tolist()
         ("/v1/models/nuts/metadata", None, 404, "Latest(nuts)"),
     ],
 )
-def test_rest_refuses(server, path, body, status, message):
-    found, answer = http_call(server, path, body)
-    assert (found, list(answer)) == (status, ["error"])
+def test_rest_refuses_paths(server, path, body, status, message):
+    received, answer = http_call(server, path, body)
+    assert (received, list(answer)) == (status, ["error"])
+    assert message in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "document is empty"),
+        (b"{", "Parse error"),
+        (b"[" * 100_000, "Parse error"),
+        ([], "not object"),
+        ({}, "Missing 'inputs' or 'instances'"),
+        ({"instances": 1, "inputs": 1}, "only one of"),
+        ({"instances": []}, "No values"),
+        ({"instances": 1}, "list/array"),
+        ({"signature_name": 1, "inputs": 1}, "string"),
+        ({"signature_name": "x", "inputs": 1}, '"x" not found'),
+        ({"inputs": {"x": 1}}, "required: {image}"),
+        ({"inputs": {"image": {}}}, "no list of numbers"),
+        ({"instances": [{"x": 1}]}, "keys must be equal"),
+        ({"instances": [{"image": ROW}, 1]}, "item 1"),
+        ({"instances": [ROW, [1]]}, "no regular array"),
+        ({"instances": [[0.5]]}, "Received: (1, 1)"),
+        ({"instances": ["0.5"]}, "type: float32"),
+        ({"instances": [None]}, "type: float32"),
+        ({"instances": [1e300]}, "too large"),
+        (
+            {"signature_name": "serving_bytes", "instances": [{"b64": "%"}]},
+            "base64",
+        ),
+        ({"signature_name": "serving_bytes", "instances": [1]}, '{"b64"'),
+    ],
+)
+def test_rest_refuses_bodies(server, body, message):
+    status, answer = http_call(server, predict_path(), body)
+    assert (status, list(answer)) == (400, ["error"])
     assert message in answer["error"]

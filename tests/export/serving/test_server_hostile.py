@@ -1,4 +1,4 @@
-"""Malformed, hostile and random input: refused, and the server goes on."""
+"""Hostile input: it is refused, and the server goes on."""
 
 import io
 import itertools
@@ -9,22 +9,14 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from keras_sspcab.export.serving.server.errors import ServingError
-from keras_sspcab.export.serving.server.images import count_pixels
+from tests.export.serving.models import assert_same, direct, encoded, images
 from tests.export.serving.served import (
-    assert_same,
     assert_still_serving,
     b64,
     code_of,
-    direct,
-    encoded,
     http_call,
-    images,
-    in_threads,
     metric,
     predict_path,
     predict_request,
@@ -33,16 +25,12 @@ from tests.export.serving.served import (
 
 
 @pytest.fixture(scope="module")
-def server():
-    with serve(
-        max_image_pixels=10_000, max_request_bytes=1 << 20, read_timeout=2
-    ) as server:
-        yield server
+def server(strict_server):
+    return strict_server
 
 
 @pytest.fixture(autouse=True)
 def _still_serving(server, caller):
-    """After whatever has happened: right answers, and nothing is held."""
     yield
     assert_still_serving(server, caller)
 
@@ -84,7 +72,6 @@ def gif(frames, size=(8, 8)):
     [
         (png(30_000, 30_000), "30000 x 30000 pixels"),
         (png(2**31 - 1, 1), "2147483647 x 1 pixels"),
-        (encoded(np.zeros((101, 100))), "100 x 101 pixels"),
         (encoded(np.zeros((101, 100)), "JPEG"), "100 x 101 pixels"),
         (encoded(np.zeros((101, 100)), "BMP"), "100 x 101 pixels"),
         (encoded(np.zeros((101, 100)), "GIF"), "100 x 101 pixels"),
@@ -94,7 +81,6 @@ def gif(frames, size=(8, 8)):
             "scans",
         ),
         (b"", "must be a PNG, JPEG, BMP or GIF file"),
-        (b"\x00" * 100, "must be a PNG"),
         (b"<svg></svg>", "must be a PNG"),
         (encoded(images(1)[0], "WEBP"), "format WebP"),
         (encoded(images(1)[0])[:20], "cannot be read as PNG"),
@@ -108,34 +94,27 @@ def test_images_are_refused_by_their_headers(server, caller, file, message):
     assert message in answer["error"]
     assert "Image 1" in answer["error"]
     request = predict_request(signature="serving_bytes", image_bytes=[file])
+    assert message in refused(caller, request)
+
+
+def refused(caller, request):
+    """Returns why a request is refused."""
     with pytest.raises(grpc.RpcError) as error:
         caller.predict(request)
     assert code_of(error) == "INVALID_ARGUMENT"
-    assert message in error.value.details()
+    return error.value.details()
 
 
-def test_the_largest_image_is_taken(server):
-    file = encoded(np.zeros((100, 100)))
-    status, answer = ask_with_files(server, file)
-    assert status == 200
-    expected = direct("serving_bytes", image_bytes=[file])
-    np.testing.assert_allclose(
-        answer["predictions"][0]["anomaly_score"],
-        expected["anomaly_score"][0],
-        rtol=1e-4,
-    )
-
-
-def test_large_images_are_not_decoded_at_the_same_time(server):
+def test_images_that_are_too_large_together_are_decoded_one_by_one(server):
     """Each may have 10 000 pixels, and so may each run."""
-    files = [encoded(np.full((80, 80), n / 4)) for n in range(4)]
+    files = [encoded(np.full((100, 100), n / 4)) for n in range(3)]
     runs = metric(server, "keras_sspcab_batch_rows_count")
     status, answer = ask_with_files(server, *files)
     assert status == 200
     scores = [row["anomaly_score"] for row in answer["predictions"]]
     expected = direct("serving_bytes", image_bytes=files)["anomaly_score"]
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
-    assert metric(server, "keras_sspcab_batch_rows_count") == runs + 4
+    assert metric(server, "keras_sspcab_batch_rows_count") == runs + 3
 
 
 def _bomb(**fields):
@@ -143,18 +122,14 @@ def _bomb(**fields):
     request = predict_request(image=images(1))
     tensor = request.inputs["image"]
     tensor.ClearField("tensor_content")
-    sizes = fields.pop("sizes", None)
-    if sizes is not None:
+    if "sizes" in fields:
         tensor.ClearField("tensor_shape")
-        for size in sizes:
+        for size in fields.pop("sizes"):
             tensor.tensor_shape.dim.add().size = size
+    tensor.float_val.extend(fields.pop("float_val", ()))
+    tensor.tensor_shape.unknown_rank = fields.pop("unknown_rank", False)
     for name, value in fields.items():
-        if isinstance(value, list):
-            getattr(tensor, name).extend(value)
-        elif name == "unknown_rank":
-            tensor.tensor_shape.unknown_rank = value
-        else:
-            setattr(tensor, name, value)
+        setattr(tensor, name, value)
     return request
 
 
@@ -163,27 +138,20 @@ def _bomb(**fields):
     [
         (_bomb(sizes=[2**40, 32, 32, 1], float_val=[0.0]), "bytes"),
         (_bomb(sizes=[10_000, 32, 32, 1], float_val=[0.0]), "bytes"),
-        (_bomb(sizes=[2**62, 32, 32, 1], float_val=[0.0]), "bytes"),
         (_bomb(sizes=[-1, 32, 32, 1], float_val=[0.0]), "shape"),
         (_bomb(sizes=[1] * 100, float_val=[0.0]), "shape"),
         (_bomb(unknown_rank=True, float_val=[0.0]), "without a shape"),
         (_bomb(), "no values"),
         (_bomb(float_val=[0.0] * 1025), "cannot be read"),
         (_bomb(tensor_content=b"123"), "cannot be read"),
-        (_bomb(tensor_content=b"1" * 4100), "cannot be read"),
         (_bomb(dtype=0), "Received: the unknown type 0"),
-        (_bomb(dtype=99), "unknown type 99"),
         (_bomb(dtype=tf.resource.as_datatype_enum), "Received: resource"),
-        (_bomb(dtype=tf.string.as_datatype_enum), "Received: string"),
         (_bomb(float_val=[float("nan")]), "not finite"),
         (_bomb(float_val=[float("-inf")]), "not finite"),
     ],
 )
 def test_tensors_are_refused(caller, request_, message):
-    with pytest.raises(grpc.RpcError) as error:
-        caller.predict(request_)
-    assert code_of(error) == "INVALID_ARGUMENT"
-    assert message in error.value.details()
+    assert message in refused(caller, request_)
 
 
 def test_strings_stand_for_themselves_only(caller):
@@ -193,10 +161,7 @@ def test_strings_stand_for_themselves_only(caller):
     )
     tensor = request.inputs["image_bytes"]
     tensor.tensor_shape.dim[0].size = 1_000_000
-    with pytest.raises(grpc.RpcError) as error:
-        caller.predict(request)
-    assert code_of(error) == "INVALID_ARGUMENT"
-    assert "1000000 strings" in error.value.details()
+    assert "1000000 strings" in refused(caller, request)
 
 
 def test_a_short_tensor_is_filled_up(caller):
@@ -242,20 +207,3 @@ def test_requests_have_a_largest_size(server, caller):
     status, answer = http_call(server, predict_path(), body)
     assert status == 413
     assert "1048576 bytes" in answer["error"]
-
-
-@settings(max_examples=40, deadline=None)
-@given(data=st.data())
-def test_headers_of_any_bytes(data):
-    """Files cut and changed anywhere: counted or refused, nothing else."""
-    name = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF"]))
-    file = bytearray(encoded(images(1)[0], name))
-    for _ in range(data.draw(st.integers(0, 4))):
-        position = data.draw(st.integers(0, len(file) - 1))
-        file[position] = data.draw(st.integers(0, 255))
-    cut = bytes(file[: data.draw(st.integers(0, len(file)))])
-    found = in_threads([lambda: count_pixels(np.array([cut], object), 10_000)])
-    if isinstance(found[0], ServingError):
-        assert found[0].code.name == "INVALID_ARGUMENT"
-    else:
-        assert 0 <= found[0][0] <= 10_000

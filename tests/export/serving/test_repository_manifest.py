@@ -5,7 +5,6 @@ import pytest
 
 from keras_sspcab.export.serving.manifest import (
     MANIFEST_NAME,
-    ManifestError,
     verify_version,
     write_manifest,
 )
@@ -22,12 +21,11 @@ def version(tmp_path):
     return folder
 
 
-def test_sha256sum_reads_it(version):
+def test_sha256sum_reads_the_manifest(version):
     verify_version(version)
     check = ["sha256sum", "--check", "--strict", "--quiet", MANIFEST_NAME]
     assert subprocess.run(check, cwd=version).returncode == 0
-    with open(version / "saved_model.pb", "r+b") as file:
-        file.write(b"G")
+    (version / "saved_model.pb").write_bytes(b"Graph" * 1000)
     assert subprocess.run(check, cwd=version).returncode == 1
 
 
@@ -37,16 +35,8 @@ def flip(version):
         file.write(b"X")
 
 
-def truncate(version):
-    (version / "saved_model.pb").write_bytes(b"")
-
-
 def lose(version):
     (version / "variables" / "variables.index").unlink()
-
-
-def add(version):
-    (version / "variables" / "more").touch()
 
 
 def link(version):
@@ -57,21 +47,20 @@ def rename(version):
     (version / "saved_model.pb").rename(version / "saved_model.pbtxt")
 
 
-def forget(version):
+def remove_manifest(version):
     (version / MANIFEST_NAME).unlink()
 
 
-def empty(version):
+def empty_manifest(version):
     (version / MANIFEST_NAME).write_bytes(b"")
 
 
-def garble(version):
+def garble_manifest(version):
     (version / MANIFEST_NAME).write_bytes(b"\xff\xfe nonsense\n")
 
 
-def escape(version):
-    outside = version.parent / "outside"
-    outside.write_bytes(b"")
+def list_a_file_outside(version):
+    (version.parent / "outside").write_bytes(b"")
     line = (version / MANIFEST_NAME).read_text().splitlines()[0]
     with open(version / MANIFEST_NAME, "a") as file:
         file.write(f"{line.split()[0]}  ../outside\n")
@@ -81,32 +70,28 @@ def escape(version):
     ("damage", "problem"),
     [
         (flip, "saved_model.pb differs"),
-        (truncate, "saved_model.pb differs"),
         (lose, "variables/variables.index is missing"),
-        (add, "variables/more is extra"),
         (link, "linked is extra"),
         (rename, "saved_model.pb is missing; saved_model.pbtxt is extra"),
-        (forget, "MANIFEST.sha256 is missing"),
-        (empty, "MANIFEST.sha256 is empty"),
-        (garble, "line 1 of MANIFEST.sha256 is no checksum"),
-        (escape, "../outside is missing"),
+        (remove_manifest, "MANIFEST.sha256 is missing"),
+        (empty_manifest, "MANIFEST.sha256 is empty"),
+        (garble_manifest, "line 1 of MANIFEST.sha256 is no checksum"),
+        (list_a_file_outside, "../outside is missing"),
     ],
 )
 def test_damage_is_named(version, damage, problem):
     damage(version)
-    with pytest.raises(ManifestError) as caught:
+    with pytest.raises(ValueError, match="not what was packaged") as error:
         verify_version(version)
-    assert problem in str(caught.value)
-    assert str(version) in str(caught.value)
-    assert caught.value.path == version
+    assert problem in str(error.value)
+    assert str(version) in str(error.value)
 
 
-def test_long_lists_are_cut(version):
+def test_long_lists_of_problems_are_cut(version):
     for index in range(20):
         (version / f"file{index}").touch()
-    with pytest.raises(ManifestError, match="and 15 more") as caught:
+    with pytest.raises(ValueError, match="file0 is extra.*and 15 more"):
         verify_version(version)
-    assert len(caught.value.problems) == 20
 
 
 def test_a_linked_file_is_checked_by_its_content(version):
@@ -115,5 +100,5 @@ def test_a_linked_file_is_checked_by_its_content(version):
     file.symlink_to(version.parent / "elsewhere")
     verify_version(version)
     (version.parent / "elsewhere").write_bytes(b"other")
-    with pytest.raises(ManifestError, match=r"saved_model\.pb differs"):
+    with pytest.raises(ValueError, match=r"saved_model\.pb differs"):
         verify_version(version)
