@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -9,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_sspcab import SSPCABLayer
 from keras_sspcab.applications import AutoEncoder
-from keras_sspcab.data.simulation import cutpaste_views, simulate_anomalies
+from keras_sspcab.data.simulation import cutpaste_views
 from keras_sspcab.runs.checkpoint import (
     CheckpointError,
     TrainingState,
@@ -18,13 +17,52 @@ from keras_sspcab.runs.checkpoint import (
     write_checkpoint,
 )
 from keras_sspcab.training import TrainingDiverged, TrainingInterrupted, train
-from tests.training_script import (
-    EPOCHS,
-    STEPS,
-    After,
-    make_dataset,
-    make_model,
-)
+
+EPOCHS = 3
+STEPS = 7
+
+IMAGES = np.random.default_rng(0).random((26, 12, 12, 4), dtype="float32")
+
+
+def make_dataset(epoch):
+    """Images in an order of their own for each epoch; the last batch is short.
+
+    The numbers of an epoch follow from its index alone.
+    """
+    order = np.random.default_rng(epoch).permutation(len(IMAGES))
+    pairs = (IMAGES[order], IMAGES[order])
+    return tf.data.Dataset.from_tensor_slices(pairs).batch(4)
+
+
+def make_model():
+    """A model with all kinds of state: norms, dropout, block, optimizer."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 4)),
+            keras.layers.Conv2D(8, 3, padding="same"),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Dropout(0.3),
+            SSPCABLayer(),
+            keras.layers.Conv2D(4, 3, padding="same"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(1e-2), "mse", metrics=["mae"])
+    return model
+
+
+class After(keras.callbacks.Callback):
+    """Calls a function after so many steps of this process."""
+
+    def __init__(self, steps, function):
+        super().__init__()
+        self.steps, self.function = steps, function
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps -= 1
+        if self.steps == 0:
+            self.function()
 
 
 class Killed(BaseException):
@@ -57,7 +95,6 @@ def reference(tmp_path_factory):
 
 
 def assert_same(weights, expected):
-    assert len(weights) == len(expected)
     for value, wanted in zip(weights, expected, strict=True):
         np.testing.assert_array_equal(value, wanted)
 
@@ -84,38 +121,6 @@ def test_killed_training_ends_like_an_undisturbed_one(
     assert_same(model.get_weights(), weights)
     assert history == expected_history
     assert (tmp_path / "history.csv").read_text() == expected_csv
-
-
-@pytest.mark.slow
-def test_sigkill_of_a_process_loses_nothing(tmp_path):
-    script = Path(__file__).with_name("training_script.py")
-
-    def start(folder, *kill_after):
-        folder.mkdir(exist_ok=True)
-        result = subprocess.run(
-            [sys.executable, str(script), str(folder), *kill_after],
-            capture_output=True,
-            text=True,
-        )
-        return result.returncode, result.stderr
-
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(whole)[0] == 0
-    for kill_after in ("5", "1", "8"):
-        assert start(killed, kill_after)[0] == -signal.SIGKILL
-    code, errors = start(killed)
-    assert code == 0, errors
-    with (
-        np.load(whole / "weights.npz") as expected,
-        np.load(killed / "weights.npz") as found,
-    ):
-        assert_same(
-            [found[name] for name in expected],
-            [expected[name] for name in expected],
-        )
-    assert (killed / "history.csv").read_bytes() == (
-        whole / "history.csv"
-    ).read_bytes()
 
 
 def test_training_goes_on_from_the_checkpoint_and_not_from_the_start(tmp_path):
@@ -204,7 +209,7 @@ def test_checkpoints_are_due_by_time(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulate", [cutpaste_views, simulate_anomalies])
+@pytest.mark.parametrize("simulate", [cutpaste_views])
 def test_hosts_simulate_the_same_after_a_kill_in_mixed_precision(
     tmp_path, simulate
 ):
@@ -213,7 +218,7 @@ def test_hosts_simulate_the_same_after_a_kill_in_mixed_precision(
     class Host(AutoEncoder):
         def prepare_training_data(self, data):
             # Its elements are others in each iteration.
-            simulated = simulate(data, seed=np.random.randint(2**31))
+            simulated = cutpaste_views(data, seed=np.random.randint(2**31))
             return simulated.map(lambda x, y: x)
 
     def start(name, kill_after=0):
@@ -354,9 +359,9 @@ def test_divergence_is_told_and_not_saved(tmp_path):
             every_steps=1,
             callbacks=[TooFast()],
         )
-    found = read_checkpoint(path)
-    assert (found.state.epoch, found.state.step) == (1, 0)
-    assert all(np.isfinite(array).all() for array in found.arrays)
+    kept = read_checkpoint(path)
+    assert (kept.state.epoch, kept.state.step) == (1, 0)
+    assert all(np.isfinite(array).all() for array in kept.arrays)
 
 
 # === Checkpoints ===
@@ -381,12 +386,10 @@ def _npz(**arrays):
     "damage",
     [
         lambda path, content: path.write_bytes(b""),
-        lambda path, content: path.write_bytes(content[: len(content) // 2]),
         lambda path, content: path.write_bytes(content[:-1]),
         lambda path, content: path.write_bytes(
             content[:5000] + bytes(64) + content[5064:]
         ),
-        lambda path, content: path.write_text("no checkpoint"),
         lambda path, content: path.write_bytes(b"\x80\x04N."),  # a pickle
         _npz(weights=np.ones(3)),
         _npz(description=np.array('{"format": "other"}')),

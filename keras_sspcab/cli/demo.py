@@ -66,7 +66,7 @@ def demo(
     settings["data.path"] = os.path.abspath(data)
     resume = folder.exists
     if resume:
-        opened = Run.open(folder.path)
+        opened = Run(folder.path)
         _refuse_changes(opened, settings)
     else:
         opened = Run.create(folder.path, settings=settings)

@@ -48,14 +48,14 @@ def evaluate(
     from keras_sspcab.runs import Run
     from keras_sspcab.runs.parsing import parse_setting
 
-    opened = Run.open(run)
+    opened = Run(run)
     metrics = opened.evaluate(
         data,
         on_error,
         dict(map(parse_setting, settings or [])),
         ConsoleProgress(),
     )
-    show_metrics(opened.folder, metrics)
+    show_metrics(opened, metrics)
 
 
 def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:

@@ -110,12 +110,12 @@ def train(
             f"Received: --config {config}. Leave it out"
         )
     else:
-        opened = Run.open(run, values)
+        opened = Run(run, values)
         if opened.is_up_to_date:
             say(_finished(opened))
             return
     opened.train(resume, ConsoleProgress())
-    say(f"Saved {opened.folder.file('model.keras')}", style="green")
+    say(f"Saved {opened.file('model.keras')}", style="green")
 
 
 def _finished(run: "Run") -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         ObjectsConfig,
         TrainingConfig,
     )
-    from keras_sspcab.runs.folder import RunFolder, default_run_path
+    from keras_sspcab.runs.folder import RunFolder
     from keras_sspcab.runs.models import load_detector
     from keras_sspcab.runs.progress import Progress
     from keras_sspcab.runs.run import Run
@@ -39,7 +39,6 @@ __all__ = [
     "Run",
     "RunFolder",
     "TrainingConfig",
-    "default_run_path",
     "load_detector",
 ]
 
@@ -47,7 +46,6 @@ _HOMES = {
     "Progress": "progress",
     "Run": "run",
     "RunFolder": "folder",
-    "default_run_path": "folder",
     "load_detector": "models",
 }
 

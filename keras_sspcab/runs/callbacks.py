@@ -195,11 +195,7 @@ class FlushedTensorBoard(keras.callbacks.TensorBoard):
 
 
 class DurationEstimate(keras.callbacks.Callback):
-    """Says once how long a training will take, going by its first steps.
-
-    Args:
-        say: Takes the sentence.
-    """
+    """Says once how long a training will take, going by its first steps."""
 
     # The first one is longer: the step is compiled in it.
     _MEASURED = 3

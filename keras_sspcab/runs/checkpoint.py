@@ -26,31 +26,21 @@ class CheckpointError(ValueError):
 
 @dataclasses.dataclass
 class TrainingState:
-    """How far a training has come.
+    """How far a training has come."""
 
-    Attributes:
-        epoch: Epochs done, and so the index of the one that is running.
-        step: Steps done in that epoch.
-        history: One dict of results for each epoch done.
-        settings: What must stay the same for the training to continue.
-    """
-
+    #: Epochs done, and so the index of the one that is running.
     epoch: int = 0
+    #: Steps done in that epoch.
     step: int = 0
+    #: Results of each epoch done.
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    #: What must stay the same for the training to continue.
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has been read.
-
-    Attributes:
-        path: Its file, for messages.
-        state: How far the training had come.
-        arrays: Values of the variables, in the order of the model.
-        names: What the variables are, likewise.
-    """
+    """A checkpoint that has been read: variables in the order of the model."""
 
     path: str
     state: TrainingState
@@ -61,9 +51,6 @@ class Checkpoint:
         """Sets all variables of a model, its optimizers and its metrics.
 
         The model has taken a step: the latter create their variables then.
-
-        Raises:
-            CheckpointError: If the checkpoint is that of another model.
         """
         self._assign(_variables(model), self.names, self.arrays)
 
@@ -81,13 +68,9 @@ class Checkpoint:
     ) -> None:
         expected = [_name(kind, variable) for kind, variable in variables]
         if expected != names:
-            unlike = [
-                pair
-                for pair in zip(expected, names, strict=False)
-                if pair[0] != pair[1]
-            ]
             counts = f"{len(expected)} variables", f"{len(names)} variables"
-            mine, theirs = unlike[0] if unlike else counts
+            pairs = zip(expected, names, strict=False)
+            mine, theirs = next((p for p in pairs if p[0] != p[1]), counts)
             raise CheckpointError(
                 f"{self.path} is the checkpoint of another model: it holds "
                 f"{theirs} where this one has {mine}. Start a new run"
@@ -99,11 +82,7 @@ class Checkpoint:
 def write_checkpoint(
     path: str, model: keras.Model, state: TrainingState
 ) -> None:
-    """Writes a checkpoint; the one before stays until this one is complete.
-
-    It holds the weights of a model in training, and the state of its random
-    generators, of all optimizers and of all metrics.
-    """
+    """Writes a checkpoint; the one before stays until this one is complete."""
     variables = _variables(model)
     description = {
         "format": _FORMAT,
@@ -119,14 +98,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: str) -> Checkpoint:
-    """Reads a checkpoint; nothing is restored yet.
-
-    Raises:
-        CheckpointError: If the file is broken or no checkpoint.
-    """
-    advice = (
-        "Remove it to start again from the first epoch, or put a copy in place"
-    )
+    """Reads a checkpoint; nothing is restored yet."""
     try:
         with (
             open(path, "rb") as file,
@@ -159,19 +131,21 @@ def read_checkpoint(path: str) -> Checkpoint:
     ) as error:
         raise CheckpointError(
             f"{path} is no checkpoint of a training, or broken: "
-            f"{type(error).__name__}: {error}. {advice}"
+            f"{type(error).__name__}: {error}. Remove it to start again from "
+            "the first epoch, or put a copy in place"
         ) from error
     return Checkpoint(path, state, arrays, names)
 
 
 def _variables(model: keras.Model) -> list[tuple[str, Any]]:
     """Returns all state of a training, each variable once."""
-    unique: dict[int, tuple[str, Any]] = {}
-    for kind, variables in (
+    groups = (
         ("model", model.variables),
         *(("optimizer", o.variables) for o in _optimizers(model)),
         ("metric", model.metrics_variables),
-    ):
+    )
+    unique: dict[int, tuple[str, Any]] = {}
+    for kind, variables in groups:
         for variable in variables:
             unique.setdefault(id(variable), (kind, variable))
     return list(unique.values())
@@ -188,11 +162,8 @@ def _optimizers(model: keras.Model) -> list[Any]:
             values += value
         else:
             values.append(value)
-    optimizers: dict[int, Any] = {}
-    for value in values:
-        if isinstance(value, keras.optimizers.Optimizer):
-            optimizers.setdefault(id(value), value)
-    return list(optimizers.values())
+    # What appears twice adds no variables.
+    return [v for v in values if isinstance(v, keras.optimizers.Optimizer)]
 
 
 def _name(kind: str, variable: Any) -> str:

@@ -16,11 +16,7 @@ def replacing(path: str) -> Iterator[str]:
     """Yields a temporary path that becomes `path` if the block succeeds.
 
     The temporary file lies in the same folder and has the same suffix (some
-    writers look at it). If the block fails, it is removed and the file that was
-    there before stays.
-
-    Args:
-        path: The file to write.
+    writers look at it). If the block fails, the file that was there stays.
     """
     folder, name = os.path.split(os.path.abspath(path))
     stem, suffix = os.path.splitext(name)
@@ -41,15 +37,12 @@ def replacing(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str) -> Iterator[str]:
-    """Yields an empty folder that becomes `path` if the block succeeds.
-
-    Args:
-        path: The folder to write. One that is there is removed after the block.
-    """
+    """Yields an empty folder that takes the place of `path` on success."""
     path = os.path.abspath(path)
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    previous = os.path.join(folder, f".{name}.{os.getpid()}.old")
+    unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = os.path.join(folder, f".{name}.{unique}.tmp")
+    previous = os.path.join(folder, f".{name}.{unique}.old")
     os.makedirs(temporary)
     try:
         yield temporary
@@ -57,6 +50,8 @@ def replacing_folder(path: str) -> Iterator[str]:
             os.rename(path, previous)
         os.rename(temporary, path)
     except BaseException:
+        if os.path.isdir(previous) and not os.path.lexists(path):
+            os.rename(previous, path)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     shutil.rmtree(previous, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -62,7 +63,7 @@ class RunFolder:
             self.record.get("state") == "finished"
         )
 
-    @property
+    @functools.cached_property
     def config(self) -> Config:
         """The configuration that the run was started with."""
         path = self.require("config.toml", "keras-sspcab train")
@@ -97,11 +98,7 @@ class RunFolder:
         )
 
     def check_free(self) -> None:
-        """Raises if a run cannot be started in this folder.
-
-        Raises:
-            ValueError: If the folder holds a run or other files.
-        """
+        """Raises a ValueError if the folder holds a run or other files."""
         if self.exists:
             state, advice = "an interrupted", "Continue it with --resume, or"
             if self.is_finished:
@@ -115,15 +112,14 @@ class RunFolder:
                 f"{self.path} is a file. Choose a folder for --run"
             )
         # A start that was killed at once may have left a record.
-        if os.path.isdir(self.path) and set(os.listdir(self.path)) - {
-            "run.json"
-        }:
+        is_folder = os.path.isdir(self.path)
+        if is_folder and {*os.listdir(self.path)} - {"run.json"}:
             raise ValueError(
                 f"{self.path} is not empty and holds no run. "
                 "Choose another --run"
             )
 
-    def create(self, config: Config) -> None:
+    def start(self, config: Config) -> None:
         """Starts a run in this folder, which must be free."""
         self.check_free()
         os.makedirs(self.path, exist_ok=True)
@@ -138,11 +134,7 @@ class RunFolder:
         write_config(self.file("config.toml"), config)
 
     def require(self, name: str, command: str) -> str:
-        """Returns the path of a file that a command writes.
-
-        Raises:
-            ValueError: If it is missing; the message names the command.
-        """
+        """Returns the path of a file that a command writes, or names both."""
         path = self.file(name)
         if os.path.exists(path):
             return path
@@ -156,14 +148,7 @@ class RunFolder:
 
 
 def default_run_path(config: Config, root: str = "runs") -> str:
-    """Returns a free folder named after model and data.
-
-    Example:
-    >>> data = Config().data.model_copy(update={"path": "/data/my screws"})
-    >>> config = Config().model_copy(update={"data": data})
-    >>> default_run_path(config, "nowhere").replace(os.sep, "/")
-    'nowhere/multiscale_padim-my_screws-1'
-    """
+    """Returns a free folder named after model and data."""
     data = os.path.basename(os.path.abspath(config.data.path))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{config.model.name}-{data}")
     number = 1

@@ -10,6 +10,7 @@ import numpy as np
 from keras_sspcab import metrics
 from keras_sspcab.data import ImageSample
 from keras_sspcab.metrics import PixelScores
+from keras_sspcab.metrics.shortcuts import describe_shortcut
 from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
 from keras_sspcab.runs.outputs import (
     ImageScore,
@@ -26,6 +27,7 @@ def evaluate_images(
     model: Any,
     source: ImageSource,
     samples: Sequence[ImageSample],
+    split: str,
     folder: str,
 ) -> Measured:
     """Scores test images; writes scores and maps."""
@@ -65,31 +67,60 @@ def evaluate_images(
                     pixels[group].add(mask, anomaly_map)
     write_image_scores(folder, rows)
     num_defective = sum(sample.label for sample in samples)
-    return Measured(
-        {
-            "num_test_images": len(rows),
-            "num_normal_images": len(rows) - num_defective,
-            "num_defective_images": num_defective,
-            **_image_metrics(rows),
-            **_statistics_auroc(source, rows, statistics),
-            **pixels[None].compute(),
-            "per_defect": {
-                defect: {
-                    "num_images": sum(row.defect == defect for row in rows),
-                    **_image_metrics(
-                        [row for row in rows if row.defect in ("good", defect)]
-                    ),
-                    **pixels[defect].compute(),
-                }
-                for defect in defects
-            },
+    values = {
+        "num_test_images": len(rows),
+        "num_normal_images": len(rows) - num_defective,
+        "num_defective_images": num_defective,
+        **_image_metrics(rows),
+        **_statistics_auroc(source, rows, statistics),
+        **pixels[None].compute(),
+        "per_defect": {
+            defect: {
+                "num_images": sum(row.defect == defect for row in rows),
+                **_image_metrics(
+                    [row for row in rows if row.defect in ("good", defect)]
+                ),
+                **pixels[defect].compute(),
+            }
+            for defect in defects
         },
-        {
-            **ranking_curves("image", rows, lambda row: row.score),
-            **_pixel_curves(pixels[None]),
-        },
-        tuple(sample.path for sample in samples if _lacks_mask(sample)),
-    )
+    }
+    curves = ranking_curves("image", rows, lambda row: row.score)
+    if pixels[None].num_normal and pixels[None].num_anomalous:
+        curves["pixel_roc"] = pixels[None].roc_curve()
+        curves["pixel_precision_recall"] = pixels[None].precision_recall_curve()
+        curves["pro"] = pixels[None].pro_curve()
+    num_without_mask = sum(map(_lacks_mask, samples))
+    return Measured(values, curves, _gaps(values, split, num_without_mask))
+
+
+def _gaps(
+    values: dict[str, Any], split: str, num_without_mask: int
+) -> list[str]:
+    texts = []
+    if split != "test":
+        scored = "training" if split == "train" else "held-out normal"
+        texts.append(
+            f"There are no test images; the {scored} images were scored"
+        )
+    if not values["num_defective_images"]:
+        texts.append(
+            "Metrics need defective images, as in test/DEFECT. There are only "
+            "normal ones: scores were written, and the false alarms counted"
+        )
+    elif not values["num_normal_images"]:
+        texts.append(
+            "Image metrics need normal images as well, as in test/good. There "
+            "are only defective ones"
+        )
+    if num_without_mask:
+        texts.append(
+            f"{num_without_mask} defective images have no mask and count for "
+            "no pixel metric"
+        )
+    if shortcut := describe_shortcut(values):
+        texts.append(shortcut)
+    return texts
 
 
 def _lacks_mask(sample: ImageSample) -> bool:
@@ -102,42 +133,25 @@ def _image_metrics(rows: Sequence[ImageScore]) -> dict[str, float]:
     return {**metrics.image_metrics(labels, scores), **alarm_rates(rows)}
 
 
-def _pixel_curves(pixels: PixelScores) -> dict[str, metrics.Curve]:
-    if not pixels.num_normal or not pixels.num_anomalous:
-        return {}
-    return {
-        "pixel_roc": pixels.roc_curve(),
-        "pixel_precision_recall": pixels.precision_recall_curve(),
-        "pro": pixels.pro_curve(),
-    }
-
-
 def _statistics_auroc(
     source: ImageSource,
     rows: Sequence[ImageScore],
     statistics: Sequence[np.ndarray],
 ) -> dict[str, float]:
-    """How well brightness and contrast alone would have done.
-
-    There is no such measure without both classes, or without normal images to
-    compare with.
-    """
+    """Returns how well brightness and contrast alone would have done."""
     labels = [row.label for row in rows]
     if len(set(labels)) < 2:
         return {}
     normal = _normal_statistics(source)
-    if len(normal) < 2:
+    if len(normal) < 2:  # The spread of a single one is unknown.
         return {}
     value = metrics.statistics_auroc(normal, statistics, labels)
     return {"image_statistics_auroc": value}
 
 
 def _normal_statistics(source: ImageSource) -> list[np.ndarray]:
-    """Returns the statistics of normal training images, if there are any.
-
-    They are those of the run, or, where these are gone, those that lie beside
-    the test images.
-    """
+    """Returns those of the normal training images, if there are any."""
+    # Where those of the run are gone, those beside the test images serve.
     paths = [source.data.path]
     if source.run is not None:
         paths.insert(0, source.run.config.data.path)

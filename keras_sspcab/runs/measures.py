@@ -8,18 +8,14 @@ from keras_sspcab.runs.outputs import FrameScore, ImageScore
 
 
 class Measured(NamedTuple):
-    """What the test data gave.
+    """What the test data gave: metrics, curves, and what they lack."""
 
-    Attributes:
-        metrics: The content of `metrics.json`, but for the calibration.
-        curves: Curves by name; see `keras_sspcab.runs.outputs.read_curves`.
-        without_truth: Names of what counts for fewer metrics: images with a
-            defect and no mask, or videos without ground truth.
-    """
-
+    #: The content of `metrics.json`, but for the calibration.
     metrics: dict[str, Any]
+    #: See `keras_sspcab.runs.outputs.read_curves`.
     curves: dict[str, Curve]
-    without_truth: tuple[str, ...]
+    #: Sentences for the user.
+    gaps: list[str]
 
 
 def alarm_rates(rows: Sequence[ImageScore | FrameScore]) -> dict[str, float]:

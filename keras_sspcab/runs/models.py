@@ -18,11 +18,7 @@ from keras_sspcab.runs.folder import RunFolder
 
 
 def build_model(config: Config) -> AnomalyModel:
-    """Builds the model to train.
-
-    Raises:
-        ConfigError: If the section [model] does not fit the host.
-    """
+    """Builds the model to train."""
     keras.utils.set_random_seed(config.training.seed)
     size = config.data.image_size
     if not config.data.patch_size:
@@ -37,15 +33,7 @@ def build_model(config: Config) -> AnomalyModel:
 def construct(
     config: Config, size: tuple[int | None, int | None]
 ) -> AnomalyModel:
-    """Builds the host of a configuration for images or frames of a size.
-
-    Args:
-        config: The configuration.
-        size: Height and width; None for any.
-
-    Raises:
-        ConfigError: If the section [model] does not fit the host.
-    """
+    """Builds the host for images of a size `(height, width)`, None for any."""
     host = get_application(config.model.name)
     shape: tuple[int | None, ...] = (*size, config.data.channels)
     if host.takes_frames:
@@ -63,13 +51,7 @@ def construct(
 
 
 def compile_model(model: Any, config: Config, num_samples: int) -> None:
-    """Compiles a host, or a stage of one.
-
-    Args:
-        model: The model.
-        config: The configuration of the run.
-        num_samples: Training samples in an epoch.
-    """
+    """Compiles a host or a stage of one, for epochs of so many samples."""
     training = config.training
     steps = math.ceil(num_samples / training.batch_size)
     model.compile(

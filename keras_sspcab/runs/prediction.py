@@ -30,23 +30,7 @@ def predict_images(
     heat_maps: PathLike | None = None,
     on_error: str = "raise",
 ) -> Rows:
-    """Scores images.
-
-    Args:
-        model: A host of images of a known size.
-        paths: Image files, or folders of them.
-        heat_maps: Folder for a PNG of each image with its anomaly map, made if
-            it is missing; None writes none.
-        on_error: Broken images: `"raise"` or `"skip"`.
-
-    Returns:
-        A dict for each image: `path`, `anomaly_score` (in standard deviations
-        above the mean of normal images), `is_anomalous`, `raw_score`, and
-        `heat_map` if one was written.
-
-    Raises:
-        ValueError: If images cannot be used, or the model takes any size.
-    """
+    """Scores image files and folders of them; see `Run.predict`."""
     samples = check_images(_list_images(paths), on_error=on_error)
     height, width, channels = model.input_shape[1:]
     if height is None or width is None:

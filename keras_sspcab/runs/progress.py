@@ -25,12 +25,7 @@ class Progress:
     def count(
         self, title: str, total: int
     ) -> AbstractContextManager[Callable[[], object]]:
-        """Returns a context that yields a function to call after each step.
-
-        Args:
-            title: What is done.
-            total: How many steps there are.
-        """
+        """Returns a context that yields a function to call after each step."""
         return contextlib.nullcontext(lambda: None)
 
     def training(self) -> AbstractContextManager[list[Any]]:

@@ -27,33 +27,83 @@ _BOX = ("x_min", "y_min", "x_max", "y_max")
 _MAX_MAPS = 400
 
 
+@dataclasses.dataclass(frozen=True)
+class RegionLevels:
+    """Cuts anomaly maps into regions of connected pixels, at several levels."""
+
+    #: Ascending; none where nothing can be cut.
+    values: tuple[float, ...]
+    #: `(height, width)`, what smoothed maps of normal frames show on average,
+    #: which is subtracted first; None for nothing.
+    normal_map: np.ndarray | None
+    #: What the levels follow from, in words.
+    source: str
+    evaluation: EvaluationConfig
+
+    def cut(
+        self, anomaly_map: np.ndarray, frame_size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns boxes in a frame of that size, and their scores, of a map."""
+        excess = _smooth(anomaly_map, self.evaluation)
+        if self.normal_map is not None:
+            excess = excess - self.normal_map
+        table = regions_from_maps(
+            [[excess]],
+            self.values,
+            self.evaluation.region_min_area,
+            frame_size=frame_size,
+        )
+        return np.stack([table[name] for name in _BOX], -1), table["score"]
+
+    def describe(self) -> str:
+        """Says how regions come about."""
+        if not self.values:
+            return "none: the model is not calibrated"
+        evaluation = self.evaluation
+        less = "" if self.normal_map is None else ", less its mean over them"
+        return (
+            "connected pixels of the anomaly map, smoothed by a Gaussian of "
+            f"{evaluation.region_smoothing:g} of its height, at "
+            f"{evaluation.region_levels} levels from half of {self.source}"
+            f"{less} on, {evaluation.region_min_area} pixels at least"
+        )
+
+
 class Regions:
-    """Gathers the regions of scored frames: boxes with scores."""
+    """Gathers the regions of scored frames: boxes with scores.
 
-    #: Whether there are regions at all.
-    exist = True
+    Args:
+        description: How regions come about.
+        levels: Cuts them from anomaly maps; None takes scored objects.
+    """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, description: str, levels: RegionLevels | None = None
+    ) -> None:
+        self.description = description
+        self._levels = levels
+        self._size: tuple[str, tuple[int, int]] | None = None
         self._videos: list[str] = []
         self._frames: list[int] = []
         self._boxes: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
 
-    def describe(self) -> str:
-        """Says how regions come about."""
-        raise NotImplementedError
-
-    def find(
-        self, video: Video, scored: ScoredFrame
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns boxes `(n, 4)` and their scores `(n,)` of a frame."""
-        raise NotImplementedError
+    @property
+    def exist(self) -> bool:
+        """Whether there are regions at all."""
+        return self._levels is None or bool(self._levels.values)
 
     def add(self, video: Video, scored: ScoredFrame) -> None:
         """Takes a frame of a video."""
         if not self.exist:
             return
-        boxes, scores = self.find(video, scored)
+        if self._levels is None:
+            boxes = scored.outputs["boxes"]
+            scores = scored.outputs["object_scores"]
+        else:
+            boxes, scores = self._levels.cut(
+                scored.outputs["anomaly_map"], self._frame_size(video)
+            )
         self._videos += [video.name] * len(scores)
         self._frames += [scored.frame] * len(scores)
         self._boxes.append(boxes)
@@ -69,97 +119,6 @@ class Regions:
             "score": np.concatenate([np.empty(0), *self._scores]),
         }
 
-
-class ObjectRegions(Regions):
-    """Objects as regions, each a box with its score.
-
-    Args:
-        objects: How objects are found.
-    """
-
-    def __init__(self, objects: ObjectsConfig) -> None:
-        super().__init__()
-        self._objects = objects
-
-    def describe(self) -> str:
-        boxes = self._objects.boxes
-        if boxes == "motion":
-            return "objects that move, found without a detector"
-        others = ", and what else moves" if self._objects.with_motion else ""
-        return f"objects of {os.path.basename(boxes)}{others}"
-
-    def find(
-        self, video: Video, scored: ScoredFrame
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return scored.outputs["boxes"], scored.outputs["object_scores"]
-
-
-@dataclasses.dataclass(frozen=True)
-class RegionLevels:
-    """Where anomaly maps are cut.
-
-    Attributes:
-        values: The levels, ascending; none where nothing can be cut.
-        normal_map: `(height, width)`, what smoothed maps of normal frames show
-            on average, which is subtracted first; None for nothing.
-        source: What the levels follow from, in words.
-    """
-
-    values: tuple[float, ...]
-    normal_map: np.ndarray | None
-    source: str
-
-
-class MapRegions(Regions):
-    """Connected pixels of anomaly maps as regions, at several levels.
-
-    Args:
-        levels: Where maps are cut.
-        evaluation: How maps are smoothed, and how small a region may be.
-    """
-
-    def __init__(
-        self, levels: RegionLevels, evaluation: EvaluationConfig
-    ) -> None:
-        super().__init__()
-        self._levels = levels
-        self._evaluation = evaluation
-        self.exist = bool(levels.values)
-        self._size: tuple[str, tuple[int, int]] | None = None
-
-    def describe(self) -> str:
-        if not self.exist:
-            return "none: the model is not calibrated"
-        evaluation, levels = self._evaluation, self._levels
-        less = "" if levels.normal_map is None else ", less its mean over them"
-        return (
-            "connected pixels of the anomaly map, smoothed by a Gaussian of "
-            f"{evaluation.region_smoothing:g} of its height, at "
-            f"{evaluation.region_levels} levels from half of {levels.source}"
-            f"{less} on, {evaluation.region_min_area} pixels at least"
-        )
-
-    def find(
-        self, video: Video, scored: ScoredFrame
-    ) -> tuple[np.ndarray, np.ndarray]:
-        anomaly_map = scored.outputs["anomaly_map"]
-        return self.cut(anomaly_map, self._frame_size(video))
-
-    def cut(
-        self, anomaly_map: np.ndarray, frame_size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns boxes in a frame of that size, and their scores, of a map."""
-        excess = smooth_map(anomaly_map, self._evaluation)
-        if self._levels.normal_map is not None:
-            excess = excess - self._levels.normal_map
-        table = regions_from_maps(
-            [[excess]],
-            self._levels.values,
-            self._evaluation.region_min_area,
-            frame_size=frame_size,
-        )
-        return np.stack([table[name] for name in _BOX], -1), table["score"]
-
     def _frame_size(self, video: Video) -> tuple[int, int]:
         if self._size is None or self._size[0] != video.path:
             height, width = next(iterate_frames(video, channels=1)).shape[:2]
@@ -170,9 +129,16 @@ class MapRegions(Regions):
 def regions_of(model: Any, source: VideoSource) -> Regions:
     """Returns what gathers the regions of a run's test videos."""
     if isinstance(source, ObjectSource):
-        return ObjectRegions(source.config.objects)
+        return Regions(_describe_objects(source.config.objects))
     levels = measure_levels(model, source, source.held_out())
-    return MapRegions(levels, source.config.evaluation)
+    return Regions(levels.describe(), levels)
+
+
+def _describe_objects(objects: ObjectsConfig) -> str:
+    if objects.boxes == "motion":
+        return "objects that move, found without a detector"
+    others = ", and what else moves" if objects.with_motion else ""
+    return f"objects of {os.path.basename(objects.boxes)}{others}"
 
 
 def measure_levels(
@@ -190,12 +156,12 @@ def measure_levels(
     if not videos:
         limit = model.calibration.pixel_threshold
         values = _doubled(limit, evaluation)
-        return RegionLevels(values, None, "the pixel threshold")
+        return RegionLevels(values, None, "the pixel threshold", evaluation)
     total = count_clips(videos, data.clip_length, stride=data.stride)
     step = -(-total // _MAX_MAPS)
     maps = np.stack(
         [
-            smooth_map(scored.outputs["anomaly_map"], evaluation)
+            _smooth(scored.outputs["anomaly_map"], evaluation)
             for number, scored in enumerate(source.score_frames(model, videos))
             if number % step == 0
         ]
@@ -208,6 +174,7 @@ def measure_levels(
         normal_map,
         f"what {100 * quantile:g} % of the pixels of held-out normal frames "
         "stay below",
+        evaluation,
     )
 
 
@@ -221,10 +188,9 @@ def _doubled(
     return tuple(limit * 2.0 ** (level - 1) for level in range(count))
 
 
-def smooth_map(
+def _smooth(
     anomaly_map: np.ndarray, evaluation: EvaluationConfig
 ) -> np.ndarray:
-    """Returns a map smoothed as regions are cut from it, in float64."""
     sigma = evaluation.region_smoothing * anomaly_map.shape[0]
     return ndimage.gaussian_filter(anomaly_map.astype("float64"), sigma)
 

@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-class Run:
+class Run(RunFolder):
     """One training and what follows from it, in a folder.
 
     It is silent: pass a `Progress` to be told what it does. Warnings are
     Python's.
 
     Attributes:
-        folder: The `RunFolder`: where the files are, and their state.
-        config: The configuration, a `Config`.
+        config: The configuration, a `Config`, with the changed settings.
 
     Args:
         path: The folder of a run that was begun; see `create` for a new one.
@@ -52,12 +51,11 @@ class Run:
     def __init__(
         self, path: PathLike, settings: Mapping[str, Any] | None = None
     ) -> None:
-        self.folder = RunFolder(os.fspath(path))
-        self.config = before = self.folder.config
+        super().__init__(os.fspath(path))
+        before = self.config  # It must be there.
         if settings:
-            file = self.folder.file("config.toml")
-            self.config = resolve_config(file, settings)
-            _check_changes(self.folder, before, self.config)
+            self.config = resolve_config(self.file("config.toml"), settings)
+            _check_changes(self, before, self.config)
 
     @classmethod
     def create(
@@ -96,35 +94,18 @@ class Run:
             key: value for key, value in named.items() if value is not None
         }
         resolved = resolve_config(config, {**(settings or {}), **given})
+        if path is None:
+            path = default_run_path(resolved)
         run = cls.__new__(cls)
+        RunFolder.__init__(run, os.fspath(path))
         run.config = resolved
-        run.folder = RunFolder(
-            default_run_path(resolved) if path is None else os.fspath(path)
-        )
-        run.folder.check_free()
+        run.check_free()
         return run
-
-    @classmethod
-    def open(
-        cls, path: PathLike, settings: Mapping[str, Any] | None = None
-    ) -> "Run":
-        """Returns a run that was begun; the same as `Run(path, settings)`."""
-        return cls(path, settings)
-
-    @property
-    def path(self) -> str:
-        """The folder."""
-        return self.folder.path
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether its model is trained and calibrated."""
-        return self.folder.is_finished
 
     @property
     def is_up_to_date(self) -> bool:
         """Whether it is finished, and no setting has changed since."""
-        return self.is_finished and self.config == self.folder.config
+        return self.is_finished and self.config == RunFolder(self.path).config
 
     @property
     def can_be_trained_further(self) -> bool:
@@ -132,15 +113,11 @@ class Run:
 
         They are not where nothing is trained, or stages follow each other.
         """
-        return os.path.exists(self.folder.file("checkpoint.npz"))
+        return os.path.exists(self.file("checkpoint.npz"))
 
     @property
     def model(self) -> "AnomalyModel":
-        """The trained model, loaded from `model.keras`.
-
-        Raises:
-            ValueError: If there is none yet.
-        """
+        """The trained model, loaded from `model.keras`, which must exist."""
         from keras_sspcab.runs.models import load_detector
 
         return load_detector(self.path)
@@ -171,7 +148,7 @@ class Run:
 
         if resume and self.is_up_to_date:
             return
-        train_run(self.folder, self.config, resume, progress, callbacks)
+        train_run(self, self.config, resume, progress, callbacks)
 
     def evaluate(
         self,
@@ -198,7 +175,7 @@ class Run:
         """
         from keras_sspcab.runs.evaluation import evaluate_run
 
-        self.folder.require("model.keras", "keras-sspcab train")
+        self.require("model.keras", "keras-sspcab train")
         for key in settings or ():
             if not key.startswith("evaluation."):
                 raise ConfigError(
@@ -213,9 +190,9 @@ class Run:
             key: value for key, value in named.items() if value is not None
         }
         config = resolve_config(
-            self.folder.file("config.toml"), {**(settings or {}), **given}
+            self.file("config.toml"), {**(settings or {}), **given}
         )
-        return evaluate_run(self.folder, config, progress)
+        return evaluate_run(self, config, progress)
 
     def report(self) -> "Path":
         """Writes `report.html` about the last evaluation; returns its path.
@@ -305,13 +282,6 @@ def resolve_config(
     """Reads a configuration and makes the path of the data absolute.
 
     A relative path counts from the working folder, not from the file.
-
-    Args:
-        path: A TOML file, or None.
-        settings: Stronger settings by `"section.key"`.
-
-    Raises:
-        ConfigError: If a setting cannot be used.
     """
     file = None if path is None else os.fspath(path)
     config = load_config(file, settings)

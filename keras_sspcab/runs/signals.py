@@ -8,12 +8,9 @@ from typing import Any
 
 
 class StopRequest:
-    """Whether a signal has asked this process to stop.
+    """Whether a signal has asked this process to stop."""
 
-    Attributes:
-        signal: Number of the first signal; 0 as long as there was none.
-    """
-
+    #: Number of the first signal; 0 as long as there was none.
     signal = 0
 
 
@@ -23,14 +20,9 @@ def deferred_signals(
 ) -> Iterator[StopRequest]:
     """Notes Ctrl-C and SIGTERM within the block; outside, all is as before.
 
+    The request is to be looked at where it is safe to stop. `on_signal` takes
+    the number of each signal; without it the second raises `KeyboardInterrupt`.
     In other threads than the main one, which get no signals, it does nothing.
-
-    Args:
-        on_signal: Called with the number of each signal. Without it, the second
-            signal raises `KeyboardInterrupt`.
-
-    Yields:
-        The request, to be looked at where it is safe to stop.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -55,21 +55,7 @@ def train_run(
     progress: Progress | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Trains, calibrates and saves the model of a run.
-
-    Args:
-        run: The folder: a new one, or with `resume` one that `train_run` has
-            begun.
-        config: Its configuration.
-        resume: Whether to continue a run.
-        progress: Takes what there is to say.
-        callbacks: Keras callbacks for the training.
-
-    Raises:
-        ValueError: If settings or data cannot be used, or if the training
-            diverges.
-        TrainingInterrupted: On Ctrl-C or SIGTERM.
-    """
+    """Trains, calibrates and saves the model of a run; see `Run.train`."""
     progress = progress or Progress()
     source = source_of(config, run)
     folder = source.split()
@@ -80,7 +66,7 @@ def train_run(
         if resume:
             write_config(run.file("config.toml"), config)
         else:
-            run.create(config)
+            run.start(config)
         epoch_size = source.epoch_size(folder)
         run.update_record(
             state="training",

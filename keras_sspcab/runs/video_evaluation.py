@@ -1,8 +1,7 @@
 """Scores the test videos of a run and measures how good the scores are."""
 
-import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,26 +25,27 @@ from keras_sspcab.runs.sources import VideoSource
 Series = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass
 class _ScoredVideo:
-    """The scores of one video.
+    """The scores of one video: values of its scored frames by output."""
 
-    Attributes:
-        video: The video.
-        truth: Labels of all its frames, or None.
-        frames: Positions of the scored frames.
-        outputs: Values of these frames by name of the output.
-    """
-
-    video: Video
-    truth: np.ndarray | None
-    frames: list[int]
-    outputs: dict[str, list[float]]
+    def __init__(self, video: Video, model: Any) -> None:
+        self.name = video.name
+        self.video = video
+        self.num_frames = count_frames(video)
+        # Labels of all frames, or None.
+        self.truth: np.ndarray | None = None
+        if video.has_ground_truth:
+            self.truth = np.asarray(frame_labels(video))
+        self.frames: list[int] = []
+        names = ("anomaly_score", "is_anomalous", "raw_score")
+        self._outputs: dict[str, list[float]] = {
+            name: [] for name in (*names, *model.video_score_outputs)
+        }
 
     def add(self, scored: ScoredFrame) -> int | None:
         """Takes a frame; returns its label."""
         self.frames.append(scored.frame)
-        for name, values in self.outputs.items():
+        for name, values in self._outputs.items():
             values.append(float(scored.outputs[name]))
         return None if self.truth is None else int(self.truth[scored.frame])
 
@@ -54,15 +54,33 @@ class _ScoredVideo:
         """Labels of the scored frames, or None."""
         return None if self.truth is None else self.truth[self.frames]
 
-    def series(self, name: str) -> np.ndarray:
-        """Returns an output of the scored frames, in float64."""
-        return np.array(self.outputs[name], "float64")
+    @property
+    def series(self) -> Series:
+        """All outputs of the scored frames, in float64."""
+        return {k: np.array(v, "float64") for k, v in self._outputs.items()}
+
+    def rows(self, video_scores: np.ndarray) -> list[FrameScore]:
+        """Returns the rows of `scores.csv`."""
+        outputs, labels = self._outputs, self.labels
+        return [
+            FrameScore(
+                self.name,
+                frame,
+                None if labels is None else int(labels[i]),
+                outputs["anomaly_score"][i],
+                bool(outputs["is_anomalous"][i]),
+                outputs["raw_score"][i],
+                float(video_scores[i]),
+            )
+            for i, frame in enumerate(self.frames)
+        ]
 
 
 def evaluate_videos(
     model: Any,
     source: VideoSource,
     videos: Sequence[Video],
+    split: str,
     folder: str,
     progress: Progress,
 ) -> Measured:
@@ -70,7 +88,8 @@ def evaluate_videos(
     config = source.config
     regions, key_frames = regions_of(model, source), KeyFrames(folder)
     scored: list[_ScoredVideo] = []
-    with progress.count("Scoring frames", _num_frames(videos)) as advance:
+    total = sum(map(count_frames, videos))
+    with progress.count("Scoring frames", total) as advance:
         for frame in source.score_frames(
             model, videos, **config.evaluation.options
         ):
@@ -79,12 +98,12 @@ def evaluate_videos(
                 continue
             video = videos[frame.video]
             if not scored or scored[-1].video is not video:
-                scored.append(_begin(video, model))
+                scored.append(_ScoredVideo(video, model))
             label = scored[-1].add(frame)
             regions.add(video, frame)
             key_frames.consider(video, frame, label)
     video_scores = _video_scores(model, scored, config.evaluation)
-    rows = [row for one in scored for row in _rows(one, video_scores)]
+    rows = [row for one in scored for row in one.rows(video_scores[one.name])]
     write_frame_scores(folder, rows)
     key_frames.write()
     if regions.exist:
@@ -104,25 +123,14 @@ def evaluate_videos(
     if tracks is not None:
         metrics.write_tracks(tracks, os.path.join(folder, "tracks"))
     labeled = [row for row in rows if row.label is not None]
-    return Measured(
-        _metrics(
-            scored, video_scores, labeled, config, regions, tracks, origin
-        ),
-        {
-            **ranking_curves("frame", labeled, lambda row: row.video_score),
-            **ranking_curves("streaming", labeled, lambda row: row.score),
-        },
-        tuple(one.video.name for one in scored if one.truth is None),
+    values = _metrics(
+        scored, video_scores, labeled, config, regions, tracks, origin
     )
-
-
-def _begin(video: Video, model: Any) -> _ScoredVideo:
-    truth = np.asarray(frame_labels(video)) if video.has_ground_truth else None
-    names = ("anomaly_score", "is_anomalous", "raw_score")
-    outputs: dict[str, list[float]] = {
-        name: [] for name in (*names, *model.video_score_outputs)
+    curves = {
+        **ranking_curves("frame", labeled, lambda row: row.video_score),
+        **ranking_curves("streaming", labeled, lambda row: row.score),
     }
-    return _ScoredVideo(video, truth, [], outputs)
+    return Measured(values, curves, _gaps(scored, values, split))
 
 
 def _frames_dropped(config: Config) -> int:
@@ -130,39 +138,32 @@ def _frames_dropped(config: Config) -> int:
     return (config.data.clip_length - 1) * config.data.stride
 
 
-def _num_frames(videos: Iterable[Video]) -> int:
-    return sum(map(count_frames, videos))
-
-
-def _rows(scored: _ScoredVideo, video_scores: Series) -> list[FrameScore]:
-    outputs, labels = scored.outputs, scored.labels
-    return [
-        FrameScore(
-            scored.video.name,
-            frame,
-            None if labels is None else int(labels[i]),
-            outputs["anomaly_score"][i],
-            bool(outputs["is_anomalous"][i]),
-            outputs["raw_score"][i],
-            float(video_scores[scored.video.name][i]),
-        )
-        for i, frame in enumerate(scored.frames)
-    ]
+def _gaps(
+    scored: list[_ScoredVideo], values: dict[str, Any], split: str
+) -> list[str]:
+    if split != "test":
+        return [
+            "There are no test videos; the held-out normal videos were scored"
+        ]
+    without_truth = [one for one in scored if one.truth is None]
+    if without_truth:
+        return [
+            f"{len(without_truth)} test videos have no ground truth and count "
+            "for no metric"
+        ]
+    if not values["num_abnormal_frames"]:
+        return ["No test frame is abnormal: there is nothing to tell apart"]
+    return []
 
 
 def _video_scores(
     model: Any, scored: list[_ScoredVideo], evaluation: EvaluationConfig
 ) -> Series:
     """Returns the scores that micro and macro AUC are measured on, by video."""
-    scores = {one.video.name: one.series("anomaly_score") for one in scored}
+    scores = {one.name: one.series["anomaly_score"] for one in scored}
     if evaluation.normalization == "per_video":
         # The host knows how its paper scores whole videos.
-        scores = {
-            one.video.name: model.score_video(
-                {name: one.series(name) for name in one.outputs}
-            )
-            for one in scored
-        }
+        scores = {one.name: model.score_video(one.series) for one in scored}
     size = evaluation.smoothing_size
     if evaluation.smoothing == "median":
         return metrics.smooth_median(scores, int(size))
@@ -184,11 +185,8 @@ def _metrics(
 ) -> dict[str, Any]:
     """Returns the content of `metrics.json`, but for the calibration."""
     evaluation = config.evaluation
-    labels = {
-        one.video.name: one.labels for one in scored if one.labels is not None
-    }
-    num_frames = _num_frames(one.video for one in scored)
-    ranking, auc = _ranking(scored, video_scores, labels, evaluation)
+    num_frames = sum(one.num_frames for one in scored)
+    ranking, auc = _ranking(scored, video_scores, evaluation)
     criteria = {}
     if regions.exist and tracks is not None and tracks["frame"].size:
         measured = metrics.rbdc_tbdc(
@@ -201,15 +199,15 @@ def _metrics(
         criteria = {"rbdc": measured.rbdc, "tbdc": measured.tbdc}
     per_video: dict[str, dict[str, Any]] = {}
     for one in scored:
-        name = one.video.name
-        per_video[name] = {
-            "num_frames": _num_frames([one.video]),
+        values: dict[str, Any] = {
+            "num_frames": one.num_frames,
             "num_scored_frames": len(one.frames),
         }
-        if name in labels:
-            per_video[name] |= _counts(labels[name])
-        if auc.get(name) is not None:
-            per_video[name]["auc"] = auc[name]
+        if one.labels is not None:
+            values |= _counts(one.labels)
+        if auc.get(one.name) is not None:
+            values["auc"] = auc[one.name]
+        per_video[one.name] = values
     smoothing: str = evaluation.smoothing
     if smoothing != "none":
         smoothing = f"{smoothing} {evaluation.smoothing_size:g}"
@@ -228,7 +226,7 @@ def _metrics(
             "smoothing": smoothing,
             "single_class": evaluation.single_class,
             "frames_dropped": _frames_dropped(config),
-            "regions": regions.describe(),
+            "regions": regions.description,
             "tracks": origin,
         },
     }
@@ -245,17 +243,17 @@ def _counts(labels: np.ndarray) -> dict[str, int]:
 def _ranking(
     scored: list[_ScoredVideo],
     video_scores: Series,
-    labels: Series,
     evaluation: EvaluationConfig,
 ) -> tuple[dict[str, float], dict[Any, float | None]]:
     """Returns the AUCs as far as they are defined, and those by video."""
+    labels = {one.name: one.labels for one in scored if one.labels is not None}
     if len({int(label) for values in labels.values() for label in values}) < 2:
         return {}, {}
     known = {name: video_scores[name] for name in labels}
     streaming = {
-        one.video.name: one.series("anomaly_score")
+        one.name: one.series["anomaly_score"]
         for one in scored
-        if one.video.name in labels
+        if one.name in labels
     }
     micro = metrics.micro_auc(known, labels)
     result = {

@@ -24,7 +24,7 @@ from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config, EvaluationConfig
 from keras_sspcab.runs.prediction import PathLike, Rows, score_cells
 from keras_sspcab.runs.progress import Progress
-from keras_sspcab.runs.regions import MapRegions, RegionLevels
+from keras_sspcab.runs.regions import RegionLevels
 from keras_sspcab.runs.sources import config_for, source_of
 
 # Of the table of a video.
@@ -41,17 +41,11 @@ _STRIP = 320
 
 @dataclasses.dataclass(frozen=True)
 class VideoPrediction:
-    """The scores of a video.
-
-    Attributes:
-        name: Name of the video.
-        rows: A dict for each scored frame: `video`, `frame` (from 0),
-            `seconds`, `anomaly_score`, `is_anomalous`, `raw_score`.
-        num_frames: How many frames the video has.
-        paths: The files that were written.
-    """
+    """The scores of a video, and the files that were written."""
 
     name: str
+    #: Of each scored frame: `video`, `frame` (from 0), `seconds`,
+    #: `anomaly_score`, `is_anomalous`, `raw_score`.
     rows: Rows
     num_frames: int
     paths: tuple[str, ...]
@@ -78,19 +72,8 @@ def predict_videos(
 ) -> list[VideoPrediction]:
     """Scores videos; writes an annotated video, a plot and a table of each.
 
-    Args:
-        model: A host that looks at videos, or at objects of videos.
-        paths: Video files or folders of frames, of any length.
-        results: Folder for the files, made if it is missing. Defaults to
-            `NAME-scores` in the working folder.
-        stride: Steps from one frame of a clip to the next. Defaults to that of
-            the training.
-        config: The configuration of the model's run; None takes the defaults.
-        progress: Counts the frames.
-
-    Raises:
-        ValueError: If a video cannot be read or is too short, or if two have
-            the same name.
+    The stride is by default that of `config`, the configuration of the model's
+    run, if it has one. See `Run.predict` for the rest.
     """
     videos = [make_video(path) for path in paths]
     names = [video.name for video in videos]
@@ -178,8 +161,9 @@ class _Annotator:
         self._rate = rate
         self._limit = model.calibration.pixel_threshold or 0.0
         # Boxes around what is anomalous, as `evaluate` cuts regions.
-        levels = RegionLevels((self._limit,), None, "the pixel threshold")
-        self._regions = MapRegions(levels, EvaluationConfig())
+        self._levels = RegionLevels(
+            (self._limit,), None, "the pixel threshold", EvaluationConfig()
+        )
         self._scores: list[float] = []
 
     def __call__(
@@ -214,7 +198,7 @@ class _Annotator:
             limit = np.inf if threshold is None else threshold
             return outputs["boxes"][outputs["object_scores"] >= limit]
         if self._limit > 0 and outputs["is_anomalous"]:
-            return self._regions.cut(outputs["anomaly_map"], size)[0]
+            return self._levels.cut(outputs["anomaly_map"], size)[0]
         return np.empty((0, 4))
 
 

@@ -4,7 +4,6 @@ import shutil
 import webbrowser
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from keras_sspcab.runs import load_detector
@@ -31,33 +30,15 @@ def test_export_writes_compared_artifacts(invoke, copy, images):
     )[np.newaxis, ..., np.newaxis]
     expected = load_detector(str(copy)).predict(image / 255, verbose=0)
     for path in (folder, onnx):
-        found = load_runner(path)(image=image / 255)
+        outputs = load_runner(path)(image=image / 255)
         np.testing.assert_allclose(
-            found["anomaly_score"],
+            outputs["anomaly_score"],
             expected["anomaly_score"],
             rtol=1e-3,
             atol=1e-3,
         )
     report = json.loads((folder / "parity.json").read_text())
     assert report["parity"]["num_images"] == 8
-
-
-def test_export_from_python(copy):
-    from keras_sspcab.export import export_run
-
-    result = export_run(copy, "onnx")
-    assert result.path == copy / "export" / "onnx" / "autoencoder.onnx"
-    assert result.parity.passes
-    with pytest.raises(ValueError, match="`format` argument must be one of"):
-        export_run(copy, "coreml")
-
-
-@pytest.mark.slow
-def test_export_to_integers(invoke, copy):
-    result = invoke("export", copy, "--to=tflite", "--precision=int8")
-    path = copy / "export" / "tflite" / "autoencoder-int8.tflite"
-    assert path.exists()
-    assert "autoencoder-int8.tflite" in unfolded(result.stdout)
 
 
 def test_export_of_a_model_file_needs_images(invoke, trained, images, tmp_path):
@@ -88,11 +69,3 @@ def test_report_is_written_and_opened(invoke, evaluated, monkeypatch):
 def test_report_needs_an_evaluation(invoke, trained):
     result = invoke("report", trained, code=2)
     assert "keras-sspcab evaluate" in result.stderr
-
-
-@pytest.mark.parametrize("name", ["scores.csv"])
-def test_report_names_broken_files(invoke, evaluated, tmp_path, name):
-    run = shutil.copytree(evaluated, tmp_path / "run")
-    (run / "predictions" / name).write_text("nonsense\n1\n")
-    result = invoke("report", run, code=2)
-    assert name in result.stderr

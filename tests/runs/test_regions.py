@@ -4,33 +4,19 @@ import numpy as np
 import pytest
 
 from keras_sspcab.hosts import ScoredFrame
-from keras_sspcab.runs import Config, ObjectsConfig, regions
+from keras_sspcab.runs import regions
 from keras_sspcab.runs.parsing import load_config
-from keras_sspcab.runs.regions import (
-    MapRegions,
-    ObjectRegions,
-    RegionLevels,
-    measure_levels,
-)
 
 VIDEO = types.SimpleNamespace(name="x")
 
 
-def evaluation(**settings):
+def levels_of(monkeypatch, maps, limit=None, **settings):
+    """Levels where held-out frames have these maps, and a model this limit."""
     values = {"region_smoothing": 0.0, "region_min_area": 1, **settings}
     named = {f"evaluation.{name}": value for name, value in values.items()}
-    return load_config(None, named).evaluation
-
-
-def levels_of(monkeypatch, maps, **settings):
-    """Levels where the held-out frames of a model have these maps."""
+    config = load_config(None, {**named, "calibration.pixel_quantile": 0.9})
     monkeypatch.setattr(
-        regions,
-        "count_clips",
-        lambda videos, length, stride: len(maps),
-    )
-    config = Config(evaluation=evaluation(**settings)).model_copy(
-        update={"calibration": types.SimpleNamespace(pixel_quantile=0.9)}
+        regions, "count_clips", lambda videos, length, stride: len(maps)
     )
     source = types.SimpleNamespace(
         config=config,
@@ -39,12 +25,9 @@ def levels_of(monkeypatch, maps, **settings):
             types.SimpleNamespace(outputs={"anomaly_map": m}) for m in maps
         ),
     )
-    return measure_levels("model", source, [VIDEO])
-
-
-def uncalibrated(limit):
     calibration = types.SimpleNamespace(pixel_threshold=limit)
-    return types.SimpleNamespace(calibration=calibration)
+    model = types.SimpleNamespace(calibration=calibration)
+    return regions.measure_levels(model, source, [VIDEO] if maps else [])
 
 
 def test_levels_hold_for_what_exceeds_normal_maps(monkeypatch):
@@ -53,7 +36,7 @@ def test_levels_hold_for_what_exceeds_normal_maps(monkeypatch):
     border[:, -1] = 50.0
     noise = np.random.default_rng(0).normal(size=(30, 8, 10))
     maps = border + noise.astype("float32")
-    levels = levels_of(monkeypatch, maps, region_levels=3)
+    levels = levels_of(monkeypatch, list(maps), region_levels=3)
     np.testing.assert_allclose(levels.normal_map, maps.mean(0), rtol=1e-5)
     limit = np.quantile(maps - maps.mean(0), 0.9)
     np.testing.assert_allclose(
@@ -63,18 +46,12 @@ def test_levels_hold_for_what_exceeds_normal_maps(monkeypatch):
     # A border as usual is no region, an error elsewhere is one.
     shown = border.copy()
     shown[2:4, 3:6] += 20.0
-    boxes, scores = MapRegions(levels, evaluation()).cut(shown, (16, 10))
-    found = {tuple(box) for box in boxes[scores > 10].astype(int).tolist()}
-    assert found == {(3, 4, 5, 7)}
+    boxes, scores = levels.cut(shown, (16, 10))
+    high = {tuple(box) for box in boxes[scores > 10].astype(int).tolist()}
+    assert high == {(3, 4, 5, 7)}
 
-
-def test_levels_are_measured_on_smoothed_maps(monkeypatch):
-    maps = np.random.default_rng(0).normal(size=(20, 16, 16))
-    sharp, smooth = (
-        levels_of(monkeypatch, maps.astype("float32"), region_smoothing=size)
-        for size in (0.0, 0.1)
-    )
-    assert smooth.values[0] < 0.5 * sharp.values[0]
+    smooth = levels_of(monkeypatch, list(maps), region_smoothing=0.2)
+    assert smooth.values[0] < 0.5 * levels.values[0]
 
 
 def test_many_maps_are_thinned_out(monkeypatch):
@@ -85,35 +62,17 @@ def test_many_maps_are_thinned_out(monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [None, -1.0])
-def test_without_normal_videos_or_threshold_nothing_is_cut(limit):
-    source = types.SimpleNamespace(config=Config(), data=Config().data)
-    levels = measure_levels(uncalibrated(limit), source, [])
-    without = MapRegions(levels, evaluation())
+def test_without_normal_videos_or_threshold_nothing_is_cut(monkeypatch, limit):
+    levels = levels_of(monkeypatch, [], limit)
+    assert levels.describe().startswith("none")
+    without = regions.Regions(levels.describe(), levels)
     without.add(VIDEO, ScoredFrame(0, 3, {"anomaly_map": np.ones((4, 4))}))
     assert not without.exist
-    assert without.describe().startswith("none")
     assert without.detections()["frame"].size == 0
 
 
-def test_without_normal_videos_the_pixel_threshold_counts():
-    source = types.SimpleNamespace(config=Config(), data=Config().data)
-    levels = measure_levels(uncalibrated(4.0), source, [])
-    assert levels == RegionLevels((2.0, 4.0, 8.0, 16.0), None, levels.source)
-    text = MapRegions(levels, evaluation()).describe()
-    assert "half of the pixel threshold on" in text
-
-
-def test_objects_are_regions():
-    objects = ObjectRegions(ObjectsConfig(boxes="a/boxes", with_motion=True))
-    assert objects.describe() == "objects of boxes, and what else moves"
-    for frame, count in ((0, 0), (4, 2)):
-        outputs = {
-            "boxes": np.arange(4.0 * count).reshape(count, 4),
-            "object_scores": np.full(count, 2.5, "float32"),
-        }
-        objects.add(VIDEO, ScoredFrame(0, frame, outputs))
-    table = objects.detections()
-    assert table["video"].tolist() == ["x", "x"]
-    assert table["frame"].tolist() == [4, 4]
-    assert table["x_max"].tolist() == [2.0, 6.0]
-    assert table["score"].tolist() == [2.5, 2.5]
+def test_without_normal_videos_the_pixel_threshold_counts(monkeypatch):
+    levels = levels_of(monkeypatch, [], 4.0)
+    assert levels.values == (2.0, 4.0, 8.0, 16.0)
+    assert levels.normal_map is None
+    assert "half of the pixel threshold on" in levels.describe()

@@ -15,10 +15,7 @@ from keras_sspcab.runs.sources.videos import VideoSource
 
 
 def source_of(config: Config, run: RunFolder | None = None) -> Source:
-    """Returns the data of a run, as the host of its configuration takes them.
-
-    The folder of the run is for what is kept on disk.
-    """
+    """Returns the data of a run, as its host takes them."""
     host = get_application(config.model.name)
     kinds: dict[str, type[Source]] = {
         "image": ImageSource,

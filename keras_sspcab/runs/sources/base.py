@@ -23,12 +23,8 @@ class Source(abc.ABC):
 
     A folder of samples has `train`, `validation` and `test`, `root`, `notes`,
     `summary()` and `with_validation(...)`; a sample has a `path`. All methods
-    raise a ValueError where the data cannot be used.
-
-    Args:
-        config: The configuration of the run.
-        host: The class of its model.
-        run: The run folder, for what is kept on disk; None for none.
+    raise a ValueError where the data cannot be used. What is kept on disk lies
+    in the run folder, if there is one.
     """
 
     #: What the samples are called, such as "images".
@@ -42,7 +38,7 @@ class Source(abc.ABC):
     ) -> None:
         self.config = config
         self.data = config.data
-        self.host = host
+        self.host: Any = host
         self.run = run
 
     # === What a kind of data decides ===

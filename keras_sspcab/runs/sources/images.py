@@ -30,13 +30,13 @@ class ImageSource(Source):
     ) -> tuple[ImageSample, ...]:
         return check_images(samples, on_error=on_error)
 
-    def epoch_size(self, folder: ImageFolder) -> int:
-        """Patches or images in an epoch."""
-        return len(folder.train) * self._patches_per_image
-
     @property
     def _patches_per_image(self) -> int:
         return self.data.patches_per_image if self.data.patch_size else 1
+
+    def epoch_size(self, folder: ImageFolder) -> int:
+        """Patches or images in an epoch."""
+        return len(folder.train) * self._patches_per_image
 
     def training_datasets(
         self, folder: ImageFolder, with_pseudo_abnormal: bool = False

@@ -52,10 +52,6 @@ class ObjectSource(VideoSource):
             weakref.finalize(self, shutil.rmtree, self._temporary, True)
         return self._temporary
 
-    @property
-    def _object_host(self) -> Any:
-        return self.host
-
     def check(self) -> None:
         """Refuses settings that are for images or clips."""
         super().check()
@@ -67,7 +63,7 @@ class ObjectSource(VideoSource):
                 f"looks at objects. Received: data.stride={data.stride}. "
                 "Leave it out"
             )
-        if masks and not self._object_host.takes_masks:
+        if masks and not self.host.takes_masks:
             raise ConfigError(
                 "`objects.masks` is for hosts that learn to segment objects. "
                 f"Received: objects.masks={masks!r} for {name!r}. Leave it out"
@@ -122,7 +118,7 @@ class ObjectSource(VideoSource):
         def make_dataset(epoch: int) -> Any:
             dataset = cube_dataset(
                 cubes,
-                self._object_host.cube_inputs,
+                self.host.cube_inputs,
                 batch_size=training.batch_size,
                 shuffle=True,
                 seed=training.seed,
@@ -148,7 +144,7 @@ class ObjectSource(VideoSource):
         """All objects in order, with the frames that they are in."""
         return cube_dataset(
             self.cut_out(samples),
-            self._object_host.cube_inputs,
+            self.host.cube_inputs,
             batch_size=_OBJECT_BATCH_SIZE,
             with_index=True,
         )
@@ -165,10 +161,8 @@ class ObjectSource(VideoSource):
 
 def proposals_of(objects: ObjectsConfig) -> ObjectProposals:
     """Returns what finds the objects."""
-    is_motion = objects.boxes == "motion"
-    motion = _motion_of(objects, objects.cover_threshold if is_motion else None)
-    if is_motion:
-        return motion
+    if objects.boxes == "motion":
+        return _motion_of(objects, objects.cover_threshold)
     is_model = objects.boxes.lower().endswith(".onnx")
     detections = (OnnxDetector if is_model else BoxFiles)(
         objects.boxes,
@@ -178,11 +172,11 @@ def proposals_of(objects: ObjectsConfig) -> ObjectProposals:
     )
     if not objects.with_motion:
         return detections
-    return MergedProposals(detections, motion)
+    return MergedProposals(detections, _motion_of(objects))
 
 
 def _motion_of(
-    objects: ObjectsConfig, cover_threshold: float | None
+    objects: ObjectsConfig, cover_threshold: float | None = None
 ) -> MotionProposals:
     return MotionProposals(
         threshold=objects.motion_threshold,
@@ -197,7 +191,7 @@ def _motion_of(
 def masks_of(objects: ObjectsConfig) -> MaskSource | None:
     """Returns what gives the masks of objects, or None."""
     if objects.masks == "motion":
-        return MotionMasks(_motion_of(objects, None))
+        return MotionMasks(_motion_of(objects))
     return MaskFiles(objects.masks) if objects.masks else None
 
 

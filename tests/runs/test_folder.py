@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_sspcab.runs import Config, RunFolder, default_run_path, files
+from keras_sspcab.runs import Config, RunFolder, files
+from keras_sspcab.runs.folder import default_run_path
 from keras_sspcab.runs.parsing import load_config
 
 AUTOENCODER = {"model.name": "autoencoder"}
@@ -18,7 +19,7 @@ def test_run_folder_is_created_and_opened(tmp_path):
     run = RunFolder(str(tmp_path / "a" / "b"))
     assert not run.exists
     assert run.record == {}
-    run.create(config)
+    run.start(config)
     assert run.exists
     assert not run.is_finished
     assert RunFolder(run.path).config == config
@@ -32,31 +33,31 @@ def test_run_folder_is_created_and_opened(tmp_path):
 
 def test_run_folder_is_never_overwritten(tmp_path):
     run = RunFolder(str(tmp_path / "r"))
-    run.create(Config())
+    run.start(Config())
     with pytest.raises(ValueError, match="an interrupted run. Continue it wi"):
-        run.create(Config())
+        run.start(Config())
     Path(run.file("model.keras")).touch()
     with pytest.raises(ValueError, match="an interrupted run"):
-        run.create(Config())
+        run.start(Config())
     run.update_record(state="finished")
     assert run.is_finished
     with pytest.raises(ValueError, match="a finished run. Train it further"):
-        run.create(Config())
+        run.start(Config())
 
 
 def test_run_folder_leaves_other_files_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="not empty and holds no run"):
-        RunFolder(str(tmp_path)).create(Config())
+        RunFolder(str(tmp_path)).start(Config())
     with pytest.raises(ValueError, match="is a file"):
-        RunFolder(str(tmp_path / "thesis.txt")).create(Config())
+        RunFolder(str(tmp_path / "thesis.txt")).start(Config())
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 
 def test_start_that_was_killed_at_once_can_be_repeated(tmp_path):
     run = RunFolder(str(tmp_path))
     run.update_record(state="training")
-    run.create(Config())
+    run.start(Config())
     assert run.exists
 
 
@@ -67,7 +68,7 @@ def test_what_is_missing_is_told_with_the_command(tmp_path):
     os.mkdir(run.path)
     with pytest.raises(ValueError, match=r"no run folder: it has no config"):
         run.require("x", "make")
-    run.create(Config())
+    run.start(Config())
     with pytest.raises(ValueError, match=r"has no x yet. It is written by"):
         run.require("x", "make")
     assert run.require("config.toml", "make") == run.file("config.toml")
@@ -84,7 +85,7 @@ def test_default_path_is_free_and_safe(tmp_path):
     root = str(tmp_path / "runs")
     first = default_run_path(config, root)
     assert first == os.path.join(root, "autoencoder-my_screws_-1")
-    RunFolder(first).create(config)
+    RunFolder(first).start(config)
     assert default_run_path(config, root).endswith("-2")
 
 
@@ -122,6 +123,29 @@ def test_folders_are_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError, match="boom"):
         write("c", fail=True)
     assert os.listdir(path) == ["b"]
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_folder_comes_back_if_the_new_one_cannot_be_moved(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").touch()
+    rename = os.rename
+
+    def fail_for_the_new_one(source, target):
+        if source.endswith(".tmp"):
+            raise OSError("disk full")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_for_the_new_one)
+    with (
+        pytest.raises(OSError, match="disk full"),
+        files.replacing_folder(str(path)) as temporary,
+    ):
+        Path(temporary, "new").touch()
+    assert os.listdir(path) == ["old"]
     assert os.listdir(tmp_path) == ["folder"]
 
 
