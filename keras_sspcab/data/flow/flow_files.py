@@ -13,9 +13,8 @@ from keras_sspcab.data.flow.optical_flow import (
 )
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.per_frame import (
-    find_files,
+    FrameFiles,
     load_array,
-    require_folder,
     require_one_a_frame,
 )
 from keras_sspcab.data.video.reading import count_frames
@@ -23,7 +22,7 @@ from keras_sspcab.data.video.reading import count_frames
 _MAGIC = b"PIEH"
 
 
-class FlowFiles(FlowSource):
+class FlowFiles(FrameFiles, FlowSource):
     """Reads optical flow from `.flo` or `.npy` files.
 
     For a video called `NAME`, `folder` holds either `NAME.npy` of shape
@@ -44,35 +43,25 @@ class FlowFiles(FlowSource):
     {'name': 'files', 'scale': 0.5}
     """
 
-    def __init__(self, folder: Any, scale: float = 1.0) -> None:
-        self.folder = require_folder(folder, "flows")
-        self.scale = float(scale)
+    what = "flows"
+    single = (".npy",)
+    several = (".flo", ".npy")
 
-    def __repr__(self) -> str:
-        return f"FlowFiles({self.folder!r}, scale={self.scale})"
+    def __init__(self, folder: Any, scale: float = 1.0) -> None:
+        super().__init__(folder)
+        self.scale = float(scale)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The scale; the files count by themselves."""
         return {"name": "files", "scale": self.scale}
 
-    def files(self, video: Video) -> list[str]:
-        """Lists the files with the flows of a video, or raises ValueError."""
-        return self._find(video)[0]
-
-    def _find(self, video: Video) -> tuple[list[str], bool]:
-        return find_files(
-            self.folder, video, "flows", (".npy",), (".flo", ".npy")
-        )
-
     def iterate(
         self, video: Video, image_size: Any = None
     ) -> Iterator[np.ndarray]:
         """Yields the flow to each frame, resized and with its values scaled.
 
-        Raises:
-            ValueError: If there are no flows, not as many as frames, or one
-                cannot be read or has another size. The error names the file.
+        A ValueError names the file that is missing or does not fit.
         """
         size = None if image_size is None else standardize_size(image_size)
         flows: Any
@@ -89,7 +78,10 @@ class FlowFiles(FlowSource):
         first = None
         for position, item in enumerate(flows):
             what = f"{path!r}, flow {position}" if is_single else repr(item)
-            flow = item if is_single else _read(item)
+            flow = item
+            if not is_single:
+                is_flo = item.lower().endswith(".flo")
+                flow = read_flo(item) if is_flo else load_array(item, "flow")
             flow = np.asarray(flow, "float32") * np.float32(self.scale)
             flow = require_flow(flow, first, f"The flow {what}")
             if first is None:
@@ -97,11 +89,6 @@ class FlowFiles(FlowSource):
                 if len(flows) < count_frames(video):
                     yield np.zeros((*(size or first), 2), "float32")
             yield flow if size is None else resize_flow(flow, size)
-
-
-def _read(path: str) -> np.ndarray:
-    is_flo = path.lower().endswith(".flo")
-    return read_flo(path) if is_flo else load_array(path, "flow")
 
 
 def read_flo(path: str) -> np.ndarray:
@@ -114,9 +101,7 @@ def read_flo(path: str) -> np.ndarray:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise ValueError(
-            f"Cannot read the flow {path!r}: {error.strerror}"
-        ) from error
+        raise ValueError(f"Cannot read the flow: {error}") from error
     if not content.startswith(_MAGIC) or len(content) < 12:
         raise ValueError(
             f"A .flo file must begin with {_MAGIC!r}, width and height. "

@@ -14,11 +14,10 @@ from keras_sspcab.data.cache import (
     standardize_cache_folder,
     write_array,
 )
-from keras_sspcab.data.video.cache import video_cache_path
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import fit_frame
 from keras_sspcab.data.video.per_frame import FrameSource
-from keras_sspcab.data.video.reading import iterate_frames
+from keras_sspcab.data.video.reading import iterate_frames, video_cache_path
 from keras_sspcab.imports import import_optional
 
 # Changes when the flows would: older files in caches are not used then.
@@ -29,8 +28,8 @@ _LARGEST_HALF = float(np.finfo("float16").max)
 # OpenCV crashes on some frames that are lower and wide.
 _SMALLEST_SIDE = 32
 
-# On frames with shorter sides, OpenCV's object changes its parameters at the
-# first call, so that a second one would give another flow.
+# On smaller frames, OpenCV's object changes its parameters at the first call,
+# so that a second one would give another flow.
 _SMALL = 128
 
 
@@ -83,18 +82,13 @@ class OpticalFlow(FlowSource):
 
     @abc.abstractmethod
     def estimate(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
-        """Returns the flow from the first frame to the second.
+        """Returns the flow `(height, width, 2)` between two uint8 frames.
 
-        Args:
-            previous: uint8 array `(height, width)`, or with three channels.
-            current: Array of the same shape.
-
-        Returns:
-            Array `(height, width, 2)`: motion to the right and down, in pixels.
+        They are `(height, width)`, or `(height, width, 3)`. See `__call__`.
         """
 
     def __call__(self, previous: Any, current: Any) -> np.ndarray:
-        """Estimates the flow between two frames of any color.
+        """Returns the flow between two frames, gray or in color.
 
         Args:
             previous: uint8 array `(height, width)`, or with 1 or 3 channels.
@@ -105,8 +99,7 @@ class OpticalFlow(FlowSource):
             `previous` has moved to the right and down, in pixels.
 
         Raises:
-            ValueError: If the frames are not as described, or the flow is not
-                finite.
+            ValueError: If a frame or the flow is not as described.
         """
         frames = [np.asarray(previous), np.asarray(current)]
         shape = frames[0].shape
@@ -189,8 +182,8 @@ class DISFlow(OpticalFlow):
                 f"{_SMALLEST_SIDE} pixels. Received: {previous.shape[0]}x"
                 f"{previous.shape[1]}"
             )
-        estimator = getattr(self._local, "estimator", None)
         is_small = max(previous.shape) < _SMALL
+        estimator = getattr(self._local, "estimator", None)
         if estimator is None or is_small:
             cv2 = _opencv()
             preset = f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}"
@@ -207,18 +200,13 @@ def _opencv() -> Any:
 def cached_flow(
     video: Video, flow: FlowSource, cache: Any, image_size: tuple[int, int]
 ) -> np.ndarray:
-    """Computes the flow to each frame into an array on disk, unless done.
+    """Returns the flow to each frame, computed once and kept on disk.
 
-    Returns:
-        Read-only float16 array `(frames, height, width, 2)`, mapped from a file
-        in the folder `cache`. Half precision keeps a flow of 10 pixels to 1/256
-        pixel.
+    It is float16 `(frames, height, width, 2)`: half precision keeps a flow of
+    10 pixels to 1/256 pixel.
     """
-    settings = {
-        "flow": flow.settings,
-        "size": tuple(image_size),
-        "version": _VERSION,
-    }
+    size = tuple(image_size)
+    settings = {"flow": flow.settings, "size": size, "version": _VERSION}
     folder = standardize_cache_folder(cache)
     path = video_cache_path(folder, video, settings, flow.files(video))
     flows = open_array(path)
@@ -238,15 +226,11 @@ def resize_flow(flow: Any, image_size: tuple[int, int]) -> np.ndarray:
         return flow
     height, width = image_size
     factors = width / flow.shape[1], height / flow.shape[0]
-    planes = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(flow[..., axis])).resize(
-                (width, height), Image.Resampling.BILINEAR
-            )
-        )
-        * factor
-        for axis, factor in enumerate(factors)
-    ]
+    planes = []
+    for axis, factor in enumerate(factors):
+        plane = Image.fromarray(np.ascontiguousarray(flow[..., axis]))
+        resized = plane.resize((width, height), Image.Resampling.BILINEAR)
+        planes.append(np.asarray(resized) * factor)
     return np.stack(planes, axis=-1).astype("float32")
 
 

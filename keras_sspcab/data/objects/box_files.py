@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.objects.box_tables import (
-    BoxTable,
-    read_array,
-    read_csv,
-    read_text,
-)
+from keras_sspcab.data.objects.box_tables import BoxTable, read_table
 from keras_sspcab.data.objects.boxes import BoxFilter, standardize_boxes
-from keras_sspcab.data.objects.coco_boxes import read_coco
 from keras_sspcab.data.objects.proposals import ObjectProposals, named_fields
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.per_frame import (
@@ -85,19 +79,19 @@ class BoxFiles(ObjectProposals):
     name = "files"
 
     def __post_init__(self) -> None:
-        self.path = os.path.expanduser(os.fspath(self.path))
-        if self.images is not None:
-            self.images = os.path.expanduser(os.fspath(self.images))
+        for name in ("path", "images"):
+            if (path := getattr(self, name)) is not None:
+                path = os.path.expanduser(os.fspath(path))
+                setattr(self, name, path)
+                if not os.path.exists(path):
+                    raise ValueError(
+                        "The boxes of objects do not exist. "
+                        f"Received: {name}={path!r}"
+                    )
         standardize_int(self.first_frame, "first_frame", 0)
         self._filter = BoxFilter(
             self.min_confidence, self.min_area, self.cover_threshold
         )
-        for required in (self.path, self.images):
-            if required is not None and not os.path.exists(required):
-                raise ValueError(
-                    "The boxes of objects are not there. Received: "
-                    f"path={required!r}, which does not exist"
-                )
         # A file with all videos is parsed once: its identity and content.
         self._parsed: tuple[Any, BoxTable] | None = None
         extension = os.path.splitext(self.path)[1].lower()
@@ -136,9 +130,8 @@ class BoxFiles(ObjectProposals):
         """Yields the boxes of each frame.
 
         Raises:
-            ValueError: If there are no boxes of the video, a file cannot be
-                read, or names a frame that the video does not have. The error
-                names the file and the line or entry.
+            ValueError: If there are no boxes of the video, or a file is faulty;
+                the error names the file and the line or entry.
         """
         files, is_by_frame = self._find(video)
         if is_by_frame:
@@ -161,11 +154,5 @@ class BoxFiles(ObjectProposals):
         identity = path, status.st_size, status.st_mtime_ns
         parsed = self._parsed
         if parsed is None or parsed[0] != identity:
-            extension = os.path.splitext(path)[1].lower()
-            if extension == ".json":
-                table = read_coco(path, self.images)
-            else:
-                read = {".txt": read_text, ".csv": read_csv, ".npy": read_array}
-                table = read[extension](path)
-            self._parsed = parsed = identity, table
+            self._parsed = parsed = identity, read_table(path, self.images)
         return parsed[1]

@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,23 +18,18 @@ from keras_sspcab.data.video.per_frame import load_array
 
 _COLUMNS = ("frame", *BOX_COLUMNS)
 
+# Frame (its number in the file, or the name of its file), box with or without
+# confidence, and where in the file it stands.
+_Row = tuple[float | str, list[float], str]
+
 
 @dataclasses.dataclass
 class BoxTable:
-    """The boxes in a file, by video.
-
-    Attributes:
-        path: The file.
-        has_videos: Whether the file names videos; if not, their name is empty.
-        rows: By video: frame (its number in the file, or the name of its file),
-            box with or without confidence, and where in the file it stands.
-    """
+    """The boxes in a file, by video; its name is empty if they are of one."""
 
     path: str
     has_videos: bool = True
-    rows: dict[str, list[tuple[float | str, list[float], str]]] = (
-        dataclasses.field(default_factory=dict)
-    )
+    rows: dict[str, list[_Row]] = dataclasses.field(default_factory=dict)
 
     def add(
         self, video: str, frame: float | str, box: list[float], place: str
@@ -52,11 +49,8 @@ class BoxTable:
         is_named = any(isinstance(frame, str) for frame, _, _ in rows)
         names: dict[str, int] = {}
         if is_named and video.kind == "frames":
-            paths = list_frames(video.path)
-            names = {
-                os.path.basename(path): position
-                for position, path in enumerate(paths, first_frame)
-            }
+            files = map(os.path.basename, list_frames(video.path))
+            names = {file: i for i, file in enumerate(files, first_frame)}
         values = np.array(
             [
                 [self._number(frame, names, place), *box]
@@ -77,11 +71,8 @@ class BoxTable:
             if is_faulty.any():
                 row = int(np.argmax(is_faulty))
                 given = ", ".join(f"{value:.10g}" for value in values[row])
-                raise self.error(
-                    "Each box must be of a frame of its video.",
-                    f"{what} ({given})",
-                    rows[row][2],
-                )
+                rule = "Each box must be of a frame of its video."
+                raise self.error(rule, f"{what} ({given})", rows[row][2])
         order = np.argsort(frames, kind="stable")
         boxes = with_confidence(values[order, 1:])
         ends = np.searchsorted(
@@ -89,15 +80,14 @@ class BoxTable:
         )
         yield from np.split(boxes, ends)
 
-    def _rows_of(
-        self, video: Video, is_own: bool
-    ) -> list[tuple[float | str, list[float], str]]:
+    def _rows_of(self, video: Video, is_own: bool) -> list[_Row]:
         name = video.name if self.has_videos else ""
-        others = [other for other in self.rows if other != name]
+        others = sorted(other for other in self.rows if other != name)
+        given = enumerate_names(others) or "none"
         if is_own and others:
             raise ValueError(
                 f"The file {self.path!r} is for the video {video.name!r} "
-                f"alone. Received: boxes of {enumerate_names(others)}"
+                f"alone. Received: boxes of {given}"
             )
         if not is_own and not self.has_videos:
             raise ValueError(
@@ -107,8 +97,7 @@ class BoxTable:
         if not is_own and name not in self.rows:
             raise ValueError(
                 f"There are no boxes of the video {name!r}. Received: "
-                f"{self.path!r} with the videos "
-                f"{enumerate_names(sorted(others)) or 'none'}"
+                f"{self.path!r} with the videos {given}"
             )
         return self.rows.get(name, [])
 
@@ -136,37 +125,35 @@ class BoxTable:
         )
 
 
-def read_text(path: str) -> BoxTable:
-    """Reads lines of numbers, separated by commas, without a header."""
-    table = BoxTable(path, has_videos=False)
-    length = None
-    for number, line in enumerate(_read_lines(path), 1):
-        text = line.strip()
-        if not text:
-            continue
-        try:
-            frame, *box = map(float, text.split(","))
-        except ValueError:
-            box = []
-        length = length or len(box)
-        if len(box) not in (4, 5) or len(box) != length:
-            raise table.error(
-                "A line must hold the numbers frame, x_min, y_min, x_max, "
-                "y_max and, in all lines or none, confidence, separated by "
-                "commas.",
-                repr(text[:100]),
-                f"line {number}",
-            )
-        table.add("", frame, box, f"line {number}")
-    return table
+def read_table(path: str, images: str | None = None) -> BoxTable:
+    """Reads a file by its extension; COCO results may need that of `images`."""
+    extension = os.path.splitext(path)[1].lower()
+    if extension == ".json":
+        return _read_coco(path, images)
+    if extension == ".npy":
+        return _read_array(path)
+    return _read_lines(path, has_header=extension == ".csv")
 
 
-def read_csv(path: str) -> BoxTable:
-    """Reads a table with a header, of one video or of several."""
-    table = BoxTable(path)
-    reader = csv.reader(_read_lines(path))
-    header = [cell.strip() for cell in next(reader, [])]
+def _read_lines(path: str, has_header: bool) -> BoxTable:
+    """Reads numbers that are separated by commas."""
+    try:
+        # Bytes that are no text end up in the error about their line.
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            reader = csv.reader(file)
+            lines = [
+                (f"line {reader.line_num}", cells)
+                for cells in reader
+                if any(cell.strip() for cell in cells)
+            ]
+    except (OSError, csv.Error) as error:
+        raise ValueError(f"Cannot read the boxes {path!r}: {error}") from error
     needed = _COLUMNS[:-1]
+    # Without a header, all lines have a confidence or none has.
+    has_confidence = bool(lines) and len(lines[0][1]) > len(needed)
+    header = list(_COLUMNS if has_confidence else needed)
+    if has_header:
+        header = [cell.strip() for cell in lines.pop(0)[1]] if lines else []
     missing = [name for name in needed if name not in header]
     if missing:
         raise ValueError(
@@ -176,18 +163,15 @@ def read_csv(path: str) -> BoxTable:
             f"{', '.join(missing)}"
         )
     columns = [name for name in _COLUMNS if name in header]
-    table.has_videos = "video" in header
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        place = f"line {reader.line_num}"
+    table = BoxTable(path, has_videos="video" in header)
+    for place, cells in lines:
         try:
             row = dict(zip(header, cells, strict=True))
             frame, *box = (float(row[name]) for name in columns)
         except ValueError:
             raise table.error(
-                f"A line must hold {len(header)} values, of which "
-                f"{', '.join(columns)} are numbers.",
+                f"A line must hold {len(header)} values, as the first one "
+                f"does, of which {', '.join(columns)} are numbers.",
                 repr(",".join(cells)[:100]),
                 place,
             ) from None
@@ -195,7 +179,7 @@ def read_csv(path: str) -> BoxTable:
     return table
 
 
-def read_array(path: str) -> BoxTable:
+def _read_array(path: str) -> BoxTable:
     """Reads an array of rows as in text files."""
     table = BoxTable(path, has_videos=False)
     array = load_array(path, "boxes")
@@ -213,12 +197,109 @@ def read_array(path: str) -> BoxTable:
     return table
 
 
-def _read_lines(path: str) -> list[str]:
-    # Bytes that are no text end up in the error about their line.
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return file.readlines()
-    except OSError as error:
+# === COCO ===
+
+
+def _read_coco(path: str, images_path: str | None) -> BoxTable:
+    """Reads annotations with their images, or a list of results."""
+    table = BoxTable(path)
+    content = _load_json(path)
+    kind = "annotations" if isinstance(content, dict) else "results"
+    entries = content.get(kind) if isinstance(content, dict) else content
+    if not isinstance(entries, list):
         raise ValueError(
-            f"Cannot read the boxes {path!r}: {error.strerror}"
-        ) from error
+            "The file must hold `images` and `annotations`, or a list of "
+            f"results. Received: {path!r} without them"
+        )
+    images: dict[Any, dict[str, Any]] = {}
+    if kind == "annotations":
+        images = _images_of(content, path)
+    elif images_path is not None:
+        images = _images_of(_load_json(images_path), images_path)
+    for key, image in images.items():
+        table.rows.setdefault(_video_of(image, table, f"image {key!r}"), [])
+    for number, entry in enumerate(entries):
+        place = f"{kind}[{number}]"
+        box = _box_of(entry, table, place)
+        key = entry.get("image_id")
+        if isinstance(key, (int, str)) and key in images:
+            image = images[key]
+        elif kind == "results" and {"video", "file_name"} & set(entry):
+            image = entry
+        else:
+            raise table.error(
+                "Each box must belong to an image. Results without `images` "
+                "need the file that has them: BoxFiles(path, images=...).",
+                f"image_id={key!r}, not among the {len(images)} images,",
+                place,
+            )
+        frame = image.get("frame_id", image.get("frame"))
+        if not isinstance(frame, (int, float)):
+            frame = os.path.basename(_file_name(image))
+        table.add(_video_of(image, table, place), frame, box, place)
+    return table
+
+
+def _video_of(image: dict[str, Any], table: BoxTable, place: str) -> str:
+    if image.get("video") is not None:
+        return str(image["video"])
+    folder = os.path.basename(os.path.dirname(_file_name(image)))
+    if not folder:
+        raise table.error(
+            "Each image must tell its video, by `video` or by the folder in "
+            "`file_name`.",
+            f"file_name={_file_name(image)!r}",
+            place,
+        )
+    return folder
+
+
+def _box_of(entry: Any, table: BoxTable, place: str) -> list[float]:
+    try:
+        x, y, width, height = map(float, entry["bbox"])
+        confidence = float(entry.get("score", 1.0))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise table.error(
+            "Each entry must have a `bbox` of x, y, width and height, and "
+            "maybe a `score`.",
+            repr(entry)[:200],
+            place,
+        ) from None
+    return [x, y, x + width - 1, y + height - 1, confidence]
+
+
+def _images_of(content: Any, path: str) -> dict[Any, dict[str, Any]]:
+    """Returns the images of a COCO file by `id`, with the `video` of each."""
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise ValueError(
+            f"The file must hold a list `images`. Received: {path!r} without it"
+        )
+    # Data sets of videos name these in a list of their own.
+    videos = {
+        video.get("id"): video.get("name")
+        for video in content.get("videos", [])
+        if isinstance(video, dict)
+    }
+    for number, image in enumerate(images):
+        if not isinstance(image, dict) or "id" not in image:
+            raise ValueError(
+                "Each image must have an `id`. "
+                f"Received: {image!r} in {path!r}, images[{number}]"
+            )
+    return {
+        image["id"]: {"video": videos.get(image.get("video_id")), **image}
+        for image in images
+    }
+
+
+def _file_name(image: dict[str, Any]) -> str:
+    return str(image.get("file_name", "")).replace("\\", "/")
+
+
+def _load_json(path: str) -> Any:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot read the boxes {path!r}: {error}") from error

@@ -17,10 +17,7 @@ BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max", "confidence")
 
 
 def standardize_boxes(values: Any, what: str) -> np.ndarray:
-    """Returns float64 boxes `(n, 5)`; a missing confidence is 1.
-
-    An error begins with `what`.
-    """
+    """Returns float64 boxes `(n, 5)`, or raises an error about `what`."""
     boxes = np.asarray(values, "float64")
     if boxes.size == 0:
         return np.empty((0, 5))
@@ -59,9 +56,9 @@ def clip_boxes(
     """
     height, width = frame_size[:2]
     clipped = boxes.copy()
-    clipped[:, :2] = (clipped[:, :2] - margin).clip(0, None)
-    clipped[:, 2] = (clipped[:, 2] + margin).clip(None, width - 1)
-    clipped[:, 3] = (clipped[:, 3] + margin).clip(None, height - 1)
+    clipped[:, :2] = (boxes[:, :2] - margin).clip(0, None)
+    last = np.array([width - 1, height - 1])
+    clipped[:, 2:4] = np.minimum(boxes[:, 2:4] + margin, last)
     return clipped
 
 
@@ -69,11 +66,7 @@ def clip_boxes(
 class BoxFilter:
     """Leaves out boxes that are unsure, small or covered.
 
-    Attributes:
-        min_confidence: Boxes of this confidence or less are left out, unless
-            it is 0.
-        min_area: Boxes of fewer pixels are left out.
-        cover_threshold: See `drop_covered`; None keeps covered boxes.
+    A `min_confidence` of 0 keeps all, even those of confidence 0.
     """
 
     min_confidence: float = 0.0
@@ -86,7 +79,7 @@ class BoxFilter:
                 "The `min_confidence` argument must be at least 0 and below 1. "
                 f"Received: min_confidence={self.min_confidence!r}"
             )
-        standardize_number(self.min_area, "min_area", 0, np.inf)
+        standardize_number(self.min_area, "min_area")
         if self.cover_threshold is not None:
             standardize_number(self.cover_threshold, "cover_threshold", 0, 1)
 
@@ -102,11 +95,10 @@ class BoxFilter:
 
 
 def drop_covered(boxes: np.ndarray, threshold: float) -> np.ndarray:
-    """Leaves out boxes that lie within larger ones.
+    """Leaves out boxes of which a larger one covers more than a share.
 
-    A box goes if a larger one, whether that stays or not, covers more than the
-    threshold, a share of its area. Of equally large ones the later counts as
-    larger.
+    The larger one counts whether it stays or not; of equally large ones the
+    later counts as larger.
     """
     areas = box_areas(boxes)
     order = np.argsort(areas, kind="stable")
@@ -121,7 +113,7 @@ def drop_covered(boxes: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def opencv() -> Any:
-    """Returns the module `cv2`, or raises an ImportError that names the way."""
+    """Returns the module `cv2`."""
     return import_optional(
         "cv2", "Finding and cutting out objects needs OpenCV", "video"
     )

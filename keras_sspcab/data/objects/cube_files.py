@@ -58,7 +58,7 @@ class CubeFile:
         size: Height and width of the crops, S.
         channels: 1 for gray or 3 for color.
         num_skipped: Boxes that were left out as they have no pixel.
-        has_masks: Whether the file says which pixels are the object's.
+        has_masks: Whether there is the dataset `mask`.
 
     Example:
     >>> open_cube_file("objects/street.h5").num_objects  # doctest: +SKIP
@@ -100,22 +100,19 @@ def open_cube_file(path: Any) -> CubeFile:
     >>> open_cube_file("objects/street.h5").name  # doctest: +SKIP
     'street'
     """
-    with _open(str(path)) as file:
+    path = str(path)
+    with _open(path) as file:
         attributes = file.attrs
-        if attributes.get("format") != FORMAT:
+        kind = attributes.get("format"), attributes.get("version")
+        if kind != (FORMAT, VERSION):
             raise ValueError(
-                "The file must hold objects that `extract_cubes` has cut out. "
-                f"Received: {str(path)!r}, another kind of HDF5 file"
-            )
-        if attributes["version"] != VERSION:
-            raise ValueError(
-                f"Version {VERSION} of the format is read. Received: "
-                f"{str(path)!r} of version {attributes['version']}. Extract "
-                "the objects again."
+                "The file must hold objects that `extract_cubes` of this "
+                f"version, {VERSION}, has cut out. Received: {path!r} of "
+                f"format and version {kind}. Extract the objects again."
             )
         num_objects, length, size, _, channels = file["appearance"].shape
         return CubeFile(
-            path=str(path),
+            path=path,
             name=str(attributes["video"]),
             fingerprint=str(attributes["fingerprint"]),
             num_objects=num_objects,
@@ -133,12 +130,7 @@ class CubeWriter:
     """Appends objects to a new file, in constant memory."""
 
     def __init__(
-        self,
-        path: str,
-        length: int,
-        size: int,
-        channels: int,
-        with_masks: bool = False,
+        self, path: str, length: int, size: int, channels: int, with_masks: bool
     ) -> None:
         self.length, self.size, self.channels = length, size, channels
         crop = (size, size)
@@ -154,13 +146,9 @@ class CubeWriter:
         self._file = h5py.File(path, "w")
         for name, (shape, dtype) in layout.items():
             # Rows of a few bytes are many to a chunk.
-            rows = 1 if len(shape) > 1 else 1024
+            chunks = (1 if len(shape) > 1 else 1024, *shape)
             self._file.create_dataset(
-                name,
-                (0, *shape),
-                dtype,
-                maxshape=(None, *shape),
-                chunks=(rows, *shape),
+                name, (0, *shape), dtype, chunks=chunks, maxshape=(None, *shape)
             )
 
     def append(self, **rows: np.ndarray) -> None:
@@ -171,12 +159,16 @@ class CubeWriter:
             dataset.resize(start + len(values), axis=0)
             dataset[start:] = values
 
-    def finish(self, settings: dict[str, Any], **attributes: Any) -> None:
-        """Writes the attributes and closes the file."""
-        attributes["settings"] = json.dumps(settings, sort_keys=True)
-        attributes.update(format=FORMAT, version=VERSION)
-        self._file.attrs.update(attributes)
-        self.close()
+    def finish(
+        self, attributes: dict[str, Any], settings: dict[str, Any]
+    ) -> None:
+        """Writes the attributes."""
+        self._file.attrs.update(
+            attributes,
+            settings=json.dumps(settings, sort_keys=True),
+            format=FORMAT,
+            version=VERSION,
+        )
 
     def close(self) -> None:
         """Closes the file, finished or not."""

@@ -48,12 +48,11 @@ def cube_dataset(
     Args:
         files: From `extract_cubes`, or paths.
         inputs: Function that makes the inputs of a model from cubes, usually
-            the `cube_inputs` of a host. It takes a mapping with NumPy arrays:
-            `"appearance"` `(n, frames, size, size, channels)` uint8, `"motion"`
-            `(n, frames, size, size, 2)` and `"next_motion"` `(n, size, size,
-            2)` float32, in pixels; what it does not look up is not read. uint8
-            arrays in its result are divided by 255. The default returns
-            `"appearance"` and `"motion"` as they are.
+            the `cube_inputs` of a host. It takes a mapping with arrays of `n`
+            objects, `"appearance"`, `"motion"` and `"next_motion"`, as
+            `keras_sspcab.data.objects.cube_files` describes them; what it does
+            not look up is not read. uint8 arrays in its result are divided by
+            255. The default returns the first two.
         batch_size: Objects a batch. Defaults to 32.
         shuffle: True to shuffle all objects, differently in every epoch.
         seed: Integer, 0 or more.
@@ -63,8 +62,7 @@ def cube_dataset(
         drop_remainder: True drops the last batch of an epoch if it is smaller.
         step: Frames from one whose objects are taken to the next, in each
             video. Defaults to 1.
-        with_masks: True adds `"mask"` `(batch, size, size, 1)`, 1 on the object
-            in its frame, where files have masks.
+        with_masks: True adds `"mask"` `(batch, size, size, 1)`, 1 on objects.
 
     Returns:
         A `tf.data.Dataset` of dicts of float32 tensors, or of pairs of these
@@ -102,8 +100,8 @@ def cube_dataset(
     reader = _ObjectReader(given, frames, inputs, with_masks)
     spec = (
         {
-            name: tf.TensorSpec(shape, tf.float32)
-            for name, shape in reader.shapes.items()
+            name: tf.TensorSpec(s, "float32")
+            for name, s in reader.shapes.items()
         },
         dict.fromkeys(("video", "frame", "object"), tf.TensorSpec((), "int32")),
     )
@@ -116,13 +114,7 @@ def cube_dataset(
 def count_objects(files: Iterable[Any], step: int = 1) -> int:
     """Returns how many objects `cube_dataset` takes in an epoch.
 
-    Args:
-        files: From `extract_cubes`, or paths.
-        step: Frames from one whose objects are taken to the next. Defaults to
-            1.
-
-    Raises:
-        ValueError: As `cube_dataset`.
+    Arguments and errors are those of `cube_dataset`.
 
     Example:
     >>> count_objects(["objects/street.h5"])  # doctest: +SKIP
@@ -151,25 +143,21 @@ def _standardize_files(files: Any) -> tuple[CubeFile, ...]:
             "The `files` argument must hold at least one file of objects. "
             "Received: files with no entry"
         )
-    shapes = {
-        file.path: (file.length, file.size, file.channels) for file in given
-    }
-    first = shapes[given[0].path]
-    others = [path for path, shape in shapes.items() if shape != first]
-    if others:
-        raise ValueError(
-            "Files of objects must have the same frames, size and channels. "
-            f"Received: {first} in {given[0].path!r}, others in "
-            f"{enumerate_names(others)}"
-        )
+    shapes = [(file.length, file.size, file.channels) for file in given]
+    for file, shape in zip(given, shapes, strict=True):
+        if shape != shapes[0]:
+            raise ValueError(
+                "Files of objects must have the same frames, size and "
+                f"channels. Received: {shapes[0]} in {given[0].path!r}, "
+                f"{shape} in {file.path!r}"
+            )
     return given
 
 
 class _ObjectReader:
-    """Reads objects of given numbers, counted over all files.
+    """Reads objects by number, counted over all files.
 
-    Attributes:
-        shapes: Shape of an object's part, by the name of the input.
+    `shapes` has the shape of an object's part, by the name of the input.
     """
 
     def __init__(

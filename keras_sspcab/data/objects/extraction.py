@@ -12,7 +12,6 @@ import numpy as np
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.cache import standardize_cache_folder
 from keras_sspcab.data.decoding import standardize_channels
-from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.flow.optical_flow import FlowSource, cached_flow
 from keras_sspcab.data.objects.boxes import (
     clip_boxes,
@@ -28,10 +27,9 @@ from keras_sspcab.data.objects.cube_files import (
 from keras_sspcab.data.objects.masks import MaskSource
 from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.parallel import parallel_map
-from keras_sspcab.data.video.cache import video_cache_path
 from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.per_frame import zip_frames
-from keras_sspcab.data.video.reading import iterate_frames
+from keras_sspcab.data.video.reading import iterate_frames, video_cache_path
 from keras_sspcab.runs.files import replacing
 
 
@@ -54,10 +52,8 @@ def extract_cubes(
     the format. A file appears only when it is complete, so that an extraction
     that is interrupted goes on with the next video. Its name has a digest of
     the video's files and of all settings: if something changes, another file
-    is written, and files of older settings stay until they are deleted.
-
-    A video of any length is processed in constant memory. The flow between two
-    frames is computed once, at the size of the frames.
+    is written, and the older one stays until it is deleted. Memory does not
+    grow with the length of a video.
 
     Args:
         videos: The videos, of different names.
@@ -80,8 +76,8 @@ def extract_cubes(
         A file for each video.
 
     Raises:
-        ValueError: If an argument is out of range, a video, a box or a flow
-            cannot be read, or there are not as many as frames.
+        ValueError: If an argument is out of range, or a video, its boxes or its
+            flow cannot be read.
         ImportError: If OpenCV is missing.
 
     Example:
@@ -95,12 +91,11 @@ def extract_cubes(
     1834
     """
     given = standardize_videos(videos)
-    counts = collections.Counter(video.name for video in given)
-    repeated = sorted(name for name, count in counts.items() if count > 1)
-    if repeated:
+    (name, count), *_ = collections.Counter(v.name for v in given).most_common()
+    if count > 1:
         raise ValueError(
             "The videos must have different names. Received: "
-            f"{enumerate_names(repeated)} more than once"
+            f"{name!r} more than once"
         )
     length = standardize_int(num_frames, "num_frames", 1)
     size = standardize_int(size, "size", 2)
@@ -143,10 +138,8 @@ def extract_cubes(
                 writer, video, proposals, flow, flow_cache, mask_source
             )
             writer.finish(
+                {**attributes, "fingerprint": fingerprint, "video": video.name},
                 settings,
-                fingerprint=fingerprint,
-                video=video.name,
-                **attributes,
             )
         return open_cube_file(path)
 
@@ -165,11 +158,11 @@ def _write_objects(
     frames = iterate_frames(video, channels=writer.channels)
     first = next(frames)
     frame_size = first.shape[:2]
-    flows: Iterable[np.ndarray]
-    if flow_cache is None:
-        flows = flow.iterate(video, frame_size)
-    else:
-        flows = cached_flow(video, flow, flow_cache, frame_size)
+    flows: Any = (
+        flow.iterate(video, frame_size)
+        if flow_cache is None
+        else cached_flow(video, flow, flow_cache, frame_size)
+    )
     parts: dict[str, Iterable[Any]] = {
         "frames": itertools.chain([first], frames),
         "flows": _with_next(flows),
@@ -240,14 +233,10 @@ def _crop_all(
     size: int,
     nearest: bool = False,
 ) -> np.ndarray:
-    """Cuts each box out of each array and resizes it.
+    """Returns crops `(n, len(arrays), size, size, channels)` of boxes.
 
-    The coordinates of boxes are rounded up. Bilinear without antialiasing, or
-    the nearest neighbor. The values of a flow stay as they are, in pixels of
-    the frame.
-
-    Returns:
-        Array `(n, len(arrays), size, size, channels)`.
+    Coordinates are rounded up. Bilinear without antialiasing, or the nearest
+    neighbor. The values of a flow stay in pixels of the frame.
     """
     cv2 = opencv()
     interpolation = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR

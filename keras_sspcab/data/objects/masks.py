@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -12,11 +11,7 @@ from keras_sspcab.data.objects.proposals import MotionProposals
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.masks import iterate_masks
-from keras_sspcab.data.video.per_frame import (
-    FrameSource,
-    find_files,
-    require_folder,
-)
+from keras_sspcab.data.video.per_frame import FrameFiles, FrameSource
 
 
 class MaskSource(FrameSource):
@@ -38,7 +33,7 @@ class MaskSource(FrameSource):
         """Yields the mask of each frame, bool `(height, width)`, in order."""
 
 
-class MaskFiles(MaskSource):
+class MaskFiles(FrameFiles, MaskSource):
     """Reads the masks of objects from files, as a segmentation gives them.
 
     For a video called `NAME`, `folder` holds a folder `NAME` with an image for
@@ -58,40 +53,19 @@ class MaskFiles(MaskSource):
     False
     """
 
-    def __init__(self, folder: Any) -> None:
-        self.folder = require_folder(folder, "masks")
-
-    def __repr__(self) -> str:
-        return f"MaskFiles({self.folder!r})"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Nothing but the name; the files count by themselves."""
-        return {"name": "files"}
+    what = "masks"
+    single = (".npy",)
+    several = IMAGE_EXTENSIONS
 
     def has(self, video: Video) -> bool:
         """Returns whether there is a file or folder for a video."""
         base = os.path.join(self.folder, video.name)
         return os.path.isfile(f"{base}.npy") or os.path.isdir(base)
 
-    def files(self, video: Video) -> list[str]:
-        """Lists the files with the masks of a video, or raises ValueError."""
-        return self._find(video)[0]
-
-    def _find(self, video: Video) -> tuple[list[str], bool]:
-        return find_files(
-            self.folder, video, "masks", (".npy",), IMAGE_EXTENSIONS
-        )
-
     def iterate(
         self, video: Video, frame_size: tuple[int, int]
     ) -> Iterator[np.ndarray]:
-        """Yields the mask of each frame, in order.
-
-        Raises:
-            ValueError: If there are no masks, not as many as frames, or one
-                cannot be read.
-        """
+        """Yields the mask of each frame; a ValueError says what is missing."""
         files, is_single = self._find(video)
         path = files[0] if is_single else os.path.dirname(files[0])
         masked = dataclasses.replace(video, masks=path)
@@ -113,7 +87,7 @@ class MotionMasks(MaskSource):
         self.motion = motion
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Those of the motion."""
         return {"name": "motion", "motion": self.motion.settings}
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes, opencv
-from keras_sspcab.data.objects.onnx_input import ImageInput
-from keras_sspcab.data.objects.onnx_output import DetectionOutput
+from keras_sspcab.data.objects.onnx_graph import DetectionOutput, ImageInput
 from keras_sspcab.data.objects.proposals import ObjectProposals, named_fields
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames
@@ -118,10 +117,10 @@ class OnnxDetector(ObjectProposals):
         self._session = _open(self.path, self.providers)
         self._input = ImageInput(self._session, self)
         self._output = DetectionOutput(self._session, self)
-        threshold = self.iou_threshold
+        threshold: Any = self.iou_threshold
         if threshold == "auto":
             threshold = None if self._output.is_separate else 0.45
-        if threshold is not None and not 0 < float(threshold) <= 1:
+        if threshold is not None and not 0 < threshold <= 1:
             raise ValueError(
                 "The `iou_threshold` argument must be above 0 and at most 1, "
                 f"None or 'auto'. Received: iou_threshold={threshold!r}"
@@ -150,14 +149,7 @@ class OnnxDetector(ObjectProposals):
             yield boxes
 
     def detect(self, frame: np.ndarray) -> np.ndarray:
-        """Returns the boxes in a frame, surest first.
-
-        Args:
-            frame: uint8 array `(height, width, 3)`, RGB.
-
-        Returns:
-            Array `(n, 5)`, as `boxes` yields.
-        """
+        """Returns the boxes `(n, 5)` in an RGB frame, surest first."""
         tensor, size, scales, offsets = self._input.fit(frame)
         names = [output.name for output in self._session.get_outputs()]
         values = self._session.run(names, {self._input.name: tensor})
@@ -177,7 +169,7 @@ class OnnxDetector(ObjectProposals):
                 f"not finite from {self.path!r}"
             )
         if self._threshold is not None:
-            boxes = _suppress(boxes, classes[keep], float(self._threshold))
+            boxes = _suppress(boxes, classes[keep], self._threshold)
         # Corners are between pixels: a box ends before the second one.
         boxes[:, 2:4] -= 1
         return self._filter(clip_boxes(boxes, frame.shape))

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.data.objects.boxes import (
     BoxFilter,
     clip_boxes,
-    drop_covered,
     opencv,
     standardize_boxes,
 )
@@ -82,8 +81,7 @@ class MotionProposals(ObjectProposals):
 
     What moves slowly changes too little from frame to frame. With
     `background_history`, what differs from the learned background (mixtures of
-    Gaussians, MOG2 in OpenCV) counts as well. Nothing has been learned at the
-    first frame, which is the background to begin with.
+    Gaussians, MOG2 in OpenCV), to begin with the first frame, counts as well.
 
     References:
     - Liu et al., "A Hybrid Video Anomaly Detection Framework via
@@ -134,9 +132,9 @@ class MotionProposals(ObjectProposals):
     def __post_init__(self) -> None:
         # Differences of 8-bit values saturate at 255.
         standardize_number(self.threshold, "threshold", 0, 254)
-        for argument, minimum in (("blur", 1), ("margin", 0), ("closing", 0)):
-            standardize_int(getattr(self, argument), argument, minimum)
-        if self.blur % 2 == 0:
+        standardize_int(self.margin, "margin", 0)
+        standardize_int(self.closing, "closing", 0)
+        if standardize_int(self.blur, "blur", 1) % 2 == 0:
             raise ValueError(
                 f"The `blur` argument must be odd. Received: blur={self.blur!r}"
             )
@@ -211,21 +209,16 @@ class MotionProposals(ObjectProposals):
         boxes = clip_boxes(boxes, mask.shape, self.margin)
         # OpenCV lists contours from the bottom to the top.
         boxes = boxes[np.lexsort(boxes.T[[0, 1]])]
-        if self.cover_threshold is None:
-            return boxes
-        return drop_covered(boxes, self.cover_threshold)
+        return BoxFilter(cover_threshold=self.cover_threshold)(boxes)
 
 
-def _triples(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
+def _triples(frames: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
     """Yields each frame between its neighbors, at either end itself."""
-    before: Any = None
-    current: Any = None
+    before = current = next(frames)
     for after in frames:
-        if current is not None:
-            yield before, current, after
-        before, current = (after if current is None else current), after
-    if current is not None:
-        yield before, current, current
+        yield before, current, after
+        before, current = current, after
+    yield before, current, current
 
 
 class MergedProposals(ObjectProposals):
@@ -281,10 +274,11 @@ class MergedProposals(ObjectProposals):
     def boxes(self, video: Video) -> Iterator[np.ndarray]:
         """Yields the detected boxes of each frame, then those of motion."""
         what = f"boxes of {self.detections.name!r}"
-        parts = {
-            what: self.detections.boxes(video),
-            "frames": self.motion.masks(video),
-        }
+        detections, masks = (
+            self.detections.boxes(video),
+            self.motion.masks(video),
+        )
+        parts = {what: detections, "frames": masks}
         for given, mask in zip_frames(video, parts):
             detected = standardize_boxes(given, f"The {what}, {video.path!r},")
             # Whole pixels as the authors take them: towards 0.

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -76,27 +76,26 @@ def attach_labels(videos: Iterable[Video], path: str) -> tuple[Video, ...]:
                 f"There must be intervals for each video. Received: {path!r} "
                 f"for {count} videos, and {len(given)} videos"
             )
-        return tuple(
-            dataclasses.replace(video, labels=LabelSource(path, entry=entry))
-            for entry, video in enumerate(given)
-        )
-    if len(given) == 1:
-        return _attach(given, {given[0].name: path})
-    if extension != ".npy":
+        sources = [LabelSource(path, entry=entry) for entry in range(count)]
+    elif len(given) == 1:
+        return (_attach(given[0], path),)
+    elif extension == ".npy":
+        labels = read_vector(path).size
+        *offsets, frames = np.cumsum([0, *map(count_frames, given)]).tolist()
+        if labels != frames:
+            raise ValueError(
+                f"There must be one label a frame. Received: {labels} labels "
+                f"in {path!r} for {len(given)} videos of {frames} frames"
+            )
+        sources = [LabelSource(path, offset=offset) for offset in offsets]
+    else:
         raise ValueError(
             "One file with the labels of several videos must be .npy, .mat "
             f"with the cell `gt`, or .m. Received: path={path!r}"
         )
-    labels = read_vector(path).size
-    *offsets, frames = np.cumsum([0, *map(count_frames, given)]).tolist()
-    if labels != frames:
-        raise ValueError(
-            f"There must be one label a frame. Received: {labels} labels in "
-            f"{path!r} for {len(given)} videos of {frames} frames together"
-        )
     return tuple(
-        dataclasses.replace(video, labels=LabelSource(path, offset=offset))
-        for video, offset in zip(given, offsets, strict=True)
+        dataclasses.replace(video, labels=source)
+        for video, source in zip(given, sources, strict=True)
     )
 
 
@@ -130,40 +129,34 @@ def attach_files(
         else:
             paths[video] = path
     _require_matches(unmatched, folder, videos)
-    return _attach(videos, paths)
+    return tuple(_attach(video, paths.get(video.name)) for video in videos)
 
 
 def attach_tracks(
     videos: Sequence[Video], folder: str, names: Iterable[str]
 ) -> tuple[Video, ...]:
     """Adds text files of tracks, named exactly like their videos."""
-    files = {name.removesuffix(".txt") for name in names}
-    unmatched = sorted(files - {video.name for video in videos})
+    paths = {
+        name.removesuffix(".txt"): os.path.join(folder, name) for name in names
+    }
+    unmatched = sorted(paths.keys() - {video.name for video in videos})
     _require_matches(unmatched, folder, videos)
     return tuple(
-        dataclasses.replace(v, tracks=os.path.join(folder, v.name + ".txt"))
-        if v.name in files
-        else v
-        for v in videos
+        dataclasses.replace(video, tracks=paths.get(video.name, video.tracks))
+        for video in videos
     )
 
 
-def _attach(
-    videos: Sequence[Video], paths: Mapping[str, str]
-) -> tuple[Video, ...]:
-    def attach(video: Video) -> Video:
-        path = paths.get(video.name)
-        if path is None:
-            return video
-        is_folder = os.path.isdir(path)
-        if is_folder and video.num_frames is not None:
-            masks = list_by_name(path, IMAGE_EXTENSIONS)
-            require_one_a_frame(len(masks), video, "mask", path)
-        if is_folder or has_masks(path):
-            return dataclasses.replace(video, masks=path)
-        return dataclasses.replace(video, labels=LabelSource(path))
-
-    return tuple(attach(video) for video in videos)
+def _attach(video: Video, path: str | None) -> Video:
+    if path is None:
+        return video
+    is_folder = os.path.isdir(path)
+    if is_folder and video.num_frames is not None:
+        masks = list_by_name(path, IMAGE_EXTENSIONS)
+        require_one_a_frame(len(masks), video, "mask", path)
+    if is_folder or has_masks(path):
+        return dataclasses.replace(video, masks=path)
+    return dataclasses.replace(video, labels=LabelSource(path))
 
 
 def _key(name: str) -> str:

@@ -37,10 +37,8 @@ class Batching:
     ) -> tf.data.Dataset:
         """Makes batches of what `read` returns for numbers, as nested arrays.
 
-        Args:
-            numbers: Integers `(n,)`, the items of an epoch in order.
-            read: Returns items from their numbers.
-            spec: Nested `tf.TensorSpec` of one item.
+        `numbers` are the items of an epoch in order, `spec` the nested
+        `tf.TensorSpec` of one.
         """
         specs = tf.nest.flatten(spec)
         size = self.batch_size if self.drop_remainder else None
@@ -59,9 +57,8 @@ class Batching:
 
         def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
             order = order_of_epoch(len(numbers), self.shuffle, self.seed, epoch)
-            items = tf.data.Dataset.from_tensor_slices(
-                tf.gather(numbers, order)
-            )
+            ordered = tf.gather(numbers, order)
+            items = tf.data.Dataset.from_tensor_slices(ordered)
             return items.batch(self.batch_size, self.drop_remainder).map(
                 gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )

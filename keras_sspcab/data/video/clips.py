@@ -8,17 +8,26 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
+from keras_sspcab.data.cache import (
+    open_array,
+    standardize_cache_folder,
+    write_array,
+)
 from keras_sspcab.data.decoding import standardize_channels, standardize_size
 from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.video.batching import Batching
-from keras_sspcab.data.video.cache import cached_frames
 from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.frames import frame_size, read_frame
 from keras_sspcab.data.video.reading import (
     count_frames,
     frame_paths,
     iterate_frames,
+    video_cache_path,
 )
+
+# Changes when the cached pixels would: older files are not used then.
+_VERSION = 1
 
 
 def clip_dataset(
@@ -39,17 +48,12 @@ def clip_dataset(
 ) -> tf.data.Dataset:
     """Makes batches of clips, float32 in [0, 1], channels last.
 
-    In order, each video is decoded from its beginning to its end, in constant
-    memory whatever its length, and nothing is kept on disk: so videos are
-    scored. Shuffled, clips of all videos are mixed, and their order follows
-    from `(seed, epoch)` alone: so models are trained, and training that is
-    resumed sees the same batches. Video files are then decoded once into a
-    `cache` folder, since going to single frames in them is slow; folders of
-    frames do without, but each frame is decoded once for each clip that it is
-    part of.
-
-    Both give the same pixels: frames are resized and rounded to 8 bits, see
-    `fit_frame`. TIFF frames need no other package.
+    In order, as videos are scored, each one is decoded from its beginning to
+    its end, in constant memory whatever its length. Shuffled, as models are
+    trained, clips of all videos are mixed, and their order follows from `(seed,
+    epoch)` alone. Video files are then decoded once into a `cache` folder;
+    folders of frames do without, but each frame is decoded once for each clip
+    that it is part of. The pixels are the same: see `fit_frame`.
 
     Args:
         videos: Videos from `scan_video_folder`, best after `check_videos`.
@@ -63,8 +67,8 @@ def clip_dataset(
         shuffle: True to shuffle all clips, in each epoch in another order.
         seed: Integer, 0 or more.
         epoch: Number of the epoch, from 0.
-        cache: A local folder for decoded frames, see `cached_frames`; False
-            (the default) for none.
+        cache: A local folder for decoded frames, which take height * width *
+            channels bytes each; False (the default) for none.
         with_index: Adds where clips come from.
         drop_remainder: True drops the last batch of an epoch if it is smaller.
         epochs: Epochs in the dataset, from `epoch` on. Defaults to 1.
@@ -78,9 +82,8 @@ def clip_dataset(
     Raises:
         ValueError: If an argument is out of range, a video is too short or
             cannot be read, or video files are to be shuffled without a cache.
-            Frames that turn out to be broken while the dataset is iterated
-            raise `tf.errors.InvalidArgumentError`, whose message names file and
-            frame.
+            Frames that turn out to be broken later, named in the message, raise
+            `tf.errors.InvalidArgumentError`.
         ImportError: If there are video files and PyAV is missing.
 
     Example:
@@ -94,8 +97,18 @@ def clip_dataset(
     batching = Batching(
         batch_size, shuffle, seed, epoch, epochs, drop_remainder
     )
-    _require_cache(given, cache, shuffle)
-
+    if cache is True:
+        raise ValueError(
+            "Frames of videos are cached on disk only. Received: cache=True. "
+            "Give the path of a folder."
+        )
+    files = [video.path for video in given if video.kind == "file"]
+    if shuffle and files and cache is False:
+        raise ValueError(
+            "Clips of video files can be shuffled only with a cache, as going "
+            f"to single frames in them is slow. Received: {len(files)} video "
+            f"files, such as {files[0]!r}. Give a local folder as `cache`."
+        )
     arrays = counts = None
     if cache is not False:
         arrays = cached_frames(given, size, channels, cache)
@@ -134,20 +147,39 @@ def clip_dataset(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
+def cached_frames(
+    videos: Sequence[Video],
+    size: tuple[int, int],
+    channels: int,
+    cache: Any,
+    progress: bool = True,
+) -> list[np.ndarray]:
+    """Returns the frames of each video, decoded once and kept on disk.
+
+    Going to a frame within a compressed video means decoding all since the last
+    key frame. The arrays are uint8 `(frames, height, width, channels)`, mapped
+    from `.npy` files in the folder `cache`: only what is used is read.
+    """
+    folder = standardize_cache_folder(cache)
+    settings = {"frames": [*size, channels], "version": _VERSION}
+
+    def load(video: Video) -> np.ndarray:
+        path = video_cache_path(folder, video, settings)
+        frames = open_array(path)
+        if frames is None or video.num_frames not in (None, len(frames)):
+            decoded = iterate_frames(video, size, channels)
+            frames = write_array(path, decoded, "uint8")
+        return frames
+
+    return parallel_map(load, videos, "Decoding videos", progress)
+
+
 def count_clips(
     videos: Iterable[Video], clip_length: int, stride: int = 1, step: int = 1
 ) -> int:
     """Returns how many clips `clip_dataset` cuts from videos.
 
-    Args:
-        videos: The videos.
-        clip_length: Frames a clip.
-        stride: Steps from one frame of a clip to the next. Defaults to 1.
-        step: Steps from one clip of a video to the next. Defaults to 1.
-
-    Raises:
-        ValueError: If an argument is out of range, or a video is too short or
-            cannot be read.
+    Arguments and errors are those of `clip_dataset`.
 
     Example:
     >>> count_clips(Video("a", "a.mp4", num_frames=10), clip_length=4)
@@ -157,12 +189,7 @@ def count_clips(
 
 
 class Clips:
-    """The clips of several videos, numbered in order; see `clip_dataset`.
-
-    Attributes:
-        counts: Frames of each video.
-        span: Frames from the first to the last of a clip, both included.
-    """
+    """The clips of several videos, numbered in order; see `clip_dataset`."""
 
     def __init__(
         self,
@@ -176,6 +203,7 @@ class Clips:
         self.length = standardize_int(length, "clip_length", 1)
         self.stride = standardize_int(stride, "stride", 1)
         self.step = standardize_int(step, "step", 1)
+        # Frames from the first to the last of a clip, both included.
         self.span = (length - 1) * stride + 1
         if counts is None:
             counts = [count_frames(video) for video in videos]
@@ -240,23 +268,4 @@ class _Frames:
     def __getitem__(self, positions: np.ndarray) -> np.ndarray:
         return np.stack(
             [read_frame(self._paths[p], *self._arguments) for p in positions]
-        )
-
-
-def _require_cache(
-    videos: tuple[Video, ...], cache: Any, shuffle: bool
-) -> None:
-    if cache is True:
-        raise ValueError(
-            "Frames of videos are cached on disk only. Received: cache=True. "
-            "Give the path of a folder."
-        )
-    files = [video.path for video in videos if video.kind == "file"]
-    if shuffle and files and cache is False:
-        raise ValueError(
-            "Clips of video files can be shuffled only with a cache, as going "
-            f"to single frames in them is slow. Received: {len(files)} video "
-            f"files, such as {files[0]!r}, with shuffle=True, cache=False. "
-            "Give a local folder: it takes height * width * channels bytes a "
-            "frame."
         )

@@ -41,8 +41,8 @@ def iterate_file(
 ) -> Iterator[np.ndarray]:
     """Yields the frames of a video file, in the order they are shown.
 
-    There must be `num_frames`. None takes what the container states (AVI and
-    MP4 do), or else the end that it states (MKV mostly does).
+    There must be `num_frames`; None takes the number that the container states
+    (AVI and MP4 do), or else the end that it states (MKV mostly does).
     """
     count = 0
     size = None
@@ -52,14 +52,14 @@ def iterate_file(
         frames = container.decode(stream)
         while True:
             try:
-                frame = next(frames, None)
+                frame = next(frames)
+            except StopIteration:
+                break
             except (_pyav().error.FFmpegError, IndexError) as error:
                 raise ValueError(
                     f"The video {path!r} is broken at frame {count}: {error}. "
                     "Repair it, for instance by encoding it again."
                 ) from error
-            if frame is None:
-                break
             size = size or (frame.height, frame.width)
             if size != (frame.height, frame.width):
                 raise ValueError(
@@ -74,21 +74,16 @@ def iterate_file(
         expected = num_frames or stream.frames
         end = None if expected else _stated_end(stream)
     _require_frames(count, path)
-    advice = (
-        "Restore it; or, if this number of frames is right, state "
-        f"Video(..., num_frames={count})."
-    )
+    fault = ""
     if expected and count != expected:
+        fault = f"has {expected} frames as it states, but only {count}"
+    elif end is not None and last < end - _TOLERANCE:
+        fault = f"lasts {end:.1f} seconds as it states, but only {last:.1f}"
+    if fault:
         raise ValueError(
-            f"The video {path!r} has {expected} frames as it states, but "
-            f"{count} of them can be decoded: it is truncated or broken. "
-            f"{advice}"
-        )
-    if end is not None and last < end - _TOLERANCE:
-        raise ValueError(
-            f"The video {path!r} lasts {end:.1f} seconds as it states, but "
-            f"ends after {last:.1f}, at frame {count}: it is truncated. "
-            f"{advice}"
+            f"The video {path!r} {fault} can be decoded: it is truncated or "
+            "broken. Restore it; or, if the number of frames is right, state "
+            f"Video(..., num_frames={count})."
         )
 
 

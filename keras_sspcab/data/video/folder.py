@@ -93,20 +93,11 @@ class VideoFolder(SampleFolder[Video]):
         sources = ("labels", "masks", "tracks")
         rows: list[tuple[str | int, ...]] = []
         for split, videos in self.splits.items():
-            if not videos:
-                continue
             frames: Any = [video.num_frames for video in videos]
-            rows.append(
-                (
-                    split,
-                    len(videos),
-                    "?" if None in frames else sum(frames),
-                    *(
-                        sum(bool(getattr(v, s)) for v in videos)
-                        for s in sources
-                    ),
-                )
-            )
+            total = "?" if None in frames else sum(frames)
+            known = [sum(bool(getattr(v, s)) for v in videos) for s in sources]
+            if videos:
+                rows.append((split, len(videos), total, *known))
         return [("split", "videos", "frames", *sources), *rows]
 
     def remarks(self) -> list[str]:

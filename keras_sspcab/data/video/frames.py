@@ -86,8 +86,8 @@ def list_by_name(folder: str, extensions: tuple[str, ...]) -> list[str]:
 def list_frames(folder: str) -> list[str]:
     """Lists the image files of a folder of frames in their order.
 
-    Names that differ in their last number alone are a numbering: it may start
-    anywhere and have any step, but no gap, or else a ValueError is raised.
+    Names that differ in their last number alone are a numbering, which may
+    start anywhere and have any step, but no gap.
     """
     try:
         paths = list_by_name(folder, IMAGE_EXTENSIONS)
@@ -171,9 +171,8 @@ def _broken(path: str, error: Exception) -> ValueError:
 
 def _require_numbering(folder: str, names: list[str]) -> None:
     matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", name) for name in names]
-    if len(names) < 2 or not all(matches):
-        return
-    if len({match[1] for match in matches if match}) > 1:
+    prefixes = {match and match[1] for match in matches}
+    if len(names) < 2 or None in prefixes or len(prefixes) > 1:
         return
     numbers = [int(match[2]) for match in matches if match]
     steps = np.diff(numbers)

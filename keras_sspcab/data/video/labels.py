@@ -38,7 +38,7 @@ def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
     extension = os.path.splitext(path)[1].lower()
     first = 0
     # Intervals are arrays (n, 2), labels (n,).
-    if source.entry is not None:
+    if source.entry is not None or extension == ".m":
         values, first = _entry_of(path, source.entry), 1
     elif extension == ".npy":
         values = read_vector(path)
@@ -46,8 +46,6 @@ def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
         values = _read_text(path)
     elif extension == ".mat":
         values, first = _read_mat(path), 1
-    elif extension == ".m":
-        values, first = _read_script(path), 1
     else:
         raise ValueError(
             "Labels must be in a file with one of the extensions "
@@ -73,13 +71,9 @@ def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
 
 
 def read_interval_lists(path: str) -> list[np.ndarray]:
-    """Reads the intervals of abnormal frames of several videos.
+    """Reads the intervals of several videos from a `.mat` or `.m` file.
 
-    They are in a `.mat` file with the cell `gt`, as Liu et al. publish it, or a
-    `.m` file of UCSD.
-
-    Returns:
-        An integer array `(n, 2)` for each video: first and last frames, from 1.
+    They are `(n, 2)` for each video: first and last abnormal frames, from 1.
     """
     if path.lower().endswith(".m"):
         return _parse_script(path)
@@ -127,12 +121,15 @@ def _read_matlab(read: Callable[[str], Any], path: str) -> Any:
         raise ValueError(f"Cannot read {path!r}: {error}") from error
 
 
-def _entry_of(path: str, entry: int) -> np.ndarray:
+def _entry_of(path: str, entry: int | None) -> np.ndarray:
     intervals = read_interval_lists(path)
-    if entry >= len(intervals):
+    if entry is None and len(intervals) == 1:
+        entry = 0
+    if entry is None or entry >= len(intervals):
         raise ValueError(
-            f"{path!r} lists {len(intervals)} videos, but number {entry + 1} "
-            "is asked for."
+            f"There must be intervals of the video in {path!r}, which lists "
+            f"{len(intervals)} videos from 0 on. Received: entry={entry}. Say "
+            "which one by LabelSource(path, entry=...)."
         )
     return intervals[entry]
 
@@ -149,10 +146,8 @@ def _read_mat(path: str) -> np.ndarray:
             f"Received: {sorted(arrays)} in {path!r}"
         )
     (values,) = arrays.values()
-    is_vector = values.size == max(values.shape)
-    if is_vector and values.size != 2:
-        return values.ravel()
-    return _pairs(values, path)
+    is_vector = values.size == max(values.shape) != 2
+    return values.ravel() if is_vector else _pairs(values, path)
 
 
 def _pairs(values: Any, path: str) -> np.ndarray:
@@ -166,16 +161,6 @@ def _pairs(values: Any, path: str) -> np.ndarray:
             f"shape {values.shape} in {path!r}"
         )
     return values.T if values.shape[0] == 2 else values
-
-
-def _read_script(path: str) -> np.ndarray:
-    intervals = _parse_script(path)
-    if len(intervals) != 1:
-        raise ValueError(
-            f"{path!r} lists {len(intervals)} videos: say which one by "
-            "LabelSource(path, entry=...)."
-        )
-    return intervals[0]
 
 
 def _parse_script(path: str) -> list[np.ndarray]:
@@ -210,17 +195,13 @@ def _read_text(path: str) -> np.ndarray:
         values = np.array([float(cell) for row in rows for cell in row])
     except ValueError as error:
         raise ValueError(f"Cannot read the labels {path!r}: {error}") from error
-    if not header:
-        if widths == {2}:
-            raise ValueError(
-                "Two columns need a header: `frame,label` or `start,end`. "
-                f"Received: {','.join(rows[0])!r} in {path!r}"
-            )
+    if not header and widths != {2}:
         return values
     if header not in (("label",), ("frame", "label"), ("start", "end")):
         raise ValueError(
-            "The header must be `label`, `frame,label` or `start,end`. "
-            f"Received: {','.join(header)!r} in {path!r}"
+            "The header must be `label`, `frame,label` or `start,end`; one "
+            "column needs none. "
+            f"Received: {','.join(header) or 'none'!r} in {path!r}"
         )
     if widths - {len(header)}:
         raise ValueError(
@@ -228,10 +209,8 @@ def _read_text(path: str) -> np.ndarray:
             f"{path!r} with another number of them"
         )
     values = values.reshape(len(rows), len(header))
-    if header == ("start", "end"):
-        return values
-    if header == ("label",):
-        return values[:, 0]
+    if header != ("frame", "label"):
+        return values if len(header) == 2 else values[:, 0]
     values = values[np.argsort(values[:, 0], kind="stable")]
     is_wrong = values[:, 0] != np.arange(len(values))
     if is_wrong.any():

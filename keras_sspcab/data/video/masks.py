@@ -53,28 +53,21 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
     path = video.masks
     if path is None:
         raise ValueError(f"The video {video.name!r} has no masks.")
-    masks: Any
+    masks: Any = None
     if os.path.isdir(path):
         masks = list_frames(path)
     elif path.lower().endswith(".npy"):
-        masks = load_array(path, "masks")
-        if masks.ndim != 3:
-            raise ValueError(
-                "Masks must be an array (frames, height, width). Received: "
-                f"shape {masks.shape} in {path!r}"
-            )
+        array = load_array(path, "masks")
+        masks = array if array.ndim == 3 else None
     elif path.lower().endswith(".mat"):
-        masks = load_mat(path).get(_AVENUE_VARIABLE)
-        if masks is None or masks.dtype != object:
-            raise ValueError(
-                "A .mat file of masks must hold the cell "
-                f"`{_AVENUE_VARIABLE}`. Received: {path!r}"
-            )
-        masks = masks.ravel()
-    else:
+        cell = load_mat(path).get(_AVENUE_VARIABLE)
+        is_cell = cell is not None and cell.dtype == object
+        masks = cell.ravel() if is_cell else None
+    if masks is None:
         raise ValueError(
-            "Masks must be a folder of images, an .npy or a .mat file. "
-            f"Received: {path!r}"
+            "Masks must be a folder of images, an .npy file of an array "
+            "(frames, height, width), or a .mat file with the cell "
+            f"`{_AVENUE_VARIABLE}`. Received: {path!r}"
         )
     require_one_a_frame(len(masks), video, "mask", path)
     first = None
@@ -95,11 +88,9 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
 def frame_labels(video: Video) -> np.ndarray:
     r"""Returns which frames of a video are abnormal.
 
-    They are those of the video's `labels`; or else, of its masks: a frame is
-    abnormal if one of its pixels is.
-
     Args:
-        video: A video with labels or masks.
+        video: A video with labels, or else with masks: a frame is abnormal if
+            one of its pixels is.
 
     Returns:
         uint8 array `(frames,)`: 0 normal, 1 abnormal.
@@ -169,17 +160,17 @@ def tracks_from_masks(
     >>> tracks_from_masks([Video("street", "street.mp4")])["frame"].size
     0
     """
-    names: list[str] = []
-    rows: list[tuple[int, ...]] = []
-    for video in standardize_videos(videos):
-        if video.masks is not None:
-            of_video = _track(video, min_area)
-            names += [video.name] * len(of_video)
-            rows += of_video
-    table = np.array(rows, "int64").reshape(-1, len(_TRACK_COLUMNS))
+    rows = [
+        (video.name, row)
+        for video in standardize_videos(videos)
+        if video.masks is not None
+        for row in _track(video, min_area)
+    ]
+    table = np.array([row for _, row in rows], "int64")
+    columns = table.reshape(-1, len(_TRACK_COLUMNS)).T
     return {
-        "video": np.array(names, dtype=str),
-        **dict(zip(_TRACK_COLUMNS, table.T, strict=True)),
+        "video": np.array([name for name, _ in rows], dtype=str),
+        **dict(zip(_TRACK_COLUMNS, columns, strict=True)),
     }
 
 
@@ -217,8 +208,6 @@ def _track(video: Video, min_area: int) -> list[tuple[int, ...]]:
     ):
         box = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
         old = merged.get((track, frame), box)
-        merged[track, frame] = [
-            *map(min, old[:2], box[:2]),
-            *map(max, old[2:], box[2:]),
-        ]
+        ends = map(max, old[2:], box[2:])
+        merged[track, frame] = [*map(min, old[:2], box[:2]), *ends]
     return sorted((*place, *box) for place, box in merged.items())

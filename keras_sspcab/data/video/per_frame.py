@@ -27,6 +27,43 @@ class FrameSource(abc.ABC):
         return []
 
 
+class FrameFiles(FrameSource):
+    """What belongs to frames, in files of a folder that are named like videos.
+
+    `what` says what they hold, `single` has the extensions of files with
+    everything of a video, `several` those of files for each frame.
+    """
+
+    what: str
+    single: tuple[str, ...]
+    several: tuple[str, ...]
+
+    def __init__(self, folder: Any) -> None:
+        self.folder = os.path.expanduser(os.fspath(folder))
+        if not os.path.isdir(self.folder):
+            raise ValueError(
+                f"The folder of {self.what} does not exist. "
+                f"Received: folder={self.folder!r}"
+            )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.folder!r})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Nothing but a name; the files count by themselves."""
+        return {"name": "files"}
+
+    def files(self, video: Video) -> list[str]:
+        """Lists the files of a video in order, or raises a ValueError."""
+        return self._find(video)[0]
+
+    def _find(self, video: Video) -> tuple[list[str], bool]:
+        return find_files(
+            self.folder, video, self.what, self.single, self.several
+        )
+
+
 def find_files(
     folder: str,
     video: Video,
@@ -34,18 +71,7 @@ def find_files(
     single: tuple[str, ...],
     several: tuple[str, ...],
 ) -> tuple[list[str], bool]:
-    """Finds the files in a folder that belong to a video, by its name.
-
-    Args:
-        folder: The folder.
-        video: The video.
-        what: What the files hold, for the error.
-        single: Extensions of files with everything, such as `NAME.npy`.
-        several: Those of files for each frame, in a folder `NAME`.
-
-    Returns:
-        The files in order, and whether it is a single one.
-    """
+    """Finds the files of a video, and says whether it is a single one."""
     base = os.path.join(folder, video.name)
     for extension in single:
         if os.path.isfile(base + extension):
@@ -61,16 +87,6 @@ def find_files(
             f"{', '.join(names[:-1])} or {names[-1]}."
         )
     return files, False
-
-
-def require_folder(folder: Any, what: str) -> str:
-    """Returns the path of a folder, or raises a ValueError."""
-    path = os.path.expanduser(os.fspath(folder))
-    if not os.path.isdir(path):
-        raise ValueError(
-            f"The folder of {what} does not exist. Received: folder={path!r}"
-        )
-    return path
 
 
 def load_array(path: str, what: str) -> np.ndarray:
@@ -116,12 +132,8 @@ def zip_frames(
     ended = object()
     steps = itertools.zip_longest(*parts.values(), fillvalue=ended)
     for position, step in enumerate(steps):
-        short = [
-            name
-            for name, value in zip(parts, step, strict=True)
-            if value is ended
-        ]
-        if short:
+        pairs = zip(parts, step, strict=True)
+        if short := [name for name, value in pairs if value is ended]:
             raise ValueError(
                 f"There must be one a frame of each of: {', '.join(parts)}. "
                 f"Received: only {position} {' and '.join(short)} for "

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.data.cache import cache_path
 from keras_sspcab.data.decoding import standardize_channels, standardize_size
 from keras_sspcab.data.video.files import (
     DEFAULT_RATE,
@@ -36,9 +37,8 @@ def iterate_frames(
         Iterator of uint8 arrays `(height, width, channels)`.
 
     Raises:
-        ValueError: When a frame cannot be decoded or has another size than
-            those before, or if there are not as many as stated. The error
-            names file and frame.
+        ValueError: If a frame, which the error names, cannot be decoded or has
+            another size than the first, or there are not as many as stated.
         ImportError: If a video file is to be read and PyAV is missing.
 
     Example:
@@ -77,15 +77,16 @@ def read_frames(
     wanted = set(positions)
     frames: dict[int, np.ndarray] = {}
     if video.kind == "frames":
-        paths = dict(enumerate(frame_paths(video)))
-        for position in wanted & paths.keys():
-            frames[position] = read_frame(paths[position], None, channels)
+        for position, path in enumerate(frame_paths(video)):
+            if position in wanted:
+                frames[position] = read_frame(path, None, channels)
     elif wanted:
-        for position, frame in enumerate(iterate_frames(video, None, channels)):
+        stream = iterate_frames(video, None, channels)
+        for position, frame in zip(
+            range(max(wanted) + 1), stream, strict=False
+        ):
             if position in wanted:
                 frames[position] = frame
-            if position == max(wanted):
-                break
     if missing := sorted(wanted - set(frames)):
         raise ValueError(
             f"The video {video.path!r} has no such frames. "
@@ -103,6 +104,18 @@ def frame_paths(video: Video) -> list[str]:
             f"Received: {len(paths)}. Have the files changed?"
         )
     return paths
+
+
+def video_cache_path(
+    folder: str,
+    video: Video,
+    settings: dict[str, Any],
+    more_files: Iterable[str] = (),
+    suffix: str = ".npy",
+) -> str:
+    """Returns where something made of a video is kept; see `cache_path`."""
+    own = [video.path] if video.kind == "file" else frame_paths(video)
+    return cache_path(folder, video.name, [*own, *more_files], settings, suffix)
 
 
 def count_frames(video: Video) -> int:

@@ -68,9 +68,8 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
         A `VideoFolder`; videos are sorted by name, numbers by value.
 
     Raises:
-        ValueError: If the folder does not exist, holds no videos, or does not
-            follow the layout; if frames or masks are missing; or if ground
-            truth belongs to no video.
+        ValueError: If there are no videos, the layout is another one, frames or
+            masks are missing, or ground truth belongs to no video.
 
     Example:
     >>> import os, tempfile
@@ -122,34 +121,19 @@ class _Tree:
     def path(self, relative: str) -> str:
         return join(self.root, relative)
 
-    def has(self, folder: str) -> bool:
-        """Returns whether there is a folder, be it empty."""
-        return os.path.isdir(self.path(folder))
-
     def names(self, folder: str) -> list[str]:
         """Lists the files and folders in a folder that hold anything."""
         inside = f"{folder}/" if folder else ""
-        return sorted(
-            {
-                file[len(inside) :].split("/", 1)[0]
-                for file in self.files
-                if file.startswith(inside)
-            }
-        )
+        below = [f[len(inside) :] for f in self.files if f.startswith(inside)]
+        return sorted({file.split("/", 1)[0] for file in below})
 
     def list_videos(
         self, folder: str, without: tuple[str, ...] = ()
     ) -> _Videos:
         """Makes videos of all folders of frames and video files in a folder.
 
-        Args:
-            folder: Relative path; empty for the root. If it holds images
-                itself, it is one video.
-            without: Endings of names of folders that are no videos.
-
-        Returns:
-            Videos in natural order of their names, which are the paths within
-            `folder` without extension.
+        It is one video if it holds images itself. Folders whose names end in
+        one of `without` are none. Names are paths within it, in natural order.
         """
         inside = f"{folder}/" if folder else ""
         by_name: dict[str, list[Video]] = collections.defaultdict(list)
@@ -254,10 +238,14 @@ def _scan_shanghaitech(tree: _Tree) -> _Scan:
 
 def _scan_plain(tree: _Tree) -> _Scan:
     """Lists `train`, `test` and `ground_truth`, or normal videos only."""
-    if not tree.has("train"):
-        if tree.has("test") or tree.has("ground_truth"):
-            return (), (), ()
-        return tree.list_videos(""), (), ()
+    folders = [
+        name
+        for name in ("train", "test", "ground_truth")
+        if os.path.isdir(tree.path(name))
+    ]
+    if "train" not in folders:
+        # A test folder is not trained on.
+        return (() if folders else tree.list_videos("")), (), ()
     test = tree.list_videos("test", without=("/tracks",))
     test = tree.attach(test, "ground_truth")
     return tree.list_videos("train"), tree.attach_tracks(test, "test"), ()
@@ -295,7 +283,9 @@ _LAYOUTS: dict[str, tuple[Callable[[_Tree], _Scan], tuple[str, str], str]] = {
 def _detect_layout(tree: _Tree) -> tuple[str, str]:
     for layout, (_, marks, _) in _LAYOUTS.items():
         for mark in marks:
-            if tree.has(mark) and _fits(layout, tree, mark):
+            # Others have a folder `Train` as well.
+            pattern = rf"{mark}\d+" if layout == "ucsd" else ".*"
+            if any(re.fullmatch(pattern, name) for name in tree.names(mark)):
                 return layout, f"there is a folder {mark}"
     known = {mark for _, marks, _ in _LAYOUTS.values() for mark in marks}
     parts = [file.split("/") for file in tree.files]
@@ -308,11 +298,3 @@ def _detect_layout(tree: _Tree) -> tuple[str, str]:
             'video below it, say layout="plain".'
         )
     return "plain", "there is no train folder: every video counts as normal"
-
-
-def _fits(layout: str, tree: _Tree, mark: str) -> bool:
-    """Tells `Train/Train001` from other folders called `Train`."""
-    if layout != "ucsd":
-        # File systems that ignore case take `Train` for `train`.
-        return any(file.startswith(f"{mark}/") for file in tree.files)
-    return any(re.fullmatch(rf"{mark}\d+", n) for n in tree.names(mark))

@@ -27,15 +27,13 @@ class Given(ObjectProposals):
         yield from self.frames
 
 
-def draw_square(left, top, size=6, textured=True, seed=1):
-    """Returns a gray-blue frame with one bright square."""
+def draw_square(left, top, size=6, seed=1):
+    """Returns a gray-blue frame with one bright, textured square."""
     frame = np.full((HEIGHT, WIDTH, 3), (40, 50, 60), "uint8")
-    pattern = np.full((size, size, 3), 200, "uint8")
-    if textured:
-        rng = np.random.default_rng(seed)
-        # Neighbors differ by far more than any threshold here.
-        checks = (np.indices((size, size)).sum(0) % 2)[..., None] * 100
-        pattern = checks + rng.integers(120, 150, (size, size, 3))
+    rng = np.random.default_rng(seed)
+    # Neighbors differ by far more than any threshold here.
+    checks = (np.indices((size, size)).sum(0) % 2)[..., None] * 100
+    pattern = checks + rng.integers(120, 150, (size, size, 3))
     frame[top : top + size, left : left + size] = pattern
     return frame
 
@@ -43,7 +41,7 @@ def draw_square(left, top, size=6, textured=True, seed=1):
 def write_cubes(path, frames, seed, length=3, size=4, channels=3):
     rng = np.random.default_rng(seed)
     count = len(frames)
-    writer = CubeWriter(str(path), length, size, channels)
+    writer = CubeWriter(str(path), length, size, channels, with_masks=False)
     shape = (count, length, size, size)
     content = {
         "appearance": rng.integers(0, 256, (*shape, channels), dtype="uint8"),
@@ -54,12 +52,8 @@ def write_cubes(path, frames, seed, length=3, size=4, channels=3):
     }
     if count:
         writer.append(**content)
-    writer.finish(
-        {},
-        fingerprint="0",
-        video=path.stem,
-        num_frames=8,
-        frame_size=np.array([32, 48]),
-        num_skipped=0,
-    )
+    attributes = {"fingerprint": "0", "video": path.stem, "num_skipped": 0}
+    attributes.update(num_frames=8, frame_size=np.array([32, 48]))
+    writer.finish(attributes, settings={})
+    writer.close()
     return open_cube_file(path), content

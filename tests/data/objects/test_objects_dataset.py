@@ -13,16 +13,7 @@ COUNT = 10
 def collect(dataset):
     """Returns all batches in one."""
     batches = list(dataset.as_numpy_iterator())
-    if isinstance(batches[0], tuple):
-        both = zip(*batches, strict=True)
-        return tuple(
-            {key: np.concatenate([p[key] for p in part]) for key in part[0]}
-            for part in both
-        )
-    return {
-        key: np.concatenate([batch[key] for batch in batches])
-        for key in batches[0]
-    }
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches)
 
 
 def joined(contents, name):
@@ -31,7 +22,9 @@ def joined(contents, name):
 
 def test_cubes_in_order(cubes):
     files, contents = cubes
-    dataset = cube_dataset(files, batch_size=4, with_index=True)
+    dataset = cube_dataset(
+        [file.path for file in files], batch_size=4, with_index=True
+    )
     objects, index = collect(dataset)
     assert set(objects) == {"appearance", "motion"}
     assert all(value.dtype == np.float32 for value in objects.values())
@@ -40,9 +33,7 @@ def test_cubes_in_order(cubes):
     )
     np.testing.assert_array_equal(objects["motion"], joined(contents, "motion"))
     assert index["video"].tolist() == [0] * 3 + [2] * 7
-    assert index["frame"].tolist() == [
-        frame for frames in OBJECT_FRAMES for frame in frames
-    ]
+    assert index["frame"].tolist() == [*OBJECT_FRAMES[0], *OBJECT_FRAMES[2]]
     assert index["object"].tolist() == [*range(3), *range(7)]
     assert all(value.dtype == np.int32 for value in index.values())
 
@@ -87,11 +78,10 @@ def test_shuffling_follows_from_seed_and_epoch(cubes):
     first = order(seed=1, epoch=0)
     assert sorted(first) == list(range(COUNT))
     assert first != list(range(COUNT))
-    assert order(seed=1, epoch=0) == first
-    assert order(seed=1, epoch=1) != first
     assert order(seed=2, epoch=0) != first
-    both = order(seed=1, epochs=2)
-    assert both == first + order(seed=1, epoch=1)
+    second = order(seed=1, epoch=1)
+    assert second != first
+    assert order(seed=1, epochs=2) == first + second
 
 
 def test_objects_of_every_third_frame_alone(cubes):
@@ -112,7 +102,6 @@ def test_objects_of_every_third_frame_alone(cubes):
         ({"batch_size": 4}, [4, 4, 2]),
         ({"batch_size": 4, "drop_remainder": True}, [4, 4]),
         ({"batch_size": 5, "epochs": 2}, [5] * 4),
-        ({"batch_size": 16, "shuffle": True}, [10]),
     ],
 )
 def test_batches_are_counted_and_of_known_shape(cubes, arguments, sizes):
@@ -124,13 +113,6 @@ def test_batches_are_counted_and_of_known_shape(cubes, arguments, sizes):
         "appearance": tf.TensorSpec((size, 3, 4, 4, 3)),
         "motion": tf.TensorSpec((size, 3, 4, 4, 2)),
     }
-
-
-def test_a_dataset_can_be_read_twice_and_from_paths(cubes):
-    files, _ = cubes
-    dataset = cube_dataset([file.path for file in files], shuffle=True)
-    first, second = collect(dataset), collect(dataset)
-    np.testing.assert_array_equal(first["motion"], second["motion"])
 
 
 def test_few_files_are_open_at_a_time(cubes):

@@ -32,10 +32,10 @@ def folder(tmp_path):
     return tmp_path / "masks"
 
 
-def masks_of_squares(values=1):
+def masks_of_squares(value=1):
     masks = np.zeros((COUNT, HEIGHT, WIDTH), "uint8")
     for i in range(COUNT):
-        masks[i, 8:14, 3 + 2 * i : 9 + 2 * i] = values
+        masks[i, 8:14, 3 + 2 * i : 9 + 2 * i] = value
     return masks
 
 
@@ -54,16 +54,13 @@ def extract(video, masks):
     return file
 
 
-@pytest.mark.parametrize("kind", ["array", "images", "instances", "double"])
+@pytest.mark.parametrize("kind", ["images", "instances of double size"])
 def test_masks_from_files(folder, video, kind):
     if kind == "images":
         write_frames(folder / "a", masks_of_squares(255)[..., np.newaxis])
-    elif kind == "double":
-        masks = masks_of_squares().repeat(2, axis=1).repeat(2, axis=2)
-        np.save(folder / "a.npy", masks)
     else:
-        value = 7 if kind == "instances" else 1
-        np.save(folder / "a.npy", masks_of_squares(value).astype("int32"))
+        masks = masks_of_squares(7).repeat(2, axis=1).repeat(2, axis=2)
+        np.save(folder / "a.npy", masks.astype("int32"))
     file = extract(video, MaskFiles(folder))
     assert file.has_masks
     # The box is as large as the crop, so nothing is resized.

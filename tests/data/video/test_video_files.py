@@ -18,23 +18,9 @@ def read(path, channels=1, **known):
     return np.stack(list(iterate_frames(video, channels=channels)))
 
 
-@pytest.mark.parametrize(("suffix", "channels"), [("avi", 1), ("mkv", 3)])
-def test_lossless_files_give_the_frames_back(tmp_path, suffix, channels):
-    frames = noise(7, (32, 48), channels)
-    path = write_video(tmp_path / f"a.{suffix}", frames)
-    np.testing.assert_array_equal(read(path, channels), frames)
-    assert count_frames(make_video(path)) == 7
-
-
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [
-        ("a.avi", "mpeg4"),
-        ("a.mp4", "libx264"),
-        ("a.mkv", "libx264"),
-        ("a.webm", "libvpx-vp9"),
-        ("a.mpg", "mpeg2video"),
-    ],
+    [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.mpg", "mpeg2video")],
 )
 def test_compressed_files_keep_number_and_order(tmp_path, name, codec):
     path = write_video(tmp_path / name, numbered(40, (48, 64)), codec)
@@ -50,7 +36,6 @@ def test_compressed_files_keep_number_and_order(tmp_path, name, codec):
 @pytest.mark.parametrize(
     ("name", "codec", "share", "message"),
     [
-        ("a.avi", "ffv1", 0.6, "a.avi' has 40 frames.*truncated"),
         # Its end is stated, the number of frames is not.
         ("a.mkv", "ffv1", 0.1, "a.mkv' lasts 1.6 seconds"),
         ("a.mp4", "libx264", 0.6, "a.mp4"),
@@ -66,7 +51,7 @@ def test_truncated_files_are_named(tmp_path, name, codec, share, message):
 def test_the_user_may_know_the_number_of_frames(tmp_path):
     path = write_video(tmp_path / "a.avi", noise(40, (32, 48)))
     truncate(path, 0.6)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="has 40 frames.*truncated") as caught:
         read(path)
     count = int(str(caught.value).partition("num_frames=")[2].split(")")[0])
     assert len(read(path, num_frames=count)) == count
@@ -145,31 +130,30 @@ def gradients(count, size):
     return [(frame + 10 * i).astype("uint8") for i in range(count)]
 
 
-@pytest.mark.parametrize("size", [(32, 48), (33, 47)])
-def test_written_frames_come_back(tmp_path, size):
-    frames = gradients(5, size)
-    path = tmp_path / "out.mp4"
-    with video_writer(str(path), Fraction(30000, 1001)) as write:
+def write_all(path, frames, rate=25):
+    with video_writer(str(path), rate) as write:
         for frame in frames:
             write(frame)
+
+
+def test_written_frames_come_back(tmp_path):
+    size = 33, 46
+    frames = gradients(5, size)
+    path = tmp_path / "out.mp4"
+    write_all(path, frames, Fraction(30000, 1001))
     video = make_video(path)
     assert frame_rate(video) == Fraction(30000, 1001)
-    height, width = size
     for got, frame in zip(iterate_frames(video), frames, strict=True):
-        assert got.shape == (height + height % 2, width + width % 2, 3)
-        difference = got[:height, :width].astype(int) - frame
-        assert np.abs(difference).mean() < 4
+        assert got.shape == (34, 46, 3)
+        assert np.abs(got[:33].astype(int) - frame).mean() < 4
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+    folder = make_video(write_frames(tmp_path / "frames", numbered(1)))
+    assert frame_rate(folder) == 25
 
 
 def test_failures_leave_what_was_there(tmp_path):
     path = tmp_path / "out.mp4"
     path.write_bytes(b"before")
-
-    def write_all(frames):
-        with video_writer(str(path)) as write:
-            for frame in frames:
-                write(frame)
 
     mixed = [gradients(1, size)[0] for size in [(32, 32), (32, 34)]]
     for frames, message in (
@@ -178,11 +162,6 @@ def test_failures_leave_what_was_there(tmp_path):
         ([np.zeros((4, 4))], "uint8 arrays"),
     ):
         with pytest.raises(ValueError, match=message):
-            write_all(frames)
+            write_all(path, frames)
     assert path.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
-
-
-def test_folders_have_the_usual_rate(tmp_path):
-    folder = make_video(write_frames(tmp_path / "frames", numbered(1)))
-    assert frame_rate(folder) == 25

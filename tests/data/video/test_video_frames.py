@@ -4,7 +4,13 @@ import tensorflow as tf
 from PIL import Image
 from video_writing import noise, numbered, write_frames, write_video
 
-from keras_sspcab.data import decode_image, iterate_frames, make_video, resize
+from keras_sspcab.data import (
+    Video,
+    decode_image,
+    iterate_frames,
+    make_video,
+    resize,
+)
 from keras_sspcab.data.video import fit_frame, read_frames
 from keras_sspcab.data.video.frames import list_frames, read_frame
 
@@ -14,16 +20,14 @@ def names(folder):
 
 
 def touch(folder, *files):
-    folder.mkdir(exist_ok=True)
     for file in files:
         (folder / file).touch()
-    return folder
 
 
 # === Pixels ===
 
 
-@pytest.mark.parametrize("size", [(24, 40), (9, 7), (31, 50), (60, 64)])
+@pytest.mark.parametrize("size", [(9, 7), (60, 64)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resizing_is_that_of_images_to_one_step(size, channels):
     frame = noise(1, (31, 50), channels)[0]
@@ -35,24 +39,16 @@ def test_resizing_is_that_of_images_to_one_step(size, channels):
     assert difference.mean() < 0.5
 
 
-def test_gray_is_the_luma_of_images():
+def test_colors_become_gray_as_those_of_images_do(tmp_path):
     frame = noise(1, (31, 50), 3)[0]
-    encoded = tf.io.encode_png(frame)
-    expected = decode_image(encoded, channels=1).numpy()
-    gray = fit_frame(frame, None, 1)
-    assert np.abs(gray.astype(int) - expected).max() <= 1
-
-
-def test_palettes_and_alpha_are_decoded():
-    frame = noise(1, (4, 5), 3)[0]
+    expected = decode_image(tf.io.encode_png(frame), channels=1).numpy()
+    assert np.abs(fit_frame(frame, None, 1).astype(int) - expected).max() <= 1
     image = Image.fromarray(frame).convert("RGBA")
     np.testing.assert_array_equal(fit_frame(image, None, 3), frame)
     palette = Image.fromarray(frame[..., 0]).convert("P")
     gray = fit_frame(palette, None, 1)
     np.testing.assert_array_equal(gray, frame[..., :1])
-
-
-def test_of_16_bit_tiff_the_upper_8_bits_count(tmp_path):
+    # The upper 8 bits of 16 count.
     values = np.array([[0, 255, 256], [40000, 65279, 65535]], "uint16")
     Image.fromarray(values).save(tmp_path / "1.tif")
     read = read_frame(str(tmp_path / "1.tif"), channels=1)
@@ -71,7 +67,6 @@ def test_of_16_bit_tiff_the_upper_8_bits_count(tmp_path):
         ["1000.png", "1040.png", "1081.png", "1120.png"],
         ["start.png", "stop.png"],
         ["a1.png", "b7.png"],
-        ["3.png"],
     ],
 )
 def test_frames_in_their_order(tmp_path, files):
@@ -99,23 +94,16 @@ def test_what_is_no_sequence_of_frames(tmp_path, files, message):
 
 
 @pytest.mark.parametrize("extension", ["png", "tif", "bmp", "webp"])
-def test_formats(tmp_path, extension):
+def test_formats_keep_their_order_and_can_be_left(tmp_path, extension):
     is_lossy = extension == "webp"
-    frames = numbered(3, first=100) if is_lossy else noise(3)
-    folder = write_frames(tmp_path / "v", frames, extension, first=1)
+    frames = numbered(20, first=100)
+    folder = write_frames(tmp_path / "v", frames, extension, digits=1)
     for channels in (1, 3):
         read = list(iterate_frames(make_video(folder), channels=channels))
         expected = np.repeat(frames, channels, -1)
         np.testing.assert_allclose(read, expected, atol=is_lossy)
-
-
-def test_long_folders_keep_their_order_and_can_be_left(tmp_path):
-    frames = numbered(60)
-    video = make_video(write_frames(tmp_path / "v", frames, digits=1))
-    read = list(iterate_frames(video, channels=1))
-    np.testing.assert_array_equal(read, frames)
-    early = iterate_frames(video, channels=1)
-    assert next(early).max() == 0
+    early = iterate_frames(make_video(folder))
+    next(early)
     early.close()
 
 
@@ -133,28 +121,16 @@ def test_some_frames_of_a_video(tmp_path):
             read_frames(video, [1, 9])
 
 
-def test_mixed_sizes_name_the_frame(tmp_path):
+def test_bad_frames_are_named(tmp_path):
     folder = write_frames(tmp_path / "v", noise(3))
     write_frames(folder, noise(1, size=(10, 16)), first=3)
     with pytest.raises(ValueError, match=r"003.png' of 10x16 .*12x16"):
         list(iterate_frames(make_video(folder)))
-
-
-@pytest.mark.parametrize(
-    ("length", "reason"), [(0, "is empty"), (60, "of 60 bytes")]
-)
-def test_broken_frames_are_named(tmp_path, length, reason):
-    folder = write_frames(tmp_path / "v", noise(3))
     broken = folder / "001.png"
-    broken.write_bytes(broken.read_bytes()[:length])
-    with pytest.raises(ValueError, match=f"001.png' .*{reason}"):
-        list(iterate_frames(make_video(folder)))
-
-
-def test_another_number_of_frames_than_before(tmp_path):
-    folder = write_frames(tmp_path / "v", noise(3))
-    video = make_video(folder)
-    write_frames(folder, noise(1), first=3)
-    stated = type(video)("v", str(folder), "frames", num_frames=3)
+    for length, reason in ((60, "of 60 bytes"), (0, "is empty")):
+        broken.write_bytes(broken.read_bytes()[:length])
+        with pytest.raises(ValueError, match=f"001.png' .*{reason}"):
+            list(iterate_frames(make_video(folder)))
+    stated = Video("v", str(folder), "frames", num_frames=3)
     with pytest.raises(ValueError, match="must have 3 frames.*4"):
         iterate_frames(stated)

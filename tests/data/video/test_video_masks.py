@@ -63,7 +63,7 @@ def test_masks_of_each_kind(tmp_path, video, masks, name):
         list(iterate_masks(masked))
 
 
-@pytest.mark.parametrize("size", [(6, 8), (24, 48), (7, 11)])
+@pytest.mark.parametrize("size", [(24, 48), (7, 11)])
 def test_resizing_is_that_of_images(tmp_path, video, size):
     masks = noise(5)[..., 0] > 127
     video = dataclasses.replace(video, masks=save(tmp_path / "m.npy", masks))
@@ -72,7 +72,6 @@ def test_resizing_is_that_of_images(tmp_path, video, size):
 
 
 def test_labels_come_before_masks(tmp_path, video, masks):
-    assert not video.has_ground_truth
     with pytest.raises(ValueError, match="no ground truth.*'v'"):
         frame_labels(video)
     np.save(tmp_path / "labels.npy", [1, 1, 1, 0, 0])
@@ -93,21 +92,11 @@ def test_masks_that_do_not_fit(tmp_path, video, masks):
     write_frames(folder, noise(1, (5, 5)), "bmp", first=4)
     with pytest.raises(ValueError, match=r"mask 3 of shape \(5, 5\)"):
         read(folder)
-    (folder / "002.bmp").unlink()
-    with pytest.raises(ValueError, match="missing.*without 2"):
-        read(folder)
     np.save(tmp_path / "m.npy", np.zeros(5))
-    with pytest.raises(ValueError, match=r"\(frames, height, width\)"):
-        read(tmp_path / "m.npy")
     scipy_io.savemat(tmp_path / "m.mat", {"other": 1})
-    with pytest.raises(ValueError, match="volLabel"):
-        read(tmp_path / "m.mat")
-    with pytest.raises(ValueError, match=r"Cannot read .*gone.npy"):
-        read(tmp_path / "gone.npy")
-    with pytest.raises(ValueError, match="folder of images"):
-        read(tmp_path / "m.avi")
-    with pytest.raises(ValueError, match="'v' has no masks"):
-        list(iterate_masks(video))
+    for name in ("m.npy", "m.mat", "m.avi"):
+        with pytest.raises(ValueError, match=f"Masks must be .*{name}"):
+            read(tmp_path / name)
 
 
 # === Tracks ===
@@ -116,9 +105,8 @@ def test_masks_that_do_not_fit(tmp_path, video, masks):
 @pytest.fixture
 def make(tmp_path):
     def make(masks, name="v"):
-        path = tmp_path / f"{name}.npy"
-        np.save(path, masks)
-        return Video(name, name, "frames", len(masks), masks=str(path))
+        path = save(tmp_path / f"{name}.npy", masks)
+        return Video(name, name, "frames", len(masks), masks=path)
 
     return make
 
