@@ -10,7 +10,6 @@ from keras_sspcab.imports import lazy_names
 
 if TYPE_CHECKING:
     from keras_sspcab.export.artifacts import ExportResult
-    from keras_sspcab.export.audit import audit_saved_model
     from keras_sspcab.export.models import export_model, export_networks
     from keras_sspcab.export.onnx import export_onnx
     from keras_sspcab.export.parity import (
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
         check_parity,
     )
     from keras_sspcab.export.runners import load_runner
-    from keras_sspcab.export.runs import RunExporter, export_run
+    from keras_sspcab.export.runs import export_run
     from keras_sspcab.export.saved_model import export_saved_model
     from keras_sspcab.export.scorer import load_scorer
     from keras_sspcab.export.serving.client import (
@@ -39,9 +38,7 @@ __all__ = [
     "ParityResult",
     "Prediction",
     "RetryPolicy",
-    "RunExporter",
     "ServingClientError",
-    "audit_saved_model",
     "check_parity",
     "export_model",
     "export_networks",
@@ -54,27 +51,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "artifacts": ["ExportResult"],
-    "audit": ["audit_saved_model"],
-    "models": ["export_model", "export_networks"],
-    "onnx": ["export_onnx"],
-    "parity": ["ExportMismatchError", "ParityResult", "check_parity"],
-    "runners": ["load_runner"],
-    "runs": ["RunExporter", "export_run"],
-    "saved_model": ["export_saved_model"],
-    "scorer": ["load_scorer"],
-    "serving.client": [
-        *("AsyncClient", "Client", "Prediction", "RetryPolicy"),
-        "ServingClientError",
-    ],
-    "tflite": ["export_tflite"],
+    "ExportMismatchError": "parity",
+    "ExportResult": "artifacts",
+    "ParityResult": "parity",
+    "check_parity": "parity",
+    "export_model": "models",
+    "export_networks": "models",
+    "export_onnx": "onnx",
+    "export_run": "runs",
+    "export_saved_model": "saved_model",
+    "export_tflite": "tflite",
+    "load_runner": "runners",
+    "load_scorer": "scorer",
 }
 
 __getattr__ = lazy_names(
     __name__,
     {
-        name: f"{__name__}.{module}"
-        for module, names in _HOMES.items()
-        for name in names
+        name: f"{__name__}.{_HOMES.get(name, 'serving.client')}"
+        for name in __all__
     },
 )

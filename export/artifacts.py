@@ -7,12 +7,9 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.export.parity import (
@@ -25,15 +22,8 @@ from keras_sspcab.runs import files
 
 # Those that have a part in an export.
 _PACKAGES = (
-    "keras-sspcab",
-    "keras",
-    "tensorflow",
-    "tensorflow-cpu",
-    "numpy",
-    "tf2onnx",
-    "onnx",
-    "onnxruntime",
-    "ai-edge-litert",
+    *("keras-sspcab", "keras", "tensorflow", "tensorflow-cpu", "numpy"),
+    *("tf2onnx", "onnx", "onnxruntime", "ai-edge-litert"),
 )
 
 
@@ -73,17 +63,7 @@ def staging_path(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 class ParityCheck:
-    """The check that an artifact has to pass before it is moved into place.
-
-    Args:
-        inference: What the artifact must compute.
-        images: Real images; None is for `check=False` only.
-        check: Whether there is a check at all.
-        image_size: As of `check_parity`, and so are the others.
-
-    Raises:
-        ValueError: If there are no images, or they do not fit.
-    """
+    """The check that an artifact has to pass before it is moved into place."""
 
     def __init__(
         self,
@@ -101,9 +81,10 @@ class ParityCheck:
                 "Received: images=None"
             )
         self._inference = inference
-        self._images: dict[str, np.ndarray] | None = None
-        if check:
-            self._images = collect_images(inference, images, MAX_IMAGES)
+        # At once: images that do not fit are told before the work.
+        self._images = (
+            collect_images(inference, images, MAX_IMAGES) if check else None
+        )
         self._options: dict[str, Any] = {
             "tolerance": tolerance,
             "precision": precision,
@@ -111,48 +92,21 @@ class ParityCheck:
         }
 
     def run(
-        self, staged: pathlib.Path, target: pathlib.Path
-    ) -> ParityResult | None:
-        """Compares the staged artifact with the model.
-
-        Raises:
-            ExportMismatchError: If they differ.
-            ValueError: If the artifact does not run.
-        """
-        if self._images is None:
-            return None
-        try:
-            result = check_parity(
-                self._inference.model, staged, self._images, **self._options
-            )
-        except ValueError:
-            raise
-        except Exception as error:  # each runtime has its own
-            raise ValueError(
-                f"The exported {target.name} does not run: {error}\n"
-                "Nothing has been written."
-            ) from error
-        result = dataclasses.replace(result, artifact=target.name)
-        if not result.passes:
-            raise ExportMismatchError(result)
-        return result
-
-    def report(
         self,
         staged: pathlib.Path,
+        target: pathlib.Path,
         frozen: FrozenInference,
-        parity: ParityResult | None,
-    ) -> dict[str, Any]:
-        """Describes the artifact, for those who have nothing else of it."""
+    ) -> tuple[ParityResult | None, dict[str, Any]]:
+        """Returns the comparison with the model, and the artifact's report."""
+        parity = None
+        if self._images is not None:
+            parity = self._compare(staged, target.name, self._images)
         inference = self._inference
-        size = self._options["image_size"]
         shape = frozen.specs[0].shape
-        if size is not None:
-            size = list(standardize_size(size))
-        elif len(shape) >= 4 and None not in shape[-3:-1]:
-            size = list(shape[-3:-1])
+        is_fixed = len(shape) >= 4 and None not in shape[-3:-1]
+        size = shape[-3:-1] if is_fixed else self._options["image_size"]
         file = staged / "saved_model.pb" if staged.is_dir() else staged
-        return {
+        return parity, {
             "model": inference.model.name,
             "precision": self._options["precision"],
             "inputs": {
@@ -164,25 +118,51 @@ class ParityCheck:
                 for spec in frozen.specs
             },
             "outputs": list(frozen.output_names),
-            "image_size": size,
+            "image_size": None if size is None else list(size),
             "calibration": inference.calibration,
             "sha256": files.sha256_of(file),
             "packages": _package_versions(),
             "parity": None if parity is None else parity.to_dict(),
         }
 
+    def _compare(
+        self, staged: pathlib.Path, name: str, images: Any
+    ) -> ParityResult:
+        try:
+            result = check_parity(
+                self._inference.model, staged, images, **self._options
+            )
+        except ValueError:
+            raise
+        except Exception as error:  # each runtime has its own
+            raise ValueError(
+                f"The exported {name} does not run: {error}\n"
+                "Nothing has been written."
+            ) from error
+        result = dataclasses.replace(result, artifact=name)
+        if not result.passes:
+            raise ExportMismatchError(result)
+        return result
+
 
 def publish_file(
-    staged: pathlib.Path, target: pathlib.Path, report: dict[str, Any]
-) -> None:
-    """Moves a checked file into place, and its report beside it."""
+    target: pathlib.Path,
+    save: Callable[[pathlib.Path], Any],
+    check: ParityCheck,
+    frozen: FrozenInference,
+    **facts: Any,
+) -> ExportResult:
+    """Saves a file, checks it, and moves it and its report into place."""
     path = target.with_name(f"{target.name}.parity.json")
-    with staging_path(path) as staged_report:
-        files.write_json(str(staged_report), report)
+    with staging_path(target) as staged, staging_path(path) as staged_report:
+        save(staged)
+        parity, report = check.run(staged, target, frozen)
+        files.write_json(str(staged_report), {**facts, **report})
         # Between these two moves the old report is gone, never wrong.
         path.unlink(missing_ok=True)
         os.replace(staged, target)
         os.replace(staged_report, path)
+    return ExportResult(target, parity)
 
 
 def _package_versions() -> dict[str, str]:

@@ -27,26 +27,10 @@ _SAVERS = re.compile(r"__inference__traced_(save|restore)_\d+")
 
 
 def audit_saved_model(path: Any) -> list[str]:
-    """Walks all functions of a SavedModel and reports what is wrong.
+    """Returns a line for each problem in the functions of a SavedModel.
 
-    Wrong are: Python functions, gradients, optimizers and dropout, variables,
-    random numbers, and operations that no output depends on (a loss, say, that
-    was traced along). Functions that store and restore variables are left out.
-
-    Args:
-        path: Folder of the SavedModel.
-
-    Returns:
-        A line for each problem; empty where all is well.
-
-    Example:
-    >>> import tempfile
-    >>> from keras_sspcab.export import export_saved_model
-    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     result = export_saved_model(model, folder, check=False)
-    ...     audit_saved_model(result.path)
-    []
+    Problems are what `_UNWANTED` lists, and operations that no output depends
+    on: a loss, say, that was traced along.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 

@@ -11,21 +11,10 @@ from keras_sspcab.export.inference import Inference
 def collect_images(
     inference: Inference, images: Any, limit: int, argument: str = "images"
 ) -> dict[str, np.ndarray]:
-    """Returns the first images, by name of the model's input.
+    """Returns the first images, at least one, by name of the model's input.
 
-    Args:
-        inference: What will run on them.
-        images: An array `(batch, height, width, channels)`, a dict of arrays
-            by input name, or an iterable of such batches (a
-            `tf.data.Dataset`, say), of which tuples count by their first part.
-        limit: How many to take, at most.
-        argument: Name of the argument, for messages.
-
-    Returns:
-        Arrays of the dtypes that the model takes, with at least one image.
-
-    Raises:
-        ValueError: If there is no image, or they do not fit the model.
+    They are given as an array, a dict of arrays by input name, or an iterable
+    of such batches, of which tuples count by their first part.
     """
     parts: dict[str, list[np.ndarray]] = {n: [] for n in inference.input_names}
     count = 0

@@ -34,22 +34,9 @@ _MAX_WEIGHT_BYTES = 1_900_000_000
 class Inference:
     """What a model computes in use, with names for inputs and outputs.
 
-    Any functional or sequential Keras model has one. Of an `AnomalyModel` it
-    gives scores, maps and flags, of other models all outputs, under their keys
-    if they are a dict, else under the names of the layers that end the model.
-
-    Nothing here changes the model.
-
-    Args:
-        model: A Keras model with known inputs.
-        outputs: Names of the outputs to give. None takes the default.
-        allow_uncalibrated: Whether an `AnomalyModel` without thresholds is
-            accepted.
-        image_size: Height and width, for models that take any size. None
-            leaves open what is open.
-
-    Raises:
-        ValueError: If the model cannot be exported as it is.
+    By default an `AnomalyModel` gives scores, maps and flags, another model all
+    outputs, under their keys if they are a dict, else under the names of the
+    layers that end the model. Nothing here changes the model.
     """
 
     def __init__(
@@ -61,6 +48,7 @@ class Inference:
     ) -> None:
         _check_model(model, allow_uncalibrated)
         self.model = model
+        self.is_detector = isinstance(model, AnomalyModel)
         self.specs = _input_specs(model)
         if image_size is not None:
             size = self.image_size(image_size)
@@ -69,9 +57,7 @@ class Inference:
             self.specs = [tf.TensorSpec(shape, spec.dtype, spec.name)]
         known = _output_names(model)
         if outputs is None:
-            outputs = (
-                DETECTOR_OUTPUTS if isinstance(model, AnomalyModel) else known
-            )
+            outputs = DETECTOR_OUTPUTS if self.is_detector else known
         if not outputs:
             raise ValueError(
                 "At least one output must be exported. "
@@ -89,16 +75,9 @@ class Inference:
         """Names of the inputs, in the order in which they are passed."""
         return tuple(spec.name for spec in self.specs)
 
-    @property
-    def is_detector(self) -> bool:
-        """Whether the model is an `AnomalyModel`."""
-        return isinstance(self.model, AnomalyModel)
-
     def value_range(self, name: str) -> tuple[float, float] | None:
         """Lowest and highest value of an input; None where it has no bounds."""
-        if not isinstance(self.model, AnomalyModel):
-            return None
-        return self.model.value_range(name)
+        return self.model.value_range(name) if self.is_detector else None
 
     @property
     def calibration(self) -> dict[str, Any] | None:
@@ -118,19 +97,10 @@ class Inference:
         precision: str = "float32",
         jit_compile: bool = False,
     ) -> "FrozenInference":
-        """Traces the function into a graph without variables.
+        """Traces the function into a graph without variables or losses.
 
-        Args:
-            batch_size: Size of a batch; None leaves it open.
-            form: How masked convolutions are computed, see
-                `masked_conv_form`. None takes the fastest.
-            precision: What the network computes in, see `computing_in`; what
-                comes out is float32.
-            jit_compile: Whether XLA is to compile the graph.
-
-        Returns:
-            The graph. Weights are constants in it, and losses, metrics and
-            whatever else the outputs do not need are gone.
+        `form` is that of masked convolutions, by default the fastest. What
+        comes out is float32, whatever the precision.
         """
         specs = [
             tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype, spec.name)
@@ -160,11 +130,7 @@ class Inference:
     def image_size(
         self, wanted: Sequence[int] | None = None
     ) -> tuple[int | None, int | None]:
-        """Height and width of the only input, or the wanted ones if they fit.
-
-        Raises:
-            ValueError: If the model has other sizes than wanted.
-        """
+        """Height and width of the input, or the wanted ones if they fit."""
         shape = self.specs[0].shape
         if len(self.specs) > 1 or len(shape) not in (4, 5):
             raise ValueError(
@@ -194,14 +160,7 @@ class Inference:
 
 @dataclasses.dataclass(frozen=True)
 class FrozenInference:
-    """A graph of tensors in, dict of tensors out, without variables.
-
-    Attributes:
-        function: The graph function.
-        specs: Shapes, dtypes and names of its inputs.
-        output_names: Names of what it returns.
-        jit_compile: Whether XLA is to compile it where it is used.
-    """
+    """A graph of tensors in, dict of tensors out, without variables."""
 
     function: Any
     specs: list[tf.TensorSpec]
@@ -222,10 +181,6 @@ def fastest_form(model: keras.Model, integer: bool = False) -> str:
     convolution is fastest and smallest in all of them. With larger corners one
     convolution a corner is. In integers each term of that sum would be rounded,
     so there the corners are stacked.
-
-    Args:
-        model: The model to export.
-        integer: Whether it will compute in integers.
     """
     sizes = [
         layer.kernel_size
@@ -238,7 +193,6 @@ def fastest_form(model: keras.Model, integer: bool = False) -> str:
 
 
 def _widen(output: tf.Tensor) -> tf.Tensor:
-    """Casts what a layer has computed in 16 bits to float32."""
     is_short = output.dtype in (tf.float16, tf.bfloat16)
     return tf.cast(output, tf.float32) if is_short else output
 

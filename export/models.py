@@ -74,7 +74,7 @@ def export_networks(
         model: The host; see its property `networks`.
         directory: Where the artifacts are written: `NAME/1` as a SavedModel,
             `NAME.tflite` or `NAME.onnx`.
-        to: `"savedmodel"`, `"tflite"` or `"onnx"`.
+        to: As of `export_model`.
         images: Real objects: inputs of the host, as a dict of arrays or an
             iterable of such batches; the first 64 count.
         representative_data: Normal objects, likewise, on which int8 measures
@@ -101,11 +101,10 @@ def export_networks(
             "Single networks are exported of hosts that look at objects. "
             f"Received: {type(model).__name__}. Use `export_model`"
         )
-    networks = model.networks
-    given = {"images": _inputs(model, networks, images, MAX_IMAGES)}
+    given = {"images": _network_inputs(model, images, MAX_IMAGES)}
     if representative_data is not None:
-        given["representative_data"] = _inputs(
-            model, networks, representative_data, MAX_REPRESENTATIVE_IMAGES
+        given["representative_data"] = _network_inputs(
+            model, representative_data, MAX_REPRESENTATIVE_IMAGES
         )
     folder = pathlib.Path(directory)
     suffix = "" if to == "savedmodel" else f".{to}"
@@ -116,26 +115,19 @@ def export_networks(
             **{argument: inputs[name] for argument, inputs in given.items()},
             **options,
         )
-        for name, network in networks.items()
+        for name, network in model.networks.items()
     }
 
 
-def _inputs(
-    model: ObjectModel,
-    networks: dict[str, keras.Model],
-    objects: Any,
-    limit: int,
+def _network_inputs(
+    model: ObjectModel, objects: Any, limit: int
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns what each network is given, by the names that artifacts have."""
     inference = Inference(model, allow_uncalibrated=True)
     given = model.network_inputs(collect_images(inference, objects, limit))
-    return {
-        name: dict(
-            zip(
-                Inference(network).input_names,
-                map(np.asarray, keras.tree.flatten(given[name])),
-                strict=True,
-            )
-        )
-        for name, network in networks.items()
-    }
+    inputs = {}
+    for name, network in model.networks.items():
+        arrays = map(np.asarray, keras.tree.flatten(given[name]))
+        names = Inference(network).input_names
+        inputs[name] = dict(zip(names, arrays, strict=True))
+    return inputs

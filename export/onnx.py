@@ -12,7 +12,6 @@ from keras_sspcab.export.artifacts import (
     ExportResult,
     ParityCheck,
     publish_file,
-    staging_path,
 )
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.imports import import_optional
@@ -54,8 +53,7 @@ def export_onnx(
         `<name>.onnx.parity.json`.
 
     Raises:
-        ValueError: If an argument does not fit.
-        ExportMismatchError: If artifact and model differ; nothing is written.
+        ValueError, ExportMismatchError: As in `export_saved_model`.
         ImportError: If a package is missing.
 
     Example:
@@ -78,13 +76,15 @@ def export_onnx(
     parity_check = ParityCheck(inference, images, check, image_size, tolerance)
     frozen = inference.freeze()
     proto = convert(frozen, opset)
-    with staging_path(path) as staged:
-        _add_metadata(proto, inference)
-        _check_and_save(proto, staged)
-        parity = parity_check.run(staged, path)
-        report = parity_check.report(staged, frozen, parity)
-        publish_file(staged, path, {"format": "onnx", "opset": opset, **report})
-    return ExportResult(path, parity)
+    _add_metadata(proto, inference)
+    return publish_file(
+        path,
+        lambda staged: _check_and_save(proto, staged),
+        parity_check,
+        frozen,
+        format="onnx",
+        opset=opset,
+    )
 
 
 def convert(frozen: FrozenInference, opset: int) -> Any:

@@ -65,14 +65,10 @@ class ExportMismatchError(ValueError):
 class OutputDifference:
     """How far one output of an artifact is from the model's.
 
-    Attributes:
-        max_difference: Largest absolute difference, in `unit`.
-        unit: What it is measured in.
-        relative_difference: What must not exceed the tolerance. For calibrated
-            scores and maps, the difference as a share of the largest of one
-            standard deviation, the value itself and the mean of raw values. For
-            other numbers, as a share of the largest value.
-        tolerance: Largest relative difference allowed.
+    The largest difference is absolute, in `unit`. The relative one must not
+    exceed the tolerance. For calibrated scores and maps it is a share of the
+    largest of one standard deviation, the value itself and the mean of raw
+    values; for other numbers, of the largest value.
     """
 
     max_difference: float
@@ -229,11 +225,10 @@ def check_parity(
 
 
 class Comparison:
-    """The differences of one or several runs of a model and its artifact."""
+    """The differences of the runs of a model and its artifact."""
 
     def __init__(self, inference: Inference, tolerance: float) -> None:
         self._is_detector = inference.is_detector
-        self._calibration: Any = None
         self._zscores: tuple[str, ...] = ()
         if inference.is_detector:
             self._calibration = inference.model.calibration
@@ -251,11 +246,7 @@ class Comparison:
         actual: dict[str, np.ndarray],
         prefix: str = "",
     ) -> None:
-        """Compares the outputs of a run, by name.
-
-        Raises:
-            ValueError: If they differ in shape.
-        """
+        """Compares the outputs of a run, by name."""
         for name, expected in reference.items():
             received = actual[name]
             if received.shape != expected.shape:

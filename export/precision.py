@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import functools
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import NamedTuple
 
 import keras
 
@@ -16,11 +15,7 @@ from keras_sspcab.layers import AttentionMemory, ChannelAttention
 COMPUTE_PRECISIONS = ("float32", "float16", "bfloat16")
 
 # Others, of integers or quantized weights, say more than a precision.
-_FLOAT_POLICIES = {
-    *COMPUTE_PRECISIONS,
-    "mixed_float16",
-    "mixed_bfloat16",
-}
+_FLOAT_POLICIES = {*COMPUTE_PRECISIONS, "mixed_float16", "mixed_bfloat16"}
 
 _BOUNDED = {"LOGISTIC", "TANH", "SOFTMAX"}
 _CONVOLUTIONS = {"CONV_2D", "DEPTHWISE_CONV_2D"}
@@ -42,10 +37,6 @@ def computing_in(model: keras.Model, precision: str) -> Iterator[None]:
     and slow on CPUs. In 16 bits inputs stay float32, and so do the layers of
     `keras_sspcab.scoring` and what lies between them and the last weights: a
     score is the small difference of two images, of which 16 bits leave little.
-
-    Args:
-        model: Any Keras model.
-        precision: One of `COMPUTE_PRECISIONS`.
     """
     layers = [
         layer
@@ -96,8 +87,7 @@ def _precise_layers(layers: Iterable[keras.layers.Layer]) -> set[int]:
 # === Integers, in TFLite ===
 
 
-@dataclasses.dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """One operation of a TFLite file, and the indices of its tensors."""
 
     name: str
@@ -118,6 +108,11 @@ class Graph:
         """Reads the graph from the content of a TFLite file."""
         from tensorflow.lite.python import schema_py_generated as schema
 
+        kinds = {
+            code: name
+            for name, code in vars(schema.BuiltinOperator).items()
+            if isinstance(code, int)
+        }
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         graph = model.subgraphs[0]
         operations = []
@@ -128,9 +123,7 @@ class Graph:
             is_custom = builtin == schema.BuiltinOperator.CUSTOM
             operations.append(
                 Operation(
-                    code.customCode.decode()
-                    if is_custom
-                    else _builtin_names()[builtin],
+                    code.customCode.decode() if is_custom else kinds[builtin],
                     is_custom,
                     tuple(int(i) for i in operator.inputs),
                     tuple(int(o) for o in operator.outputs),
@@ -150,17 +143,6 @@ class Graph:
             for operation in self.operations
             if operation.is_custom or operation.name in _VARIABLES
         }
-
-
-@functools.cache
-def _builtin_names() -> dict[Any, str]:
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    return {
-        code: name
-        for name, code in vars(schema.BuiltinOperator).items()
-        if isinstance(code, int)
-    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,16 +166,13 @@ class FloatScopes:
     How features differ from normal ones is seen in the directions in which
     these hardly vary, and what is rounded at the entry is spread over all of
     them. Later layers matter far less.
-
-    Attributes:
-        scoring: Names of layers from which on everything is float.
-        isolated: Scopes that are float on their own.
-        first_convolutions: Up to which convolution, in the order of execution,
-            everything is float.
     """
 
+    #: Names of layers from which on everything is float.
     scoring: tuple[str, ...] = ()
+    #: Scopes that are float on their own.
     isolated: tuple[str, ...] = ()
+    #: Up to which convolution, in the order of execution, everything is float.
     first_convolutions: int = 0
 
     @classmethod
@@ -215,26 +194,22 @@ class FloatScopes:
             _FIRST_CONVOLUTIONS if is_pretrained else 0,
         )
 
-    def tensors(self, graph: Graph) -> list[str]:
-        """Returns the names of all tensors of a graph that stay float."""
-        return [graph.tensor_names[tensor] for tensor in self._kept(graph)]
-
-    def operations(self, graph: Graph) -> list[str]:
-        """Returns the kinds of operations that stay float wherever they are.
+    def find(self, graph: Graph) -> tuple[list[str], list[str]]:
+        """Returns names of tensors, and kinds of operations, that stay float.
 
         The converter does not know operations with several outputs, such as
         the selection of the largest values, by the names of these.
         """
-        kept = set(self._kept(graph))
+        kept = self._kept(graph)
         kinds = {
             operation.name
             for operation in graph.operations
             if len(operation.outputs) > 1
             and kept.intersection(operation.outputs)
         }
-        return sorted(kinds)
+        return [graph.tensor_names[t] for t in sorted(kept)], sorted(kinds)
 
-    def _kept(self, graph: Graph) -> list[int]:
+    def _kept(self, graph: Graph) -> set[int]:
         scored: set[int] = set()
         for operation in graph.operations:  # in the order of execution
             if scored.intersection(operation.inputs) or _lies_in(
@@ -261,7 +236,7 @@ class FloatScopes:
                 kept.update(operation.outputs)
             if operation.name in _CONVOLUTIONS:
                 num_convolutions += 1
-        return sorted(kept)
+        return kept
 
 
 def _lies_in(

@@ -9,18 +9,12 @@ from keras_sspcab.imports import import_optional
 
 
 class Runner(Protocol):
-    """An artifact that is ready to run.
-
-    Attributes:
-        input_names: Names of its inputs.
-        output_names: Names of its outputs.
-    """
+    """An artifact that is ready to run, on batches of any size."""
 
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
 
-    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs a batch of any size."""
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]: ...
 
 
 def load_runner(path: Any) -> Runner:
@@ -70,43 +64,33 @@ class SavedModelRunner:
 
         # Kept: what the signatures refer to ends with it.
         self._loaded = tf.saved_model.load(str(path))
-        self._function = self._loaded.signatures.get("serving_default")
-        if self._function is None:
+        function = self._loaded.signatures.get("serving_default")
+        if function is None:
             raise ValueError(
                 f"{path} has no signature 'serving_default'. Export the model "
                 "with `keras-sspcab export`"
             )
-        self._specs = self._function.structured_input_signature[1]
-        self.input_names = tuple(self._specs)
-        self.output_names = tuple(self._function.structured_outputs)
-
-    @property
-    def input_shapes(self) -> list[tuple[int | None, ...]]:
-        """Shapes of the inputs; None for open sizes."""
-        return [tuple(spec.shape) for spec in self._specs.values()]
-
-    @property
-    def takes_encoded_images(self) -> bool:
-        """Whether there is a signature for the content of image files."""
-        return "serving_bytes" in self._loaded.signatures
+        specs = function.structured_input_signature[1]
+        self.input_names = tuple(specs)
+        self.input_shapes = [tuple(spec.shape) for spec in specs.values()]
+        self.output_names = tuple(function.structured_outputs)
+        self.takes_encoded_images = "serving_bytes" in self._loaded.signatures
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return _run_signature(self._function, inputs)
+        return self._run("serving_default", inputs)
 
     def run_encoded(self, files: np.ndarray) -> dict[str, np.ndarray]:
         """Runs on the contents of image files."""
-        return _run_signature(
-            self._loaded.signatures["serving_bytes"], {"image_bytes": files}
-        )
+        return self._run("serving_bytes", {"image_bytes": files})
 
+    def _run(
+        self, signature: str, inputs: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        import tensorflow as tf
 
-def _run_signature(
-    function: Any, inputs: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    import tensorflow as tf
-
-    tensors = {name: tf.constant(value) for name, value in inputs.items()}
-    return {name: value.numpy() for name, value in function(**tensors).items()}
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
+        results = self._loaded.signatures[signature](**tensors)
+        return {name: value.numpy() for name, value in results.items()}
 
 
 class TFLiteRunner:

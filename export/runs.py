@@ -22,85 +22,41 @@ _OBJECTS_IN_BATCH = 64
 class RunExporter:
     """A trained model, and what its exports are compared with it on.
 
-    Args:
-        path: Run folder, or a `.keras` file.
-        data: Folder of normal images or videos that take the place of the
-            run's. A `.keras` file needs them.
-
-    Attributes:
-        detector: The model.
-
-    Raises:
-        ValueError: If there is no model, or its data cannot be used.
-
-    Example:
-    >>> exporter = RunExporter("runs/screws")  # doctest: +SKIP
-    >>> for format in ("savedmodel", "onnx"):  # doctest: +SKIP
-    ...     print(exporter.export(format).parity.summary())
+    `path` is that of a run folder or of a `.keras` file, which needs `data`.
     """
 
-    def __init__(self, path: Any, data: Any = None) -> None:
+    def __init__(
+        self, path: Any, data: Any = None, destination: Any = None
+    ) -> None:
         path = pathlib.Path(path)
         self.detector = load_detector(str(path))
         is_run = path.suffix != ".keras"
-        self._folder = (path if is_run else path.parent) / "export"
+        folder = (path if is_run else path.parent) / "export"
+        self._folder = pathlib.Path(destination or folder)
         self._compared, self._normal = find_inputs(
             self.detector, path if is_run else None, data
         )
 
     def export(
-        self,
-        format: str = "savedmodel",
-        destination: Any = None,
-        precision: str = "float32",
-        **options: Any,
+        self, format: str, precision: str = "float32", **options: Any
     ) -> ExportResult:
-        """Exports the model.
-
-        Args:
-            format: `"savedmodel"`, `"tflite"` or `"onnx"`.
-            destination: Folder in which one for the format is made. Defaults to
-                `export` beside the model.
-            precision: As of the exporter; `"int8"` measures its ranges on the
-                normal data.
-            **options: Other arguments of `export_model`.
-
-        Returns:
-            The path and the comparison with the model.
-
-        Raises:
-            ValueError: As the exporter does.
-            ExportMismatchError: If artifact and model differ.
-        """
+        """Exports the model; see `export_run`."""
         format = standardize_choice(format, tuple(EXPORTERS), "format")
         name = self.detector.name
         if format != "savedmodel":
             suffix = "" if precision == "float32" else f"-{precision}"
             name = f"{name}{suffix}.{format}"
-        return export_model(
-            self.detector,
-            self._destination(destination) / format / name,
-            format,
-            **self._options(precision),
-            **options,
-        )
+        path = self._folder / format / name
+        options = {**self._options(precision), **options}
+        return export_model(self.detector, path, format, **options)
 
     def export_networks(
-        self,
-        format: str = "savedmodel",
-        destination: Any = None,
-        precision: str = "float32",
+        self, format: str, precision: str
     ) -> dict[str, ExportResult]:
         """Exports each network of a host of objects; see `export_networks`."""
-        return export_networks(
-            self.detector,
-            self._destination(destination) / f"{format}-networks",
-            format,
-            **self._options(precision),
-        )
-
-    def _destination(self, path: Any) -> pathlib.Path:
-        return self._folder if path is None else pathlib.Path(path)
+        path = self._folder / f"{format}-networks"
+        options = self._options(precision)
+        return export_networks(self.detector, path, format, **options)
 
     def _options(self, precision: str) -> dict[str, Any]:
         options: dict[str, Any] = {"images": self._compared}
@@ -124,10 +80,11 @@ def export_run(
         run: Run folder, or a `.keras` file.
         format: `"savedmodel"`, `"tflite"` or `"onnx"`.
         destination: Folder in which one for the format is made. Defaults to
-            `export` in the run folder.
+            `export` beside the model.
         data: Folder of normal images or videos to compare on. Defaults to those
-            of the run.
-        **options: As of `RunExporter.export`, such as `precision`.
+            of the run; a `.keras` file needs it.
+        **options: Other arguments of the exporter, such as `precision`; int8
+            measures its ranges on the normal images or videos.
 
     Returns:
         The path and the comparison with the model.
@@ -141,7 +98,7 @@ def export_run(
     >>> result.path  # doctest: +SKIP
     PosixPath('runs/screws/export/onnx/multiscale_padim.onnx')
     """
-    return RunExporter(run, data).export(format, destination, **options)
+    return RunExporter(run, data, destination).export(format, **options)
 
 
 def find_inputs(
@@ -149,13 +106,7 @@ def find_inputs(
 ) -> tuple[Any, Any]:
     """Returns batches to compare on, and normal ones to measure ranges on.
 
-    Args:
-        detector: The model.
-        run: Run folder whose images or videos serve, or None.
-        data: Folder of images or videos that take their place, or None.
-
-    Raises:
-        ValueError: If there are neither, or they cannot be used.
+    They come from the folder `data` or, without it, from the run.
     """
     if run is None and data is None:
         raise ValueError(

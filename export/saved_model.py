@@ -45,10 +45,9 @@ def export_saved_model(
             JPEG, BMP or GIF files. They are decoded and resized in the graph
             as `keras_sspcab.data` does it in training.
 
-    The weights are constants in the graph. Nothing has to be restored, both
-    signatures share one copy, and neither losses, metrics nor the optimizer can
-    slip in; it runs as fast as with variables and takes half the space
-    (README.md). The price is the limit of 2 GB.
+    The weights are constants in the graph: nothing has to be restored, both
+    signatures share one copy, and no losses, metrics or optimizer can slip in.
+    The price is the limit of 2 GB.
 
     Args:
         model: An `AnomalyModel`, or any functional or sequential Keras model.
@@ -110,15 +109,9 @@ def export_saved_model(
                 f"{model.name} cannot be served as it is: its graph holds "
                 f"what does not belong into inference: {'; '.join(problems)}"
             )
-        parity = parity_check.run(staged, target)
-        files.write_json(
-            str(staged / "parity.json"),
-            {
-                "format": "savedmodel",
-                "jit_compile": jit_compile,
-                **parity_check.report(staged, frozen, parity),
-            },
-        )
+        parity, report = parity_check.run(staged, target, frozen)
+        facts = {"format": "savedmodel", "jit_compile": jit_compile}
+        files.write_json(str(staged / "parity.json"), {**facts, **report})
         # Onto a folder with files in it a folder cannot be renamed: whoever
         # comes second does not overwrite.
         target = _version_folder(directory, version)
@@ -129,14 +122,7 @@ def export_saved_model(
 def write_saved_model(
     frozen: FrozenInference, size: tuple[int, int] | None, path: pathlib.Path
 ) -> None:
-    """Writes a graph as a SavedModel.
-
-    Args:
-        frozen: The graph.
-        size: What encoded images are resized to; None leaves their signature
-            out.
-        path: The folder to write.
-    """
+    """Writes a graph as a SavedModel; encoded images are resized to `size`."""
     module = tf.Module()
     module.infer = tf.function(
         frozen.__call__,

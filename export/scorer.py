@@ -15,14 +15,7 @@ _SAVED_MODEL = "saved_model.pb"
 
 
 class ImageScorer:
-    """A model of images; a `keras_sspcab.scale.Scorer`.
-
-    Attributes:
-        image_size: Height and width of the images it takes.
-        channels: 1 for gray, 3 for color.
-        checksum: SHA-256 of its files.
-        is_calibrated: Whether it has a threshold, as exports mostly have.
-    """
+    """A model of images; a `keras_sspcab.scale.Scorer`."""
 
     def __init__(
         self,
@@ -57,9 +50,8 @@ def load_scorer(path: Any) -> ImageScorer:
         path: Its path.
 
     Returns:
-        A function from images `(batch, height, width, channels)` in [0, 1] to
-        arrays by name of the output, with `image_size`, `channels` and
-        `checksum`.
+        A `keras_sspcab.scale.Scorer`, which also knows whether it
+        `is_calibrated`.
 
     Raises:
         ValueError: If there is no such model, or it looks at videos.

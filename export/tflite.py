@@ -16,7 +16,6 @@ from keras_sspcab.export.artifacts import (
     ExportResult,
     ParityCheck,
     publish_file,
-    staging_path,
 )
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import (
@@ -82,9 +81,8 @@ def export_tflite(
         `<name>.tflite.parity.json`.
 
     Raises:
-        ValueError: If an argument does not fit, or the model needs operations
-            that TFLite does not have.
-        ExportMismatchError: If artifact and model differ; nothing is written.
+        ValueError, ExportMismatchError: As in `export_saved_model`, and if the
+            model needs operations that TFLite does not have.
         ImportError: If a package is missing.
 
     Example:
@@ -124,12 +122,13 @@ def export_tflite(
             f"{model.name} needs operations that TFLite does not have: "
             f"{', '.join(sorted(missing))}"
         )
-    with staging_path(path) as staged:
-        staged.write_bytes(content)
-        parity = parity_check.run(staged, path)
-        report = parity_check.report(staged, frozen, parity)
-        publish_file(staged, path, {"format": "tflite", **report})
-    return ExportResult(path, parity)
+    return publish_file(
+        path,
+        lambda staged: staged.write_bytes(content),
+        parity_check,
+        frozen,
+        format="tflite",
+    )
 
 
 def _check_sizes(inference: Inference) -> None:
@@ -215,8 +214,8 @@ def _quantize(converter: Any, float_scopes: FloatScopes) -> bytes:
             debug_options=experimental.QuantizationDebugOptions(),
         )
         graph = Graph.read(debugger.calibrated_model)
+        tensors, operations = float_scopes.find(graph)
         debugger.options = experimental.QuantizationDebugOptions(
-            denylisted_nodes=float_scopes.tensors(graph),
-            denylisted_ops=float_scopes.operations(graph),
+            denylisted_nodes=tensors, denylisted_ops=operations
         )
         return debugger.get_nondebug_quantized_model()

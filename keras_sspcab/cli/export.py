@@ -58,9 +58,9 @@ def export(
     """
     _check_formats(to, precision)
     import_backend()
-    from keras_sspcab.export import RunExporter
+    from keras_sspcab.export.runs import RunExporter
 
-    exporter = RunExporter(model, images)
+    exporter = RunExporter(model, images, out)
     detector = exporter.detector
     if networks and detector.kind != "objects":
         raise ValueError(
@@ -68,13 +68,11 @@ def export(
             f"{detector.name}"
         )
     formats = list(dict.fromkeys(to))
-    show_exports(
-        {name: exporter.export(name, out, precision) for name in formats}
-    )
+    show_exports({name: exporter.export(name, precision) for name in formats})
     if networks:
         _show_networks(
             {
-                name: exporter.export_networks(name, out, precision)
+                name: exporter.export_networks(name, precision)
                 for name in formats
             }
         )

@@ -12,14 +12,13 @@ import tensorflow as tf
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data.checking import read_pixels
 from keras_sspcab.data.decoding import resize
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.runs import files
 from keras_sspcab.runs.outputs import write_map
 from keras_sspcab.scale.folder import ScoreFolder
 from keras_sspcab.scale.inputs import list_inputs
 from keras_sspcab.scale.plan import ScorePlan, Scorer
-
-_SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +130,12 @@ class ShardScorer:
             rows += self._score_batch(batch, shard, first + len(rows))
         failed = [row for row in rows if row["error"] is not None]
         if failed and self._job.on_error == "raise":
-            raise ValueError(_describe_failures(failed, len(rows), shard))
+            faults = [f"{row['path']}: {row['error']}" for row in failed]
+            raise ValueError(
+                f"{len(failed)} images among the {len(rows)} of shard {shard} "
+                f"have no score: {enumerate_names(faults)}. Repair or remove "
+                'them, or give them rows with on_error="row".'
+            )
         self._job.folder.write_part(shard, rows)
 
     def _read_ahead(self, paths: Sequence[str]) -> Iterator[list[_Image]]:
@@ -216,19 +220,3 @@ class ShardScorer:
         with files.replacing(path) as temporary:
             write_map(temporary, outputs["anomaly_map"])
         return name
-
-
-def _describe_failures(
-    failed: list[dict[str, Any]], total: int, shard: int
-) -> str:
-    lines = [f"  {row['path']}: {row['error']}" for row in failed[:_SHOWN]]
-    if len(failed) > len(lines):
-        lines.append(f"  and {len(failed) - len(lines)} more")
-    return "\n".join(
-        [
-            f"{len(failed)} images among the {total} of shard {shard} have no "
-            "score:",
-            *lines,
-            'Mend or remove them, or give them rows with on_error="row".',
-        ]
-    )

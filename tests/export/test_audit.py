@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from keras_sspcab import SSPCABLayer
-from keras_sspcab.export import audit_saved_model, export_saved_model
+from keras_sspcab.export import export_saved_model
+from keras_sspcab.export.audit import audit_saved_model
 
 
 def save(function, path, **attributes):
@@ -22,23 +23,6 @@ def test_exports_are_clean(saved_model):
     assert audit_saved_model(saved_model.path) == []
 
 
-def test_clean_graph(tmp_path):
-    assert save(lambda x: {"y": tf.nn.relu(x)}, tmp_path) == []
-
-
-def test_python_functions(tmp_path):
-    problems = save(
-        lambda x: {
-            "y": tf.ensure_shape(
-                tf.numpy_function(np.sin, [x], tf.float32), (None, 4)
-            )
-        },
-        tmp_path,
-    )
-    assert len(problems) == 1
-    assert "Python function" in problems[0]
-
-
 def test_python_functions_inside_loops(tmp_path):
     def infer(x):
         return {
@@ -51,7 +35,7 @@ def test_python_functions_inside_loops(tmp_path):
         }
 
     problems = save(infer, tmp_path)
-    assert [f for f in problems if "EagerPyFunc" in f]
+    assert any("Python function EagerPyFunc" in f for f in problems)
 
 
 def test_variables(tmp_path):

@@ -2,7 +2,6 @@ import subprocess
 import sys
 import textwrap
 
-import keras
 import numpy as np
 import onnxruntime
 import pytest
@@ -16,7 +15,7 @@ def test_order_does_not_matter(detector, textures, tmp_path, fingerprint):
     images = textures["test"]
     before = fingerprint(detector)
     expected = detector.predict(images, verbose=0)
-    for to in ("onnx", "savedmodel", "savedmodel", "onnx"):
+    for to in ("onnx", "savedmodel", "onnx"):
         path = tmp_path / FORMATS[to]
         result = export_model(detector, path, to, images=images[:4])
         assert check_parity(detector, result.path, images).passes
@@ -36,15 +35,6 @@ def test_export_then_train_then_export(make_detector, textures, tmp_path):
     assert (first.path.name, second.path.name) == ("1", "2")
     assert check_parity(model, second.path, textures["test"]).passes
     assert not check_parity(model, first.path, textures["test"]).passes
-
-
-def test_loaded_models_export(detector, textures, tmp_path):
-    detector.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    path = export_model(
-        loaded, tmp_path / "m.onnx", "onnx", images=textures["test"]
-    ).path
-    assert check_parity(detector, path, textures["test"]).passes
 
 
 def test_unknown_format(detector, tmp_path):

@@ -64,24 +64,6 @@ def test_nothing_but_inference_in_the_graph(detector):
     assert "error_map" in squares[0]
 
 
-def test_the_loss_would_be_found():
-    # The test above can fail: without the context the loss is in the graph.
-    inputs = keras.Input((8, 8, 4))
-    model = keras.Model(inputs, SSPCABLayer()(inputs))
-    traced = tf.function(lambda x: model(x)).get_concrete_function(
-        tf.TensorSpec((None, 8, 8, 4))
-    )
-    assert "Square" in {op.type for op in traced.graph.get_operations()}
-
-
-def test_model_is_left_alone(detector, fingerprint):
-    before = fingerprint(detector)
-    inference = Inference(detector)
-    inference.freeze()
-    inference.freeze(batch_size=1, form="masked")
-    assert_same(before, fingerprint(detector))
-
-
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_computes_in_float32(
     make_mixed_detector, fingerprint, policy
@@ -100,24 +82,6 @@ def test_mixed_precision_computes_in_float32(
     # It still computes in 16 bits itself.
     layer = model.get_layer("sspcab_late")
     assert layer(np.ones((1, 8, 8, 8), "float32")).dtype != tf.float32
-
-
-def test_policies_come_back_when_tracing_fails():
-    class Broken(keras.layers.Layer):
-        def call(self, inputs):
-            if isinstance(inputs, tf.Tensor):
-                raise RuntimeError("broken")
-            return inputs
-
-        def compute_output_spec(self, inputs):
-            return inputs
-
-    inputs = keras.Input((8, 8, 1), name="image")
-    outputs = Broken(dtype="mixed_float16")(inputs)
-    model = keras.Model(inputs, outputs)
-    with pytest.raises(RuntimeError, match="broken"):
-        Inference(model).freeze()
-    assert model.layers[-1].dtype_policy.name == "mixed_float16"
 
 
 def test_uncalibrated(textures):
@@ -173,18 +137,6 @@ def test_names_are_made_unique_and_plain():
     ):
         np.testing.assert_allclose(results["left_side"], expected[0], rtol=1e-5)
         np.testing.assert_allclose(results["right"], expected[1], rtol=1e-5)
-
-
-def test_unnamed_inputs_get_the_same_name_each_time():
-    for _ in range(2):
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-        assert Inference(model).input_names == ("input",)
-
-
-def test_image_size_fixes_open_sizes(sizeless_detector):
-    spec = Inference(sizeless_detector, image_size=(24, 40)).specs[0]
-    assert tuple(spec.shape) == (None, 24, 40, 1)
-    assert spec.name == "image"
 
 
 def test_image_size_must_fit(detector):

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sspcab.export import (
-    check_parity,
-    export_saved_model,
-    load_runner,
-)
+from keras_sspcab.export import check_parity, export_saved_model, load_runner
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.parity import (
     SHARE_UNIT,
@@ -96,11 +92,10 @@ def test_scores_are_compared_in_standard_deviations(judge):
     assert output.unit == ZSCORE_UNIT
     # Of a raw value of 3 standard deviations that is one per cent.
     assert output.relative_difference == pytest.approx(0.01)
-
-
-def test_large_scores_are_compared_relatively(judge):
-    comparison = judge({"anomaly_score": [1000.0]}, {"anomaly_score": [1001.0]})
-    output = comparison.outputs["anomaly_score"]
+    # Large scores are compared relatively.
+    output = judge(
+        {"anomaly_score": [1000.0]}, {"anomaly_score": [1001.0]}
+    ).outputs["anomaly_score"]
     assert output.relative_difference == pytest.approx(1e-3)
 
 
@@ -197,13 +192,11 @@ def test_datasets_and_tuples(detector, artifact, textures):
     ("change", "message"),
     [
         (lambda x: (x * 255).astype("uint8"), "Divide 8-bit images by 255"),
-        (lambda x: x * 255, r"must lie in \[0, 1\]"),
         (lambda x: x - 1, r"must lie in \[0, 1\]"),
         (lambda x: x * np.nan, "not finite"),
         (lambda x: x[..., 0], r"Received in `images`: shape \(18, 32, 32\)"),
         (lambda x: x[:, :16], r"takes image of shape \(None, 32, 32, 1\)"),
         (lambda x: x[:0], "`images` holds no image"),
-        (lambda x: [], "`images` holds no image"),
         (lambda x: {"photo": x}, r"Received: \['photo'\]"),
     ],
 )
@@ -217,7 +210,7 @@ def test_precision(detector, artifact, textures):
         check_parity(detector, artifact, textures["test"], precision="int4")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "folder", "x"])
+@pytest.mark.parametrize("name", ["model.onnx", "folder"])
 def test_no_artifact(tmp_path, name):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="There is no artifact at"):

@@ -1,14 +1,10 @@
 """Runs the code of export/README.md."""
 
-import base64
 import contextlib
-import http.server
 import io
-import json
 import os
 import pathlib
 import re
-import threading
 
 import keras
 import numpy as np
@@ -22,7 +18,7 @@ from keras_sspcab.data import (
     image_dataset,
     write_texture_folder,
 )
-from tests.export.serving_loader import ServedModel
+from tests.export.serving.served import serve
 
 README = pathlib.Path(__file__).parents[2] / "export" / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -116,56 +112,12 @@ def test_pillow_resizes_as_training_does():
 
 
 def test_request(folder, expected):
-    served = ServedModel(folder / "served" / "bricks" / "1")
     (code,) = (block for block in BLOCKS if "urllib" in block)
-    with server(served) as port:
-        outputs = run(code.replace(":8501", f":{port}"), folder)[0]["outputs"]
-    served.close()
+    with serve(folder / "served") as server:
+        code = code.replace(":8501", f":{server.rest_port}")
+        outputs = run(code, folder)[0]["outputs"]
     assert outputs["anomaly_score"] == pytest.approx(
         float(expected["anomaly_score"][0]), abs=1e-3
     )
     assert outputs["is_anomalous"] is bool(expected["is_anomalous"][0])
     assert np.shape(outputs["anomaly_map"]) == (64, 64)
-
-
-@contextlib.contextmanager
-def server(served):
-    """Serves the row format of TensorFlow Serving's REST interface.
-
-    https://www.tensorflow.org/tfx/serving/api_rest
-    """
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            assert self.path == "/v1/models/bricks:predict"
-            length = int(self.headers["Content-Length"])
-            body = json.loads(self.rfile.read(length))
-            rows = [
-                {
-                    name: base64.b64decode(value["b64"])
-                    for name, value in instance.items()
-                }
-                for instance in body["instances"]
-            ]
-            inputs = {
-                name: np.array([row[name] for row in rows], object)
-                for name in rows[0]
-            }
-            results = served.run(body["signature_name"], inputs)
-            predictions = [
-                {name: value[i].tolist() for name, value in results.items()}
-                for i in range(len(rows))
-            ]
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"predictions": predictions}).encode())
-
-        def log_message(self, *arguments):
-            pass
-
-    with http.server.HTTPServer(("localhost", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield httpd.server_address[1]
-        httpd.shutdown()
-        thread.join()
