@@ -90,8 +90,10 @@ def package_model(
         version: Number of the version, above all others. None takes the next.
         keep: How many of the newest versions to keep, besides those that are
             served. Defaults to 3.
-        precision, jit_compile, image_size, tolerance: As in
-            `export_saved_model`.
+        precision: As in `export_saved_model`, like the next three.
+        jit_compile: Likewise.
+        image_size: Likewise.
+        tolerance: Likewise.
         max_batch_size: Images that are computed at a time, at most. None takes
             what `batching.config` says or, for a new repository, 32 or what
             fits into 32 MiB.

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import numpy as np
-
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.export.serving.client.connection import Connection
 from keras_sspcab.export.serving.client.inputs import (
@@ -23,7 +21,8 @@ from keras_sspcab.export.serving.client.results import (
     Prediction,
     ServingClientError,
     VersionStatus,
-    unreadable,
+    check_detector,
+    make_predictions,
 )
 from keras_sspcab.export.serving.client.retries import (
     Deadline,
@@ -31,8 +30,6 @@ from keras_sspcab.export.serving.client.retries import (
     call_with_retries,
 )
 from keras_sspcab.imports import import_optional
-
-SCORE, FLAG, MAP = "anomaly_score", "is_anomalous", "anomaly_map"
 
 # While waiting for a server, these may pass.
 _NOT_YET = ("NOT_FOUND", "DEADLINE_EXCEEDED")
@@ -286,7 +283,7 @@ class Client:
         metadata = self._ask(self._transport.metadata, deadline)
         rows = make_rows(images, metadata, self._signature)
         for name in {row.signature for row in rows}:
-            _check_detector(metadata, name)
+            check_detector(metadata, name)
         self._metadata = metadata
         return metadata, rows
 
@@ -303,7 +300,7 @@ class Client:
         )
         if version not in (None, metadata.version):
             self._metadata = None
-        return _make_predictions(outputs, version, len(rows))
+        return make_predictions(outputs, version, len(rows))
 
 
 class AsyncClient:
@@ -403,39 +400,3 @@ def _connect(connection: Connection) -> Any:
     from keras_sspcab.export.serving.client.rest_transport import RestTransport
 
     return RestTransport(connection)
-
-
-def _check_detector(metadata: ModelMetadata, signature: str) -> None:
-    outputs = metadata.signatures[signature].outputs
-    if missing := sorted({SCORE, FLAG} - set(outputs)):
-        raise ServingClientError(
-            "FAILED_PRECONDITION",
-            f"The signature {signature!r} of {metadata.name} does not give "
-            f"{', '.join(missing)}; this client is for anomaly detectors. "
-            f"Outputs: {', '.join(sorted(outputs))}",
-        )
-
-
-def _make_predictions(
-    outputs: dict[str, np.ndarray], version: int | None, count: int
-) -> list[Prediction]:
-    for name in (SCORE, FLAG):
-        if name not in outputs:
-            raise unreadable(f"there is no {name} in it")
-    for name, value in outputs.items():
-        has_rows = value.ndim > 0 and len(value) == count
-        if not has_rows or (name in (SCORE, FLAG) and value.ndim > 1):
-            raise unreadable(
-                f"{name} has the shape {value.shape} for {count} images"
-            )
-    others = set(outputs) - {SCORE, FLAG, MAP}
-    return [
-        Prediction(
-            float(outputs[SCORE][row]),
-            bool(outputs[FLAG][row]),
-            outputs[MAP][row] if MAP in outputs else None,
-            {name: outputs[name][row] for name in others},
-            version,
-        )
-        for row in range(count)
-    ]

@@ -195,12 +195,6 @@ def _column(
         return [_file_cell(value, label)]
     if hasattr(value, "__array__"):
         return _array_cells(np.asarray(value), label, key, info, is_single)
-    if isinstance(value, (list, tuple)):
-        return [
-            cell
-            for index, part in enumerate(value)
-            for cell in _column(part, f"{label}[{index}]", key, info, is_single)
-        ]
     raise _not_an_image(label, type(value).__name__)
 
 

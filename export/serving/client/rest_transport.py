@@ -135,7 +135,10 @@ class RestTransport:
                 # A single output comes without its name.
                 outputs = dict.fromkeys(info.outputs, outputs)
             arrays = {
-                name: _read_array(outputs[name], tensor.dtype)
+                # NumPy has no bfloat16.
+                name: np.array(
+                    outputs[name], tensor.dtype.replace("bfloat16", "float32")
+                )
                 for name, tensor in info.outputs.items()
             }
         return arrays, self._version
@@ -233,18 +236,3 @@ def _dtype_name(name: str) -> str:
         "DT_HALF": "float16",
     }
     return irregular.get(name, name.removeprefix("DT_").lower())
-
-
-def _read_array(value: Any, dtype: str) -> np.ndarray:
-    if dtype == "string":
-        return np.array(_decode(value), object)
-    # NumPy has no bfloat16.
-    return np.array(value, "float32" if dtype == "bfloat16" else dtype)
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    if isinstance(value, dict):
-        return base64.b64decode(value["b64"])
-    return value.encode()

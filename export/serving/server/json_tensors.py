@@ -107,24 +107,30 @@ class JsonRequest:
 
 def write_json(prediction: Prediction, is_row: bool) -> bytes:
     """Returns the answer to a request, by rows or by columns."""
-    outputs: dict[str, Any] = {
-        name: _texts(array.tolist(), name) if array.dtype == object else array
-        for name, array in prediction.outputs.items()
-    }
+    outputs = prediction.outputs
     # A single output goes without its name.
     only = next(iter(outputs.values())) if len(outputs) == 1 else None
+    document: dict[str, Any]
     if not is_row:
-        return _dump({"outputs": outputs if only is None else only})
-    lengths = {np.shape(value)[:1] for value in outputs.values()}
-    if len(lengths) != 1 or () in lengths:
-        raise invalid("The outputs have no rows of their own; ask by 'inputs'.")
-    if only is not None:
-        return _dump({"predictions": only})
-    rows = [
-        {name: value[row] for name, value in outputs.items()}
-        for row in range(lengths.pop()[0])
-    ]
-    return _dump({"predictions": rows})
+        document = {"outputs": outputs if only is None else only}
+    else:
+        lengths = {value.shape[:1] for value in outputs.values()}
+        if len(lengths) != 1 or () in lengths:
+            raise invalid(
+                "The outputs have no rows of their own; ask by 'inputs'."
+            )
+        rows = [
+            {name: value[row] for name, value in outputs.items()}
+            for row in range(lengths.pop()[0])
+        ]
+        document = {"predictions": rows if only is None else only}
+    if all(
+        value.dtype.kind != "f" or np.isfinite(value).all()
+        for value in outputs.values()
+    ):
+        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    # JSON proper lacks NaN; TensorFlow Serving writes it nevertheless.
+    return json.dumps(document, default=lambda value: value.tolist()).encode()
 
 
 def _parse(body: bytes) -> Any:
@@ -206,28 +212,3 @@ def _decode(name: str, value: Any) -> Any:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise invalid("Unable to base64 decode") from error
-
-
-def _texts(value: Any, name: str) -> Any:
-    if isinstance(value, list):
-        return [_texts(item, name) for item in value]
-    if name.endswith("_bytes"):
-        return {"b64": base64.b64encode(value).decode()}
-    return value.decode("utf-8", "replace")
-
-
-def _dump(document: dict[str, Any]) -> bytes:
-    if _is_finite(document):
-        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(document, default=lambda value: value.tolist()).encode()
-
-
-def _is_finite(value: Any) -> bool:
-    """Returns whether JSON proper can express it, which lacks NaN."""
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
-    return True

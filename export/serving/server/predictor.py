@@ -153,7 +153,7 @@ class Predictor:
         return await loop.run_in_executor(self._parsers, function, *args)
 
     def hold(self, size: int) -> None:
-        """Counts bytes as pending until `release`, unless there are too many."""
+        """Counts bytes as pending until `release`; refuses too many."""
         if self._bytes + size > self.options.max_pending_bytes:
             raise ServingError(
                 StatusCode.RESOURCE_EXHAUSTED,

@@ -211,26 +211,20 @@ class Server:
 
 async def _poll(models: Any, options: ServerOptions) -> None:
     last_error = ""
-    states = _states(models)
+    before = [(v, v.state) for v in models.all_versions()]
     while True:
         await asyncio.sleep(options.poll_seconds)
         try:
             await models.refresh()
             last_error = ""
-            if options.own_process and _states(models) != states:
-                states = _states(models)
+            states = [(v, v.state) for v in models.all_versions()]
+            if options.own_process and states != before:
+                before = states
                 _freeze_garbage_collection()
         except Exception as error:  # the folder may be gone for a while
             if str(error) != last_error:
                 _log.error("Cannot look for new versions: %s", error)
             last_error = str(error)
-
-
-def _states(models: Any) -> list[Any]:
-    return [
-        (version.model, version.number, version.state)
-        for version in models.all_versions()
-    ]
 
 
 def _freeze_garbage_collection() -> None:

@@ -95,23 +95,23 @@ def kserve(directory):
 def pods(directory):
     """Specs of pods, and the container that serves, by file."""
     deployment = kubernetes(directory)["Deployment"]
-    found = {
+    specs = {
         "kubernetes.yaml": deployment["spec"]["template"]["spec"],
         "kserve.yaml": kserve(directory),
     }
-    for pod in found.values():
+    for pod in specs.values():
         assert len(pod["containers"]) == 1
-    return found
+    return specs
 
 
 def arguments(directory):
-    found = {"docker-compose.yml": compose(directory)["serving"]["command"]}
+    lists = {"docker-compose.yml": compose(directory)["serving"]["command"]}
     for file, pod in pods(directory).items():
-        found[file] = pod["containers"][0]["args"]
+        lists[file] = pod["containers"][0]["args"]
     command = docker_run(directory)
     start = command.index("tensorflow/serving:latest-gpu") + 1
-    found["README.md"] = command[start:]
-    return found
+    lists["README.md"] = command[start:]
+    return lists
 
 
 def blocks(directory):

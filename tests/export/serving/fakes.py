@@ -11,7 +11,7 @@ import time
 import grpc
 import numpy as np
 import tensorflow as tf
-from google.protobuf.json_format import MessageToDict
+from google.protobuf import json_format
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -68,23 +68,26 @@ class Plan:
         return failure, {"anomaly_score": scores, "is_anomalous": scores > 1}
 
     def status(self):
-        response = get_model_status_pb2.GetModelStatusResponse()
-        entry = response.model_version_status.add(version=1)
-        entry.state = entry.State.Value(self.state)
-        return response
+        return get_model_status_pb2.GetModelStatusResponse(
+            model_version_status=[{"version": 1, "state": self.state}]
+        )
 
     def signatures(self):
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        definition = signatures.signature_def["serving_default"]
-        for info, dtype, sizes in (
-            (definition.inputs["image"], tf.float32, self.size),
-            (definition.outputs["anomaly_score"], tf.float32, (-1,)),
-            (definition.outputs["is_anomalous"], tf.bool, (-1,)),
-        ):
-            info.dtype = dtype.as_datatype_enum
-            for size in sizes:
-                info.tensor_shape.dim.add().size = size
-        return signatures
+        def tensor(dtype, sizes):
+            dims = [{"size": str(size)} for size in sizes]
+            return {"dtype": dtype, "tensorShape": {"dim": dims}}
+
+        definition = {
+            "inputs": {"image": tensor("DT_FLOAT", self.size)},
+            "outputs": {
+                "anomaly_score": tensor("DT_FLOAT", (-1,)),
+                "is_anomalous": tensor("DT_BOOL", (-1,)),
+            },
+        }
+        return json_format.ParseDict(
+            {"signatureDef": {"serving_default": definition}},
+            get_model_metadata_pb2.SignatureDefMap(),
+        )
 
 
 class _Services(
@@ -95,9 +98,9 @@ class _Services(
         self._plan = plan
 
     def GetModelMetadata(self, request, context):  # noqa: N802
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = "fake"
-        response.model_spec.version.value = 1
+        response = get_model_metadata_pb2.GetModelMetadataResponse(
+            model_spec={"name": "fake", "version": {"value": 1}}
+        )
         response.metadata["signature_def"].Pack(self._plan.signatures())
         return response
 
@@ -110,11 +113,10 @@ class _Services(
         failure, outputs = self._plan.receive(images, token)
         if failure is not None:
             context.abort(grpc.StatusCode[failure], "as planned")
-        response = predict_pb2.PredictResponse()
-        response.model_spec.version.value = 1
-        for name, value in outputs.items():
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
-        return response
+        return predict_pb2.PredictResponse(
+            model_spec={"version": {"value": 1}},
+            outputs={k: tf.make_tensor_proto(v) for k, v in outputs.items()},
+        )
 
 
 @contextlib.contextmanager
@@ -179,7 +181,9 @@ def _rest_server(plan, port):
             pass
 
     def as_dict(message):
-        return MessageToDict(message, preserving_proto_field_name=True)
+        return json_format.MessageToDict(
+            message, preserving_proto_field_name=True
+        )
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True

@@ -1,6 +1,7 @@
 """The embedded server, and plain clients of it."""
 
 import base64
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -8,10 +9,12 @@ import shutil
 import ssl
 import subprocess
 import threading
+import time
 
 import grpc
 import pytest
 import tensorflow as tf
+from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -55,15 +58,18 @@ def make_certificate(folder):
     return certificate, key
 
 
-def predict_request(name=NAME, signature="", version=None, **inputs):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = name
-    request.model_spec.signature_name = signature
+def model_spec(name=NAME, version=None, label=None, signature=""):
+    spec = {"name": name, "signature_name": signature, "version_label": label}
     if version is not None:
-        request.model_spec.version.value = version
-    for key, value in inputs.items():
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-    return request
+        spec["version"] = {"value": version}
+    return spec
+
+
+def predict_request(name=NAME, signature="", version=None, **inputs):
+    return predict_pb2.PredictRequest(
+        model_spec=model_spec(name, version, None, signature),
+        inputs={k: tf.make_tensor_proto(v) for k, v in inputs.items()},
+    )
 
 
 class GrpcCaller:
@@ -85,18 +91,15 @@ class GrpcCaller:
         return outputs, response.model_spec
 
     def metadata(self, name=NAME, fields=("signature_def",)):
-        request = get_model_metadata_pb2.GetModelMetadataRequest()
-        request.model_spec.name = name
-        request.metadata_field.extend(fields)
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=model_spec(name), metadata_field=fields
+        )
         return self.prediction.GetModelMetadata(request, timeout=20)
 
     def status(self, name=NAME, version=None, label=None):
-        request = get_model_status_pb2.GetModelStatusRequest()
-        request.model_spec.name = name
-        if version is not None:
-            request.model_spec.version.value = version
-        if label is not None:
-            request.model_spec.version_label = label
+        request = get_model_status_pb2.GetModelStatusRequest(
+            model_spec=model_spec(name, version, label)
+        )
         return self.model.GetModelStatus(request, timeout=20)
 
     def raw(self, data, method="PredictionService/Predict", **options):
@@ -150,31 +153,17 @@ def b64(data):
 
 def in_threads(functions):
     """Runs functions at once; returns their results or errors in order."""
-    results = [None] * len(functions)
-
-    def run(index, function):
-        try:
-            results[index] = function()
-        except Exception as error:
-            results[index] = error
-
-    threads = [
-        threading.Thread(target=run, args=pair) for pair in enumerate(functions)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    with concurrent.futures.ThreadPoolExecutor(len(functions)) as pool:
+        futures = [pool.submit(function) for function in functions]
+    return [future.exception() or future.result() for future in futures]
 
 
 def wait_until(is_true, seconds=20):
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if is_true():
-            return
-        pause.wait(0.01)
-    raise TimeoutError
+    end = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.01)
 
 
 class Gate:
@@ -198,18 +187,15 @@ class Gate:
         self._open.set()
 
 
-def metric(server, name, headers=None, **labels):
+def metric(server, name, **labels):
     """Value of a metric, summed over what is not named."""
-    _, text = http_call(server, "/metrics", headers=headers)
-    total = 0.0
-    for line in text.decode().splitlines():
-        key, _, value = line.rpartition(" ")
-        found, _, rest = key.partition("{")
-        if found == name and all(
-            f'{label}="{wanted}"' in rest for label, wanted in labels.items()
-        ):
-            total += float(value)
-    return total
+    _, text = http_call(server, "/metrics")
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 def assert_still_serving(server, caller):

@@ -4,7 +4,6 @@ conformance.py says how to try them on a real TensorFlow Serving.
 """
 
 import asyncio
-import concurrent.futures
 import time
 
 import numpy as np
@@ -89,7 +88,6 @@ def test_files(client, tried, tmp_path):
     expected = from_files(tried, contents)
     check(client.predict(contents), expected)
     check(client.predict(paths), expected)
-    check(client.predict({"image_bytes": [*contents]}), expected)
 
 
 def test_mixed_inputs_stay_in_order(client, tried, tmp_path):
@@ -167,16 +165,6 @@ def test_what_the_server_refuses(client):
         client.predict(b"\x89PNG\r\n\x1a\n and nothing else")
     assert error.value.code == "INVALID_ARGUMENT"
     assert not error.value.retriable
-
-
-def test_many_requests_at_once(tried, kind):
-    images = tried.images(12)
-    with (
-        tried.client(kind) as client,
-        concurrent.futures.ThreadPoolExecutor(4) as pool,
-    ):
-        results = list(pool.map(client.predict, images))
-    check([result for (result,) in results], tried.direct(image=images))
 
 
 def test_closed(tried, kind):

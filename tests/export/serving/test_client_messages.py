@@ -63,11 +63,11 @@ def test_messages_are_those_of_the_published_stubs():
             kind = kind.removeprefix("*")
             if field.type == FieldDescriptor.TYPE_MESSAGE:
                 wanted = official[kind]
-                found = field.message_type
+                received = field.message_type
                 if kind.endswith("Entry"):  # several maps share one
                     wanted = wanted.fields_by_name["value"].message_type
-                    found = found.fields_by_name["value"].message_type
-                assert found.full_name == wanted.full_name, (message, name)
+                    received = received.fields_by_name["value"].message_type
+                assert received.full_name == wanted.full_name, (message, name)
             elif field.type == FieldDescriptor.TYPE_ENUM:
                 assert kind == "int32"
             else:

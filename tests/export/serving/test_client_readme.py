@@ -53,8 +53,8 @@ def run(text, server):
 def test_grpc(server, files):
     _, output = run("wait_until_ready", server)
     scores = direct("serving_bytes", image_bytes=files)["anomaly_score"]
-    found = [float(line.split()[0]) for line in output[::2]]
-    np.testing.assert_allclose(found, scores, rtol=1e-3)
+    received = [float(line.split()[0]) for line in output[::2]]
+    np.testing.assert_allclose(received, scores, rtol=1e-3)
     assert output[1] == "(32, 32) 1"
 
 
@@ -69,8 +69,8 @@ def test_rest(server, files):
 
 def test_async(server, files):
     names, _ = run("AsyncClient", server)
-    found = [prediction for (prediction,) in names["predictions"]]
-    check(found, direct("serving_bytes", image_bytes=files))
+    predictions = [prediction for (prediction,) in names["predictions"]]
+    check(predictions, direct("serving_bytes", image_bytes=files))
 
 
 def test_commands_have_the_options_of_the_readme():

@@ -140,7 +140,7 @@ def test_the_server_may_ask_for_a_longer_pause():
         assert 1 <= plan.times[1] - plan.times[0] < 2
         plan.failures.append("UNAVAILABLE")
         start = time.monotonic()
-        # Waiting for it would be in vain.
+        # That pause would be too long.
         assert refused(client, timeout=0.9).code == "DEADLINE_EXCEEDED"
         assert time.monotonic() - start < 0.5
         # Dates are ignored.

@@ -174,7 +174,7 @@ def test_the_size_of_open_models_is_that_of_the_run(tmp_path):
     model.calibrate(images(4))
     run = RunFolder(str(tmp_path / "run"))
     settings = {"data.path": str(tmp_path), "data.image_size": 24}
-    run.create(load_config(overrides=settings))
+    run.start(load_config(overrides=settings))
     model.save(run.file("model.keras"))
     with servable_folder(run.path) as folder:
         outputs = run_directly(

@@ -114,11 +114,11 @@ def assert_heat(page, anomaly_map):
     alpha = COLOR_TABLE[np.round(levels).astype(int), 3]
     width, height, pixels = page.execute_script(PIXELS, "heat")
     assert (width, height) == anomaly_map.shape[::-1]
-    found = np.reshape(pixels, (height, width, 4))
+    drawn = np.reshape(pixels, (height, width, 4))
     # Where a value lies between two colors, either will do.
-    np.testing.assert_allclose(found[..., 3], alpha, atol=4)
+    np.testing.assert_allclose(drawn[..., 3], alpha, atol=4)
     if text(page, "flag") == "Anomalous":
-        assert np.ptp(found[..., 3]) > 100  # not blank
+        assert np.ptp(drawn[..., 3]) > 100  # not blank
     assert text(page, "limit") == f"{number(limit, 1)}+"
 
 
