@@ -46,16 +46,15 @@ def train(
     """Trains with `model.fit`, and continues where an earlier call stopped.
 
     All state lies in the checkpoint: weights, random generators, optimizers,
-    metrics, epoch, step and history. It is written after each epoch and now and
-    then within, each time completely or not at all. After a kill, the same call
-    continues with the very next batch: weights and history become those of a
-    training that was never interrupted.
+    metrics, epoch, step and history. It is written after each epoch and within
+    it, completely or not at all. After a kill, the same call continues with the
+    very next batch, and ends as if it had never been interrupted.
 
     For that, the data of an epoch must follow from its number, as those of
     `keras_sspcab.data.image_dataset(..., epoch=epoch)` do. Keras and TensorFlow
     are seeded for each epoch, before its data set is made. Layers must draw
-    random numbers from a `keras.random.SeedGenerator` of their own, as those of
-    Keras do. Callbacks lose what they remember.
+    random numbers from a `keras.random.SeedGenerator` of their own. Callbacks
+    lose what they remember.
 
     Ctrl-C and SIGTERM let the current step end, write a checkpoint and raise
     `TrainingInterrupted`; a second Ctrl-C stops at once.
@@ -121,11 +120,10 @@ def train(
         saver = Saver(
             checkpoint, state, saved, every_steps, every_seconds, stop
         )
-        guard = DivergenceGuard()
         # The guard comes first: a state with NaN must never be written. The
         # saver comes last: what it says is done, the others have seen.
         train_callbacks = TrainCallbacks(
-            [guard, *callbacks, saver], model, epochs
+            [DivergenceGuard(), *callbacks, saver], model, epochs
         )
         for epoch in range(state.epoch, epochs):
             dataset = _dataset_of(model, make_dataset, seed, epoch)
@@ -142,7 +140,6 @@ def train(
                 # What is iterated again simulates other anomalies.
                 dataset = _dataset_of(model, make_dataset, seed, epoch)
             train_callbacks.begin_epoch(epoch, steps, state.step)
-            saver.steps = guard.steps = steps
             # Not the host's own `fit`, which would prepare the data again.
             keras.Model.fit(
                 model,
@@ -197,15 +194,12 @@ def _dataset_of(
     seed: int,
     epoch: int,
 ) -> Any:
-    """Seeds an epoch and makes its data set.
-
-    Hosts that make training examples from images do so here: it is these that
-    `skip` must count.
-    """
+    """Seeds an epoch and makes its data set."""
     # Any fixed mixture; Keras takes 32 bits.
     mixed = (seed * 1_000_003 + epoch * 7919 + 1) % 2**32
     keras.utils.set_random_seed(mixed)
     dataset = make_dataset(epoch)
+    # Hosts that make training examples from images: `skip` must count these.
     prepare = getattr(model, "prepare_training_data", None)
     return dataset if prepare is None else prepare(dataset)
 
@@ -213,11 +207,7 @@ def _dataset_of(
 def _create_variables(
     model: keras.Model, dataset: Any, saved: Checkpoint
 ) -> None:
-    """Takes a step that will be undone by restoring the checkpoint.
-
-    Optimizers and metrics create variables in the first step, and must have
-    them before their values can be restored.
-    """
+    """Takes a step in which optimizers and metrics create their variables."""
     # Not for its effect, but it refuses a checkpoint of another model.
     saved.restore_weights(model)
     keras.Model.fit(model, dataset.take(1), shuffle=False, verbose=0)

@@ -81,9 +81,10 @@ def train(
     """
     from keras_sspcab.runs import ConfigError, Run
     from keras_sspcab.runs.parsing import parse_setting
+    from keras_sspcab.runs.run import merge_settings
 
     named = {
-        "data.path": None if data is None else str(data),
+        "data.path": data,
         "data.image_size": image_size,
         "data.channels": channels,
         "data.patch_size": patch_size,
@@ -95,8 +96,7 @@ def train(
         "training.learning_rate": learning_rate,
         "training.seed": seed,
     }
-    given = {key: value for key, value in named.items() if value is not None}
-    values = {**dict(map(parse_setting, settings or [])), **given}
+    values = merge_settings(dict(map(parse_setting, settings or [])), named)
     import_backend()
     from keras_sspcab.cli._progress import ConsoleProgress
 

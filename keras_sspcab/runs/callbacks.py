@@ -101,7 +101,6 @@ class Saver(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.state = state
-        self.steps = 0
         self._checkpoint = checkpoint
         self._every_steps = every_steps
         self._every_seconds = every_seconds
@@ -121,7 +120,7 @@ class Saver(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._unsaved_steps += batch + 1 - self.state.step
         self.state.step = batch + 1
-        if self.state.step == self.steps:
+        if self.state.step == self.params["steps"]:
             return  # The end of the epoch follows at once.
         if self._is_due() or self._stop.signal:
             self._save()
@@ -159,8 +158,6 @@ class Saver(keras.callbacks.Callback):
 class DivergenceGuard(keras.callbacks.Callback):
     """Stops as soon as a result is NaN or infinite."""
 
-    steps = 0
-
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
 
@@ -169,16 +166,15 @@ class DivergenceGuard(keras.callbacks.Callback):
     ) -> None:
         for name, value in (logs or {}).items():
             if not math.isfinite(value):
-                rate = float(
-                    keras.ops.convert_to_numpy(
-                        self.model.optimizer.learning_rate
-                    )
+                rate = keras.ops.convert_to_numpy(
+                    self.model.optimizer.learning_rate
                 )
                 raise TrainingDiverged(
                     f"The training has diverged. Received: {name}={value} in "
                     f"epoch {self._epoch + 1}, step {batch + 1} of "
-                    f"{self.steps}, at learning rate {rate:g}. Use a smaller "
-                    "learning rate, and float32 if the precision is mixed"
+                    f"{self.params['steps']}, at learning rate {rate:g}. Use a "
+                    "smaller learning rate, and float32 if the precision is "
+                    "mixed"
                 )
 
 
@@ -204,7 +200,6 @@ class DurationEstimate(keras.callbacks.Callback):
         super().__init__()
         self._say = say
         self._steps = 0
-        self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,14 +196,15 @@ def _smooth(
 
 
 def ground_truth_tracks(
-    videos: Sequence[Video], abnormal: Sequence[Video]
+    labels: Mapping[Video, np.ndarray | None],
 ) -> tuple[Table | None, str]:
-    """Returns the tracks of the ground truth, and where they come from.
+    """Returns the tracks of labeled videos, and where they come from.
 
     Track files come first (`"files"`); without any, tracks are derived from
     masks (`"masks"`). There are none (`"none"`) if one of the videos that are
     abnormal has neither.
     """
+    videos = list(labels)
     paths = [video.tracks for video in videos if video.tracks is not None]
     if paths:
         folders = sorted({os.path.dirname(path) for path in paths})
@@ -216,6 +217,9 @@ def ground_truth_tracks(
         }
         kept = np.isin(table["video"], [video.name for video in videos])
         return {name: values[kept] for name, values in table.items()}, "files"
+    abnormal = [
+        v for v, of_v in labels.items() if of_v is not None and of_v.any()
+    ]
     if not abnormal or any(video.masks is None for video in abnormal):
         return None, "none"
     return tracks_from_masks(videos), "masks"

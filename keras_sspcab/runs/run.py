@@ -86,14 +86,11 @@ class Run(RunFolder):
             ValueError: If the folder holds a run or other files.
         """
         named = {
-            "data.path": None if data is None else os.fspath(data),
+            "data.path": data,
             "model.name": model,
             "training.epochs": epochs,
         }
-        given = {
-            key: value for key, value in named.items() if value is not None
-        }
-        resolved = resolve_config(config, {**(settings or {}), **given})
+        resolved = resolve_config(config, merge_settings(settings, named))
         if path is None:
             path = default_run_path(resolved)
         run = cls.__new__(cls)
@@ -176,21 +173,15 @@ class Run(RunFolder):
         from keras_sspcab.runs.evaluation import evaluate_run
 
         self.require("model.keras", "keras-sspcab train")
-        for key in settings or ():
+        for key, value in (settings or {}).items():
             if not key.startswith("evaluation."):
                 raise ConfigError(
                     "A trained run keeps its settings but for those of "
-                    f"[evaluation]. Received: {key}={(settings or {})[key]!r}"
+                    f"[evaluation]. Received: {key}={value!r}"
                 )
-        named = {
-            "data.path": None if data is None else os.fspath(data),
-            "data.on_error": on_error,
-        }
-        given = {
-            key: value for key, value in named.items() if value is not None
-        }
+        named = {"data.path": data, "data.on_error": on_error}
         config = resolve_config(
-            self.file("config.toml"), {**(settings or {}), **given}
+            self.file("config.toml"), merge_settings(settings, named)
         )
         return evaluate_run(self, config, progress)
 
@@ -274,6 +265,18 @@ class Run(RunFolder):
             model, paths, results, None, self.config, progress
         )
         return [row for one in predictions for row in one.rows]
+
+
+def merge_settings(
+    settings: Mapping[str, Any] | None, named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns settings, and those named that are not None instead."""
+    given = {
+        key: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for key, value in named.items()
+        if value is not None
+    }
+    return {**(settings or {}), **given}
 
 
 def resolve_config(

@@ -6,7 +6,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -79,8 +79,11 @@ def train_run(
                 "notes": list(folder.notes),
             },
         )
+        layers = model._flatten_layers(include_self=False)
+        blocks = sum(isinstance(layer, SSPCABLayer) for layer in layers)
         progress.message(
-            f"Run {run.path}: {config.model.name}, {_describe(model)}"
+            f"Run {run.path}: {config.model.name}, {model.count_params():,} "
+            f"parameters, SSPCAB blocks: {blocks}"
         )
         if model.backbone_weights is not None:
             run.update_record(backbone=model.backbone_weights)
@@ -88,12 +91,6 @@ def train_run(
             _fit(source, folder, model, epoch_size, run, progress, callbacks)
         weights = model.get_weights()
     _finish(source, folder, weights, run, progress)
-
-
-def _describe(model: AnomalyModel) -> str:
-    layers = model._flatten_layers(include_self=False)
-    blocks = sum(isinstance(layer, SSPCABLayer) for layer in layers)
-    return f"{model.count_params():,} parameters, SSPCAB blocks: {blocks}"
 
 
 @contextlib.contextmanager
@@ -106,32 +103,6 @@ def _precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-class _Part(NamedTuple):
-    """What is trained in one go: a model, or one of several stages."""
-
-    model: Any
-    make_dataset: Callable[[int], Any]
-    suffix: str = ""
-    log_folder: str = "logs"
-
-
-def _parts(
-    source: Source, folder: Any, model: AnomalyModel, progress: Progress
-) -> Iterator[_Part]:
-    if not isinstance(model, ObjectModel):
-        yield _Part(model, source.training_datasets(folder))
-        return
-    stages = model.training_stages()
-    for number, stage in enumerate(stages, 1):
-        progress.message(f"Stage {number} of {len(stages)}: {stage.name}")
-        yield _Part(
-            stage,
-            source.training_datasets(folder, stage.needs_pseudo_abnormal),
-            f"-{stage.name}",
-            os.path.join("logs", stage.name),
-        )
-
-
 def _fit(
     source: Source,
     folder: Any,
@@ -141,6 +112,7 @@ def _fit(
     progress: Progress,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
+    """Trains a model, or one stage of it after the other."""
     config, training = source.config, source.config.training
     callbacks = list(callbacks)
     if model.guide.needs_gpu and not _has_gpu():
@@ -154,27 +126,43 @@ def _fit(
         **_fixed_settings(config, model),
         f"training {source.noun}": source.fingerprint(folder),
     }
-    histories: list[str] = []
+
+    def fit(
+        part: Any, make_dataset: Callable[[int], Any], stage: str = ""
+    ) -> str:
+        compile_model(part, config, epoch_size)
+        suffix = f"-{stage}" if stage else ""
+        history = run.file(f"history{suffix}.csv")
+        logs = FlushedTensorBoard(run.file("logs", stage))
+        train(
+            part,
+            make_dataset,
+            training.epochs,
+            run.file(f"checkpoint{suffix}.npz"),
+            seed=training.seed,
+            settings=settings,
+            every_steps=training.checkpoint_every_steps,
+            every_seconds=training.checkpoint_every_seconds,
+            history_csv=history,
+            callbacks=[*shown, *callbacks, logs],
+        )
+        return history
+
     try:
         with progress.training() as shown:
-            for part in _parts(source, folder, model, progress):
-                compile_model(part.model, config, epoch_size)
-                histories.append(run.file(f"history{part.suffix}.csv"))
-                logs = FlushedTensorBoard(run.file(part.log_folder))
-                train(
-                    part.model,
-                    part.make_dataset,
-                    training.epochs,
-                    run.file(f"checkpoint{part.suffix}.npz"),
-                    seed=training.seed,
-                    settings=settings,
-                    every_steps=training.checkpoint_every_steps,
-                    every_seconds=training.checkpoint_every_seconds,
-                    history_csv=histories[-1],
-                    callbacks=[*shown, *callbacks, logs],
+            if not isinstance(model, ObjectModel):
+                fit(model, source.training_datasets(folder))
+                return
+            stages, histories = model.training_stages(), []
+            for number, stage in enumerate(stages, 1):
+                progress.message(
+                    f"Stage {number} of {len(stages)}: {stage.name}"
                 )
-                if part.suffix:
-                    _join_histories(run.file("history.csv"), histories)
+                datasets = source.training_datasets(
+                    folder, stage.needs_pseudo_abnormal
+                )
+                histories.append(fit(stage, datasets, stage.name))
+                _join_histories(run.file("history.csv"), histories)
     except TrainingInterrupted as error:
         raise TrainingInterrupted(
             error.signal,
@@ -196,13 +184,11 @@ def _fixed_settings(config: Config, model: AnomalyModel) -> dict[str, Any]:
         for key, value in values.items()
         if section != "objects" or is_of_objects
     }
-    return {
-        name: value
-        for name, value in values.items()
-        if not is_free_setting(name)
+    free = {name for name in values if is_free_setting(name)}
+    if is_of_objects:
         # A stage that is done cannot be trained further: others follow it.
-        or (is_of_objects and name == "training.epochs")
-    }
+        free -= {"training.epochs"}
+    return {k: value for k, value in values.items() if k not in free}
 
 
 def _join_histories(path: str, parts: Sequence[str]) -> None:
@@ -228,10 +214,8 @@ def _finish(
     model = construct(config, config.data.image_size)
     model.set_weights(weights)
     noun = {"videos": "frames"}.get(source.noun, source.noun)
-    quantiles = (
-        config.calibration.quantile,
-        config.calibration.pixel_quantile,
-    )
+    limits = config.calibration
+    quantiles = limits.quantile, limits.pixel_quantile
     if model.calibrates_by_folds:
         progress.message(
             f"Fitting statistics to {len(folder.train)} normal {noun}"

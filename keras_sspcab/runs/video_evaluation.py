@@ -113,12 +113,7 @@ def evaluate_videos(
             [video.name for video in videos],
         )
     tracks, origin = ground_truth_tracks(
-        [one.video for one in scored],
-        [
-            one.video
-            for one in scored
-            if one.labels is not None and one.labels.any()
-        ],
+        {one.video: one.labels for one in scored}
     )
     if tracks is not None:
         metrics.write_tracks(tracks, os.path.join(folder, "tracks"))

@@ -82,15 +82,14 @@ def predict_videos(
             "The results are named after the videos, which must differ. "
             f"Received: {', '.join(sorted(names))}"
         )
-    if stride is None:
-        stride = 1 if config is None else config.data.stride
+    options = {} if stride is None else {"stride": stride}
     source: Any = source_of(config or config_for(model))
     progress = progress or Progress()
     return [
         _predict_video(
             model,
             video,
-            source.score_frames(model, [video], stride=stride),
+            source.score_frames(model, [video], **options),
             f"{video.name}-scores" if results is None else os.fspath(results),
             progress,
         )

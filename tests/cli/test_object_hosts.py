@@ -94,17 +94,13 @@ def read(path):
 
 def test_each_stage_leaves_its_history(run):
     rows = read(run / "history.csv")
-    assert [(row["epoch"], row["stage"]) for row in rows] == [
-        ("1", "1"),
-        ("2", "2"),
-        ("3", "3"),
-    ]
-    for row, stage in zip(
-        rows, ("autoencoders", "adversarial", "classifiers"), strict=True
-    ):
+    stages = ("autoencoders", "adversarial", "classifiers")
+    for number, (row, stage) in enumerate(zip(rows, stages, strict=True), 1):
+        assert row["epoch"] == row["stage"] == str(number)
         (own,) = read(run / f"history-{stage}.csv")
         assert row["loss"] == own["loss"]
         assert (run / f"checkpoint-{stage}.npz").is_file()
+        assert (run / "logs" / stage / "train").is_dir()
 
 
 def test_frames_are_scored_by_their_objects(run, videos):
@@ -121,16 +117,6 @@ def test_frames_are_scored_by_their_objects(run, videos):
         rtol=1e-3,
         atol=1e-3,
     )
-    calibration = model.calibration
-    for frame in scored:
-        scores = frame.outputs["object_scores"]
-        highest = max(
-            scores.tolist(),
-            default=-calibration.score_mean / calibration.score_std,
-        )
-        assert float(frame.outputs["anomaly_score"]) == pytest.approx(
-            highest, rel=1e-4, abs=1e-4
-        )
     # The still video has no object.
     still = [row for row in rows if row["video"] == "z"]
     assert len(still) == 4
@@ -139,13 +125,14 @@ def test_frames_are_scored_by_their_objects(run, videos):
 
 def test_regions_are_the_objects(run, videos):
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
-    found = read_detections(run / "predictions/detections")
+    detections = read_detections(run / "predictions/detections")
     files = cubes_of(run, videos)
-    assert len(found["frame"]) == sum(file.num_objects for file in files)
+    assert len(detections["frame"]) == sum(file.num_objects for file in files)
     np.testing.assert_allclose(
-        found["x_max"], np.concatenate([f.read("boxes")[:, 2] for f in files])
+        detections["x_max"],
+        np.concatenate([f.read("boxes")[:, 2] for f in files]),
     )
-    again = rbdc_tbdc(found, read_tracks(run / "predictions/tracks"), 24)
+    again = rbdc_tbdc(detections, read_tracks(run / "predictions/tracks"), 24)
     assert metrics["rbdc"] == pytest.approx(again.rbdc, abs=1e-4)
     assert metrics["tbdc"] == pytest.approx(again.tbdc, abs=1e-4)
     assert metrics["conventions"]["regions"].startswith("objects that move")
@@ -255,13 +242,6 @@ def test_hf2vad_end_to_end(hf2vad, videos):
     # Errors are measured on the training objects.
     layer = load_detector(str(hf2vad)).get_layer("object_score")
     assert np.all(np.asarray(layer.get_weights()[0]) != 0)
-
-
-def test_hf2vad_resumes_between_stages(hf2vad, invoke, tmp_path):
-    copy = unfinished(hf2vad, tmp_path, "checkpoint-joint.npz", "model.keras")
-    with eagerly():
-        invoke("train", "--run", copy, "--resume")
-    assert_same_model(hf2vad, copy)
 
 
 def test_export_of_a_host_and_its_networks(hf2vad, invoke, tmp_path):

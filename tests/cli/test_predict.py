@@ -105,10 +105,10 @@ def test_exit_code_tells_of_anomalies(
     path = tmp_path / "m.keras"
     model.save(path)
     image = images / "test" / "good" / "000.png"
-    found = threshold < 0
+    is_anomalous = threshold < 0
     result = invoke("predict", path, image)
-    assert ("1 of 1 anomalous" in result.stdout) is found
-    invoke("predict", path, image, "--fail-on-anomaly", code=int(found))
+    assert ("1 of 1 anomalous" in result.stdout) is is_anomalous
+    invoke("predict", path, image, "--fail-on-anomaly", code=int(is_anomalous))
 
 
 def test_broken_and_missing_files(invoke, trained, images, tmp_path):

@@ -188,31 +188,17 @@ def test_finished_runs_are_left_alone(invoke, images, copy):
     assert (copy / "model.keras").read_bytes() == before
 
 
-@pytest.mark.slow
-def test_more_epochs_end_like_a_longer_training(invoke, images, copy, tmp_path):
+def test_new_thresholds_need_no_training(
+    invoke, images, copy, trained, tmp_path
+):
     # The images may have moved meanwhile.
-    moved = tmp_path / "moved"
-    shutil.copytree(images, moved)
-    options = [f"--data={moved}", "--epochs=3"]
-    invoke("train", f"--run={copy}", "--resume", *options)
-    longer = tmp_path / "longer"
-    invoke(
-        "train", f"--data={images}", f"--run={longer}", *TRAINING, "--epochs=3"
-    )
-    assert_same_model(copy, longer)
-    assert (copy / "history.csv").read_bytes() == (
-        longer / "history.csv"
-    ).read_bytes()
-    run = RunFolder(str(copy))
-    assert run.config.training.epochs == 3
-    assert run.config.data.path == str(moved)
-    assert run.is_finished
-
-
-def test_new_thresholds_need_no_training(invoke, copy, trained):
-    options = ["--resume", "--set=calibration.pixel_quantile=0.5"]
-    result = invoke("train", f"--run={copy}", *options)
+    moved = shutil.copytree(images, tmp_path / "moved")
+    options = [f"--data={moved}", "--set=calibration.pixel_quantile=0.5"]
+    result = invoke("train", f"--run={copy}", "--resume", *options)
     assert "epoch" not in result.stdout
+    run = RunFolder(str(copy))
+    assert run.is_finished
+    assert run.config.data.path == str(moved)
     new, old = load_detector(str(copy)), load_detector(str(trained))
     assert new.calibration.pixel_threshold < old.calibration.pixel_threshold
     assert new.calibration.map_std == old.calibration.map_std

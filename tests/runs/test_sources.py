@@ -52,7 +52,6 @@ def videos(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "count", "has_test", "held_out", "split"),
     [
-        ("multiscale_padim", 12, False, 3, "validation"),
         ("multiscale_padim", 10, False, 2, "validation"),
         ("multiscale_padim", 9, False, 0, "train"),
         ("multiscale_padim", 12, True, 0, "test"),

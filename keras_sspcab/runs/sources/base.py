@@ -73,6 +73,16 @@ class Source(abc.ABC):
         """Raises a ConfigError for settings that such data do not have."""
         return
 
+    def refuse(self, key: str, default: Any, purpose: str) -> None:
+        """Raises a ConfigError if a setting is not at its default."""
+        section, name = key.split(".")
+        value = getattr(getattr(self.config, section), name)
+        if value != default:
+            raise ConfigError(
+                f"`{key}` is for {purpose}. Received: {key}={value!r} for the "
+                f"model {self.config.model.name!r}. Leave it out"
+            )
+
     def identity(self, sample: Any) -> str:
         """Returns what makes a training sample the same one, path first."""
         return sample.path

@@ -55,23 +55,14 @@ class ObjectSource(VideoSource):
     def check(self) -> None:
         """Refuses settings that are for images or clips."""
         super().check()
-        data, name = self.data, self.config.model.name
-        masks = self.config.objects.masks
-        if data.stride != 1:
-            raise ConfigError(
-                f"`data.stride` is for clips of whole frames, and {name!r} "
-                f"looks at objects. Received: data.stride={data.stride}. "
-                "Leave it out"
-            )
-        if masks and not self.host.takes_masks:
-            raise ConfigError(
-                "`objects.masks` is for hosts that learn to segment objects. "
-                f"Received: objects.masks={masks!r} for {name!r}. Leave it out"
-            )
-        if data.image_size[0] != data.image_size[1]:
+        self.refuse("data.stride", 1, "clips of whole frames")
+        if not self.host.takes_masks:
+            self.refuse("objects.masks", "", "hosts that segment objects")
+        height, width = self.data.image_size
+        if height != width:
             raise ConfigError(
                 "`data.image_size`, the size of the crops of objects, must be "
-                f"one number. Received: {list(data.image_size)}"
+                f"one number. Received: {[height, width]}"
             )
 
     def cut_out(self, videos: Sequence[Video]) -> tuple[CubeFile, ...]:

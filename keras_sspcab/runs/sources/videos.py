@@ -32,18 +32,9 @@ class VideoSource(Source):
 
     def check(self) -> None:
         """Refuses settings that are for images."""
-        data = self.data
-        for key, value, default in (
-            ("patch_size", data.patch_size, 0),
-            ("flip", data.flip, False),
-        ):
-            if value != default:
-                raise ConfigError(
-                    f"`data.{key}` is for images, and "
-                    f"{self.config.model.name!r} looks at videos. Received: "
-                    f"data.{key}={value!r}. Leave it out"
-                )
-        if data.cache == "memory":
+        self.refuse("data.patch_size", 0, "images")
+        self.refuse("data.flip", False, "images")
+        if self.data.cache == "memory":
             raise ConfigError(
                 "Frames of videos are kept on disk, not in memory. "
                 "Received: data.cache='memory'. Choose 'disk' or 'none'"
