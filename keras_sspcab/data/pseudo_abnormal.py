@@ -11,7 +11,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.decoding import resize
 from keras_sspcab.data.file_system import (
     enumerate_names,
     is_folder,
@@ -53,9 +52,6 @@ TINY_IMAGENET_CLASSES = (
 )
 # fmt: on
 
-# Pictures are drawn that much larger and then shrunk: no aliasing.
-_OVERSAMPLING = 4
-
 
 def add_pseudo_abnormal(
     dataset: tf.data.Dataset,
@@ -86,8 +82,7 @@ def add_pseudo_abnormal(
             photographs that are part of scikit-image: enough to show how the
             training works, few for a result that counts. The framework's
             authors take UIUC textures, Oxford flowers, anime faces and 68
-            classes of Tiny ImageNet (`tiny_imagenet_folders`). Pictures are
-            drawn larger and then shrunk to the crop.
+            classes of Tiny ImageNet (`tiny_imagenet_folders`).
         speed: How much faster than normal, more than 1. The framework enlarges
             the temporal step by a factor that we do not know; 3 is a guess.
 
@@ -131,8 +126,8 @@ def add_pseudo_abnormal(
     def add(position: tf.Tensor, batch: dict[str, tf.Tensor]) -> Any:
         of_batch = fold_in(start, position)
         drawn = tf.map_fn(
-            lambda row: _picture(
-                source, (height, width), channels, fold_in(of_batch, row)
+            lambda row: source.draw_picture(
+                (height, width), channels, fold_in(of_batch, row)
             ),
             tf.range(tf.shape(batch["appearance"])[0]),
             fn_output_signature=picture,
@@ -178,20 +173,6 @@ def tiny_imagenet_folders(root: Any) -> tuple[str, ...]:
             f"Received: root={root!r} without {enumerate_names(missing)}"
         )
     return folders
-
-
-def _picture(
-    source: TextureSource, size: tuple[int, int], channels: int, seed: tf.Tensor
-) -> tf.Tensor:
-    """Draws a picture, float32 `(*size, channels)` in [0, 1]."""
-    height, width = (_OVERSAMPLING * side for side in size)
-    # The source looks at the size of the images alone.
-    images = tf.zeros((1, height, width, 3))
-    picture = source.draw(images, tf.constant(0), seed) / 255.0
-    if channels == 1:
-        # Green, near to gray: recolored channels would cancel out.
-        picture = picture[..., 1:2]
-    return tf.ensure_shape(resize(picture, size), (*size, channels))
 
 
 def _require_crops(dataset: Any) -> dict[str, tf.TensorSpec]:

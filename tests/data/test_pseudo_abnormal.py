@@ -148,13 +148,38 @@ def test_folders_of_pictures(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.full((20 + i, 50, 3), (60 * i, 10 * i, 100 + i), "uint8")
         Image.fromarray(pixels).save(path)
+    # The luma, not the mean and not one channel.
     for images, expected in (
-        (str(tmp_path), {0, 10, 20}),
-        ([tmp_path / "train"], {10, 20}),
-        (FolderTextures(tmp_path / "train" / "deep"), {20}),
+        (str(tmp_path), {11, 35, 59}),
+        ([tmp_path / "train"], {35, 59}),
+        (FolderTextures(tmp_path / "train" / "deep"), {59}),
     ):
         values = np.round(255 * pictures_of(images, 30))
         assert set(values.ravel()) == expected
+
+
+def test_files_become_pictures_as_ever(tmp_path):
+    # Trainings that are resumed with another version see the same pictures.
+    rows, columns = np.mgrid[:60, :40]
+    pixels = np.stack([4 * rows, 6 * columns, rows + columns], -1)
+    for i in range(3):
+        image = Image.fromarray(np.roll(pixels, i, -1).astype("uint8"))
+        image.save(tmp_path / f"{i}.png")
+    for channels, pixel, means in (
+        (1, [0.13376224], [[0.30273813, 0.4295998, 0.38139817, 0.4295998]]),
+        (
+            3,
+            [0.20588234, 0.08389355, 0.19831932],
+            [
+                [0.4588236, 0.46274555, 0.19215696, 0.46274555],
+                [0.19215696, 0.4588236, 0.46274555, 0.4588236],
+                [0.46274555, 0.19215696, 0.4588236, 0.19215696],
+            ],
+        ),
+    ):
+        found = pictures_of(tmp_path, 4, channels)
+        np.testing.assert_allclose(found[0, 3, 5], pixel, atol=1e-6)
+        np.testing.assert_allclose(found.mean((1, 2)).T, means, atol=1e-6)
 
 
 def test_tiny_imagenet(tmp_path):

@@ -15,7 +15,7 @@ from keras_sspcab.checks import (
     standardize_number,
 )
 from keras_sspcab.data.checking import check_images
-from keras_sspcab.data.decoding import decode_image
+from keras_sspcab.data.decoding import decode_image, resize
 from keras_sspcab.data.random import chance, integers, split, uniform
 from keras_sspcab.data.scanning import scan_image_folder
 from keras_sspcab.data.textures import read_photograph
@@ -64,6 +64,29 @@ class TextureSource(abc.ABC):
         Returns:
             float32 tensor `(height, width, 3)`, whole numbers from 0 to 255.
         """
+
+    def draw_picture(
+        self, size: tuple[int, int], channels: int, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Draws a picture of its own, without images that it goes into.
+
+        By default a texture is drawn four times as large and then shrunk, so
+        that there is no aliasing; of color, green makes the gray one.
+
+        Args:
+            size: Height and width, in pixels.
+            channels: 1 for gray or 3 for color.
+            seed: uint64 tensor of shape `(2,)`.
+
+        Returns:
+            float32 tensor `(height, width, channels)` in [0, 1].
+        """
+        images = tf.zeros((1, 4 * size[0], 4 * size[1], 3))
+        picture = self.draw(images, tf.constant(0), seed) / 255.0
+        if channels == 1:
+            # Near to gray: the mean of recolored channels would cancel out.
+            picture = picture[..., 1:2]
+        return tf.ensure_shape(resize(picture, size), (*size, channels))
 
 
 class FolderTextures(TextureSource):
@@ -122,11 +145,20 @@ class FolderTextures(TextureSource):
         self, images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         """See `TextureSource.draw`."""
-        del index
-        path = tf.constant(self.paths)[integers(seed, 0, len(self.paths) - 1)]
-        pixels = decode_image(tf.io.read_file(path), channels=3)
+        pixels = self._decode(seed, 3)
         resized = tf.image.resize(pixels, tf.shape(images)[1:3])
         return tf.ensure_shape(tf.round(resized), (*images.shape[1:3], 3))
+
+    def draw_picture(
+        self, size: tuple[int, int], channels: int, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Draws an image, resized as `image_dataset` does it."""
+        pixels = self._decode(seed, channels)
+        return tf.ensure_shape(resize(pixels, size), (*size, channels))
+
+    def _decode(self, seed: tf.Tensor, channels: int) -> tf.Tensor:
+        path = tf.constant(self.paths)[integers(seed, 0, len(self.paths) - 1)]
+        return decode_image(tf.io.read_file(path), channels)
 
 
 class EmbeddedTextures(TextureSource):
