@@ -54,12 +54,7 @@ class AdversarialModel(FrameModel):
         return [v for v in self.trainable_variables if id(v) not in others]
 
     def discriminator_loss(self, target: Any, prediction: Any) -> Any:
-        """Returns `mean (D(target) - 1)^2 / 2 + mean D(prediction)^2 / 2`.
-
-        Args:
-            target: True frames, in [-1, 1].
-            prediction: Predicted frames, in [-1, 1].
-        """
+        """Returns `mean (D(target) - 1)^2 / 2 + mean D(prediction)^2 / 2`."""
         real = self.discriminator(target)
         false = self.discriminator(ops.stop_gradient(prediction))
         return ops.mean(least_squares(1.0, real) + least_squares(0.0, false))
@@ -100,14 +95,8 @@ class AdversarialModel(FrameModel):
     ) -> None:
         """Configures training, by default as the paper does.
 
-        Args:
-            optimizer: That of the generator.
-            loss: Losses by the name of the term; None takes those of the paper.
-            discriminator_optimizer: That of the discriminator. None takes the
-                paper's, whose rate changes with `learning_rate`.
-            learning_rate: As in `AnomalyModel.compile`.
-            steps: As in `AnomalyModel.compile`.
-            **kwargs: As in `AnomalyModel.compile`.
+        Without a `discriminator_optimizer` that of the paper is taken, whose
+        rate changes with `learning_rate`.
         """
         super().compile(
             optimizer, loss, learning_rate=learning_rate, steps=steps, **kwargs
@@ -183,22 +172,12 @@ def patch_discriminator(
     """Builds the network that tells true frames from predicted ones.
 
     Five 4x4 convolutions, each behind a reflecting margin of two pixels, the
-    first three with stride 2: each output is the judgment of a patch of the
-    frame. No normalization.
+    first three with stride 2: each output is the judgment in (0, 1) of a patch
+    of the frame, which has 16 pixels a side at least. No normalization.
 
     References:
     - Isola et al., CVPR 2017 (pix2pix), as configured in the code of
       [Liu et al., CVPR 2018](https://arxiv.org/abs/1712.09867)
-
-    Args:
-        channels: Channels of the frames.
-        base_width: Filters of the first convolution, doubled twice. Defaults
-            to 128, with which it has 6,831,489 parameters on color images.
-        name: Name of the model.
-
-    Returns:
-        A model from `(batch, height, width, channels)`, 16 pixels a side at
-        least, to `(batch, rows, columns, 1)` in (0, 1).
     """
     filters = [base_width, 2 * base_width, 4 * base_width, 4 * base_width, 1]
     frame = keras.Input((None, None, channels), name="frame")

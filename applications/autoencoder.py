@@ -49,18 +49,14 @@ class AutoEncoder(AnomalyModel):
             penultimate, several of them, or None.
         filters: Channels of the three encoder convolutions, the first two
             equal. Defaults to `(32, 32, 16)`.
-        sspcab_options: Arguments of the `SSPCABLayer`s.
         output_activation: Activation of the reconstruction. Defaults to
             `"sigmoid"`, for images in [0, 1].
         smoothing: Odd integer, side in pixels of a mean filter over the error
             map. Defaults to 1, none.
         pooling: How the map becomes one score: `"mean"` (the paper's crops) or
             `"max"` (small defects in large images).
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
 
-    Raises:
-        ValueError: If an argument is out of its range.
+    All other arguments are those of `AnomalyModel`.
 
     Example:
     >>> AutoEncoder(input_shape=(64, 64, 1)).count_params()
@@ -130,10 +126,7 @@ class AutoEncoder(AnomalyModel):
         super().__init__(
             inputs=image,
             outputs=self.detector_outputs(
-                raw_score,
-                raw_map,
-                calibration,
-                reconstruction=reconstruction,
+                raw_score, raw_map, calibration, reconstruction=reconstruction
             ),
             name=name,
         )

@@ -14,7 +14,7 @@ from keras_sspcab.hosts.arguments import (
     check_input_shape,
     check_places,
     check_positive,
-    check_stage_counts,
+    check_stages,
     check_weights,
 )
 from keras_sspcab.hosts.base import HostGuide, Settings
@@ -75,7 +75,6 @@ class BackgroundAgnostic(ObjectModel):
             `"segmentation"`, several of them, or None.
         base_width: Channels of the wide convolutions, even; others have half.
             Defaults to 32.
-        sspcab_options: Arguments of the `SSPCABLayer`s.
         output_activation: Activation of the reconstructed appearance. Defaults
             to `"sigmoid"`; a predecessor has `"linear"`.
         motion_activation: Activation of the reconstructed flow. Defaults to
@@ -97,8 +96,8 @@ class BackgroundAgnostic(ObjectModel):
         epochs: Epochs of the three stages. Defaults to `(200, 200, 200)`, the
             100 + 100 of a predecessor.
         batch_size: Objects a batch. Defaults to 64.
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
+
+    All other arguments are those of `AnomalyModel`.
 
     Inputs, a dict of float32 tensors: `appearance` `(batch, height, width,
     channels)` in [0, 1], `previous_motion` and `next_motion` `(batch, height,
@@ -108,9 +107,6 @@ class BackgroundAgnostic(ObjectModel):
     Outputs besides the shared ones: `appearance_reconstruction`, as the
     appearance, and `normal_probability` `(batch, 3)`, in the order of the
     inputs above.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> model = BackgroundAgnostic((32, 32, 1), base_width=2)
@@ -170,7 +166,9 @@ class BackgroundAgnostic(ObjectModel):
             output_activation=output_activation,
             motion_activation=motion_activation,
             motion_scale=check_positive(motion_scale, "motion_scale"),
-            skips=_check_skips(skip_connections),
+            skips=check_places(
+                skip_connections, parts.SKIPS, "skip_connections"
+            ),
             units=standardize_int(classifier_units, "classifier_units", 1),
             segments=bool(segmentation_weight),
         )
@@ -180,11 +178,11 @@ class BackgroundAgnostic(ObjectModel):
         error = standardize_choice(
             reconstruction_loss, tuple(ERRORS), "reconstruction_loss"
         )
-        schedule = {
+        schedule: dict[str, Any] = {
             "learning_rate": check_positive(learning_rate, "learning_rate"),
             "batch_size": standardize_int(batch_size, "batch_size", 1),
         }
-        counts = check_stage_counts(epochs, "epochs", 3, 0)
+        counts = check_stages(epochs, "epochs", standardize_int, 0)
 
         # === Functional model ===
         networks = [builder.build(name) for name in INPUTS]
@@ -243,9 +241,9 @@ class BackgroundAgnostic(ObjectModel):
     def networks(self) -> dict[str, keras.Model]:
         """Of each input, the auto-encoder and the classifier.
 
-        `NAME_autoencoder` gives `reconstruction`, `error`, its absolute error,
-        and `latent`, the features; `NAME_classifier` takes the last two and
-        gives logits, the second for normal.
+        The former gives `reconstruction`, `error`, its absolute error, and
+        `latent`; the latter takes these two and gives logits, the second for
+        normal.
         """
         models = {}
         for network in self._networks:
@@ -299,89 +297,81 @@ class BackgroundAgnostic(ObjectModel):
     def training_stages(self) -> tuple[Stage, ...]:
         """Auto-encoders, the same against adversarial decoders, classifiers.
 
-        Where batches hold no `mask`, the loss of the segmentation is 0. In the
-        second stage the adversarial decoders learn to rebuild pseudo-abnormal
-        crops; their gradient is reversed on its way into the encoders, which
-        learn features that do not allow it.
+        In the second stage the adversarial decoders learn to rebuild
+        pseudo-abnormal crops; their gradient is reversed on its way into the
+        encoders, which learn features that do not allow it.
         """
-        networks, weights = self._networks, self._weights
+        networks, error = self._networks, self._error
+        strength = self._weights["adversarial"]
 
-        def rebuild(network: Network, batch: Any) -> dict[str, Any]:
-            return network.rebuilding_terms(batch, self._error)
-
-        def oppose(network: Network, batch: Any) -> dict[str, Any]:
-            return network.adversarial_terms(
-                batch, self._error, weights["adversarial"]
-            )
-
-        rebuilding = {f"{name}_reconstruction": 1.0 for name in INPUTS}
-        if networks[0].segmentation is not None:
-            rebuilding["appearance_segmentation"] = weights["segmentation"]
-        shared: dict[str, Any] = {
-            # Of a predecessor of the framework.
-            "decay": (0.5, 0.1),
-            "dtype": self.dtype_policy,
-            **self._schedule,
-        }
-        both = [*INPUTS, *(f"abnormal_{name}" for name in INPUTS)]
-        return (
-            Stage(
-                self._terms(rebuild),
-                rebuilding,
-                INPUTS,
-                [part for n in networks for part in n.rebuilding_parts],
-                name="autoencoders",
-                epochs=self._epochs[0],
-                **shared,
-            ),
-            Stage(
-                self._terms(rebuild, oppose),
-                {
-                    **rebuilding,
-                    **{f"{name}_adversarial": 1.0 for name in INPUTS},
-                },
-                both,
-                [
-                    part
-                    for n in networks
-                    for part in (*n.rebuilding_parts, n.adversarial)
-                ],
-                name="adversarial",
-                epochs=self._epochs[1],
-                needs_pseudo_abnormal=True,
-                **shared,
-            ),
-            Stage(
-                self._terms(Network.classification_terms),
-                {f"{name}_classification": 1.0 for name in INPUTS},
-                both,
-                [network.classifier for network in networks],
-                [part for n in networks for part in (n.encoder, n.decoder)],
-                name="classifiers",
-                epochs=self._epochs[2],
-                needs_pseudo_abnormal=True,
-                **shared,
-            ),
-        )
-
-    def _terms(self, *functions: NetworkTerms) -> Callable[..., Any]:
-        def terms(inputs: Mapping[str, Any], training: Any) -> dict[str, Any]:
+        def terms(
+            inputs: Mapping[str, Any], functions: Sequence[NetworkTerms]
+        ) -> dict[str, Any]:
             return {
                 name: term
-                for network in self._networks
+                for network in networks
                 for function in functions
                 for name, term in function(network, inputs).items()
             }
 
-        return terms
+        def rebuild(network: Network, batch: Any) -> dict[str, Any]:
+            return network.rebuilding_terms(batch, error)
 
+        def oppose(network: Network, batch: Any) -> dict[str, Any]:
+            return network.adversarial_terms(batch, error, strength)
 
-def _check_skips(skip_connections: Sequence[str] | None) -> tuple[str, ...]:
-    given = skip_connections or ()
-    skips = (given,) if isinstance(given, str) else tuple(given)
-    if set(skips) - set(parts.SKIPS):
-        raise ValueError(
-            f"`skip_connections` must be some of {list(parts.SKIPS)}, or "
-            f"nothing. Received: skip_connections={skip_connections!r}"
+        def stage(
+            index: int,
+            functions: Sequence[NetworkTerms],
+            loss_weights: dict[str, float],
+            trained: list[Any],
+            fixed: Sequence[Any] = (),
+        ) -> Stage:
+            abnormal = [f"abnormal_{name}" for name in INPUTS]
+            return Stage(
+                lambda inputs, training: terms(inputs, functions),
+                loss_weights,
+                [*INPUTS, *abnormal] if index > 0 else INPUTS,
+                trained,
+                fixed,
+                name=("autoencoders", "adversarial", "classifiers")[index],
+                epochs=self._epochs[index],
+                # Of a predecessor of the framework.
+                decay=(0.5, 0.1),
+                dtype=self.dtype_policy,
+                **self._schedule,
+            )
+
+        def losses(kind: str) -> dict[str, float]:
+            return {f"{name}_{kind}": 1.0 for name in INPUTS}
+
+        rebuilding = losses("reconstruction")
+        if networks[0].segmentation is not None:
+            rebuilding["appearance_segmentation"] = self._weights[
+                "segmentation"
+            ]
+        return (
+            stage(
+                0,
+                [rebuild],
+                rebuilding,
+                [p for n in networks for p in n.rebuilding_parts],
+            ),
+            stage(
+                1,
+                [rebuild, oppose],
+                {**rebuilding, **losses("adversarial")},
+                [
+                    p
+                    for n in networks
+                    for p in (*n.rebuilding_parts, n.adversarial)
+                ],
+            ),
+            stage(
+                2,
+                [Network.classification_terms],
+                losses("classification"),
+                [network.classifier for network in networks],
+                [part for n in networks for part in (n.encoder, n.decoder)],
+            ),
         )
-    return skips

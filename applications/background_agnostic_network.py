@@ -20,16 +20,10 @@ SKIPS = ("d1", "d2", "d3")
 class Network:
     """One of the three auto-encoders and what belongs to it.
 
-    Attributes:
-        name: Name of its input, such as `"appearance"`.
-        scaling: Layer that the input goes through first.
-        encoder: From scaled crops to latent features and maps to skip to.
-        decoder: From these to the reconstruction.
-        adversarial: The same, for pseudo-abnormal crops.
-        classifier: From the error of the reconstruction and the latent features
-            to the logits.
-        segmentation: From what the encoder gives to logits of the object's
-            mask, or None.
+    The encoder takes scaled crops to latent features and maps to skip to. The
+    decoders make crops of these, and the segmentation logits of the object's
+    mask. The classifier judges the error of the reconstruction and the latent
+    features.
     """
 
     name: str
@@ -41,15 +35,7 @@ class Network:
     segmentation: keras.Model | None = None
 
     def rebuild(self, crop: Any) -> tuple[Any, list[Any]]:
-        """Runs the auto-encoder.
-
-        Args:
-            crop: What the input gets.
-
-        Returns:
-            The reconstruction, and what the classifier looks at: its absolute
-            error and the latent features.
-        """
+        """Returns the reconstruction, its absolute error and the latents."""
         scaled = self.scaling(crop)
         features = self.encoder(scaled)
         rebuilt = self.decoder(features)
@@ -64,12 +50,7 @@ class Network:
     # === Losses, each `(batch,)` ===
 
     def rebuilding_terms(self, batch: Batch, error: Any) -> dict[str, Any]:
-        """Errors of the reconstruction and of the segmentation.
-
-        Args:
-            batch: The crops by name; `mask` is 1 on the object.
-            error: Function of the difference.
-        """
+        """Errors of the reconstruction and of the segmentation."""
         crop = self.scaling(batch[self.name])
         features = self.encoder(crop)
         difference = self.decoder(features) - crop
@@ -89,13 +70,7 @@ class Network:
     def adversarial_terms(
         self, batch: Batch, error: Any, strength: float
     ) -> dict[str, Any]:
-        """Error of the adversarial reconstruction of pseudo-abnormal crops.
-
-        Args:
-            batch: The crops by name.
-            error: Function of the difference.
-            strength: That of the reversal of the gradient before the encoder.
-        """
+        """Error of the adversarial reconstruction of pseudo-abnormal crops."""
         reverse = GradientReversal(strength)
         crop = self.scaling(batch[f"abnormal_{self.name}"])
         features = [reverse(part) for part in self.encoder(crop)]
@@ -173,17 +148,7 @@ class NetworkBuilder:
 
 
 def encoder(shape: Sequence[int], width: int, name: str) -> keras.Model:
-    """Three convolutions, each followed by pooling.
-
-    Args:
-        shape: `(height, width, channels)` of the input, multiples of 8.
-        width: Channels of the first two convolutions; the last has half.
-        name: Name of the network, before that of the part.
-
-    Returns:
-        A model from crops to a list: the latent features, and the maps before
-        each pooling, the smallest first.
-    """
+    """Three convolutions with pooling, to latents and maps to skip to."""
     inputs = keras.Input(shape, name=f"{name}_crop")
     x, maps = inputs, []
     for index, channels in enumerate((width, width, width // 2), 1):
@@ -203,17 +168,8 @@ def decoder(
 ) -> keras.Model:
     """Three up-samplings with a convolution each, and one of the output.
 
-    Args:
-        encoder: What gives the features to decode.
-        channels: Channels of the output.
-        skips: Which blocks get the encoder's map added behind their ReLU.
-        output: What comes out, for names.
-        activation: Activation of the output.
-        block: Arguments of the `SSPCABLayer` in place of the third convolution,
-            or None for the convolution.
-
-    Returns:
-        A model from the list that the encoder gives to float32 maps.
+    Blocks in `skips` get the encoder's map added behind their ReLU; an
+    `SSPCABLayer` with the arguments `block` replaces the third convolution.
     """
     name = encoder.name.removesuffix("_encoder")
     inputs = [
@@ -243,14 +199,8 @@ def decoder(
 def classifier(encoder: keras.Model, width: int, units: int) -> keras.Model:
     """Tells the errors of normal crops from those of abnormal ones.
 
-    Args:
-        encoder: The encoder of the network that is judged.
-        width: Channels of the first two convolutions; the others have half.
-        units: Units of the hidden dense layer.
-
-    Returns:
-        A model from a list, the absolute difference of crop and reconstruction
-        and the latent features, to two float32 logits, the second for normal.
+    Takes the absolute difference of crop and reconstruction and the latent
+    features, and gives two float32 logits, the second for normal.
     """
     name = encoder.name.removesuffix("_encoder")
     prefix = f"{name}_classifier"

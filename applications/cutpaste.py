@@ -111,15 +111,14 @@ class CutPaste(AnomalyModel):
             `load_backbone`. None starts at random. `"auto"` (the default) is
             None for a ResNet-18, as in the paper, and `"imagenet"` for a
             pretrained network. Read once, here; the path is not kept.
-        sspcab_options: Arguments of the `SSPCABLayer`s.
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
+
+    All other arguments are those of `AnomalyModel`.
 
     Outputs besides the shared ones: `embedding`, the pooled features, and
     `logits` of the classes, normal first.
 
     Raises:
-        ValueError: If an argument is out of its range, or `weights` do not fit.
+        ValueError: If `weights` do not fit.
         ImportError: If the package with the weights is not installed.
 
     Example:
@@ -188,7 +187,16 @@ class CutPaste(AnomalyModel):
                     f"Received: {key}={value}"
                 )
         if localization == "patch":
-            _check_patches(shape, patch_size, backbone)
+            if is_pretrained:
+                raise ValueError(
+                    f"localization='patch' needs backbone={RESNET!r}, trained "
+                    f"on crops. Received: backbone={backbone!r}"
+                )
+            if min(side or patch_size for side in shape[:2]) < patch_size:
+                raise ValueError(
+                    "Images must not be smaller than their patches. Received: "
+                    f"input_shape={shape}, patch_size={patch_size}"
+                )
         if normalize_embeddings is None:
             normalize_embeddings = not is_pretrained
         if weights == "auto":
@@ -306,19 +314,3 @@ class CutPaste(AnomalyModel):
         patches = self._patches(ops.convert_to_tensor(images), stride=stride)
         flat = ops.reshape(patches, (-1, patches.shape[-1]))
         return np.asarray(ops.convert_to_numpy(flat), "float32")
-
-
-def _check_patches(
-    shape: tuple[int | None, ...], patch_size: int, backbone: str
-) -> None:
-    if backbone != RESNET:
-        raise ValueError(
-            f"localization='patch' needs backbone={RESNET!r}, trained on "
-            f"crops. Received: backbone={backbone!r}"
-        )
-    for side in shape[:2]:
-        if side is not None and side < patch_size:
-            raise ValueError(
-                "Images must not be smaller than their patches. Received: "
-                f"input_shape={shape}, patch_size={patch_size}"
-            )

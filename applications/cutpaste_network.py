@@ -37,19 +37,7 @@ def resnet_trunk(
     sspcab_options: dict[str, Any] | None,
     regularizer: Any,
 ) -> keras.Model:
-    """Builds a ResNet-18 that is trained from scratch, or from a file.
-
-    Args:
-        channels: Channels of the images, 1 or 3.
-        base_width: As for `resnet18`.
-        places: As for `resnet18`.
-        weights: A file, as for `load_imagenet_weights`, or None.
-        sspcab_options: As for `resnet18`.
-        regularizer: As `kernel_regularizer` of `resnet18`.
-
-    Returns:
-        A model from images of any size to the last feature map.
-    """
+    """Builds a ResNet-18 that is trained from scratch, or from a file."""
     # Any size: patches have another.
     image = keras.Input((None, None, channels))
     mean, std = np.array(_MEAN), np.array(_STD)
@@ -74,26 +62,12 @@ def pretrained_trunk(
     sspcab_options: dict[str, Any] | None,
     regularizer: Any,
 ) -> keras.Model:
-    """Builds a trunk from a pretrained network.
+    """Builds a trunk from a pretrained network, with the maps at `TAPS`.
 
     Its normalization keeps its statistics. A pretrained network cannot be cut
     open, so the block is an additional convolution behind it, in a branch of
     its own as in a residual block: whatever the block gives, what was
     pretrained stays.
-
-    Args:
-        channels: Channels of the images, 1 or 3.
-        backbone: As `name` of `load_backbone`.
-        places: Holds `"penultimate"`, or is empty.
-        weights: As for `load_backbone`.
-        frozen: Whether the network keeps its weights; else it is trained at a
-            300th of the rate.
-        sspcab_options: Arguments of the `SSPCABLayer`. Features have signs, so
-            its activation is None unless given.
-        regularizer: Regularizer of the kernels of the block.
-
-    Returns:
-        A model from images of any size to a list of the maps at `TAPS`.
     """
     network = load_backbone(backbone, TAPS, weights, channels)
     if not frozen:
@@ -196,27 +170,11 @@ def resnet18(
     sspcab_options: dict[str, Any] | None = None,
     kernel_regularizer: Any = None,
 ) -> Any:
-    """Builds the convolutions of ResNet-18.
+    """Builds the convolutions of ResNet-18 (He et al., CVPR 2016).
 
     Stem and pooling are padded on both sides, which `padding="same"` does not
     do at a stride of 2. Names are those of torchvision, with `_` for the dots:
     `layer2_0_conv1` is `layer2.0.conv1` there.
-
-    References:
-    - He et al., "Deep residual learning for image recognition", CVPR 2016
-
-    Args:
-        image: Symbolic tensor `(batch, height, width, channels)`.
-        base_width: Channels of the stem and the first stage, doubled in each of
-            the following three. Defaults to 64, the paper's.
-        places: Where blocks sit, among `PLACES`. Normalization and ReLU after a
-            replaced convolution are kept.
-        sspcab_options: Arguments of the `SSPCABLayer`s.
-        kernel_regularizer: Regularizer of all kernels, also the blocks'.
-
-    Returns:
-        Symbolic tensor of the last feature map, a 32nd of the height and width,
-        with `8 * base_width` channels.
     """
 
     def conv(x: Any, channels: int, size: int, stride: int, name: str) -> Any:
@@ -278,21 +236,13 @@ def resnet18(
 
 
 def load_imagenet_weights(trunk: keras.Model, path: str) -> None:
-    """Sets the weights of a trunk built by `resnet18`.
+    """Sets the weights of a trunk of the full width built by `resnet18`.
 
     A convolution that a block has replaced is left out, and blocks keep their
     random weights. For gray images the kernels of the three colors are summed.
-
-    Args:
-        trunk: The trunk, of the full width.
-        path: A file with the names and shapes of torchvision's `resnet18`:
-            `.npz`, `.pth` or `.pt`, or `.safetensors` (needs the package
-            safetensors); or `.weights.h5`, saved by `trunk.save_weights`.
-
-    Raises:
-        ValueError: If the file is missing, of another kind, or its arrays do
-            not fit; the message names them.
-        ImportError: If a package is missing.
+    The file has the names and shapes of torchvision's `resnet18` (`.npz`,
+    `.pth`, `.pt` or `.safetensors`), or is saved by `trunk.save_weights`
+    (`.weights.h5`); if it does not fit, a ValueError names the arrays.
     """
     path = os.fspath(path)
     if path.endswith(".weights.h5") and os.path.isfile(path):

@@ -1,5 +1,6 @@
 """DRAEM: reconstruction and discrimination of simulated anomalies."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -61,7 +62,6 @@ class DRAEM(AnomalyModel):
             takes a CPU a second or two.
         discriminative_width: The same for the discriminative network; None
             (the default) takes half of `base_width`.
-        sspcab_options: Arguments of the `SSPCABLayer`s.
         ssim_weight: Weight of the dissimilarity in the loss of the
             reconstruction. Defaults to 1.
         smoothing: Odd integer, side in pixels of the mean filter over the map
@@ -71,14 +71,11 @@ class DRAEM(AnomalyModel):
             training images and scikit-image's pictures. Read by `fit` only.
         anomaly_probability: Share of the training images that get an anomaly.
             Defaults to 0.5.
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
+
+    All other arguments are those of `AnomalyModel`.
 
     Outputs besides the shared ones: `reconstruction` `(batch, height, width,
     channels)` and `segmentation`, the logits `(batch, height, width, 2)`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> model = DRAEM((32, 32, 3), base_width=2)
@@ -192,16 +189,12 @@ class DRAEM(AnomalyModel):
         )
 
 
+@dataclasses.dataclass(frozen=True)
 class _Networks:
     """Builds both networks, with blocks at the given places."""
 
-    def __init__(
-        self,
-        places: tuple[str, ...],
-        sspcab_options: dict[str, Any] | None,
-    ) -> None:
-        self.places = places
-        self.sspcab_options = sspcab_options
+    places: tuple[str, ...]
+    sspcab_options: dict[str, Any] | None
 
     def reconstructive(self, x: Any, width: int) -> Any:
         for stage, factor in enumerate((1, 2, 4, 8), 1):

@@ -25,11 +25,7 @@ from keras_sspcab.hosts.graph import (
     stacked_frames,
 )
 from keras_sspcab.hosts.registry import register_application
-from keras_sspcab.losses import (
-    gradient_difference,
-    least_squares,
-    resolve_flow,
-)
+from keras_sspcab.losses import gradient_difference, least_squares, resolve_flow
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -66,7 +62,6 @@ class FutureFrame(AdversarialModel):
         base_width: Channels of the first stage, doubled three times; the
             discriminator begins with twice as many. Defaults to 64, the
             paper's; 8 trains on a CPU.
-        sspcab_options: Arguments of the `SSPCABLayer`.
         intensity_weight: Weight of the squared error. Defaults to 1; the paper
             takes 0.001 for Avenue.
         gradient_weight: Weight of the difference of edges. Defaults to 1.
@@ -79,14 +74,11 @@ class FutureFrame(AdversarialModel):
             frames; see `keras_sspcab.losses.resolve_flow`. Needed in training
             only. Functions and models are not kept in files: see
             `set_flow_estimator`.
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
+
+    All other arguments are those of `AnomalyModel`.
 
     Outputs besides the shared ones: `prediction`, `(batch, height, width,
     channels)` in [0, 1].
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> model = FutureFrame((3, 32, 32, 1), base_width=2)
@@ -155,12 +147,9 @@ class FutureFrame(AdversarialModel):
         self.set_flow_estimator(flow_estimator)
 
     def set_flow_estimator(self, flow_estimator: Any) -> None:
-        """Sets the flow estimator, that of a loaded model for example.
+        """Sets the flow estimator of a loaded model, as in the constructor.
 
         Compile the model again where this adds or removes the flow.
-
-        Args:
-            flow_estimator: As in the constructor.
         """
         self._flow = resolve_flow(flow_estimator)
         if self._flow is None:

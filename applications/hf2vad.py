@@ -1,6 +1,6 @@
 """HF2-VAD: crops predicted from flow that memories have rebuilt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,11 +11,12 @@ from keras import ops
 from keras_sspcab.applications import hf2vad_stages as stages
 from keras_sspcab.applications.hf2vad_memory import memory_autoencoder
 from keras_sspcab.applications.hf2vad_vunet import vunet
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.arguments import (
     check_clip_shape,
     check_places,
     check_positive,
-    check_stage_counts,
+    check_stages,
     check_weights,
 )
 from keras_sspcab.hosts.base import HostGuide, Settings
@@ -87,8 +88,8 @@ class HF2VAD(ObjectModel):
             after five eighths of the steps. Defaults to `(1e-4, 1e-4, 8e-5)`.
         epochs: Epochs of the stages. Defaults to `(80, 80, 80)`.
         batch_sizes: Objects a batch. Defaults to `(256, 128, 128)`.
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
+
+    All other arguments are those of `AnomalyModel`.
 
     Inputs, a dict of float32 tensors: `appearance` `(batch, frames, height,
     width, channels)` in [0, 1], and `motion` `(batch, frames, height, width,
@@ -98,9 +99,6 @@ class HF2VAD(ObjectModel):
     channels)`; `flow_reconstruction` `(batch, frames - 1, height, width, 2)`;
     `flow_error` and `prediction_error` `(batch,)`, squared errors summed over
     the object. The map is the sum of both, weighted as in the score.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> model = HF2VAD((2, 16, 16, 1), root_width=2, num_slots=4, base_width=2)
@@ -159,25 +157,12 @@ class HF2VAD(ObjectModel):
             gradient=gradient_weight,
             divergence=divergence_weight,
         )
-        rates = tuple(
-            check_positive(rate, "learning_rates")
-            for rate in (
-                learning_rates
-                if isinstance(learning_rates, Sequence)
-                else (learning_rates,) * 3
-            )
-        )
-        if len(rates) != 3:
-            raise ValueError(
-                "`learning_rates` must be three numbers, one for each stage. "
-                f"Received: learning_rates={learning_rates!r}"
-            )
         self._schedule: list[dict[str, Any]] = [
             {"learning_rate": rate, "epochs": count, "batch_size": size}
             for rate, count, size in zip(
-                rates,
-                check_stage_counts(epochs, "epochs", 3, 0),
-                check_stage_counts(batch_sizes, "batch_sizes", 3, 1),
+                check_stages(learning_rates, "learning_rates", check_positive),
+                check_stages(epochs, "epochs", standardize_int, 0),
+                check_stages(batch_sizes, "batch_sizes", standardize_int, 1),
                 strict=True,
             )
         ]
@@ -274,43 +259,34 @@ class HF2VAD(ObjectModel):
         """The memories, with the last flow; the prediction; and both."""
         networks: Mapping[str, Any] = self.networks
         memory, predictor = networks["memory_autoencoder"], networks["vunet"]
-        weights = self._loss_weights
-        of_memory = {name: weights[name] for name in ("flow", "entropy")}
-        of_prediction = {
-            name: weights[name]
-            for name in ("prediction", "gradient", "divergence")
-        }
-        shared: dict[str, Any] = {
-            "needs": ("appearance", "motion"),
-            # The rate falls every 50 epochs, and there are 80.
-            "decay": (50 / 80, 0.8),
-            "dtype": self.dtype_policy,
-        }
-        first, second, third = self._schedule
+
+        def stage(
+            index: int,
+            terms: Callable[..., Any],
+            losses: Sequence[str],
+            trained: list[Any],
+            fixed: Sequence[Any] = (),
+        ) -> Stage:
+            return Stage(
+                partial(terms, networks),
+                {name: self._loss_weights[name] for name in losses},
+                ("appearance", "motion"),
+                trained,
+                fixed,
+                name=("memory", "prediction", "joint")[index],
+                # The rate falls every 50 epochs, and there are 80.
+                decay=(50 / 80, 0.8),
+                dtype=self.dtype_policy,
+                **self._schedule[index],
+            )
+
+        of_memory = ("flow", "entropy")
+        of_prediction = ("prediction", "gradient", "divergence")
+        both = of_memory + of_prediction
         return (
-            Stage(
-                partial(stages.memory_terms, networks),
-                of_memory,
-                trained=[memory],
-                name="memory",
-                **first,
-                **shared,
+            stage(0, stages.memory_terms, of_memory, [memory]),
+            stage(
+                1, stages.prediction_terms, of_prediction, [predictor], [memory]
             ),
-            Stage(
-                partial(stages.prediction_stage_terms, networks),
-                of_prediction,
-                trained=[predictor],
-                fixed=[memory],
-                name="prediction",
-                **second,
-                **shared,
-            ),
-            Stage(
-                partial(stages.joint_terms, networks),
-                {**of_memory, **of_prediction},
-                trained=[memory, predictor],
-                name="joint",
-                **third,
-                **shared,
-            ),
+            stage(2, stages.joint_terms, both, [memory, predictor]),
         )

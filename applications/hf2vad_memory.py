@@ -9,10 +9,9 @@ from keras import layers
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape
 from keras_sspcab.hosts.graph import (
-    LAST,
+    doubling_conv,
     normalized_relu,
     padded_conv,
-    pytorch_initializer,
     sspcab_block,
 )
 from keras_sspcab.layers import AttentionMemory
@@ -30,7 +29,12 @@ def memory_autoencoder(
 
     A U-Net of four scales without the skip connection of the largest. At each
     of the three smaller scales the decoder goes on with what a memory of whole
-    maps answers, so that it rebuilds flow like that it was trained on.
+    maps answers, so that it rebuilds flow like that it was trained on. A block
+    replaces the last convolution but the output's where it has options.
+
+    Takes crops with sides that are multiples of 8, in pixels, to a dict of
+    float32 tensors: `reconstruction`, and `entropy` `(batch,)`, that of the
+    weights of reading, in nats, summed over the memories.
 
     Reference:
     - [Liu et al., ICCV 2021](https://arxiv.org/abs/2108.06852), ML-MemAE-SC,
@@ -40,29 +44,6 @@ def memory_autoencoder(
 
     Deviations: biases start at zero, and convolutions of stride 2 align as in
     Keras, both down and up: it is PyTorch's network on mirrored crops.
-
-    Args:
-        input_shape: `(height, width, channels)` of the crops; height and width
-            multiples of 8. Defaults to `(32, 32, 2)`.
-        root_width: Channels of the largest scale; each smaller one has twice
-            as many. Defaults to 32.
-        num_slots: Maps that each memory holds. Defaults to 2000.
-        shrink_threshold: As of `AttentionMemory`. None (the default) is
-            `1 / num_slots`.
-        sspcab_options: Arguments of an `SSPCABLayer` in place of the last
-            convolution but the output's; None (the default) keeps the
-            convolution.
-        name: Name of the model.
-
-    Returns:
-        A model from crops, in pixels, to a dict of float32 tensors:
-        reconstruction: Of the shape of the crops.
-        entropy: `(batch,)`, that of the weights of reading, in nats, summed
-            over the memories.
-
-    Raises:
-        ValueError: If the size is unknown or no multiple of 8, or another
-            argument is out of its range.
     """
     height, width, channels = check_input_shape(
         input_shape, 8, needs_size="the memories hold whole maps"
@@ -88,15 +69,7 @@ def memory_autoencoder(
         entropies.append(memory["entropy"])
         channels_here = root_width * 2 ** (scale - 1)
         part = f"decoder{scale}"
-        x = layers.Conv2DTranspose(
-            channels_here,
-            3,
-            strides=2,
-            padding="same",
-            kernel_initializer=pytorch_initializer(),
-            name=f"{part}_up",
-            **LAST,
-        )(memory["features"])
+        x = doubling_conv(memory["features"], channels_here, f"{part}_up")
         if scale > 1:
             skipped = maps[scale - 1]
             x = layers.Concatenate(name=f"{part}_skip")([skipped, x])

@@ -31,7 +31,7 @@ def memory_terms(
     }
 
 
-def prediction_stage_terms(
+def prediction_terms(
     networks: Networks, inputs: Batch, training: bool | None
 ) -> dict[str, Any]:
     """Stage 2: the next crop is predicted; the memories are fixed."""
@@ -40,7 +40,7 @@ def prediction_stage_terms(
         rebuilt = rebuild_flows(
             memory, known_flows(inputs["motion"]), training=False
         )
-    return _prediction_terms(
+    return _errors_of_prediction(
         networks, inputs, ops.stop_gradient(rebuilt), training
     )
 
@@ -63,15 +63,12 @@ def joint_terms(
     return {
         "flow": ops.mean(ops.square(rebuilt - flows), axis=(1, 2, 3, 4)),
         "entropy": sum(o["entropy"] for o in outputs) / count,
-        **_prediction_terms(networks, inputs, rebuilt, training),
+        **_errors_of_prediction(networks, inputs, rebuilt, training),
     }
 
 
-def _prediction_terms(
-    networks: Networks,
-    inputs: Batch,
-    rebuilt: Any,
-    training: bool | None,
+def _errors_of_prediction(
+    networks: Networks, inputs: Batch, rebuilt: Any, training: bool | None
 ) -> dict[str, Any]:
     """Losses of the prediction from what is left of the flows."""
     appearance = inputs["appearance"]
@@ -88,21 +85,12 @@ def _prediction_terms(
 
 
 def known_flows(motion: Any) -> Any:
-    """The flows that a prediction may use: all but the first of a cube.
-
-    The first one leads to the first frame from what was before the cube.
-    """
+    """All flows but the first, which leads from what was before the cube."""
     return motion[:, 1:]
 
 
 def rebuild_flows(memory: keras.Model, flows: Any, **arguments: Any) -> Any:
-    """Runs the auto-encoder on all flows of cubes at once.
-
-    Args:
-        memory: The memory auto-encoder.
-        flows: Tensor `(batch, frames, height, width, 2)`.
-        **arguments: For its call.
-    """
+    """Runs the auto-encoder on all flows of cubes at once."""
     shape = tuple(flows.shape[1:])
     single = ops.reshape(flows, (-1, *shape[1:]))
     rebuilt = memory(single, **arguments)["reconstruction"]
@@ -110,12 +98,7 @@ def rebuild_flows(memory: keras.Model, flows: Any, **arguments: Any) -> Any:
 
 
 def vunet_inputs(appearance: Any, flows: Any) -> dict[str, Any]:
-    """Puts the frames before the last one, and the flows, into channels.
-
-    Args:
-        appearance: Tensor `(batch, frames, height, width, channels)`.
-        flows: Tensor `(batch, frames - 1, height, width, 2)`.
-    """
+    """Puts the frames before the last one, and the flows, into channels."""
     count = flows.shape[1]
     return {
         "frames": _stacked(appearance, count),

@@ -38,7 +38,14 @@ def vunet(
     Another one looks at flow alone; the prior predicts the same latent maps
     from it, each in four quarters one after the other, and gives the decoder
     its features. Variances are 1 throughout: a latent map is its mean plus
-    normal noise in training, and its mean otherwise.
+    normal noise in training, and its mean otherwise. Where a block has options,
+    it sits between the last residual block and the convolution of the output.
+
+    Takes a dict of `frames` `(batch, height, width, num_frames * channels)` and
+    `flows` `(batch, height, width, num_frames * 2)`, with sides that are
+    multiples of 16, to a dict of float32 tensors: `prediction` in [0, 1], and
+    `divergence` `(batch,)`, the Kullback-Leibler divergence of posterior and
+    prior, summed over both scales.
 
     References:
     - [Liu et al., ICCV 2021](https://arxiv.org/abs/2108.06852) and its code
@@ -50,30 +57,6 @@ def vunet(
     not reach kernels with weight normalization, as they are computed again from
     length and direction before each use; with it the divergence would begin at
     1e8.
-
-    Args:
-        input_shape: `(height, width, channels)` of the crops; height and width
-            multiples of 16. Defaults to `(32, 32, 3)`.
-        num_frames: Frames to predict from, and flows. Defaults to 4.
-        base_width: Channels of the largest scale; the others have twice as
-            many. Defaults to 64.
-        dropout_rate: Dropout in the residual blocks. Defaults to 0.1.
-        sspcab_options: Arguments of an `SSPCABLayer` between the last residual
-            block and the convolution of the output; None (the default) leaves
-            it out.
-        name: Name of the model.
-
-    Returns:
-        A model from a dict of `frames` `(batch, height, width, num_frames *
-        channels)` and `flows` `(batch, height, width, num_frames * 2)` to a
-        dict of float32 tensors:
-        prediction: `(batch, height, width, channels)` in [0, 1].
-        divergence: `(batch,)`, Kullback-Leibler divergence of posterior and
-            prior, summed over both scales.
-
-    Raises:
-        ValueError: If the size is unknown or no multiple of 16, or another
-            argument is out of its range.
     """
     height, width, channels = check_input_shape(
         input_shape, 16, needs_size="the prior knows the size of its maps"

@@ -5,13 +5,8 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
-from keras_sspcab.applications.mnad_network import (
-    decoder,
-    encoder,
-    generator,
-)
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.hosts.arguments import (
     check_clip_shape,
@@ -22,8 +17,13 @@ from keras_sspcab.hosts.base import HostGuide, Settings
 from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.frames import FrameModel, to_unit_interval
 from keras_sspcab.hosts.graph import (
+    LAST,
+    doubling_conv,
+    normalized_relu,
     output_frame,
+    padded_conv,
     pytorch_initializer,
+    sspcab_block,
     stacked_frames,
 )
 from keras_sspcab.hosts.registry import register_application
@@ -38,10 +38,7 @@ from keras_sspcab.scoring import (
 
 # Weight of the terms of the memory in the loss, share of the PSNR in the score,
 # and the error up to which a frame is normal enough to learn from.
-_PAPER = {
-    "prediction": (0.1, 0.6, 0.01),
-    "reconstruction": (0.01, 0.7, 0.015),
-}
+_PAPER = {"prediction": (0.1, 0.6, 0.01), "reconstruction": (0.01, 0.7, 0.015)}
 
 
 @register_application("mnad")
@@ -56,11 +53,10 @@ class MNAD(FrameModel):
     (`"reconstruction"`, without). A frame is abnormal if it comes out badly
     (PSNR) or its features are far from all prototypes (`compactness`).
 
-    `raw_score` is `a (1 - g(psnr)) + (1 - a) g(compactness)`. The paper's `g`
-    takes the extremes over the video that is scored to 0 and 1, for which all
-    of it must have been seen; here it takes those over the normal training
-    clips (`fit_scoring`), so that a live stream can be scored. Outputs `psnr`
-    and `compactness` serve to compute the paper's score of whole videos.
+    `raw_score` is `a (1 - g(psnr)) + (1 - a) g(compactness)`. In the paper `g`
+    takes the extremes over the video that is scored to 0 and 1, as
+    `score_video` does; here those over the normal training clips
+    (`fit_scoring`), so that a live stream can be scored.
 
     References:
     - [Park et al., CVPR 2020](https://arxiv.org/abs/2003.13228), and its code.
@@ -81,7 +77,6 @@ class MNAD(FrameModel):
         base_width: Channels of the first stage, doubled three times. Defaults
             to 64, the paper's; 8 trains on a CPU.
         num_items: Prototypes in the memory. Defaults to 10.
-        sspcab_options: Arguments of the `SSPCABLayer`.
         compactness_weight: Weight of the distance to the nearest prototype in
             the loss. None (the default) takes the paper's: 0.1, or 0.01 for
             reconstruction.
@@ -89,15 +84,12 @@ class MNAD(FrameModel):
             second nearest prototype, likewise.
         psnr_weight: Share `a` of the PSNR in the score. None (the default)
             takes the paper's: 0.6, or 0.7 for reconstruction.
-        calibration: A `Calibration`; set by `calibrate`.
-        name: Name of the model.
+
+    All other arguments are those of `AnomalyModel`.
 
     Outputs besides the shared ones: `prediction` `(batch, height, width,
     channels)` in [0, 1], `psnr` in dB, `compactness` and `separateness`, the
     terms of the memory, `(batch,)`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> model = MNAD((3, 32, 32, 1), base_width=2, task="prediction")
@@ -159,10 +151,10 @@ class MNAD(FrameModel):
         # === Functional model ===
         clip = keras.Input(shape, name="clip")
         x = stacked_frames(clip, shape[0] - predicts)
-        features, skips = encoder(x, width)
+        features, skips = _encoder(x, width)
         memory = PrototypeMemory(num_items, name="memory")(features)
-        x = decoder(memory["features"], width, skips if predicts else [])
-        x = generator(x, width, places, sspcab_options)
+        x = _decoder(memory["features"], width, skips if predicts else [])
+        x = _generator(x, width, places, sspcab_options)
         prediction = output_frame(
             x, shape[-1], kernel_initializer=pytorch_initializer()
         )
@@ -192,11 +184,7 @@ class MNAD(FrameModel):
     video_score_outputs: ClassVar[tuple[str, ...]] = ("psnr", "compactness")
 
     def score_video(self, outputs: Mapping[str, Any]) -> np.ndarray:
-        """Scores the frames of a whole video as the paper does.
-
-        `a (1 - g(psnr)) + (1 - a) g(compactness)`, where `g` takes the extremes
-        over the video to 0 and 1.
-        """
+        """As in the paper: `g` takes the extremes over the video to 0 and 1."""
         share = self.get_layer("regularity").psnr_weight
         # 1 - g(x) is g(-x), but for a constant video.
         error = to_unit_interval(-np.asarray(outputs["psnr"]))
@@ -249,16 +237,14 @@ class MNAD(FrameModel):
     ) -> Iterator[dict[str, Any]]:
         """Yields the outputs for clips in the order of time.
 
-        Args:
-            clips: Arrays `(batch, frames, height, width, channels)`.
-            update_memory: Whether the memory is updated as in `predict_online`.
-                It is set back in the end.
-            **options: None.
+        With `update_memory` the memory is updated as in `predict_online`, and
+        set back in the end.
         """
-        if not update_memory:
-            yield from super().score_clips(clips, **options)
-            return
-        yield from self._iterate_online(clips)
+        return (
+            self._iterate_online(clips)
+            if update_memory
+            else super().score_clips(clips, **options)
+        )
 
     def predict_online(
         self, clips: Any, threshold: float | None = None, keep: bool = False
@@ -266,10 +252,9 @@ class MNAD(FrameModel):
         """Scores clips one after the other, and learns from normal ones.
 
         After each clip that came out well, the memory is updated with its
-        features as in training, which affects the clips after it. `predict`,
-        and every export, leaves the memory alone. "Well" is a mean `e` of the
-        squared errors `e_i` of all values in [0, 1], weighted by
-        `1 - exp(-e_i)`, below the threshold.
+        features as in training, which affects the clips after it. "Well" is a
+        mean of the squared errors `e` of all values in [0, 1], weighted by
+        `1 - exp(-e)`, below the threshold.
 
         Args:
             clips: Clips in the order of time: an array or an iterable of
@@ -315,3 +300,57 @@ class MNAD(FrameModel):
         finally:
             if not keep:
                 memory.items.assign(before)
+
+
+def _conv(x: Any, channels: int, name: str) -> Any:
+    kernel = pytorch_initializer()
+    return padded_conv(x, channels, name, kernel_initializer=kernel)
+
+
+def _stage(x: Any, channels: int, name: str) -> Any:
+    for index in (1, 2):
+        conv = f"{name}_conv{index}"
+        x = normalized_relu(_conv(x, channels, conv), conv)
+    return x
+
+
+def _encoder(x: Any, width: int) -> tuple[Any, list[Any]]:
+    """Features, neither normalized nor activated, and the maps to skip to."""
+    skips = []
+    for stage in range(1, 4):
+        x = _stage(x, width * 2 ** (stage - 1), f"encoder{stage}")
+        skips.append(x)
+        x = layers.MaxPooling2D(name=f"encoder{stage}_pool", **LAST)(x)
+    x = normalized_relu(_conv(x, 8 * width, "encoder4_conv1"), "encoder4_conv1")
+    return _conv(x, 8 * width, "encoder4_conv2"), skips
+
+
+def _decoder(x: Any, width: int, skips: list[Any]) -> Any:
+    """With skips, up-sampling halves the channels and they fill them up."""
+    skips = list(skips)
+    channels = 8 * width
+    for stage in range(1, 4):
+        x = _stage(x, channels, f"decoder{stage}")
+        name = f"decoder{stage}_up"
+        x = doubling_conv(x, channels // 2 if skips else channels, name)
+        x = normalized_relu(x, name)
+        if skips:
+            skip = layers.Concatenate(name=f"decoder{stage}_skip")
+            x = skip([skips.pop(), x])
+        channels //= 2
+    return x
+
+
+def _generator(
+    x: Any,
+    width: int,
+    places: tuple[str, ...],
+    sspcab_options: dict[str, Any] | None,
+) -> Any:
+    """What is between the decoder and the output."""
+    x = normalized_relu(_conv(x, width, "generator_conv1"), "generator_conv1")
+    if "penultimate" in places:
+        x = sspcab_block(x, "penultimate", sspcab_options)
+    else:
+        x = _conv(x, width, "generator_conv2")
+    return normalized_relu(x, "generator_conv2")

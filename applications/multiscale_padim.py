@@ -71,10 +71,6 @@ class MultiScalePaDiM(FeatureModel):
 
     All other arguments are those of `FeatureModel`.
 
-    Raises:
-        ValueError: If an argument is out of its range.
-        ImportError: If the package with the weights is not installed.
-
     Example:
     >>> model = MultiScalePaDiM((64, 64, 3), weights=None)
     >>> model.needs_training
@@ -157,12 +153,7 @@ class MultiScalePaDiM(FeatureModel):
         raw_map = StandardizedSum(_MAP_WEIGHTS, name="map_sum")(maps)
         raw_score = StandardizedSum((1.0, 1.0), name="score_sum")(scores)
         super().__init__(
-            graph,
-            statistics,
-            raw_score,
-            raw_map,
-            calibration,
-            name,
+            graph, statistics, raw_score, raw_map, calibration, name
         )
         self._scales = untracked_model(
             graph.image, {"scores": scores, "maps": maps}

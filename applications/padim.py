@@ -58,10 +58,6 @@ class PaDiM(FeatureModel):
 
     All other arguments are those of `FeatureModel`.
 
-    Raises:
-        ValueError: If an argument is out of its range.
-        ImportError: If the package with the weights is not installed.
-
     Example:
     >>> model = PaDiM((64, 64, 3), weights=None)
     >>> model.needs_training
@@ -128,16 +124,7 @@ class PaDiM(FeatureModel):
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class ChannelChoice(keras.layers.Layer):
-    """Keeps some channels, chosen at random once and for all.
-
-    Args:
-        count: Number of channels to keep, all where there are fewer.
-        seed: Seed of the choice.
-        **kwargs: Base layer keyword arguments.
-
-    Input shape:
-        `(..., channels)`.
-    """
+    """Keeps some of the channels, chosen at random once and for all."""
 
     def __init__(self, count: int, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -44,10 +44,6 @@ class PatchCore(FeatureModel):
 
     All other arguments are those of `FeatureModel`.
 
-    Raises:
-        ValueError: If an argument is out of its range.
-        ImportError: If the package with the weights is not installed.
-
     Example:
     >>> model = PatchCore((64, 64, 3), weights=None)
     >>> model.needs_training

@@ -15,12 +15,7 @@ from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel, FoldScores
 from keras_sspcab.hosts.frames import FrameModel
-from keras_sspcab.hosts.graph import (
-    output_frame,
-    sspcab_block,
-    stacked_frames,
-)
-from keras_sspcab.hosts.object_scoring import score_objects
+from keras_sspcab.hosts.graph import output_frame, sspcab_block, stacked_frames
 from keras_sspcab.hosts.objects import ObjectModel
 from keras_sspcab.hosts.registry import (
     available_applications,
@@ -32,6 +27,7 @@ from keras_sspcab.hosts.video_scoring import (
     ScoredFrame,
     VideoStream,
     score_frames,
+    score_objects,
 )
 
 __all__ = [

@@ -1,9 +1,9 @@
 """Checks of constructor arguments that hosts share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_number
 
 
 def check_input_shape(
@@ -37,17 +37,14 @@ def check_input_shape(
             "The sizes in `input_shape` must be positive. "
             f"Received: input_shape={shape}"
         )
-    rules = []
-    if minimum > multiple_of:
-        rules.append(f"at least {minimum}")
+    rule = f"at least {max(minimum, multiple_of)}"
     if multiple_of > 1:
-        rules.append(f"a multiple of {multiple_of}")
+        rule += f" and a multiple of {multiple_of}"
     for size in (height, width):
         if size is not None and (size < minimum or size % multiple_of):
             raise ValueError(
-                "Height and width of the images must each be "
-                f"{' and '.join(rules)}. Received: input_shape={shape}. "
-                "Resize the images"
+                f"Height and width of the images must each be {rule}. "
+                f"Received: input_shape={shape}. Resize the images"
             )
     if needs_size and (height is None or width is None):
         raise ValueError(
@@ -99,13 +96,16 @@ def check_clip_shape(
 
 
 def check_places(
-    sspcab: str | Sequence[str] | None, choices: Sequence[str]
+    sspcab: str | Sequence[str] | None,
+    choices: Sequence[str],
+    name: str = "sspcab",
 ) -> tuple[str, ...]:
     """Returns the places of blocks as a tuple, or raises a ValueError.
 
     Args:
         sspcab: The argument of a host: a place, several, or None.
         choices: The places that the host has.
+        name: The argument's name, for the error.
 
     Example:
     >>> check_places("late", ["early", "late"]), check_places(None, ["late"])
@@ -114,7 +114,7 @@ def check_places(
     places = (sspcab,) if isinstance(sspcab, str) else tuple(sspcab or ())
     if unknown := [place for place in places if place not in choices]:
         raise ValueError(
-            f"`sspcab` must be one or several of {list(choices)}, or None. "
+            f"`{name}` must be one or several of {list(choices)}, or None. "
             f"Received: {unknown}"
         )
     return places
@@ -130,13 +130,10 @@ def check_weights(**weights: float) -> dict[str, float]:
     >>> check_weights(flow=2)
     {'flow': 2.0}
     """
-    for name, value in weights.items():
-        if not float(value) >= 0:
-            raise ValueError(
-                f"`{name}_weight` must be at least 0. "
-                f"Received: {name}_weight={value!r}"
-            )
-    return {name: float(value) for name, value in weights.items()}
+    return {
+        name: standardize_number(value, f"{name}_weight")
+        for name, value in weights.items()
+    }
 
 
 def check_positive(value: float, name: str) -> float:
@@ -149,14 +146,15 @@ def check_positive(value: float, name: str) -> float:
     return float(value)
 
 
-def check_stage_counts(
-    values: int | Sequence[int], name: str, stages: int, minimum: int
-) -> tuple[int, ...]:
-    """Returns an integer for each stage, or raises a ValueError."""
-    counts = (values,) * stages if isinstance(values, int) else tuple(values)
-    if len(counts) != stages:
+def check_stages(
+    values: Any, name: str, check: Callable[..., Any], *limits: Any
+) -> tuple[Any, Any, Any]:
+    """Returns a checked value for each of three stages; one is for all."""
+    given = tuple(values) if isinstance(values, Sequence) else (values,) * 3
+    if len(given) != 3:
         raise ValueError(
-            f"The `{name}` argument must be {stages} integers, one for each "
-            f"stage. Received: {name}={values!r}"
+            f"The `{name}` argument must be three numbers, one for each stage. "
+            f"Received: {name}={values!r}"
         )
-    return tuple(standardize_int(count, name, minimum) for count in counts)
+    first, second, third = (check(value, name, *limits) for value in given)
+    return first, second, third

@@ -20,12 +20,10 @@ class HostGuide:
 
     Attributes:
         purpose: What it is good at, in a few words.
-        training_time: What training takes on two CPU cores, and of what;
-            unless it says otherwise at the settings of the command line, for
-            about 300 images.
+        training_time: What training takes on two CPU cores, at the settings of
+            the command line and for about 300 images unless it says otherwise.
         expectation: What it has reached, and of what.
-        needs_gpu: Whether the settings of the command line take too long
-            without a GPU to be of use.
+        needs_gpu: Whether it is of no use without a GPU.
 
     Example:
     >>> HostGuide(purpose="aligned parts").needs_gpu
@@ -56,10 +54,8 @@ class AnomalyModel(Detector):
     hands inputs and outputs to `super().__init__`. It takes `input_shape`,
     `calibration` and `name`; whatever else it takes can be set in the section
     `[model]` of a run, and goes into the config by itself. It overrides
-    `default_losses`, and of the rest what differs: `default_optimizer`,
-    `prepare_training_data` where training examples are made from normal images,
-    `training_targets`, and `fit_scoring` where the score needs more than
-    trained weights. `docs/adding_a_host.md` shows two complete hosts.
+    `default_losses`, and of the rest what differs. `docs/adding_a_host.md`
+    shows two complete hosts.
 
     Outputs of `predict`, a dict of arrays:
         anomaly_score: `(batch,)` float32, in standard deviations above the mean
@@ -70,10 +66,14 @@ class AnomalyModel(Detector):
         others: what the host adds, such as `reconstruction`.
 
     Arguments that hosts share:
-        sspcab: Where the `SSPCABLayer` sits, or None.
-        sspcab_options: Its arguments, such as `{"loss_weight": 0.1}`.
+        input_shape: Of one image, clip or object, without the batch axis.
+        sspcab: Where `SSPCABLayer`s sit: a place, several, or None.
+        sspcab_options: Their arguments, such as `{"loss_weight": 0.1}`.
         calibration: A `Calibration`; set by `calibrate`.
         name: Name of the model.
+
+    Raises:
+        ValueError: If an argument of a host is out of its range.
 
     Example:
     >>> import numpy as np
@@ -140,24 +140,18 @@ class AnomalyModel(Detector):
         raise NotImplementedError
 
     def prepare_training_data(self, data: Any) -> Any:
-        """Turns a dataset of normal images into training examples.
+        """Turns a dataset of batches of normal images into training examples.
 
-        Args:
-            data: A `tf.data.Dataset` of batches of images.
-
-        Returns:
-            A dataset of as many pairs of inputs and targets, as
-            `training_targets` takes them. Random numbers follow from numpy's
-            global generator, which `keras.utils.set_random_seed` seeds.
+        These are pairs of inputs and targets, as `training_targets` takes them.
+        Random numbers follow from numpy's global generator, which
+        `keras.utils.set_random_seed` seeds.
         """
         return data
 
     def training_targets(self, x: Any, y: Any) -> dict[str, Any]:
-        """Targets by output name, from what the training data yields.
+        """Returns targets by output name, from what the training data yields.
 
-        Args:
-            x: Inputs.
-            y: Targets, or None; here a dict with one for each loss.
+        Here `y` is a dict with one for each loss.
         """
         names = set(self.default_losses())
         if names and (not isinstance(y, Mapping) or set(y) != names):
@@ -173,19 +167,12 @@ class AnomalyModel(Detector):
         """Fits what the score needs besides the trained weights.
 
         Called after the training and before `calibrate`: by `fit` with its own
-        images, by the command line with all training images.
-
-        Args:
-            data: The normal training images, as they are: an array or an
-                iterable of batches.
+        images, by the command line with all training images, as an array or an
+        iterable of batches.
         """
 
     def value_range(self, input_name: str) -> tuple[float, float] | None:
-        """Lowest and highest value of an input; None where nothing bounds it.
-
-        Args:
-            input_name: Name of the input.
-        """
+        """Lowest and highest value of an input; None if nothing bounds it."""
         return 0.0, 1.0
 
     @property
@@ -220,11 +207,7 @@ class AnomalyModel(Detector):
                 takes the paper's.
             steps: Steps that the whole training will take, over which the rate
                 follows the paper's schedule; None leaves it constant.
-            **kwargs: Passed on.
-
-        Raises:
-            ValueError: If an optimizer is given along with `learning_rate` or
-                `steps`.
+            **kwargs: As in `keras.Model.compile`.
         """
         if optimizer is None:
             optimizer = self.default_optimizer(learning_rate, steps)
@@ -251,13 +234,12 @@ class AnomalyModel(Detector):
             x: Normal images: an array or a dataset of batches.
             y: Targets, for hosts that take them; None (the rule) derives them
                 from the images.
-            **kwargs: Passed on. `validation_data` are normal images as well, or
-                a pair of inputs and targets.
+            **kwargs: `validation_data` are normal images as well, or a pair of
+                inputs and targets.
 
         Returns:
-            The `History`. Besides `loss` it holds `sspcab_loss`, the part of
-            it that is due to the blocks. It is empty where nothing needs
-            training.
+            The `History`, with `sspcab_loss`, the part of `loss` that is due to
+            the blocks; empty where nothing needs training.
         """
         images = x
         if not self.needs_training:

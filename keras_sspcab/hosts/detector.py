@@ -7,12 +7,8 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+from keras import ops
 
-from keras_sspcab.hosts.batches import (
-    highest_by_frame,
-    iterate_batches,
-    thin_out,
-)
 from keras_sspcab.scoring import CalibratedScores, Calibration
 
 #: Pixels kept for the quantile of the map, at most; 40 MB as float32.
@@ -107,10 +103,7 @@ class Detector(keras.Model):
         self.discard_compiled()
 
     def discard_compiled(self) -> None:
-        """Discards compiled functions that may hold old numbers as constants.
-
-        To be called where something other than a weight has changed.
-        """
+        """Discards compiled functions, which hold old numbers as constants."""
         self.predict_function = None
         self.test_function = None
 
@@ -123,7 +116,7 @@ class Detector(keras.Model):
     ) -> Calibration:
         """Measures what is normal, on images that were not trained on.
 
-        Sets the scale of scores and maps and both thresholds. They are stored
+        Sets the scale of scores and maps and both thresholds, which are stored
         in the model, and with it in `.keras` files and exports.
 
         Args:
@@ -134,9 +127,8 @@ class Detector(keras.Model):
                 measured, each the highest of its rows. None takes what
                 `fit_scoring` has measured, for hosts that calibrate by folds.
             quantile: Share of the images that lie below the threshold:
-                `1 - quantile` is the rate of false alarms to expect. With few
-                images the largest score decides. None (the default) takes the
-                host's in `default_settings`, or 0.99.
+                `1 - quantile` is the rate of false alarms to expect. None (the
+                default) takes the host's in `default_settings`, or 0.99.
             pixel_quantile: The same for pixels of the map.
             batch_size: Batch size for arrays.
 
@@ -158,12 +150,7 @@ class Detector(keras.Model):
     def normal_scores(
         self, data: Any, batch_size: int = 32
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the raw scores that `calibrate` measures, and raw pixels.
-
-        Args:
-            data: As in `calibrate`.
-            batch_size: Batch size for arrays.
-        """
+        """Returns the raw scores that `calibrate` measures, and raw pixels."""
         if data is None:
             raise ValueError(
                 f"{self.name} is calibrated with normal images that it was not "
@@ -178,32 +165,18 @@ class Detector(keras.Model):
             normalized = np.asarray(outputs["anomaly_map"])
             maps.append(normalized * present.map_std + present.map_mean)
             indices.append(index)
-        return highest_by_frame(scores, indices), thin_out(maps, MAX_PIXELS)
+        return _highest_by_frame(scores, indices), _thin_out(maps, MAX_PIXELS)
 
     def input_batches(
         self, data: Any, batch_size: int = 32
     ) -> Iterator[tuple[Any, Any]]:
-        """Yields NumPy batches, each with what came with it in a tuple.
-
-        Args:
-            data: Arrays, or an iterable of batches or of tuples that begin with
-                one.
-            batch_size: Batch size for arrays.
-
-        Raises:
-            ValueError: If a batch is not as the model takes it.
-        """
-        return iterate_batches(data, batch_size, isinstance(self.input, dict))
+        """Yields NumPy batches, each with what came with it, or None."""
+        return _iterate_batches(data, batch_size, isinstance(self.input, dict))
 
     def outputs_on(
         self, data: Any, names: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Returns some of the outputs for all of the data, for `fit_scoring`.
-
-        Args:
-            data: As in `input_batches`.
-            names: The outputs.
-        """
+        """Returns some of the outputs for all of the data."""
         parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for inputs, _ in self.input_batches(data):
             outputs = self.predict_on_batch(inputs)
@@ -215,11 +188,7 @@ class Detector(keras.Model):
         }
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Scores images; see the class for the outputs.
-
-        Warns where the model has not been calibrated: its scores are raw then
-        and nothing is flagged.
-        """
+        """Scores images; warns where the model has not been calibrated."""
         if not self.calibration.is_calibrated:
             warnings.warn(
                 f"{self.name} has not been calibrated: scores are raw and "
@@ -261,3 +230,79 @@ def _with_tuples(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(_with_tuples(part) for part in value)
     return value
+
+
+def _iterate_batches(
+    data: Any, batch_size: int = 32, are_dicts: bool = False
+) -> Iterator[tuple[Any, Any]]:
+    """Yields pairs of a batch and what came with it in a tuple, or None.
+
+    The data are an array, a dict of arrays, or an iterable of batches or of
+    tuples that begin with one; with `are_dicts`, batches must be dicts.
+    """
+    if hasattr(data, "shape") or isinstance(data, Mapping):
+        _check_batch(data, are_dicts)
+        for start in range(0, len(keras.tree.flatten(data)[0]), batch_size):
+            rows = slice(start, start + batch_size)
+            if isinstance(data, Mapping):
+                yield {name: part[rows] for name, part in data.items()}, None
+            else:
+                yield data[rows], None
+        return
+    for batch in data:
+        inputs, *others = batch if isinstance(batch, (tuple, list)) else [batch]
+        _check_batch(inputs, are_dicts)
+        yield _arrays(inputs), others[0] if others else None
+
+
+def _check_batch(batch: Any, are_dicts: bool) -> None:
+    is_dict = isinstance(batch, Mapping)
+    if is_dict != are_dicts:
+        expected = (
+            "objects, as dicts of arrays"
+            if are_dicts
+            else "images or clips, as arrays"
+        )
+        received = f"a dict with the keys {sorted(batch)}" if is_dict else ""
+        raise ValueError(
+            f"The data must yield batches of {expected}, or tuples that begin "
+            f"with one. Received: {received or type(batch).__name__}"
+        )
+
+
+def _arrays(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return {name: _arrays(part) for name, part in batch.items()}
+    return ops.convert_to_numpy(batch)
+
+
+def _highest_by_frame(
+    scores: Sequence[np.ndarray], indices: Sequence[Any]
+) -> np.ndarray:
+    """Joins scores; where indices name frames, the highest of each counts."""
+    joined = np.concatenate(scores) if scores else np.empty(0)
+    keys = ("video", "frame")
+    if not indices or not all(
+        isinstance(index, Mapping) and set(keys) <= set(index)
+        for index in indices
+    ):
+        return joined
+    places = np.stack(
+        [
+            np.concatenate([np.asarray(index[key]) for index in indices])
+            for key in keys
+        ],
+        axis=-1,
+    )
+    _, where = np.unique(places, axis=0, return_inverse=True)
+    highest = np.full(where.max(initial=-1) + 1, -np.inf)
+    np.maximum.at(highest, where.ravel(), joined)
+    return highest
+
+
+def _thin_out(maps: Sequence[np.ndarray], limit: int) -> np.ndarray:
+    """Returns at most about `limit` values, evenly spread over the maps."""
+    if not maps:
+        return np.empty(0, "float32")
+    step = max(1, -(-sum(part.size for part in maps) // limit))
+    return np.concatenate([part.ravel()[::step] for part in maps])

@@ -52,10 +52,8 @@ def feature_graph(
     """Builds the graph from images to features.
 
     The maps of the taps are each averaged over a neighborhood, brought to the
-    grid of the finest by repeating values, and joined.
-
-    With a block, features are standardized for each channel, by mean and
-    variance as they come in training, before it predicts them.
+    grid of the finest by repeating values, and joined. With a block, features
+    are standardized for each channel before it predicts them.
 
     Args:
         input_shape: `(height, width, channels)` with 1 or 3 channels; sides of
@@ -75,7 +73,7 @@ def feature_graph(
             its activation is None unless given.
 
     Returns:
-        The symbolic tensors, and where the weights come from.
+        A `FeatureGraph` of the symbolic tensors.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -132,16 +130,9 @@ def feature_graph(
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class NearestAlignment(keras.layers.Layer):
-    """Repeats the values of a coarse map, to the grid of a finer one.
+    """Repeats the values of a coarse map, on the grid of a reference.
 
-    Args:
-        factor: Cells of the finer grid that a value stands for, along each
-            axis. Where there are more of them, the last value goes on.
-        **kwargs: Base layer keyword arguments.
-
-    Call arguments:
-        inputs: Tensor `(batch, rows, columns, channels)`.
-        reference: Tensor of the grid wanted.
+    Each stands for `factor` cells along each axis; the last goes on.
     """
 
     def __init__(self, factor: int, **kwargs: Any) -> None:
@@ -227,13 +218,7 @@ def _joined(
 
 
 def average(features: Any, size: int, name: str) -> Any:
-    """Averages features over squares; at the border only what lies inside.
-
-    Args:
-        features: Symbolic `(batch, rows, columns, channels)`.
-        size: Side of the squares, odd; 1 leaves the features.
-        name: Name of the layer.
-    """
+    """Averages features over squares; at the border only what lies inside."""
     if size == 1:
         return features
     return layers.AveragePooling2D(

@@ -57,17 +57,15 @@ class FeatureModel(AnomalyModel):
     Calibration needs no images of its own. `fit_scoring` splits the images into
     five folds (with fewer images, one for each) and scores each fold by the
     statistics of the others; `calibrate()` measures these scores, in
-    `fold_scores`. The statistics that stay are those of all images. Those of
-    four fifths of them fit held-out images a little less well, so that the
-    scores are a little too large: thresholds are on the safe side, more so the
-    fewer images there are. A block has seen all of the images, and images that
-    are nearly equal but in different folds make scores too small.
+    `fold_scores`. The statistics that stay are those of all images, which fit
+    others a little better: thresholds are on the safe side, more so the fewer
+    images there are. A block has seen all of the images, and images that are
+    nearly equal but in different folds make scores too small.
 
     A host builds its graph from `feature_graph(...)`, on to `raw_score` and
-    `raw_map`, and hands both to this constructor along with `statistics`: for
-    each layer that is fitted, by its name, the tensor that it is fitted to.
-    Such a layer has two methods, as `PositionGaussian` and `MemoryBank` do:
-    `collector(num_folds)` returns an object with `update(values, folds)` and
+    `raw_map`, and hands both to this constructor along with `statistics`. A
+    layer that is fitted has two methods, as `PositionGaussian` and `MemoryBank`
+    do: `collector()` returns an object with `update(values, folds)` and
     `without(fold)`, and `fit_collected` takes what `without` returns. A host
     that weighs several maps overrides `score_held_out` and `finish_scoring`.
 
@@ -92,9 +90,11 @@ class FeatureModel(AnomalyModel):
         statistics: Symbolic tensors by the name of the layer fitted to them.
         raw_score: Symbolic `(batch,)`.
         raw_map: Symbolic `(batch, height, width)`.
-        calibration: A `Calibration`; set by `calibrate`.
+        calibration: As in `AnomalyModel`.
         name: Name of the model.
-        **host_outputs: Further outputs.
+
+    Raises:
+        ImportError: If the package with the weights is not installed.
 
     Example:
     >>> from keras_sspcab.applications import PatchCore
@@ -166,9 +166,8 @@ class FeatureModel(AnomalyModel):
 
         Args:
             data: Normal images, one at least: an array, or an iterable of
-                batches. It is read several times, in any order, and must yield
-                the same images each time; what can be read only once is kept
-                in memory.
+                batches that yields the same images each time, in any order;
+                what can be read only once is kept in memory.
 
         Raises:
             ValueError: If there is no image, or a feature is not finite.
@@ -217,14 +216,10 @@ class FeatureModel(AnomalyModel):
         return (images for images, _ in self.input_batches(data))
 
     def score_held_out(self, images: Any, step: int) -> dict[str, np.ndarray]:
-        """Scores images that the present statistics are not from.
+        """Scores a batch of images that the present statistics are not from.
 
-        Args:
-            images: A batch.
-            step: Every how many pixels one is enough.
-
-        Returns:
-            Arrays by name, which `finish_scoring` gets for all images.
+        Keeps each `step`-th pixel. `finish_scoring` gets the arrays of all
+        images, joined.
         """
         outputs = self._raw.value.predict_on_batch(images)
         return {
@@ -235,12 +230,7 @@ class FeatureModel(AnomalyModel):
     def finish_scoring(
         self, held_out: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns raw scores and pixels of raw maps of held-out images.
-
-        Args:
-            held_out: What `score_held_out` has kept of all images, joined; the
-                statistics of all images are set.
-        """
+        """Returns raw scores and pixels of raw maps of held-out images."""
         return held_out["scores"], held_out["pixels"]
 
     def normal_scores(
@@ -268,10 +258,7 @@ def untracked_model(inputs: Any, outputs: Any) -> Untracked:
 
 
 class _Folds:
-    """Which fold an image is of, whatever the order in which images come.
-
-    Images are known by a checksum, so that equal ones are in one fold.
-    """
+    """Which fold an image is of, known by a checksum: equal ones are in one."""
 
     def __init__(self) -> None:
         self._folds: dict[int, int] = {}
@@ -295,11 +282,7 @@ class _Folds:
     def select(
         self, batches: Iterable[np.ndarray], fold: int
     ) -> Iterator[np.ndarray]:
-        """Yields the images of a fold.
-
-        Those not seen before, where images are changed at random, are taken in
-        turn, and a warning says so.
-        """
+        """Yields the images of a fold; unknown ones are taken in turn."""
         number = 0
         for images in batches:
             known = [self._folds.get(_checksum(image)) for image in images]

@@ -19,17 +19,13 @@ class VideoScoring:
     def score_video(self, outputs: Mapping[str, Any]) -> np.ndarray:
         """Scores the frames of a whole video as the host's paper does.
 
-        It brings the values to [0, 1] by their extremes over the video, for
-        which all of it must have been seen; `anomaly_score` needs no look
-        ahead.
-
         Args:
             outputs: Arrays `(frames,)` of one video in the order of time, by
                 the names in `video_score_outputs`.
 
         Returns:
-            Array `(frames,)` in [0, 1], larger is more anomalous; 0 for a video
-            whose frames are all alike.
+            Array `(frames,)` between the extremes of the video, 0 and 1, larger
+            is more anomalous; 0 for a video whose frames are all alike.
         """
         return to_unit_interval(outputs["raw_score"])
 
@@ -68,41 +64,26 @@ class FrameModel(VideoScoring, AnomalyModel):
     def loss_terms(
         self, clip: Any, target: Any, outputs: dict[str, Any]
     ) -> dict[str, tuple[Any, Any]]:
-        """What the losses compare.
+        """Returns pairs of target and prediction, by the name of the term.
 
         Args:
             clip: The clip, in [0, 1].
             target: Its last frame, in [-1, 1].
             outputs: The outputs of the model; the prediction in [-1, 1].
-
-        Returns:
-            Pairs of target and prediction, by the name of the term.
         """
         return {"prediction": (target, outputs["prediction"])}
 
     def score_clips(
         self, clips: Iterable[np.ndarray], **options: Any
     ) -> Iterator[dict[str, Any]]:
-        """Yields the outputs for batches of clips in the order of time.
-
-        Args:
-            clips: Arrays `(batch, frames, height, width, channels)`.
-            **options: Those in `evaluation_options`; here there are none.
-        """
+        """Yields the outputs for batches of clips in the order of time."""
         for batch in clips:
             yield self.predict_on_batch(batch)
 
     def compile(
         self, optimizer: Any = None, loss: Any = None, **kwargs: Any
     ) -> None:
-        """Configures training, by default as the host's paper does.
-
-        Args:
-            optimizer: As in `AnomalyModel.compile`.
-            loss: Losses by the name of the term; None takes those of the paper,
-                and its weights where `loss_weights` is not given.
-            **kwargs: As in `AnomalyModel.compile`.
-        """
+        """Configures training; losses go by the name of the term."""
         if loss is None and kwargs.get("loss_weights") is None:
             kwargs["loss_weights"] = self.default_loss_weights()
         super().compile(optimizer, loss, **kwargs)

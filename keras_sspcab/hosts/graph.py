@@ -12,10 +12,7 @@ LAST: dict[str, Any] = {"data_format": "channels_last"}
 
 
 def sspcab_block(
-    x: Any,
-    place: str,
-    options: dict[str, Any] | None,
-    **defaults: Any,
+    x: Any, place: str, options: dict[str, Any] | None, **defaults: Any
 ) -> Any:
     """Applies an `SSPCABLayer` named `sspcab_PLACE`.
 
@@ -57,6 +54,19 @@ def pytorch_initializer() -> keras.initializers.Initializer:
     """Returns PyTorch's: uniform within one over the root of the inputs."""
     # One for each layer: an instance gives the same numbers again.
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def doubling_conv(x: Any, channels: int, name: str) -> Any:
+    """Applies a transposed convolution as PyTorch initializes it."""
+    return layers.Conv2DTranspose(
+        channels,
+        3,
+        strides=2,
+        padding="same",
+        kernel_initializer=pytorch_initializer(),
+        name=name,
+        **LAST,
+    )(x)
 
 
 def stacked_frames(clip: Any, count: int) -> Any:

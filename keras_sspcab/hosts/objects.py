@@ -51,21 +51,15 @@ class ObjectModel(VideoScoring, AnomalyModel):
 
     @staticmethod
     def cube_inputs(cubes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Makes the inputs from objects that were cut out of videos.
+        """Makes the inputs, by name, from objects that were cut out of videos.
 
         Args:
             cubes: Arrays by name, as `cube_dataset` describes them.
-
-        Returns:
-            Arrays by the name of the input; here `appearance` and `motion`.
         """
         return {name: cubes[name] for name in ("appearance", "motion")}
 
     def training_stages(self) -> tuple[Stage, ...]:
-        """The stages of the training, in order.
-
-        Their layers are the model's: what a stage trains is trained.
-        """
+        """The stages of the training, in order, made of layers of the model."""
         raise NotImplementedError
 
     @property
@@ -76,14 +70,7 @@ class ObjectModel(VideoScoring, AnomalyModel):
     def network_inputs(
         self, objects: Mapping[str, np.ndarray]
     ) -> dict[str, Any]:
-        """Returns what each of the `networks` is given in the host.
-
-        Args:
-            objects: A batch of inputs of the host.
-
-        Returns:
-            Arrays, or lists or dicts of such, by the network's name.
-        """
+        """Returns what each of the `networks` is given in the host, by name."""
         raise NotImplementedError
 
     @property
@@ -97,17 +84,10 @@ class ObjectModel(VideoScoring, AnomalyModel):
         is_first: np.ndarray,
         is_last: np.ndarray,
     ) -> np.ndarray:
-        """Scores objects, of which some are in a video's first or last frame.
+        """Returns raw scores of objects, `(objects,)`.
 
-        Args:
-            outputs: The outputs of the model for them.
-            is_first: Bool `(objects,)`, whether in the first frame, to which
-                nothing has moved.
-            is_last: Likewise, the last one, from which nothing moves on.
-
-        Returns:
-            Raw scores `(objects,)`; those of the model unless a host knows
-            better.
+        Nothing has moved to those in the first frame of a video (`is_first`),
+        and nothing moves on from those in the last; a host may make up for it.
         """
         return outputs["raw_score"]
 
@@ -173,10 +153,6 @@ class ObjectModel(VideoScoring, AnomalyModel):
 
         Returns:
             The `History` of each stage, by its name.
-
-        Raises:
-            ValueError: If the model has not been compiled, targets are given,
-                or a stage lacks something in the batches.
         """
         options = getattr(self, "_stage_options", None)
         if options is None:

@@ -13,7 +13,6 @@ GROUP = "keras_sspcab.applications"
 Host = TypeVar("Host", bound=type[AnomalyModel])
 
 hosts: dict[str, type[AnomalyModel]] = {}
-_loaded_modules: set[str] = set()
 
 
 def register_application(name: str) -> Callable[[Host], Host]:
@@ -33,10 +32,11 @@ def register_application(name: str) -> Callable[[Host], Host]:
 
     Example:
     >>> from keras_sspcab.applications import AutoEncoder
+    >>> from keras_sspcab.hosts import registry
     >>> @register_application("my_autoencoder")
     ... class MyAutoEncoder(AutoEncoder):
     ...     pass
-    >>> get_application("my_autoencoder").__name__
+    >>> registry.hosts.pop("my_autoencoder").__name__
     'MyAutoEncoder'
     """
 
@@ -61,25 +61,14 @@ def available_applications() -> dict[str, type[AnomalyModel]]:
     >>> "mnad" in available_applications()
     True
     """
-    modules = ["keras_sspcab.applications"]
-    modules += [
-        point.value for point in importlib.metadata.entry_points(group=GROUP)
-    ]
-    for module in modules:
-        if module not in _loaded_modules:
-            importlib.import_module(module)
-            _loaded_modules.add(module)
+    importlib.import_module("keras_sspcab.applications")
+    for point in importlib.metadata.entry_points(group=GROUP):
+        importlib.import_module(point.value)
     return dict(hosts)
 
 
 def get_application(name: str) -> type[AnomalyModel]:
-    """Returns the class of a host.
-
-    Args:
-        name: One of the names in `available_applications()`.
-
-    Returns:
-        The class, a subclass of `AnomalyModel`.
+    """Returns the class of a host, by its name in `available_applications()`.
 
     Raises:
         ValueError: If there is no host of that name.

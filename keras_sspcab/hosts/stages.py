@@ -26,7 +26,9 @@ class Stage(keras.Model):
             called with `training=False`, Keras hands that on to all that are
             called later and say nothing.
         loss_weights: The losses and their weights.
-        needs: The keys that a batch must have.
+        needs: The keys that a batch must have; those of pseudo-abnormal
+            objects, `keras_sspcab.data.pseudo_abnormal`, begin with
+            `abnormal_`.
         trained: The layers and models that the stage trains.
         fixed: Those that it uses as they are. They are in its checkpoints.
         name: Name of the stage, for files and messages.
@@ -34,9 +36,6 @@ class Stage(keras.Model):
         decay: After which share of the steps the rate falls, and to which part.
         epochs: The paper's number of epochs.
         batch_size: The paper's number of objects a batch.
-        needs_pseudo_abnormal: Whether batches must hold pseudo-abnormal
-            objects as well; see `keras_sspcab.data.pseudo_abnormal`.
-        **kwargs: Base model keyword arguments.
 
     Example:
     >>> from keras_sspcab.applications import HF2VAD
@@ -58,14 +57,15 @@ class Stage(keras.Model):
         decay: tuple[float, float],
         epochs: int,
         batch_size: int,
-        needs_pseudo_abnormal: bool = False,
         **kwargs: Any,
     ) -> None:
         # Inputs are not rounded: the layers cast what they get.
         super().__init__(name=name, autocast=False, **kwargs)
         self.epochs = epochs
         self.batch_size = batch_size
-        self.needs_pseudo_abnormal = needs_pseudo_abnormal
+        self.needs_pseudo_abnormal = any(
+            key.startswith("abnormal_") for key in needs
+        )
         self._terms = terms
         self._loss_weights_by_name = Untracked(dict(loss_weights))
         self._needs = tuple(needs)
@@ -94,16 +94,7 @@ class Stage(keras.Model):
         steps: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Configures the stage.
-
-        Args:
-            optimizer: As in `keras.Model.compile`. None takes Adam, with the
-                rate of the host's paper.
-            learning_rate: The rate it begins with; None takes the host's.
-            steps: Steps of the stage, over which the rate falls; None leaves it
-                constant.
-            **kwargs: Passed on.
-        """
+        """Configures the stage; the optimizer of the paper is Adam."""
         if optimizer is None:
             rate: Any = learning_rate or self._rate
             if steps is not None:
@@ -168,15 +159,8 @@ class Stage(keras.Model):
         trained = {id(variable) for variable in self.trainable_variables}
         return [v for v in self.variables if id(v) not in trained]
 
-    @property
-    def trainable_weights(self) -> list[Any]:
-        """As `trainable_variables`."""
-        return self.trainable_variables
-
-    @property
-    def non_trainable_weights(self) -> list[Any]:
-        """As `non_trainable_variables`."""
-        return self.non_trainable_variables
+    trainable_weights = trainable_variables
+    non_trainable_weights = non_trainable_variables
 
     @property
     def metrics(self) -> list[Any]:

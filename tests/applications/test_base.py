@@ -3,7 +3,6 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from keras_sspcab.applications import (
     AutoEncoder,
@@ -11,11 +10,11 @@ from keras_sspcab.applications import (
     get_application,
 )
 from keras_sspcab.scoring import Calibration
+from tests.applications.helpers import noise_images, numpy
 
 
-def images(n=12, size=16, channels=1, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.random((n, size, size, channels)).astype("float32")
+def images(n=12):
+    return noise_images(n, 16, 16, 1)
 
 
 def model(**arguments):
@@ -58,17 +57,9 @@ def test_batches_and_arrays_calibrate_alike():
     x = images(10)
     from_array = detector.calibrate(x, batch_size=4)
     from_batches = detector.calibrate([x[:4], (x[4:8], "label"), x[8:]])
-    assert from_array.threshold == pytest.approx(
-        from_batches.threshold, rel=1e-4
-    )
-
-
-def test_calibrating_twice_gives_the_same():
-    detector = model()
-    first = detector.calibrate(images())
-    second = detector.calibrate(images())
-    for name, value in first.to_dict().items():
-        assert getattr(second, name) == pytest.approx(value, rel=1e-3), name
+    # Also that maps come out in another scale the second time.
+    for name, value in from_array.to_dict().items():
+        assert getattr(from_batches, name) == pytest.approx(value, rel=1e-3)
 
 
 def test_failed_calibration_keeps_the_old_one():
@@ -105,7 +96,7 @@ def test_own_optimizer_loss_and_metrics():
     )
     x = images()
     history = detector.fit(x, verbose=0).history
-    error = ops.convert_to_numpy(detector(x)["reconstruction"]) - x
+    error = numpy(detector(x)["reconstruction"]) - x
     assert history["loss"][0] - history["sspcab_loss"][0] == pytest.approx(
         np.abs(error).mean(), rel=1e-4
     )

@@ -1,13 +1,18 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from keras_sspcab.applications import FutureFrame
 from keras_sspcab.losses import lucas_kanade
-from tests.applications.clips import count, moving_squares, noise_clips
+from tests.applications.helpers import (
+    TENSORFLOW,
+    assert_equal_weights,
+    count,
+    moving_squares,
+    noise_clips,
+    numpy,
+)
 
-TENSORFLOW = keras.config.backend() == "tensorflow"
 needs_tensorflow = pytest.mark.skipif(
     not TENSORFLOW, reason="trains against a discriminator with TensorFlow only"
 )
@@ -28,10 +33,6 @@ def small(**arguments):
     )
 
 
-def numpy(x):
-    return ops.convert_to_numpy(x)
-
-
 @pytest.fixture(scope="module")
 def paper():
     """The paper's networks, without the block."""
@@ -44,7 +45,7 @@ def test_parameter_counts_of_the_paper(paper):
     generator = FutureFrame(sspcab=None, adversarial_weight=0)
     assert generator.count_params() == 7_704_195
     assert generator.discriminator is None
-    assert count(paper, "") == 7_704_195
+    assert count(paper) == 7_704_195
 
 
 def test_block_replaces_the_penultimate_convolution(paper):
@@ -142,27 +143,24 @@ def test_losses_of_the_formulas():
 
 
 @needs_tensorflow
-def test_each_optimizer_moves_its_own_network():
-    x = noise_clips(2)
-    for still in ("generator", "discriminator"):
-        model = small(flow_estimator="none")
-        rest, moving = keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.1)
-        first, second = (
-            (rest, moving) if still == "generator" else (moving, rest)
+@pytest.mark.parametrize("still", ["generator", "discriminator"])
+def test_each_optimizer_moves_its_own_network(still):
+    model = small(flow_estimator="none")
+    rates = [0.0, 0.1] if still == "generator" else [0.1, 0.0]
+    first, second = map(keras.optimizers.SGD, rates)
+    model.compile(first, discriminator_optimizer=second, run_eagerly=True)
+    parts = {
+        "generator": model.optimized_variables,
+        "discriminator": model.discriminator.trainable_variables,
+    }
+    before = {k: [numpy(v) for v in vs] for k, vs in parts.items()}
+    model.fit(noise_clips(2), verbose=0)
+    for name, variables in parts.items():
+        change = max(
+            np.abs(numpy(v) - old).max()
+            for v, old in zip(variables, before[name], strict=True)
         )
-        model.compile(first, discriminator_optimizer=second, run_eagerly=True)
-        parts = {
-            "generator": model.optimized_variables,
-            "discriminator": model.discriminator.trainable_variables,
-        }
-        before = {k: [numpy(v) for v in vs] for k, vs in parts.items()}
-        model.fit(x, verbose=0)
-        for name, variables in parts.items():
-            change = max(
-                np.abs(numpy(v) - old).max()
-                for v, old in zip(variables, before[name], strict=True)
-            )
-            assert (change == 0) == (name == still)
+        assert (change == 0) == (name == still)
 
 
 @needs_tensorflow
@@ -170,7 +168,7 @@ def test_training_learns_the_motion():
     model, x = small(base_width=8, flow_estimator="none"), moving_squares(8)
     model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
     before = model.evaluate(x, verbose=0, return_dict=True)
-    history = model.fit(x, batch_size=8, epochs=60, verbose=0).history
+    history = model.fit(x, batch_size=8, epochs=40, verbose=0).history
     after = model.evaluate(x, verbose=0, return_dict=True)
     assert set(history) == set(after)
     assert after["loss"] < 0.6 * before["loss"]
@@ -216,7 +214,7 @@ def test_mixed_precision():
     assert {o.dtype for o in outputs.values()} == {tf.float32, tf.bool}
 
 
-def test_file_keeps_everything(tmp_path):
+def test_file_keeps_the_discriminator_but_no_function(tmp_path):
     model = small(
         flow_estimator=lambda first, second: (second - first)[..., :1]
     )
@@ -226,26 +224,16 @@ def test_file_keeps_everything(tmp_path):
         discriminator_optimizer=keras.optimizers.SGD(0.5),
         run_eagerly=TENSORFLOW,
     )
+    x = noise_clips(2)
     if TENSORFLOW:
-        model.fit(noise_clips(2), verbose=0)
-    model.calibrate(noise_clips())
+        model.fit(x, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.get_config() == model.get_config()
-    x = noise_clips(seed=1)
-    expected, result = (m.predict(x, verbose=0) for m in (model, loaded))
-    for name in expected:
-        np.testing.assert_allclose(result[name], expected[name], atol=1e-4)
     ours, theirs = (
-        [
-            *m.discriminator.variables,
-            *m.optimizer.variables,
-            *m.discriminator_optimizer.variables,
-        ]
+        [*m.discriminator.variables, *m.discriminator_optimizer.variables]
         for m in (model, loaded)
     )
-    for first, second in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(numpy(first), numpy(second))
+    assert_equal_weights(ours, theirs)
     assert float(loaded.discriminator_optimizer.learning_rate) == 0.5
     if TENSORFLOW:
         with pytest.raises(ValueError, match="set_flow_estimator"):
@@ -269,18 +257,13 @@ def test_terms_that_are_left_out():
     assert loss - block == pytest.approx(error, rel=1e-3)
 
 
-def test_schedule_of_the_optimizers():
+def test_schedule_of_the_discriminator():
     model = small()
     model.compile(steps=100)
-    for optimizer, rate in (
-        (model.optimizer, 2e-4),
-        (model.discriminator_optimizer, 2e-5),
-    ):
-        assert optimizer.epsilon == 1e-8
-        rates = [float(optimizer._learning_rate(s)) for s in (0, 50, 51)]
-        np.testing.assert_allclose(rates, [rate, rate, 0.1 * rate], rtol=1e-5)
+    schedule = model.discriminator_optimizer._learning_rate
+    rates = [float(schedule(step)) for step in (0, 50, 51)]
+    np.testing.assert_allclose(rates, [2e-5, 2e-5, 2e-6], rtol=1e-5)
     model.compile(learning_rate=1e-3)
-    assert float(model.optimizer.learning_rate) == pytest.approx(1e-3)
     rate = model.discriminator_optimizer.learning_rate
     assert float(rate) == pytest.approx(1e-4)
 
@@ -288,12 +271,7 @@ def test_schedule_of_the_optimizers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_shape": (3, 100, 64, 3)}, "a multiple of 8.*100, 64, 3"),
         ({"input_shape": (3, 8, 64, 3)}, "at least 16"),
-        ({"input_shape": (64, 64, 3)}, "frames, height, width, channels"),
-        ({"input_shape": (None, 64, 64, 3)}, "known number of frames"),
-        ({"input_shape": (1, 64, 64, 3)}, "two frames or more"),
-        ({"sspcab": "late"}, "must be one or several.*'late'"),
         ({"base_width": 0}, "base_width=0"),
         ({"flow_weight": -1.0}, "flow_weight=-1.0"),
         ({"flow_estimator": "farneback"}, "flow_estimator='farneback'"),

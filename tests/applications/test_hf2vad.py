@@ -5,8 +5,7 @@ from keras import ops
 
 from keras_sspcab.applications import HF2VAD
 from keras_sspcab.layers import SSPCABLayer
-
-TENSORFLOW = keras.config.backend() == "tensorflow"
+from tests.applications.helpers import compiled_stage, moved, values_of
 
 SMALL = {
     "input_shape": (3, 16, 16, 1),
@@ -32,28 +31,8 @@ def cubes(count=4, seed=0, frames=3):
     }
 
 
-def stage(model, name, **arguments):
-    """A compiled stage."""
-    found = {s.name: s for s in model.training_stages()}[name]
-    found.compile(
-        **{"run_eagerly": TENSORFLOW, "jit_compile": False, **arguments}
-    )
-    return found
-
-
 def losses_of(model, name, x):
-    return stage(model, name).evaluate(x, verbose=0, return_dict=True)
-
-
-def values_of(layer):
-    return [numpy(weight) for weight in layer.weights]
-
-
-def moved(layer, before):
-    return max(
-        np.abs(numpy(weight) - value).max()
-        for weight, value in zip(layer.weights, before, strict=True)
-    )
+    return compiled_stage(model, name).evaluate(x, verbose=0, return_dict=True)
 
 
 # === Networks ===
@@ -76,27 +55,14 @@ def test_parameter_counts():
     )
 
 
-def blocks(model):
-    return {
-        layer.name: layer
-        for layer in model._flatten_layers()
+@pytest.mark.parametrize("places", [("memory",), ("memory", "decoder")])
+def test_places_of_the_block(places):
+    blocks = {
+        layer.name: layer.loss_weight
+        for layer in small(sspcab=places)._flatten_layers()
         if isinstance(layer, SSPCABLayer)
     }
-
-
-@pytest.mark.parametrize(
-    ("places", "expected"),
-    [
-        ("memory", {"sspcab_memory"}),
-        ("decoder", {"sspcab_decoder"}),
-        (("memory", "decoder"), {"sspcab_memory", "sspcab_decoder"}),
-        (None, set()),
-    ],
-)
-def test_places_of_the_block(places, expected):
-    found = blocks(small(sspcab=places))
-    assert set(found) == expected
-    assert all(block.loss_weight == 0.01 for block in found.values())
+    assert blocks == {f"sspcab_{place}": 0.01 for place in places}
 
 
 # === Scores ===
@@ -106,30 +72,20 @@ def test_scores_follow_from_the_networks():
     model, x = small(prediction_score_weight=0.5), cubes(5)
     model.fit_scoring(cubes(20, seed=1))
     outputs = {k: numpy(v) for k, v in model.predict_on_batch(x).items()}
-    memory = model.networks["memory_autoencoder"]
+    memory, vunet = model.networks.values()
     rebuilt = np.stack(
-        [
-            numpy(memory(x["motion"][:, i])["reconstruction"])
-            for i in range(1, 3)
-        ],
-        axis=1,
+        [memory(x["motion"][:, i])["reconstruction"] for i in (1, 2)], axis=1
     )
-    np.testing.assert_allclose(
-        outputs["flow_reconstruction"], rebuilt, atol=1e-5
-    )
-    predicted = numpy(
-        model.networks["vunet"](
-            {
-                "frames": np.concatenate(
-                    [x["appearance"][:, i] for i in range(2)], -1
-                ),
-                "flows": np.concatenate(
-                    [rebuilt[:, i] for i in range(2)], -1
-                ).astype("float32"),
-            }
-        )["prediction"]
-    )
-    np.testing.assert_allclose(outputs["prediction"], predicted, atol=1e-5)
+    inputs = {
+        "frames": np.concatenate([x["appearance"][:, i] for i in (0, 1)], -1),
+        "flows": np.concatenate([rebuilt[:, i] for i in (0, 1)], -1),
+    }
+    predicted = numpy(vunet(inputs)["prediction"])
+    for name, value in (
+        ("flow_reconstruction", rebuilt),
+        ("prediction", predicted),
+    ):
+        np.testing.assert_allclose(outputs[name], value, atol=1e-5)
     flow_error = ((rebuilt - x["motion"][:, 1:]) ** 2).sum((1, 2, 3, 4))
     np.testing.assert_allclose(outputs["flow_error"], flow_error, rtol=1e-4)
     error = ((predicted - x["appearance"][:, -1]) ** 2).sum((1, 2, 3))
@@ -165,31 +121,26 @@ def test_losses_of_the_memory():
     results = losses_of(model, "memory", x)
     flow = x["motion"][:, -1]
     outputs = model.networks["memory_autoencoder"](flow)
-    error = np.mean((numpy(outputs["reconstruction"]) - flow) ** 2)
-    entropy = numpy(outputs["entropy"]).mean()
-    assert results["flow_loss"] == pytest.approx(error, rel=1e-3)
-    assert results["entropy_loss"] == pytest.approx(entropy, rel=1e-3)
-    assert results["sspcab_loss"] > 0
-    assert results["loss"] == pytest.approx(
-        error + 2e-4 * entropy + results["sspcab_loss"], rel=1e-3
+    expected = {
+        "flow_loss": np.mean((numpy(outputs["reconstruction"]) - flow) ** 2),
+        "entropy_loss": numpy(outputs["entropy"]).mean(),
+    }
+    block = results["sspcab_loss"]
+    assert block > 0
+    expected["loss"] = (
+        expected["flow_loss"] + 2e-4 * expected["entropy_loss"] + block
     )
+    assert results == pytest.approx({**results, **expected}, rel=1e-3)
 
 
 def test_losses_of_the_prediction():
     model, x = small(gradient_weight=0.5), cubes()
     results = losses_of(model, "prediction", x)
-    outputs = model(x)
-    target = x["appearance"][:, -1]
-    difference = numpy(outputs["prediction"]) - target
-    assert results["prediction_loss"] == pytest.approx(
-        np.mean(difference**2), rel=1e-3
-    )
-    assert results["loss"] == pytest.approx(
-        results["prediction_loss"]
-        + 0.5 * results["gradient_loss"]
-        + results["divergence_loss"],
-        rel=1e-3,
-    )
+    difference = numpy(model(x)["prediction"]) - x["appearance"][:, -1]
+    error = np.mean(difference**2)
+    total = error + 0.5 * results["gradient_loss"] + results["divergence_loss"]
+    expected = {"prediction_loss": error, "loss": total}
+    assert results == pytest.approx({**results, **expected}, rel=1e-3)
     # The memories are fixed, and so is their block.
     assert "sspcab_loss" not in results
 
@@ -197,40 +148,33 @@ def test_losses_of_the_prediction():
 def test_losses_of_both():
     model, x = small(entropy_weight=0.25), cubes()
     results = losses_of(model, "joint", x)
-    rebuilt = numpy(model(x)["flow_reconstruction"])
     flows = x["motion"][:, 1:]
-    assert results["flow_loss"] == pytest.approx(
-        np.mean((rebuilt - flows) ** 2), rel=1e-3
-    )
     memory = model.networks["memory_autoencoder"]
-    entropies = [numpy(memory(flows[:, i])["entropy"]) for i in range(2)]
-    assert results["entropy_loss"] == pytest.approx(
-        np.mean(entropies), rel=1e-3
-    )
-    parts = {
-        name: results[f"{name}_loss"]
-        for name in ("flow", "prediction", "gradient", "divergence")
-    }
-    assert results["loss"] == pytest.approx(
-        sum(parts.values())
-        + 0.25 * results["entropy_loss"]
-        + results["sspcab_loss"],
-        rel=1e-3,
-    )
-    if keras.config.backend() == "jax":
-        return  # Keras drops the first term of a layer that is used twice.
-    # The mean over the flows, not their sum.
-    terms = []
+    entropies, terms = [], []
     for i in range(2):
-        memory(flows[:, i])
+        entropies.append(numpy(memory(flows[:, i])["entropy"]))
         terms.append(float(sum(memory.losses)))
-    assert results["sspcab_loss"] == pytest.approx(np.mean(terms), rel=1e-3)
+    rebuilt = numpy(model(x)["flow_reconstruction"])
+    expected = {
+        "flow_loss": np.mean((rebuilt - flows) ** 2),
+        "entropy_loss": np.mean(entropies),
+        # The mean over the flows, not their sum.
+        "sspcab_loss": np.mean(terms),
+    }
+    if keras.config.backend() == "jax":
+        # Keras drops the first term of a layer that is used twice.
+        del expected["sspcab_loss"]
+    names = ("flow", "prediction", "gradient", "divergence", "sspcab")
+    expected["loss"] = 0.25 * results["entropy_loss"] + sum(
+        results[f"{name}_loss"] for name in names
+    )
+    assert results == pytest.approx({**results, **expected}, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["prediction", "joint"])
 def test_latents_are_drawn_in_training_alone(name):
     """Also where the memories before run as in inference."""
-    found, x = stage(small(), name), cubes()
+    found, x = compiled_stage(small(), name), cubes()
 
     def predictions(training):
         return [
@@ -254,7 +198,7 @@ def test_latents_are_drawn_in_training_alone(name):
 def test_a_stage_trains_what_it_should(name, changed):
     model, x = small(), cubes()
     before = {n: values_of(part) for n, part in model.networks.items()}
-    stage(model, name, learning_rate=0.01).fit(x, verbose=0)
+    compiled_stage(model, name, learning_rate=0.01).fit(x, verbose=0)
     for part, network in model.networks.items():
         # Neither weights nor moving statistics.
         assert (moved(network, before[part]) > 0) == (part in changed), part
@@ -283,29 +227,6 @@ def test_schedules():
     assert [s._rate for s in stages] == [1e-4, 1e-4, 8e-5]
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="resumes on TensorFlow only")
-def test_training_is_resumed(tmp_path):
-    import tensorflow as tf
-
-    from keras_sspcab.training import train
-
-    dataset = tf.data.Dataset.from_tensor_slices(cubes()).batch(2)
-
-    def run(epochs, file):
-        keras.utils.set_random_seed(0)
-        model = small()
-        fitted = stage(model, "joint", steps=4)
-        path = str(tmp_path / file)
-        return model, train(fitted, lambda epoch: dataset, epochs, path)
-
-    whole, expected = run(2, "whole.npz")
-    run(1, "parts.npz")
-    resumed, history = run(2, "parts.npz")
-    assert history == expected
-    for one, other in zip(whole.weights, resumed.weights, strict=True):
-        np.testing.assert_array_equal(numpy(one), numpy(other))
-
-
 def test_missing_inputs():
     x = cubes()
     del x["motion"]
@@ -320,17 +241,13 @@ def test_missing_inputs():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_shape": (1, 16, 16, 1)}, "two frames or more"),
         ({"input_shape": (3, 24, 16, 1)}, "multiple of 16"),
         ({"input_shape": (3, None, 16, 1)}, "must be known"),
-        ({"input_shape": (16, 16, 1)}, "frames, height, width, channels"),
-        ({"sspcab": "late"}, "must be one or several.*'late'"),
         ({"num_slots": 1}, "num_slots"),
-        ({"entropy_weight": -1}, "entropy_weight=-1"),
-        ({"prediction_score_weight": -1}, "must be at least 0"),
+        ({"prediction_score_weight": -1}, "at least 0.*-1"),
         ({"learning_rates": (1e-3,)}, "three numbers"),
         ({"learning_rates": (1e-3, 0.0, 1e-3)}, "positive"),
-        ({"epochs": (1, 2)}, "3 integers"),
+        ({"epochs": (1, 2)}, "three numbers"),
         ({"batch_sizes": (1, 2, 0)}, "batch_sizes"),
     ],
 )

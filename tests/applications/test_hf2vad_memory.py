@@ -2,11 +2,11 @@ import math
 
 import keras
 import numpy as np
-import pytest
 from keras import ops
 
 from keras_sspcab.applications.hf2vad_memory import memory_autoencoder
 from keras_sspcab.layers import AttentionMemory, SSPCABLayer
+from tests.applications.helpers import numpy
 
 TINY = {"input_shape": (16, 8, 2), "root_width": 2, "num_slots": 8}
 BATCH = (3, 16, 8, 2)
@@ -18,10 +18,6 @@ def crops(shape=BATCH, seed=0):
 
 def count(weights):
     return sum(math.prod(weight.shape) for weight in weights)
-
-
-def numpy_of(outputs):
-    return {name: ops.convert_to_numpy(x) for name, x in outputs.items()}
 
 
 def randomize(model, seed=0):
@@ -46,10 +42,7 @@ class Oracle:
 
     def weights(self, name):
         layer = self.model.get_layer(name)
-        return [
-            ops.convert_to_numpy(weight).astype("float64")
-            for weight in layer.weights
-        ]
+        return [numpy(weight).astype("float64") for weight in layer.weights]
 
     def conv(self, x, name, stride=1):
         kernel, bias = self.weights(name)
@@ -114,13 +107,15 @@ def test_follows_the_table_in_the_mirror():
     model, x = memory_autoencoder(**TINY), crops()
     randomize(model)
     reconstruction, entropy = Oracle(model)(x[:, ::-1, ::-1].astype("float64"))
-    result = numpy_of(model(x, training=False))
+    result = model(x, training=False)
     assert entropy.min() > 0.1
     assert reconstruction.std() > 0.1
     np.testing.assert_allclose(
-        result["reconstruction"], reconstruction[:, ::-1, ::-1], atol=1e-3
+        numpy(result["reconstruction"]),
+        reconstruction[:, ::-1, ::-1],
+        atol=1e-3,
     )
-    np.testing.assert_allclose(result["entropy"], entropy, atol=1e-3)
+    np.testing.assert_allclose(numpy(result["entropy"]), entropy, atol=1e-3)
 
 
 def test_counts_of_the_published_network():
@@ -166,17 +161,3 @@ def test_the_block_replaces_one_convolution():
     assert float(ops.min(seen)) == 0
     model(x, training=True)
     assert len(model.losses) == 1
-
-
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((12, 16, 2), "multiple of 8"),
-        ((16, 20, 2), "multiple of 8"),
-        ((None, 16, 2), "must be known"),
-        ((16, 16), "must be \\(height, width, channels\\)"),
-    ],
-)
-def test_sizes_that_do_not_fit(shape, message):
-    with pytest.raises(ValueError, match=message):
-        memory_autoencoder(shape, 2, 8)

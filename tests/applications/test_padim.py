@@ -1,20 +1,15 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
 from scipy.ndimage import gaussian_filter
 from skimage.transform import resize
 
 from keras_sspcab.applications import PaDiM
 from keras_sspcab.applications.padim import ChannelChoice
 from keras_sspcab.backbones import load_backbone
+from tests.applications.helpers import noise_images, numpy
 
 SMALL = {"input_shape": (64, 64, 3), "weights": None, "num_features": 20}
-
-
-def images(n=8, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.random((n, 64, 32, 3)).astype("float32")
 
 
 def model(**arguments):
@@ -23,12 +18,8 @@ def model(**arguments):
     return PaDiM((64, 32, 3), **arguments)
 
 
-def numpy(value):
-    return ops.convert_to_numpy(value)
-
-
 def test_map_and_score_are_those_of_the_paper():
-    x, other = images(20), images(3, seed=1)
+    x, other = noise_images(20, 64), noise_images(3, 64, seed=1)
     detector = model(sigma=2)
     detector.fit(x)
     detector.calibrate()
@@ -82,17 +73,8 @@ def test_channels_are_chosen_by_the_seed():
     ("arguments", "channels"),
     [
         ({}, 12),
-        ({"num_features": None}, 176),
         ({"num_features": 1000}, 176),
         ({"num_features": None, "sspcab": "features"}, 352),
-        (
-            {
-                "num_features": None,
-                "sspcab": "features",
-                "residual": "replace",
-            },
-            176,
-        ),
     ],
 )
 def test_number_of_channels(arguments, channels):
@@ -104,22 +86,9 @@ def test_number_of_channels(arguments, channels):
     )
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_few_images(count):
-    x = images(count)
-    detector = model(shrinkage=0.3, rank=4)
-    detector.fit(x)
-    detector.calibrate()
-    outputs = detector.predict(np.concatenate([x, 1 - x]), verbose=0)
-    assert all(np.isfinite(value).all() for value in outputs.values())
-    normal, abnormal = np.split(outputs["raw_score"], 2)
-    assert normal.max() < abnormal.min()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_shape": (None, None, 3)}, "must be known.*None, None, 3"),
         ({"input_shape": (64, None, 3)}, "must be known"),
         ({"num_features": 0}, "num_features=0"),
         ({"seed": -1}, "seed=-1"),
@@ -131,20 +100,3 @@ def test_bad_arguments(arguments, message):
     arguments = {"input_shape": (64, 64, 3), "weights": None, **arguments}
     with pytest.raises(ValueError, match=message):
         PaDiM(**arguments)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("to", ["tflite"])
-def test_exports_with_a_rank(to, tmp_path):
-    if keras.config.backend() != "tensorflow":
-        pytest.skip("exports need TensorFlow")
-    from keras_sspcab.export import export_model
-
-    detector = model(num_features=None, shrinkage=0.3, rank=8)
-    detector.fit(images(10))
-    detector.calibrate()
-    names = {"savedmodel": "served", "tflite": "m.tflite", "onnx": "m.onnx"}
-    result = export_model(
-        detector, tmp_path / names[to], to, images=images(6, seed=1)
-    )
-    assert result.parity.passes

@@ -1,13 +1,13 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from keras_sspcab.applications.cutpaste_network import (
     load_imagenet_weights,
     resnet18,
 )
 from tests import torch_save
+from tests.applications.helpers import assert_equal_weights, noise_images, numpy
 
 
 def trunk(size=64, channels=3, width=8, places=()):
@@ -102,8 +102,6 @@ def numpy_features(arrays, x):
 def save(arrays, path):
     if path.suffix == ".npz":
         np.savez(path, **arrays)
-    elif path.suffix == ".safetensors":
-        pytest.importorskip("safetensors.numpy").save_file(arrays, path)
     else:
         torch_save.save(torch_save.tensors(arrays), path)
     return str(path)
@@ -132,16 +130,15 @@ def test_block_after_the_third_stage():
     assert added == block.count_params()
 
 
-@pytest.mark.parametrize("size", [64, 50])
-@pytest.mark.parametrize("ending", [".npz", ".safetensors", ".pth"])
+@pytest.mark.parametrize(("ending", "size"), [(".npz", 64), (".pth", 50)])
 def test_equals_numpy_with_the_weights_of_a_file(tmp_path, ending, size):
     arrays = state()
     path = save(arrays, tmp_path / f"resnet18{ending}")
-    images = np.random.default_rng(1).random((2, size, size, 3), "float32")
+    images = noise_images(2, size, size)
     expected = numpy_features(arrays, images)
     model = trunk(size)
     load_imagenet_weights(model, path)
-    result = ops.convert_to_numpy(model(images))
+    result = numpy(model(images))
     assert result.std() > 0.1
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
 
@@ -156,11 +153,10 @@ def test_own_files_and_gray_images(tmp_path):
     load_imagenet_weights(copy, str(tmp_path / "trunk.weights.h5"))
     gray = trunk(channels=1)
     load_imagenet_weights(gray, path)
-    image = np.random.default_rng(1).random((2, 64, 64, 1), "float32")
+    image = noise_images(2, 64, 64, 1)
     color = np.repeat(image, 3, axis=-1)
     results = [
-        ops.convert_to_numpy(m(x))
-        for m, x in ((model, color), (copy, color), (gray, image))
+        numpy(m(x)) for m, x in ((model, color), (copy, color), (gray, image))
     ]
     np.testing.assert_allclose(results[1], results[0], atol=1e-5)
     np.testing.assert_allclose(results[2], results[0], atol=1e-3)
@@ -171,10 +167,7 @@ def test_replaced_convolution_is_left_out(tmp_path):
     model = trunk(places=("penultimate",))
     block = model.get_layer("sspcab_penultimate").get_weights()
     load_imagenet_weights(model, path)
-    for before, after in zip(
-        block, model.get_layer("sspcab_penultimate").get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(before, after)
+    assert_equal_weights(block, model.get_layer("sspcab_penultimate").weights)
 
 
 def without(name):
@@ -197,8 +190,7 @@ def test_files_that_do_not_fit_change_nothing(tmp_path, arrays, message):
     before = model.get_weights()
     with pytest.raises(ValueError, match=message):
         load_imagenet_weights(model, path)
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    assert_equal_weights(before, model.weights)
 
 
 def test_bad_files(tmp_path):

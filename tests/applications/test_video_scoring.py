@@ -1,18 +1,14 @@
 import numpy as np
 import pytest
 
-from keras_sspcab.applications import (
-    MNAD,
-    FutureFrame,
-    VideoStream,
-    score_frames,
-)
-from tests.applications.clips import moving_squares
+from keras_sspcab.applications import MNAD, VideoStream, score_frames
+from tests.applications.helpers import moving_squares
 
 pytest.importorskip("tensorflow")
 
 from keras_sspcab.data.video import Video
 from tests.data.video_writing import noise, write_frames
+from tests.hosts import small_host
 
 SIZE = (16, 16)
 
@@ -65,9 +61,7 @@ def test_learning_while_scoring(videos, mnad):
     found = list(score_frames(mnad, videos[0], update_memory=True))
     got = np.stack([scored.outputs["compactness"] for scored in found])
     np.testing.assert_allclose(got, expected["compactness"], rtol=1e-4)
-    host = FutureFrame(
-        (3, *SIZE, 1), base_width=2, flow_estimator="none", adversarial_weight=0
-    )
+    host = small_host("future_frame", input_shape=(3, *SIZE, 1))
     with pytest.raises(ValueError, match="no option named 'update_memory'"):
         next(score_frames(host, videos[0], update_memory=True))
 
@@ -125,9 +119,7 @@ def test_scores_of_whole_videos(mnad):
     score = mnad.score_video({"psnr": psnr, "compactness": distance})
     expected = 0.6 * np.array([0, 1, 0.5]) + 0.4 * np.array([0, 0.5, 1])
     np.testing.assert_allclose(score, expected)
-    host = FutureFrame(
-        (3, *SIZE, 1), base_width=2, flow_estimator="none", adversarial_weight=0
-    )
+    host = small_host("future_frame", input_shape=(3, *SIZE, 1))
     np.testing.assert_allclose(
         host.score_video({"raw_score": -psnr}), [0, 1, 0.5]
     )
