@@ -202,11 +202,7 @@ def test_checkpoints_are_due_by_time(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulate", [cutpaste_views])
-@pytest.mark.slow
-def test_hosts_simulate_the_same_after_a_kill_in_mixed_precision(
-    tmp_path, simulate
-):
+def test_hosts_simulate_the_same_after_a_kill_in_mixed_precision(tmp_path):
     images = np.random.default_rng(0).random((8, 32, 32, 3), dtype="float32")
 
     class Host(AutoEncoder):

@@ -5,7 +5,7 @@ from typing import Any
 
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config
-from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.folder import RunFolder, now
 from keras_sspcab.runs.image_evaluation import evaluate_images
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.outputs import write_curves
@@ -35,7 +35,8 @@ def evaluate_run(
         write_curves(folder, measured.curves)
     calibration = model.calibration.to_dict()
     metrics = {**measured.metrics, "calibration": calibration}
-    run.record_evaluation(metrics, split, root)
+    files.write_json(run.file("metrics.json"), metrics)
+    run.update_record(evaluated={"split": split, "root": root, "time": now()})
     for text in measured.gaps:
         warnings.warn(text, stacklevel=2)
     return metrics

@@ -88,15 +88,6 @@ class RunFolder:
         """Changes entries of `run.json`."""
         files.write_json(self.file("run.json"), {**self.record, **values})
 
-    def record_evaluation(
-        self, metrics: dict[str, Any], split: str, root: str
-    ) -> None:
-        """Writes `metrics.json`, and which data it was measured on."""
-        files.write_json(self.file("metrics.json"), metrics)
-        self.update_record(
-            evaluated={"split": split, "root": root, "time": now()}
-        )
-
     def check_free(self) -> None:
         """Raises a ValueError if the folder holds a run or other files."""
         if self.exists:

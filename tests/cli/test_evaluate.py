@@ -10,7 +10,6 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from keras_sspcab.metrics import image_statistics, statistics_auroc
 from keras_sspcab.runs import RunFolder, load_detector
 from keras_sspcab.runs.outputs import read_image_scores
 
@@ -158,20 +157,6 @@ def shortcut(images, tmp_path):
     for defect in ("hole", "stain"):
         _brighten(data / "test" / defect, 2.0)
     return data
-
-
-def test_image_statistics_are_measured(metrics, evaluated, rows):
-    def statistics(path):
-        return image_statistics(_pixels(str(path)))
-
-    data = Path(RunFolder(str(evaluated)).config.data.path)
-    normal = [statistics(p) for p in sorted(data.glob("train/good/*.png"))]
-    expected = statistics_auroc(
-        normal,
-        [statistics(row.path) for row in rows],
-        [row.label for row in rows],
-    )
-    assert metrics["image_statistics_auroc"] == pytest.approx(expected)
 
 
 def test_test_sets_with_a_shortcut_are_told(invoke, copy, images, shortcut):

@@ -111,17 +111,13 @@ class Source(abc.ABC):
             (*folder.train, *folder.validation), self.data.on_error
         )
         good = {sample.path: sample for sample in checked}
-
-        def only_good(samples: Sequence[Any]) -> tuple[Any, ...]:
-            return tuple(good[s.path] for s in samples if s.path in good)
-
-        return self._with_validation(
-            dataclasses.replace(
-                folder,
-                train=only_good(folder.train),
-                validation=only_good(folder.validation),
+        parts = {
+            name: tuple(
+                good[s.path] for s in getattr(folder, name) if s.path in good
             )
-        )
+            for name in ("train", "validation")
+        }
+        return self._with_validation(dataclasses.replace(folder, **parts))
 
     def _with_validation(self, folder: Any) -> Any:
         """Holds a part of the training samples out, where that is useful.
