@@ -11,11 +11,18 @@ import numpy as np
 from keras_sspcab.export.serving.server.signature import Arrays
 
 
-@dataclasses.dataclass(eq=False)
-class _Request:
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What runs at once: inputs, how many rows they have, and their cost."""
+
     inputs: Arrays
     rows: int
-    cost: int
+    cost: int = 0
+
+
+@dataclasses.dataclass(eq=False)
+class _Request:
+    part: Part
     since: float
     result: "asyncio.Future[Arrays]"
 
@@ -72,19 +79,15 @@ class Batcher:
         self,
         key: Hashable,
         run: Callable[[Arrays], Arrays],
-        inputs: Arrays,
-        rows: int,
-        cost: int = 0,
+        part: Part,
     ) -> Arrays:
         """Returns the outputs of a request.
 
         Requests with the same key, which have the same `run`, may be joined
-        along the first axis of their inputs, which has `rows` entries.
+        along the first axis of their inputs.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(
-            inputs, rows, cost, loop.time(), loop.create_future()
-        )
+        request = _Request(part, loop.time(), loop.create_future())
         group = self._groups.setdefault(key, _Group(run))
         group.waiting.append(request)
         self._dispatch(key, group)
@@ -115,8 +118,8 @@ class Batcher:
         return (
             group.running == 0
             or now >= group.waiting[0].since + self._timeout
-            or sum(r.rows for r in group.waiting) >= self._max_rows
-            or sum(r.cost for r in group.waiting) >= self._max_cost
+            or sum(r.part.rows for r in group.waiting) >= self._max_rows
+            or sum(r.part.cost for r in group.waiting) >= self._max_cost
         )
 
     def _take(self, group: _Group) -> list[_Request]:
@@ -124,23 +127,20 @@ class Batcher:
         rows = cost = 0
         while group.waiting:
             request = group.waiting[0]
-            rows += request.rows
-            cost += request.cost
-            if batch and (rows > self._max_rows or cost > self._max_cost):
-                break
-            group.waiting.popleft()
-            if request.result.done():  # its client has gone
-                rows -= request.rows
-                cost -= request.cost
-            else:
+            if not request.result.done():  # else its client has gone
+                rows += request.part.rows
+                cost += request.part.cost
+                if batch and (rows > self._max_rows or cost > self._max_cost):
+                    break
                 batch.append(request)
+            group.waiting.popleft()
         return batch
 
     def _start(self, group: _Group, batch: list[_Request], now: float) -> None:
         self._free -= 1
         group.running += 1
         self._observe(
-            sum(request.rows for request in batch),
+            sum(request.part.rows for request in batch),
             len(batch),
             now - batch[0].since,
         )
@@ -155,10 +155,9 @@ class Batcher:
         try:
             results = await asyncio.get_running_loop().run_in_executor(
                 self._executor,
-                run_joined,
+                _run_joined,
                 group.run,
-                [request.inputs for request in batch],
-                [request.rows for request in batch],
+                [request.part for request in batch],
             )
         except BaseException as error:  # the server stops
             results = [error] * len(batch)
@@ -175,8 +174,8 @@ class Batcher:
             self._dispatch(key, waiting)
 
 
-def run_joined(
-    run: Callable[[Arrays], Arrays], requests: list[Arrays], rows: list[int]
+def _run_joined(
+    run: Callable[[Arrays], Arrays], parts: list[Part]
 ) -> list[Arrays | BaseException]:
     """Runs requests together and returns the outputs or error of each.
 
@@ -184,29 +183,22 @@ def run_joined(
     cause it.
     """
     try:
-        if len(requests) == 1:
-            return [run(requests[0])]
+        if len(parts) == 1:
+            return [run(parts[0].inputs)]
         outputs = run(
             {
-                name: np.concatenate([request[name] for request in requests])
-                for name in requests[0]
+                name: np.concatenate([part.inputs[name] for part in parts])
+                for name in parts[0].inputs
             }
         )
-        return list(_split(outputs, rows))
+        ends = np.cumsum([part.rows for part in parts])
+        if any(len(value) != ends[-1] for value in outputs.values()):
+            raise ValueError("The outputs have another number of rows.")
+        return [
+            {k: v[end - part.rows : end] for k, v in outputs.items()}
+            for part, end in zip(parts, ends, strict=True)
+        ]
     except Exception as error:
-        if len(requests) == 1:
+        if len(parts) == 1:
             return [error]
-    return [
-        run_joined(run, [request], [count])[0]
-        for request, count in zip(requests, rows, strict=True)
-    ]
-
-
-def _split(outputs: Arrays, rows: list[int]) -> list[Arrays]:
-    ends = np.cumsum(rows)
-    if any(len(value) != ends[-1] for value in outputs.values()):
-        raise ValueError("The outputs have another number of rows.")
-    return [
-        {name: value[end - count : end] for name, value in outputs.items()}
-        for end, count in zip(ends, rows, strict=True)
-    ]
+    return [_run_joined(run, [part])[0] for part in parts]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
 
-from keras_sspcab.export.serving.server.batching import Batcher
+from keras_sspcab.export.serving.server.batching import Batcher, Part
 from keras_sspcab.export.serving.server.errors import (
     ServingError,
     as_serving_error,
@@ -38,15 +38,6 @@ class Prediction:
     version: int
     signature: str
     outputs: Arrays
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """What runs at once: rows of a request, and pixels to decode for them."""
-
-    inputs: Arrays
-    rows: int
-    pixels: int
 
 
 class Predictor:
@@ -204,9 +195,7 @@ class Predictor:
                     self._batcher.run(
                         _batch_key(signature, part.inputs),
                         signature.run,
-                        part.inputs,
-                        part.rows,
-                        part.pixels,
+                        part,
                     )
                     for part in parts
                 )
@@ -223,8 +212,11 @@ class Predictor:
 
     def _read_parts(
         self, signature: Signature, read: Callable[[Signature], Arrays]
-    ) -> list[_Part]:
-        """Reads and checks a request; splits it if it is too large."""
+    ) -> list[Part]:
+        """Reads and checks a request; splits it if it is too large.
+
+        What a part costs is the pixels to decode.
+        """
         inputs = read(signature)
         rows = signature.check_values(inputs, self.options.allow_non_finite)
         pixels = [0] * rows
@@ -233,7 +225,7 @@ class Predictor:
         if spec is not None and spec.dtype == tf.string:
             pixels = count_pixels(inputs[ENCODED_INPUT], max_pixels)
         if not signature.is_batched or len(pixels) != rows:
-            return [_Part(inputs, rows, sum(pixels))]
+            return [Part(inputs, rows, sum(pixels))]
         starts = [0]
         cost = 0
         for row, count in enumerate(pixels):
@@ -243,7 +235,7 @@ class Predictor:
                 cost = 0
             cost += count
         return [
-            _Part(
+            Part(
                 {name: value[start:end] for name, value in inputs.items()},
                 end - start,
                 sum(pixels[start:end]),

@@ -6,8 +6,10 @@ import threading
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_sspcab.export.serving.server.batching import Batcher
+from keras_sspcab.export.serving.server.batching import Batcher, Part
+from keras_sspcab.export.serving.server.signature import Signature
 from tests.export.serving.models import assert_same, direct, encoded, images
 from tests.export.serving.served import (
     Gate,
@@ -42,7 +44,7 @@ class Model:
             self.may_run.release()
 
 
-def play(scenario, **options):
+def play(scenario, model_type=Model, **options):
     """Runs requests with a batcher; returns the batches and the results.
 
     A scenario submits them and returns them; then the model may run.
@@ -54,17 +56,15 @@ def play(scenario, **options):
         "timeout": 60.0,
         **options,
     }
-    model = Model()
+    model = model_type()
 
     async def run():
         with concurrent.futures.ThreadPoolExecutor(options["threads"]) as pool:
             batcher = Batcher(pool, observe=lambda *_: None, **options)
 
             def submit(*values, key="key", cost=0):
-                inputs = {"x": np.array(values)}
-                return asyncio.ensure_future(
-                    batcher.run(key, model, inputs, len(values), cost)
-                )
+                part = Part({"x": np.array(values)}, len(values), cost)
+                return asyncio.ensure_future(batcher.run(key, model, part))
 
             requests = await asyncio.wait_for(scenario(submit, batcher), 60)
             await asyncio.sleep(0)
@@ -152,6 +152,32 @@ def test_an_error_is_that_of_one_request():
     assert batches == [[0], [1, -1, 2], [1], [-1], [2]]
     assert results[:2] + results[3:] == [[0], [2], [4]]
     assert str(results[2]) == "minus one"
+
+
+def test_outputs_without_rows_are_not_split():
+    class Total(Model):
+        def __call__(self, inputs):
+            return {"y": super().__call__(inputs)["y"].sum(keepdims=True)}
+
+    async def scenario(submit, batcher):
+        return [submit(0), submit(1, 2), submit(3)]
+
+    assert play(scenario, Total)[1] == [[0], [6], [6]]
+
+
+def test_batches_for_xla_are_padded_to_powers_of_two():
+    spec = tf.TensorSpec((None, 2), tf.float32)
+    sizes = []
+
+    def double(x):
+        sizes.append(len(x))
+        return {"y": 2 * x}
+
+    signature = Signature("", {"x": spec}, {"y": spec}, double, True)
+    for rows in (1, 3, 4, 5):
+        outputs = signature.run({"x": np.ones((rows, 2), "float32")})
+        np.testing.assert_array_equal(outputs["y"], np.full((rows, 2), 2))
+    assert sizes == [1, 4, 4, 8]
 
 
 @pytest.fixture(scope="module")
