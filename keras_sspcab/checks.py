@@ -23,15 +23,37 @@ def standardize_int(value: Any, name: str, minimum: int) -> int:
     return int(value)
 
 
+def standardize_odd(value: Any, name: str) -> int:
+    """Returns `value` as an odd int of at least 1."""
+    if standardize_int(value, name, 1) % 2 == 0:
+        raise ValueError(
+            f"The `{name}` argument must be odd. Received: {name}={value!r}"
+        )
+    return int(value)
+
+
 def standardize_number(
-    value: Any, name: str, low: float = 0.0, high: float = math.inf
+    value: Any,
+    name: str,
+    low: float = 0.0,
+    high: float = math.inf,
+    excluded: float | None = None,
 ) -> float:
-    """Returns `value` as a finite float from `low` to `high`."""
+    """Returns `value` as a finite float from `low` to `high`.
+
+    One of the limits can be `excluded`.
+    """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high or math.isinf(value):
-        limits = f"from {low:g} to {high:g}"
-        if math.isinf(high):
-            limits = f"of at least {low:g}"
+    if (
+        not is_number
+        or not low <= value <= high
+        or math.isinf(value)
+        or value == excluded
+    ):
+        limits = f"above {low:g}" if excluded == low else f"of at least {low:g}"
+        if not math.isinf(high):
+            end = "below" if excluded == high else "at most"
+            limits = f"{limits} and {end} {high:g}"
         raise ValueError(
             f"The `{name}` argument must be a number {limits}. "
             f"Received: {name}={value!r}"
@@ -78,12 +100,7 @@ def standardize_data_format(value: str | None) -> str:
 
 
 def standardize_binary(values: Any, name: str) -> np.ndarray:
-    """Returns `values` as booleans; only 0 and 1 are taken.
-
-    Args:
-        values: Array of booleans, integers or floats.
-        name: The argument's name, for the error.
-    """
+    """Returns an array of booleans or numbers, of which all are 0 or 1."""
     array = np.asarray(values)
     if array.dtype == bool:
         return array
@@ -104,13 +121,7 @@ def standardize_binary(values: Any, name: str) -> np.ndarray:
 
 
 def standardize_scores(values: Any, name: str, dtype: str) -> np.ndarray:
-    """Returns `values` in `dtype`, or raises if one is not finite.
-
-    Args:
-        values: Array of numbers.
-        name: The argument's name, for the error.
-        dtype: The floating-point type that the metric counts in.
-    """
+    """Returns an array of finite numbers in the floating-point `dtype`."""
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise ValueError(

@@ -174,15 +174,12 @@ def _candidates(
 ) -> str:
     if not convolutions:
         return "It has no convolution at all."
-    fitting = [conv.name for conv in convolutions if _obstacle(conv) is None]
-    others = [
-        f"{conv.name} {_obstacle(conv)}"
-        for conv in convolutions
-        if conv.name not in fitting
-    ]
-    text = ""
-    if reasons or not fitting:
-        text = "; ".join(others) + ". "
+    obstacles = {conv.name: _obstacle(conv) for conv in convolutions}
+    fitting = [name for name, obstacle in obstacles.items() if not obstacle]
+    others = [f"{name} {text}" for name, text in obstacles.items() if text]
+    parts = []
+    if others and (reasons or not fitting):
+        parts.append("; ".join(others) + ".")
     if fitting:
-        text += f"Layers that qualify by name: {fitting}"
-    return text.strip()
+        parts.append(f"Layers that qualify by name: {fitting}")
+    return " ".join(parts)

@@ -43,68 +43,48 @@ _MAX_DEPTH = 32
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the arrays of a `.npz`, `.safetensors`, `.pth` or `.pt` file.
 
-    Args:
-        path: The file. Of the dict in a `.pth`, the entry `"state_dict"` is
-            taken if there is one.
-
-    Returns:
-        The arrays by their names.
-
-    Raises:
-        ValueError: If the file is missing, of another kind or damaged.
-        ImportError: If the package safetensors is needed and missing.
-
-    Example:
-    >>> np.savez("weights.npz", bias=np.zeros(3))
-    >>> read_arrays("weights.npz")
-    {'bias': array([0., 0., 0.])}
+    Of the dict in a `.pth`, the entry `"state_dict"` is taken if there is one.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"There is no file with weights at {path!r}")
-    for endings, read in _READERS.items():
-        if path.endswith(endings):
-            try:
-                return read(path)
-            except ImportError as error:
-                raise ImportError(
-                    f"{path} needs the package {error.name}. Install it, or "
-                    "save the arrays as .npz"
-                ) from error
-            except Exception as error:
-                raise ValueError(f"{path} cannot be read: {error}") from error
-    raise ValueError(
-        "Weights must be a file that ends in .npz, .safetensors, .pth or .pt. "
-        f"Received: {path!r}"
-    )
+    if not path.endswith((".npz", ".safetensors", ".pth", ".pt")):
+        raise ValueError(
+            "Weights must be a file that ends in .npz, .safetensors, .pth or "
+            f".pt. Received: {path!r}"
+        )
+    try:
+        if path.endswith(".npz"):
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        if path.endswith(".safetensors"):
+            from safetensors.numpy import load_file
+
+            return load_file(path)
+        content = read_torch_file(path)
+        content = _require(content.get("state_dict", content), dict)
+    except ImportError as error:
+        raise ImportError(
+            f"{path} needs the package {error.name}. Install it, or save the "
+            "arrays as .npz"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return {
+        name: value
+        for name, value in content.items()
+        if isinstance(value, np.ndarray)
+    }
 
 
 def read_torch_file(path: str | os.PathLike) -> dict[str, Any]:
     """Reads a file of `torch.save`, in the zip format or the older one.
 
-    No code of the file is run: its pickle is read by an interpreter that knows
-    containers, numbers, text and tensors, and refuses everything else.
-
-    Args:
-        path: A file that holds a dict of tensors, such as `model.state_dict()`,
-            or a dict with such dicts in it.
-
-    Returns:
-        The dict, with read-only NumPy arrays for the tensors and parameters.
-        `bfloat16` becomes `float32`. Tensors that share memory in torch share
-        it here. Values that are no tensors stay.
-
-    Raises:
-        ValueError: If the file is damaged, or holds anything else, such as a
-            whole module.
-        OSError: If the file cannot be opened.
-
-    Example:
-    >>> import pickle  # What torch.save({"epoch": 3}, "model.pth") writes:
-    >>> with zipfile.ZipFile("model.pth", "w") as archive:
-    ...     archive.writestr("model/data.pkl", pickle.dumps({"epoch": 3}, 2))
-    >>> read_torch_file("model.pth")
-    {'epoch': 3}
+    It must hold a dict. Tensors and parameters in it become read-only NumPy
+    arrays, which share memory where they do in torch; `bfloat16` becomes
+    `float32`. No code of the file is run: its pickle is read by an interpreter
+    that knows containers, numbers, text and tensors, and refuses everything
+    else with a ValueError.
     """
     path = os.fspath(path)
     with open(path, "rb") as file:
@@ -364,33 +344,3 @@ def _check_nesting(value: Any, around: tuple[int, ...], done: set[int]) -> None:
     for item in items:
         _check_nesting(item, (*around, id(value)), done)
     done.add(id(value))
-
-
-def _read_npz(path: str) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
-def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    return load_file(path)
-
-
-def _read_state_dict(path: str) -> dict[str, np.ndarray]:
-    content = read_torch_file(path)
-    content = content.get("state_dict", content)
-    if not isinstance(content, dict):
-        raise ValueError("its state_dict is no dict")
-    return {
-        name: value
-        for name, value in content.items()
-        if isinstance(value, np.ndarray)
-    }
-
-
-_READERS: dict[Any, Callable[[str], dict[str, np.ndarray]]] = {
-    ".npz": _read_npz,
-    ".safetensors": _read_safetensors,
-    (".pth", ".pt"): _read_state_dict,
-}

@@ -80,13 +80,10 @@ def from_torch_state_dict(
 
     kernel = np.empty(layer.masked_conv.kernel.shape, "float32")
     biases = np.zeros((4, channels), "float32")
+    size = kernel.shape[-1], kernel.shape[-2], kernel_size, kernel_size
     for index, corner in enumerate(layer.masked_conv.corners):
         name = prefix + _TORCH_CONV_OF_CORNER[corner]
-        weight = _fetch(
-            state_dict,
-            name + ".weight",
-            (kernel.shape[-1], kernel.shape[-2], kernel_size, kernel_size),
-        )
+        weight = _fetch(state_dict, name + ".weight", size)
         rows, columns = (
             slice(side * kernel_size, (side + 1) * kernel_size)
             for side in corner
@@ -102,13 +99,12 @@ def from_torch_state_dict(
             (layer.channel_attention.excite, "se.fc2"),
         ):
             inputs, units = dense.kernel.shape
-            weight = _fetch(
-                state_dict, f"{prefix}{name}.weight", (units, inputs)
-            )
-            bias = _fetch(state_dict, f"{prefix}{name}.bias", (units,))
+            name = prefix + name
+            weight = _fetch(state_dict, f"{name}.weight", (units, inputs))
+            bias = _fetch(state_dict, f"{name}.bias", (units,))
             new_values.append((dense.kernel, weight.T))
             new_values += _bias_values(
-                dense.bias if dense.use_bias else None, bias, prefix + name
+                dense.bias if dense.use_bias else None, bias, name
             )
     for variable, value in new_values:
         variable.assign(value)
@@ -125,7 +121,8 @@ def assign_torch_arrays(
     """Sets the convolutions and batch normalizations of a network.
 
     Convolutions have no biases and the data format `"channels_last"`. Other
-    layers are left alone.
+    layers are left alone. If an array is missing, has another shape than its
+    variable, or has none, a ValueError is raised and nothing is changed.
 
     Args:
         layers: The layers of the network, built.
@@ -133,10 +130,6 @@ def assign_torch_arrays(
         torch_name: Gives the name of a layer there from its name in Keras.
         ignored: What the names of arrays begin with that have no layer.
         source: How messages begin: what does not fit.
-
-    Raises:
-        ValueError: If an array is missing, has another shape than its variable,
-            or has none. No variable is changed then.
     """
     values: dict[str, tuple[Any, np.ndarray]] = {}
     for name, variable, axes in _torch_variables(layers, torch_name):

@@ -20,8 +20,8 @@ PUBLIC_MODULES = (
     keras_sspcab.layers,
     keras_sspcab.scoring,
 )
-# Bases of hosts: no file holds one of them.
-ABSTRACT = ("AnomalyModel", "FeatureModel", "ObjectModel")
+# Bases of hosts and stages of their training: no file holds one of them.
+ABSTRACT = ("AnomalyModel", "FeatureModel", "ObjectModel", "Stage")
 
 
 @pytest.mark.parametrize("module", PUBLIC_MODULES)

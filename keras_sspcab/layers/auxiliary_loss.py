@@ -1,9 +1,9 @@
-"""The loss term of a block: switched off for exports, reported by `fit`."""
+"""The loss term of a block: what it is, where it is added and reported."""
 
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -12,7 +12,72 @@ from keras import ops
 # Keras has no public name for the call that is going on.
 from keras.src.backend.common import global_state
 
+LossFunction = Callable[[Any, Any], Any]
+
 _local = threading.local()
+
+
+@ops.custom_gradient
+def _mean_squared_error(target: Any, prediction: Any) -> tuple[Any, Any]:
+    # Derived automatically, the gradient passes over the maps three more times,
+    # which is a tenth of the block's training step.
+    error = prediction - target
+
+    def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any]:
+        if upstream is None:
+            (upstream,) = arguments
+        size = ops.cast(ops.prod(ops.shape(error)), error.dtype)
+        slope = error * (2.0 * upstream / size)
+        return -slope, slope
+
+    return ops.mean(ops.square(error)), gradient
+
+
+def _mean_absolute_error(target: Any, prediction: Any) -> Any:
+    return ops.mean(ops.absolute(prediction - target))
+
+
+def _huber(target: Any, prediction: Any) -> Any:
+    """Half the squared error up to 1, less one half of the error beyond."""
+    error = ops.absolute(prediction - target)
+    return ops.mean(
+        ops.where(error < 1.0, 0.5 * ops.square(error), error - 0.5)
+    )
+
+
+_BY_NAME: dict[str, LossFunction] = {
+    "mse": _mean_squared_error,
+    "mae": _mean_absolute_error,
+    "huber": _huber,  # SSMCTB paper, section 3.
+}
+
+
+def resolve_loss(identifier: Any) -> LossFunction | None:
+    """Returns the function of target and prediction that gives a scalar loss.
+
+    The identifier is a name, a `keras.losses.Loss`, the config of one, or None.
+    """
+    if identifier is None:
+        return None
+    if isinstance(identifier, str) and identifier.lower() in _BY_NAME:
+        return _BY_NAME[identifier.lower()]
+    if isinstance(identifier, dict):
+        identifier = keras.losses.deserialize(identifier)
+    if isinstance(identifier, keras.losses.Loss):
+        loss = identifier
+        # A loss with reduction=None gives one value a sample.
+        return lambda target, prediction: ops.mean(loss(target, prediction))
+    raise ValueError(
+        f"The `loss` argument must be one of {list(_BY_NAME)}, a "
+        f"keras.losses.Loss, or None. Received: loss={identifier!r}"
+    )
+
+
+def serialize_loss(identifier: Any) -> Any:
+    """Returns what `resolve_loss` needs to build the same loss again."""
+    if isinstance(identifier, keras.losses.Loss):
+        return keras.losses.serialize(identifier)
+    return identifier
 
 
 @contextlib.contextmanager
@@ -50,9 +115,6 @@ def auxiliary_losses_scaled(factor: float) -> Iterator[None]:
     that number the mean of its terms counts, not their sum. It holds for the
     current thread; nested factors multiply.
 
-    Args:
-        factor: What the terms are multiplied by.
-
     Example:
     >>> x = np.ones((1, 8, 8, 4), "float32")
     >>> block = SSPCABLayer(kernel_initializer="zeros", loss_weight=1.0)
@@ -82,8 +144,7 @@ class BlockLossReport:
     reach the state of metrics at all. So the layer only notes its term here,
     with those of the other blocks in the same forward pass. The metrics take
     up what was noted when their results are read, which Keras does at the end
-    of each step of training and evaluation, inside the same trace. Nothing
-    remains in other graphs.
+    of each step of training and evaluation, inside the same trace.
 
     Keras puts the results of all metrics into one dictionary, by name. Each
     block reports the sum over the forward pass under the same name, so that
@@ -95,9 +156,6 @@ class BlockLossReport:
     Where nothing is traced (the torch backend, or `run_eagerly=True`), a
     forward pass between the last batch of an epoch and the end of the epoch, by
     a callback say, counts like one more batch.
-
-    Args:
-        name: Name of the metric of this block alone.
     """
 
     def __init__(self, name: str) -> None:
@@ -106,12 +164,7 @@ class BlockLossReport:
         self._last_call: Any = None
 
     def note(self, term: Any, num_samples: Any) -> None:
-        """Notes a term that has been added to the losses of the model.
-
-        Args:
-            term: Scalar tensor.
-            num_samples: Size of the batch.
-        """
+        """Notes a term that has been added to the losses of the model."""
         call, forward_pass = _current_pass()
         # Detached, the value is also valid outside of the gradient's trace.
         term = ops.stop_gradient(term)
@@ -130,12 +183,8 @@ class NotedMean(keras.metrics.Metric):
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, dtype="float32")
-        self.total = self.add_variable(
-            shape=(), initializer="zeros", name="total"
-        )
-        self.count = self.add_variable(
-            shape=(), initializer="zeros", name="count"
-        )
+        self.total = self.add_variable((), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
 
     def note(self, terms: Any, num_samples: Any) -> None:
         """Remembers the terms of a batch, which may still become more."""
@@ -169,16 +218,14 @@ def _thread_state(name: str) -> Any:
 
 
 def _current_pass() -> tuple[Any, dict[BlockLossReport, Any]]:
-    """Returns the call of the outermost layer, and the terms of the pass.
-
-    In training on JAX no layer is called around the others; there, a pass is
-    what happens in one stateless scope.
-    """
+    """Returns the call of the outermost layer, and the terms of the pass."""
     call = global_state.get_global_attribute("current_call_ctx")
     scope = global_state.get_global_attribute("stateless_scope")
     if call is None:
         # `block.call(x)`, without Keras around it, is a pass of its own.
         call = _Call()
+    # In training on JAX no layer is called around the others; there, a pass is
+    # what happens in one stateless scope.
     key = call if scope is None else scope
     return call, _thread_state("passes").setdefault(key, {})
 
@@ -190,8 +237,8 @@ class _Call:
 def _is_usable(term: Any, state: Any) -> bool:
     """Whether `term` belongs to the trace that is active now.
 
-    A note can outlive its trace when a layer ran in `predict` or in an export,
-    which read no metrics.
+    A note outlives its trace where no metric was read: in `predict`, or in an
+    export.
     """
     backend = keras.config.backend()
     if backend == "tensorflow":
@@ -206,7 +253,8 @@ def _is_usable(term: Any, state: Any) -> bool:
     if backend == "jax":
         import jax
 
-        return isinstance(term, jax.core.Tracer) == isinstance(
-            state, jax.core.Tracer
+        is_traced, reads_trace = (
+            isinstance(x, jax.core.Tracer) for x in (term, state)
         )
+        return is_traced == reads_trace
     return True

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
+from keras import ops
 
 from keras_sspcab.checks import standardize_data_format
 
@@ -19,10 +20,19 @@ _SERIALIZERS: dict[str, Callable[[Any], Any]] = {
     "kernel_constraint": keras.constraints.serialize,
     "bias_constraint": keras.constraints.serialize,
 }
+_WEIGHT_ARGUMENTS = ("use_bias", *list(_SERIALIZERS)[1:])
+
+
+def at_least_float32(x: Any) -> Any:
+    """Returns a tensor in float32, or in float64 if that is what it has."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(x, keras.backend.result_type(dtype, "float32"))
 
 
 class ConfigLayer(keras.layers.Layer):
     """A layer whose arguments are attributes of the same name.
+
+    Its output has the shape of its input, unless a subclass says otherwise.
 
     Attributes:
         config_names: Those that are written to the config, besides the ones of
@@ -38,6 +48,24 @@ class ConfigLayer(keras.layers.Layer):
         if self.default_dtype is not None:
             kwargs.setdefault("dtype", self.default_dtype)
         super().__init__(**kwargs)
+
+    def fix_sizes(self, input_shape: Shape, *axes: int) -> tuple[int, ...]:
+        """Takes only inputs of these sizes from now on, and returns them."""
+        sizes = tuple(
+            size for axis in axes if (size := input_shape[axis]) is not None
+        )
+        if len(sizes) < len(axes):
+            raise ValueError(
+                f"The size of the input of {self.name!r} must be known along "
+                f"the axes {axes}. Received: input_shape={tuple(input_shape)}"
+            )
+        self.input_spec = keras.layers.InputSpec(
+            ndim=len(input_shape), axes=dict(zip(axes, sizes, strict=True))
+        )
+        return sizes
+
+    def compute_output_shape(self, input_shape: Shape) -> Any:
+        return tuple(input_shape)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -71,24 +99,8 @@ class ImageLayer(ConfigLayer):
     def _spatial_axes(self) -> tuple[int, ...]:
         return (2, 3) if self._channels_first else (1, 2)
 
-    def _num_channels(self, input_shape: Shape) -> int:
-        channels = input_shape[self._channel_axis]
-        if channels is None:
-            raise ValueError(
-                "The channel dimension of the input must be defined; the "
-                "spatial ones may be None. "
-                f"Received: input_shape={tuple(input_shape)}, "
-                f"data_format={self.data_format!r}"
-            )
-        return channels
-
     def _fix_channels(self, input_shape: Shape) -> int:
-        """Takes inputs of this many channels only, from now on."""
-        channels = self._num_channels(input_shape)
-        self.input_spec = keras.layers.InputSpec(
-            ndim=len(input_shape), axes={self._channel_axis: channels}
-        )
-        return channels
+        return self.fix_sizes(input_shape, self._channel_axis)[0]
 
 
 class WeightedLayer(ImageLayer):
@@ -98,7 +110,7 @@ class WeightedLayer(ImageLayer):
     `activity_regularizer`, ...) are passed on.
     """
 
-    config_names = ("use_bias", *list(_SERIALIZERS)[1:])
+    config_names = _WEIGHT_ARGUMENTS
 
     def __init__(
         self,
@@ -145,8 +157,7 @@ class WeightedLayer(ImageLayer):
 
     def _child_arguments(self) -> dict[str, Any]:
         """The same arguments for a layer that this one is made of."""
-        names = ("use_bias", *list(_SERIALIZERS)[1:])
-        arguments = {name: getattr(self, name) for name in names}
+        arguments = {name: getattr(self, name) for name in _WEIGHT_ARGUMENTS}
         for name in ("kernel_initializer", "bias_initializer"):
             # Rebuilt from its config: one object would draw the same numbers
             # for every child.

@@ -155,7 +155,7 @@ class CornerConv(WeightedLayer):
         before, after = self.padding
         if self.padding_mode == "reflect":
             inputs, before, after = self._pad(inputs), 0, 0
-        outputs: Any = None
+        terms = []
         for element in itertools.product(range(k), repeat=self.rank):
             taps = self.kernel[
                 tuple(slice(start, None, k) for start in element)
@@ -175,8 +175,8 @@ class CornerConv(WeightedLayer):
                 [(max(0, b), max(0, a)) for b, a in margins],
                 self.data_format,
             )
-            outputs = term if outputs is None else outputs + term
-        return outputs
+            terms.append(term)
+        return _sum(terms)
 
     def _convolve_stacked(self, inputs: Any) -> Any:
         """Convolves the channel-wise stack of the corners' views once."""
@@ -190,8 +190,7 @@ class CornerConv(WeightedLayer):
 
     def _convolve_shifted(self, inputs: Any) -> Any:
         """Sums one convolution for each corner."""
-        terms = self._corner_terms(inputs)
-        return sum(terms[1:], terms[0])
+        return _sum(self._corner_terms(inputs))
 
     def _convolve_masked(self, inputs: Any) -> Any:
         """Convolves with the full kernel, zero outside of the corners."""
@@ -215,8 +214,7 @@ class CornerConv(WeightedLayer):
                 term + self._channel_vector(self.bias[index])
                 for index, term in enumerate(terms)
             ]
-        terms = [self.activation(term) for term in terms]
-        return sum(terms[1:], terms[0])
+        return _sum([self.activation(term) for term in terms])
 
     def _corner_terms(self, inputs: Any) -> list[Any]:
         padded = self._pad(inputs)
@@ -280,7 +278,6 @@ class CornerConv(WeightedLayer):
                 "dimensions (batch, space and channels). "
                 f"Received: input_shape={tuple(input_shape)}"
             )
-        self._num_channels(input_shape)
         if self.padding_mode == "reflect":
             needed = max(self.padding)
             sizes = [input_shape[axis] for axis in self._spatial_axes]
@@ -297,3 +294,8 @@ class CornerConv(WeightedLayer):
         shape = list(input_shape)
         shape[self._channel_axis] = self.filters
         return tuple(shape)
+
+
+def _sum(terms: list[Any]) -> Any:
+    # Without a zero to begin with, which would stay in exported graphs.
+    return sum(terms[1:], terms[0])

@@ -19,23 +19,12 @@ Padding = Sequence[tuple[int, int]]
 
 
 def dilated_conv(
-    inputs: Any,
-    kernel: Any,
-    dilation: int,
-    padding: Padding,
-    data_format: str,
+    inputs: Any, kernel: Any, dilation: int, padding: Padding, data_format: str
 ) -> Any:
     """Convolves with stride 1, in any rank and on any backend.
 
-    Args:
-        inputs: Tensor `(batch, *space, channels)`, or channels first.
-        kernel: Tensor `(*taps, channels, filters)`.
-        dilation: Distance between the taps, the same on all axes.
-        padding: Zeros before and after each spatial axis.
-        data_format: `"channels_last"` or `"channels_first"`.
-
-    Returns:
-        Tensor of the padded size less what the taps need.
+    The taps of the kernel `(*taps, channels, filters)` lie `dilation` samples
+    apart on all axes; `padding` is of zeros before and after each of them.
     """
     native = (
         keras.config.backend() == "tensorflow"
@@ -46,9 +35,8 @@ def dilated_conv(
         return _conv2d_tensorflow(inputs, kernel, dilation, padding)
     if any(sum(pair) for pair in padding):
         widths = [(0, 0), *padding]
-        widths.insert(
-            len(widths) if data_format == "channels_last" else 1, (0, 0)
-        )
+        is_last = data_format == "channels_last"
+        widths.insert(len(widths) if is_last else 1, (0, 0))
         inputs = ops.pad(inputs, widths)
     return ops.conv(
         inputs,
@@ -65,15 +53,10 @@ def _conv2d_tensorflow(
 ) -> Any:
     import tensorflow as tf
 
-    rows, columns = padding
-
     def convolve(x: Any, taps: Any) -> Any:
+        widths = [[0, 0], *padding, [0, 0]]
         return tf.nn.conv2d(
-            x,
-            taps,
-            strides=1,
-            padding=[[0, 0], rows, columns, [0, 0]],
-            dilations=dilation,
+            x, taps, strides=1, padding=widths, dilations=dilation
         )
 
     if not auxiliary_losses_enabled():
@@ -84,10 +67,8 @@ def _conv2d_tensorflow(
     def differentiable(x: Any, taps: Any) -> tuple[Any, Any]:
         def gradient(upstream: Any) -> tuple[Any, Any]:
             return (
-                _gradient_of_inputs(upstream, taps, dilation, (rows, columns)),
-                _gradient_of_kernel(
-                    x, upstream, taps.shape, dilation, (rows, columns)
-                ),
+                _gradient_of_inputs(upstream, taps, dilation, padding),
+                _gradient_of_kernel(x, upstream, taps, dilation, padding),
             )
 
         return convolve(x, taps), gradient
@@ -109,16 +90,12 @@ def _gradient_of_inputs(
 
 
 def _gradient_of_kernel(
-    inputs: Any,
-    upstream: Any,
-    kernel_shape: Sequence[int],
-    dilation: int,
-    padding: Padding,
+    inputs: Any, upstream: Any, kernel: Any, dilation: int, padding: Padding
 ) -> Any:
     """One matrix product for each tap, over all positions."""
     import tensorflow as tf
 
-    height, width, channels, filters = kernel_shape
+    height, width, channels, filters = kernel.shape
     padded = tf.pad(inputs, [[0, 0], *padding, [0, 0]])
     shape = tf.shape(upstream)
     errors = tf.reshape(upstream, (-1, filters))
@@ -134,5 +111,5 @@ def _gradient_of_kernel(
             view = tf.reshape(view, (-1, channels))
             # Filters first: faster than its transpose for few channels.
             products.append(tf.matmul(errors, view, transpose_a=True))
-    kernel = tf.transpose(tf.stack(products), (0, 2, 1))
-    return tf.reshape(kernel, (height, width, channels, filters))
+    gradient = tf.transpose(tf.stack(products), (0, 2, 1))
+    return tf.reshape(gradient, (height, width, channels, filters))

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_sspcab.checks import standardize_number
-from keras_sspcab.layers.base import ConfigLayer, Shape
+from keras_sspcab.layers.base import ConfigLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -23,16 +23,9 @@ class GradientReversal(ConfigLayer):
     Args:
         weight: Float of at least 0, the strength of the reversal. 0 stops the
             gradient. Defaults to `1.0`.
-        **kwargs: Base layer keyword arguments.
 
-    Call arguments:
-        inputs: Floating point tensor of any shape.
-
-    Output shape:
-        As the input, with the very same values.
-
-    Raises:
-        ValueError: If the weight is negative or no number.
+    Input and output shape:
+        Any; the values of floating point tensors stay the same to the bit.
 
     Example:
     >>> ops.convert_to_numpy(GradientReversal(0.5)(np.array([1.0, -2.0])))
@@ -49,6 +42,3 @@ class GradientReversal(ConfigLayer):
         fixed = ops.stop_gradient(inputs)
         # The difference is 0 to the bit, whatever a compiler makes of it.
         return fixed - self.weight * (inputs - fixed)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return tuple(input_shape)

@@ -38,8 +38,6 @@ class MaskedConv2D(CornerConv):
         padding_mode: `"zeros"` (the paper) or `"reflect"` (the authors'
             TensorFlow file). The spatial size is kept in both. Defaults to
             `"zeros"`.
-        data_format: `"channels_last"` or `"channels_first"`; `None` takes
-            `keras.config.image_data_format()`.
         activation: Activation applied to the sum of the corners. Defaults to
             `None` (linear).
         per_corner_activation: Whether the bias and the activation are applied
@@ -48,9 +46,8 @@ class MaskedConv2D(CornerConv):
         use_bias: Whether each corner adds a bias vector; without
             `per_corner_activation` the four act as one, their sum, as in the
             authors' PyTorch file. Defaults to `True`.
-        **kwargs: `kernel_initializer`, `bias_initializer`, their regularizers
-            and constraints, and base layer keyword arguments, as in
-            `keras.layers.Conv2D`.
+        **kwargs: `data_format`, initializers, regularizers and constraints as
+            in `keras.layers.Conv2D`.
 
     Attributes:
         kernel: Variable of shape `(2k', 2k', channels, filters)`: the four
@@ -59,16 +56,12 @@ class MaskedConv2D(CornerConv):
             right, bottom left, bottom right; `None` without biases.
 
     Input shape:
-        4D tensor `(batch, height, width, channels)`, or `(batch, channels,
-        height, width)` with `data_format="channels_first"`. Height and width
-        may be unknown.
+        4D tensor `(batch, height, width, channels)`, or channels first. Only
+        the channels must be known. To be reflected, height and width must
+        exceed the padding; else a ValueError is raised.
 
     Output shape:
         As the input, with `filters` channels.
-
-    Raises:
-        ValueError: If an argument is out of its range, if the number of
-            channels is unknown, or if the input is too small to be reflected.
 
     Example:
     >>> layer = MaskedConv2D(1, kernel_initializer="ones", use_bias=False)
@@ -102,9 +95,9 @@ class MaskedConv3D(CornerConv):
         bias: Variable of shape `(8, filters)`, or `None`.
 
     Input shape:
-        5D tensor `(batch, height, width, depth, channels)`, or `(batch,
-        channels, height, width, depth)`. The three spatial axes are alike, so
-        `(batch, time, height, width, channels)` does as well.
+        5D tensor `(batch, height, width, depth, channels)`, or channels first.
+        The three spatial axes are alike, so `(batch, time, height, width,
+        channels)` does as well.
 
     Output shape:
         As the input, with `filters` channels.

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.layers.base import ConfigLayer, Shape
 
 # As in the reference: in the shrinkage, the norm and the logarithm.
@@ -40,20 +40,14 @@ class AttentionMemory(ConfigLayer):
         shrink_threshold: Weight `t` up to which a slot is ignored, at least 0
             and less than 1. None (the default) takes `1 / num_slots`, the
             weight of each if all were alike.
-        **kwargs: Base layer keyword arguments. The layer computes in float32
-            unless a `dtype` is given.
 
     Input shape:
         `(batch, height, width, channels)`; all but the batch must be known.
 
     Output:
-        Dict of tensors:
+        Dict of tensors, float32 unless a `dtype` is given:
         features: What was read, of the shape of the input.
         entropy: `(batch,)`, `-sum a' log(a' + 1e-12)`, in nats.
-
-    Raises:
-        ValueError: If an argument is out of its range, or the size of the map
-            is unknown.
 
     Example:
     >>> memory = AttentionMemory(num_slots=10)
@@ -76,31 +70,19 @@ class AttentionMemory(ConfigLayer):
         self.num_slots = standardize_int(num_slots, "num_slots", 2)
         if shrink_threshold is None:
             shrink_threshold = 1 / self.num_slots
-        if not 0 <= float(shrink_threshold) < 1:
-            raise ValueError(
-                "The `shrink_threshold` argument must be at least 0 and less "
-                "than 1, or None for 1 / num_slots. "
-                f"Received: shrink_threshold={shrink_threshold!r}"
-            )
-        self.shrink_threshold = float(shrink_threshold)
+        self.shrink_threshold = standardize_number(
+            shrink_threshold, "shrink_threshold", 0, 1, excluded=1
+        )
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape: Shape) -> None:
-        sizes = tuple(size for size in input_shape[1:] if size is not None)
-        if len(sizes) < 3:
-            raise ValueError(
-                "Height, width and channels must be known: the memory holds "
-                f"whole maps. Received: input_shape={tuple(input_shape)}"
-            )
-        slot_size = math.prod(sizes)
+        # Whole maps are remembered.
+        slot_size = math.prod(self.fix_sizes(input_shape, 1, 2, 3))
         limit = 1 / math.sqrt(slot_size)
         self.slots = self.add_weight(
             shape=(self.num_slots, slot_size),
             initializer=keras.initializers.RandomUniform(-limit, limit),
             name="slots",
-        )
-        self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes=dict(enumerate(sizes, 1))
         )
 
     def call(self, inputs: Any) -> dict[str, Any]:
@@ -157,7 +139,6 @@ class PrototypeMemory(ConfigLayer):
         num_items: Number of items, at least 2. Defaults to 10.
         margin: By how much the second nearest item shall be farther from a
             query than the nearest. Defaults to 1.
-        **kwargs: Base layer keyword arguments.
 
     Input shape:
         `(batch, height, width, channels)`.
@@ -170,9 +151,6 @@ class PrototypeMemory(ConfigLayer):
             nearest items.
         separateness: `(batch,)`, mean of `max(0, near - second + margin)` with
             the distances to the nearest and the second nearest item.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> memory = PrototypeMemory(num_items=5)
@@ -193,19 +171,13 @@ class PrototypeMemory(ConfigLayer):
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape: Shape) -> None:
-        channels = input_shape[-1]
-        if channels is None:
-            raise ValueError(
-                "The number of channels must be known. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
+        (channels,) = self.fix_sizes(input_shape, -1)
         self.items = self.add_weight(
             shape=(self.num_items, channels),
             initializer=_random_directions,
             trainable=False,
             name="items",
         )
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         queries = _unit_length(inputs)
@@ -232,11 +204,7 @@ class PrototypeMemory(ConfigLayer):
         }
 
     def update(self, inputs: Any) -> None:
-        """Moves the items towards the features that are nearest to them.
-
-        Args:
-            inputs: Tensor `(batch, height, width, channels)`, as in calls.
-        """
+        """Moves the items towards the features that are nearest to them."""
         inputs = ops.stop_gradient(ops.cast(inputs, self.compute_dtype))
         channels = self.items.shape[1]
         queries = _unit_length(ops.reshape(inputs, (-1, channels)))

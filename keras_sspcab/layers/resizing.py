@@ -21,18 +21,13 @@ class BilinearUpsampling2D(ImageLayer):
 
     Args:
         size: Factor, a positive integer. Defaults to 2.
-        data_format: `"channels_last"`, `"channels_first"` or None for the
-            setting of Keras.
-        **kwargs: Base layer keyword arguments.
+        data_format: As in `keras.layers.Conv2D`.
 
     Input shape:
         `(batch, height, width, channels)`, or with the channels second.
 
     Output shape:
         The same with `size` times the height and width.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> rows = np.array([[0.0, 1.0, 2.0]]).reshape(1, 1, 3, 1)
@@ -135,26 +130,29 @@ class _Rearrangement(ImageLayer):
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        block, channels = self.block_size, self._num_channels(input_shape)
-        sizes = [input_shape[axis] for axis in self._spatial_axes]
-        divided = [channels] if self._to_space else sizes
-        factor = block**2 if self._to_space else block
-        if any(size is not None and size % factor for size in divided):
-            what = "channels" if self._to_space else "height and width"
-            raise ValueError(
-                f"The {what} must be a multiple of {factor} with "
-                f"block_size={block}. Received: "
-                f"input_shape={tuple(input_shape)}"
-            )
-        if self._to_space:
-            channels = channels // factor
-            sizes = [None if s is None else s * block for s in sizes]
-        else:
-            channels = channels * block**2
-            sizes = [None if s is None else s // block for s in sizes]
-        if self._channels_first:
-            return (input_shape[0], channels, *sizes)
-        return (input_shape[0], *sizes, channels)
+        block, shape = self.block_size, list(input_shape)
+        for axis in (*self._spatial_axes, self._channel_axis):
+            is_channels = axis == self._channel_axis
+            factor = block**2 if is_channels else block
+            size = input_shape[axis]
+            if size is None:
+                if is_channels:
+                    raise ValueError(
+                        "The number of channels must be known. "
+                        f"Received: input_shape={tuple(input_shape)}"
+                    )
+            elif is_channels != self._to_space:
+                shape[axis] = size * factor
+            elif size % factor:
+                what = "channels" if is_channels else "height and width"
+                raise ValueError(
+                    f"The {what} must be a multiple of {factor} with "
+                    f"block_size={block}. Received: "
+                    f"input_shape={tuple(input_shape)}"
+                )
+            else:
+                shape[axis] = size // factor
+        return tuple(shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -167,20 +165,15 @@ class DepthToSpace(_Rearrangement):
 
     Args:
         block_size: Side of the blocks. Defaults to 2.
-        data_format: `"channels_last"`, `"channels_first"` or None for the
-            setting of Keras.
-        **kwargs: Base layer keyword arguments.
+        data_format: As in `keras.layers.Conv2D`.
 
     Input shape:
-        `(batch, height, width, channels)`, or with the channels second.
+        `(batch, height, width, channels)`, or with the channels second, which
+        must be a multiple of `block_size^2`.
 
     Output shape:
         `(batch, height * block_size, width * block_size,
         channels / block_size^2)`.
-
-    Raises:
-        ValueError: If an argument is out of its range or the channels are no
-            multiple of `block_size^2`.
 
     Example:
     >>> pixel = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4)
@@ -206,21 +199,15 @@ class DepthToSpace(_Rearrangement):
 class SpaceToDepth(_Rearrangement):
     """Gathers blocks of pixels in the channels: undoes `DepthToSpace`.
 
-    Args:
-        block_size: Side of the blocks. Defaults to 2.
-        data_format: As in `DepthToSpace`.
-        **kwargs: Base layer keyword arguments.
+    Its arguments are those of `DepthToSpace`.
 
     Input shape:
-        `(batch, height, width, channels)`, or with the channels second.
+        `(batch, height, width, channels)`, or with the channels second; height
+        and width must be multiples of `block_size`.
 
     Output shape:
         `(batch, height / block_size, width / block_size,
         channels * block_size^2)`.
-
-    Raises:
-        ValueError: If an argument is out of its range or height or width is no
-            multiple of `block_size`.
 
     Example:
     >>> block = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)

@@ -15,12 +15,12 @@ from keras_sspcab.layers.auxiliary_loss import (
     BlockLossReport,
     auxiliary_loss_scale,
     auxiliary_losses_enabled,
+    resolve_loss,
+    serialize_loss,
 )
-from keras_sspcab.layers.base import Shape, WeightedLayer
+from keras_sspcab.layers.base import Shape, WeightedLayer, at_least_float32
 from keras_sspcab.layers.corner_conv import PADDING_MODES
 from keras_sspcab.layers.masked_conv import MaskedConv2D
-from keras_sspcab.losses.block import resolve_loss, serialize_loss
-from keras_sspcab.precision import at_least_float32
 
 ATTENTIONS = ("channel", "spatial", "channel_spatial")
 
@@ -93,16 +93,10 @@ class SSPCABLayer(WeightedLayer):
             in `keras.layers.Conv2D`. Each regularizer adds an entry of its own
             to the losses.
 
-    Call arguments:
-        inputs: 4D tensor.
-
-    Input shape:
+    Input and output shape:
         `(batch, height, width, channels)`, or `(batch, channels, height,
         width)` with `data_format="channels_first"`. Only the channels must be
         known.
-
-    Output shape:
-        As the input.
 
     Raises:
         ValueError: If an argument is out of its range, or the number of
@@ -188,10 +182,7 @@ class SSPCABLayer(WeightedLayer):
 
     @property
     def own_loss_metric(self) -> keras.metrics.Metric | None:
-        """The term of this block alone, `NAME_loss`, for models with several.
-
-        None where it adds no loss.
-        """
+        """The term of this block alone, `NAME_loss`; None if it adds none."""
         return None if self._loss_report is None else self._loss_report.own
 
     def build(self, input_shape: Shape) -> None:
@@ -208,7 +199,7 @@ class SSPCABLayer(WeightedLayer):
             **self._child_arguments(),
         )
         self.masked_conv.build(input_shape)
-        self.channel_attention = None
+        self.channel_attention = self.spatial_attention = None
         if self.attention in ("channel", "channel_spatial"):
             self.channel_attention = ChannelAttention(
                 self.reduction_ratio,
@@ -216,7 +207,6 @@ class SSPCABLayer(WeightedLayer):
                 **self._child_arguments(),
             )
             self.channel_attention.build(input_shape)
-        self.spatial_attention = None
         if self.attention in ("spatial", "channel_spatial"):
             self.spatial_attention = SpatialAttention(
                 name="spatial_attention", **self._child_arguments()
@@ -225,10 +215,9 @@ class SSPCABLayer(WeightedLayer):
 
     def call(self, inputs: Any) -> Any:
         outputs = self.masked_conv(inputs)
-        if self.channel_attention is not None:
-            outputs = self.channel_attention(outputs)
-        if self.spatial_attention is not None:
-            outputs = self.spatial_attention(outputs)
+        for attention in (self.channel_attention, self.spatial_attention):
+            if attention is not None:
+                outputs = attention(outputs)
         loss, report = self._loss_function, self._loss_report
         if loss and report and auxiliary_losses_enabled():
             # Both operands: a float16 difference would overflow when squared.
@@ -246,9 +235,6 @@ class SSPCABLayer(WeightedLayer):
     def _child_arguments(self) -> dict[str, Any]:
         arguments = super()._child_arguments()
         return {"data_format": self.data_format, **arguments}
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return tuple(input_shape)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": serialize_loss(self.loss)}

@@ -32,21 +32,15 @@ class WeightNormConv2D(WeightedLayer):
         filters: Output channels.
         kernel_size: Side of the kernel. Defaults to 3.
         strides: Step in both directions. Defaults to 1.
-        data_format: `"channels_last"`, `"channels_first"` or None for the
-            setting of Keras.
-        **kwargs: `use_bias`, initializers, regularizers and constraints as in
-            `keras.layers.Conv2D` (those of the kernel are for `v`; the bias is
-            added before the affine map), and base layer keyword arguments.
+        **kwargs: `data_format`, `use_bias`, initializers, regularizers and
+            constraints as in `keras.layers.Conv2D`; those of the kernel are for
+            `v`, and the bias is added before the affine map.
 
     Input shape:
-        `(batch, height, width, channels)`, or with the channels second; height
-        and width may be None.
+        `(batch, height, width, channels)`, or with the channels second.
 
     Output shape:
         `(batch, ceil(height / strides), ceil(width / strides), filters)`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> layer = WeightNormConv2D(8, strides=2)
@@ -63,10 +57,9 @@ class WeightNormConv2D(WeightedLayer):
         filters: int,
         kernel_size: int = 3,
         strides: int = 1,
-        data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_format=data_format, **kwargs)
+        super().__init__(**kwargs)
         self.filters = standardize_int(filters, "filters", 1)
         self.kernel_size = standardize_int(kernel_size, "kernel_size", 1)
         self.strides = standardize_int(strides, "strides", 1)

@@ -1,13 +1,14 @@
-"""Losses of reconstructions, of predicted frames and of the block."""
+"""Losses of reconstructions, of maps of classes and of predicted frames."""
 
-from keras_sspcab.losses.focal import FocalLoss
-from keras_sspcab.losses.frames import (
+from keras_sspcab.losses.images import (
+    FocalLoss,
+    ReconstructionLoss,
     gradient_difference,
     least_squares,
+    ssim,
     summed_gradient_difference,
 )
 from keras_sspcab.losses.optical_flow import lucas_kanade, resolve_flow
-from keras_sspcab.losses.ssim import ReconstructionLoss, ssim
 
 __all__ = [
     "FocalLoss",

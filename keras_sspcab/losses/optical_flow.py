@@ -7,8 +7,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import standardize_int
-from keras_sspcab.precision import at_least_float32
+from keras_sspcab.checks import (
+    standardize_int,
+    standardize_number,
+    standardize_odd,
+)
+from keras_sspcab.layers.base import at_least_float32
 
 #: Takes two frames `(batch, height, width, channels)` in [0, 1], gives the
 #: flow from the first to the second, `(batch, rows, columns, 2)`.
@@ -53,9 +57,6 @@ def lucas_kanade(
         Tensor `(batch, height, width, 2)`, at least float32: motion to the
         right and down, in pixels.
 
-    Raises:
-        ValueError: If an argument is out of its range.
-
     Example:
     >>> frame = np.tile(np.sin(np.arange(32) / 3), (1, 32, 1))[..., None]
     >>> moved = np.roll(frame, 1, axis=2)  # One pixel to the right.
@@ -65,17 +66,12 @@ def lucas_kanade(
     """
     levels = standardize_int(levels, "levels", 1)
     iterations = standardize_int(iterations, "iterations", 1)
-    if standardize_int(window, "window", 1) % 2 == 0:
-        raise ValueError(
-            f"The `window` argument must be odd. Received: window={window}"
-        )
-    if not regularization > 0:
-        raise ValueError(
-            "The `regularization` argument must be positive. "
-            f"Received: regularization={regularization}"
-        )
+    standardize_odd(window, "window")
+    standardize_number(regularization, "regularization", excluded=0)
 
-    window_mean = functools.partial(_pool, size=window, strides=1)
+    def window_mean(x: Any) -> Any:
+        return _pool(x, window, strides=1)
+
     pyramid = [(_gray(first), _gray(second))]
     for _ in range(levels - 1):
         pyramid.append(

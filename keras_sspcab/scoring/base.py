@@ -30,12 +30,18 @@ class FittedLayer(ScoringLayer):
     ) -> keras.Variable:
         """Adds a weight that is not trained."""
         return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=initializer,
-            trainable=False,
-            **options,
+            shape, initializer, trainable=False, name=name, **options
         )
+
+    def require_finite(self, values: np.ndarray) -> None:
+        """Raises a ValueError if one of the values to fit to is not finite."""
+        num_bad = values.size - int(np.isfinite(values).sum())
+        if num_bad:
+            raise ValueError(
+                f"{self.name} is fitted to finite values. Received: {num_bad} "
+                f"of {values.size} values NaN or infinite. Has the training "
+                "diverged?"
+            )
 
 
 class FeatureStatistics(FittedLayer):
@@ -46,11 +52,11 @@ class FeatureStatistics(FittedLayer):
     """
 
     def fit(self, batches: Iterable[Any]) -> None:
-        """Fits to the features of normal images.
+        """Fits to the features of normal images, without keeping them all.
 
         Args:
             batches: Iterable of arrays `(images, rows, columns, channels)`,
-                which is read once; what is kept does not grow with it.
+                which is read once.
 
         Raises:
             ValueError: If there is no image, a shape is another than the layer
@@ -70,12 +76,7 @@ class FeatureStatistics(FittedLayer):
         raise NotImplementedError
 
     def fit_collected(self, collected: Any) -> None:
-        """Fits to what `collector().without(fold)` has returned.
-
-        Raises:
-            ValueError: If it is of no image, or of another shape than the layer
-                was built for.
-        """
+        """Fits to what `collector().without(fold)` has returned."""
         raise NotImplementedError
 
     def _require_images(self, count: int) -> None:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.checks import standardize_number
 from keras_sspcab.scoring.base import ScoringLayer
 
 
@@ -49,18 +50,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for name in ("score_std", "map_std"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(
-                    f"`{name}` must be finite and positive. "
-                    f"Received: {name}={value}"
-                )
-        for name in (
-            "score_mean",
-            "map_mean",
-            "threshold",
-            "pixel_threshold",
-        ):
+            standardize_number(getattr(self, name), name, excluded=0)
+        for name in ("score_mean", "map_mean", "threshold", "pixel_threshold"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(
@@ -88,9 +79,6 @@ class Calibration:
             quantile: Share of the scores that lie below the threshold, in
                 (0, 1]. 1 puts the threshold just above the largest.
             pixel_quantile: The same for the pixels.
-
-        Returns:
-            The calibration.
 
         Raises:
             ValueError: If there is no score or no pixel, if one is not finite,
@@ -158,7 +146,6 @@ class CalibratedScores(ScoringLayer):
     Args:
         calibration: A `Calibration`, the dict of one, or None (raw scores,
             nothing anomalous).
-        **kwargs: Base layer keyword arguments.
 
     Call arguments:
         raw_score: Tensor `(batch,)`.
@@ -191,29 +178,26 @@ class CalibratedScores(ScoringLayer):
     def call(self, raw_score: Any, raw_map: Any) -> dict[str, Any]:
         calibration = self.calibration
         score = (raw_score - calibration.score_mean) / calibration.score_std
-        threshold = (
-            math.inf if calibration.threshold is None else calibration.threshold
-        )
+        threshold = calibration.threshold
         return {
             "anomaly_score": score,
             "anomaly_map": (raw_map - calibration.map_mean)
             / calibration.map_std,
-            "is_anomalous": ops.greater_equal(score, threshold),
+            "is_anomalous": ops.greater_equal(
+                score, math.inf if threshold is None else threshold
+            ),
         }
 
     def compute_output_spec(
         self, raw_score: Any, raw_map: Any
     ) -> dict[str, Any]:
+        dtype = self.compute_dtype
         return {
-            "anomaly_score": keras.KerasTensor(
-                raw_score.shape, self.compute_dtype
-            ),
-            "anomaly_map": keras.KerasTensor(raw_map.shape, self.compute_dtype),
+            "anomaly_score": keras.KerasTensor(raw_score.shape, dtype),
+            "anomaly_map": keras.KerasTensor(raw_map.shape, dtype),
             "is_anomalous": keras.KerasTensor(raw_score.shape, "bool"),
         }
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "calibration": self.calibration.to_dict(),
-        }
+        own = {"calibration": self.calibration.to_dict()}
+        return {**super().get_config(), **own}

@@ -20,11 +20,8 @@ _MIN_ERROR = 1e-10
 class PeakSignalToNoise(ScoringLayer):
     """Peak signal-to-noise ratio in dB of frames in [0, 1], at most 100.
 
-    Input shape:
-        `(batch,)`, mean squared errors.
-
-    Output shape:
-        `(batch,)`, float32.
+    Input and output shape:
+        `(batch,)`, of mean squared errors.
 
     Example:
     >>> psnr = PeakSignalToNoise()(np.array([0.01, 0.0]))
@@ -34,9 +31,6 @@ class PeakSignalToNoise(ScoringLayer):
 
     def call(self, inputs: Any) -> Any:
         return ops.log(ops.maximum(inputs, _MIN_ERROR)) * (-10 / math.log(10))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return tuple(input_shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -53,7 +47,6 @@ class RegularityScore(FittedLayer):
 
     Args:
         psnr_weight: Share of the PSNR, in [0, 1].
-        **kwargs: Base layer keyword arguments.
 
     Call arguments:
         psnr: Tensor `(batch,)`, in dB.
@@ -82,22 +75,17 @@ class RegularityScore(FittedLayer):
         self.high = self.add_state("high", 2, initializer="ones")
 
     def fit(self, psnr: Any, distance: Any) -> None:
-        """Takes the extremes of normal frames.
-
-        Args:
-            psnr: Array of their PSNR.
-            distance: Array of their distances.
+        """Takes the extremes of normal frames, from an array of each value.
 
         Raises:
-            ValueError: If there is none, or a value is not finite.
+            ValueError: If there is no frame, or a value is not finite.
         """
         values = np.stack([psnr, distance]).astype("float32")
-        if values.size == 0 or not np.isfinite(values).all():
+        if not values.size:
             raise ValueError(
-                f"{self.name} needs finite values of at least one normal "
-                f"frame. Received: {values.shape[1]} frames, psnr={psnr}, "
-                f"distance={distance}. Has the training diverged?"
+                f"{self.name} needs at least one normal frame. Received: none"
             )
+        self.require_finite(values)
         low, high = values.min(1), values.max(1)
         self.low.assign(low)
         # Equal values have no range to measure by.
@@ -111,9 +99,7 @@ class RegularityScore(FittedLayer):
         return share * (1.0 - regularity) + (1.0 - share) * strangeness
 
     def compute_output_shape(
-        self,
-        psnr_shape: Shape,
-        distance_shape: Shape,
+        self, psnr_shape: Shape, distance_shape: Shape
     ) -> Shape:
         return tuple(psnr_shape)
 
@@ -127,16 +113,12 @@ class StandardizedSum(FittedLayer):
 
     Args:
         weights: Weight of each score, at least 0 and one of them more.
-        **kwargs: Base layer keyword arguments.
 
     Call arguments:
         scores: List of tensors of one shape, one for each weight.
 
     Output shape:
         That of each score, float32.
-
-    Raises:
-        ValueError: If the weights are out of their range.
 
     Example:
     >>> layer = StandardizedSum([1.0, 0.5])
@@ -147,14 +129,10 @@ class StandardizedSum(FittedLayer):
 
     def __init__(self, weights: Sequence[float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.error_weights = tuple(float(weight) for weight in weights)
-        if not all(0 <= w < float("inf") for w in self.error_weights) or not (
-            sum(self.error_weights) > 0
-        ):
-            raise ValueError(
-                "The weights must be at least 0, finite, and not all 0. "
-                f"Received: weights={tuple(weights)}"
-            )
+        self.error_weights = tuple(
+            standardize_number(weight, "weights") for weight in weights
+        )
+        standardize_number(sum(self.error_weights), "sum(weights)", excluded=0)
 
     def build(self, scores_shape: Any) -> None:
         count = len(self.error_weights)
@@ -168,7 +146,7 @@ class StandardizedSum(FittedLayer):
             errors: Array `(examples, number of scores)`.
 
         Raises:
-            ValueError: If there is none, or a value is not finite.
+            ValueError: If there is no example, or a value is not finite.
         """
         values = np.asarray(errors, "float64")
         expected = len(self.error_weights)
@@ -177,12 +155,7 @@ class StandardizedSum(FittedLayer):
                 f"{self.name} needs {expected} errors of at least one normal "
                 f"object. Received: an array of shape {values.shape}"
             )
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
-            raise ValueError(
-                f"{self.name} needs finite errors. Received: {values[row]} of "
-                f"object {row}. Has the training diverged?"
-            )
+        self.require_finite(values)
         self.mean.assign(values.mean(0))
         std = values.std(0)
         # Equal values have no range to measure by.

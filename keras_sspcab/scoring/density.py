@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.layers.base import Shape
 from keras_sspcab.scoring.base import FittedLayer
 
@@ -17,9 +17,6 @@ class Density(FittedLayer):
     """Base of layers that score embeddings against those of normal data.
 
     Before the first `fit` a density scores by the distance to the origin.
-
-    Args:
-        **kwargs: Base layer keyword arguments.
 
     Input shape:
         `(samples, dimensions)`.
@@ -54,36 +51,18 @@ class Density(FittedLayer):
                 f"{self.name} needs the embeddings of at least two normal "
                 f"images. Received: {len(embeddings)}"
             )
-        if not np.isfinite(embeddings).all():
-            raise ValueError(
-                f"{self.name} received embeddings that are NaN or infinite. "
-                "Has the training diverged?"
-            )
+        self.require_finite(embeddings)
         self._fit(embeddings)
 
     def _fit(self, embeddings: np.ndarray) -> None:
         raise NotImplementedError
 
     def gradient(self, embeddings: Any) -> Any:
-        """Derivative of the scores by the embeddings, in closed form.
-
-        Args:
-            embeddings: Tensor `(samples, dimensions)`.
-
-        Returns:
-            Tensor of the same shape.
-        """
+        """Derivative of the scores by the embeddings, in closed form."""
         raise NotImplementedError
 
     def build(self, input_shape: Shape) -> None:
-        size = input_shape[-1]
-        if size is None:
-            raise ValueError(
-                "The dimension of the embeddings must be defined. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: size})
-        self._add_states(size)
+        self._add_states(*self.fix_sizes(input_shape, -1))
 
     def _add_states(self, size: int) -> None:
         raise NotImplementedError
@@ -165,7 +144,6 @@ class KernelDensity(Density):
         capacity: Largest number of embeddings to keep; of more, a random
             subset. Defaults to 1024.
         seed: Seed of the choice.
-        **kwargs: Base layer keyword arguments.
 
     Shapes are those of `Density`.
 
@@ -187,12 +165,7 @@ class KernelDensity(Density):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not (math.isfinite(bandwidth) and bandwidth > 0):
-            raise ValueError(
-                "The `bandwidth` argument must be finite and positive. "
-                f"Received: bandwidth={bandwidth}"
-            )
-        self.bandwidth = float(bandwidth)
+        self.bandwidth = standardize_number(bandwidth, "bandwidth", excluded=0)
         self.capacity = standardize_int(capacity, "capacity", 2)
         self.seed = standardize_int(seed, "seed", 0)
 

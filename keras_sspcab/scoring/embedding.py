@@ -20,7 +20,6 @@ class EmbeddingScore(ScoringLayer):
     Args:
         density: A `Density`.
         normalize: Whether embeddings are scaled to unit length first.
-        **kwargs: Base layer keyword arguments.
 
     Call arguments:
         inputs: Tensor `(..., dimensions)`, such as one embedding an image or
@@ -54,15 +53,12 @@ class EmbeddingScore(ScoringLayer):
     def call(self, inputs: Any) -> tuple[Any, Any]:
         shape = ops.shape(inputs)
         embeddings = ops.reshape(inputs, (-1, shape[-1]))
-        scores, slopes = self._score(
-            ops.cast(embeddings, self.density.compute_dtype)
+        embeddings = ops.cast(embeddings, self.density.compute_dtype)
+        scores, slopes = (
+            ops.cast(values, self.compute_dtype)
+            for values in self._score(embeddings)
         )
-        scores = ops.reshape(scores, shape[:-1])
-        slopes = ops.reshape(slopes, shape)
-        return (
-            ops.cast(scores, self.compute_dtype),
-            ops.cast(slopes, self.compute_dtype),
-        )
+        return ops.reshape(scores, shape[:-1]), ops.reshape(slopes, shape)
 
     def _score(self, embeddings: Any) -> tuple[Any, Any]:
         if not self.normalize:
@@ -115,7 +111,6 @@ class PatchEmbedding(ScoringLayer):
         patch_size: Side of the patches in pixels.
         stride: Distance between two patches in pixels. Pixels at the lower and
             right border that do not fill a step lie in no patch.
-        **kwargs: Base layer keyword arguments.
 
     Call arguments:
         inputs: Tensor `(batch, height, width, channels)`.
@@ -145,7 +140,12 @@ class PatchEmbedding(ScoringLayer):
         self.stride = standardize_int(stride, "stride", 1)
 
     def call(self, inputs: Any, stride: int | None = None) -> Any:
-        _require_size(inputs.shape, self.patch_size)
+        size = self.patch_size
+        if any(side is not None and side < size for side in inputs.shape[1:3]):
+            raise ValueError(
+                f"Images must have at least {size} x {size} pixels, the size "
+                f"of a patch. Received: images of shape {tuple(inputs.shape)}"
+            )
         patches, grid = _patches(inputs, self.patch_size, stride or self.stride)
         # Blocks have added their loss for the image already.
         with auxiliary_losses_disabled():
@@ -187,19 +187,7 @@ def _patches(
     bands = ops.take(images, places(rows), axis=1)
     bands = ops.reshape(bands, (batch * rows, size, width, channels))
     patches = ops.take(bands, places(columns), axis=2)
-    patches = ops.reshape(
-        patches, (batch * rows, size, columns, size * channels)
-    )
-    patches = ops.transpose(patches, (0, 2, 1, 3))
-    return (
-        ops.reshape(patches, (-1, size, size, channels)),
-        (batch, rows, columns),
-    )
-
-
-def _require_size(shape: Shape, minimum: int) -> None:
-    if any(side is not None and side < minimum for side in shape[1:3]):
-        raise ValueError(
-            f"Images must have at least {minimum} x {minimum} pixels, the size "
-            f"of a patch. Received: images of shape {tuple(shape)}"
-        )
+    split = batch * rows, size, columns, size * channels
+    patches = ops.transpose(ops.reshape(patches, split), (0, 2, 1, 3))
+    patches = ops.reshape(patches, (-1, size, size, channels))
+    return patches, (batch, rows, columns)

@@ -5,7 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.checks import (
+    standardize_choice,
+    standardize_number,
+    standardize_odd,
+)
 from keras_sspcab.layers.base import Shape
 from keras_sspcab.scoring.base import ScoringLayer
 
@@ -35,9 +39,7 @@ class SquaredError(ScoringLayer):
         return ops.mean(ops.square(prediction - target), axis=-1)
 
     def compute_output_shape(
-        self,
-        target_shape: Shape,
-        prediction_shape: Shape,
+        self, target_shape: Shape, prediction_shape: Shape
     ) -> Shape:
         return tuple(target_shape[:-1])
 
@@ -106,9 +108,7 @@ class GradCAM(ScoringLayer):
         return weighted / ops.cast(height * width, self.compute_dtype)
 
     def compute_output_shape(
-        self,
-        features_shape: Shape,
-        slope_shape: Shape,
+        self, features_shape: Shape, slope_shape: Shape
     ) -> Shape:
         return tuple(features_shape[:-1])
 
@@ -122,13 +122,9 @@ class MapSmoothing(ScoringLayer):
             map as it is.
         padding: What is outside of the map: `"none"` (the default) takes the
             mean over what lies inside, `"zeros"` counts zeros there.
-        **kwargs: Base layer keyword arguments.
 
-    Input shape:
+    Input and output shape:
         `(batch, height, width)`.
-
-    Output shape:
-        As the input.
 
     Example:
     >>> ops.convert_to_numpy(MapSmoothing(3)(np.eye(3)[None]))[0].round(2)
@@ -142,11 +138,7 @@ class MapSmoothing(ScoringLayer):
     def __init__(self, size: int, padding: str = "none", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.padding = standardize_choice(padding, PADDINGS, "padding")
-        self.size = standardize_int(size, "size", minimum=1)
-        if self.size % 2 == 0:
-            raise ValueError(
-                f"The `size` argument must be odd. Received: size={size}"
-            )
+        self.size = standardize_odd(size, "size")
 
     def call(self, inputs: Any) -> Any:
         if self.size == 1:
@@ -164,9 +156,6 @@ class MapSmoothing(ScoringLayer):
         )
         return ops.squeeze(pooled, axis=-1)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return tuple(input_shape)
-
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class MapPooling(ScoringLayer):
@@ -176,7 +165,6 @@ class MapPooling(ScoringLayer):
         pooling: `"mean"`, `"max"`, or `"top"`, the mean of the largest values.
         share: Share of the values that are the top, above 0 and at most 1.
             Defaults to 0.01.
-        **kwargs: Base layer keyword arguments.
 
     Input shape:
         `(batch, height, width)`; both sides must be known for `"top"`.
@@ -197,12 +185,7 @@ class MapPooling(ScoringLayer):
     ) -> None:
         super().__init__(**kwargs)
         self.pooling = standardize_choice(pooling, POOLINGS, "pooling")
-        if not 0 < share <= 1:
-            raise ValueError(
-                "The `share` argument must be above 0 and at most 1. "
-                f"Received: share={share}"
-            )
-        self.share = float(share)
+        self.share = standardize_number(share, "share", 0, 1, excluded=0)
 
     def call(self, inputs: Any) -> Any:
         if self.pooling == "top":

@@ -8,83 +8,11 @@ from keras import ops
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.layers.base import Shape
-from keras_sspcab.scoring.base import FeatureStatistics, finite_maps
-from keras_sspcab.scoring.k_center import k_center
+from keras_sspcab.scoring.base import FeatureStatistics
+from keras_sspcab.scoring.patches import PatchReservoir, k_center
 
 # Greater than the square of any distance in float32 features.
 _FAR = 1e30
-
-
-class PatchReservoir:
-    """A random sample of patches, of a stream of any length.
-
-    Each patch gets a random number, and those with the smallest are kept: every
-    patch has the same chance. Which fold a patch is of is kept along with it,
-    so that folds can be left out one at a time.
-
-    Args:
-        max_patches: Patches kept, at most.
-        seed: Seed of the choice.
-
-    Example:
-    >>> reservoir = PatchReservoir(max_patches=50)
-    >>> reservoir.update(np.random.rand(10, 4, 4, 8), folds=np.arange(10) % 2)
-    >>> reservoir.without().shape
-    (50, 8)
-    """
-
-    def __init__(self, max_patches: int = 100_000, seed: int = 0) -> None:
-        self.max_patches = standardize_int(max_patches, "max_patches", 1)
-        self._rng = np.random.default_rng(standardize_int(seed, "seed", 0))
-        self._patches: list[np.ndarray] = []
-        self._keys = np.empty(0)
-        self._folds = np.empty(0, "int64")
-
-    def update(self, features: Any, folds: Any = 0) -> None:
-        """Adds the patches of images.
-
-        Args:
-            features: Array `(images, rows, columns, channels)`.
-            folds: The fold of each image, or of all.
-
-        Raises:
-            ValueError: If a value is not finite, or the channels are others
-                than before.
-        """
-        features = finite_maps(features).astype("float32")
-        channels = features.shape[-1]
-        if self._patches and self._patches[0].shape[1] != channels:
-            raise ValueError(
-                "The features of all images must have the same channels, "
-                f"{self._patches[0].shape[1]}. Received: {channels}"
-            )
-        patches = features.reshape(-1, channels)
-        count = len(patches) // max(len(features), 1)
-        folds = np.repeat(np.broadcast_to(folds, len(features)), count)
-        keys = self._rng.random(len(patches))
-        if len(self._keys) == self.max_patches:
-            # Most of a long stream need not be looked at further.
-            chosen = keys < self._keys.max()
-            patches, folds, keys = patches[chosen], folds[chosen], keys[chosen]
-        self._patches.append(patches)
-        self._keys = np.concatenate([self._keys, keys])
-        self._folds = np.concatenate([self._folds, folds])
-        if len(self._keys) > self.max_patches:
-            least = np.argpartition(self._keys, self.max_patches - 1)
-            least = np.sort(least[: self.max_patches])
-            self._patches = [np.concatenate(self._patches)[least]]
-            self._keys, self._folds = self._keys[least], self._folds[least]
-
-    def without(self, fold: int | None = None) -> np.ndarray:
-        """Returns the patches kept, `(patches, channels)`, or those of others.
-
-        Args:
-            fold: The fold to leave out, or None.
-        """
-        if not self._patches:
-            return np.empty((0, 0), "float32")
-        self._patches = [np.concatenate(self._patches)]
-        return self._patches[0][self._folds != (-1 if fold is None else fold)]
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -120,16 +48,12 @@ class MemoryBank(FeatureStatistics):
             1 does not weigh. Defaults to 9.
         max_candidates: Patches to choose from. Defaults to 100,000.
         seed: Seed of sample, projection and first choice.
-        **kwargs: Base layer keyword arguments.
 
     Input shape:
         `(batch, rows, columns, channels)`; only the channels must be known.
 
     Output:
         Distances `(batch, rows, columns)` and scores `(batch,)`, float32.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Example:
     >>> layer = MemoryBank(capacity=16, num_neighbors=3)
@@ -166,14 +90,7 @@ class MemoryBank(FeatureStatistics):
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape: Shape) -> None:
-        channels = input_shape[-1]
-        if channels is None:
-            raise ValueError(
-                "The number of channels must be known. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
-
+        (channels,) = self.fix_sizes(input_shape, -1)
         self.center = self.add_state("center", channels)
         # About the center, where the difference of squares is exact.
         self.memory = self.add_state("memory", self.capacity, channels)
@@ -241,13 +158,14 @@ class MemoryBank(FeatureStatistics):
         memory = np.zeros(self.memory.shape, "float32")
         memory[:count] = chosen - center
         if self.neighbors is not None:
-            table = np.arange(self.num_neighbors) + np.zeros(
-                (self.capacity, 1), "int32"
+            table = np.tile(
+                np.arange(self.num_neighbors, dtype="int32"),
+                (self.capacity, 1),
             )
             table[:count, :count] = _neighbors(
                 memory[:count], self.num_neighbors
             )
-            self.neighbors.assign(table.astype("int32"))
+            self.neighbors.assign(table)
         self.center.assign(center)
         self.memory.assign(memory)
         self.used.assign(np.arange(self.capacity) < count)

@@ -24,20 +24,17 @@ class PositionMoments:
     Their size does not depend on the number of images: `4 c (c + 1)` bytes a
     position with `c` channels, 165 MB for 64 x 64 x 100. Those about the same
     point can be added and subtracted.
-
-    Attributes:
-        count: Number of images.
-        shift: What is subtracted from features first, a typical image
-            `(positions, channels)`: the squares of large features would leave
-            nothing of small differences.
-        first: Sums of the differences, `(positions, channels)`, float64.
-        second: Sums of their products, `(positions, pairs of channels)`,
-            float64: the upper triangles of the matrices.
     """
 
+    #: Number of images.
     count: int
+    #: Subtracted from features first, a typical image `(positions, channels)`:
+    #: the squares of large features would leave nothing of small differences.
     shift: np.ndarray
+    #: Sums of the differences, `(positions, channels)`, float64.
     first: np.ndarray
+    #: Sums of their products, `(positions, pairs of channels)`, float64: the
+    #: upper triangles of the matrices.
     second: np.ndarray
 
     @classmethod
@@ -66,11 +63,7 @@ class PositionMoments:
         return self.shift + self.first / self.count
 
     def covariances(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields slices of positions and their covariances.
-
-        They are divided by one less than the number of images, and zero where
-        there is only one.
-        """
+        """Yields slices of positions and their covariances; of one image 0."""
         for chunk in _chunks(len(self.shift)):
             total = self.first[chunk]
             products = _pack(total[:, :, None] * total[:, None, :])
@@ -96,16 +89,7 @@ class PositionMoments:
 
 
 class FoldedMoments:
-    """Moments of several folds of images, to leave out one at a time.
-
-    Example:
-    >>> collector = FoldedMoments()
-    >>> features = np.random.rand(6, 4, 4, 8)
-    >>> collector.update(features, folds=[0, 0, 1, 1, 2, 2])
-    >>> moments = collector.without(fold=1)
-    >>> moments.count, moments.mean.shape
-    (4, (16, 8))
-    """
+    """Moments of several folds of images, to leave out one at a time."""
 
     def __init__(self) -> None:
         self._folds: dict[int, PositionMoments] = {}
@@ -114,16 +98,7 @@ class FoldedMoments:
         self._shape: tuple[int, ...] | None = None
 
     def update(self, features: Any, folds: Any = 0) -> None:
-        """Adds images.
-
-        Args:
-            features: Array `(images, rows, columns, channels)`.
-            folds: The fold of each image, or of all.
-
-        Raises:
-            ValueError: If a value is not finite, or the shape is another than
-                before.
-        """
+        """Adds features of images, with the fold of each image or of all."""
         features = finite_maps(features)
         if not len(features):
             return

@@ -1,6 +1,5 @@
 """A Gaussian of the features at each position of a grid."""
 
-import math
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from keras import ops
 from threadpoolctl import threadpool_limits
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.layers.base import Shape
 from keras_sspcab.scoring.base import FeatureStatistics
 from keras_sspcab.scoring.moments import FoldedMoments, PositionMoments
@@ -59,16 +58,12 @@ class PositionGaussian(FeatureStatistics):
             the features does not matter. Defaults to False.
         rank: Directions that each position keeps, at least 1. None (the
             default) keeps a full matrix.
-        **kwargs: Base layer keyword arguments.
 
     Input shape:
         `(batch, rows, columns, channels)`, all but the batch known.
 
     Output shape:
         `(batch, rows, columns)`, float32; larger is less normal.
-
-    Raises:
-        ValueError: If an argument is out of its range, or a size is unknown.
 
     Example:
     >>> layer = PositionGaussian(shrinkage=0.3, rank=2)
@@ -90,33 +85,18 @@ class PositionGaussian(FeatureStatistics):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= shrinkage < 1:
-            raise ValueError(
-                "`shrinkage` must be at least 0 and below 1. "
-                f"Received: shrinkage={shrinkage}"
-            )
-        if not (math.isfinite(regularization) and regularization > 0):
-            raise ValueError(
-                "`regularization` must be finite and positive. "
-                f"Received: regularization={regularization}"
-            )
-        self.shrinkage = float(shrinkage)
-        self.regularization = float(regularization)
+        self.shrinkage = standardize_number(
+            shrinkage, "shrinkage", 0, 1, excluded=1
+        )
+        self.regularization = standardize_number(
+            regularization, "regularization", excluded=0
+        )
         self.relative = bool(relative)
         self.rank = None if rank is None else standardize_int(rank, "rank", 1)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape: Shape) -> None:
-        rows, columns, channels = input_shape[1:]
-        if rows is None or columns is None or channels is None:
-            raise ValueError(
-                "The size of the grid and the number of channels must be "
-                "known: each position has a mean of its own. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes={1: rows, 2: columns, 3: channels}
-        )
+        rows, columns, channels = self.fix_sizes(input_shape, 1, 2, 3)
         positions = rows * columns
         self.mean = self.add_state("mean", positions, channels)
         # One for each position, or one that all share.

@@ -42,7 +42,6 @@ class MapUpsampling(_SeparableUpsampling):
     Args:
         sigma: Standard deviation of the Gaussian, in pixels of the image. It is
             cut off at four of them. 0 does not smooth. Defaults to 4.
-        **kwargs: Base layer keyword arguments.
 
     Call arguments:
         inputs: Tensor `(batch, rows, columns)`.
@@ -109,7 +108,6 @@ class ReceptiveFieldUpsampling(_SeparableUpsampling):
     Args:
         patch_size: Side of the patches in pixels.
         stride: Distance between two patches in pixels.
-        **kwargs: Base layer keyword arguments.
 
     Call arguments:
         inputs: Scores of patches, `(batch, rows, columns)`.

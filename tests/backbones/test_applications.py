@@ -9,6 +9,7 @@ from keras_sspcab.backbones.taps import maps_by_stride
 
 # Where a network is cut at the strides of 2, 4, 8, 16 and 32.
 ENDS = {
+    "ConvNeXtTiny": (None, None, None, None),
     "EfficientNetB0": (
         "block1a_project_bn",
         "block2b_add",
@@ -47,38 +48,14 @@ def test_ends_of_blocks(name):
         include_top=False, weights=None, input_shape=(None, None, 3)
     )
     maps = maps_by_stride(network)
-    assert list(maps) == [2, 4, 8, 16, 32]
+    assert list(maps) == [2, 4, 8, 16, 32][-len(ENDS[name]) :]
     for output, expected in zip(maps.values(), ENDS[name], strict=True):
         if expected:
             assert output is network.get_layer(expected).output
-
-
-def test_sums_without_a_layer():
-    network = keras.applications.ConvNeXtTiny(
-        include_top=False, weights=None, input_shape=(None, None, 3)
-    )
-    maps = maps_by_stride(network)
-    assert list(maps) == [4, 8, 16, 32]
-    behind = network.get_layer("convnext_tiny_downsampling_block_0")
-    assert behind.input.shape == maps[4].shape
-
-
-@pytest.mark.parametrize(
-    ("name", "channels"),
-    [
-        ("resnet50", (256, 512)),
-        ("mobilenet_v2", (24, 32)),
-        ("VGG16", (256, 512)),
-    ],
-)
-def test_shapes(name, channels):
-    backbone = load_backbone(name, (4, 8), weights=None)
-    for height, width in ((64, 64), (75, 57)):
-        maps = backbone(np.zeros((1, height, width, 3), "float32"))
-        for x, stride, depth in zip(maps, (4, 8), channels, strict=True):
-            assert x.shape[-1] == depth
-            assert abs(x.shape[1] - height / stride) < 1
-            assert abs(x.shape[2] - width / stride) < 1
+    if name == "ConvNeXtTiny":
+        # Its sums have no layer.
+        behind = network.get_layer("convnext_tiny_downsampling_block_0")
+        assert behind.input.shape == maps[4].shape
 
 
 @pytest.mark.parametrize(
@@ -88,7 +65,6 @@ def test_shapes(name, channels):
         ("mobilenet_v2", "mobilenet_v2"),  # tf
         ("densenet121", "densenet"),  # torch
         ("efficientnet_v2_b0", "efficientnet_v2"),  # within the network
-        ("mobilenet_v3_small", "mobilenet_v3"),
     ],
 )
 def test_preprocessing(name, module):
@@ -142,6 +118,9 @@ def test_efficientnet_sees_colors_as_in_training(published, tmp_path):
             rtol=1e-4,
             atol=1e-5 * float(ops.max(ops.abs(expected))),
         )
+    record = describe_weights("efficientnet_b0", published)
+    assert record["weights"] == published.name
+    assert len(record["sha256"]) == 64
     rebuilt = load_backbone("efficientnet_b0", [4], None)
     rebuilt.set_weights(backbone.get_weights())
     np.testing.assert_array_equal(
@@ -169,12 +148,6 @@ def test_no_network(monkeypatch):
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", fail)
     with pytest.raises(OSError, match="cannot be downloaded: URL.*the path of"):
         load_backbone("mobilenet_v2")
-
-
-def test_record_of_a_run(published):
     record = describe_weights("ResNet50", "imagenet")
     assert record["backbone"] == "resnet50"
     assert record["source"] == "keras.applications"
-    record = describe_weights("efficientnet_b0", published)
-    assert record["weights"] == published.name
-    assert len(record["sha256"]) == 64

@@ -83,9 +83,8 @@ def numpy_stages(arrays, image):
     return stage1, x + block(x, 2, 1)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (37, 31)])
-def test_equals_numpy(arrays, size):
-    image = random_image(*size)
+def test_equals_numpy(arrays):
+    image = random_image(37, 32)
     results = features(image, ("stage1", "stage2"))
     for result, expected in zip(
         results, numpy_stages(arrays, image), strict=True
@@ -94,40 +93,19 @@ def test_equals_numpy(arrays, size):
         np.testing.assert_allclose(result, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "classes"),
-    [
-        ("chelsea", {281, 282, 285}),  # Cats: tabby, tiger and Egyptian.
-        ("coffee", {967, 968}),  # Espresso and cup.
-    ],
-)
-def test_recognizes_photographs(arrays, name, classes):
-    image = getattr(skimage.data, name)()[None].astype("float32") / 255
+def test_recognizes_a_photograph(arrays):
+    image = skimage.data.chelsea()[None].astype("float32") / 255
     image = keras.ops.image.resize(image, (224, 224), antialias=True)
     (head,) = features(image, ["head"])
     logits = arrays["_fc.weight"] @ head.mean(axis=(0, 1, 2))
+    # Cats: tabby, tiger and Egyptian.
     best = np.argsort(logits + arrays["_fc.bias"])[-3:]
-    assert best[-1] in classes
-    assert len(classes & set(best)) > 1
-
-
-def test_strides_are_ends_of_stages():
-    image = random_image(64, 96)
-    strides = features(image, (2, 4, 8, 16, 32))
-    stages = features(image, [f"stage{number}" for number in (1, 2, 3, 5, 7)])
-    for stride, stage in zip(strides, stages, strict=True):
-        np.testing.assert_array_equal(stride, stage)
-    channels = [x.shape[1:] for x in strides]
-    assert channels[2:] == [(8, 12, 40), (4, 6, 112), (2, 3, 320)]
+    assert set(best) == {281, 282, 285}
 
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [
-        ("efficientnet_lite0", 3_413_024),
-        ("efficientnet_lite1", 4_189_344),
-        ("efficientnet_lite2", 4_869_168),
-    ],
+    [("efficientnet_lite0", 3_413_024), ("efficientnet_lite2", 4_869_168)],
 )
 def test_number_of_parameters_in_the_published_files(name, parameters):
     assert efficientnet_lite(name).count_params() == parameters

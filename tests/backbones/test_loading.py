@@ -33,50 +33,29 @@ def assert_equal(first, second):
 def test_names():
     names = available_backbones()
     assert names[0] == "efficientnet_lite0"
-    assert {
-        "convnext_tiny",
-        "densenet121",
-        "efficientnet_v2_b0",
-        "inception_resnet_v2",
-        "mobilenet_v3_large",
-        "resnet50",
-        "resnet50_v2",
-        "vgg16",
-    } <= set(names)
+    some = "convnext_tiny efficientnet_v2_b0 resnet50_v2 vgg16 densenet121"
+    assert set(some.split()) <= set(names)
 
 
 def test_maps_come_in_the_order_of_the_taps():
     backbone = load_backbone(taps=(16, "stage2", 8), weights=None)
     shapes = [x.shape[1:] for x in backbone(images())]
     assert shapes == [(3, 3, 112), (12, 10, 24), (6, 5, 40)]
-    assert backbone.name == "backbone"
+    single = load_backbone(taps=[8], weights=None)
+    assert single(images()).shape == (4, 6, 5, 40)
+    # What lies behind the deepest is cut off.
+    assert single.count_params() < backbone.count_params() / 3
 
 
-def test_what_lies_behind_the_taps_is_cut_off():
-    sizes = [
-        load_backbone(taps=[tap], weights=None).count_params()
-        for tap in (4, 8, 16, 32, "head")
-    ]
-    assert sizes == sorted(sizes)
-    assert sizes[0] < sizes[-1] / 100
-
-
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16"])
-def test_gray_images_are_seen_in_three_equal_channels(name):
-    color = load_backbone(name, [4], None)
-    gray = load_backbone(name, [4], None, channels=1)
+def test_gray_images_are_seen_in_three_equal_channels():
+    color = load_backbone(taps=[4], weights=None)
+    gray = load_backbone(taps=[4], weights=None, channels=1)
     # All but the kernel of the preprocessing, which comes first.
     gray.set_weights(gray.get_weights()[:1] + color.get_weights()[1:])
     result, expected = gray(images(1)), color(np.repeat(images(1), 3, axis=-1))
     np.testing.assert_allclose(
         ops.convert_to_numpy(result), ops.convert_to_numpy(expected), rtol=1e-3
     )
-
-
-def test_one_tap_gives_the_map_itself():
-    backbone = load_backbone(taps=[8], weights=None)
-    assert backbone(keras.Input((48, 40, 3))).shape == (None, 6, 5, 40)
-    assert backbone(images()).shape == (4, 6, 5, 40)
 
 
 def test_is_frozen(backbone):

@@ -40,7 +40,7 @@ def trained(weight, rate=0.125):
     return (ops.convert_to_numpy(v) for v in (layer.before, layer.behind))
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.1, 1.0, 2.5])
+@pytest.mark.parametrize("weight", [0.0, 2.5])
 def test_gradient_is_reversed(weight):
     start = np.array([1.0, -2.0, 3.0])
     plain, plain_behind = trained(None)

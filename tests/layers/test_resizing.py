@@ -74,15 +74,3 @@ def test_order_of_channels(block):
     np.testing.assert_array_equal(outputs, spread(x, block))
     back = SpaceToDepth(block, **LAST)(outputs)
     np.testing.assert_array_equal(ops.convert_to_numpy(back), x)
-
-
-def test_agrees_with_tensorflow():
-    tf = pytest.importorskip("tensorflow")
-    x = numbered((2, 4, 6, 8))
-    for layer, function in (
-        (DepthToSpace, tf.nn.depth_to_space),
-        (SpaceToDepth, tf.nn.space_to_depth),
-    ):
-        np.testing.assert_array_equal(
-            ops.convert_to_numpy(layer(**LAST)(x)), function(x, 2).numpy()
-        )

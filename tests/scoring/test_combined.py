@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
-from keras import ops
 
 from keras_sspcab.scoring import (
     PeakSignalToNoise,
     RegularityScore,
     ZScoreSum,
 )
+from tests.scoring.helpers import assert_fit_fails, numpy
 
 
 def test_psnr():
     errors = np.array([1.0, 0.01, 2.5e-3, 0.0], "float32")
-    result = ops.convert_to_numpy(PeakSignalToNoise()(errors))
+    result = numpy(PeakSignalToNoise()(errors))
     expected = [0, 20, 10 * np.log10(1 / 2.5e-3), 100]
     np.testing.assert_allclose(result, expected, atol=1e-4)
 
@@ -22,35 +22,13 @@ def test_regularity_of_the_formula():
     distance = np.array([0.02, 0.01, 0.015], "float32")
     layer(psnr, distance)
     layer.fit(psnr, distance)
-    result = ops.convert_to_numpy(layer(psnr, distance))
+    result = numpy(layer(psnr, distance))
     np.testing.assert_allclose(result, [1, 0, 0.5], atol=1e-5)
     # What is worse than all normal frames lies above 1.
-    (worse,) = ops.convert_to_numpy(
+    (worse,) = numpy(
         layer(np.array([10.0], "float32"), np.array([0.03], "float32"))
     )
     assert worse == pytest.approx(0.6 * 2 + 0.4 * 2, rel=1e-4)
-
-
-def test_equal_values_have_no_range():
-    layer = RegularityScore(0.5)
-    x = np.full(3, 2.0, "float32")
-    layer(x, x)
-    layer.fit(x, x)
-    assert np.isfinite(ops.convert_to_numpy(layer(x, x))).all()
-
-
-def test_bad_values():
-    layer = RegularityScore(0.5)
-    layer(np.ones(1, "float32"), np.ones(1, "float32"))
-    for psnr in ([], [np.nan]):
-        with pytest.raises(ValueError, match="finite values"):
-            layer.fit(np.array(psnr), np.ones(len(psnr)))
-    with pytest.raises(ValueError, match="psnr_weight=1.5"):
-        RegularityScore(1.5)
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x).astype("float64")
 
 
 def maps(count=6, seed=0):
@@ -68,8 +46,9 @@ def errors_of(parts):
 def test_score_of_the_formula():
     normal, parts = maps(), maps(seed=1)
     layer = ZScoreSum((1.0, 0.1))
-    layer(normal)
+    before = numpy(layer(normal)["score"])
     errors = errors_of(normal).astype("float64")
+    np.testing.assert_allclose(before, errors @ [1.0, 0.1], rtol=1e-5)
     layer.fit(errors)
     outputs = layer(parts)
     z = (errors_of(parts) - errors.mean(0)) / errors.std(0)
@@ -92,29 +71,30 @@ def test_score_of_the_formula():
     assert layer.score_of_nothing == pytest.approx(numpy(nothing)[0], rel=1e-4)
 
 
-def test_before_fit_errors_are_added():
-    parts = maps()
-    score = ZScoreSum((1.0, 0.5))(parts)["score"]
-    expected = errors_of(parts) @ [1.0, 0.5]
-    np.testing.assert_allclose(numpy(score), expected, rtol=1e-5)
+def test_equal_values_have_no_range():
+    regularity, x = RegularityScore(0.5), np.full(3, 2.0, "float32")
+    regularity(x, x)
+    regularity.fit(x, x)
+    assert np.isfinite(numpy(regularity(x, x))).all()
+    with pytest.raises(ValueError, match="at least one normal frame"):
+        regularity.fit([], [])
+    with pytest.raises(ValueError, match="1 of 2 values NaN"):
+        regularity.fit([np.nan], [1.0])
+    total = ZScoreSum((1.0, 1.0))
+    total(maps())
+    total.fit(np.ones((3, 2)))
+    assert np.isfinite(numpy(total(maps())["score"])).all()
 
 
-def test_equal_errors_have_no_range():
+@pytest.mark.parametrize(
+    ("errors", "message"),
+    [
+        (np.empty((0, 2)), r"2 errors of at least one.*\(0, 2\)"),
+        (np.ones((3, 1)), "2 errors"),
+        ([[1.0, 2.0], [np.nan, 1.0]], "1 of 4 values NaN"),
+    ],
+)
+def test_bad_errors(errors, message):
     layer = ZScoreSum((1.0, 1.0))
     layer(maps())
-    layer.fit(np.ones((3, 2)))
-    assert np.isfinite(numpy(layer(maps())["score"])).all()
-
-
-def test_bad_sums():
-    layer = ZScoreSum((1.0, 1.0))
-    layer(maps())
-    with pytest.raises(ValueError, match=r"2 errors of at least one.*\(0, 2\)"):
-        layer.fit(np.empty((0, 2)))
-    with pytest.raises(ValueError, match="2 errors"):
-        layer.fit(np.ones((3, 1)))
-    with pytest.raises(ValueError, match="of object 1"):
-        layer.fit([[1.0, 2.0], [np.nan, 1.0]])
-    for weights in ((-1.0, 1.0), (0.0, 0.0), (float("nan"), 1.0)):
-        with pytest.raises(ValueError, match="The weights must be"):
-            ZScoreSum(weights)
+    assert_fit_fails(layer, errors, message)

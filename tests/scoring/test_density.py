@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from keras import ops
 from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KernelDensity as SklearnKernelDensity
 
 from keras_sspcab.scoring import GaussianDensity, KernelDensity
+from tests.scoring.helpers import assert_fit_fails, numpy
 
 LAYERS = {
     "gaussian": GaussianDensity,
@@ -26,11 +26,7 @@ def fitted(name, x):
     return layer
 
 
-def numpy(value):
-    return ops.convert_to_numpy(value)
-
-
-@pytest.mark.parametrize("dimensions", [2, 8, 512])
+@pytest.mark.parametrize("dimensions", [2, 512])
 def test_gaussian_is_the_shrunk_mahalanobis_distance(dimensions):
     x = embeddings(60, dimensions)
     other = embeddings(9, dimensions, seed=1)
@@ -39,7 +35,7 @@ def test_gaussian_is_the_shrunk_mahalanobis_distance(dimensions):
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("bandwidth", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("bandwidth", [0.5, 3.0])
 @pytest.mark.parametrize("dimensions", [2, 512])
 def test_kde_is_that_of_scikit_learn(bandwidth, dimensions):
     x = embeddings(50, dimensions)
@@ -113,15 +109,10 @@ def test_scores_are_finite_anywhere(name):
 def test_bad_embeddings(name, x, message):
     layer = LAYERS[name]()
     layer.build((None, 8))
-    before = [numpy(weight).copy() for weight in layer.weights]
-    with pytest.raises(ValueError, match=message):
-        layer.fit(x)
-    for weight, value in zip(layer.weights, before, strict=True):
-        np.testing.assert_array_equal(numpy(weight), value)
+    assert_fit_fails(layer, x, message)
 
 
 def test_equal_embeddings_have_no_spread():
     layer = GaussianDensity()
     layer.build((None, 8))
-    with pytest.raises(ValueError, match="5 equal embeddings"):
-        layer.fit(np.ones((5, 8)))
+    assert_fit_fails(layer, np.ones((5, 8)), "5 equal embeddings")

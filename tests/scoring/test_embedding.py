@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
 from scipy import signal
 
 from keras_sspcab.scoring import (
@@ -12,14 +11,7 @@ from keras_sspcab.scoring import (
     PatchEmbedding,
     ReceptiveFieldUpsampling,
 )
-
-
-def numpy(value):
-    return ops.convert_to_numpy(value)
-
-
-def random(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+from tests.scoring.helpers import numpy, random
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -51,14 +43,6 @@ def test_length_does_not_matter_where_it_is_normalized():
         numpy(layer(x)[0]), numpy(layer(7 * x)[0]), rtol=1e-3
     )
     assert np.isfinite(numpy(layer(0 * x)[1])).all()
-
-
-def test_grad_cam_by_hand():
-    features, slope = random(2, 3, 4, 5), random(2, 5, seed=1)
-    expected = np.maximum((features * slope[:, None, None]).sum(-1), 0) / 12
-    np.testing.assert_allclose(
-        numpy(GradCAM()(features, slope)), expected, atol=1e-5
-    )
 
 
 def test_grad_cam_is_that_of_automatic_differentiation():
@@ -136,9 +120,3 @@ def test_upsampling_is_a_transposed_convolution(size, stride, std, rest):
     # Pixels in no patch are like the last ones that are in one.
     np.testing.assert_array_equal(result[:, -1], result[:, height - 1])
     np.testing.assert_array_equal(result[..., -1], result[..., width - 1])
-
-
-def test_upsampling_keeps_what_is_the_same_everywhere():
-    layer = ReceptiveFieldUpsampling(8, 4)
-    result = numpy(layer(np.full((1, 3, 3), 7.0), np.zeros((1, 18, 16, 1))))
-    np.testing.assert_allclose(result, 7.0, rtol=1e-5)

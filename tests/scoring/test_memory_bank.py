@@ -1,11 +1,10 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from keras_sspcab.scoring import MemoryBank
-from keras_sspcab.scoring.k_center import k_center
-from keras_sspcab.scoring.memory_bank import PatchReservoir
+from keras_sspcab.scoring.patches import PatchReservoir, k_center
+from tests.scoring.helpers import assert_fit_fails, numpy
 
 
 def features(n=4, rows=5, columns=6, channels=7, seed=0):
@@ -18,10 +17,6 @@ def fitted(x, **arguments):
     layer.build((None, *x.shape[1:]))
     layer.fit([x[:1], x[1:]])
     return layer
-
-
-def numpy(value):
-    return ops.convert_to_numpy(value)
 
 
 def memory_of(layer):
@@ -54,6 +49,8 @@ def test_distances_and_scores_are_those_of_the_formula(capacity, num_neighbors):
     memory = memory_of(layer)
     # Fewer patches than entries: the others never win.
     assert len(memory) == min(capacity, x[..., 0].size)
+    nearest = lengths(memory[:, None] - x.reshape(-1, 7)).min(1)
+    assert nearest.max() < 1e-5
     distances, scores = layer(other)
     expected = lengths(other[..., None, :] - memory).min(-1)
     np.testing.assert_allclose(numpy(distances), expected, rtol=1e-4)
@@ -65,23 +62,6 @@ def test_distances_and_scores_are_those_of_the_formula(capacity, num_neighbors):
         ],
         rtol=1e-3,
     )
-
-
-def test_entries_of_the_memory_have_no_distance():
-    x = features() + 100
-    distances, scores = fitted(x, capacity=200)(x)
-    assert numpy(distances).max() < 1e-4
-    assert numpy(scores).max() < 1e-4
-
-
-def test_memory_holds_patches():
-    x = features()
-    layer = fitted(x)
-    memory = memory_of(layer).astype("float32")
-    patches = x.reshape(-1, 7)
-    assert len(memory) == 32
-    nearest = lengths(memory[:, None] - patches).min(1)
-    assert nearest.max() < 1e-5
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
@@ -109,7 +89,7 @@ def plain_k_center(points, count, first):
 
 @pytest.mark.parametrize("farthest", [3, 50, 5000])
 def test_choice_is_the_greedy_one(farthest, monkeypatch):
-    module = "keras_sspcab.scoring.k_center"
+    module = "keras_sspcab.scoring.patches"
     monkeypatch.setattr(f"{module}._FARTHEST", farthest)
     monkeypatch.setattr(f"{module}._BLOCK", 64)
     points = features(10)[..., :3].reshape(-1, 3)
@@ -206,9 +186,4 @@ def test_scores_by_the_distance_to_the_origin_before():
     ],
 )
 def test_bad_features(batches, message):
-    layer = fitted(features())
-    before = [numpy(weight).copy() for weight in layer.weights]
-    with pytest.raises(ValueError, match=message):
-        layer.fit(batches)
-    for weight, value in zip(layer.weights, before, strict=True):
-        np.testing.assert_array_equal(numpy(weight), value)
+    assert_fit_fails(fitted(features()), batches, message)

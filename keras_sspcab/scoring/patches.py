@@ -1,6 +1,10 @@
-"""Choice of a few points that represent many."""
+"""Choice of a few patches that represent many."""
+
+from typing import Any
 
 import numpy as np
+
+from keras_sspcab.scoring.base import finite_maps
 
 # Dimensions in which patches are compared to choose among them, as published.
 _PROJECTED = 128
@@ -11,6 +15,55 @@ _FARTHEST = 4096
 _BLOCK = 4096
 
 
+class PatchReservoir:
+    """A random sample of patches, of a stream of any length.
+
+    Each patch gets a random number, and those with the smallest are kept: every
+    patch has the same chance. Which fold a patch is of is kept along with it,
+    so that folds can be left out one at a time.
+    """
+
+    def __init__(self, max_patches: int = 100_000, seed: int = 0) -> None:
+        self.max_patches = max_patches
+        self._rng = np.random.default_rng(seed)
+        self._patches: list[np.ndarray] = []
+        self._keys = np.empty(0)
+        self._folds = np.empty(0, "int64")
+
+    def update(self, features: Any, folds: Any = 0) -> None:
+        """Adds the patches of images, with the fold of each image or of all."""
+        features = finite_maps(features).astype("float32")
+        channels = features.shape[-1]
+        if self._patches and self._patches[0].shape[1] != channels:
+            raise ValueError(
+                "The features of all images must have the same channels, "
+                f"{self._patches[0].shape[1]}. Received: {channels}"
+            )
+        patches = features.reshape(-1, channels)
+        count = len(patches) // max(len(features), 1)
+        folds = np.repeat(np.broadcast_to(folds, len(features)), count)
+        keys = self._rng.random(len(patches))
+        if len(self._keys) == self.max_patches:
+            # Most of a long stream need not be looked at further.
+            chosen = keys < self._keys.max()
+            patches, folds, keys = patches[chosen], folds[chosen], keys[chosen]
+        self._patches.append(patches)
+        self._keys = np.concatenate([self._keys, keys])
+        self._folds = np.concatenate([self._folds, folds])
+        if len(self._keys) > self.max_patches:
+            least = np.argpartition(self._keys, self.max_patches - 1)
+            least = np.sort(least[: self.max_patches])
+            self._patches = [np.concatenate(self._patches)[least]]
+            self._keys, self._folds = self._keys[least], self._folds[least]
+
+    def without(self, fold: int | None = None) -> np.ndarray:
+        """Returns the patches `(patches, channels)` of all folds but one."""
+        if not self._patches:
+            return np.empty((0, 0), "float32")
+        self._patches = [np.concatenate(self._patches)]
+        return self._patches[0][self._folds != (-1 if fold is None else fold)]
+
+
 def k_center(patches: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """Chooses patches one by one, always that farthest from those chosen.
 
@@ -18,15 +71,7 @@ def k_center(patches: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     are more. Only the farthest patches are compared with each new one, as long
     as the farthest of all must be among them; then the others catch up with all
     new ones at once. The choice is the same as without, in a fraction of the
-    time.
-
-    Args:
-        patches: Array `(patches, channels)`.
-        count: How many to choose, at most.
-        seed: Seed of the projection and the first choice.
-
-    Returns:
-        Their indices, fewer than `count` if there are no more that differ.
+    time. The indices are fewer than `count` if there are no more that differ.
     """
     rng = np.random.default_rng(seed)
     points = _projected(np.asarray(patches, "float32"), rng)
