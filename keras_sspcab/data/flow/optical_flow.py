@@ -9,21 +9,11 @@ import numpy as np
 from PIL import Image
 
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data.cache import (
-    open_array,
-    standardize_cache_folder,
-    write_array,
-)
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import fit_frame
 from keras_sspcab.data.video.per_frame import FrameSource
-from keras_sspcab.data.video.reading import iterate_frames, video_cache_path
+from keras_sspcab.data.video.reading import iterate_frames
 from keras_sspcab.imports import import_optional
-
-# Changes when the flows would: older files in caches are not used then.
-_VERSION = 1
-
-_LARGEST_HALF = float(np.finfo("float16").max)
 
 # OpenCV crashes on some frames that are lower and wide.
 _SMALLEST_SIDE = 32
@@ -195,28 +185,6 @@ class DISFlow(OpticalFlow):
 
 def _opencv() -> Any:
     return import_optional("cv2", "Optical flow needs OpenCV", "video")
-
-
-def cached_flow(
-    video: Video, flow: FlowSource, cache: Any, image_size: tuple[int, int]
-) -> np.ndarray:
-    """Returns the flow to each frame, computed once and kept on disk.
-
-    It is float16 `(frames, height, width, 2)`: half precision keeps a flow of
-    10 pixels to 1/256 pixel.
-    """
-    size = tuple(image_size)
-    settings = {"flow": flow.settings, "size": size, "version": _VERSION}
-    folder = standardize_cache_folder(cache)
-    path = video_cache_path(folder, video, settings, flow.files(video))
-    flows = open_array(path)
-    if flows is None:
-        computed = (
-            np.clip(to_frame, -_LARGEST_HALF, _LARGEST_HALF)
-            for to_frame in flow.iterate(video, image_size)
-        )
-        flows = write_array(path, computed, "float16")
-    return flows
 
 
 def resize_flow(flow: Any, image_size: tuple[int, int]) -> np.ndarray:

@@ -115,16 +115,16 @@ class BoxFiles(ObjectProposals):
         return self._find(video)[0]
 
     def _find(self, video: Video) -> tuple[list[str], bool]:
-        """Returns the files, and whether they are one for each frame."""
-        files, is_one = [self.path], True
+        """Returns the files, and whether they are not one for each frame."""
+        files, is_single = [self.path], True
         if os.path.isdir(self.path):
             extensions = (".txt", ".csv", ".json", ".npy")
-            files, is_one = find_files(
+            files, is_single = find_files(
                 self.path, video, "boxes", extensions, (".npy",)
             )
         if self.images is not None and files[0].lower().endswith(".json"):
             files.append(self.images)
-        return files, not is_one
+        return files, is_single
 
     def boxes(self, video: Video) -> Iterator[np.ndarray]:
         """Yields the boxes of each frame.
@@ -133,25 +133,26 @@ class BoxFiles(ObjectProposals):
             ValueError: If there are no boxes of the video, or a file is faulty;
                 the error names the file and the line or entry.
         """
-        files, is_by_frame = self._find(video)
-        if is_by_frame:
-            folder = os.path.dirname(files[0])
-            require_one_a_frame(len(files), video, "array of boxes", folder)
-            for path in files:
-                array = load_array(path, "boxes")
-                boxes = standardize_boxes(array, f"The boxes in {path!r}")
-                yield self._filter(boxes)
+        files, is_single = self._find(video)
+        if is_single:
+            is_own, count = os.path.isdir(self.path), count_frames(video)
+            table = self._read(files[0])
+            boxes = table.by_frame(video, self.first_frame, count, is_own)
+            yield from map(self._filter, boxes)
             return
-        is_own = os.path.isdir(self.path)
-        for boxes in self._read(files[0]).by_frame(
-            video, self.first_frame, count_frames(video), is_own
-        ):
-            yield self._filter(boxes)
+        folder = os.path.dirname(files[0])
+        require_one_a_frame(len(files), video, "array of boxes", folder)
+        for path in files:
+            array = load_array(path, "boxes")
+            yield self._filter(
+                standardize_boxes(array, f"The boxes in {path!r}")
+            )
 
     def _read(self, path: str) -> BoxTable:
         """Returns the content of a file, read again if it has changed."""
         status = os.stat(path)
         identity = path, status.st_size, status.st_mtime_ns
+        # Threads may replace it meanwhile.
         parsed = self._parsed
         if parsed is None or parsed[0] != identity:
             self._parsed = parsed = identity, read_table(path, self.images)

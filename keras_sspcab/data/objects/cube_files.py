@@ -54,9 +54,7 @@ class CubeFile:
         num_objects: Rows.
         num_frames: Frames of the video, also those without objects.
         frame_size: Height and width of the frames.
-        length: Frames a row, T.
-        size: Height and width of the crops, S.
-        channels: 1 for gray or 3 for color.
+        length, size, channels: T, S and C.
         num_skipped: Boxes that were left out as they have no pixel.
         has_masks: Whether there is the dataset `mask`.
 

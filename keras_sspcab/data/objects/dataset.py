@@ -93,9 +93,8 @@ def cube_dataset(
     without = [file.path for file in given if not file.has_masks]
     if with_masks and without:
         raise ValueError(
-            "All files must hold masks. Received: "
-            f"{enumerate_names(without)} without. Give `extract_cubes` masks "
-            "of these videos, or leave `with_masks` out"
+            f"All files must hold masks. Received: {enumerate_names(without)} "
+            "without. Extract them with `masks`, or leave `with_masks` out"
         )
     reader = _ObjectReader(given, frames, inputs, with_masks)
     spec = (

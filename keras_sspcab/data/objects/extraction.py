@@ -12,7 +12,7 @@ import numpy as np
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.cache import standardize_cache_folder
 from keras_sspcab.data.decoding import standardize_channels
-from keras_sspcab.data.flow.optical_flow import FlowSource, cached_flow
+from keras_sspcab.data.flow.optical_flow import FlowSource
 from keras_sspcab.data.objects.boxes import (
     clip_boxes,
     opencv,
@@ -43,7 +43,6 @@ def extract_cubes(
     size: int = 32,
     channels: int = 3,
     masks: MaskSource | None = None,
-    flow_cache: Any = None,
     progress: bool = True,
 ) -> tuple[CubeFile, ...]:
     """Cuts the objects of videos out of frames and flows, unless that is done.
@@ -68,8 +67,6 @@ def extract_cubes(
         masks: What says which pixels belong to objects: `MaskFiles(...)` or
             `MotionMasks(...)`; files of videos that it has none of, and with
             None (the default) all, are without.
-        flow_cache: A local folder that keeps flows, rounded to half precision,
-            for extractions with other settings; None (the default) for none.
         progress: False hides the progress bar.
 
     Returns:
@@ -111,13 +108,14 @@ def extract_cubes(
             "channels": channels,
             "proposals": proposals.settings,
             "flow": flow.settings,
-            "flow_type": "float32" if flow_cache is None else "float16",
+            # Files of before have it in their names.
+            "flow_type": "float32",
         }
         more = [*proposals.files(video), *flow.files(video)]
-        mask_source = masks if masks is not None and masks.has(video) else None
-        if mask_source is not None:
-            settings["masks"] = mask_source.settings
-            more += mask_source.files(video)
+        own_masks = masks if masks is not None and masks.has(video) else None
+        if own_masks is not None:
+            settings["masks"] = own_masks.settings
+            more += own_masks.files(video)
         path = video_cache_path(folder, video, settings, more, ".h5")
         fingerprint = path.removesuffix(".h5").rpartition("-")[2]
         # A broken file is written again.
@@ -129,18 +127,12 @@ def extract_cubes(
             replacing(path) as temporary,
             # Closed before the file is moved.
             contextlib.closing(
-                CubeWriter(
-                    temporary, length, size, channels, mask_source is not None
-                )
+                CubeWriter(temporary, length, size, channels, bool(own_masks))
             ) as writer,
         ):
-            attributes = _write_objects(
-                writer, video, proposals, flow, flow_cache, mask_source
-            )
-            writer.finish(
-                {**attributes, "fingerprint": fingerprint, "video": video.name},
-                settings,
-            )
+            written = _write_objects(writer, video, proposals, flow, own_masks)
+            known = {"fingerprint": fingerprint, "video": video.name}
+            writer.finish({**written, **known}, settings)
         return open_cube_file(path)
 
     return tuple(parallel_map(extract, given, "Extracting objects", progress))
@@ -151,25 +143,19 @@ def _write_objects(
     video: Video,
     proposals: ObjectProposals,
     flow: FlowSource,
-    flow_cache: Any,
-    mask_source: MaskSource | None,
+    masks: MaskSource | None,
 ) -> dict[str, Any]:
     """Writes the objects of a video and returns the file's attributes."""
     frames = iterate_frames(video, channels=writer.channels)
     first = next(frames)
     frame_size = first.shape[:2]
-    flows: Any = (
-        flow.iterate(video, frame_size)
-        if flow_cache is None
-        else cached_flow(video, flow, flow_cache, frame_size)
-    )
     parts: dict[str, Iterable[Any]] = {
         "frames": itertools.chain([first], frames),
-        "flows": _with_next(flows),
+        "flows": _with_next(flow.iterate(video, frame_size)),
         "boxes": proposals.boxes(video),
     }
-    if mask_source is not None:
-        parts["masks"] = mask_source.iterate(video, frame_size)
+    if masks is not None:
+        parts["masks"] = masks.iterate(video, frame_size)
     last_frames: collections.deque = collections.deque(maxlen=writer.length)
     last_flows: collections.deque = collections.deque(maxlen=writer.length)
     num_skipped = 0
@@ -252,10 +238,8 @@ def _crop_all(
                 crops[row, step] = crops[row, step - 1]
                 continue
             piece = array[y_min : y_max + 1, x_min : x_max + 1]
-            crops[row, step] = cv2.resize(
-                np.ascontiguousarray(piece),
-                (size, size),
-                interpolation=interpolation,
-            ).reshape(shape[2:])
+            piece = np.ascontiguousarray(piece)
+            crop = cv2.resize(piece, (size, size), interpolation=interpolation)
+            crops[row, step] = crop.reshape(shape[2:])
             previous = array
     return crops

@@ -28,12 +28,10 @@ class OnnxDetector(ObjectProposals):
       torchvision and most exporters write them, duplicates left out;
     - a single one, as YOLO exporters write it: rows `(1, n, 4 + 1 + classes)`,
       with a confidence of there being an object before those of the classes,
-      or columns `(1, 4 + classes, n)`. Duplicates within a class are left out
-      by non-maximum suppression.
+      or columns `(1, 4 + classes, n)`, duplicates not left out yet.
 
-    What the graph tells is taken from it: size, layout and type of the input,
-    and the form of the outputs. It needs onnxruntime: `pip install
-    "keras-sspcab[export,video]"`.
+    Size, layout and type of the input and the form of the outputs are those of
+    the graph. It needs `pip install "keras-sspcab[export,video]"`.
 
     Args:
         path: The model.
@@ -153,9 +151,8 @@ class OnnxDetector(ObjectProposals):
         tensor, size, scales, offsets = self._input.fit(frame)
         names = [output.name for output in self._session.get_outputs()]
         values = self._session.run(names, {self._input.name: tensor})
-        corners, confidences, classes = self._output.read(
-            dict(zip(names, values, strict=True)), size
-        )
+        outputs = dict(zip(names, values, strict=True))
+        corners, confidences, classes = self._output.read(outputs, size)
         is_kept = confidences > self.min_confidence
         if self.classes is not None:
             is_kept &= np.isin(classes, list(self.classes))
@@ -165,8 +162,7 @@ class OnnxDetector(ObjectProposals):
         boxes = np.column_stack([corners, confidences[keep]])
         if not np.isfinite(boxes).all():
             raise ValueError(
-                "A detector must give finite boxes. Received: numbers that are "
-                f"not finite from {self.path!r}"
+                f"A detector must give finite boxes. Received: {self.path!r}"
             )
         if self._threshold is not None:
             boxes = _suppress(boxes, classes[keep], self._threshold)

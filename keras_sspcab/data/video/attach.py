@@ -49,8 +49,7 @@ def attach_labels(videos: Iterable[Video], path: str) -> tuple[Video, ...]:
         stay as they are.
 
     Raises:
-        ValueError: If there is ground truth that belongs to no video, or for
-            another number of videos or frames.
+        ValueError: If there is ground truth of no video, or not of all frames.
 
     Example:
     >>> import os, tempfile

@@ -16,8 +16,7 @@ def check_videos(
     """Decodes all videos and reads all ground truth, and reports what is bad.
 
     A video is bad if it cannot be decoded to its end, if frames are missing or
-    change their size, or if its labels or masks are not one a frame, or masks
-    not of the size of the frames.
+    change their size, or if its labels or masks do not fit the frames.
 
     Args:
         videos: Videos from `scan_video_folder`.

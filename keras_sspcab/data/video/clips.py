@@ -152,7 +152,6 @@ def cached_frames(
     size: tuple[int, int],
     channels: int,
     cache: Any,
-    progress: bool = True,
 ) -> list[np.ndarray]:
     """Returns the frames of each video, decoded once and kept on disk.
 
@@ -171,7 +170,7 @@ def cached_frames(
             frames = write_array(path, decoded, "uint8")
         return frames
 
-    return parallel_map(load, videos, "Decoding videos", progress)
+    return parallel_map(load, videos, "Decoding videos")
 
 
 def count_clips(

@@ -76,9 +76,9 @@ def iterate_file(
     _require_frames(count, path)
     fault = ""
     if expected and count != expected:
-        fault = f"has {expected} frames as it states, but only {count}"
+        fault = f"has {expected} frames as it states, but {count}"
     elif end is not None and last < end - _TOLERANCE:
-        fault = f"lasts {end:.1f} seconds as it states, but only {last:.1f}"
+        fault = f"lasts {end:.1f} seconds as it states, but {last:.1f}"
     if fault:
         raise ValueError(
             f"The video {path!r} {fault} can be decoded: it is truncated or "
@@ -92,12 +92,7 @@ def count_file(path: str) -> int:
     with _open(path) as (container, stream):
         if stream.frames:
             return int(stream.frames)
-        try:
-            count = sum(packet.size > 0 for packet in container.demux(stream))
-        except _pyav().error.FFmpegError as error:
-            raise ValueError(
-                f"The video {path!r} cannot be read: {error}"
-            ) from error
+        count = sum(packet.size > 0 for packet in container.demux(stream))
     _require_frames(count, path)
     return count
 
@@ -188,21 +183,19 @@ def _open(path: str) -> Iterator[tuple[Any, Any]]:
     """Yields the container and its first video stream."""
     av = _pyav()
     try:
-        container = av.open(path)
+        with av.open(path) as container:
+            if not container.streams.video:
+                raise ValueError(
+                    f"The file {path!r} holds no video: it is truncated, or of "
+                    "another kind."
+                )
+            yield container, container.streams.video[0]
     except av.error.FFmpegError as error:
-        reason = str(error)
-        if os.path.isfile(path) and not os.path.getsize(path):
-            reason = "the file is empty"
+        is_empty = os.path.isfile(path) and not os.path.getsize(path)
+        reason = "the file is empty" if is_empty else error
         raise ValueError(
             f"The video {path!r} cannot be read: {reason}"
         ) from error
-    with container:
-        if not container.streams.video:
-            raise ValueError(
-                f"The file {path!r} holds no video: it is truncated, or of "
-                "another kind."
-            )
-        yield container, container.streams.video[0]
 
 
 def _require_frames(count: int, path: str) -> None:

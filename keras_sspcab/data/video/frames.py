@@ -139,13 +139,12 @@ def iterate_folder(
 ) -> Iterator[np.ndarray]:
     """Yields frames in order; some are decoded ahead, in threads."""
     source_size = frame_size(paths[0])
+    options = image_size, channels, source_size
     pending: collections.deque = collections.deque()
     pool = ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1))
     try:
         for path in paths:
-            pending.append(
-                pool.submit(read_frame, path, image_size, channels, source_size)
-            )
+            pending.append(pool.submit(read_frame, path, *options))
             if len(pending) > _AHEAD:
                 yield pending.popleft().result()
         while pending:

@@ -60,12 +60,11 @@ def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
             f"There must be one label a frame. Received: {values.size} labels "
             f"in {path!r} for a video of {num_frames} frames"
         )
-    is_wrong = ~np.isin(values, (0, 1))
-    if is_wrong.any():
-        frame = int(np.argmax(is_wrong))
+    wrong = np.flatnonzero(~np.isin(values, (0, 1)))
+    if wrong.size:
         raise ValueError(
             "A label must be 0 (normal) or 1 (abnormal). Received: "
-            f"{values[frame]} at frame {frame} in {path!r}"
+            f"{values[wrong[0]]} at frame {wrong[0]} in {path!r}"
         )
     return values.astype("uint8")
 

@@ -79,12 +79,11 @@ def find_files(
     files = list_by_name(base, several) if os.path.isdir(base) else []
     if not files:
         there = enumerate_names(sorted(os.listdir(folder), key=natural_key))
-        names = [video.name + extension for extension in single]
-        names += [f"{video.name}/*{extension}" for extension in several]
+        patterns = [*single, *(f"/*{extension}" for extension in several)]
         raise ValueError(
             f"There are no {what} of the video {video.name!r}. Received: "
-            f"{folder!r} with {there or 'nothing'}. There must be "
-            f"{', '.join(names[:-1])} or {names[-1]}."
+            f"{folder!r} with {there or 'nothing'}. There must be one of: "
+            f"{', '.join(video.name + pattern for pattern in patterns)}."
         )
     return files, False
 
@@ -94,15 +93,15 @@ def load_array(path: str, what: str) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        advice = ""
-        if "pickle" in str(error) or "Python object" in str(error):
-            advice = (
+        reason = str(error)
+        if "pickle" in reason or "Python object" in reason:
+            reason += (
                 ". Pickled arrays are not read, as they can run any code. If "
                 "you trust it, load it with allow_pickle=True and write each "
                 "of its arrays by numpy.save"
             )
         raise ValueError(
-            f"Cannot read the {what} {path!r}: {error}{advice}"
+            f"Cannot read the {what} {path!r}: {reason}"
         ) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         kind = getattr(array, "dtype", type(array).__name__)

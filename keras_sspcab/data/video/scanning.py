@@ -90,8 +90,12 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
     if layout == "auto":
         layout, reason = _detect_layout(tree)
         notes = (f"layout: {layout}, because {reason}",)
-    scan, _, example = _LAYOUTS[layout]
+    scan, (_, test_folder), example = _LAYOUTS[layout]
     train, test, more = scan(tree)
+    for folder in ("tracks", f"{test_folder}/tracks"):
+        names = [name for name in tree.names(folder) if name.endswith(".txt")]
+        if test and names:
+            test = attach_tracks(test, tree.path(folder), names)
     if not train:
         raise ValueError(
             f"There is no training video. Received: root={root!r}, which holds "
@@ -182,14 +186,6 @@ class _Tree:
         note = f"frame labels: {file}"
         return attach_labels(videos, self.path(file)), (note,)
 
-    def attach_tracks(self, videos: _Videos, split: str) -> _Videos:
-        """Adds the boxes of anomalies to the videos that have some."""
-        for folder in ("tracks", f"{split}/tracks"):
-            names = [n for n in self.names(folder) if n.endswith(".txt")]
-            if videos and names:
-                videos = attach_tracks(videos, self.path(folder), names)
-        return videos
-
 
 def _scan_ucsd(tree: _Tree) -> _Scan:
     """Lists UCSD Ped1 or Ped2, as published."""
@@ -197,7 +193,7 @@ def _scan_ucsd(tree: _Tree) -> _Scan:
     masks = [name for name in tree.names("Test") if name.endswith("_gt")]
     test = tree.attach(test, "Test", masks)
     test, notes = tree.attach_list(test, "Test", r"\.m$")
-    return tree.list_videos("Train"), tree.attach_tracks(test, "Test"), notes
+    return tree.list_videos("Train"), test, notes
 
 
 def _scan_avenue(tree: _Tree) -> _Scan:
@@ -211,9 +207,7 @@ def _scan_avenue(tree: _Tree) -> _Scan:
             f"root={tree.root!r} with {enumerate_names(folders)}. Keep one."
         )
     for folder in folders:
-        names = [os.path.basename(file) for file in masks]
-        test = tree.attach(test, folder, names)
-    test = tree.attach_tracks(test, "testing_videos")
+        test = tree.attach(test, folder, list(map(os.path.basename, masks)))
     return tree.list_videos("training_videos"), test, ()
 
 
@@ -233,7 +227,7 @@ def _scan_shanghaitech(tree: _Tree) -> _Scan:
         for name in ("test_frame_mask", "test_pixel_mask", "ground_truth"):
             test = tree.attach(test, base + name)
     test, more = tree.attach_list(test, "", r"\.mat$|label.*\.npy$")
-    return train, tree.attach_tracks(test, "testing"), notes + more
+    return train, test, notes + more
 
 
 def _scan_plain(tree: _Tree) -> _Scan:
@@ -247,11 +241,10 @@ def _scan_plain(tree: _Tree) -> _Scan:
         # A test folder is not trained on.
         return (() if folders else tree.list_videos("")), (), ()
     test = tree.list_videos("test", without=("/tracks",))
-    test = tree.attach(test, "ground_truth")
-    return tree.list_videos("train"), tree.attach_tracks(test, "test"), ()
+    return tree.list_videos("train"), tree.attach(test, "ground_truth"), ()
 
 
-# By name: what lists it, the folders at the top that tell it, an example.
+# By name: what lists it, the folders of normal and of test videos, an example.
 _LAYOUTS: dict[str, tuple[Callable[[_Tree], _Scan], tuple[str, str], str]] = {
     "ucsd": (
         _scan_ucsd,

@@ -1,23 +1,39 @@
-import os
 import pickle
 import sys
 
 import numpy as np
 import pytest
-from video_writing import truncate, write_frames
+from scipy import ndimage
+from video_writing import write_frames
 
-from keras_sspcab.data import DISFlow, FlowFiles, OpticalFlow, make_video
-from keras_sspcab.data.flow.optical_flow import cached_flow
+from keras_sspcab.data import DISFlow, OpticalFlow, make_video
 
 pytest.importorskip("cv2")
+
+
+@pytest.fixture(scope="session")
+def texture():
+    """Smooth gray noise, uint8 `(160, 200)`."""
+    rng = np.random.default_rng(0)
+    values = ndimage.gaussian_filter(rng.normal(size=(160, 200)), 2)
+    values -= values.min()
+    return (values / values.max() * 255).astype("uint8")
+
+
+@pytest.fixture(scope="session")
+def moving(texture):
+    """Frames (64, 80) whose content moves 3 to the right and 2 down."""
+    return np.stack(
+        [
+            texture[40 - 2 * t : 104 - 2 * t, 60 - 3 * t : 140 - 3 * t, None]
+            for t in range(4)
+        ]
+    )
 
 
 @pytest.fixture
 def video(tmp_path, moving):
     return make_video(write_frames(tmp_path / "a", moving))
-
-
-# === Estimating ===
 
 
 @pytest.mark.parametrize(
@@ -42,19 +58,14 @@ def test_a_shifted_texture(texture, preset, tolerance, shift):
     assert np.median(np.abs(inner - [right, down])) < tolerance
 
 
-def test_color_counts_as_gray(moving):
-    flow = DISFlow()
-    gray = flow(moving[0, ..., 0], moving[1, ..., 0])
-    for channels in (1, 3):
-        frames = np.repeat(moving, channels, axis=-1)
-        np.testing.assert_array_equal(flow(frames[0], frames[1]), gray)
-
-
 def test_the_flow_to_each_frame_of_a_video(video, moving):
     flows = list(DISFlow().iterate(video))
     assert len(flows) == len(moving)
     assert not flows[0].any()
-    for flow in flows[1:]:
+    # Color counts as gray.
+    colors = np.repeat(moving, 3, axis=-1)
+    for t, flow in enumerate(flows[1:], 1):
+        np.testing.assert_array_equal(DISFlow()(*colors[t - 1 : t + 1]), flow)
         inner = flow[10:-10, 10:-10]
         np.testing.assert_allclose(inner.mean((0, 1)), [3, 2], atol=0.15)
     halves = list(DISFlow().iterate(video, (32, 40)))
@@ -88,15 +99,12 @@ def test_a_flow_depends_on_its_frames_alone(moving, texture):
     np.testing.assert_array_equal(flows[1], large)
 
 
-def test_copies_and_names():
+def test_copies_and_names(monkeypatch):
     flow = pickle.loads(pickle.dumps(DISFlow("fast")))
     assert repr(flow) == "DISFlow(preset='fast')"
     assert flow.settings["preset"] == "fast"
     with pytest.raises(ValueError, match="`preset`.*'slow'"):
         DISFlow("slow")
-
-
-def test_without_opencv_the_error_names_the_extra(monkeypatch):
     frame = np.zeros((40, 40), "uint8")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r"keras-sspcab\[video\]"):
@@ -127,47 +135,3 @@ def test_an_estimator_of_ones_own():
     broken[1, 2] = np.nan
     with pytest.raises(ValueError, match="not finite.* at 1 pixels"):
         Constant(broken)(frame, frame)
-
-
-# === Keeping ===
-
-
-class Counting(DISFlow):
-    calls = 0
-
-    def estimate(self, previous, current):
-        self.calls += 1
-        return super().estimate(previous, current)
-
-
-def keep(video, flow, tmp_path, size=(64, 80)):
-    return cached_flow(video, flow, str(tmp_path / "cache"), size)
-
-
-def test_flows_are_computed_once_unless_they_are_damaged(tmp_path, video):
-    flow = Counting("fast")
-    expected = np.stack(list(DISFlow("fast").iterate(video)))
-    for calls in (3, 3, 6):
-        if calls == 6:
-            (path,) = (tmp_path / "cache").iterdir()
-            truncate(path, 0.9)
-        kept = keep(video, flow, tmp_path)
-        assert flow.calls == calls
-        assert isinstance(kept, np.memmap)
-        np.testing.assert_array_equal(kept, expected.astype("float16"))
-
-
-def test_what_flows_depend_on_is_kept_apart(tmp_path, video):
-    first = keep(video, DISFlow("fast"), tmp_path)
-    assert (first != keep(video, DISFlow("medium"), tmp_path)).any()
-    small = keep(video, DISFlow("fast"), tmp_path, (32, 40))
-    assert small.shape == (4, 32, 40, 2)
-    (tmp_path / "flows").mkdir()
-    path = tmp_path / "flows/a.npy"
-    for value in (1.0, 1e6):
-        np.save(path, np.full((4, 64, 80, 2), value))
-        flows = keep(video, FlowFiles(tmp_path / "flows"), tmp_path)
-        # Half precision ends at 65504.
-        assert np.unique(flows).tolist() == [min(value, 65504.0)]
-        os.utime(path, ns=(1, 1))
-    assert len(os.listdir(tmp_path / "cache")) == 5

@@ -38,15 +38,12 @@ def test_cubes_in_order(cubes):
     assert all(value.dtype == np.int32 for value in index.values())
 
 
-def last_frames(cubes):
-    return {
-        "gray": to_gray(cubes["appearance"][:, -1]),
-        "after": cubes["next_motion"],
-    }
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_function_makes_the_inputs(tmp_path, channels):
+    def last_frames(cubes):
+        gray = to_gray(cubes["appearance"][:, -1])
+        return {"gray": gray, "after": cubes["next_motion"]}
+
     file, content = write_cubes(tmp_path / "a.h5", [0, 1, 1], 0, 2, 4, channels)
     objects = collect(cube_dataset(file, last_frames, batch_size=2))
     assert set(objects) == {"gray", "after"}

@@ -89,6 +89,11 @@ def test_masks_belong_to_the_key_of_the_file(folder, video):
         assert extract(video, masks).path == path
         paths.add(path)
     assert len(paths) == 3
+    np.save(folder / "a.npy", masks_of_squares()[1:])
+    with pytest.raises(ValueError, match="one mask a frame"):
+        extract(video, masks)
+    with pytest.raises(ValueError, match="does not exist"):
+        MaskFiles(folder / "nothing")
 
 
 def test_what_moves_is_the_object(video):
@@ -98,12 +103,3 @@ def test_what_moves_is_the_object(video):
     np.testing.assert_array_equal(masks, moved)
     assert masks[1:].any(axis=(1, 2)).all()
     assert not masks.all()
-
-
-def test_masks_that_do_not_fit_are_refused(folder, video, tmp_path):
-    np.save(folder / "a.npy", masks_of_squares()[1:])
-    with pytest.raises(ValueError, match="one mask a frame"):
-        extract(video, MaskFiles(folder))
-    assert not list((tmp_path / "cubes").glob("*"))
-    with pytest.raises(ValueError, match="does not exist"):
-        MaskFiles(tmp_path / "nothing")

@@ -1,13 +1,12 @@
-import hypothesis
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import strategies as st
 from video_writing import noise, numbered, truncate, write_frames, write_video
 
-from keras_sspcab.data import Video, clip_dataset, make_video
-from keras_sspcab.data.video import count_clips
-from keras_sspcab.data.video.clips import Clips
+from keras_sspcab.data import clip_dataset, make_video
+from keras_sspcab.data.video import clips, count_clips
 
 SIZE = (12, 16)
 COUNTS = (7, 5, 9)
@@ -60,58 +59,31 @@ def expected_values(length=3, stride=1, step=1):
     ]
 
 
-@hypothesis.given(
-    st.lists(st.integers(0, 9), min_size=1, max_size=5),
-    st.integers(1, 5),
-    st.integers(1, 3),
-    st.integers(1, 4),
-)
-def test_clips_are_numbered_in_order(more, length, stride, step):
-    span = (length - 1) * stride + 1
-    videos = [Video("a", "a", num_frames=span + extra) for extra in more]
-    expected = [
-        (position, list(range(start, start + span, stride)))
-        for position, extra in enumerate(more)
-        for start in range(0, extra + 1, step)
-    ]
-    clips = Clips(videos, length, stride, step)
-    assert len(clips) == len(expected)
-    positions, frames = clips.locate(np.arange(len(clips)))
-    pairs = zip(positions.tolist(), frames.tolist(), strict=True)
-    assert list(pairs) == expected
-
-
 @pytest.mark.parametrize(
-    ("kind", "length", "stride", "step"),
-    [("folders", 2, 3, 1), ("files", 3, 2, 2)],
+    ("kind", "cached", "length", "stride", "step"),
+    [
+        ("folders", False, 2, 3, 1),
+        ("files", False, 3, 2, 2),
+        ("folders", True, 3, 2, 2),
+    ],
 )
-def test_every_clip_in_order(request, kind, length, stride, step):
+def test_every_clip_in_order(
+    request, tmp_path, kind, cached, length, stride, step
+):
     videos = request.getfixturevalue(kind)
-    dataset = make(videos, length, stride=stride, step=step, batch_size=4)
+    cache = str(tmp_path / "cache") if cached else False
+    where = {"stride": stride, "step": step, "with_index": True}
+    dataset = make(videos, length, batch_size=4, cache=cache, **where)
     expected = expected_values(length, stride, step)
-    assert values(dataset) == expected
     assert len(dataset) == -(-len(expected) // 4)
     assert count_clips(videos, length, stride, step) == len(expected)
     # A dataset can be iterated again.
-    assert values(dataset) == expected
-
-
-@pytest.mark.parametrize("cached", [False, True])
-def test_the_index_names_video_and_last_frame(folders, tmp_path, cached):
-    cache = str(tmp_path / "cache") if cached else False
-    dataset = make(
-        folders, stride=2, step=2, with_index=True, batch_size=3, cache=cache
-    )
-    expected = iter(expected_values(3, 2, 2))
-    for clips, origin in dataset:
-        assert origin["video"].dtype == origin["frame"].dtype == tf.int32
-        for clip, video, frame in zip(
-            clips, origin["video"], origin["frame"], strict=True
-        ):
-            last = next(expected)[-1]
-            assert round(float(clip[-1, 0, 0, 0]) * 255) == last
-            assert 60 * int(video) + 2 * int(frame) == last
-    assert next(expected, None) is None
+    for _ in range(2):
+        clips, origins = zip(*dataset, strict=True)
+        assert values(clips) == expected
+        assert {origin["video"].dtype for origin in origins} == {tf.int32}
+        last = [60 * o["video"] + 2 * o["frame"] for o in origins]
+        assert tf.concat(last, 0).numpy().tolist() == [c[-1] for c in expected]
 
 
 @pytest.mark.parametrize(("size", "channels"), [((12, 16), 1), ((8, 10), 3)])
@@ -198,16 +170,73 @@ def test_arguments_out_of_range(folders, arguments, message):
         make(**{"videos": folders, **arguments})
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_frames_that_break_later_are_named(folders, tmp_path, shuffle):
-    dataset = make(folders, shuffle=shuffle)
+def test_what_breaks_later_is_named(folders, tmp_path):
+    dataset = make(folders, shuffle=True)
     (tmp_path / "frames/1/003.png").write_bytes(b"no image")
     with pytest.raises(tf.errors.InvalidArgumentError, match="1/003.png"):
         list(dataset)
-
-
-def test_files_that_break_off_are_named(tmp_path):
     path = write_video(tmp_path / "a.avi", noise(40, (32, 48)))
     truncate(path, 0.6)
     with pytest.raises(tf.errors.InvalidArgumentError, match="a.avi' has 40"):
         list(make(make_video(path)))
+
+
+# === Caches ===
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the videos that are decoded."""
+    names = []
+    original = clips.iterate_frames
+
+    def spy(video, *arguments):
+        names.append(video.name)
+        return original(video, *arguments)
+
+    monkeypatch.setattr(clips, "iterate_frames", spy)
+    return names
+
+
+def keep(videos, folder, size=(12, 16), channels=1):
+    return clips.cached_frames(videos, size, channels, str(folder))
+
+
+def test_frames_are_decoded_once_unless_they_are_damaged(tmp_path, decoded):
+    frames = noise(6), noise(4, seed=1)
+    videos = [
+        make_video(write_video(tmp_path / "a.mkv", frames[0])),
+        make_video(write_frames(tmp_path / "b", frames[1])),
+    ]
+    folder = tmp_path / "new/cache"
+    for names in (["a", "b"], ["a", "b"], ["a", "b", "b"]):
+        if len(names) == 3:
+            truncate(next(folder.glob("b-*")), 0.5)
+        arrays = keep(videos, folder)
+        for array, expected in zip(arrays, frames, strict=True):
+            np.testing.assert_array_equal(array, expected)
+            assert isinstance(array, np.memmap)
+            assert not array.flags.writeable
+        assert sorted(decoded) == names
+
+
+def test_what_pixels_depend_on_is_kept_apart(tmp_path, decoded):
+    folder = write_frames(tmp_path / "v", noise(4))
+    video = make_video(folder)
+    for size, channels in [((12, 16), 1), ((8, 8), 1), ((12, 16), 3)]:
+        (array,) = keep([video], tmp_path / "cache", size, channels)
+        assert array.shape == (4, *size, channels)
+    write_frames(folder, noise(4, seed=5))
+    for path in folder.iterdir():
+        os.utime(path, ns=(1, 1))
+    (array,) = keep([video], tmp_path / "cache")
+    np.testing.assert_array_equal(array, noise(4, seed=5))
+    assert len(decoded) == len(os.listdir(tmp_path / "cache")) == 4
+
+
+def test_a_broken_video_leaves_nothing_behind(tmp_path):
+    path = write_video(tmp_path / "a.avi", noise(40, (32, 48)))
+    truncate(path, 0.6)
+    with pytest.raises(ValueError, match="a.avi' has 40 frames"):
+        keep([make_video(path)], tmp_path / "cache")
+    assert os.listdir(tmp_path / "cache") == []

@@ -79,16 +79,6 @@ def test_frames_that_change_their_size(tmp_path):
         read(path)
 
 
-def test_damage_within_a_file_is_named(tmp_path):
-    path = write_video(tmp_path / "a.avi", noise(30, (32, 48)), "mpeg4")
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 4000] = bytes(4000)
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="a.avi"):
-        read(path)
-
-
 def test_without_pyav_the_error_names_the_extra(tmp_path, monkeypatch):
     path = tmp_path / "a.avi"
     path.touch()

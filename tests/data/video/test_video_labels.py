@@ -120,23 +120,25 @@ def test_files_that_do_not_fit(tmp_path, name, text, message):
         read(tmp_path / name)
 
 
-def test_arrays_that_do_not_fit(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((2, 3)))
-    with pytest.raises(ValueError, match=r"one number a frame.*\(2, 3\)"):
-        read(tmp_path / "a.npy")
-    scipy_io.savemat(tmp_path / "a.mat", {"a": [1], "b": [2]})
-    with pytest.raises(ValueError, match=r"single array.*\['a', 'b'\]"):
-        read(tmp_path / "a.mat")
-    scipy_io.savemat(tmp_path / "a.mat", {"a": np.zeros((3, 3))})
-    with pytest.raises(ValueError, match=r"\(2, n\)"):
-        read(tmp_path / "a.mat")
-    # Intervals of MATLAB count from 1.
-    scipy_io.savemat(tmp_path / "a.mat", {"a": [[0, 3], [1, 4]]})
-    with pytest.raises(ValueError, match="from 1 to 6. Received: 0 to 1"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": [1], "b": [2]}, r"single array.*\['a', 'b'\]"),
+        ({"a": np.zeros((3, 3))}, r"\(2, n\)"),
+        # Intervals of MATLAB count from 1.
+        ({"a": [[0, 3], [1, 4]]}, "from 1 to 6. Received: 0 to 1"),
+    ],
+)
+def test_arrays_that_do_not_fit(tmp_path, content, message):
+    scipy_io.savemat(tmp_path / "a.mat", content)
+    with pytest.raises(ValueError, match=message):
         read(tmp_path / "a.mat")
 
 
 def test_newer_matlab_files_are_named(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"one number a frame.*\(2, 3\)"):
+        read(tmp_path / "a.npy")
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400)
     (tmp_path / "a.mat").write_bytes(header)
     with pytest.raises(ValueError, match="version 7.3.*-v7"):
