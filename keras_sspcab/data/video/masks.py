@@ -61,8 +61,8 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
         masks = array if array.ndim == 3 else None
     elif path.lower().endswith(".mat"):
         cell = load_mat(path).get(_AVENUE_VARIABLE)
-        is_cell = cell is not None and cell.dtype == object
-        masks = cell.ravel() if is_cell else None
+        if cell is not None and cell.dtype == object:
+            masks = cell.ravel()
     if masks is None:
         raise ValueError(
             "Masks must be a folder of images, an .npy file of an array "
