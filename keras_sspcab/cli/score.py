@@ -79,6 +79,8 @@ def score(
     With --engine=ray, images, model and DIR must have the same paths on all
     machines.
     """
+    if engine not in ("local", "ray"):
+        raise ValueError(f"--engine must be local or ray. Received: {engine!r}")
     if engine == "local" and (workers is not None or address is not None):
         raise ValueError(
             "--workers and --address are for --engine ray. Received: "

@@ -41,6 +41,13 @@ def test_export_writes_compared_artifacts(invoke, copy, images):
     assert report["parity"]["num_images"] == 8
 
 
+def test_export_to_integers(invoke, copy):
+    invoke("export", copy, "--to=tflite", "--precision=int8")
+    (path,) = (copy / "export" / "tflite").glob("*.tflite")
+    report = json.loads((path.parent / f"{path.name}.parity.json").read_text())
+    assert report["precision"] == "int8"
+
+
 def test_export_of_a_model_file_needs_images(invoke, trained, images, tmp_path):
     model = shutil.copy(trained / "model.keras", tmp_path)
     result = invoke("export", model, "--to=onnx", code=2)

@@ -113,7 +113,7 @@ def test_broken_images_and_uncalibrated_models(invoke, images, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engine=spark"], "`engine` argument must be one of"),
+        (["--engine=spark"], "--engine must be local or ray"),
         (["--workers=2"], "are for --engine ray"),
         (["--on-error=skip"], "`on_error` argument must be one of"),
         (["--batch-size=0"], "`batch_size`"),
