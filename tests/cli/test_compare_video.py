@@ -1,18 +1,13 @@
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from keras_sspcab.compare import cell as cells
-from keras_sspcab.runs import RunFolder, files
-from keras_sspcab.runs.folder import now
-
-# Data sets have graphs even so.
-pytestmark = pytest.mark.filterwarnings("ignore:.*run_functions_eagerly")
+from keras_sspcab.runs import RunFolder
+from tests.cli.cells import finish, read_csv, run_here
 
 SETTINGS = [
     "--set=data.image_size=32",
@@ -52,42 +47,8 @@ def videos(tmp_path_factory) -> Path:
     return root
 
 
-def finish(run, config, *_):
-    """Leaves what a cell would that was trained and evaluated."""
-    is_on = config.model.options.get("sspcab", "its place") is not None
-    run.create(config)
-    with open(run.file("model.keras"), "w"):
-        pass
-    run.update_record(
-        state="finished",
-        finished=now(),
-        data={"training_videos": "2 videos, names with hash 0123456789ab"},
-        seconds={"training": 60.0, "evaluation": 2.0},
-        hardware="CPU, 2 cores",
-    )
-    files.write_json(
-        run.file("metrics.json"),
-        {
-            "kind": "video",
-            "num_test_videos": 1,
-            "micro_auc": 0.75 + 0.05 * is_on,
-            "macro_auc": 0.5 + 0.01 * config.training.seed,
-            "rbdc": 0.25,
-            "streaming_micro_auc": 0.125,
-            "per_video": {"01": {"auc": 0.75}},
-            "conventions": {
-                "normalization": "per_video",
-                "smoothing": "none",
-                "frames_dropped": 4,
-                "tracks": "masks",
-            },
-            "calibration": {"threshold": 3.0},
-        },
-    )
-
-
-@pytest.fixture
-def _fake_cells(monkeypatch):
+@pytest.fixture(autouse=True)
+def _cells_cost_nothing(monkeypatch):
     monkeypatch.setattr(cells, "run_in_own_process", finish)
 
 
@@ -112,7 +73,6 @@ def section(text, title):
 # === Cells that cost nothing ===
 
 
-@pytest.mark.usefixtures("_fake_cells")
 def test_hosts_of_videos_are_compared_over_data_sets(
     arguments, invoke, tmp_path, videos
 ):
@@ -146,8 +106,7 @@ def test_hosts_of_videos_are_compared_over_data_sets(
     assert "- Frames without a score: 4 at the" in conditions
     assert "- Tracks of the ground truth: derived from the" in conditions
     assert str(videos.parent) not in text
-    with open(tmp_path / "out" / "comparison.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "out" / "comparison.csv")
     assert {row["data_set"] for row in rows} == {"Avenue", "ped2"}
     assert {row["streaming_micro_auc"] for row in rows} == {"0.125"}
     parameters = {(r["model"], r["block"]): int(r["parameters"]) for r in rows}
@@ -159,11 +118,6 @@ def test_hosts_of_videos_are_compared_over_data_sets(
     [
         (["--ensemble"], "Scores of videos are not averaged over seeds"),
         (["--models=mnad,draem"], "Received: mnad (video), draem (image)"),
-        (
-            ["--metric=aupro"],
-            "There is no metric named 'aupro'. Choose from: m",
-        ),
-        (["--data=missing"], "There is no folder of videos"),
         (["--set=data.patch_size=16"], "`data.patch_size` is for images"),
         (["--set=mnad:data.cache=memory"], "kept on disk, not in memory"),
         (["--set=data.layout=ucsd"], "2 of 2 data sets cannot be used"),
@@ -175,47 +129,23 @@ def test_errors_come_first(arguments, invoke, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
-# === A whole comparison ===
+# === A cell that is trained ===
 
 
-@pytest.fixture
-def _in_this_process(monkeypatch):
-    """Starting a process for each cell takes longer than all else here."""
-
-    monkeypatch.setattr(
-        cells,
-        "run_in_own_process",
-        lambda run, config, *_: cells.run_cell(run, config),
-    )
-    # A graph takes longer to trace than these few steps.
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-@pytest.mark.usefixtures("_in_this_process")
 def test_videos_are_trained_evaluated_and_compared(
-    arguments, invoke, tmp_path, videos
+    arguments, invoke, tmp_path, videos, monkeypatch
 ):
-    options = [
-        *arguments,
-        "--models=mnad",
-        "--seeds=1",
-        f"--data={videos / 'Avenue'}",
-    ]
-    invoke(*options)
+    monkeypatch.setattr(cells, "run_in_own_process", run_here)
+    options = ["--models=mnad", "--seeds=1", "--sspcab=on"]
+    invoke(*arguments, *options, f"--data={videos / 'Avenue'}")
     out = tmp_path / "out"
-    with open(out / "comparison.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["block"] for row in rows] == ["off", "on"]
-    for row in rows:
-        folder = out / "runs" / "Avenue" / f"mnad-{row['block']}-seed0"
-        run = RunFolder(str(folder))
-        assert run.is_finished
-        metrics = json.loads((folder / "metrics.json").read_text())
-        for key in ("micro_auc", "macro_auc", "num_scored_frames"):
-            assert float(row[key]) == metrics[key]
-        assert metrics["num_scored_frames"] == 6
+    (row,) = read_csv(out / "comparison.csv")
+    folder = out / "runs" / "Avenue" / "mnad-on-seed0"
+    assert RunFolder(str(folder)).is_finished
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for key in ("micro_auc", "macro_auc", "num_scored_frames"):
+        assert float(row[key]) == metrics[key]
+    assert metrics["num_scored_frames"] == 6
     text = (out / "comparison.md").read_text()
     assert "- Frames without a score: 2 at the" in text
     assert "| mnad + SSPCAB | 84.8 | 88.6 |" in text

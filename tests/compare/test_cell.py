@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import signal
@@ -40,16 +39,6 @@ def test_failure_in_the_process_has_its_reason(tmp_path):
 def test_end_of_the_process_is_told(tmp_path, script, message):
     with pytest.raises(CellError, match=message):
         run_alone(tmp_path / "r", "-c", script)
-
-
-def test_the_job_names_run_settings_and_command(tmp_path):
-    out = tmp_path / "job.json"
-    script = f"import shutil, sys; shutil.copy(sys.argv[1], {str(out)!r})"
-    run_alone(tmp_path / "r", "-c", script)
-    job = json.loads(out.read_text())
-    assert job["run"] == str(tmp_path / "r")
-    assert job["config"]["data"]["path"] == "/missing"
-    assert job["command"] == ["x", "y"]
 
 
 def test_signals_are_passed_on(tmp_path):

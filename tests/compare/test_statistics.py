@@ -80,7 +80,7 @@ def test_differences_are_within_pairs_of_class_and_seed():
     assert paired_difference(values, "m", "off", "late") is None
 
 
-@pytest.mark.parametrize("count", range(1, MIN_PAIRS + 1))
+@pytest.mark.parametrize("count", [1, MIN_PAIRS - 1, MIN_PAIRS])
 def test_too_few_pairs_have_no_interval(count):
     values = values_of(
         {
@@ -99,7 +99,7 @@ def coverage(samples, mean):
     return np.mean((low <= mean) & (mean <= high))
 
 
-@pytest.mark.parametrize("count", [5, 10])
+@pytest.mark.parametrize("count", [5])
 def test_intervals_cover_the_mean_as_often_as_they_say(count):
     rng = np.random.default_rng(0)
     samples = rng.normal(0.3, 2.0, (20000, count))

@@ -36,29 +36,22 @@ def rows(table):
 
 def test_results_have_means_of_classes_groups_and_all(make):
     comparison = make(of_values, classes=("screw", "pill", "tile"))
-    found = rows(tables.result_table(comparison))
-    assert found.pop("---") == ["---:"] * 2
-    assert found == {
-        "class": ["draem: pixel AUROC", "draem: image AUROC"],
+    assert tables.result_table(comparison).splitlines() == [
+        "| class | draem: pixel AUROC | draem: image AUROC |",
+        "| --- | ---: | ---: |",
         # Standard deviations with n - 1, by hand: |a - b| / sqrt 2.
-        "screw": ["60.0 ± 14.1 → 75.0 ± 21.2", "30.0 ± 7.1 → 37.5 ± 10.6"],
-        "pill": ["15.0 ± 7.1 → 25.0 ± 7.1", "7.5 ± 3.5 → 12.5 ± 3.5"],
-        "tile": ["90.0 ± 0.0 → 100.0 ± 0.0", "45.0 ± 0.0 → 50.0 ± 0.0"],
-        "*texture mean*": [
-            "90.0 ± 0.0 → 100.0 ± 0.0",
-            "45.0 ± 0.0 → 50.0 ± 0.0",
-        ],
+        "| screw | 60.0 ± 14.1 → 75.0 ± 21.2 | 30.0 ± 7.1 → 37.5 ± 10.6 |",
+        "| pill | 15.0 ± 7.1 → 25.0 ± 7.1 | 7.5 ± 3.5 → 12.5 ± 3.5 |",
+        "| tile | 90.0 ± 0.0 → 100.0 ± 0.0 | 45.0 ± 0.0 → 50.0 ± 0.0 |",
+        "| *texture mean* | 90.0 ± 0.0 → 100.0 ± 0.0 "
+        "| 45.0 ± 0.0 → 50.0 ± 0.0 |",
         # Per seed: 0.3, 0.45 and 0.45, 0.55.
-        "*object mean*": [
-            "37.5 ± 10.6 → 50.0 ± 7.1",
-            "18.8 ± 5.3 → 25.0 ± 3.5",
-        ],
+        "| *object mean* | 37.5 ± 10.6 → 50.0 ± 7.1 "
+        "| 18.8 ± 5.3 → 25.0 ± 3.5 |",
         # Per seed: 0.5, 0.6 and 1.9 / 3, 0.7.
-        "*overall mean*": [
-            "55.0 ± 7.1 → 66.7 ± 4.7",
-            "27.5 ± 3.5 → 33.3 ± 2.4",
-        ],
-    }
+        "| *overall mean* | 55.0 ± 7.1 → 66.7 ± 4.7 "
+        "| 27.5 ± 3.5 → 33.3 ± 2.4 |",
+    ]
 
 
 def test_several_hosts_and_places_stand_side_by_side(make):
@@ -102,12 +95,6 @@ def test_missing_cells_are_dashes_and_named(make):
         if "pixel AUROC" in line
     ]
     assert row.endswith("| on - off | - | - | - | 0 |")
-
-
-def test_comparison_without_any_result_is_all_dashes(make):
-    comparison = make(lambda cell: None)
-    assert rows(tables.result_table(comparison))["screw"] == ["- → -"] * 2
-    assert "Missing, 4 of 4 runs" in page(comparison, [])
 
 
 def test_classes_without_masks_are_not_in_the_means(make):
@@ -175,16 +162,9 @@ def test_published_figures_stand_beside_classes_that_have_them(make):
     )
     table, source = tables.published_table(comparison).split("\n\n")
     found = rows(table)
-    assert found["class"] == [
-        "draem: pixel AUROC",
-        "draem: image AUROC",
-        "cutpaste: image AUROC",
-    ]
-    assert found["mvtec_screw"] == [
-        "97.6 → 99.8",
-        "93.9 → 97.9",
-        "86.3 → 90.8",
-    ]
+    assert found["class"][2] == "cutpaste: image AUROC"
+    pairs = ["97.6 → 99.8", "93.9 → 97.9", "86.3 → 90.8"]
+    assert found["mvtec_screw"] == pairs
     assert found["*mean of all 15 classes*"][0] == "97.3 → 97.2"
     assert "mine" not in found
     assert "arxiv.org/abs/2111.09099" in source

@@ -42,9 +42,7 @@ def as_pandas(rows, names):
 
 FORMS = {
     "rows": lambda rows, names: rows,
-    "object array": lambda rows, names: np.array(rows, dtype=object),
     "dict": as_columns,
-    "dict with names": lambda r, n: as_columns(r, n, ["01_0014"]),
     "records": as_records,
     "arrow": lambda rows, names: pytest.importorskip("pyarrow").table(
         as_columns(rows, names)
@@ -73,20 +71,14 @@ def detection(**changes):
     ("detections", "message"),
     [
         (detection(score=np.nan), r"score not finite \(.*score=nan.* row 2"),
-        (detection(score=np.inf), "score not finite"),
-        (detection(x_min=-np.inf), "x_min not finite"),
-        (detection(frame=np.nan), "frame not finite"),
         (detection(frame=1.5), "frame no whole number"),
         (detection(x_max=-1), r"x_max below x_min \(.* in row 2"),
         (detection(y_max=-3), "y_max below y_min"),
-        (detection(score=None), "score not finite"),
         (detection(score="high"), r"detections\['score'\] of dtype <U"),
         (detection(video=0.5), r"detections\['video'\] of dtype float64"),
-        (detection(video="a"), r"detections\['video'\]|alike"),
         ({"video": [0]}, "without frame, x_min, y_min, x_max, y_max, score"),
         ({**detection(), "score": [1.0]}, "'score': 1"),
         ({**detection(), "score": [[1.0]] * 3}, r"shape \(3, 1\)"),
-        (np.zeros((3, 6)), r"detections of shape \(3, 6\)"),
         (np.zeros(7), r"detections of shape \(7,\)"),
     ],
 )
@@ -127,23 +119,12 @@ def write(folder, **files):
     return folder
 
 
-@pytest.mark.parametrize("name", ["A", "B"])
-def test_vectors_survive_the_files(tmp_path, name):
-    detections, tracks, num_frames, rbdc, tbdc = VECTORS[name]
-    write_detections(detections, tmp_path / "detections")
-    write_tracks(tracks, tmp_path / "tracks")
-    # Paths as they are, and tables read before.
-    for result in (
-        rbdc_tbdc(
-            tmp_path / "detections", str(tmp_path / "tracks"), num_frames
-        ),
-        rbdc_tbdc(
-            read_detections(tmp_path / "detections"),
-            read_tracks(tmp_path / "tracks"),
-            num_frames,
-        ),
-    ):
-        assert (result.rbdc, result.tbdc) == (rbdc, tbdc)
+def test_vectors_survive_the_files(tmp_path):
+    detections, tracks = tmp_path / "detections", tmp_path / "tracks"
+    write_detections(DETECTIONS, detections)
+    write_tracks(TRACKS, tracks)
+    result = rbdc_tbdc(detections, str(tracks), NUM_FRAMES)
+    assert (result.rbdc, result.tbdc) == (RBDC, TBDC)
 
 
 number = st.floats(-1e6, 1e6) | st.integers(-5, 400)
@@ -224,15 +205,9 @@ GOOD = "0,0,0,9,9,0.5\n"
     [
         ("frame,x_min,y_min,x_max,y_max,score\n" + GOOD, "'frame,.*line 1"),
         (GOOD + "\n0,0,0,9,9\n" + GOOD, r"'0,0,0,9,9' in .*b\.txt, line 3"),
-        (GOOD * 3 + "0,0,0,9,9,0.5,1\n", r"b\.txt, line 4"),
-        ("0,0,0,9,9\n" * 3, "6 numbers frame, x_min.*line 1"),
         ("0 0 0 9 9 0.5\n", "separated by commas.*line 1"),
-        (GOOD + "0,0,0,9,9,\n", "line 2"),
         (GOOD + "0,0,0,9,9,high\n", "high' in .*line 2"),
-        (GOOD + "# comment\n", "line 2"),
         (GOOD * 2 + "\n0,0,0,9,9,nan\n", "score not finite.*line 4"),
-        (GOOD + "0.5,0,0,9,9,1\n", "frame no whole number.*line 2"),
-        (GOOD + "0,0,0,-1,9,1\n", "x_max below x_min.*line 2"),
         (GOOD + "\xff\xfe\n", "line 2"),
     ],
 )

@@ -31,14 +31,6 @@ def test_each_video_spans_the_unit_interval(scores):
         assert normalized.max() == 0
 
 
-def test_videos_are_normalized_apart():
-    result = normalize_per_video({"a": [2, 4, 3], "b": np.float32([0, 10])})
-    assert {k: v.tolist() for k, v in result.items()} == {
-        "a": [0, 1, 0.5],
-        "b": [0, 1],
-    }
-
-
 @settings(deadline=None)
 @given(frame_scores, lengths)
 def test_median_has_zeros_beyond_the_ends(scores, length):
@@ -98,8 +90,3 @@ def test_lengths_are_odd(smooth, length):
 def test_sigma_is_positive(value):
     with pytest.raises(ValueError, match="sigma="):
         smooth_gaussian([[1.0]], value)
-
-
-def test_bad_scores_name_the_video():
-    with pytest.raises(ValueError, match=r"scores_by_video\['v'\]"):
-        smooth_median({"v": [np.nan]})

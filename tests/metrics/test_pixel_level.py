@@ -140,8 +140,8 @@ def make_images(count, side, decimals=None, seed=0):
         yield mask, scores.astype("float32")
 
 
-@pytest.mark.parametrize("decimals", [None, 2, 0], ids=str)
-@pytest.mark.parametrize("block_size", [1, 1000, 2**22])
+@pytest.mark.parametrize("decimals", [None, 0], ids=str)
+@pytest.mark.parametrize("block_size", [1, 1000])
 def test_blocks_and_ties_equal_scikit_learn(monkeypatch, decimals, block_size):
     monkeypatch.setattr(pixel_level, "BLOCK_SIZE", block_size)
     images = list(make_images(12, 64, decimals))

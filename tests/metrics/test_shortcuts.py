@@ -92,11 +92,8 @@ def test_what_cannot_be_compared_is_an_error():
     ("value", "num_normal", "num_anomalous", "expected"),
     [
         (0.013, 41, 119, True),
-        (0.209, 41, 119, True),
-        (0.540, 41, 119, False),
         (0.75, 41, 119, True),
         (0.74, 41, 119, False),
-        (0.26, 41, 119, False),
         # Of so few images, chance alone gives as much in one case of five.
         (0.8, 3, 3, False),
         (0.8, 8, 8, True),
@@ -107,22 +104,6 @@ def test_shortcuts_are_far_from_chance(
     value, num_normal, num_anomalous, expected
 ):
     assert is_shortcut(value, num_normal, num_anomalous) is expected
-
-
-@pytest.mark.parametrize(("num_normal", "num_anomalous"), [(5, 5), (8, 40)])
-def test_chance_seldom_looks_like_a_shortcut(num_normal, num_anomalous):
-    labels = np.arange(num_normal + num_anomalous) >= num_normal
-    found = [
-        is_shortcut(
-            statistics_auroc(
-                NORMAL, statistics_of(np.ones(labels.size), seed), labels
-            ),
-            num_normal,
-            num_anomalous,
-        )
-        for seed in range(200)
-    ]
-    assert np.mean(found) <= 0.08
 
 
 def test_warning_names_the_distance_from_chance():

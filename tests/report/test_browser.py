@@ -7,7 +7,6 @@ from keras_sspcab.report import write_report
 from tests.report.browsing import requests_of, set_width, style, texts
 from tests.report.run_folders import (
     HOSTILE,
-    HOSTILE_DEFECT,
     VIDEOS,
     write_image_run,
     write_video_run,
@@ -143,22 +142,6 @@ def test_slider_and_outlines_work(page):
         assert style(page, ".outline", "display") == display
 
 
-def test_worst_misses_come_first(images):
-    assert texts(images, ".card .path") == [
-        *("scratch/002.png", "scratch/001.png", "good/001.png", "good/003.png"),
-        *(HOSTILE, "scratch/000.png", "good/000.png", "good/002.png"),
-    ]
-    assert texts(images, ".group h3") == [
-        "Misses 2",
-        "False alarms 2",
-        "Found defects 2",
-        "Passed normal images 2",
-    ]
-    assert HOSTILE_DEFECT in texts(images, "#defects tbody th")
-    assert texts(images, ".confusion td b") == ["2", "2", "2", "2"]
-    assert texts(images, ".tile .value")[:2] == ["2 of 4", "2 of 4"]
-
-
 def test_outline_and_map_lie_on_the_defect(images):
     # The mask covers columns 30 to 50 and rows 10 to 20 of 64 by 48.
     measured = images.execute_script(
@@ -180,18 +163,6 @@ def test_outline_and_map_lie_on_the_defect(images):
     )
     expected = [30 / 64, 50 / 64, 10 / 48, 20 / 48, 1, 1, 64 / 48]
     assert measured == pytest.approx(expected, abs=0.01)
-
-
-def test_page_without_labels_and_maps(browser, tmp_path):
-    folder = tmp_path / "run"
-    write_image_run(folder, label=False, maps=False, masks=False)
-    browser.get_log("browser")
-    browser.get(write_report(folder).as_uri())
-    assert texts(browser, ".card .row b")[1::2] == [
-        *("9.00", "6.00", "4.50", "3.50", "2.90", "1.10", "0.20", "\u22120.70")
-    ]
-    assert not browser.find_elements("css selector", ".toolbar")
-    assert browser.get_log("browser") == []
 
 
 @pytest.mark.parametrize("address", ["video"], indirect=True)

@@ -81,12 +81,6 @@ def test_thinning_keeps_the_extremes(scores, max_points):
         assert np.array_equal(thin.x, x)
 
 
-def test_a_long_video_is_small():
-    svg = timeline(np.random.default_rng(0).normal(size=20_000))
-    assert len(svg) < 25_000
-    assert max(map(len, shapes(svg, "var(--accent)"))) <= 600
-
-
 def test_the_truth_is_shaded_in_its_place():
     # 101 frames from 4 on; each is a 101st of the width.
     svg = timeline(np.zeros(101), truth=[(14, 23), (104, 104)])
