@@ -34,17 +34,6 @@ def test_histogram_of_any_scores(scores, threshold):
     assert ("threshold" in labels) == (threshold is not None)
 
 
-def test_an_outlier_does_not_press_the_rest_into_one_bar():
-    def bars(scores):
-        # The outline of the histogram: its distinct heights.
-        svg = histogram(scores, 3.0)
-        longest = max(re.findall(r' d="([^"]*)"', svg), key=len)
-        return len(set(re.findall(r"L [\d.]+ ([\d.]+)", longest)))
-
-    normal = np.random.default_rng(0).normal(size=200)
-    assert bars(np.append(normal, 1e5)) > 5
-
-
 def test_colors_are_variables_and_identifiers_have_a_prefix():
     svg = figures.unit_curves(
         "name",

@@ -254,11 +254,3 @@ def test_a_video_shorter_than_a_clip(video_run):
     dashes = f"{DASH} | {DASH} |  | {DASH} | {DASH}"
     assert rows_of(page)[-1] == f"short | {dashes} | 2"
     assert page.count('class="chart wide timeline"') == 4
-
-
-def test_counts_of_each_video_are_checked(video_run):
-    metrics = json.loads((video_run / "metrics.json").read_text("utf-8"))
-    metrics["per_video"]["walk"]["num_scored_frames"] = 9
-    change_metrics(video_run, per_video=metrics["per_video"])
-    with pytest.raises(ValueError, match="10 frames of walk, .* counts 9"):
-        write_report(video_run)
