@@ -14,7 +14,6 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +28,6 @@ from skimage import data as pictures
 from keras_sspcab.data import simulate_anomalies
 from keras_sspcab.runs.files import write_csv
 
-#: Trains on one batch.
-Step = Callable[[Any, Any], Any]
-
-
-def draem_step(size: int, base_width: int) -> Step:
-    """Returns the training step of DRAEM at its default settings."""
-    from keras_sspcab.applications import DRAEM
-
-    model = DRAEM(input_shape=(size, size, 3), base_width=base_width)
-    model.compile()
-    return model.train_on_batch
-
 
 def write_textures(folder: Path) -> None:
     """Writes 20 JPEG files of 640 x 480, about as large as those of DTD."""
@@ -52,18 +39,13 @@ def write_textures(folder: Path) -> None:
             left, top = rng.integers(0, (width // 3, height // 3))
             box = (left, top, left + width // 2, top + height // 2)
             crop = picture.crop(box).resize((640, 480))
-            target = folder / name / f"{i}.jpg"
-            target.parent.mkdir(exist_ok=True)
-            crop.save(target, quality=90)
+            crop.save(folder / f"{name}-{i}.jpg", quality=90)
 
 
 def time_simulation(
     images: np.ndarray, textures: Any, seconds: float, repeats: int
 ) -> tuple[float, float]:
-    """Returns wall and processor time of an image, in seconds.
-
-    Medians of several intervals of one iteration, after a warm-up.
-    """
+    """Returns wall and processor time of an image, in seconds: medians."""
     dataset = tf.data.Dataset.from_tensors(images).repeat()
     iterator = iter(simulate_anomalies(dataset, textures))
     for _ in range(10):
@@ -80,66 +62,20 @@ def time_simulation(
     return float(wall), float(busy)
 
 
-def time_step(step: Step, images: np.ndarray, repeats: int) -> float:
-    """Returns the median time of a training step, divided by the batch."""
+def time_step(images: np.ndarray, base_width: int, repeats: int) -> float:
+    """Returns the median time of an image in a training step of DRAEM."""
+    from keras_sspcab.applications import DRAEM
+
+    model = DRAEM(input_shape=images.shape[1:], base_width=base_width)
+    model.compile()
     dataset = tf.data.Dataset.from_tensors(images).repeat(2 + repeats)
-    batches = list(simulate_anomalies(dataset))
     times = []
-    for x, y in batches:
+    for x, y in list(simulate_anomalies(dataset)):
         start = time.perf_counter()
-        step(x, y)
+        model.train_on_batch(x, y)
         times.append(time.perf_counter() - start)
     # The first two compile.
     return float(np.median(times[2:])) / len(images)
-
-
-def measure(step: Step | None, arguments: Any) -> list[dict[str, Any]]:
-    """Measures both sources of textures; and `step`, if there is one."""
-    rng = np.random.default_rng(0)
-    shape = (arguments.batch_size, arguments.size, arguments.size, 3)
-    images = rng.random(shape, "float32")
-    step_time = time_step(step, images, arguments.repeats) if step else None
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        write_textures(Path(folder))
-        for name, textures in (("embedded", None), ("folder", folder)):
-            wall, busy = time_simulation(
-                images, textures, arguments.seconds, arguments.repeats
-            )
-            row = {
-                "textures": name,
-                "size": arguments.size,
-                "batch_size": arguments.batch_size,
-                "images_per_second": 1 / wall,
-                "milliseconds_per_image": 1000 * wall,
-                "processor_milliseconds_per_image": 1000 * busy,
-            }
-            if step_time is not None:
-                row["step_milliseconds_per_image"] = 1000 * step_time
-                row["share"] = wall / step_time
-            rows.append(row)
-    return rows
-
-
-def format_table(rows: list[dict[str, Any]]) -> str:
-    """Formats the results as a Markdown table."""
-    lines = [
-        "| textures | images/s | ms/image | processor, ms/image "
-        "| training step, ms/image | share |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        step, share = "-", "-"
-        if "share" in row:
-            step = f"{row['step_milliseconds_per_image']:.1f}"
-            share = f"{100 * row['share']:.1f} %"
-        lines.append(
-            f"| {row['textures']} | {row['images_per_second']:.0f} "
-            f"| {row['milliseconds_per_image']:.2f} "
-            f"| {row['processor_milliseconds_per_image']:.2f} "
-            f"| {step} | {share} |"
-        )
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -155,15 +91,41 @@ def main() -> None:
         "--no-training", action="store_true", help="measure no training step"
     )
     parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    step = None
-    if not arguments.no_training:
-        step = draem_step(arguments.size, arguments.base_width)
-    rows = measure(step, arguments)
-    print(format_table(rows))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(str(arguments.output), list(rows[0]), rows)
+    options = parser.parse_args()
+    shape = (options.batch_size, options.size, options.size, 3)
+    images = np.random.default_rng(0).random(shape, "float32")
+    step = float("nan")
+    if not options.no_training:
+        step = time_step(images, options.base_width, options.repeats)
+    print("| textures | images/s | ms/image | processor, ms/image ", end="")
+    print("| training step, ms/image | share |\n|---|---|---|---|---|---|")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_textures(Path(folder))
+        for name, textures in (("embedded", None), ("folder", folder)):
+            wall, busy = time_simulation(
+                images, textures, options.seconds, options.repeats
+            )
+            row: dict[str, Any] = {
+                "textures": name,
+                "size": options.size,
+                "batch_size": options.batch_size,
+                "images_per_second": 1 / wall,
+                "milliseconds_per_image": 1000 * wall,
+                "processor_milliseconds_per_image": 1000 * busy,
+            }
+            print(f"| {name} | {1 / wall:.0f} | {1000 * wall:.2f} ", end="")
+            print(f"| {1000 * busy:.2f} ", end="")
+            if options.no_training:
+                print("| - | - |")
+            else:
+                row["step_milliseconds_per_image"] = 1000 * step
+                row["share"] = wall / step
+                print(f"| {1000 * step:.1f} | {100 * wall / step:.1f} % |")
+            rows.append(row)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(str(options.output), list(rows[0]), rows)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,7 @@
 """Arrays that are made once and kept: on disk, or images in memory.
 
 The name of a file follows from everything it was made of, so that a change of
-these makes another file:
-
-    path = cache_path(folder, "video-01", files=[...], settings={...})
-    array = open_array(path)
-    if array is None:
-        array = write_array(path, rows, "uint8")
-
-Files appear only when they are complete. Delete the folder to free the space.
+these makes another file. Files appear only when they are complete.
 """
 
 import collections
@@ -65,21 +58,10 @@ def cache_path(
     settings: dict[str, Any],
     suffix: str = ".npy",
 ) -> str:
-    """Returns where something that was made of files is kept.
+    """Returns where something is kept that follows from files and settings.
 
-    Args:
-        folder: The folder of the cache.
-        name: Begins the name of the file, for people who look at the folder.
-        files: What it is made of. Path, size and time of change of each count;
-            of a URL, only the URL.
-        settings: What else it depends on, as JSON can write it.
-        suffix: Extension of the file.
-
-    Returns:
-        A path that ends in `-DIGEST` and the suffix.
-
-    Raises:
-        ValueError: If a file cannot be read.
+    Of each file its path, size and time of change count, of a URL the URL. The
+    name of the result begins with `name`, for people who look at the folder.
     """
     digest = hashlib.sha256()
     for path in files:
@@ -100,18 +82,9 @@ def open_array(path: str) -> np.ndarray | None:
 def write_array(
     path: str, rows: Iterable[np.ndarray], dtype: Any
 ) -> np.ndarray:
-    """Stores rows as one `.npy` file, without holding them in memory.
+    """Stores rows of one shape as a `.npy` file, without holding them all.
 
-    Args:
-        path: The file.
-        rows: Arrays of one shape, at least one.
-        dtype: Type that they are stored as.
-
-    Returns:
-        Read-only array `(rows, ...)` that is mapped from the file.
-
-    Raises:
-        ValueError: If there are no rows.
+    Returns the array `(rows, ...)` mapped from the file, read-only.
     """
     dtype = np.dtype(dtype).newbyteorder("<")
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -175,14 +148,8 @@ def cached_images(
 ) -> Reader:
     """Decodes and resizes all images, unless that has been done before.
 
-    Args:
-        samples: The images.
-        image_size: Height and width, in pixels.
-        channels: 1 or 3.
-        cache: True for memory, or the path of a folder.
-
-    Returns:
-        A function from an index to float32 `(height, width, channels)`.
+    Returns a function from an index to float32 `(height, width, channels)`. The
+    cache is True for memory, or the path of a folder.
     """
 
     def load(sample: ImageSample) -> np.ndarray:

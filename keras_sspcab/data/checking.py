@@ -86,22 +86,10 @@ def check_samples(
     on_error: str = "raise",
     progress: bool = True,
 ) -> tuple[_Sample, ...]:
-    """Checks samples of any kind in parallel, and reports all bad ones.
+    """Checks samples of any kind in parallel, as `check_images` does.
 
-    Args:
-        samples: The samples.
-        check: Returns a sample, perhaps completed, and what is wrong with it.
-        items: What the samples are, for messages, such as `"images"`.
-        on_error: `"raise"`, or `"skip"` to go on without the bad ones and warn
-            with their names.
-        progress: False hides the progress bar.
-
-    Returns:
-        The good samples as `check` returned them, in their order.
-
-    Raises:
-        BadFilesError: If there are bad ones and `on_error="raise"`, or if there
-            are no good ones.
+    Returns the good ones as `check` returns them, perhaps completed; `items` is
+    what they are, for messages.
     """
     on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
     checked = parallel_map(check, samples, f"Checking {items}", progress)
@@ -153,18 +141,21 @@ def check_images(
     Repair or remove them, or leave them out with on_error="skip".
     """
     samples = tuple(samples)
-    if not samples:
-        raise ValueError(
-            "There are no images to check. Received: samples with no entry"
-        )
-    require_file_systems(
-        path for s in samples for path in (s.path, s.mask_path)
-    )
+    require_samples(samples)
 
     def check(sample: ImageSample) -> tuple[ImageSample, list[FileProblem]]:
         return sample, _check_image(sample)
 
     return check_samples(samples, check, "images", on_error, progress)
+
+
+def require_samples(samples: tuple[ImageSample, ...]) -> None:
+    """Raises a ValueError unless there are images that can be reached."""
+    if not samples:
+        raise ValueError("There are no images. Received: samples with no entry")
+    require_file_systems(
+        path for s in samples for path in (s.path, s.mask_path)
+    )
 
 
 def read_pixels(path: str, channels: int) -> tf.Tensor:
@@ -192,8 +183,7 @@ def read_pixels(path: str, channels: int) -> tf.Tensor:
 
 
 def _check_image(sample: ImageSample) -> list[FileProblem]:
-    problems = []
-    size = None
+    problems, size = [], None
     try:
         size = read_pixels(sample.path, 3).shape[:2]
     except ValueError as error:
@@ -202,9 +192,12 @@ def _check_image(sample: ImageSample) -> list[FileProblem]:
         try:
             mask_size = read_pixels(sample.mask_path, 1).shape[:2]
             if size is not None and mask_size != size:
+                mask_text, text = (
+                    "x".join(map(str, s)) for s in (mask_size, size)
+                )
                 raise ValueError(
-                    f"mask of {_text(mask_size)} pixels for the image "
-                    f"{sample.path} of {_text(size)}"
+                    f"mask of {mask_text} pixels for the image {sample.path} "
+                    f"of {text}"
                 )
         except ValueError as error:
             problems.append(FileProblem(sample.mask_path, str(error)))
@@ -270,7 +263,3 @@ def _list_problems(
 ) -> str:
     lines = "".join(f"  {problem}\n" for problem in problems)
     return f"{len(problems)} bad files among {total} {items}:\n{lines}"
-
-
-def _text(size: tf.TensorShape) -> str:
-    return "x".join(map(str, size))

@@ -1,12 +1,13 @@
 """Batches of images: decoding, caching, shuffling and cropping."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.cache import Reader, cached_images, cached_masks
+from keras_sspcab.data.checking import require_samples
 from keras_sspcab.data.decoding import (
     decode_image,
     decode_mask,
@@ -20,7 +21,7 @@ from keras_sspcab.data.epochs import (
     order_of_epoch,
     state_length,
 )
-from keras_sspcab.data.file_system import enumerate_names, require_file_systems
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.random import CROP, FLIP, fold
 
@@ -49,9 +50,8 @@ def image_dataset(
 ) -> tf.data.Dataset:
     """Makes batches of images, float32 in [0, 1], channels last.
 
-    Order, crops and flips follow from `(seed, epoch)` alone: the same pair
-    gives the same batches, to the bit, at every run. So training that is
-    resumed within an epoch sees the same data: `image_dataset(...,
+    Order, crops and flips follow from `(seed, epoch)` alone, to the bit, so
+    that training can resume within an epoch: `image_dataset(...,
     epoch=3).skip(n)` is what follows the first `n` batches. A dataset that is
     iterated twice repeats itself; for several epochs that differ, see `epochs`.
 
@@ -64,11 +64,10 @@ def image_dataset(
         shuffle: True to shuffle all images, differently in every epoch.
         seed: Integer, 0 or more.
         epoch: Number of the epoch, from 0.
-        cache: False reads the files in every epoch. True keeps the resized
-            images in memory (4 bytes a value), for all datasets made from the
-            same files, until `clear_image_cache()`. A path keeps them in that
-            folder, for other runs as well. Both read them at the call. Files
-            that have changed are read again.
+        cache: False reads the files in every epoch. True reads them at the call
+            and keeps the resized images in memory (4 bytes a value), for all
+            datasets of the same files, until `clear_image_cache()`. A path
+            keeps them in that folder, for other runs as well.
         patch_size: Height and width of random crops of the resized image, in
             pixels; None (the default) for whole images.
         patches_per_image: Crops of each image. Shuffled, a batch holds crops of
@@ -100,13 +99,7 @@ def image_dataset(
     (30, TensorShape([None, 64, 64, 3]))
     """
     samples = tuple(samples)
-    if not samples:
-        raise ValueError(
-            "A dataset needs images. Received: samples with no entry"
-        )
-    require_file_systems(
-        path for s in samples for path in (s.path, s.mask_path)
-    )
+    require_samples(samples)
     size = standardize_size(image_size)
     channels = standardize_channels(channels)
     batch_size = standardize_int(batch_size, "batch_size", 1)
@@ -115,11 +108,30 @@ def image_dataset(
     epochs = standardize_int(epochs, "epochs", 1)
     patches = standardize_int(patches_per_image, "patches_per_image", 1)
     patch = _standardize_patch(patch_size, size, patches)
-    if with_masks and not allow_missing_masks:
-        _require_masks(samples)
+    missing = [s.path for s in samples if s.label and s.mask_path is None]
+    if with_masks and missing and not allow_missing_masks:
+        raise ValueError(
+            f"{len(missing)} defective images have no mask. Received: "
+            f"{enumerate_names(missing)}. Add the masks, or take empty ones "
+            "with allow_missing_masks=True."
+        )
 
-    load = _loader(samples, size, channels, with_labels, with_masks, cache)
+    labels = tf.constant([sample.label for sample in samples], tf.int32)
+    if cache is False:
+        images, masks = _from_files(samples, size, channels)
+    else:
+        images = cached_images(samples, size, channels, cache)
+        if with_masks:
+            masks = cached_masks(samples, size, cache)
     count = len(samples)
+
+    def load(index: tf.Tensor) -> Example:
+        example = {"image": images(index)}
+        if with_labels:
+            example["label"] = labels[index]
+        if with_masks:
+            example["mask"] = masks(index)
+        return example
 
     def examples_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = order_of_epoch(count, shuffle, seed, epoch)
@@ -187,37 +199,10 @@ def batch_array(
 # === Loading ===
 
 
-def _loader(
-    samples: tuple[ImageSample, ...],
-    size: tuple[int, int],
-    channels: int,
-    with_labels: bool,
-    with_masks: bool,
-    cache: Any,
-) -> Callable[[tf.Tensor], Example]:
-    """Returns a function from the index of a sample to its tensors."""
-    labels = tf.constant([sample.label for sample in samples], tf.int32)
-    if cache is False:
-        images, masks = _from_files(samples, size, channels)
-    else:
-        images = cached_images(samples, size, channels, cache)
-        if with_masks:
-            masks = cached_masks(samples, size, cache)
-
-    def load(index: tf.Tensor) -> Example:
-        example = {"image": images(index)}
-        if with_labels:
-            example["label"] = labels[index]
-        if with_masks:
-            example["mask"] = masks(index)
-        return example
-
-    return load
-
-
 def _from_files(
     samples: tuple[ImageSample, ...], size: tuple[int, int], channels: int
 ) -> tuple[Reader, Reader]:
+    """Returns functions from the index of a sample to its image and mask."""
     paths = tf.constant([sample.path for sample in samples])
     mask_paths = tf.constant([sample.mask_path or "" for sample in samples])
 
@@ -241,8 +226,7 @@ def _mix(group: Example) -> Example:
     """Orders `(images, patches, ...)` by patch first, then by image."""
 
     def mix(value: tf.Tensor) -> tf.Tensor:
-        rank = value.shape.rank
-        swapped = tf.transpose(value, [1, 0, *range(2, rank)])
+        swapped = tf.transpose(value, [1, 0, *range(2, value.shape.rank)])
         return tf.reshape(swapped, [-1, *value.shape[2:]])
 
     return {name: mix(value) for name, value in group.items()}
@@ -279,10 +263,9 @@ def _flip_some(stack: Example, seed: tf.Tensor) -> Example:
     chosen = _whole_numbers(count, seed, 2) == 1
 
     def mirror(value: tf.Tensor) -> tf.Tensor:
-        rank = value.shape.rank
-        if rank < 3:
+        if value.shape.rank < 3:
             return value
-        where = tf.reshape(chosen, (count,) + (1,) * (rank - 1))
+        where = tf.reshape(chosen, (count,) + (1,) * (value.shape.rank - 1))
         return tf.where(where, tf.reverse(value, [2]), value)
 
     return {name: mirror(value) for name, value in stack.items()}
@@ -293,9 +276,6 @@ def _whole_numbers(count: int, seed: tf.Tensor, limit: int) -> tf.Tensor:
     return tf.random.stateless_uniform(
         (count,), seed, 0, limit, tf.int32, alg="philox"
     )
-
-
-# === Checks ===
 
 
 def _standardize_patch(
@@ -315,13 +295,3 @@ def _standardize_patch(
             f"patch_size={patch}, image_size={size}"
         )
     return patch
-
-
-def _require_masks(samples: tuple[ImageSample, ...]) -> None:
-    missing = [s.path for s in samples if s.label and s.mask_path is None]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} defective images have no mask. Received: "
-            f"{enumerate_names(missing)}. Add the masks, or take empty ones "
-            "with allow_missing_masks=True."
-        )

@@ -54,8 +54,7 @@ def decode_image(
     Args:
         encoded: Scalar string tensor, the content of the file.
         channels: 1 for gray or 3 for color. Defaults to 3.
-        native_only: True for graphs that must run without tensorflow-io, such
-            as those that are exported.
+        native_only: True for graphs that must run without tensorflow-io.
 
     Returns:
         uint8 tensor `(height, width, channels)`.

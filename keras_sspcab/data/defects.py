@@ -35,21 +35,9 @@ def draw_defect(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws one defect at a random place, in a random size and strength.
 
-    Args:
-        image: Gray photograph `(height, width)`, floats in [0, 1].
-        defect: One of `DEFECTS`.
-        rng: Source of randomness; the same state draws the same defect.
-        foreign: Another material, of the shape of `image`; needed by
-            `"foreign"`.
-
-    Returns:
-        The defective image, and its mask, bool. Pixels outside the mask are
-        exactly those of `image`.
-
-    Raises:
-        ValueError: If the defect is unknown, the foreign material is missing,
-            or no visible defect can be drawn, as on a material without
-            contrast.
+    Images are gray, `(height, width)` in [0, 1]; `foreign` is another material
+    of that shape, for `"foreign"`. Returns the defective image and its mask,
+    bool, outside of which nothing changes.
     """
     defect = standardize_choice(defect, tuple(DEFECTS), "defect")
     if defect == "foreign" and foreign is None:
@@ -187,10 +175,9 @@ def _blob_field(
     radius: tuple[float, float],
     roughness: float,
 ) -> np.ndarray:
-    """Returns a field that is positive inside an irregular, tilted blob.
+    """Draws a blob: about 1 in its middle, 0 on the outline, negative outside.
 
-    It is about 1 in the middle and 0 on the outline. `radius` is the range of
-    the mean radius, relative to the shorter side.
+    `radius` is the range of the mean radius, relative to the shorter side.
     """
     side = min(shape)
     size = rng.uniform(*radius) * side
@@ -235,9 +222,7 @@ def _smooth_noise(
 
 
 def _smooth_noise_1d(length: int, rng: np.random.Generator) -> np.ndarray:
-    noise = ndimage.gaussian_filter1d(
-        rng.standard_normal(length), length / 12, mode="reflect"
-    )
+    noise = ndimage.gaussian_filter1d(rng.standard_normal(length), length / 12)
     return (noise - noise.mean()) / max(noise.std(), 1e-6)
 
 
@@ -259,13 +244,9 @@ def _random_curve(
 def _smear(image: np.ndarray, angle: float, length: float) -> np.ndarray:
     """Averages along a line: motion blur."""
     offsets = np.linspace(-0.5, 0.5, max(int(2 * length), 3)) * length
+    direction = np.array([np.sin(angle), np.cos(angle)])
     shifted = [
-        ndimage.shift(
-            image,
-            (offset * np.sin(angle), offset * np.cos(angle)),
-            order=1,
-            mode="mirror",
-        )
+        ndimage.shift(image, offset * direction, order=1, mode="mirror")
         for offset in offsets
     ]
     return np.mean(shifted, axis=0)

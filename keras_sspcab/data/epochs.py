@@ -22,8 +22,7 @@ def chain_epochs(
     batches_of: Callable[[tf.Tensor], tf.data.Dataset], epoch: int, epochs: int
 ) -> tf.data.Dataset:
     """Returns the batches of one epoch after the other, from `epoch` on."""
-    numbers = tf.data.Dataset.range(epoch, epoch + epochs)
-    return numbers.flat_map(batches_of)
+    return tf.data.Dataset.range(epoch, epoch + epochs).flat_map(batches_of)
 
 
 def state_length(

@@ -39,11 +39,7 @@ def tensorflow_io() -> Any:
 
 
 def standardize_path(path: Any, name: str = "root") -> str:
-    """Returns a path as text; `~` is expanded, a URL stays as it is.
-
-    Raises:
-        ValueError: If it is not a path, or no file system is known for its URL.
-    """
+    """Returns a path as text; `~` is expanded, a URL stays as it is."""
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ValueError(
             f"The `{name}` argument must be a path or a URL. "
@@ -60,13 +56,13 @@ def require_file_systems(paths: Iterable[str | None]) -> None:
     """Raises a ValueError if a path is a URL that nothing can read."""
     examples = {scheme_of(path): path for path in paths if path}
     for scheme, example in examples.items():
-        if not scheme or _is_registered(scheme):
+        if not scheme or scheme in tf.io.gfile.get_registered_schemes():
             continue
         # Importing it may bring the file system.
         tensorflow_io()
-        if _is_registered(scheme):
-            continue
         known = sorted(s for s in tf.io.gfile.get_registered_schemes() if s)
+        if scheme in known:
+            continue
         raise ValueError(
             f"No file system is known for {scheme}:// URLs. Received: "
             f"{example!r}. Known: {', '.join(known)}. Others, such as s3, "
@@ -134,18 +130,11 @@ def list_files(root: str) -> list[str]:
     """
 
     def collect() -> list[str]:
-        files: list[str] = []
+        files = []
         for folder, names in _walk(root):
             inside = folder[len(root) :].replace(os.sep, "/").strip("/")
-            parts = inside.split("/") if inside else []
-            if any(part.startswith(".") for part in parts):
-                continue
-            files += [
-                "/".join([*parts, name])
-                for name in names
-                if not name.startswith(".")
-            ]
-        return sorted(files)
+            files += [f"{inside}/{name}".lstrip("/") for name in names]
+        return sorted(f for f in files if "/." not in f"/{f}")
 
     files = reach(root, collect)
     # The decoder takes text, not bytes, and Python marks what is not UTF-8.
@@ -190,20 +179,14 @@ def _walk(
             yield from _walk(os.path.join(folder, name), above | {real})
 
 
-def _is_registered(scheme: str) -> bool:
-    return scheme in tf.io.gfile.get_registered_schemes()
-
-
 def describe_folder(root: str) -> str:
     """Returns the content of a folder in a few words, for error messages."""
 
     def look() -> str:
         names = sorted(n.rstrip("/") for n in tf.io.gfile.listdir(root))
         folders = [n for n in names if tf.io.gfile.isdir(join(root, n))]
-        files = [n for n in names if n not in set(folders)]
-        parts = []
-        if folders:
-            parts.append(f"the folders {enumerate_names(folders)}")
+        files = sorted({*names} - {*folders})
+        parts = [f"the folders {enumerate_names(folders)}"] if folders else []
         if files:
             parts.append(f"{len(files)} files ({count_extensions(files)})")
         return " and ".join(parts) or "nothing"

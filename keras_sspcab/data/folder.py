@@ -20,9 +20,6 @@ _Folder = TypeVar("_Folder", bound="SampleFolder[Any]")
 class SampleFolder(Generic[_Sample]):
     """The samples below a folder, by split; the base of all such folders.
 
-    Subclasses define what their samples are called and the table of the
-    summary.
-
     Attributes:
         root: The folder.
         layout: How it is laid out, such as `"plain"`.
@@ -135,20 +132,14 @@ class SampleFolder(Generic[_Sample]):
 
 def _format_table(rows: Sequence[Sequence[str | int]]) -> list[str]:
     """Aligns columns, counts to the right: 0 as a dash, unknown ones as "?"."""
-    texts = [[str(cell or "-") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    is_count = [
-        any(isinstance(cell, int) or cell == "?" for cell in column)
-        for column in zip(*rows, strict=True)
-    ]
-    lines = []
-    for row in texts:
-        cells = [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(row, widths, is_count, strict=True)
-        ]
-        lines.append("  " + "  ".join(cells))
-    return lines
+    columns = []
+    for column in zip(*rows, strict=True):
+        texts = [str(cell or "-") for cell in column]
+        width = max(map(len, texts))
+        is_count = any(isinstance(c, int) or c == "?" for c in column)
+        align = str.rjust if is_count else str.ljust
+        columns.append([align(text, width) for text in texts])
+    return ["  " + "  ".join(row) for row in zip(*columns, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,13 +173,7 @@ class ImageSample:
 class ImageFolder(SampleFolder[ImageSample]):
     """The images below a folder, by split, as `scan_image_folder` returns it.
 
-    Attributes:
-        root: The folder.
-        layout: `"mvtec"` or `"plain"`.
-        train: Normal images to train on.
-        validation: Normal images held out of training, to calibrate with.
-        test: Normal and defective images to evaluate on; may be empty.
-        notes: Remarks of the scan, such as files that were left out.
+    For the attributes, see `SampleFolder`.
 
     Example:
     >>> train = tuple(ImageSample(f"screws/{i}.png") for i in range(20))

@@ -4,13 +4,11 @@ They teach the background-agnostic framework of Georgescu et al. (TPAMI 2021)
 what is not normal.
 """
 
-import math
-import numbers
 from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.data.file_system import (
     enumerate_names,
     is_folder,
@@ -18,7 +16,7 @@ from keras_sspcab.data.file_system import (
     require_folder,
     standardize_path,
 )
-from keras_sspcab.data.random import PICTURE, fold, fold_in, standardize_seed
+from keras_sspcab.data.random import PICTURE, fold_in, fold_key
 from keras_sspcab.data.simulation.textures import (
     EmbeddedTextures,
     FolderTextures,
@@ -64,9 +62,8 @@ def add_pseudo_abnormal(
 
     Their appearance is that of pictures from elsewhere, their motion that of
     the normal crops, `speed` times as fast. The framework estimates the flow
-    between frames that lie further apart instead, which also brings errors of
-    the estimate and turns: batches that hold `abnormal_previous_motion` and
-    `abnormal_next_motion` already keep them. What does not move stays as it is.
+    between frames that lie further apart instead: batches that hold
+    `abnormal_previous_motion` and `abnormal_next_motion` already keep them.
 
     The elements follow from `seed`, `epoch` and their position alone: `.skip`
     gives what follows, and a dataset that is iterated again repeats itself.
@@ -79,12 +76,12 @@ def add_pseudo_abnormal(
         epoch: Number of the epoch, from 0.
         images: Folder or folders of pictures, a `TextureSource` (to list a
             folder once, not in every epoch), or None (the default) for ten
-            photographs that are part of scikit-image: enough to show how the
-            training works, few for a result that counts. The framework's
-            authors take UIUC textures, Oxford flowers, anime faces and 68
-            classes of Tiny ImageNet (`tiny_imagenet_folders`).
-        speed: How much faster than normal, more than 1. The framework enlarges
-            the temporal step by a factor that we do not know; 3 is a guess.
+            photographs of scikit-image: few for a result that counts. The
+            framework's authors take UIUC textures, Oxford flowers, anime faces
+            and 68 classes of Tiny ImageNet (`tiny_imagenet_folders`).
+        speed: How much faster than normal, more than 1: motion at its own speed
+            is normal. The framework enlarges the temporal step by a factor that
+            we do not know; 3 is a guess.
 
     Returns:
         A `tf.data.Dataset` of as many batches with the keys
@@ -109,17 +106,13 @@ def add_pseudo_abnormal(
     spec = _require_crops(dataset)
     seed = standardize_int(seed, "seed", 0)
     epoch = standardize_int(epoch, "epoch", 0)
-    if not isinstance(speed, numbers.Real) or not 1 < speed < math.inf:
-        raise ValueError(
-            "The `speed` argument must be a number of more than 1: motion at "
-            f"its own speed is normal. Received: speed={speed!r}"
-        )
+    speed = standardize_number(speed, "speed", 1.0, excluded=1.0)
     source = images
     if images is None:
         source = EmbeddedTextures(batch_share=0.0)
     elif not isinstance(images, TextureSource):
         source = FolderTextures(images)
-    start = standardize_seed(fold(seed, PICTURE, epoch))
+    start = fold_key(seed, PICTURE, epoch)
     _, height, width, channels = spec["appearance"].shape
     picture = tf.TensorSpec((height, width, channels), tf.float32)
 

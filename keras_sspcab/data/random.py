@@ -6,18 +6,14 @@ The order of images, crops and flips follow from integers: `fold` makes a seed
 of them, an int64 tensor of shape `(2,)`, for the functions of `tf.random`.
 
 Simulations draw many numbers for each image, for which `tf.random` takes fifty
-nodes a draw: such graphs take seconds to build. Their seed is a uint64 tensor
-of shape `(2,)`, as `standardize_seed` returns it: the key and the upper half of
-the counter of Philox.
+nodes a draw: such graphs take seconds to build. Their seed, from `fold_key`, is
+a uint64 tensor `(2,)`: the key and the upper half of the counter of Philox.
 """
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-
-from keras_sspcab.checks import standardize_int
 
 # Independent streams of random numbers, for `fold`.
 ORDER, CROP, FLIP, PICTURE = range(4)
@@ -43,17 +39,9 @@ def permutation(count: int, seed: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.argsort(keys, stable=True), tf.int64)
 
 
-def standardize_seed(seed: Any) -> tf.Tensor:
-    """Returns a uint64 seed of shape `(2,)` from one, or from an integer."""
-    if isinstance(seed, numbers.Integral):
-        return _unsigned(fold(standardize_int(seed, "seed", 0)))
-    seed = tf.convert_to_tensor(seed)
-    if not seed.dtype.is_integer or not seed.shape.is_compatible_with((2,)):
-        raise ValueError(
-            "A seed must be an integer of at least 0, or an integer tensor of "
-            f"shape (2,). Received: seed={seed}"
-        )
-    return seed if seed.dtype == tf.uint64 else _unsigned(seed)
+def fold_key(seed: int, *numbers: Any) -> tf.Tensor:
+    """Returns `fold(seed, *numbers)` as the seed of a simulation."""
+    return tf.bitcast(fold(seed, *numbers), tf.uint64)
 
 
 def fold_in(seed: tf.Tensor, number: Any) -> tf.Tensor:
@@ -76,7 +64,7 @@ def uniform(
 ) -> tf.Tensor:
     """Draws float32 numbers from `low` to `high`."""
     numbers = tf.raw_ops.StatelessRandomUniformV2(
-        shape=shape, key=_key(seed), counter=_counter(seed), alg=_PHILOX
+        shape=shape, key=seed[:1], counter=_counter(seed), alg=_PHILOX
     )
     return numbers * (high - low) + low
 
@@ -87,7 +75,7 @@ def integers(
     """Draws int32 numbers from `low` to `high`, both included."""
     return tf.raw_ops.StatelessRandomUniformIntV2(
         shape=shape,
-        key=_key(seed),
+        key=seed[:1],
         counter=_counter(seed),
         alg=_PHILOX,
         minval=low,
@@ -105,14 +93,6 @@ def distinct(seed: tf.Tensor, count: int, total: int) -> tf.Tensor:
     return tf.math.top_k(uniform(seed, shape=(total,)), count).indices
 
 
-def _unsigned(seed: tf.Tensor) -> tf.Tensor:
-    return tf.bitcast(tf.cast(seed, tf.int64), tf.uint64)
-
-
-def _key(seed: tf.Tensor) -> tf.Tensor:
-    return seed[:1]
-
-
 def _counter(seed: tf.Tensor) -> tf.Tensor:
     return seed * tf.constant([0, 1], tf.uint64)
 
@@ -122,7 +102,7 @@ def _seeds(
 ) -> tf.Tensor:
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=shape,
-        key=_key(seed),
+        key=seed[:1],
         counter=counter,
         alg=_PHILOX,
         dtype=tf.uint64,

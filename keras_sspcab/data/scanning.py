@@ -23,16 +23,11 @@ from keras_sspcab.data.file_system import (
 from keras_sspcab.data.folder import GOOD, ImageFolder, ImageSample
 
 #: Extensions of files that are taken for images, in any case.
+# fmt: off
 IMAGE_EXTENSIONS = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff",
 )
+# fmt: on
 
 _EXTENSIONS = f"Extensions of images: {' '.join(IMAGE_EXTENSIONS)}"
 
@@ -131,10 +126,8 @@ def _scan_plain(
             f"There is no image below the folder. Received: root={root!r}, "
             f"which holds {describe_folder(root)}. {_EXTENSIONS}"
         )
-    ignored = [file for file in files if not is_image(file)]
-    if ignored:
-        notes += (f"left out, no images: {count_extensions(ignored)}",)
     train = tuple(ImageSample(join(root, image)) for image in images)
+    notes += _note_others(files)
     return ImageFolder(root, "plain", train, notes=notes)
 
 
@@ -165,9 +158,7 @@ def _scan_mvtec(
             f"{enumerate_names(others)}",
         )
     known = ("train/", "validation/", "test/", "ground_truth/")
-    ignored = [f for f in files if f.startswith(known) and not is_image(f)]
-    if ignored:
-        notes += (f"left out, no images: {count_extensions(ignored)}",)
+    notes += _note_others([f for f in files if f.startswith(known)])
 
     def normal(images: list[str]) -> tuple[ImageSample, ...]:
         return tuple(ImageSample(join(root, image)) for image in images)
@@ -187,17 +178,28 @@ def _scan_mvtec(
     )
 
 
+def _note_others(files: list[str]) -> tuple[str, ...]:
+    others = [file for file in files if not is_image(file)]
+    counts = count_extensions(others)
+    return (f"left out, no images: {counts}",) if others else ()
+
+
 def _pair_masks(
     root: str, images: list[str], masks: list[str]
 ) -> dict[str, str]:
     """Returns the mask of each image that has one, by stem."""
+
+    def stem_of(file: str) -> str:
+        """`test/crack/007.png` -> `crack/007`."""
+        return file.split("/", 1)[1].rsplit(".", 1)[0]
+
     by_stem: dict[str, list[str]] = collections.defaultdict(list)
     for image in images:
-        by_stem[_stem(image)].append(image)
+        by_stem[stem_of(image)].append(image)
     pairs: dict[str, str] = {}
     unmatched = []
     for mask in masks:
-        stem = _stem(mask)
+        stem = stem_of(mask)
         matches = by_stem.get(stem.removesuffix("_mask"), by_stem.get(stem))
         if not matches:
             unmatched.append(mask)
@@ -222,11 +224,6 @@ def _pair_masks(
             "them, or remove those that are not needed."
         )
     return pairs
-
-
-def _stem(file: str) -> str:
-    """`test/crack/007.png` -> `crack/007`."""
-    return file.split("/", 1)[1].rsplit(".", 1)[0]
 
 
 def _raise_no_training_images(root: str, files: list[str]) -> NoReturn:
@@ -262,18 +259,18 @@ def _require_decoders(folder: ImageFolder) -> None:
         if path and path.lower().endswith((".webp", ".tif", ".tiff"))
     ]
     # The content decides: a PNG named .tif can be read.
-    needing = [p for p in paths if _format(p) in TENSORFLOW_IO_FORMATS]
+
+    def format_of(path: str) -> str | None:
+        def read() -> bytes:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                return file.read(12)
+
+        return image_format(reach(path, read))
+
+    needing = [p for p in paths if format_of(p) in TENSORFLOW_IO_FORMATS]
     if needing:
         raise ValueError(
             f"{len(needing)} images are WebP or TIFF, which need "
             f"tensorflow-io. Received: {enumerate_names(needing)}. "
             f"{INSTALL_HINT} Or convert them to PNG."
         )
-
-
-def _format(path: str) -> str | None:
-    def read() -> bytes:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read(12)
-
-    return image_format(reach(path, read))

@@ -50,9 +50,7 @@ def write_texture_folder(
     Into the defective ones a defect is drawn: scratch, stain, hole, foreign (a
     patch of another texture) or blur. The mask marks the pixels where the
     defect has an opacity of at least 0.1; all others are those of the
-    photograph. Nothing is downloaded.
-
-    The folder appears when it is complete.
+    photograph. Nothing is downloaded. The folder appears when it is complete.
 
     Args:
         root: Local folder to write. One that this function wrote before is
@@ -109,15 +107,7 @@ def write_texture_folder(
         name: read_photograph(f"{name}.png", "L") for name in TEXTURES
     }
     ground = photographs.pop(texture)
-    arguments = {
-        "texture": texture,
-        "image_size": image_size,
-        "num_train": num_train,
-        "num_test_good": num_good,
-        "num_test_defective": num_bad,
-        "seed": seed,
-        "defects": list(defects),
-    }
+    train, test = ground[:, _TRAIN_COLUMNS], ground[:, _TEST_COLUMNS]
     with replacing_folder(root) as folder:
         files = []
 
@@ -129,16 +119,14 @@ def write_texture_folder(
 
         for i in range(num_train):
             rng = np.random.default_rng([seed, 0, i])
-            image = _normal(ground[:, _TRAIN_COLUMNS], image_size, rng)
-            save(f"train/good/{i:03d}.png", image)
+            save(f"train/good/{i:03d}.png", _normal(train, image_size, rng))
         for i in range(num_good):
             rng = np.random.default_rng([seed, 1, i])
-            image = _normal(ground[:, _TEST_COLUMNS], image_size, rng)
-            save(f"test/good/{i:03d}.png", image)
+            save(f"test/good/{i:03d}.png", _normal(test, image_size, rng))
         for i in range(num_bad):
             rng = np.random.default_rng([seed, 2, i])
             number, kind = divmod(i, len(defects))
-            image = _normal(ground[:, _TEST_COLUMNS], image_size, rng) / 255.0
+            image = _normal(test, image_size, rng) / 255.0
             other = photographs[rng.choice(sorted(photographs))]
             other = _crop(other, image_size, rng) / 255.0
             image, mask = draw_defect(image, defects[kind], rng, foreign=other)
@@ -151,7 +139,15 @@ def write_texture_folder(
             "photograph": f"skimage.data.{texture} (CC0)",
             "train_columns": [_TRAIN_COLUMNS.start, _TRAIN_COLUMNS.stop],
             "test_columns": [_TEST_COLUMNS.start, _TEST_COLUMNS.stop],
-            "arguments": arguments,
+            "arguments": {
+                "texture": texture,
+                "image_size": image_size,
+                "num_train": num_train,
+                "num_test_good": num_good,
+                "num_test_defective": num_bad,
+                "seed": seed,
+                "defects": list(defects),
+            },
             "files": sorted(files),
         }
         path = os.path.join(folder, _MARKER)
@@ -161,12 +157,7 @@ def write_texture_folder(
 
 
 def read_photograph(name: str, mode: str) -> np.ndarray:
-    """Reads a picture from scikit-image's wheel; never downloads.
-
-    Args:
-        name: Name of the file.
-        mode: Pillow's name of the colors, `"L"` or `"RGB"`.
-    """
+    """Reads a picture from scikit-image's wheel in Pillow's mode of colors."""
     resource = importlib.resources.files("skimage.data") / name
     if not resource.is_file():
         raise ValueError(

@@ -1,8 +1,10 @@
 """What the tests of datasets share."""
 
 import numpy as np
+import tensorflow as tf
 
 from keras_sspcab.data import image_dataset
+from keras_sspcab.data.simulation import TextureSource
 
 SIZE = (12, 10)
 
@@ -34,3 +36,16 @@ def assert_same(first, second):
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def dataset_of(arrays, batch_size=2):
+    """Batches of an array, or of a dict of arrays."""
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+
+
+class Red(TextureSource):
+    """A texture of one color, which stays one when it is augmented."""
+
+    def draw(self, images, index, seed):
+        color = tf.constant([200.0, 40.0, 10.0])
+        return tf.ones_like(images[0, ..., :1]) * color

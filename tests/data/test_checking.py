@@ -1,7 +1,6 @@
 import pickle
 import warnings
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -11,7 +10,7 @@ from keras_sspcab.data import (
     BadFilesError,
     ImageSample,
     check_images,
-    checking,
+    decoding,
     scan_image_folder,
 )
 
@@ -78,10 +77,7 @@ def test_skip_returns_the_good_ones_and_warns(tmp_path, color, encode):
         found = check_images([good, bad, other], on_error="skip")
     assert found == (good, other)
     assert "2 images remain" in str(w[0].message)
-
-
-def test_skip_raises_when_nothing_is_left(tmp_path):
-    bad = sample_of(tmp_path / "bad.png", b"")
+    # Nothing is left.
     assert len(problems_of([bad], on_error="skip").problems) == 1
 
 
@@ -102,8 +98,8 @@ def test_masks_are_checked_too(mvtec, write_image):
         assert check_images(test, on_error="skip") == test[2:]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF"])
+@settings(max_examples=20, deadline=None)
 @given(st.floats(0.0, 1.0))
 def test_every_truncation_is_found(kind, encode, color, share):
     content = encode(color, kind)
@@ -114,31 +110,10 @@ def test_every_truncation_is_found(kind, encode, color, share):
     assert problem.path == "ram://check.bin"
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "TIFF"])
-@settings(max_examples=15, deadline=None)
-@given(st.floats(0.0, 1.0))
-def test_every_truncation_of_optional_formats_is_found(
-    kind, encode, color, share
-):
-    content = encode(color, kind)
-    cut = min(int(share * len(content)), len(content) - 1)
-    assert problems_of([remote_sample(content[:cut])]).problems
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     st.binary(max_size=200),
-    st.sampled_from(
-        [
-            b"",
-            b"\x89PNG\r\n\x1a\n",
-            b"\xff\xd8\xff\xe0",
-            b"BM",
-            b"GIF89a",
-            b"RIFF\x20\x00\x00\x00WEBPVP8 ",
-            b"II*\x00\x08\x00\x00\x00",
-        ]
-    ),
+    st.sampled_from([b"", *(m for ms in decoding._MAGIC.values() for m in ms)]),
 )
 def test_random_bytes_are_reported_and_never_crash(content, magic):
     (problem,) = problems_of([remote_sample(magic + content)]).problems
@@ -176,27 +151,12 @@ def test_optional_formats(tmp_path, color, encode, has_tensorflow_io):
         assert 'pip install "keras-sspcab[io]"' in problem.reason
 
 
-def test_optional_formats_without_tensorflow_io(
-    tmp_path, color, encode, monkeypatch
-):
-    monkeypatch.setattr(checking, "tensorflow_io", lambda: None)
-    sample = sample_of(tmp_path / "a.webp", encode(color, "WEBP"))
-    (problem,) = problems_of([sample]).problems
-    assert problem.path == sample.path
-    assert 'pip install "keras-sspcab[io]"' in problem.reason
-
-
 def test_bmp_with_colored_palette(tmp_path, color, encode):
     # TensorFlow takes the indices for gray values.
     sample = sample_of(tmp_path / "a.bmp", encode(color, "BMP", mode="P"))
     assert "palette" in problems_of([sample]).problems[0].reason
     gray = sample_of(tmp_path / "b.bmp", encode(color[..., 0], "BMP"))
     assert check_images([gray]) == (gray,)
-
-
-def test_unknown_file_system(tmp_path):
-    with pytest.raises(ValueError, match=r"known for nowhere://"):
-        check_images([ImageSample("nowhere://a.png")])
 
 
 def test_the_error_survives_pickling(tmp_path):
@@ -212,22 +172,7 @@ def test_arguments_are_checked(mvtec):
         check_images(samples, on_error="ignore")
 
 
-def test_no_samples():
-    with pytest.raises(ValueError, match="no images to check"):
-        check_images([])
-
-
 def test_progress_bar_stays_off_what_is_no_terminal(mvtec, capsys):
     check_images(scan_image_folder(mvtec).train, progress=True)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
-
-
-@pytest.mark.data
-def test_screw(mvtec_screw):
-    folder = scan_image_folder(mvtec_screw)
-    samples = folder.train + folder.test
-    assert check_images(samples) == samples
-    for sample in folder.test[:20]:
-        if sample.mask_path:
-            assert np.any(checking.read_pixels(sample.mask_path, 1))

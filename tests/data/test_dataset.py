@@ -8,20 +8,13 @@ from PIL import Image
 from keras_sspcab.data import (
     ImageSample,
     batch_array,
+    check_images,
     decode_and_resize,
     image_dataset,
     scan_image_folder,
 )
 
 # === Contents ===
-
-
-def test_pixels_are_those_of_the_file(textured):
-    (found,) = batches(textured)
-    assert found.dtype == np.float32
-    for sample, image in zip(textured, found, strict=True):
-        expected = np.asarray(Image.open(sample.path)) / 255.0
-        np.testing.assert_allclose(image[..., 0], expected, atol=1e-7)
 
 
 @pytest.mark.parametrize(("size", "channels"), [((7, 9), 1), ((24, 30), 3)])
@@ -79,14 +72,8 @@ def test_missing_masks(mvtec):
     assert len(list(make(test, with_labels=True))) == 1
     dataset = make(test, with_masks=True, allow_missing_masks=True)
     ((_, others),) = list(dataset)
-    assert others["mask"].numpy().any((1, 2)).tolist() == [
-        True,
-        False,
-        True,
-        False,
-        False,
-        True,
-    ]
+    shown = others["mask"].numpy().any((1, 2))
+    assert shown.astype(int).tolist() == [1, 0, 1, 0, 0, 1]
 
 
 def test_batches_and_cardinality(samples):
@@ -129,49 +116,11 @@ def test_epochs_are_chained(samples):
     assert_same(chained, single)
 
 
-def test_shuffling_is_fair(samples):
-    places = np.array(
-        order(samples, shuffle=True, epochs=300, cache=True)
-    ).reshape(300, 11)
-    counts = np.array(
-        [np.bincount(column, minlength=11) for column in places.T]
-    )
-    # Expected 27.3 each; five standard deviations.
-    assert counts.min() > 27.3 - 25
-    assert counts.max() < 27.3 + 25
-
-
-def test_keras_sees_every_epoch_in_turn(samples):
-    seen = []
-
-    class Spy(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.layer = keras.layers.Conv2D(1, 1)
-
-        def call(self, inputs):
-            return self.layer(inputs)
-
-        def train_step(self, data):
-            tf.numpy_function(
-                lambda x: seen.append(x) or np.float32(0), [data], tf.float32
-            )
-            return {"loss": tf.zeros(())}
-
-    model = Spy()
-    model.compile()
-    dataset = make(samples, batch_size=4, shuffle=True, epochs=3)
-    model.fit(dataset, epochs=3, steps_per_epoch=3, shuffle=False, verbose=0)
-    expected = batches(samples, batch_size=4, shuffle=True, epochs=3)
-    assert_same(seen, expected)
-
-
 # === Patches and flips ===
 
 
-@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[3]])
-def test_runs_are_equal_and_epochs_are_not(textured, variant):
-    variant = {**variant, "batch_size": 4, "epoch": 1, "epochs": 2}
+def test_runs_are_equal_and_epochs_are_not(textured):
+    variant = {**VARIANTS[3], "batch_size": 4, "epoch": 1, "epochs": 2}
     found = batches(textured, **variant)
     assert_same(found, batches(textured, **variant))
     half = len(found) // 2
@@ -183,10 +132,9 @@ def test_runs_are_equal_and_epochs_are_not(textured, variant):
 @pytest.mark.parametrize(
     ("variant", "caching"),
     [
-        (VARIANTS[2], False),
         (VARIANTS[3], False),
         (VARIANTS[4], True),
-        (VARIANTS[3], "disk"),
+        (VARIANTS[2], "disk"),
     ],
 )
 def test_skipping_gives_the_tail(textured, tmp_path, variant, caching):
@@ -219,21 +167,12 @@ def test_patches_are_parts_of_their_image(textured):
 def test_patches_reach_every_place(tmp_path, write_image):
     pixels = np.arange(16, dtype="uint8").reshape(4, 4)
     sample = ImageSample(write_image(tmp_path / "small.png", pixels))
-    (patches,) = batches(
-        [sample],
-        image_size=(4, 4),
-        patch_size=2,
-        patches_per_image=300,
-        batch_size=300,
-    )
+    options = {"patch_size": 2, "patches_per_image": 300, "batch_size": 300}
+    (patches,) = batches([sample], image_size=(4, 4), **options)
     corners = np.round(patches[:, 0, 0, 0] * 255).astype(int)
     counts = np.bincount(corners, minlength=16).reshape(4, 4)
     assert (counts[:3, :3] > 10).all()
     assert counts[3].sum() == counts[:, 3].sum() == 0
-
-
-def test_a_patch_of_full_size_is_the_image(textured):
-    assert_same(batches(textured, patch_size=SIZE), batches(textured))
 
 
 def test_shuffled_batches_hold_patches_of_different_images(samples):
@@ -253,16 +192,9 @@ def test_patches_keep_label_and_mask(mvtec, write_image):
         mask = mvtec / f"ground_truth/crack/{path.stem}_mask.png"
         path.write_bytes(mask.read_bytes())
     test = [s for s in scan_image_folder(mvtec).test if s.defect != "hole"]
-    dataset = make(
-        test,
-        patch_size=5,
-        patches_per_image=6,
-        flip=True,
-        shuffle=True,
-        batch_size=99,
-        with_labels=True,
-        with_masks=True,
-    )
+    options = {"patch_size": 5, "patches_per_image": 6, "batch_size": 99}
+    options |= {"flip": True, "shuffle": True}
+    dataset = make(test, with_labels=True, with_masks=True, **options)
     ((images, others),) = list(dataset)
     labels, masks = others["label"].numpy(), others["mask"].numpy()
     assert labels.tolist().count(1) == 18
@@ -289,39 +221,25 @@ def test_flips_mirror_about_half(textured):
 # === Arrays ===
 
 
-def arrays_of(dataset):
-    return [batch.numpy() for batch in dataset]
+def test_arrays():
+    array = np.arange(28.0).reshape(7, 2, 2, 1)
+    found = [batch.numpy() for batch in batch_array(array, 3)]
+    assert [len(batch) for batch in found] == [3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate(found), array)
 
+    def shuffled():
+        keras.utils.set_random_seed(1)
+        dataset = batch_array(array, 7, shuffle=True).repeat(2)
+        return [batch.numpy() for batch in dataset]
 
-def numbered(n=7):
-    return np.arange(n * 4, dtype="float32").reshape(n, 2, 2, 1)
-
-
-def test_batches_in_order():
-    dataset = batch_array(numbered(), 3)
-    assert int(dataset.cardinality()) == 3
-    assert [len(batch) for batch in arrays_of(dataset)] == [3, 3, 1]
-    np.testing.assert_array_equal(
-        np.concatenate(arrays_of(dataset)), numbered()
-    )
-
-
-def test_shuffled_anew_and_as_the_seed_says():
-    keras.utils.set_random_seed(1)
-    dataset = batch_array(numbered(20), 20, shuffle=True)
-    first, second = arrays_of(dataset)[0], arrays_of(dataset)[0]
+    first, second = shuffled()
     assert not np.array_equal(first, second)
-    keras.utils.set_random_seed(1)
-    again = arrays_of(batch_array(numbered(20), 20, shuffle=True))[0]
-    np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(np.sort(first, axis=0), numbered(20))
-
-
-def test_bad_arguments():
+    np.testing.assert_array_equal(first, shuffled()[0])
+    np.testing.assert_array_equal(np.sort(first, axis=0), array)
     with pytest.raises(ValueError, match=r"an array of shape \(0, 2, 2, 1\)"):
-        batch_array(numbered(0))
+        batch_array(array[:0])
     with pytest.raises(ValueError, match="batch_size=0"):
-        batch_array(numbered(), 0)
+        batch_array(array, 0)
 
 
 # === Mistakes, other file systems ===
@@ -348,7 +266,7 @@ def test_arguments_are_checked(samples, arguments, message):
 
 
 def test_no_samples():
-    with pytest.raises(ValueError, match="needs images"):
+    with pytest.raises(ValueError, match="no images"):
         image_dataset([], 8)
 
 
@@ -368,28 +286,13 @@ def test_unknown_file_system():
         image_dataset([ImageSample("nowhere://a.png")], 8)
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "TIFF"])
-def test_optional_formats(kind, tmp_path, color, encode, has_tensorflow_io):
-    options = {"lossless": True} if kind == "WEBP" else {}
-    (tmp_path / "a").write_bytes(encode(color, kind, **options))
-    sample = ImageSample(str(tmp_path / "a"))
-    arguments = {"image_size": (40, 32), "channels": 3}
-    if has_tensorflow_io:
-        (found,) = batches([sample], **arguments)
-        np.testing.assert_allclose(found[0], color / 255.0, atol=1e-7)
-        return
-    with pytest.raises(ValueError, match=r"keras-sspcab\[io\]"):
-        make([sample], cache=True, **arguments)
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"keras-sspcab\[io\]"
-    ):
-        batches([sample], **arguments)
-
-
 @pytest.mark.data
 def test_screw(mvtec_screw):
     folder = scan_image_folder(mvtec_screw).with_validation()
     assert (len(folder.train), len(folder.validation)) == (288, 32)
+    assert len({sample.defect for sample in folder.test}) == 6
+    assert "without a mask" not in folder.summary()
+    assert check_images(folder.test) == folder.test
     dataset = image_dataset(
         folder.test, 64, channels=1, with_labels=True, with_masks=True
     )

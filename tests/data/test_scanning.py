@@ -44,14 +44,8 @@ def test_mvtec_labels_defects_and_masks(mvtec):
         (0, "good", None)
     }
     assert folder.validation == ()
-    assert [(s.label, s.defect) for s in folder.test] == [
-        (1, "crack"),
-        (1, "crack"),
-        (1, "crack"),
-        (0, "good"),
-        (0, "good"),
-        (1, "hole"),
-    ]
+    labels = [(s.label, s.defect) for s in folder.test]
+    assert labels == [(1, "crack")] * 3 + [(0, "good")] * 2 + [(1, "hole")]
     assert folder.test[1] == ImageSample(
         str(mvtec / "test/crack/001.png"),
         1,
@@ -60,14 +54,6 @@ def test_mvtec_labels_defects_and_masks(mvtec):
     )
     assert folder.test[3].mask_path is None
     assert "layout: mvtec, because there is a train folder" in folder.summary()
-
-
-def test_only_train_good_is_needed(tmp_path, touch):
-    touch("train/good/0.png", "train/good/1.png")
-    folder = scan_image_folder(tmp_path)
-    assert len(folder.train) == 2
-    assert folder.test == ()
-    assert "test" not in folder.summary().splitlines()[1]
 
 
 def test_masks_pair_by_relative_stem_with_any_extension(tmp_path, touch):
@@ -90,24 +76,12 @@ def test_masks_pair_by_relative_stem_with_any_extension(tmp_path, touch):
     assert test[-1].label == 0
 
 
-def test_missing_mask_is_listed_in_the_summary(mvtec):
-    (mvtec / "ground_truth/crack/001_mask.png").unlink()
-    folder = scan_image_folder(mvtec)
-    assert folder.test[1].mask_path is None
-    image = mvtec / "test/crack/001.png"
-    assert f"without a mask: 1 ({image})" in folder.summary()
-
-
-def test_validation_good_is_read(mvtec, touch):
+def test_validation_is_read_and_what_is_left_out_is_noted(mvtec, touch):
+    touch("train/bad/000.png", "test/crack/notes.txt", root=mvtec)
     touch("validation/good/000.png", root=mvtec)
     folder = scan_image_folder(mvtec)
     assert relative(folder.validation, mvtec) == ["validation/good/000.png"]
-    assert len(folder.train) == 5
-
-
-def test_what_is_left_out_is_noted(mvtec, touch):
-    touch("train/bad/000.png", "test/crack/notes.txt", root=mvtec)
-    summary = scan_image_folder(mvtec).summary()
+    summary = folder.summary()
     assert "1 images outside of the layout: train/bad/000.png" in summary
     assert "left out, no images: 1 .txt" in summary
 
@@ -138,12 +112,6 @@ def test_plain_takes_everything_as_normal(tmp_path, touch):
     assert "left out, no images: 1 .txt" in folder.summary()
 
 
-def test_plain_can_be_forced(mvtec):
-    folder = scan_image_folder(mvtec / "train", layout="plain")
-    assert len(folder.train) == 5
-    assert "because" not in folder.summary()
-
-
 def test_relative_root_and_home(tmp_path, touch, monkeypatch):
     path = touch("images/sub/a.png")
     monkeypatch.chdir(tmp_path)
@@ -156,25 +124,13 @@ def test_relative_root_and_home(tmp_path, touch, monkeypatch):
 
 def test_links_are_followed_but_not_in_circles(tmp_path, touch):
     touch("elsewhere/x.png", "root/a/1.png", "root/b/1.png")
-    links = {
-        "root/a/self": "root/a",
-        "root/a/up": "root",
-        "root/a/b": "root/b",
-        "root/b/a": "root/a",
-        "root/c": "elsewhere",
-        "root/d": "elsewhere",
-    }
+    links = {"a/self": "root/a", "a/up": "root", "a/b": "root/b"}
+    links |= {"b/a": "root/a", "c": "elsewhere", "d": "elsewhere"}
     for link, target in links.items():
-        (tmp_path / link).symlink_to(tmp_path / target)
+        (tmp_path / "root" / link).symlink_to(tmp_path / target)
     folder = scan_image_folder(tmp_path / "root")
-    assert relative(folder.train, tmp_path / "root") == [
-        "a/1.png",
-        "a/b/1.png",
-        "b/1.png",
-        "b/a/1.png",
-        "c/x.png",
-        "d/x.png",
-    ]
+    expected = "a/1.png a/b/1.png b/1.png b/a/1.png c/x.png d/x.png"
+    assert relative(folder.train, tmp_path / "root") == expected.split()
 
 
 def test_names_with_odd_characters(tmp_path, write_image):
@@ -190,6 +146,7 @@ def test_names_with_odd_characters(tmp_path, write_image):
 # === Mistakes ===
 
 TRAIN = "train/good/0.png"
+MASKS = "ground_truth/crack"
 
 
 @pytest.mark.parametrize(
@@ -222,18 +179,13 @@ TRAIN = "train/good/0.png"
             [
                 TRAIN,
                 "test/crack/0.png",
-                "ground_truth/crack/0.png",
-                "ground_truth/crack/0_mask.png",
+                f"{MASKS}/0.png",
+                f"{MASKS}/0_mask.png",
             ],
-            ["several masks", "ground_truth/crack/0_mask.png"],
+            ["several masks", f"{MASKS}/0_mask.png"],
         ),
         (
-            [
-                TRAIN,
-                "test/crack/0.png",
-                "test/crack/0.jpg",
-                "ground_truth/crack/0.png",
-            ],
+            [TRAIN, "test/crack/0.png", "test/crack/0.jpg", f"{MASKS}/0.png"],
             ["belongs to several images"],
         ),
     ],
@@ -256,12 +208,8 @@ def test_missing_folder_names_the_nearest(tmp_path):
     assert f"root={str(root)!r}" in str(error.value)
     nearest = f"{str(tmp_path)!r}, which holds the folders parts"
     assert nearest in str(error.value)
-
-
-def test_file_instead_of_folder(touch):
-    path = touch("a.png")
-    with pytest.raises(ValueError, match=r"is a file, not a folder.*a\.png"):
-        scan_image_folder(path)
+    with pytest.raises(ValueError, match=r"is a file, not a folder.*read\.me"):
+        scan_image_folder(tmp_path / "read.me")
 
 
 @pytest.mark.parametrize(
@@ -275,22 +223,6 @@ def test_arguments_are_checked(root, layout):
 # === Optional formats ===
 
 
-def test_webp_and_tiff_need_tensorflow_io(
-    tmp_path, write_image, has_tensorflow_io
-):
-    write_image(tmp_path / "a.png")
-    write_image(tmp_path / "b.webp")
-    write_image(tmp_path / "c.tif")
-    if has_tensorflow_io:
-        assert len(scan_image_folder(tmp_path).train) == 3
-        return
-    with pytest.raises(ValueError, match="2 images are WebP or TIFF") as error:
-        scan_image_folder(tmp_path)
-    assert "b.webp" in str(error.value)
-    assert "c.tif" in str(error.value)
-    assert 'pip install "keras-sspcab[io]"' in str(error.value)
-
-
 def test_the_content_decides_about_the_format(
     tmp_path, write_image, monkeypatch
 ):
@@ -299,7 +231,9 @@ def test_the_content_decides_about_the_format(
     shutil.move(png, tmp_path / "a.tif")
     assert len(scan_image_folder(tmp_path).train) == 1
     write_image(tmp_path / "b.tif")
-    with pytest.raises(ValueError, match=r"1 images are .*b\.tif"):
+    write_image(tmp_path / "c.webp")
+    message = r"2 images are WebP or TIFF.*b\.tif, .*c\.webp.*keras-sspcab\[io"
+    with pytest.raises(ValueError, match=message):
         scan_image_folder(tmp_path)
 
 
@@ -307,12 +241,7 @@ def test_the_content_decides_about_the_format(
 
 
 def test_remote_folder():
-    names = (
-        "train/good/1.png",
-        "train/good/0.png",
-        "test/crack/0.png",
-        "ground_truth/crack/0_mask.png",
-    )
+    names = ("train/good/0.png", "test/crack/0.png", "ground_truth/crack/0.png")
     root = "ram://scan/part"
     for name in names:
         tf.io.gfile.makedirs(f"{root}/{name.rpartition('/')[0]}")
@@ -320,14 +249,9 @@ def test_remote_folder():
             file.write(b"x")
     folder = scan_image_folder(f"{root}/")
     assert folder.layout == "mvtec"
-    assert relative(folder.train, root) == ["train/good/0.png", names[0]]
-    assert folder.test[0].path == f"{root}/test/crack/0.png"
-    assert folder.test[0].mask_path == f"{root}/{names[3]}"
-
-
-def test_missing_remote_folder():
-    with pytest.raises(ValueError, match=r"does not exist.*ram://none/x"):
-        scan_image_folder("ram://none/x")
+    (train,), (test,) = folder.train, folder.test
+    paths = tuple(f"{root}/{name}" for name in names)
+    assert (train.path, test.path, test.mask_path) == paths
 
 
 def test_unknown_scheme_names_the_extra():
@@ -337,34 +261,4 @@ def test_unknown_scheme_names_the_extra():
     assert 'pip install "keras-sspcab[io]"' in str(error.value)
 
 
-def test_tensorflow_io_brings_file_systems(has_tensorflow_io):
-    if has_tensorflow_io:
-        scanning.standardize_path("http://127.0.0.1:1/x")
-        return
-    with pytest.raises(ValueError, match=r"known for http://"):
-        scan_image_folder("http://127.0.0.1:1/x")
-
-
 # === Real data ===
-
-
-@pytest.mark.data
-def test_screw(mvtec_screw):
-    folder = scan_image_folder(mvtec_screw)
-    assert folder.layout == "mvtec"
-    assert len(folder.train) == 320
-    normal = [s for s in folder.test if not s.label]
-    defective = [s for s in folder.test if s.label]
-    assert (len(normal), len(defective)) == (41, 119)
-    assert {s.defect for s in defective} == {
-        "manipulated_front",
-        "scratch_head",
-        "scratch_neck",
-        "thread_side",
-        "thread_top",
-    }
-    for sample in defective:
-        image, mask = sample.path, sample.mask_path
-        expected = image.replace("/test/", "/ground_truth/")
-        assert mask == expected.replace(".png", "_mask.png")
-    assert "without a mask" not in folder.summary()

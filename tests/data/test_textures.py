@@ -137,20 +137,15 @@ def test_empty_folder_is_filled_and_parents_are_made(tmp_path):
     assert os.listdir(tmp_path / "deep/er") == ["demo"]
 
 
-def test_strange_folder_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match="did not write") as error:
-        write_texture_folder(tmp_path, **SMALL)
-    assert "thesis.tex" in str(error.value)
-    assert contents(tmp_path) == {"thesis.tex": b"x"}
-
-
 @pytest.mark.parametrize("card", ["", "{}", "[]", '{"written_by": "me"}'])
-def test_strange_card_is_left_alone(tmp_path, card):
-    (tmp_path / "dataset.json").write_text(card)
-    with pytest.raises(ValueError, match="did not write"):
+def test_strange_folder_is_left_alone(tmp_path, card):
+    path = tmp_path / "dataset.json"
+    path.write_text(card)
+    with pytest.raises(ValueError, match=r"did not write.*dataset\.json"):
         write_texture_folder(tmp_path, **SMALL)
-    assert list(contents(tmp_path)) == ["dataset.json"]
+    with pytest.raises(ValueError, match="There is a file in place of"):
+        write_texture_folder(path, **SMALL)
+    assert contents(tmp_path) == {"dataset.json": card.encode()}
 
 
 def test_own_folder_with_other_files_is_left_alone(tmp_path):
@@ -162,28 +157,6 @@ def test_own_folder_with_other_files_is_left_alone(tmp_path):
         write_texture_folder(root, **SMALL, seed=1)
     assert "train/good/mine.png" in str(error.value)
     assert contents(root) == before
-
-
-def test_file_in_place_is_left_alone(tmp_path):
-    (tmp_path / "demo").write_text("x")
-    with pytest.raises(ValueError, match="There is a file in place of"):
-        write_texture_folder(tmp_path / "demo", **SMALL)
-    assert (tmp_path / "demo").read_text() == "x"
-
-
-def test_failure_leaves_what_was_there(tmp_path, monkeypatch):
-    root = tmp_path / "demo"
-    write_texture_folder(root, **SMALL)
-    before = contents(root)
-
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(json, "dump", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_texture_folder(root, **SMALL, seed=1)
-    assert contents(root) == before
-    assert os.listdir(tmp_path) == ["demo"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,7 @@
 """Simulated anomalies, as graph code for `tf.data`."""
 
 from keras_sspcab.data.simulation.anomalies import simulate_anomalies
-from keras_sspcab.data.simulation.cutpaste import (
-    color_jitter,
-    cut_paste,
-    cut_paste_scar,
-    cutpaste_views,
-)
+from keras_sspcab.data.simulation.cutpaste import cutpaste_views
 from keras_sspcab.data.simulation.textures import (
     PICTURES,
     EmbeddedTextures,
@@ -19,9 +14,6 @@ __all__ = [
     "EmbeddedTextures",
     "FolderTextures",
     "TextureSource",
-    "color_jitter",
-    "cut_paste",
-    "cut_paste_scar",
     "cutpaste_views",
     "simulate_anomalies",
 ]

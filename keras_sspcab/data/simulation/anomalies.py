@@ -1,6 +1,5 @@
 """The anomalies of DRAEM: textures, blended into images by noise."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -38,16 +37,11 @@ def simulate_anomalies(
 ) -> tf.data.Dataset:
     """Turns batches of normal images into the training data of DRAEM.
 
-    Each image is, with `rotation_probability`, rotated by up to 90 degrees
-    either way first: this is the target of the reconstruction. Then, with
-    `anomaly_probability`, a texture is blended into it where a rotated Perlin
-    noise exceeds 0.5. The texture has undergone three of ten random changes
-    (`augment_texture`). With mask `M`, texture `A` and opacity `o`, the image
-    `I` becomes `(1 - M) I + M (o A + (1 - o) I)`: outside of the mask nothing
-    changes.
-
-    A mask may turn out empty, so somewhat fewer images than
-    `anomaly_probability` have an anomaly.
+    Some images are first rotated by up to 90 degrees either way: this is the
+    target of the reconstruction. Into some, a texture that has undergone three
+    of ten random changes is blended where a rotated Perlin noise exceeds 0.5.
+    With mask `M`, texture `A` and opacity `o`, the image `I` becomes `(1 - M) I
+    + M (o A + (1 - o) I)`: outside of the mask nothing changes.
 
     The elements follow from the seed and their number alone: they are the same
     in every process, and `.skip(n)` gives what follows the first `n`. But when
@@ -66,7 +60,8 @@ def simulate_anomalies(
         textures: Folder or URL of images, such as that of the Describable
             Textures Dataset; a `FolderTextures` or `EmbeddedTextures`; or None
             (the default) for `EmbeddedTextures()`.
-        anomaly_probability: Share of images that are corrupted.
+        anomaly_probability: Share of images that are corrupted; of these, a few
+            have an empty mask.
         opacity: Least and greatest opacity of the texture. The paper has
             `(0.1, 1.0)`.
         rotation_probability: Share of images that are rotated.
@@ -98,73 +93,31 @@ def simulate_anomalies(
     def share(value: Any, name: str) -> float:
         return standardize_number(value, name, 0.0, 1.0)
 
-    simulation = _Simulation(
+    simulate = _simulation(
         textures,
         share(anomaly_probability, "anomaly_probability"),
         standardize_range(opacity, "opacity"),
         share(rotation_probability, "rotation_probability"),
+        dataset.element_spec,
     )
-    seed = standardize_int(seed, "seed", 0)
-    simulate = _compiled(simulation, dataset.element_spec)
-    return map_with_seeds(dataset, simulate, seed)
+    return map_with_seeds(dataset, simulate, standardize_int(seed, "seed", 0))
 
 
 _default_textures = functools.cache(EmbeddedTextures)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Simulation:
-    """What `simulate_anomalies` does to a batch; its arguments are there."""
+@functools.lru_cache(maxsize=4)
+def _simulation(
+    textures: TextureSource,
+    anomaly_probability: float,
+    opacity: tuple[float, float],
+    rotation_probability: float,
+    spec: tf.TensorSpec,
+) -> Any:
+    """Returns a function of a batch and a seed; epochs share its graph."""
 
-    textures: TextureSource
-    anomaly_probability: float
-    opacity: tuple[float, float]
-    rotation_probability: float
-
-    def batch(
-        self, images: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Simulates anomalies in some images of a batch."""
-        images = as_float32(images)
-        image = tf.TensorSpec(images.shape[1:], tf.float32)
-        mask = tf.TensorSpec(images.shape[1:3], tf.float32)
-        augmented, clean, masks = tf.map_fn(
-            lambda index: self._image(images, index, fold_in(seed, index)),
-            tf.range(tf.shape(images)[0]),
-            fn_output_signature=(image, image, mask),
-        )
-        targets = {"reconstruction": clean, "segmentation": masks}
-        count = images.shape[0]
-        for value in (augmented, *targets.values()):
-            value.set_shape((count, *value.shape[1:]))
-        return augmented, targets
-
-    def _image(
-        self, images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns the augmented image, the clean one and the mask."""
-        turn_seed, angle_seed, chance_seed, anomaly_seed = split(seed, 4)
-        image = images[index]
-        angle = uniform(angle_seed, -90.0, 90.0)
-        clean = tf.cond(
-            chance(turn_seed, self.rotation_probability),
-            lambda: rotate(image, angle),
-            lambda: image,
-        )
-        clean = tf.ensure_shape(clean, image.shape)
-        augmented, mask = tf.cond(
-            chance(chance_seed, self.anomaly_probability),
-            lambda: self._corrupt(clean, images, index, anomaly_seed),
-            lambda: (clean, tf.zeros(tf.shape(clean)[:2])),
-        )
-        return augmented, clean, mask
-
-    def _corrupt(
-        self,
-        image: tf.Tensor,
-        images: tf.Tensor,
-        index: tf.Tensor,
-        seed: tf.Tensor,
+    def corrupt(
+        image: tf.Tensor, images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Blends a texture into an image; returns it and the mask."""
         mask_seed, texture_seed, change_seed, opacity_seed = split(seed, 4)
@@ -172,12 +125,12 @@ class _Simulation:
         mask = perlin_mask(size, mask_seed)[..., tf.newaxis]
 
         def paint() -> tf.Tensor:
-            texture = self.textures.draw(images, index, texture_seed)
+            texture = textures.draw(images, index, texture_seed)
             texture = augment_texture(texture, change_seed) / 255.0
             if image.shape[-1] == 1:
                 texture = to_gray(texture)
-            opacity = uniform(opacity_seed, *self.opacity)
-            blend = (1.0 - opacity) * image + opacity * texture
+            share = uniform(opacity_seed, *opacity)
+            blend = (1.0 - share) * image + share * texture
             return tf.where(mask, tf.clip_by_value(blend, 0.0, 1.0), image)
 
         # Most of the work is saved where nothing would be seen of it.
@@ -186,12 +139,44 @@ class _Simulation:
         mask = tf.ensure_shape(mask[..., 0], image.shape[:2])
         return augmented, tf.cast(mask, tf.float32)
 
+    def change(
+        images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns an image as augmented, as clean, and the mask."""
+        turn_seed, angle_seed, chance_seed, anomaly_seed = split(seed, 4)
+        image = images[index]
+        angle = uniform(angle_seed, -90.0, 90.0)
+        clean = tf.cond(
+            chance(turn_seed, rotation_probability),
+            lambda: rotate(image, angle),
+            lambda: image,
+        )
+        clean = tf.ensure_shape(clean, image.shape)
+        augmented, mask = tf.cond(
+            chance(chance_seed, anomaly_probability),
+            lambda: corrupt(clean, images, index, anomaly_seed),
+            lambda: (clean, tf.zeros(tf.shape(clean)[:2])),
+        )
+        return augmented, clean, mask
 
-@functools.lru_cache(maxsize=4)
-def _compiled(simulation: _Simulation, spec: tf.TensorSpec) -> Any:
-    """Builds the graph once, although every epoch has a dataset of its own."""
+    def simulate(
+        images: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        images = as_float32(images)
+        image = tf.TensorSpec(images.shape[1:], tf.float32)
+        mask = tf.TensorSpec(images.shape[1:3], tf.float32)
+        results = tf.map_fn(
+            lambda index: change(images, index, fold_in(seed, index)),
+            tf.range(tf.shape(images)[0]),
+            fn_output_signature=(image, image, mask),
+        )
+        for result in results:
+            result.set_shape((images.shape[0], *result.shape[1:]))
+        augmented, clean, masks = results
+        return augmented, {"reconstruction": clean, "segmentation": masks}
+
     return tf.function(
-        simulation.batch,
+        simulate,
         input_signature=[spec, tf.TensorSpec((2,), tf.uint64)],
         autograph=False,
     )

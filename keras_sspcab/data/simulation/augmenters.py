@@ -10,14 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.random import (
-    chance,
-    distinct,
-    integers,
-    split,
-    standardize_seed,
-    uniform,
-)
+from keras_sspcab.data.random import chance, distinct, integers, split, uniform
 from keras_sspcab.data.simulation.operations import (
     add_to_hue_and_saturation,
     adjust_brightness,
@@ -25,7 +18,6 @@ from keras_sspcab.data.simulation.operations import (
     autocontrast,
     equalize,
     gamma_contrast,
-    invert,
     posterize,
     rotate,
     solarize,
@@ -85,7 +77,7 @@ AUGMENTERS: dict[str, Augmenter] = {
     "hue_and_saturation": _random_hue_and_saturation,
     "solarize": _random_solarize,
     "posterize": lambda image, seed: posterize(image, integers(seed, 1, 8)),
-    "invert": lambda image, seed: invert(image),
+    "invert": lambda image, seed: 255.0 - image,
     # Leaves out 0 to 20 % of the pixels at either end.
     "autocontrast": lambda image, seed: autocontrast(
         image, integers(seed, 0, 20)
@@ -97,20 +89,10 @@ AUGMENTERS: dict[str, Augmenter] = {
 }
 
 
-def augment_texture(image: Any, seed: Any, count: int = 3) -> tf.Tensor:
-    """Makes `count` different changes to a texture, in random order.
-
-    Args:
-        image: float32 tensor `(height, width, 3)`, whole numbers from 0 to 255.
-        seed: Integer, or an integer tensor of shape `(2,)`.
-        count: How many of the ten `AUGMENTERS`. Defaults to 3.
-
-    Returns:
-        Tensor like `image`.
-    """
-    image = tf.convert_to_tensor(image, tf.float32)
-    choice_seed, *seeds = split(standardize_seed(seed), 1 + count)
-    chosen = distinct(choice_seed, count, len(AUGMENTERS))
+def augment_texture(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Makes three different changes to a texture, in random order."""
+    choice_seed, *seeds = split(seed, 4)
+    chosen = distinct(choice_seed, len(seeds), len(AUGMENTERS))
 
     def change(image: tf.Tensor, step: tuple[tf.Tensor, tf.Tensor]) -> Any:
         number, seed = step

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.random import fold_in, standardize_seed
+from keras_sspcab.data.random import fold_in, fold_key
 
 #: Least height and width of images, in pixels.
 MINIMUM_SIZE = 32
@@ -18,25 +18,19 @@ def map_with_seeds(
     simulate: Callable[[tf.Tensor, tf.Tensor], Any],
     seed: int,
 ) -> tf.data.Dataset:
-    """Maps batches, each along with a random seed of its own.
+    """Maps batches, each along with a random seed of its own, uint64 `(2,)`.
 
     The seeds follow from `seed` and the number of the batch alone, in every
     process, but are others when the same dataset is iterated again.
-
-    Args:
-        dataset: Batches of images; see `require_batches`.
-        simulate: Function of float32 images and a uint64 seed `(2,)`.
-        seed: Integer, 0 or more.
     """
-    start = standardize_seed(seed)
+    start = fold_key(seed)
 
     @tf.autograph.experimental.do_not_convert
     def element(
         numbered: tuple[tf.Tensor, tf.Tensor], iteration: tf.Tensor
     ) -> Any:
         position, images = numbered
-        batch_seed = fold_in(fold_in(start, iteration), position)
-        return simulate(images, batch_seed)
+        return simulate(images, fold_in(fold_in(start, iteration), position))
 
     return (
         tf.data.Dataset.zip((dataset.enumerate(), _random_numbers(seed)))

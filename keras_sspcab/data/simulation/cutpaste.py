@@ -17,7 +17,6 @@ from keras_sspcab.data.random import (
     fold_in,
     integers,
     split,
-    standardize_seed,
     uniform,
 )
 from keras_sspcab.data.simulation.batches import (
@@ -30,30 +29,16 @@ from keras_sspcab.data.simulation.operations import warp
 VARIANTS = ("3way", "cutpaste", "scar", "union")
 
 
-def color_jitter(image: Any, seed: Any, amount: float = 0.1) -> tf.Tensor:
+def color_jitter(image: tf.Tensor, seed: tf.Tensor, amount: float) -> tf.Tensor:
     """Changes brightness, contrast, saturation and hue, in random order.
 
-    Brightness, contrast and saturation are multiplied by a number from
-    `1 - amount` to `1 + amount`, the hue is turned by up to `amount` of a full
-    turn. Gray images have the first two only.
-
-    Args:
-        image: float32 tensor `(height, width, channels)` in [0, 1].
-        seed: Integer, or seed tensor of shape `(2,)`.
-        amount: Greatest change, in [0, 0.5].
-
-    Returns:
-        Tensor of the same shape, in [0, 1].
-
-    Example:
-    >>> color_jitter(tf.fill((8, 8, 3), 0.5), seed=0).shape
-    TensorShape([8, 8, 3])
+    The first three are multiplied by a number from `1 - amount` to `1 +
+    amount`, the hue is turned by up to `amount` of a full turn. Gray images
+    have the first two only.
     """
-    amount = standardize_number(amount, "amount", 0.0, 0.5)
-    image = tf.convert_to_tensor(image, tf.float32)
     if amount == 0:
         return image
-    order_seed, amounts_seed = split(standardize_seed(seed), 2)
+    order_seed, amounts_seed = split(seed, 2)
     draws = uniform(amounts_seed, -amount, amount, (4,))
 
     def about(center: tf.Tensor, factor: tf.Tensor) -> Callable[..., Any]:
@@ -79,30 +64,14 @@ def color_jitter(image: Any, seed: Any, amount: float = 0.1) -> tf.Tensor:
     return image
 
 
-def cut_paste(image: Any, seed: Any, jitter: float = 0.1) -> tf.Tensor:
+def cut_paste(image: tf.Tensor, seed: tf.Tensor, jitter: float) -> tf.Tensor:
     """Pastes a jittered rectangle of an image at another place of it.
 
     It covers 2 to 15 % of the image; the ratio of width to height lies within
     0.3 and its inverse, evenly on a logarithmic scale.
-
-    Source: [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), section
-    2.1 and appendix A.2.
-
-    Args:
-        image: float32 tensor `(height, width, channels)` in [0, 1].
-        seed: Integer, or seed tensor of shape `(2,)`.
-        jitter: Greatest change of the colors, see `color_jitter`.
-
-    Returns:
-        Tensor of the same shape.
-
-    Example:
-    >>> cut_paste(tf.random.uniform((32, 32, 3)), seed=0).shape
-    TensorShape([32, 32, 3])
     """
-    image = tf.convert_to_tensor(image, tf.float32)
-    seeds = split(standardize_seed(seed), 4)
-    height, width = _size(image)
+    seeds = split(seed, 4)
+    height, width = tf.unstack(tf.shape(image)[:2])
     share = uniform(seeds[0], 0.02, 0.15)
     ratio = tf.exp(uniform(seeds[1], math.log(0.3), -math.log(0.3)))
     pixels = share * tf.cast(height * width, tf.float32)
@@ -128,32 +97,17 @@ def cut_paste(image: Any, seed: Any, jitter: float = 0.1) -> tf.Tensor:
     return tf.ensure_shape(pasted, image.shape)
 
 
-def cut_paste_scar(image: Any, seed: Any, jitter: float = 0.1) -> tf.Tensor:
+def cut_paste_scar(
+    image: tf.Tensor, seed: tf.Tensor, jitter: float
+) -> tf.Tensor:
     """Pastes a thin, rotated and jittered part of an image elsewhere.
 
     It is 2 to 16 pixels wide and 10 to 25 long, and rotated by up to 45 degrees
     either way. Pixels at the rim are blended by the share of them that is
     covered.
-
-    Source: [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), section
-    2.2 and appendix A.2.
-
-    Args:
-        image: float32 tensor `(height, width, channels)` in [0, 1], at least 32
-            x 32 pixels.
-        seed: Integer, or seed tensor of shape `(2,)`.
-        jitter: Greatest change of the colors, see `color_jitter`.
-
-    Returns:
-        Tensor of the same shape.
-
-    Example:
-    >>> cut_paste_scar(tf.random.uniform((32, 32, 3)), seed=0).shape
-    TensorShape([32, 32, 3])
     """
-    image = tf.convert_to_tensor(image, tf.float32)
-    seeds = split(standardize_seed(seed), 6)
-    sides = tf.cast(tf.stack(_size(image)), tf.float32)
+    seeds = split(seed, 6)
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
     # Height and width, whole pixels.
     length = uniform(seeds[0], 10.0, 25.0)
     patch = tf.round(tf.stack([length, uniform(seeds[1], 2.0, 16.0)]))
@@ -216,20 +170,20 @@ def cutpaste_views(
 
     Each image is jittered as a whole, and shifted if `translation` says so. It
     is then an example of class 0 as it is, and one of each other class with a
-    part of it pasted: all of them share the same jitter.
+    part of it pasted: all of them share the same jitter. Seeds and repeated
+    iterations act as in `simulate_anomalies`.
 
-    The elements follow from the seed and their number alone: they are the same
-    in every process, and `.skip(n)` gives what follows the first `n`. But when
-    the same dataset is iterated again, it gives new examples, as `fit` needs in
-    its next epoch.
+    Source: [Li et al., CVPR 2021](https://arxiv.org/abs/2104.04015), section 2
+    and appendix A.2.
 
     Args:
         dataset: Batches `(batch, height, width, channels)` of floating point
             images in [0, 1], RGB or gray, at least 32 x 32 pixels.
-        variant: `"3way"`: normal, `cut_paste` and `cut_paste_scar` are three
-            classes. `"cutpaste"`, `"scar"`: two classes. `"union"`: two
-            classes, the second one of both at random.
-        jitter: Greatest change of the colors, see `color_jitter`.
+        variant: `"3way"`: normal, with a pasted rectangle and with a pasted
+            scar are three classes. `"cutpaste"`, `"scar"`: two classes.
+            `"union"`: two classes, the second one of both at random.
+        jitter: Greatest change of brightness, contrast, saturation and hue, 0
+            to 0.5.
         translation: Greatest shift of an image, as a share of its sides; its
             border is mirrored.
         seed: Integer, 0 or more.
@@ -255,8 +209,7 @@ def cutpaste_views(
     require_batches(dataset)
     num_views = 3 if variant == "3way" else 2
 
-    def views(argument: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        image, seed = argument
+    def views(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         seeds = split(seed, 5)
         image = _shift(image, seeds[0], translation)
         image = color_jitter(image, seeds[1], jitter)
@@ -280,33 +233,20 @@ def cutpaste_views(
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         images = as_float32(images)
         batch = tf.shape(images)[0]
-        seeds = tf.map_fn(
-            lambda index: fold_in(batch_seed, index),
-            tf.range(batch),
-            fn_output_signature=tf.TensorSpec((2,), tf.uint64),
-        )
+        stack = (num_views, *images.shape[1:])
         stacked = tf.map_fn(
-            views,
-            (images, seeds),
-            fn_output_signature=tf.TensorSpec(
-                (num_views, *images.shape[1:]), tf.float32
-            ),
+            lambda index: views(images[index], fold_in(batch_seed, index)),
+            tf.range(batch),
+            fn_output_signature=tf.TensorSpec(stack, tf.float32),
         )
         # All normal images first: (views, batch, ...).
         stacked = tf.transpose(stacked, (1, 0, 2, 3, 4))
-        size = (-1, *(tf.unstack(tf.shape(images)[1:])))
-        merged = tf.reshape(stacked, size)
-        static = images.shape[0]
-        count = None if static is None else static * num_views
+        merged = tf.reshape(stacked, (-1, *tf.unstack(tf.shape(images)[1:])))
+        count = images.shape[0] and images.shape[0] * num_views
         merged = tf.ensure_shape(merged, (count, *images.shape[1:]))
         return merged, {"logits": tf.repeat(tf.range(num_views), batch)}
 
     return map_with_seeds(dataset, example, seed)
-
-
-def _size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    shape = tf.shape(image)
-    return shape[0], shape[1]
 
 
 def _gray(image: tf.Tensor) -> tf.Tensor:
@@ -320,10 +260,9 @@ def _gray(image: tf.Tensor) -> tf.Tensor:
 def _shift(image: tf.Tensor, seed: tf.Tensor, share: float) -> tf.Tensor:
     if share == 0:
         return image
-    height, width = _size(image)
-    limits = tf.cast(
-        tf.cast(tf.stack([height, width]), tf.float32) * share, tf.int32
-    )
+    size = tf.shape(image)[:2]
+    height, width = tf.unstack(size)
+    limits = tf.cast(tf.cast(size, tf.float32) * share, tf.int32)
     margins = [[limits[0]] * 2, [limits[1]] * 2, [0, 0]]
     padded = tf.pad(image, margins, "REFLECT")
     top = integers(fold_in(seed, 0), 0, 2 * limits[0])

@@ -155,11 +155,6 @@ def posterize(image: tf.Tensor, bits: Any) -> tf.Tensor:
     return tf.floor(image / step) * step
 
 
-def invert(image: tf.Tensor) -> tf.Tensor:
-    """Turns `v` into `255 - v`."""
-    return 255.0 - image
-
-
 def autocontrast(image: tf.Tensor, cutoff: Any) -> tf.Tensor:
     """Stretches each channel to 0 to 255, as Pillow's `autocontrast` does.
 

@@ -6,19 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_sspcab.data.random import (
-    integers,
-    split,
-    standardize_seed,
-    uniform,
-)
+from keras_sspcab.data.random import integers, split, uniform
 from keras_sspcab.data.simulation.operations import rotate
 
 _LARGEST_EXPONENT = 5
 _THRESHOLD = 0.5
 
 
-def perlin_noise(size: Any, seed: Any) -> tf.Tensor:
+def perlin_noise(size: Sequence[Any], seed: tf.Tensor) -> tf.Tensor:
     """Draws Perlin noise (Perlin, "Improving noise", 2002), times `sqrt(2)`.
 
     A lattice of cells has a random unit gradient at each of its points. At a
@@ -27,14 +22,10 @@ def perlin_noise(size: Any, seed: Any) -> tf.Tensor:
     and along width, with a random `n` from 0 to 5 for each; of those that leave
     a cell 2 pixels or more. They need not divide the sides.
 
-    Args:
-        size: Height and width in pixels, integers or scalar tensors.
-        seed: Integer, or an integer tensor of shape `(2,)`.
-
-    Returns:
-        float32 tensor `(height, width)`, from -1 to 1.
+    The size, height and width in pixels, is of integers or scalar tensors.
+    Returns float32 `(height, width)`, from -1 to 1.
     """
-    cell_seed, angle_seed = split(standardize_seed(seed), 2)
+    cell_seed, angle_seed = split(seed, 2)
     rows, columns = (
         _draw_cells(side, own)
         for side, own in zip(size, split(cell_seed, 2), strict=True)
@@ -43,23 +34,13 @@ def perlin_noise(size: Any, seed: Any) -> tf.Tensor:
     return lattice_noise(angles, size)
 
 
-def perlin_mask(size: Any, seed: Any) -> tf.Tensor:
-    """Draws the mask of an anomaly as DRAEM does: rotated noise, binarized.
+def perlin_mask(size: Sequence[Any], seed: tf.Tensor) -> tf.Tensor:
+    """Draws the mask of an anomaly, bool; it may be False everywhere.
 
-    The noise is rotated by up to 90 degrees, either way. Where it is above 0.5
-    there is the anomaly.
-
-    Source: Zavrtanik et al., "DRAEM" (ICCV 2021), section 3.3, with the fixed
-    threshold of the authors' code.
-
-    Args:
-        size: Height and width in pixels, integers or scalar tensors.
-        seed: Integer, or an integer tensor of shape `(2,)`.
-
-    Returns:
-        bool tensor `(height, width)`. It may be False everywhere.
+    Noise is rotated by up to 90 degrees, either way. Where it is above 0.5,
+    the fixed threshold of DRAEM's code, there is the anomaly.
     """
-    noise_seed, angle_seed = split(standardize_seed(seed), 2)
+    noise_seed, angle_seed = split(seed, 2)
     noise = perlin_noise(size, noise_seed)
     angle = uniform(angle_seed, -90.0, 90.0)
     return rotate(noise[..., tf.newaxis], angle)[..., 0] > _THRESHOLD
@@ -70,11 +51,8 @@ def lattice_noise(angles: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
 
     With `u` and `v` the distances to a lattice point in cells, and `s` the
     quintic, its part is `s(1 - |u|) s(1 - |v|) (u cos + v sin)`. So the sum
-    over all points is two products of matrices.
-
-    Args:
-        angles: Of the gradients, float32 `(rows + 1, columns + 1)`.
-        size: Height and width of the noise, in pixels.
+    over all points is two products of matrices. The angles are those of the
+    gradients, float32 `(rows + 1, columns + 1)`.
     """
     lattice = tf.shape(angles)
     rows, slopes_of_rows = _influence(size[0], lattice[0])

@@ -21,18 +21,12 @@ from keras_sspcab.data.scanning import scan_image_folder
 from keras_sspcab.data.textures import read_photograph
 
 #: Pictures in scikit-image's wheel.
+# fmt: off
 PICTURES = (
-    "brick",
-    "cell",
-    "chelsea",
-    "coffee",
-    "grass",
-    "gravel",
-    "hubble_deep_field",
-    "ihc",
-    "moon",
-    "retina",
+    "brick", "cell", "chelsea", "coffee", "grass", "gravel",
+    "hubble_deep_field", "ihc", "moon", "retina",
 )
+# fmt: on
 
 # Height and width that the pictures are brought to, in pixels.
 _SIDE = 512
@@ -168,10 +162,9 @@ class EmbeddedTextures(TextureSource):
     recolored; nothing is downloaded. Some textures are windows of another
     image of the batch instead, or of the same one where it is alone.
 
-    The pictures `brick`, `grass` and `gravel` are also those from which
-    `write_texture_folder` makes its demo data. The textures of its `"foreign"`
-    defects are then known from training: leave these pictures out to see how
-    well unknown ones are detected.
+    `write_texture_folder` makes its demo data from `brick`, `grass` and
+    `gravel`: leave these out, so that its `"foreign"` defects are not known
+    from training.
 
     Args:
         exclude: Names of pictures to leave out, of `PICTURES`.

@@ -1,18 +1,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from batching import Red, dataset_of
 from PIL import Image
 from skimage import color
 
 from keras_sspcab.data.simulation import (
     EmbeddedTextures,
-    TextureSource,
     simulate_anomalies,
 )
-
-
-def dataset_of(images, batch_size=2):
-    return tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
 
 
 def collect(dataset):
@@ -130,22 +126,11 @@ def test_opacities_are_uniform():
     assert abs(found.mean() - 0.6) < 0.04
 
 
-class Red(TextureSource):
-    """A texture of one color, which stays one when it is augmented."""
-
-    def draw(self, images, index, seed):
-        color = tf.constant([200.0, 40.0, 10.0])
-        return tf.ones_like(images[0, ..., :1]) * color
-
-
-RED = Red()
-
-
 def test_own_textures_and_gray(many):
     arguments = {"anomaly_probability": 1.0, "rotation_probability": 0.0}
-    rgb = simulate(many, textures=RED, opacity=1.0, **arguments)
+    rgb = simulate(many, textures=Red(), opacity=1.0, **arguments)
     gray = many[..., :1]
-    found = simulate(gray, textures=RED, opacity=1.0, **arguments)
+    found = simulate(gray, textures=Red(), opacity=1.0, **arguments)
     np.testing.assert_array_equal(found[2], rgb[2])
     inside = found[2] == 1
     np.testing.assert_array_equal(found[0][~inside], gray[~inside])

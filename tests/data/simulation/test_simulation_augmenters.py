@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 from skimage import color
 
-from keras_sspcab.data.random import distinct, split, standardize_seed
+from keras_sspcab.data.random import distinct, fold_key, split
 from keras_sspcab.data.simulation.augmenters import AUGMENTERS, augment_texture
 from keras_sspcab.data.simulation.operations import (
     add_to_hue_and_saturation,
@@ -16,7 +16,6 @@ from keras_sspcab.data.simulation.operations import (
     autocontrast,
     equalize,
     gamma_contrast,
-    invert,
     posterize,
     rotate,
     solarize,
@@ -24,62 +23,26 @@ from keras_sspcab.data.simulation.operations import (
 )
 
 
-def assert_equal_for_all(pictures, function, oracle):
-    for name, picture in pictures.items():
-        found = function(tf.constant(picture, tf.float32))
-        expected = np.asarray(oracle(picture), "float32")
-        np.testing.assert_array_equal(found, expected, err_msg=name)
+def sharpened(image, factor):
+    return ImageEnhance.Sharpness(image).enhance(factor)
 
 
-# === Those of Pillow ===
-
-
-@pytest.mark.parametrize("cutoff", [0, 7, 49])
-def test_autocontrast_is_that_of_pillow(pictures, cutoff):
-    assert_equal_for_all(
-        pictures,
-        lambda image: autocontrast(image, cutoff),
-        lambda p: ImageOps.autocontrast(Image.fromarray(p), cutoff),
-    )
-
-
-def test_equalize_is_that_of_pillow(pictures):
-    assert_equal_for_all(
-        pictures, equalize, lambda p: ImageOps.equalize(Image.fromarray(p))
-    )
-
-
-@pytest.mark.parametrize("bits", [1, 4, 8])
-def test_posterize_is_that_of_pillow(pictures, bits):
-    assert_equal_for_all(
-        pictures,
-        lambda image: posterize(image, bits),
-        lambda p: ImageOps.posterize(Image.fromarray(p), bits),
-    )
-
-
-@pytest.mark.parametrize("threshold", [0, 77.5, 256])
-def test_solarize_is_that_of_pillow(pictures, threshold):
-    assert_equal_for_all(
-        pictures,
-        lambda image: solarize(image, threshold),
-        lambda p: ImageOps.solarize(Image.fromarray(p), threshold),
-    )
-
-
-def test_invert_is_that_of_pillow(pictures):
-    assert_equal_for_all(
-        pictures, invert, lambda p: ImageOps.invert(Image.fromarray(p))
-    )
-
-
-@pytest.mark.parametrize("factor", [0.0, 0.77, 1.0, 2.0])
-def test_sharpness_is_that_of_pillow(pictures, factor):
-    assert_equal_for_all(
-        pictures,
-        lambda image: adjust_sharpness(image, factor),
-        lambda p: ImageEnhance.Sharpness(Image.fromarray(p)).enhance(factor),
-    )
+@pytest.mark.parametrize(
+    ("function", "oracle", "amounts"),
+    [
+        (autocontrast, ImageOps.autocontrast, [0, 7, 49]),
+        (lambda image, _: equalize(image), ImageOps.equalize, [None]),
+        (posterize, ImageOps.posterize, [1, 4, 8]),
+        (solarize, ImageOps.solarize, [0, 77.5, 256]),
+        (adjust_sharpness, sharpened, [0.0, 0.77, 1.0, 2.0]),
+    ],
+)
+def test_those_of_pillow(pictures, function, oracle, amounts):
+    for amount in amounts:
+        for name, picture in pictures.items():
+            found = function(tf.constant(picture, tf.float32), amount)
+            expected = np.asarray(oracle(Image.fromarray(picture), amount))
+            np.testing.assert_array_equal(found, expected, err_msg=name)
 
 
 # === Those of imgaug ===
@@ -126,8 +89,8 @@ def changed(luminance, factor, addend, add_first):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("luminance", ["value", "lightness"])
-def test_brightness_in_hsv_and_hls(pictures, luminance, change):
+@pytest.mark.parametrize("luminance", ["value", "lightness", "luma"])
+def test_brightness(pictures, luminance, change):
     def oracle(*rgb):
         if luminance == "value":
             h, s, v = colorsys.rgb_to_hsv(*rgb)
@@ -136,20 +99,14 @@ def test_brightness_in_hsv_and_hls(pictures, luminance, change):
         return colorsys.hls_to_rgb(h, changed(255 * li, *change) / 255, s)
 
     for picture in pictures.values():
+        if luminance == "luma":
+            yuv = color.rgb2yuv(picture / 255.0)
+            yuv[..., 0] = changed(255 * yuv[..., 0], *change) / 255
+            expected = np.clip(255 * color.yuv2rgb(yuv), 0, 255)
+        else:
+            expected = per_pixel(oracle, picture)
         image = tf.constant(picture, tf.float32)
         found = adjust_brightness(image, luminance, *change)
-        expected = per_pixel(oracle, picture)
-        np.testing.assert_allclose(found, expected, atol=0.501)
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_brightness_in_yuv(pictures, change):
-    for picture in pictures.values():
-        yuv = color.rgb2yuv(picture / 255.0)
-        yuv[..., 0] = changed(255 * yuv[..., 0], *change) / 255
-        expected = np.clip(255 * color.yuv2rgb(yuv), 0, 255)
-        image = tf.constant(picture, tf.float32)
-        found = adjust_brightness(image, "luma", *change)
         np.testing.assert_allclose(found, expected, atol=0.52)
 
 
@@ -163,42 +120,16 @@ def test_gray_is_that_of_pillow(pictures):
 # === Rotation ===
 
 
-def rotated_by_scipy(image, degrees):
-    """Rotates by scipy; outside of the image all is zero."""
-    angle = np.deg2rad(degrees)
-    matrix = np.array(
-        [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    )
-    center = (np.array(image.shape[:2]) - 1) / 2
-    offset = center - matrix @ center
-    planes = [
-        ndimage.affine_transform(
-            plane, matrix, offset, order=1, mode="grid-constant", cval=0.0
-        )
-        for plane in np.moveaxis(image.astype("float64"), -1, 0)
-    ]
-    return np.stack(planes, -1)
-
-
-@pytest.mark.parametrize("degrees", [-33.3, 0.0, 71.0, 180.0])
+@pytest.mark.parametrize("degrees", [-33.3, 0.0, 71.0])
 @pytest.mark.parametrize("shape", [(32, 32, 3), (20, 33, 1)])
 def test_rotation_is_that_of_scipy(degrees, shape):
     image = np.random.default_rng(0).random(shape, "float32")
     found = rotate(image, degrees)
     assert found.dtype == tf.float32
-    np.testing.assert_allclose(
-        found, rotated_by_scipy(image, degrees), atol=2e-4
+    expected = ndimage.rotate(
+        image, degrees, reshape=False, order=1, mode="grid-constant"
     )
-
-
-def test_positive_angles_are_anticlockwise():
-    image = np.random.default_rng(0).random((8, 8, 3), "float32")
-    np.testing.assert_allclose(rotate(image, 90), np.rot90(image), atol=1e-4)
-
-
-def test_nothing_changes_without_an_angle():
-    image = np.random.default_rng(0).random((9, 14, 3), "float32")
-    np.testing.assert_array_equal(rotate(image, 0.0), image)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
 # === With random strength ===
@@ -211,35 +142,26 @@ def augmented(pictures):
     results = {}
     for name, augmenter in AUGMENTERS.items():
         compiled = tf.function(lambda seed, f=augmenter: f(image, seed))
-        seeds = [standardize_seed(i) for i in range(60)]
+        seeds = [fold_key(i) for i in range(60)]
         results[name] = np.stack([compiled(seed) for seed in seeds])
     return results
 
 
 @pytest.mark.parametrize("name", AUGMENTERS)
-def test_pixels_stay_whole_numbers_of_8_bits(augmented, name):
+def test_seeds_change_the_strength(augmented, name):
     images = augmented[name]
     assert images.dtype == np.float32
     np.testing.assert_array_equal(images, np.round(images))
-    assert images.min() >= 0
-    assert images.max() <= 255
-
-
-@pytest.mark.parametrize("name", AUGMENTERS)
-def test_seeds_change_the_strength(augmented, name):
-    different = len(np.unique(augmented[name].reshape(60, -1), axis=0))
-    if name in ("invert", "equalize"):
-        assert different == 1
-    elif name == "posterize":
-        assert different == 8
-    elif name == "autocontrast":
-        assert 14 <= different <= 21
-    elif name == "solarize":
-        # Half of them do nothing.
-        assert 18 <= different <= 45
-    else:
-        # Close to 1, the sharpness changes no pixel.
-        assert different >= 50
+    assert 0 <= images.min() <= images.max() <= 255
+    # Of 60 results; half of those of `solarize` do nothing.
+    least, most = {
+        "invert": (1, 1),
+        "equalize": (1, 1),
+        "posterize": (8, 8),
+        "autocontrast": (14, 21),
+        "solarize": (18, 45),
+    }.get(name, (50, 60))
+    assert least <= len(np.unique(images.reshape(60, -1), axis=0)) <= most
 
 
 def test_random_gammas_are_within_their_range(pictures, augmented):
@@ -266,13 +188,13 @@ def test_random_rotations_are_up_to_45_degrees(pictures, augmented):
     assert zeros.min() < 0.3 * most
 
 
-def test_random_brightness_uses_each_luminance(pictures):
+def test_random_brightness_changes_the_luma_in_half_of_the_cases(pictures):
     image = tf.constant(pictures["photograph"], tf.float32)
     augment = tf.function(lambda seed: AUGMENTERS["brightness"](image, seed))
     same = 0
     for i in range(60):
         # In YUV all channels change by the same, but for the clipped ones.
-        difference = augment(standardize_seed(i)).numpy() - image.numpy()
+        difference = augment(fold_key(i)).numpy() - image.numpy()
         inner = np.ptp(difference, axis=-1)[5:10, 5:10]
         same += np.median(inner) <= 1
     assert 15 <= same <= 50
@@ -283,7 +205,7 @@ def test_three_different_ones_in_the_order_drawn(pictures):
     augment = tf.function(augment_texture)
     functions = list(AUGMENTERS.values())
     for i in range(12):
-        seed = standardize_seed(i)
+        seed = fold_key(i)
         choice_seed, *seeds = split(seed, 4)
         chosen = distinct(choice_seed, 3, 10).numpy()
         assert len(set(chosen)) == 3
@@ -298,22 +220,7 @@ def test_three_different_ones_in_the_order_drawn(pictures):
 
 def test_each_is_drawn_equally_often_at_each_place():
     draw = tf.function(lambda seed: distinct(seed, 3, 10))
-    drawn = np.stack([draw(standardize_seed(i)) for i in range(2000)])
+    drawn = np.stack([draw(fold_key(i)) for i in range(1000)])
     for place in range(3):
-        share = np.bincount(drawn[:, place], minlength=10) / 2000
-        assert abs(share - 0.1).max() < 0.03
-
-
-def test_sizes_may_be_dynamic(pictures):
-    augment = tf.function(
-        augment_texture,
-        input_signature=[
-            tf.TensorSpec((None, None, 3)),
-            tf.TensorSpec((2,), tf.uint64),
-        ],
-    )
-    for name in ("photograph", "noise"):
-        image = tf.constant(pictures[name], tf.float32)
-        seed = standardize_seed(3)
-        found = augment(image, seed)
-        np.testing.assert_allclose(found, augment_texture(image, 3), atol=1)
+        share = np.bincount(drawn[:, place], minlength=10) / 1000
+        assert abs(share - 0.1).max() < 0.05

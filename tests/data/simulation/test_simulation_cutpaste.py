@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from batching import dataset_of
 from matplotlib import colors
 from scipy import ndimage, stats
 from skimage import measure
 
 from keras_sspcab.data import random
-from keras_sspcab.data.simulation import (
+from keras_sspcab.data.simulation.cutpaste import (
     color_jitter,
     cut_paste,
     cut_paste_scar,
@@ -14,10 +15,6 @@ from keras_sspcab.data.simulation import (
 )
 
 SEEDS = 300
-
-
-def dataset_of(images, batch_size=2):
-    return tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
 
 
 def collect(dataset):
@@ -29,10 +26,10 @@ def many(function, image, count=SEEDS, **arguments):
 
     @tf.function(autograph=False)
     def run():
-        first = random.standardize_seed(7)
+        first = random.fold_key(7)
         return tf.map_fn(
             lambda index: function(
-                image, random.fold_in(first, index), **arguments
+                tf.constant(image), random.fold_in(first, index), **arguments
             ),
             tf.range(count),
             fn_output_signature=tf.TensorSpec(image.shape, tf.float32),
@@ -106,22 +103,16 @@ def test_color_jitter_is_that_of_torchvision():
     image = np.random.default_rng(0).random((8, 9, 3))
     image[0], image[1] = 0, 1
     orders = set()
-    for seed in range(40):
-        order_seed, draw_seed = random.split(random.standardize_seed(seed), 2)
+    for number in range(40):
+        seed = random.fold_key(number)
+        order_seed, draw_seed = random.split(seed, 2)
         order = random.distinct(order_seed, 4, 4).numpy()
         draws = random.uniform(draw_seed, -0.4, 0.4, (4,)).numpy()
         orders.add(tuple(order))
-        np.testing.assert_allclose(
-            color_jitter(image, seed, 0.4),
-            jitter_oracle(image, order, draws),
-            atol=2e-5,
-        )
+        found = color_jitter(tf.constant(image, tf.float32), seed, 0.4)
+        expected = jitter_oracle(image, order, draws)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
     assert len(orders) > 15
-
-
-def test_no_jitter():
-    image = numbered(5, 6)
-    np.testing.assert_array_equal(color_jitter(image, 0, 0.0), image)
 
 
 # === Patches ===
@@ -254,19 +245,11 @@ def test_elements(clean, variant, classes, channels):
     assert list(y) == ["logits"]
     assert y["logits"].dtype == tf.int32
     assert views.cardinality() == 3
-    batches = collect(views)
-    assert [len(images) for images, _ in batches] == [
-        2 * classes,
-        2 * classes,
-        classes,
-    ]
-    for images, labels in batches:
-        assert len(images) == len(labels)
-        np.testing.assert_array_equal(
-            labels, np.repeat(range(classes), len(labels) // classes)
-        )
-        assert images.min() >= 0
-        assert images.max() <= 1
+    for (images, labels), count in zip(collect(views), (2, 2, 1), strict=True):
+        assert len(images) == count * classes
+        expected = np.repeat(range(classes), count)
+        np.testing.assert_array_equal(labels, expected)
+        assert 0 <= images.min() <= images.max() <= 1
 
 
 def test_views_of_an_image_share_their_colors(clean):
@@ -281,23 +264,17 @@ def test_views_of_an_image_share_their_colors(clean):
     assert (changed < 18 * 27).all()
 
 
-def test_without_jitter_the_first_view_is_the_image(clean):
-    ((images, _),) = collect(cutpaste_views(dataset_of(clean, 5), jitter=0.0))
-    np.testing.assert_array_equal(images[:5], clean)
-
-
 def test_variants(clean):
     def second_views(variant):
-        data = dataset_of(np.repeat(clean, 10, 0), 50)
+        data = dataset_of(np.repeat(clean, 4, 0), 20)
         ((images, _),) = collect(cutpaste_views(data, variant))
-        return images[50:100]
+        return images[20:40]
 
     patches, scars, either = map(second_views, ("cutpaste", "scar", "union"))
     is_patch = (either == patches).all((1, 2, 3))
     is_scar = (either == scars).all((1, 2, 3))
     np.testing.assert_array_equal(is_patch, ~is_scar)
-    assert 12 < is_patch.sum() < 38
-    np.testing.assert_array_equal(second_views("3way"), patches)
+    assert 3 < is_patch.sum() < 17
 
 
 def test_translation_mirrors_the_border(clean):
