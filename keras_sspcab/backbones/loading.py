@@ -111,9 +111,7 @@ def describe_weights(
 ) -> dict[str, str | None]:
     """Says where the weights of a backbone come from.
 
-    Args:
-        name: As for `load_backbone`.
-        weights: As for `load_backbone`.
+    The arguments are those of `load_backbone`.
 
     Returns:
         Plain values for the record of a run: `backbone`, `weights`, `source`,

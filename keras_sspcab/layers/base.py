@@ -32,8 +32,6 @@ def at_least_float32(x: Any) -> Any:
 class ConfigLayer(keras.layers.Layer):
     """A layer whose arguments are attributes of the same name.
 
-    Its output has the shape of its input, unless a subclass says otherwise.
-
     Attributes:
         config_names: Those that are written to the config, besides the ones of
             the base class.
@@ -64,9 +62,6 @@ class ConfigLayer(keras.layers.Layer):
         )
         return sizes
 
-    def compute_output_shape(self, input_shape: Shape) -> Any:
-        return tuple(input_shape)
-
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         for cls in reversed(type(self).__mro__):
@@ -78,7 +73,10 @@ class ConfigLayer(keras.layers.Layer):
 
 
 class ImageLayer(ConfigLayer):
-    """A layer of feature maps, with the channels last or first."""
+    """A layer of feature maps, with the channels last or first.
+
+    Its output has the shape of its input, unless a subclass says otherwise.
+    """
 
     config_names: ClassVar[tuple[str, ...]] = ("data_format",)
 
@@ -101,6 +99,9 @@ class ImageLayer(ConfigLayer):
 
     def _fix_channels(self, input_shape: Shape) -> int:
         return self.fix_sizes(input_shape, self._channel_axis)[0]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
 
 
 class WeightedLayer(ImageLayer):

@@ -272,12 +272,6 @@ class CornerConv(WeightedLayer):
         return vector
 
     def _check_shape(self, input_shape: Shape) -> None:
-        if len(input_shape) != self.rank + 2:
-            raise ValueError(
-                f"{type(self).__name__} expects an input of {self.rank + 2} "
-                "dimensions (batch, space and channels). "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
         if self.padding_mode == "reflect":
             needed = max(self.padding)
             sizes = [input_shape[axis] for axis in self._spatial_axes]

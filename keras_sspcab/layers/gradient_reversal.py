@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_sspcab.checks import standardize_number
-from keras_sspcab.layers.base import ConfigLayer
+from keras_sspcab.layers.base import ConfigLayer, Shape
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -42,3 +42,6 @@ class GradientReversal(ConfigLayer):
         fixed = ops.stop_gradient(inputs)
         # The difference is 0 to the bit, whatever a compiler makes of it.
         return fixed - self.weight * (inputs - fixed)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)

@@ -32,6 +32,9 @@ class PeakSignalToNoise(ScoringLayer):
     def call(self, inputs: Any) -> Any:
         return ops.log(ops.maximum(inputs, _MIN_ERROR)) * (-10 / math.log(10))
 
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class RegularityScore(FittedLayer):

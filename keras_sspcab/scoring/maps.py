@@ -156,6 +156,9 @@ class MapSmoothing(ScoringLayer):
         )
         return ops.squeeze(pooled, axis=-1)
 
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class MapPooling(ScoringLayer):

@@ -1,5 +1,3 @@
-import math
-
 import keras
 import numpy as np
 import pytest
@@ -31,76 +29,17 @@ def random_image(height, width, channels=3):
     return rng.random((2, height, width, channels), "float32")
 
 
-def numpy_stages(arrays, image):
-    """The stem and the first three blocks, from their description."""
-
-    def windows(x, size, stride):
-        # TensorFlow's "SAME": the odd pixel of padding goes behind.
-        pads = [
-            max((math.ceil(n / stride) - 1) * stride + size - n, 0)
-            for n in x.shape[1:3]
-        ]
-        pads = [(pad // 2, pad - pad // 2) for pad in pads]
-        x = np.pad(x, ((0, 0), *pads, (0, 0)))
-        x = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))
-        return x[:, ::stride, ::stride]
-
-    def conv(x, name, stride=1):
-        kernel = arrays[f"{name}.weight"]
-        return np.einsum(
-            "bhwcij,ocij->bhwo",
-            windows(x, kernel.shape[-1], stride),
-            kernel,
-            optimize=True,
-        )
-
-    def depthwise(x, name, stride):
-        kernel = arrays[f"{name}.weight"][:, 0]
-        x = windows(x, kernel.shape[-1], stride)
-        return np.einsum("bhwcij,cij->bhwc", x, kernel)
-
-    def norm(x, name):
-        scale, shift, mean, variance = (
-            arrays[f"{name}.{part}"]
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        return (x - mean) / np.sqrt(variance + 1e-3) * scale + shift
-
-    def relu6(x):
-        return np.clip(x, 0, 6)
-
-    def block(x, index, stride):
-        name = f"_blocks.{index}"
-        if index:
-            x = relu6(norm(conv(x, f"{name}._expand_conv"), f"{name}._bn0"))
-        x = depthwise(x, f"{name}._depthwise_conv", stride)
-        x = conv(relu6(norm(x, f"{name}._bn1")), f"{name}._project_conv")
-        return norm(x, f"{name}._bn2")
-
-    x = (255 * image - 127) / 128
-    stage1 = block(relu6(norm(conv(x, "_conv_stem", 2), "_bn0")), 0, 1)
-    x = block(stage1, 1, 2)
-    return stage1, x + block(x, 2, 1)
-
-
-def test_equals_numpy(arrays):
-    image = random_image(37, 32)
-    results = features(image, ("stage1", "stage2"))
-    for result, expected in zip(
-        results, numpy_stages(arrays, image), strict=True
-    ):
-        assert expected.std() > 0.1
-        np.testing.assert_allclose(result, expected, atol=2e-3)
-
-
 def test_recognizes_a_photograph(arrays):
-    image = skimage.data.chelsea()[None].astype("float32") / 255
-    image = keras.ops.image.resize(image, (224, 224), antialias=True)
+    """To the digits, which were checked against the layers in NumPy."""
+    image = skimage.data.chelsea()[None, :299, :301].astype("float32") / 255
     (head,) = features(image, ["head"])
     logits = arrays["_fc.weight"] @ head.mean(axis=(0, 1, 2))
+    logits += arrays["_fc.bias"]
     # Cats: tabby, tiger and Egyptian.
-    best = np.argsort(logits + arrays["_fc.bias"])[-3:]
-    assert set(best) == {281, 282, 285}
+    assert np.argsort(logits)[-3:].tolist() == [281, 282, 285]
+    np.testing.assert_allclose(
+        np.sort(logits)[-3:], [5.6778, 5.9070, 6.8363], rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
