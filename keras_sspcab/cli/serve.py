@@ -2,17 +2,16 @@
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say, warn
+from keras_sspcab.runs.signals import deferred_signals
 
 if TYPE_CHECKING:
     from keras_sspcab.export.serving import ServerOptions
@@ -132,39 +131,20 @@ def serve(
 def _serve(folder: Path, options: "ServerOptions") -> None:
     from keras_sspcab.export.serving.server import Server
 
-    stopping = threading.Event()
     with (
         _log_to_console(),
-        _stop_on_signals(stopping),
+        deferred_signals(message="Stopped at once.") as stopping,
         Server(folder, options) as server,
     ):
         say(f"Page and REST: {server.rest_url}", style="green")
         say(f"gRPC:          {server.grpc_target}", style="green")
         say("Stop with Ctrl+C.")
-        while not stopping.is_set() and not server.wait(timeout=0.2):
+        while not stopping.signal and not server.wait(timeout=0.2):
             pass
-        if stopping.is_set():
+        if stopping.signal:
             say("Stopping; requests under way are finished.")
-    if not stopping.is_set():
+    if not stopping.signal:
         raise ValueError("The server has ended by itself; see above.")
-
-
-@contextmanager
-def _stop_on_signals(stopping: threading.Event) -> Iterator[None]:
-    """Sets an event at the first signal, and interrupts at the second."""
-
-    def stop(*_: Any) -> None:
-        if stopping.is_set():
-            raise KeyboardInterrupt("Stopped at once.")
-        stopping.set()
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parse_label(text: str) -> tuple[str, int]:

@@ -17,11 +17,13 @@ class StopRequest:
 @contextlib.contextmanager
 def deferred_signals(
     on_signal: Callable[[int], None] | None = None,
+    message: str = "",
 ) -> Iterator[StopRequest]:
     """Notes Ctrl-C and SIGTERM within the block; outside, all is as before.
 
     The request is to be looked at where it is safe to stop. `on_signal` takes
-    the number of each signal; without it the second raises `KeyboardInterrupt`.
+    the number of each signal; without it the second raises `KeyboardInterrupt`
+    with `message`.
     In other threads than the main one, which get no signals, it does nothing.
     """
     request = StopRequest()
@@ -33,7 +35,7 @@ def deferred_signals(
         if on_signal is not None:
             on_signal(number)
         elif request.signal:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(message)
         request.signal = request.signal or number
 
     numbers = (signal.SIGINT, signal.SIGTERM)
