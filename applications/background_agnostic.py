@@ -295,9 +295,10 @@ class BackgroundAgnostic(ObjectModel):
         return 1.0 - np.nanmean(normal, axis=-1)
 
     def training_stages(self) -> tuple[Stage, ...]:
-        """Auto-encoders, the same against adversarial decoders, classifiers.
+        """Returns the three stages of the training.
 
-        In the second stage the adversarial decoders learn to rebuild
+        They train the auto-encoders, the auto-encoders against adversarial
+        decoders, and the classifiers. In the second stage the adversarial decoders learn to rebuild
         pseudo-abnormal crops; their gradient is reversed on its way into the
         encoders, which learn features that do not allow it.
         """

@@ -147,7 +147,7 @@ class FutureFrame(AdversarialModel):
         self.set_flow_estimator(flow_estimator)
 
     def set_flow_estimator(self, flow_estimator: Any) -> None:
-        """Sets the flow estimator of a loaded model, as in the constructor.
+        """Sets the flow estimator, as the argument of the constructor does.
 
         Compile the model again where this adds or removes the flow.
         """

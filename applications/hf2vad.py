@@ -230,7 +230,7 @@ class HF2VAD(ObjectModel):
     def network_inputs(
         self, objects: Mapping[str, np.ndarray]
     ) -> dict[str, Any]:
-        """Single flows for the memories; frames and rebuilt flows for VUNet."""
+        """Returns what each network takes: single flows; frames with flows."""
         flows = np.asarray(stages.known_flows(objects["motion"]))
         rebuilt = self.predict_on_batch(dict(objects))["flow_reconstruction"]
         return {

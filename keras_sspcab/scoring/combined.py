@@ -78,7 +78,7 @@ class RegularityScore(FittedLayer):
         self.high = self.add_state("high", 2, initializer="ones")
 
     def fit(self, psnr: Any, distance: Any) -> None:
-        """Takes the extremes of normal frames, from an array of each value.
+        """Sets the lowest and highest values that normal frames have.
 
         Raises:
             ValueError: If there is no frame, or a value is not finite.

@@ -199,5 +199,5 @@ def _rest_server(plan, port):
 
 
 def fake_server(kind, plan, port=0):
-    """Yields the address of a server of gRPC or REST that keeps to a plan."""
+    """Starts a gRPC or REST server that gives planned answers."""
     return (_grpc_server if kind == "grpc" else _rest_server)(plan, port)

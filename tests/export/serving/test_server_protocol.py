@@ -145,7 +145,7 @@ def test_grpc_refuses_other_questions(caller):
 
 
 def outputs_of(answer):
-    """The outputs in an answer, which has them by rows or by columns."""
+    """Returns the outputs of a REST answer in row or column format."""
     if "outputs" in answer:
         return {k: np.array(v) for k, v in answer["outputs"].items()}
     rows = answer["predictions"]
