@@ -298,7 +298,7 @@ class BackgroundAgnostic(ObjectModel):
         """Returns the three stages of the training.
 
         They train the auto-encoders, the auto-encoders against adversarial
-        decoders, and the classifiers. In the second stage the adversarial decoders learn to rebuild
+        decoders, and the classifiers. The adversarial decoders learn to rebuild
         pseudo-abnormal crops; their gradient is reversed on its way into the
         encoders, which learn features that do not allow it.
         """
