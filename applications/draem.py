@@ -20,6 +20,7 @@ from keras_sspcab.hosts.graph import (
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import BilinearUpsampling2D
 from keras_sspcab.losses import FocalLoss, ReconstructionLoss
+from keras_sspcab.optimizers import PyTorchAdam
 from keras_sspcab.scoring import (
     AnomalyProbability,
     Calibration,
@@ -168,7 +169,7 @@ class DRAEM(AnomalyModel):
                 [round(0.8 * steps), round(0.9 * steps)],
                 [rate, 0.2 * rate, 0.04 * rate],
             )
-        return keras.optimizers.Adam(rate, epsilon=1e-8)
+        return PyTorchAdam(rate)
 
     def default_losses(self) -> dict[str, Any]:
         """Squared error and SSIM, and the focal loss of the segmentation."""

@@ -23,6 +23,7 @@ from keras_sspcab.hosts.base import HostGuide, Settings
 from keras_sspcab.hosts.objects import ObjectModel
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.hosts.stages import Stage
+from keras_sspcab.optimizers import PyTorchAdam
 from keras_sspcab.scoring import Calibration, ZScoreSum
 
 PLACES = ("memory", "decoder")
@@ -276,6 +277,7 @@ class HF2VAD(ObjectModel):
                 name=("memory", "prediction", "joint")[index],
                 # The rate falls every 50 epochs, and there are 80.
                 decay=(50 / 80, 0.8),
+                optimizer=partial(PyTorchAdam, epsilon=1e-7),
                 dtype=self.dtype_policy,
                 **self._schedule[index],
             )

@@ -28,6 +28,7 @@ from keras_sspcab.hosts.graph import (
 )
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import PrototypeMemory
+from keras_sspcab.optimizers import PyTorchAdam
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -198,7 +199,7 @@ class MNAD(FrameModel):
         rate: Any = learning_rate or 2e-4
         if steps is not None:
             rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-        return keras.optimizers.Adam(rate, epsilon=1e-8)
+        return PyTorchAdam(rate)
 
     def default_losses(self) -> dict[str, Any]:
         """Squared error of the frame, and the terms of the memory."""

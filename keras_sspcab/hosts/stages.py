@@ -32,10 +32,11 @@ class Stage(keras.Model):
         trained: The layers and models that the stage trains.
         fixed: Those that it uses as they are. They are in its checkpoints.
         name: Name of the stage, for files and messages.
-        learning_rate: Rate of Adam to begin with.
+        learning_rate: Rate to begin with.
         decay: After which share of the steps the rate falls, and to which part.
         epochs: The paper's number of epochs.
         batch_size: The paper's number of objects a batch.
+        optimizer: Makes the optimizer of a rate. Defaults to Keras' Adam.
 
     Example:
     >>> from keras_sspcab.applications import HF2VAD
@@ -57,6 +58,7 @@ class Stage(keras.Model):
         decay: tuple[float, float],
         epochs: int,
         batch_size: int,
+        optimizer: Callable[[Any], Any] = keras.optimizers.Adam,
         **kwargs: Any,
     ) -> None:
         # Inputs are not rounded: the layers cast what they get.
@@ -71,6 +73,7 @@ class Stage(keras.Model):
         self._needs = tuple(needs)
         self._rate = learning_rate
         self._decay = decay
+        self._make_optimizer = optimizer
         self.trained_parts = list(trained)
         self.fixed_parts = list(fixed)
         # All layers are.
@@ -94,7 +97,7 @@ class Stage(keras.Model):
         steps: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Configures the stage; the optimizer of the paper is Adam."""
+        """Configures the stage, by default with the optimizer of the paper."""
         if optimizer is None:
             rate: Any = learning_rate or self._rate
             if steps is not None:
@@ -102,7 +105,7 @@ class Stage(keras.Model):
                 rate = keras.optimizers.schedules.PiecewiseConstantDecay(
                     [int(steps * share)], [rate, rate * factor]
                 )
-            optimizer = keras.optimizers.Adam(rate)
+            optimizer = self._make_optimizer(rate)
         else:
             check_own_rate(optimizer, learning_rate, steps)
         weights = self._loss_weights_by_name.value

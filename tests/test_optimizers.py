@@ -1,0 +1,110 @@
+"""Adam as in PyTorch, alone and in the hosts whose papers used it."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_sspcab.optimizers import PyTorchAdam
+from tests.hosts import samples, small_host
+
+
+class Formulas:
+    """Adam of PyTorch, after its documentation, in float64."""
+
+    def __init__(self, rate, epsilon, amsgrad=False):
+        self.rate, self.epsilon, self.amsgrad = rate, epsilon, amsgrad
+        self.step, self.mean, self.square, self.highest = 0, 0.0, 0.0, 0.0
+
+    def __call__(self, weight, gradient):
+        self.step += 1
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient**2
+        self.highest = np.maximum(self.highest, self.square)
+        square = self.highest if self.amsgrad else self.square
+        mean = self.mean / (1 - 0.9**self.step)
+        square = square / (1 - 0.999**self.step)
+        return weight - self.rate * mean / (np.sqrt(square) + self.epsilon)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-7), ("float32", 2e-5)]
+)
+def test_steps_are_those_of_the_formulas(dtype, tolerance, amsgrad):
+    rng = np.random.default_rng(0)
+    # Gradients as small as epsilon, where both forms of Adam differ by much.
+    gradients = rng.normal(size=(20, 6)) * 10.0 ** -np.arange(4, 10)
+    expected = np.zeros(6)
+    formulas = Formulas(0.1, 1e-7, amsgrad)
+    weight = keras.Variable(np.zeros(6), dtype=dtype)
+    optimizer = PyTorchAdam(0.1, epsilon=1e-7, amsgrad=amsgrad)
+    for gradient in gradients:
+        optimizer.apply([ops.convert_to_tensor(gradient, dtype)], [weight])
+        expected = formulas(expected, gradient)
+    got = ops.convert_to_numpy(weight)
+    np.testing.assert_allclose(got, expected, rtol=tolerance)
+
+
+def test_it_is_named_in_the_config():
+    optimizer = PyTorchAdam(2e-4, beta_1=0.5, weight_decay=0.01)
+    config = keras.optimizers.serialize(optimizer)
+    assert config["class_name"] == "PyTorchAdam"
+    again = keras.optimizers.deserialize(config)
+    assert again.get_config() == optimizer.get_config()
+
+
+def _first_step(model, batch, targets, epsilon):
+    """Returns weights after one step, and after one of the formulas."""
+    import tensorflow as tf
+
+    variables = model.trainable_variables
+    before = [ops.convert_to_numpy(v) for v in variables]
+    others = [(v, ops.convert_to_numpy(v)) for v in model.variables]
+    with tf.GradientTape() as tape:
+        outputs = model(batch, training=True)
+        loss = model.compute_loss(batch, targets, outputs)
+    gradients = [
+        np.zeros(v.shape) if g is None else ops.convert_to_numpy(g)
+        for v, g in zip(
+            variables,
+            tape.gradient(loss, [v.value for v in variables]),
+            strict=True,
+        )
+    ]
+    for variable, value in others:
+        variable.assign(value)
+    rate = float(model.optimizer.learning_rate)
+    model.train_on_batch(batch, targets)
+    return [
+        (ops.convert_to_numpy(v), Formulas(rate, epsilon)(value, gradient))
+        for v, value, gradient in zip(variables, before, gradients, strict=True)
+    ]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="takes gradients by a tape"
+)
+@pytest.mark.parametrize("name", ["draem", "mnad", "hf2vad"])
+def test_first_step_of_hosts(name):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        host = small_host(name, run_eagerly=True)
+        batch = samples(host, 2)
+        if name == "hf2vad":
+            model, targets, epsilon = host.training_stages()[0], None, 1e-7
+            model.compile(run_eagerly=True)
+        elif name == "draem":
+            mask = np.zeros(batch.shape[:3])
+            mask[:, 8:16, 8:16] = 1
+            targets = {"reconstruction": batch, "segmentation": mask}
+            model, epsilon = host, 1e-8
+        else:
+            model, targets, epsilon = host, None, 1e-8
+        steps = _first_step(model, batch, targets, epsilon)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for got, expected in steps:
+        # Where a gradient is round-off alone, its sign is as well.
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-9)
