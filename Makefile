@@ -21,18 +21,18 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable \
-		'.[cpu,export,transport,video,scale,dev]'
+		'.[cpu,export,serve,video,scale,io,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps tensorflow-serving-api
 	touch $@
 
-# TensorFlow 2.16 is the oldest one supported and the only one for which
-# tensorflow-io has native operations.
+# TensorFlow 2.16 is the oldest one supported; tensorflow-io has native
+# operations for it.
 $(VENV_216)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV_216)
 	$(VENV_216)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV_216)/bin/python -m pip install --quiet --editable \
-		'.[cli,video,pretrained]' \
-		'tensorflow-cpu==2.16.*' 'tensorflow-io==0.37.1' 'numpy<2' \
+		'.[cli,export,io,video,pretrained]' \
+		'tensorflow-cpu==2.16.*' 'tensorflow-io==0.37.1' \
 		'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100'
 	touch $@
 
@@ -57,8 +57,10 @@ test-jax: install  ## tests of layers and models on the JAX backend
 		tests/applications/test_resnet.py \
 		-m 'not slow' $(PYTEST_ARGS)
 
-test-tf216: $(VENV_216)/.installed  ## layers and data with tensorflow-io
+test-tf216: $(VENV_216)/.installed  ## oldest TensorFlow: layers, data, exports
 	$(VENV_216)/bin/python -m pytest $(PARALLEL) tests/layers tests/data \
+		tests/export/test_onnx.py tests/export/test_tflite.py \
+		tests/export/test_export_model.py \
 		-m 'not slow' $(PYTEST_ARGS)
 
 lint: install  ## style and types

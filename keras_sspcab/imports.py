@@ -2,12 +2,23 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+
+#: What the command line and run folders need besides Keras.
+CLI_MODULES = (
+    *("jinja2", "markupsafe", "matplotlib", "PIL", "pydantic", "rich"),
+    *("scipy", "skimage", "sklearn", "tensorboard", "threadpoolctl"),
+    *("tomli_w", "typer"),
+)
+
+# What no extra can bring: it requires `tensorflow` by that name, which would be
+# a second one beside tensorflow-cpu.
+_COMMANDS = {"tensorflow_serving": "--no-deps tensorflow-serving-api"}
 
 
 def lazy_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -32,10 +43,34 @@ def import_optional(module: str, purpose: str, extra: str) -> ModuleType:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:
+        require_modules([module.partition(".")[0]], purpose, extra)
+        name = getattr(error, "name", None)
+        if isinstance(error, ModuleNotFoundError) and name == module:
+            raise _missing(module, purpose, extra) from error
         raise ImportError(
-            f'{purpose}. Install it with: pip install "keras-sspcab[{extra}]"'
+            f"{purpose}. It is installed, but cannot be imported: {error}"
         ) from error
+
+
+def require_modules(modules: Iterable[str], purpose: str, extra: str) -> None:
+    """Raises the error of `import_optional` if a top-level module is missing.
+
+    It imports none: what takes long can be refused before it begins. `{}` in
+    the purpose stands for the module.
+    """
+    for module in modules:
+        # Tests and others mark modules as missing by None.
+        is_known = sys.modules.get(module, module) is not None
+        if not is_known or not (module in sys.modules or find_spec(module)):
+            raise _missing(module, purpose, extra)
+
+
+def _missing(module: str, purpose: str, extra: str) -> ImportError:
+    command = _COMMANDS.get(module, f'"keras-sspcab[{extra}]"')
+    return ImportError(
+        f"{purpose.format(module)}. Install it with: pip install {command}"
+    )
 
 
 def run_after_import(module: str, callback: Callable[[], None]) -> None:
