@@ -4,9 +4,10 @@ Each returns the value as the package needs it, or raises a ValueError that
 names the argument and shows what was received.
 """
 
+import difflib
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,21 @@ def standardize_choice(value: Any, choices: Sequence[str], name: str) -> str:
     if lowered not in choices:
         raise ValueError(
             f"The `{name}` argument must be one of {list(choices)}. "
-            f"Received: {name}={value!r}"
+            f"Received: {name}={value!r}{did_you_mean(value, choices, '.')}"
         )
     return lowered
+
+
+def did_you_mean(
+    word: Any, choices: Iterable[str], end: str = "", form: str = "{!r}"
+) -> str:
+    """Returns a sentence with the choice that a word is nearly; or nothing.
+
+    `end` ends the sentence before.
+    """
+    names = [choice for choice in choices if isinstance(choice, str)]
+    close = difflib.get_close_matches(str(word).lower(), names, 1)
+    return f"{end} Did you mean {form.format(close[0])}?" if close else ""
 
 
 def standardize_data_format(value: str | None) -> str:

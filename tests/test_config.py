@@ -114,7 +114,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
         ),
         (
             "[model]\nname = 'autoencodr'",
-            "no model named 'autoencodr'. Did you mean `autoencoder`?",
+            "no model named 'autoencodr'. Did you mean 'autoencoder'",
         ),
         ("[model]\nname = ['mnad']", "`model.name` .* must be a string"),
         (
@@ -141,7 +141,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
         (
             "[data]\nlayout = 'mvtek'",
             r"`data\.layout` in .*c\.toml cannot be 'mvtek'. Did you mean "
-            r"`mvtec`\? Allowed are: auto, mvtec, plain, ucsd, avenue",
+            r"'mvtec'\? Allowed are: auto, mvtec, plain, ucsd, avenue",
         ),
         ("[data]\npatches_per_image = 0", "at least 1"),
         ("[training]\nseed = -1", "at least 0"),
@@ -169,8 +169,8 @@ def test_all_errors_are_told_at_once(write):
         f"`data.flip` in {path}",
         f"`data.layout` in {path}",
         f"`model.widht` in {path}",
-        "`training.epoch` on the command line",
-        "`training.seed` on the command line",
+        "`training.epoch`",
+        "`training.seed`",
     ):
         assert sum(place in line for line in lines) == 1
     assert len(lines) == 6
@@ -179,7 +179,7 @@ def test_all_errors_are_told_at_once(write):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"train.epochs": 1}, r"Unknown section \[train\] on the command"),
+        ({"train.epochs": 1}, r"section \[train\]\. Did you mean \[training\]"),
         ({"training": 1}, "section.key=value"),
         ({"training.epochs.x": 3}, r"Unknown key `training\.epochs\.x`"),
         ({"model.name": "mnad", "evaluation.update_memory": 1}, "true or fal"),

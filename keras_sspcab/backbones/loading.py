@@ -1,9 +1,8 @@
 """Loads a pretrained network as a frozen extractor of features."""
 
-import difflib
 import importlib.metadata
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,6 +11,7 @@ from keras import layers
 
 from keras_sspcab.backbones import applications, efficientnet_lite
 from keras_sspcab.backbones.taps import maps_by_stride
+from keras_sspcab.checks import did_you_mean
 from keras_sspcab.runs.files import sha256_of
 
 
@@ -155,13 +155,8 @@ def _resolve(name: str) -> str:
             return ours
     raise ValueError(
         f"`name` must be one of {list(names)}. Received: name={name!r}"
-        + _suggest(str(name).lower(), names)
+        + did_you_mean(name, names, ".")
     )
-
-
-def _suggest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names))
-    return f". Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def _local_file(name: str, weights: str | os.PathLike | None) -> str | None:
@@ -193,6 +188,6 @@ def _find_maps(network: keras.Model, taps: Sequence[int | str]) -> list[Any]:
             raise ValueError(
                 f"A tap of {network.name} must be one of the strides "
                 f"{list(strides)} or the name of a layer with a feature map. "
-                f"Received: {tap!r}" + _suggest(str(tap), names)
+                f"Received: {tap!r}" + did_you_mean(tap, names, ".")
             )
     return [{**strides, **names}[tap] for tap in taps]

@@ -59,6 +59,7 @@ def demo(
     if not folder.exists:
         folder.check_free()
     import_backend()
+    formats = _installed_formats()
     settings: dict[str, Any] = {"data.image_size": 64} if fast else {}
     if data is None:
         data = _write_texture(folder, texture, _FAST if fast else {})
@@ -77,7 +78,7 @@ def demo(
         say(f"Saved {folder.file('model.keras')}", style="green")
     show_metrics(folder, opened.evaluate())
     say(f"Wrote {opened.report()}")
-    _export(folder)
+    _export(folder, formats)
     _show_summary(folder)
 
 
@@ -102,23 +103,34 @@ def _refuse_changes(run: "Run", settings: dict[str, Any]) -> None:
         )
 
 
-def _export(run: "RunFolder") -> None:
-    """Exports to all formats; what was exported before is kept."""
+def _installed_formats() -> list[str]:
+    """Returns the formats that can be exported to; warns of the others."""
+    from keras_sspcab.export.runs import require_packages
+
+    formats = []
+    for name in FORMATS:
+        try:
+            require_packages(name)
+        except ImportError as error:
+            warn(f"There will be no export to {name}. {error}")
+        else:
+            formats.append(name)
+    return formats
+
+
+def _export(run: "RunFolder", formats: list[str]) -> None:
+    """Exports to some formats; what was exported before is kept."""
     from keras_sspcab.cli.export import show_exports
     from keras_sspcab.export.runs import RunExporter
 
     exporter = RunExporter(run.path)
     exported = run.record.get("exported", {})
     results = {}
-    for name in FORMATS:
+    for name in formats:
         if os.path.exists(exported.get(name, "")):
             say(f"{exported[name]} has been exported already.")
             continue
-        try:
-            results[name] = exporter.export(name)
-        except ImportError as error:
-            warn(f"No export to {name}. {error}")
-            continue
+        results[name] = exporter.export(name)
         exported[name] = os.fspath(results[name].path)
         run.update_record(exported=exported)
     if results:

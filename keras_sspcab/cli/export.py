@@ -58,8 +58,9 @@ def export(
     """
     _check_formats(to, precision)
     import_backend()
-    from keras_sspcab.export.runs import RunExporter
+    from keras_sspcab.export.runs import RunExporter, require_packages
 
+    require_packages(*to)
     exporter = RunExporter(model, images, out)
     detector = exporter.detector
     if networks and detector.kind != "objects":
@@ -79,10 +80,13 @@ def export(
 
 
 def _check_formats(to: Sequence[str], precision: str) -> None:
+    from keras_sspcab.checks import did_you_mean
+
     for name in to:
         if name not in FORMATS:
             raise ValueError(
                 f"--to must be one of {', '.join(FORMATS)}. Received: {name}"
+                f"{did_you_mean(name, FORMATS, '.')}"
             )
         if precision != "float32" and name != "tflite":
             raise ValueError(

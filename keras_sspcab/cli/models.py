@@ -6,6 +6,25 @@ from rich.table import Table
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say, show
 
+#: The models by what they learn from, for help texts; the default comes first.
+NAMES = {
+    "images": (
+        *("multiscale_padim", "padim", "patchcore"),
+        *("autoencoder", "draem", "cutpaste"),
+    ),
+    "videos": ("future_frame", "mnad"),
+    "objects of videos": ("hf2vad", "background_agnostic"),
+}
+
+
+def list_names(default: str = "") -> str:
+    """Returns the names of the models in a sentence, the default marked."""
+    parts = []
+    for kind, names in NAMES.items():
+        marked = (f"{n} (default)" if n == default else n for n in names)
+        parts.append(f"{kind}: {', '.join(marked)}")
+    return f"{'; '.join(parts)}.".capitalize()
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the program."""

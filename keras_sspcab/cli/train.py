@@ -7,6 +7,7 @@ import typer
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, say
+from keras_sspcab.cli.models import NAMES, list_names
 
 if TYPE_CHECKING:
     from keras_sspcab.runs import Run
@@ -19,13 +20,13 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Folder of images (MVTec layout, or only normal) or of videos."
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model, such as autoencoder or mnad.")
+        str | None, typer.Option(help=list_names(NAMES["images"][0]))
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file; options override it.")
@@ -39,38 +40,56 @@ def train(
     ] = False,
     sspcab: Annotated[
         str | None,
-        typer.Option(help="Where the block sits, such as late; or none."),
+        typer.Option(
+            help="Where the block sits, such as late; or none. "
+            "Default: the model's."
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs in total.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs in total. Default: the model's, 5 to 100."),
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Patches, images or clips in one step.")
+        int | None,
+        typer.Option(
+            help="Patches, images or clips in one step. Default: the model's."
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Default: that of the model's paper.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of all random numbers.")
+        int | None, typer.Option(help="Seed of all random numbers. Default: 0.")
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(help="Side that images or frames are resized to."),
+        typer.Option(
+            help="Side that images, frames or objects are resized to. "
+            "Default: the model's, such as 320, 256 or 64."
+        ),
     ] = None,
     channels: Annotated[
-        int | None, typer.Option(help="1 for gray, 3 for color.")
+        int | None,
+        typer.Option(help="1 for gray, 3 for color. Default: 3, or 1."),
     ] = None,
     patch_size: Annotated[
         int | None,
-        typer.Option(help="Side of training crops; 0 for whole images."),
+        typer.Option(
+            help="Side of training crops; 0 for whole images, the default but "
+            "for autoencoder."
+        ),
     ] = None,
     on_error: Annotated[
-        str | None, typer.Option(help="Broken images or videos: raise or skip.")
+        str | None,
+        typer.Option(help="Broken images or videos: raise (default) or skip."),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="SECTION.KEY=VALUE",
-            help="Any other setting, such as model.smoothing=5. Repeatable.",
+            help="Any other setting, such as model.smoothing=5. Repeatable. "
+            "`keras-sspcab settings MODEL` lists all, with defaults.",
         ),
     ] = None,
 ) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import types
 from collections.abc import Mapping, Sequence
 
+from keras_sspcab.checks import did_you_mean
 from keras_sspcab.metrics.registry import Metric, metrics_of
 
 OTHER = "other"
@@ -58,7 +59,8 @@ class Kind:
         metrics = {metric.key: metric for metric in metrics_of(self.name)}
         if unknown := [key for key in keys if key not in metrics]:
             raise ValueError(
-                f"There is no metric named {unknown[0]!r}. Choose from: "
+                f"There is no metric named {unknown[0]!r}."
+                f"{did_you_mean(unknown[0], metrics)} Choose from: "
                 f"{', '.join(metrics)}"
             )
         return tuple(metrics[key] for key in dict.fromkeys(keys or self.shown))

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from keras_sspcab.checks import did_you_mean
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.hosts import available_applications
 from keras_sspcab.runs import Config, ConfigError
@@ -48,10 +49,10 @@ class HostSettings:
         for_all, for_host = _read_options(options, models)
         self._layers: dict[str, list[Layer]] = {
             model: [
-                (shared, f"in {path}"),
-                (tables.get(model, {}), f"in [{model}] of {path}"),
-                (nest_settings(for_all), "on the command line"),
-                (nest_settings(for_host.get(model, {})), "on the command line"),
+                (shared, f" in {path}"),
+                (tables.get(model, {}), f" in [{model}] of {path}"),
+                (nest_settings(for_all), ""),
+                (nest_settings(for_host.get(model, {})), ""),
             ]
             for model in {**dict.fromkeys(models), **tables}
         }
@@ -102,7 +103,9 @@ def _read_file(
             tables[name] = value
         else:
             raise ConfigError(
-                f"Unknown table [{name}] in {path}. Allowed are: "
+                f"Unknown table [{name}] in {path}."
+                f"{did_you_mean(name, (*KEYS, *hosts), form='[{}]')} "
+                "Allowed are: "
                 f"{', '.join(KEYS)}, and these for one host, such as "
                 f"[{min(hosts)}.training]. The hosts are: "
                 f"{', '.join(sorted(hosts))}"
@@ -124,8 +127,9 @@ def _read_options(
             for_host.setdefault(host, {})[of_host] = value
         else:
             raise ConfigError(
-                f"--set {option} is for {host!r}, which is not compared. "
-                f"The models are: {', '.join(models)}"
+                f"--set {option} is for {host!r}, which is not compared."
+                f"{did_you_mean(host, models)} The models are: "
+                f"{', '.join(models)}"
             )
     return for_all, for_host
 
@@ -136,6 +140,6 @@ def _refuse_varied(sections: Mapping[str, Any], origin: str) -> None:
         section = sections.get(name)
         if isinstance(section, Mapping) and key in section:
             raise ConfigError(
-                f"`{dotted}` {origin} is what a comparison varies. Received: "
+                f"`{dotted}`{origin} is what a comparison varies. Received: "
                 f"{section[key]!r}. Leave it out, and use {option}"
             )

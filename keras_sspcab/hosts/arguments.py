@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_sspcab.checks import standardize_number
+from keras_sspcab.checks import did_you_mean, standardize_number
 
 
 def check_input_shape(
@@ -115,7 +115,7 @@ def check_places(
     if unknown := [place for place in places if place not in choices]:
         raise ValueError(
             f"`{name}` must be one or several of {list(choices)}, or None. "
-            f"Received: {unknown}"
+            f"Received: {unknown}{did_you_mean(unknown[0], choices, '.')}"
         )
     return places
 

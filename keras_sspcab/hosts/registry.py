@@ -5,6 +5,7 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import TypeVar
 
+from keras_sspcab.checks import did_you_mean
 from keras_sspcab.hosts.base import AnomalyModel
 
 #: Entry points of this group name modules that register hosts.
@@ -80,7 +81,8 @@ def get_application(name: str) -> type[AnomalyModel]:
     known = available_applications()
     if name not in known:
         raise ValueError(
-            f"There is no model named {name!r}. "
+            f"There is no model named {name!r}."
+            f"{did_you_mean(name, known)} "
             f"Choose one of: {', '.join(sorted(known))}"
         )
     return known[name]

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -47,8 +48,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Source = Annotated[str, Field(min_length=1)]
-Size = Annotated[tuple[int, int], BeforeValidator(_to_size)]
-Channels = Annotated[int, AfterValidator(_check_channels)]
+Size = Annotated[
+    tuple[int, int],
+    BeforeValidator(_to_size),
+    WithJsonSchema({"type": "integer or [height, width]"}),
+]
+Channels = Annotated[
+    int, AfterValidator(_check_channels), WithJsonSchema({"enum": [1, 3]})
+]
 
 
 class _Section(BaseModel):
@@ -70,6 +77,8 @@ class DataConfig(_Section):
         image_size: `(height, width)` that images are resized to; one number
             for squares.
         channels: 1 reads images as gray, 3 as RGB.
+        white_level: The value that is white in images with 16 bits, such as
+            4095 of a camera with 12; 0 finds it in the training images.
         patch_size: Side of the random crops to train on; 0 for whole images.
         patches_per_image: Crops taken of each image in each epoch.
         flip: Whether training images are flipped at random, left to right.
@@ -96,6 +105,7 @@ class DataConfig(_Section):
     ] = "auto"
     image_size: Size = (256, 256)
     channels: Channels = 3
+    white_level: Literal[0, 255, 1023, 4095, 16383, 65535] = 0
     patch_size: NotNegative = 0
     patches_per_image: Positive = 8
     flip: bool = False
@@ -236,8 +246,10 @@ class CalibrationConfig(_Section):
     """Section `[calibration]`: where the thresholds lie.
 
     Attributes:
-        quantile: Share of the held-out normal images below the threshold.
+        quantile: Share of the normal images that shall not be flagged.
         pixel_quantile: Share of their pixels below the pixel threshold.
+        decision: What flags an image: its `"score"`; its `"pixels"`, if one is
+            higher than in normal images; or `"either"`.
 
     Example:
     >>> CalibrationConfig(quantile=0.95).pixel_quantile
@@ -246,6 +258,7 @@ class CalibrationConfig(_Section):
 
     quantile: PositiveShare = 0.99
     pixel_quantile: PositiveShare = 0.999
+    decision: Literal["score", "pixels", "either"] = "score"
 
 
 class EvaluationConfig(_OpenSection):

@@ -1,16 +1,16 @@
 """Reading and writing configurations: TOML files and `section.key=value`."""
 
-import difflib
 import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from keras_sspcab.checks import did_you_mean
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import (
     Config,
@@ -32,9 +32,6 @@ KEYS: dict[str, set[str]] = {
 # Keys in the files of older versions, and what they are called now.
 _OLD_KEYS = {"normalisation": "normalization"}
 
-# Arguments of hosts that follow from other settings.
-_NO_SETTINGS = {"input_shape", "calibration", "name", "self"}
-
 # How "`section.key` must be ..." goes on, by Pydantic's type of error.
 _RULES = {
     "bool_type": "true or false",
@@ -50,10 +47,11 @@ _RULES = {
     "value_error": "{error}",
 }
 
-#: Settings by section and key, and where they come from: `"in screws.toml"`.
+#: Settings by section and key, and the file they come from, as it follows their
+#: names: `" in screws.toml"`; empty for arguments.
 Layer = tuple[Mapping[str, Any], str]
 
-# By section or section and key, where a setting comes from.
+# By section or section and key, what follows the name of a setting.
 _Origins = dict[tuple[str, ...], str]
 
 
@@ -70,8 +68,8 @@ def load_config(
     """
     layers: list[Layer] = []
     if path is not None:
-        layers.append((read_toml(path), f"in {path}"))
-    layers.append((nest_settings(overrides or {}), "on the command line"))
+        layers.append((read_toml(path), f" in {path}"))
+    layers.append((nest_settings(overrides or {}), ""))
     return resolve_layers(layers, is_complete)
 
 
@@ -155,7 +153,7 @@ def resolve_layers(
         for name, section in given.items():
             if not isinstance(section, Mapping):
                 problems.append(
-                    f"`{name}` {origin} must be a section, written [{name}]. "
+                    f"`{name}`{origin} must be a section, written [{name}]. "
                     f"Received: {section!r}"
                 )
                 continue
@@ -185,33 +183,29 @@ def _is_complete(sections: Mapping[str, Any]) -> bool:
 
 def _apply_host(sections: dict[str, Any], origins: _Origins) -> list[str]:
     """Adds the defaults of the host; returns what it does not know."""
-    from keras_sspcab.hosts.registry import available_applications
+    from keras_sspcab.hosts.registry import get_application
 
-    hosts = available_applications()
     name = sections["model"].get("name", ModelConfig().name)
     if not isinstance(name, str):
         return []
-    if name not in hosts:
-        return [
-            f"`model.name` {origins['model', 'name']} is wrong. There is no "
-            f"model named {name!r}.{_suggestion(name, hosts)} Choose one of: "
-            f"{', '.join(sorted(hosts))}"
-        ]
-    host: Any = hosts[name]
+    try:
+        host: Any = get_application(name)
+    except ValueError as error:
+        return [f"`model.name`{origins['model', 'name']} is wrong. {error}"]
     for section, defaults in host.default_settings.items():
         for key in defaults.keys() - sections[section].keys():
             sections[section][key] = defaults[key]
-            origins[section, key] = f"(the default of {name})"
+            origins[section, key] = f" (the default of {name})"
     evaluation, options = sections["evaluation"], host.evaluation_options
     # Older versions wrote it for every host.
     is_old = "update_memory" in evaluation.keys() - options.keys()
     if is_old and evaluation["update_memory"] is False:
         del evaluation["update_memory"]
     evaluation = sections["evaluation"] = {**options, **evaluation}
-    arguments = inspect.signature(host).parameters.keys() - _NO_SETTINGS
+    allowed = {"model": arguments_of(host).keys(), "evaluation": options.keys()}
     problems = [
         _unknown_key(section, key, origins, KEYS[section] | keys)
-        for section, keys in (("model", arguments), ("evaluation", {*options}))
+        for section, keys in allowed.items()
         for key in sections[section]
         if key not in KEYS[section] | keys
     ]
@@ -226,6 +220,16 @@ def _apply_host(sections: dict[str, Any], origins: _Origins) -> list[str]:
     return problems
 
 
+def arguments_of(host: Any) -> dict[str, inspect.Parameter]:
+    """Returns what can be set in [model]: the arguments of a host by name.
+
+    Those that follow from other settings are left out.
+    """
+    follow = {"input_shape", "calibration", "name", "self"}
+    parameters = inspect.signature(host).parameters
+    return {name: p for name, p in parameters.items() if name not in follow}
+
+
 def _describe(error: Any, origins: _Origins) -> str:
     """Words a problem that Pydantic reports for readers of settings."""
     section, *keys = place = tuple(map(str, error["loc"]))
@@ -234,16 +238,16 @@ def _describe(error: Any, origins: _Origins) -> str:
         if keys:
             return _unknown_key(section, keys[0], origins, KEYS[section])
         return (
-            f"Unknown section [{section}] {origin}."
-            f"{_suggestion(section, KEYS, '[{}]')} "
+            f"Unknown section [{section}]{origin}."
+            f"{did_you_mean(section, KEYS, form='[{}]')} "
             f"Allowed are: {', '.join(KEYS)}"
         )
-    subject = f"`{'.'.join(place)}` {origin}"
+    subject = f"`{'.'.join(place)}`{origin}"
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
         allowed = re.findall(r"'(\w+)'", context["expected"])
         return (
-            f"{subject} cannot be {value!r}.{_suggestion(value, allowed)} "
+            f"{subject} cannot be {value!r}.{did_you_mean(value, allowed)} "
             f"Allowed are: {', '.join(allowed)}"
         )
     rule = _RULES[error["type"]].format(**context)
@@ -254,15 +258,11 @@ def _unknown_key(
     section: str, key: str, origins: _Origins, allowed: set[str]
 ) -> str:
     return (
-        f"Unknown key `{section}.{key}` {origins.get((section, key), '')}."
-        f"{_suggestion(key, allowed)} Allowed in [{section}] are: "
-        f"{', '.join(sorted(allowed))}"
+        f"Unknown key `{section}.{key}`{origins.get((section, key), '')}."
+        f"{did_you_mean(key, allowed, form='`{}`')} Allowed in [{section}] "
+        f"are: {', '.join(sorted(allowed))}. `keras-sspcab settings` explains "
+        "them"
     )
-
-
-def _suggestion(word: Any, allowed: Iterable[str], form: str = "`{}`") -> str:
-    close = difflib.get_close_matches(str(word), allowed, 1)
-    return f" Did you mean {form.format(close[0])}?" if close else ""
 
 
 def _merge(target: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import pytest
 
 from keras_sspcab.applications import AnomalyModel, available_applications
+from keras_sspcab.cli.models import NAMES
 from keras_sspcab.hosts import registry
 from keras_sspcab.runs import ModelConfig
 
@@ -26,6 +27,34 @@ def test_facts_fit_into_the_table(name):
     for fact in (guide.purpose, guide.training_time, guide.expectation):
         assert len(fact) <= 100
         assert not fact.endswith(".")
+
+
+def test_help_texts_name_every_model(invoke):
+    named = {kind: {*names} for kind, names in NAMES.items()}
+    hosts = available_applications()
+    kinds = dict(zip(named, ("image", "video", "objects"), strict=True))
+    for title, kind in kinds.items():
+        expected = {n for n, host in hosts.items() if host.kind == kind}
+        # Tests register hosts of their own.
+        assert named[title] <= expected
+        assert not {
+            n
+            for n in expected - named[title]
+            if hosts[n].__module__.startswith("keras_sspcab.")
+        }
+    assert NAMES["images"][0] == ModelConfig().name
+    for command in ("train", "compare"):
+        text = "".join(invoke(command, "--help").output.split())
+        text = text.replace("│", "")
+        assert all(n in text for names in NAMES.values() for n in names)
+
+
+def test_settings_are_listed(invoke):
+    text = invoke("settings", "mnad").stdout
+    assert "Settings of mnad" in text
+    for key in ("data.image_size", "model.num_items", "training.epochs"):
+        assert key in text
+    assert "Did you mean 'mnad'" in invoke("settings", "mnat", code=2).stderr
 
 
 def test_host_without_a_guide_is_listed(invoke, monkeypatch):

@@ -10,6 +10,7 @@ from tests.cli.program import start
 
 COMMANDS = (
     "models",
+    "settings",
     "train",
     "evaluate",
     "predict",
@@ -96,12 +97,23 @@ def test_debug_shows_the_traceback():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "no folder of images. Give one with --data"),
+        (["train"], "no folder of images: --data is not given"),
         (
             ["train", "--set", "training.epoch=3"],
             "Unknown key `training.epoch`",
         ),
-        (["train", "--data", ".", "--epochs", "0"], "at least 1. Received: 0"),
+        (
+            ["train", "--data", ".", "--epochs", "0"],
+            "--epochs must be at least 1. Received: 0",
+        ),
+        (
+            ["train", "--data", ".", "--set", "data.flip=3"],
+            "--set data.flip must be true or false. Received: 3",
+        ),
+        (
+            ["train", "--data", ".", "--model", "cutpast"],
+            "--model is wrong. There is no model named 'cutpast'. Did you mean",
+        ),
         (["train", "--resume"], "--resume continues the run in --run"),
         (["train", "--resume", "--run", "nothing"], "no run folder 'nothing'"),
         (["evaluate", "nothing"], "no run folder 'nothing'"),
@@ -109,7 +121,10 @@ def test_debug_shows_the_traceback():
         (["predict", "no.keras", "a.png"], "There is no model at 'no.keras'"),
         (["predict", "x", "a.png", "--out", "a.xml"], "end in .csv or .json"),
         (["export", "nothing", "--to", "onnx"], "no run folder 'nothing'"),
-        (["export", "nothing", "--to", "coreml"], "--to must be one of"),
+        (
+            ["export", "nothing", "--to", "onxx"],
+            "Received: onxx. Did you mean 'onnx'?",
+        ),
         (
             ["export", "x", "--to", "onnx", "--precision", "int8"],
             "'int8' is for tflite only",

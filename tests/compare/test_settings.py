@@ -149,8 +149,8 @@ def test_errors_in_the_file_name_the_place(write, text, message):
     ("option", "message"),
     [
         ("training.epochs", "has the form section.key=value"),
-        ("training.epoch=3", "`training.epoch` on the command line"),
-        ("draem:training.epoch=3", "`training.epoch` on the command line"),
+        ("training.epoch=3", "`training.epoch`"),
+        ("draem:training.epoch=3", "`training.epoch`"),
         ("cutpaste:training.epochs=3", "'cutpaste', which is not compared"),
         ("training.seed=3", "use --seeds"),
         ("draem:model.sspcab=none", "use --sspcab"),

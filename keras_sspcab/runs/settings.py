@@ -1,0 +1,146 @@
+"""What can be set in a run: keys, defaults, allowed values, and meanings."""
+
+import inspect
+import re
+import types
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Union, get_args, get_origin
+
+from keras_sspcab.hosts.registry import get_application
+from keras_sspcab.runs.config import Config, ModelConfig
+from keras_sspcab.runs.parsing import arguments_of, load_config
+
+# An entry of a docstring, under "Args:" and the like.
+_ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
+
+# How JSON schemas and annotations call types, and their limits.
+_TYPES = {
+    "boolean": "true or false",
+    "bool": "true or false",
+    "float": "number",
+    "int": "integer",
+    "string": "text",
+    "str": "text",
+    "NoneType": "none",
+    "Sequence": "list",
+    "dict": "table",
+    "tuple": "list",
+}
+_LIMITS = {
+    "minimum": "at least {:g}",
+    "exclusiveMinimum": "above {:g}",
+    "maximum": "at most {:.10g}",
+    "exclusiveMaximum": "below {:.10g}",
+}
+
+
+class Setting(NamedTuple):
+    """A key of the configuration of a run.
+
+    Attributes:
+        key: As it is written: `"training.epochs"`.
+        default: The value that the model has by default.
+        values: Which values are allowed, in words.
+        meaning: What it is, in a sentence.
+
+    Example:
+    >>> Setting("data.flip", False, "true or false", "Whether ...").key
+    'data.flip'
+    """
+
+    key: str
+    default: Any
+    values: str
+    meaning: str
+
+
+def list_settings(model: str | None = None) -> list[Setting]:
+    """Returns all that can be set in a run, with the defaults of a model.
+
+    Args:
+        model: A name in `keras_sspcab.hosts.available_applications()`. Defaults
+            to that of `ModelConfig`, `"multiscale_padim"`.
+
+    Raises:
+        ValueError: If there is no model of that name.
+
+    Example:
+    >>> settings = {setting.key: setting for setting in list_settings("mnad")}
+    >>> settings["training.epochs"]
+    Setting(key='training.epochs', default=20, values='integer, at least 1', \
+meaning='How often the training images are gone through.')
+    >>> settings["model.num_items"].default
+    10
+    """
+    host: Any = get_application(model or ModelConfig().name)
+    config = load_config(None, {"model.name": model} if model else {})
+    meanings = describe_entries(host)
+    defaults = config.to_dict()
+    settings = []
+    left_out = {
+        "image": ("objects", "evaluation"),
+        "video": ("objects",),
+    }.get(host.kind, ())
+    for name, section in Config():
+        if name in left_out:
+            continue
+        fields = type(section).model_json_schema()["properties"]
+        texts = {**meanings, **describe_entries(type(section))}
+        allowed = {key: _words_of_schema(s) for key, s in fields.items()}
+        if name == "model":
+            for key, argument in arguments_of(host).items():
+                allowed[key] = _words_of_annotation(
+                    argument.annotation
+                ) or _words_of_annotation(type(argument.default))
+                defaults[name].setdefault(key, argument.default)
+        elif name == "evaluation":
+            for key, value in host.evaluation_options.items():
+                allowed[key] = _words_of_annotation(type(value))
+        for key, values in allowed.items():
+            default = defaults[name][key]
+            settings.append(
+                Setting(
+                    f"{name}.{key}",
+                    "none" if default is None else default,
+                    values,
+                    texts.get(key, ""),
+                )
+            )
+    return settings
+
+
+def describe_entries(cls: type) -> dict[str, str]:
+    """Returns the first sentences of what docstrings of a class explain.
+
+    By name, those of base classes included.
+    """
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        doc = inspect.cleandoc(base.__dict__.get("__doc__") or "")
+        for name, text in _ENTRY.findall(doc):
+            sentence, *_ = re.split(r"(?<=\.)\s+(?=[A-Z])", text, maxsplit=1)
+            texts[name] = " ".join(sentence.split())
+    return texts
+
+
+def _words_of_schema(schema: Mapping[str, Any]) -> str:
+    """Words the JSON schema of a field."""
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    kind = _TYPES.get(schema["type"], schema["type"])
+    limits = [
+        text.format(schema[name])
+        for name, text in _LIMITS.items()
+        if name in schema
+    ]
+    return ", ".join([kind, *limits])
+
+
+def _words_of_annotation(annotation: Any) -> str:
+    """Words the annotation of an argument."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    names = [
+        getattr(get_origin(part) or part, "__name__", "")
+        for part in (get_args(annotation) if is_union else [annotation])
+    ]
+    return ", ".join(_TYPES[name] for name in names if name in _TYPES)
