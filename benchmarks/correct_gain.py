@@ -57,7 +57,8 @@ def correct_folder(source: Path, target: Path) -> int:
                 mask = Path(sample.mask_path)
                 copy = Path(temporary, mask.relative_to(source))
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(mask, copy)
+                copy_any = shutil.copytree if mask.is_dir() else shutil.copy
+                copy_any(mask, copy)
     return len(samples)
 
 

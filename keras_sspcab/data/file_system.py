@@ -1,7 +1,14 @@
-"""Listing and reading files, local or behind a URL, through `tf.io.gfile`."""
+"""Listing and reading files, local or behind a URL.
+
+What TensorFlow knows (`gs://`) is read by `tf.io.gfile`, all else (`s3://`,
+`http://`, ...) by fsspec.
+"""
 
 import collections
+import contextlib
 import functools
+import glob
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -11,31 +18,10 @@ import tensorflow as tf
 
 _Result = TypeVar("_Result")
 
-#: How to install tensorflow-io, for messages.
-INSTALL_HINT = (
-    'Install it with: pip install "keras-sspcab[io]" (it works with '
-    "TensorFlow 2.16 only)."
-)
+_WEB = ("http", "https")
 
-
-@functools.cache
-def tensorflow_io() -> Any:
-    """Returns the module `tensorflow_io`, or None where it does not work.
-
-    Importing it registers its file systems (s3, http, hdfs, az, ...).
-    """
-    try:
-        with warnings.catch_warnings():
-            # It warns about plugins that do not fit the TensorFlow there is.
-            warnings.simplefilter("ignore")
-            import tensorflow_io as tfio
-
-            # Operations are loaded at the first use of an attribute.
-            tfio.image.decode_webp  # noqa: B018
-            tfio.experimental.image.decode_tiff  # noqa: B018
-    except (ImportError, NotImplementedError, AttributeError, OSError):
-        return None
-    return tfio
+#: How to install what reads other URLs, for messages.
+INSTALL_HINT = 'Install it with: pip install "keras-sspcab[io]".'
 
 
 def standardize_path(path: Any, name: str = "root") -> str:
@@ -56,18 +42,49 @@ def require_file_systems(paths: Iterable[str | None]) -> None:
     """Raises a ValueError if a path is a URL that nothing can read."""
     examples = {scheme_of(path): path for path in paths if path}
     for scheme, example in examples.items():
-        if not scheme or scheme in tf.io.gfile.get_registered_schemes():
-            continue
-        # Importing it may bring the file system.
-        tensorflow_io()
-        known = sorted(s for s in tf.io.gfile.get_registered_schemes() if s)
-        if scheme in known:
-            continue
-        raise ValueError(
-            f"No file system is known for {scheme}:// URLs. Received: "
-            f"{example!r}. Known: {', '.join(known)}. Others, such as s3, "
-            f"http and hdfs, come with tensorflow-io. {INSTALL_HINT}"
-        )
+        refusal = "" if _is_native(scheme) else _fsspec_refusal(scheme)
+        if refusal:
+            known = sorted(s for s in tf.io.gfile.get_registered_schemes() if s)
+            raise ValueError(
+                f"No file system is known for {scheme}:// URLs. Received: "
+                f"{example!r}. TensorFlow knows {', '.join(known)}; others, "
+                "such as s3 and http, are read by fsspec and its plugins: "
+                f"{refusal.rstrip('.')}. {INSTALL_HINT}"
+            )
+
+
+@functools.cache
+def _is_native(scheme: str) -> bool:
+    """Returns whether TensorFlow reads such URLs, or local files."""
+    if not scheme or scheme in tf.io.gfile.get_registered_schemes():
+        return True
+    if _fsspec_refusal(scheme):
+        # Where it fits TensorFlow, it brings file systems: s3, http, az, ...
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("tensorflow_io")
+    return scheme in tf.io.gfile.get_registered_schemes()
+
+
+@functools.cache
+def _fsspec_refusal(scheme: str) -> str:
+    """Returns why fsspec does not read such URLs; empty if it does."""
+    try:
+        importlib.import_module("fsspec").get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _remote(path: str) -> tuple[Any, str]:
+    """Returns the file system of fsspec for a URL, and the path in it.
+
+    The file system is None for what TensorFlow reads.
+    """
+    if _is_native(scheme_of(path)):
+        return None, path
+    require_file_systems([path])
+    return importlib.import_module("fsspec.core").url_to_fs(path)
 
 
 def scheme_of(path: str) -> str:
@@ -77,17 +94,28 @@ def scheme_of(path: str) -> str:
 
 def is_folder(path: str) -> bool:
     """Returns whether `path` is a folder that can be reached."""
-    return reach(path, lambda: tf.io.gfile.isdir(path))
+    system, inside = _remote(path)
+    is_folder = tf.io.gfile.isdir if system is None else system.isdir
+    return reach(path, lambda: is_folder(inside))
+
+
+def _exists(path: str) -> bool:
+    system, inside = _remote(path)
+    exists = tf.io.gfile.exists if system is None else system.exists
+    return reach(path, lambda: exists(inside))
 
 
 def require_folder(root: str, content: str = "image") -> None:
     """Raises a ValueError unless `root` is a folder (of `content`)."""
     if is_folder(root):
         return
-    if reach(root, lambda: tf.io.gfile.exists(root)):
+    if _exists(root):
         hint = ""
-        if scheme_of(root) in ("http", "https"):
-            hint = " HTTP servers do not list folders: list the files yourself."
+        if scheme_of(root) in _WEB:
+            hint = (
+                " A web server lists a folder only where it shows an index "
+                "page with links to the files: name the files yourself."
+            )
         raise ValueError(
             f"The {content} folder is a file, not a folder. "
             f"Received: root={root!r}.{hint}"
@@ -128,12 +156,16 @@ def list_files(root: str) -> list[str]:
 
     Sorted, relative to `root`, with forward slashes.
     """
+    system, top = _remote(root)
 
     def collect() -> list[str]:
         files = []
-        for folder, names in _walk(root):
-            inside = folder[len(root) :].replace(os.sep, "/").strip("/")
-            files += [f"{inside}/{name}".lstrip("/") for name in names]
+        if system is not None:
+            files = [f.removeprefix(top).strip("/") for f in system.find(top)]
+        else:
+            for folder, names in _walk(root):
+                inside = folder[len(root) :].replace(os.sep, "/").strip("/")
+                files += [f"{inside}/{name}".lstrip("/") for name in names]
         return sorted(f for f in files if "/." not in f"/{f}")
 
     files = reach(root, collect)
@@ -181,10 +213,15 @@ def _walk(
 
 def describe_folder(root: str) -> str:
     """Returns the content of a folder in a few words, for error messages."""
+    system, inside = _remote(root)
 
     def look() -> str:
-        names = sorted(n.rstrip("/") for n in tf.io.gfile.listdir(root))
-        folders = [n for n in names if tf.io.gfile.isdir(join(root, n))]
+        if system is None:
+            found = tf.io.gfile.listdir(root)
+        else:
+            found = system.ls(inside, detail=False)
+        names = sorted(n.rstrip("/").rsplit("/", 1)[-1] for n in found)
+        folders = [n for n in names if is_folder(join(root, n))]
         files = sorted({*names} - {*folders})
         parts = [f"the folders {enumerate_names(folders)}"] if folders else []
         if files:
@@ -217,6 +254,71 @@ def reach(path: str, action: Callable[[], _Result]) -> _Result:
     """Runs `action`; an error of the file system names `path`."""
     try:
         return action()
-    except (tf.errors.OpError, OSError) as error:
-        reason = error.message if hasattr(error, "message") else error
-        raise ValueError(f"Cannot read {path!r}: {reason}") from error
+    except Exception as error:
+        # Those who read other URLs raise what they like.
+        is_known = isinstance(error, (tf.errors.OpError, OSError))
+        if not is_known and _is_native(scheme_of(path)):
+            raise
+        raise ValueError(f"Cannot read {path!r}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "message", None) or str(error)
+    return str(text) or type(error).__name__
+
+
+# === Reading ===
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns the content of a file; a ValueError says why there is none."""
+    system, inside = _remote(path)
+    try:
+        if system is not None:
+            return system.cat_file(inside)
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except (tf.errors.NotFoundError, FileNotFoundError):
+        raise ValueError("the file does not exist") from None
+    except Exception as error:
+        if system is None and tf.io.gfile.isdir(path):
+            raise ValueError("a folder, not a file") from error
+        raise ValueError(f"cannot be read: {_reason(error)}") from error
+
+
+def match_urls(pattern: str) -> list[str]:
+    """Lists the URLs that a pattern with `*`, `?` or `[...]` matches."""
+    system, inside = _remote(pattern)
+    if system is None:
+        if "**" in pattern:
+            raise ValueError(
+                f"Behind a {scheme_of(pattern)}:// URL, `**` is not known. "
+                f"Received: {pattern!r}. Give the folder, to take all images "
+                "in it at any depth"
+            )
+        return reach(pattern, lambda: tf.io.gfile.glob(pattern))
+    # What fsspec leaves out of a path, such as `s3://`.
+    base = pattern.removesuffix(inside.lstrip("/"))
+    found = reach(pattern, lambda: system.glob(inside))
+    return [base + name.lstrip("/") for name in found]
+
+
+def has_pattern(url: str) -> bool:
+    """Returns whether a URL is a pattern; on the web, `?` begins a query."""
+    is_web = scheme_of(url) in _WEB
+    return glob.has_magic(url.replace("?", "") if is_web else url)
+
+
+def identify(path: str) -> tuple[Any, ...]:
+    """Returns what tells that a file has changed: its size, its time, ..."""
+    system, inside = _remote(path)
+    if system is not None:
+        return path, reach(path, lambda: system.ukey(inside))
+    if scheme_of(path):
+        status = reach(path, lambda: tf.io.gfile.stat(path))
+        return path, status.length, status.mtime_nsec
+    try:
+        local = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"Cannot read {path!r}: {error.strerror}") from error
+    return os.path.realpath(path), local.st_size, local.st_mtime_ns

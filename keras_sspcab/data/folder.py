@@ -150,7 +150,8 @@ class ImageSample:
         path: Path or URL of the image.
         label: 0 for normal, 1 for defective.
         defect: Type of the defect; `"good"` for normal images.
-        mask_path: Path of the mask of the defect, or None.
+        mask_path: Path of the mask of the defect, or of a folder of masks,
+            which are merged; None without a mask.
 
     Example:
     >>> ImageSample("test/crack/0.png", label=1, defect="crack").mask_path

@@ -3,22 +3,16 @@
 import collections
 from typing import Any, NoReturn
 
-import tensorflow as tf
-
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data.decoding import TENSORFLOW_IO_FORMATS, image_format
 from keras_sspcab.data.file_system import (
-    INSTALL_HINT,
     count_extensions,
     describe_folder,
     enumerate_names,
     is_folder,
     join,
     list_files,
-    reach,
     require_folder,
     standardize_path,
-    tensorflow_io,
 )
 from keras_sspcab.data.folder import GOOD, ImageFolder, ImageSample
 
@@ -46,7 +40,8 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
       on. Optional: `validation/good` with more normal images; `test/good` and
       `test/DEFECT`, whose names are the labels: what lies in `good` is normal,
       all else defective; `ground_truth/DEFECT` with the masks, each named like
-      its image, with or without `_mask` at the end, in any image format.
+      its image, with or without `_mask` at the end, in any image format. A
+      folder with that name holds several masks of one image, as in MVTec LOCO.
     - `"plain"`: every image below the folder, at any depth, is normal and
       belongs to `train`.
 
@@ -54,8 +49,10 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
     `ImageFolder.with_validation`. Hidden files are left out.
 
     Args:
-        root: Local folder or URL (`gs://...`; others such as `s3://...` with
-            tensorflow-io).
+        root: Local folder or URL. `gs://` is read by TensorFlow; others, such
+            as `s3://`, by fsspec: they need the extra `[io]` and the plugin
+            of fsspec, such as s3fs. A web server, `http://`, must show an
+            index page with links to what is in a folder.
         layout: `"mvtec"`, `"plain"` or `"auto"`, which takes `"mvtec"` where
             there is a `train`, `test` or `ground_truth` folder, and says so in
             the notes.
@@ -65,8 +62,7 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
 
     Raises:
         ValueError: If the folder does not exist, is a file, holds no images, or
-            does not follow the layout; if a mask has no image; or if images
-            need tensorflow-io, which is not installed.
+            does not follow the layout; or if a mask has no image.
 
     Example:
     >>> import os, tempfile
@@ -85,9 +81,7 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
         layout, reason = _detect_layout(root, files)
         notes = (f"layout: {layout}, because {reason}",)
     scan = _scan_mvtec if layout == "mvtec" else _scan_plain
-    folder = scan(root, files, notes)
-    _require_decoders(folder)
-    return folder
+    return scan(root, files, notes)
 
 
 def is_image(file: str) -> bool:
@@ -196,11 +190,19 @@ def _pair_masks(
     by_stem: dict[str, list[str]] = collections.defaultdict(list)
     for image in images:
         by_stem[stem_of(image)].append(image)
+
+    def images_of(stem: str) -> list[str]:
+        return by_stem.get(stem.removesuffix("_mask"), by_stem.get(stem, []))
+
     pairs: dict[str, str] = {}
+    merged = set()
     unmatched = []
     for mask in masks:
-        stem = stem_of(mask)
-        matches = by_stem.get(stem.removesuffix("_mask"), by_stem.get(stem))
+        matches = images_of(stem_of(mask))
+        folder = mask.rpartition("/")[0]
+        if not matches and (matches := images_of(folder.partition("/")[2])):
+            mask = folder
+            merged.add(folder)
         if not matches:
             unmatched.append(mask)
         elif len(matches) > 1:
@@ -209,7 +211,7 @@ def _pair_masks(
                 f"root={root!r} with {enumerate_names(matches)}. Give them "
                 "different names."
             )
-        elif matches[0] in pairs:
+        elif pairs.get(matches[0], mask) != mask:
             raise ValueError(
                 f"The image {matches[0]!r} has several masks. Received: "
                 f"root={root!r} with {pairs[matches[0]]} and {mask}. Keep one."
@@ -220,9 +222,17 @@ def _pair_masks(
         raise ValueError(
             f"{len(unmatched)} masks have no image. Received: root={root!r} "
             f"with {enumerate_names(unmatched, limit=50)}. The mask of "
-            "test/DEFECT/NAME.png is ground_truth/DEFECT/NAME_mask.png. Rename "
-            "them, or remove those that are not needed."
+            "test/DEFECT/NAME.png is ground_truth/DEFECT/NAME_mask.png, or all "
+            "in ground_truth/DEFECT/NAME/. Rename them, or remove those that "
+            "are not needed."
         )
+    for mask in pairs.values():
+        if mask.rpartition("/")[0] in merged:
+            raise ValueError(
+                f"The masks in {mask.rpartition('/')[0]!r} belong to one image "
+                f"as a whole, and {mask!r} to another. Received: "
+                f"root={root!r}. Give the images different names."
+            )
     return pairs
 
 
@@ -245,32 +255,3 @@ def _raise_no_training_images(root: str, files: list[str]) -> NoReturn:
         f"{describe_folder(root)}, {sum(map(is_image, files))} images among "
         f"{len(files)} files. {_MVTEC_TREE} {_EXTENSIONS}"
     )
-
-
-def _require_decoders(folder: ImageFolder) -> None:
-    """Raises now if images need tensorflow-io and it is not installed."""
-    if tensorflow_io() is not None:
-        return
-    paths = [
-        path
-        for samples in folder.splits.values()
-        for sample in samples
-        for path in (sample.path, sample.mask_path)
-        if path and path.lower().endswith((".webp", ".tif", ".tiff"))
-    ]
-    # The content decides: a PNG named .tif can be read.
-
-    def format_of(path: str) -> str | None:
-        def read() -> bytes:
-            with tf.io.gfile.GFile(path, "rb") as file:
-                return file.read(12)
-
-        return image_format(reach(path, read))
-
-    needing = [p for p in paths if format_of(p) in TENSORFLOW_IO_FORMATS]
-    if needing:
-        raise ValueError(
-            f"{len(needing)} images are WebP or TIFF, which need "
-            f"tensorflow-io. Received: {enumerate_names(needing)}. "
-            f"{INSTALL_HINT} Or convert them to PNG."
-        )

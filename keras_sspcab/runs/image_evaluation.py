@@ -9,6 +9,8 @@ import numpy as np
 
 from keras_sspcab import metrics
 from keras_sspcab.data import ImageSample
+from keras_sspcab.data.masks import describe_contradictions, load_mask
+from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.metrics import PixelScores
 from keras_sspcab.metrics.shortcuts import describe_shortcut
 from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
@@ -17,7 +19,9 @@ from keras_sspcab.runs.outputs import (
     write_image_scores,
     write_map,
 )
+from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import ImageSource
+from keras_sspcab.scoring import describe_fault
 
 # More images would hardly change mean and spread of their statistics.
 _MAX_NORMAL = 200
@@ -29,6 +33,7 @@ def evaluate_images(
     samples: Sequence[ImageSample],
     split: str,
     folder: str,
+    progress: Progress,
 ) -> Measured:
     """Scores test images; writes scores and maps."""
     os.makedirs(os.path.join(folder, "maps"))
@@ -37,16 +42,29 @@ def evaluate_images(
     pixels: dict[str | None, PixelScores] = collections.defaultdict(PixelScores)
     defects = sorted({sample.defect for sample in samples if sample.label})
     statistics: list[np.ndarray] = []
-    for images, others in source.whole_images(
-        samples, with_masks=True, allow_missing_masks=True
-    ):
+    size = source.data.image_size
+    masks = parallel_iterate(
+        lambda sample: load_mask(sample, size), samples, "", progress=False
+    )
+    contradicted: list[ImageSample] = []
+    num_small: list[int] = []
+    batches = source.whole_images(samples)
+    for images in progress.track(batches, "Scoring batches of images"):
         statistics += map(metrics.image_statistics, images.numpy())
         outputs = {
             name: np.asarray(value)
             for name, value in model.predict_on_batch(images).items()
         }
-        for i, mask in enumerate(others["mask"].numpy()):
-            sample, anomaly_map = samples[len(rows)], outputs["anomaly_map"][i]
+        for i, anomaly_map in enumerate(outputs["anomaly_map"]):
+            sample = samples[len(rows)]
+            one = {name: value[i] for name, value in outputs.items()}
+            if fault := describe_fault(one):
+                raise ValueError(
+                    f"{sample.path} cannot be measured: {fault}. Has the "
+                    "training diverged?"
+                )
+            mask, small = next(masks)
+            num_small += [small] if small else []
             map_path = os.path.join(folder, f"maps/{len(rows):06d}.npy")
             write_map(map_path, anomaly_map)
             rows.append(
@@ -61,7 +79,11 @@ def evaluate_images(
                     map_path,
                 )
             )
-            if not _lacks_mask(sample):
+            if _lacks_mask(sample):
+                continue
+            if mask.any() != bool(sample.label):
+                contradicted.append(sample)
+            else:
                 groups = [sample.defect] if sample.label else defects
                 for group in (None, *groups):
                     pixels[group].add(mask, anomaly_map)
@@ -90,13 +112,24 @@ def evaluate_images(
         curves["pixel_roc"] = pixels[None].roc_curve()
         curves["pixel_precision_recall"] = pixels[None].precision_recall_curve()
         curves["pro"] = pixels[None].pro_curve()
-    num_without_mask = sum(map(_lacks_mask, samples))
-    return Measured(values, curves, _gaps(values, split, num_without_mask))
+    notes = []
+    if num_without_mask := sum(map(_lacks_mask, samples)):
+        notes.append(
+            f"{num_without_mask} defective images have no mask and count for "
+            "no pixel metric"
+        )
+    if num_small:
+        notes.append(
+            f"{sum(num_small)} defects in {len(num_small)} masks are so small "
+            f"that masks of {size[0]}x{size[1]} pixels would pass over them: "
+            "the pixels that hold most of each stand for it"
+        )
+    # The check of the samples has warned of contradictions already.
+    values["notes"] = [*describe_contradictions(contradicted), *notes]
+    return Measured(values, curves, [*_gaps(values, split), *notes])
 
 
-def _gaps(
-    values: dict[str, Any], split: str, num_without_mask: int
-) -> list[str]:
+def _gaps(values: dict[str, Any], split: str) -> list[str]:
     texts = []
     if split != "test":
         scored = "training" if split == "train" else "held-out normal"
@@ -112,11 +145,6 @@ def _gaps(
         texts.append(
             "Image metrics need normal images as well, as in test/good. There "
             "are only defective ones"
-        )
-    if num_without_mask:
-        texts.append(
-            f"{num_without_mask} defective images have no mask and count for "
-            "no pixel metric"
         )
     if shortcut := describe_shortcut(values):
         texts.append(shortcut)

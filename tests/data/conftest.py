@@ -7,12 +7,6 @@ from batching import SIZE
 from PIL import Image
 
 from keras_sspcab.data import ImageSample, clear_image_cache
-from keras_sspcab.data.file_system import tensorflow_io
-
-
-@pytest.fixture(scope="session")
-def has_tensorflow_io():
-    return tensorflow_io() is not None
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 import gc
 import os
 import re
+import shutil
 import weakref
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from batching import SIZE, VARIANTS, assert_same, batches, make
 
-from keras_sspcab.data import cache, clear_image_cache
+from keras_sspcab.data import cache, clear_image_cache, scan_image_folder
 
 
 @pytest.mark.parametrize("variant", [VARIANTS[3], VARIANTS[4]])
@@ -54,6 +56,21 @@ def test_changed_files_are_read_again(textured, tmp_path, write_image, on_disk):
     after = batches(textured, cache=caching)
     assert not after[0][3].any()
     np.testing.assert_array_equal(before[0][:3], after[0][:3])
+
+
+def test_masks_in_a_changed_folder_are_read_again(mvtec, tmp_path):
+    masks = mvtec / "ground_truth/crack"
+    (masks / "001").mkdir()
+    (masks / "001_mask.png").rename(masks / "001/000.png")
+    test = scan_image_folder(mvtec).test
+    options = {"with_masks": True, "cache": tmp_path / "cache"}
+    ((_, before),) = make(test, **options)
+    shutil.copy(masks / "000_mask.png", masks / "001/000.png")
+    ((_, after),) = make(test, **options)
+    counts = [
+        others["mask"].numpy().sum((1, 2))[1] for others in (before, after)
+    ]
+    assert counts == [15, 20]
 
 
 def test_settings_have_their_own_cache(textured, tmp_path):
@@ -141,12 +158,18 @@ def test_paths_follow_from_files_and_settings(tmp_path):
     def path(files=(str(file),), **settings):
         return cache.cache_path("/c", "../my video", files, settings)
 
+    def write(url, content):
+        with tf.io.gfile.GFile(url, "w") as file:
+            file.write(content)
+        return [url]
+
     first = path(size=3)
     assert re.fullmatch(r"/c/_my_video-[0-9a-f]{20}\.npy", first)
     assert first == path(size=3)
-    others = [path(size=4), path(["ram://a.bin"], size=3)]
+    others = [path(size=4)]
+    others += [path(write("ram://a.bin", text), size=3) for text in ("1", "12")]
     file.write_bytes(b"12")
     others.append(path(size=3))
-    assert len({first, *others}) == 4
+    assert len({first, *others}) == 5
     with pytest.raises(ValueError, match="Cannot read .*nowhere"):
         path([str(tmp_path / "nowhere")])

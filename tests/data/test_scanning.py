@@ -1,5 +1,4 @@
 import os
-import shutil
 
 import pytest
 import tensorflow as tf
@@ -8,7 +7,6 @@ from keras_sspcab.data import (
     ImageSample,
     check_images,
     scan_image_folder,
-    scanning,
 )
 
 
@@ -74,6 +72,28 @@ def test_masks_pair_by_relative_stem_with_any_extension(tmp_path, touch):
         for image, mask in pairs.items()
     }
     assert test[-1].label == 0
+
+
+def test_folders_of_masks_belong_to_one_image(tmp_path, touch):
+    touch("train/good/0.png")
+    touch(*(f"test/crack/{i}.png" for i in range(3)))
+    masks = "ground_truth/crack"
+    touch(f"{masks}/0/0.png", f"{masks}/0/1.png", f"{masks}/1_mask/0.png")
+    touch(f"{masks}/2.png")
+    folder = scan_image_folder(tmp_path)
+    assert [s.mask_path for s in folder.test] == [
+        f"{tmp_path}/{masks}/{name}" for name in ("0", "1_mask", "2.png")
+    ]
+    touch(f"{masks}/2/0.png")
+    with pytest.raises(
+        ValueError, match=r"2\.png' has several masks"
+    ):
+        scan_image_folder(tmp_path)
+    (tmp_path / masks / "2/0.png").unlink()
+    # `0` cannot be both: one mask, and a folder of masks of several images.
+    touch("test/crack/0/1.png")
+    with pytest.raises(ValueError, match=r"crack/0' belong to one image as"):
+        scan_image_folder(tmp_path)
 
 
 def test_validation_is_read_and_what_is_left_out_is_noted(mvtec, touch):
@@ -218,23 +238,6 @@ def test_missing_folder_names_the_nearest(tmp_path):
 def test_arguments_are_checked(root, layout):
     with pytest.raises(ValueError, match=f"root={root!r}|layout='x'"):
         scan_image_folder(root, layout)
-
-
-# === Optional formats ===
-
-
-def test_the_content_decides_about_the_format(
-    tmp_path, write_image, monkeypatch
-):
-    monkeypatch.setattr(scanning, "tensorflow_io", lambda: None)
-    png = write_image(tmp_path / "a.png")
-    shutil.move(png, tmp_path / "a.tif")
-    assert len(scan_image_folder(tmp_path).train) == 1
-    write_image(tmp_path / "b.tif")
-    write_image(tmp_path / "c.webp")
-    message = r"2 images are WebP or TIFF.*b\.tif, .*c\.webp.*keras-sspcab\[io"
-    with pytest.raises(ValueError, match=message):
-        scan_image_folder(tmp_path)
 
 
 # === Remote file systems ===

@@ -10,31 +10,34 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_sspcab.data.decoding import standardize_size
+from keras_sspcab.data.masks import read_mask, resize_mask
 from keras_sspcab.data.video.folder import Video, standardize_videos
-from keras_sspcab.data.video.frames import list_frames, read_frame
-from keras_sspcab.data.video.labels import load_mat, mat_names, read_labels
+from keras_sspcab.data.video.frames import list_frames
+from keras_sspcab.data.video.labels import read_labels
+from keras_sspcab.data.video.mat_files import load_mat, mat_names
 from keras_sspcab.data.video.per_frame import load_array, require_one_a_frame
 from keras_sspcab.data.video.reading import count_frames
+from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
 
 # The variable with the masks in Avenue's MATLAB files.
 _AVENUE_VARIABLE = "volLabel"
 
 _TRACK_COLUMNS = ("track", "frame", "x_min", "y_min", "x_max", "y_max")
-_EIGHT_NEIGHBORS = np.ones((3, 3), bool)
 
 
 def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
     """Yields the mask of each frame.
 
-    Masks are a folder of images (pixels above 0 are abnormal), an `.npy` file
+    Masks are a folder of images, read like those of images, an `.npy` file
     `(frames, height, width)`, or a `.mat` file with a cell of masks, one a
-    frame. They belong to the frames by their order, wherever their numbering
-    starts.
+    frame: pixels above 0 are abnormal. They belong to the frames by their
+    order, wherever their numbering starts.
 
     Args:
         video: A video with masks.
         image_size: Height and width that masks are resized to, by the nearest
-            neighbor; None (the default) keeps theirs.
+            neighbor, without loss of small regions; None (the default) keeps
+            theirs.
 
     Yields:
         bool arrays `(height, width)`, one a frame.
@@ -72,9 +75,7 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
     require_one_a_frame(len(masks), video, "mask", path)
     first = None
     for frame, item in enumerate(masks):
-        if isinstance(item, str):
-            item = read_frame(item, channels=1)[..., 0]
-        mask = np.asarray(item) > 0
+        mask = _read_file(item) if isinstance(item, str) else item > 0
         first = first or mask.shape
         if mask.ndim != 2 or mask.shape != first:
             raise ValueError(
@@ -82,7 +83,7 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
                 f"Received: mask {frame} of shape {mask.shape} in {path!r}, "
                 f"others of {first}"
             )
-        yield mask if size is None else _resize(mask, size)
+        yield mask if size is None else resize_mask(mask, size)[0]
 
 
 def frame_labels(video: Video) -> np.ndarray:
@@ -125,13 +126,11 @@ def has_masks(path: str) -> bool:
     return path.lower().endswith(".mat") and _AVENUE_VARIABLE in mat_names(path)
 
 
-def _resize(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes like `keras_sspcab.data.resize_mask`, without TensorFlow."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * (old / new)).astype("int64")
-        for new, old in zip(size, mask.shape, strict=True)
-    )
-    return mask[np.ix_(rows, columns)]
+def _read_file(path: str) -> np.ndarray:
+    try:
+        return read_mask(path)
+    except ValueError as error:
+        raise ValueError(f"Cannot use the mask {path!r}: {error}") from error
 
 
 def tracks_from_masks(
@@ -181,7 +180,7 @@ def _track(video: Video, min_area: int) -> list[tuple[int, ...]]:
     pairs = [np.empty((0, 2), "int64")]
     previous = None
     for frame, mask in enumerate(iterate_masks(video)):
-        regions, count = ndimage.label(mask, _EIGHT_NEIGHBORS)
+        regions, count = ndimage.label(mask, EIGHT_NEIGHBORS)
         areas = np.bincount(regions.ravel(), minlength=count + 1)
         # -1 is no region.
         numbers = np.full(count + 1, -1)

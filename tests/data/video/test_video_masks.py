@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import io as scipy_io
 from video_writing import noise, write_frames
 
@@ -12,7 +13,7 @@ from keras_sspcab.data import (
     make_video,
     tracks_from_masks,
 )
-from keras_sspcab.data.decoding import resize_mask
+from keras_sspcab.data.masks import resize_mask
 from keras_sspcab.data.video import LabelSource
 from keras_sspcab.metrics import read_tracks, write_tracks
 
@@ -68,7 +69,7 @@ def test_resizing_is_that_of_images(tmp_path, video, size):
     masks = noise(5)[..., 0] > 127
     video = dataclasses.replace(video, masks=save(tmp_path / "m.npy", masks))
     for mask, resized in zip(masks, iterate_masks(video, size), strict=True):
-        np.testing.assert_array_equal(resized, resize_mask(mask, size))
+        np.testing.assert_array_equal(resized, resize_mask(mask, size)[0])
 
 
 def test_labels_come_before_masks(tmp_path, video, masks):
@@ -97,6 +98,19 @@ def test_masks_that_do_not_fit(tmp_path, video, masks):
     for name in ("m.npy", "m.mat", "m.avi"):
         with pytest.raises(ValueError, match=f"Masks must be .*{name}"):
             read(tmp_path / name)
+
+
+def test_image_files_are_read_as_masks_of_images(tmp_path, video, masks):
+    folder = tmp_path / "v_gt"
+    folder.mkdir()
+    for t, mask in enumerate(masks):
+        # Identity 1 in 16 bits.
+        Image.fromarray(mask.astype("uint16")).save(folder / f"{t}.png")
+    masked = dataclasses.replace(video, masks=str(folder))
+    np.testing.assert_array_equal(list(iterate_masks(masked)), masks)
+    (folder / "3.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"mask '.*3\.png': not an image"):
+        list(iterate_masks(masked))
 
 
 # === Tracks ===

@@ -1,0 +1,280 @@
+"""Masks: which pixels of an image are defective.
+
+They are read by Pillow: exported graphs never need them.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from scipy import ndimage
+
+from keras_sspcab.data.decoding import image_format, standardize_size
+from keras_sspcab.data.file_system import (
+    enumerate_names,
+    is_folder,
+    join,
+    list_files,
+    read_bytes,
+)
+from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.scanning import is_image
+from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
+
+_ORIENTATION = 0x0112  # in EXIF data
+
+
+def mask_files(sample: ImageSample) -> list[str]:
+    """Lists the files of the mask of an image, if there is one."""
+    return [] if sample.mask_path is None else _list_files(sample.mask_path)
+
+
+def _list_files(path: str) -> list[str]:
+    """Lists a file itself, or those in a folder of masks."""
+    if is_image(path) or not is_folder(path):
+        return [path]
+    files = [join(path, name) for name in list_files(path) if is_image(name)]
+    if not files:
+        raise ValueError("a folder without a mask in it")
+    return files
+
+
+def read_mask(path: str) -> np.ndarray:
+    """Reads a mask, bool `(height, width)`, or merges those in a folder.
+
+    A ValueError says why it cannot be read. For what counts as defective, see
+    `decode_mask`.
+    """
+    merged: Any = None
+    for file in _list_files(path):
+        try:
+            mask = decode_mask(read_bytes(file))
+            if merged is not None and mask.shape != merged.shape:
+                sizes = ["x".join(map(str, m.shape)) for m in (mask, merged)]
+                raise ValueError(f"{sizes[0]} pixels, those before {sizes[1]}")
+        except ValueError as error:
+            if file == path:
+                raise
+            raise ValueError(f"{os.path.basename(file)}: {error}") from error
+        merged = mask if merged is None else merged | mask
+    return merged
+
+
+def load_mask(
+    sample: ImageSample, image_size: tuple[int, int]
+) -> tuple[np.ndarray, int]:
+    """Reads and resizes the mask of an image; without one, it is empty.
+
+    See `resize_mask` for the result. Errors name the file.
+    """
+    if sample.mask_path is None:
+        return np.zeros(image_size, bool), 0
+    try:
+        return resize_mask(read_mask(sample.mask_path), image_size)
+    except ValueError as error:
+        raise ValueError(
+            f"Cannot use the mask {sample.mask_path}: {error}"
+        ) from error
+
+
+def describe_contradictions(samples: Iterable[ImageSample]) -> list[str]:
+    """Says of images that their masks do not fit their labels, by name."""
+    by_label: dict[int, list[str]] = {1: [], 0: []}
+    for sample in samples:
+        by_label[sample.label].append(str(sample.mask_path))
+    texts = {
+        1: "masks of defective images are empty",
+        0: "masks of normal images are not empty",
+    }
+    return [
+        f"{len(paths)} {texts[label]}: {enumerate_names(paths)}. These images "
+        "count for no pixel metric"
+        for label, paths in by_label.items()
+        if paths
+    ]
+
+
+def decode_mask(encoded: bytes) -> np.ndarray:
+    """Decodes a mask, bool `(height, width)`, in its upright orientation.
+
+    Defective is what lies above 0 in any color, in full precision; in lossy
+    files (JPEG) what lies above half of white. Of a palette it is every index
+    above 0, or what is not black where black stands behind 0. What is
+    transparent is not defective; in one color alone, what is visible is.
+    """
+    if not encoded:
+        raise ValueError("the file is empty")
+    kind = image_format(encoded[:12])
+    if kind is None:
+        raise ValueError(
+            f"not an image that can be read; it begins with {encoded[:8]!r}"
+        )
+    try:
+        # Without `Image.open`: its limit of pixels is global to the process.
+        Image.init()
+        with Image.OPEN[kind.upper()][0](io.BytesIO(encoded)) as image:
+            pages = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
+            # Pillow keeps the upper 8 of 16 bits of colors.
+            is_cut = image.mode[0] != "I" and any(
+                re.search(";16[BLN]", str(tile[3])) for tile in image.tile
+            )
+            compression = str(image.info.get("compression", ""))
+            is_lossy = compression.endswith(("jpeg", "webp")) or (
+                kind == "JPEG" or (kind == "WebP" and b"VP8L" not in encoded)
+            )
+            image.load()
+            colored, visible = (
+                _read_wide(encoded, kind)
+                if is_cut
+                else _read_pixels(image, 127 if is_lossy else 0)
+            )
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except _UnusableMaskError:
+        raise
+    except Exception as error:
+        # Pillow raises many types on broken files.
+        raise ValueError(
+            f"broken or truncated {kind} of {len(encoded)} bytes"
+        ) from error
+    if pages > 1:
+        raise ValueError(
+            f"{pages} pages, where a mask has one. Put them as files into a "
+            "folder named like the image: they are merged then"
+        )
+    return _orient(_combine(colored, visible), orientation)
+
+
+class _UnusableMaskError(ValueError):
+    """A mask that is no broken file, and yet cannot be read in full."""
+
+
+def _read_pixels(
+    image: Image.Image, level: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which pixels are brighter than a level, and which are visible."""
+    if image.mode in ("P", "PA"):
+        return _read_palette(image)
+    if "transparency" in image.info and image.mode in ("1", "L", "RGB"):
+        image = image.convert("RGBA")
+    elif image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    elif image.mode not in ("1", "L", "LA", "RGB", "RGBA", "I", "F"):
+        # Those of 16 bits keep them.
+        wide = image.mode.startswith("I;")
+        image = image if wide else image.convert("RGB")
+    pixels = np.asarray(image)
+    return _split_alpha(pixels.reshape(*pixels.shape[:2], -1), level)
+
+
+def _read_wide(encoded: bytes, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    if kind != "PNG":
+        raise _UnusableMaskError(
+            f"{kind} with colors of 16 bits, of which 8 would be lost. Save it "
+            "as PNG, in gray, or with 8 bits"
+        )
+    return _split_alpha(tf.io.decode_png(encoded, dtype=tf.uint16).numpy(), 0)
+
+
+def _split_alpha(
+    pixels: np.ndarray, level: int
+) -> tuple[np.ndarray, np.ndarray]:
+    channels = pixels.shape[-1]
+    if channels in (2, 4):
+        colored = (pixels[..., :-1] > level).any(-1)
+        return colored, pixels[..., -1] > 0
+    colored = (pixels > level).any(-1)
+    return colored, np.ones_like(colored)
+
+
+def _read_palette(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    if image.mode == "P":
+        image.apply_transparency()
+    colors = np.zeros((256, 4), "uint8")
+    palette = image.getpalette("RGBA") or []
+    colors[: len(palette) // 4] = np.reshape(palette, (-1, 4))
+    pixels = np.asarray(image)
+    indices = pixels if pixels.ndim == 2 else pixels[..., 0]
+    is_black = ~colors[:, :3].any(-1)
+    # Programs that save space may sort the colors by how frequent they are.
+    if not is_black[0] and is_black[np.unique(indices)].any():
+        colored = ~is_black[indices]
+    else:
+        colored = indices > 0
+    if pixels.ndim == 3:
+        return colored, pixels[..., 1] > 0
+    return colored, colors[indices, 3] > 0
+
+
+def _combine(colored: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    if visible.all() or not visible.any():
+        return colored
+    if not colored.any():
+        return visible
+    both = colored & visible
+    if not both.any():
+        raise ValueError(
+            "its colors contradict its alpha channel: all that is not black is "
+            "transparent. Save it in black and white, without alpha"
+        )
+    return both
+
+
+def _orient(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns a mask as cameras say in EXIF data, 1 (as it is) to 8."""
+    if 5 <= orientation <= 8:
+        mask = mask.T
+    if orientation in (3, 4, 7, 8):
+        mask = mask[::-1]
+    if orientation in (2, 3, 6, 7):
+        mask = mask[:, ::-1]
+    return mask
+
+
+def resize_mask(mask: Any, image_size: Any) -> tuple[np.ndarray, int]:
+    """Resizes a mask `(height, width)` by the nearest neighbor; loses nothing.
+
+    A connected region (8 neighbors) of which no pixel is met keeps the pixels
+    that hold most of it: each at least half as much as the one that holds
+    most.
+
+    Returns:
+        The mask, bool, and how many such regions there are.
+    """
+    mask, size = np.asarray(mask, bool), standardize_size(image_size)
+    # In single precision, like `tf.image.resize`.
+    grid = np.ix_(
+        *(
+            np.minimum(
+                (np.arange(new, dtype="float32") + np.float32(0.5))
+                * (np.float32(old) / np.float32(new)),
+                old - 1,
+            ).astype("int64")
+            for new, old in zip(size, mask.shape, strict=True)
+        )
+    )
+    resized = mask[grid]
+    if (size[0] >= mask.shape[0] and size[1] >= mask.shape[1]) or (
+        not mask.any()
+    ):
+        return resized, 0
+    regions, count = ndimage.label(mask, EIGHT_NEIGHBORS)
+    is_met = np.zeros(count + 1, bool)
+    is_met[0] = True
+    is_met[regions[grid]] = True
+    lost = np.flatnonzero(~is_met)
+    boxes = ndimage.find_objects(regions) if lost.size else []
+    for number in lost:
+        box = boxes[number - 1]
+        places = np.argwhere(regions[box] == number)
+        places += [side.start for side in box]
+        cells, shares = np.unique(
+            places * size // mask.shape, axis=0, return_counts=True
+        )
+        kept = cells[2 * shares >= shares.max()]
+        resized[tuple(kept.T)] = True
+    return resized, lost.size

@@ -1,0 +1,40 @@
+"""The whole road over a folder that fsspec reads."""
+
+import csv
+import json
+
+import pytest
+
+from tests.cli.conftest import TRAINING
+
+
+def test_a_remote_folder_is_as_good_as_a_local_one(images, tmp_path, invoke):
+    fsspec = pytest.importorskip("fsspec")
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    system = fsspec.filesystem("memory")
+    system.put(str(images), "/remote/brick", recursive=True)
+    root, run, out = "memory://remote/brick", tmp_path / "run", tmp_path / "out"
+    invoke("train", "--data", root, "--run", run, *TRAINING)
+    assert f'path = "{root}"' in (run / "config.toml").read_text()
+    metrics = []
+    for data in ([], ["--data", images]):
+        invoke("evaluate", run, *data)
+        metrics.append(json.loads((run / "metrics.json").read_text()))
+        invoke("report", run)
+        page = (run / "report.html").read_text()
+        assert page.count("data:image/jpeg") == 8
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["pixel_auroc"] > 0
+
+    hole = f"{root}/test/hole"
+    for inputs, count in ([hole], 2), ([f"{hole}/000.png"], 1):
+        invoke("predict", run, *inputs, "--out", tmp_path / "rows.csv")
+        with open(tmp_path / "rows.csv") as file:
+            paths = [row["path"] for row in csv.DictReader(file)]
+        assert paths == [f"{hole}/00{i}.png" for i in range(count)]
+    invoke("score", f"{root}/test/**/*.png", "--model", run, "--out", out)
+    (part,) = out.rglob("*.parquet")
+    table = pyarrow.read_table(part)
+    assert table.num_rows == 8
+    assert not any(table["error"].to_pylist())
+    system.rm("/remote", recursive=True)

@@ -1,0 +1,125 @@
+"""Metrics of a model whose anomaly map is the brightness of the image."""
+
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.data.masks import read_mask
+from keras_sspcab.runs.image_evaluation import evaluate_images
+from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.runs.progress import Progress
+from keras_sspcab.runs.sources import source_of
+
+
+class Brightness:
+    def predict_on_batch(self, images):
+        maps = np.asarray(images).mean(-1)
+        scores = maps.max((1, 2))
+        return {
+            "anomaly_map": maps,
+            "anomaly_score": scores,
+            "raw_score": scores,
+            "is_anomalous": scores > 0.8,
+        }
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    def evaluate(root, image_size=64):
+        settings = {
+            "data.path": str(root),
+            "data.image_size": image_size,
+            "data.channels": 1,
+        }
+        source = source_of(load_config(None, settings))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            samples, split, _ = source.samples_to_evaluate()
+        folder = tmp_path / "predictions"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        measured = evaluate_images(
+            Brightness(), source, samples, split, str(folder), Progress()
+        )
+        texts = [str(warning.message) for warning in caught]
+        return measured.metrics, [*texts, *measured.gaps]
+
+    return evaluate
+
+
+@pytest.mark.parametrize("name", ["u16mask", "jpgmask", "loco"])
+def test_masks_of_all_kinds(faults, evaluate, name):
+    root = faults / "datasets" / name
+    metrics, texts = evaluate(root)
+    # The scratches are brighter than all else, if the masks are right.
+    assert metrics["pixel_auroc"] == 1.0
+    assert metrics["pixel_ap"] == 1.0
+    assert metrics["aupro"] == pytest.approx(1.0)
+    assert metrics["notes"] == []
+    assert not [text for text in texts if "mask" in text]
+    for path in (root / "ground_truth/scratch").iterdir():
+        assert read_mask(str(path)).sum() == 128
+
+
+def test_small_defects_do_not_vanish(faults, evaluate):
+    metrics, texts = evaluate(faults / "datasets/tiny")
+    (note,) = metrics["notes"]
+    assert "masks of 64x64 pixels would pass over them" in note
+    assert note in texts
+    # Shrunk, most of a defect is in the pixels that stand for it.
+    assert metrics["pixel_auroc"] > 0.99
+    whole, _ = evaluate(faults / "datasets/tiny", image_size=512)
+    assert whole["notes"] == []
+    assert whole["pixel_auroc"] == 1.0
+
+
+@pytest.fixture
+def part(tmp_path):
+    """Three defective images and two normal ones; defects are bright."""
+    root = tmp_path / "part"
+    mask = np.zeros((16, 16), "uint8")
+    mask[4:8, 4:9] = 255
+    dark = np.full((16, 16), 50, "uint8")
+    dark[0] = 60
+
+    def write(name, pixels):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+    for i in range(3):
+        write(f"train/good/{i}.png", dark)
+        write(f"test/hole/{i}.png", np.maximum(dark, mask))
+        write(f"ground_truth/hole/{i}_mask.png", mask)
+    for i in range(2):
+        write(f"test/good/{i}.png", dark)
+    return root
+
+
+def test_masks_that_contradict_their_labels_count_for_nothing(part, evaluate):
+    before, texts = evaluate(part, 16)
+    assert before["pixel_auroc"] == 1.0
+    assert not [text for text in texts if "mask" in text]
+    masks = part / "ground_truth"
+    empty = masks / "hole/1_mask.png"
+    Image.new("L", (16, 16)).save(empty)
+    (masks / "good").mkdir()
+    full = masks / "good/0_mask.png"
+    Image.new("L", (16, 16), 255).save(full)
+    metrics, texts = evaluate(part, 16)
+    for label, path in ("defective", empty), ("normal", full):
+        (note,) = (n for n in metrics["notes"] if f"{label} images" in n)
+        assert str(path) in note
+        assert texts.count(note) == 1
+    # Their pixels would be wrong on either side.
+    assert {**metrics, "notes": []} == before
+
+
+def test_masks_must_fit_their_images(part, evaluate):
+    path = part / "ground_truth/hole/1_mask.png"
+    Image.new("L", (8, 16), 255).save(path)
+    with pytest.raises(ValueError, match=r"1_mask\.png: mask of 16x8 pixels"):
+        evaluate(part, 16)
