@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, number, say, show
+from keras_sspcab.cli._console import command, number, say, show, warn
 
 if TYPE_CHECKING:
     from keras_sspcab.runs import RunFolder
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Other images or videos than those of the run."),
     ] = None,
     on_error: Annotated[
@@ -60,11 +60,20 @@ def evaluate(
 
 def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:
     """Prints the metrics of a run as a table, and where they are."""
+    from keras_sspcab.metrics.failures import describe_failures
+    from keras_sspcab.scoring import Calibration
+
     split = run.record["evaluated"]["split"]
     if metrics.get("kind") == "video":
         _show_videos(f"{run.path}: {split} videos", metrics)
     else:
         _show_images(f"{run.path}: {split} images", metrics)
+    things = "frames" if metrics.get("kind") == "video" else "images"
+    calibration = Calibration.from_dict(metrics["calibration"])
+    if text := calibration.describe_false_alarms(things):
+        say(f"{text}.", style="dim")
+    for text in describe_failures(metrics):
+        warn(text)
     say(f"Wrote {run.file('metrics.json')} and {run.file('predictions')}")
 
 

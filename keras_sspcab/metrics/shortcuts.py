@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.checks import standardize_scores
+from keras_sspcab.metrics.failures import chance_limit
 from keras_sspcab.metrics.image_level import auroc, standardize_image_arguments
 
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -20,8 +21,6 @@ _QUANTILES = (0.05, 0.5, 0.95)
 # which are magnetic tiles, screws corrected for their gain and drawn defects;
 # 0.83 to 0.84 on screws shifted to one median, which leaves the gain.
 _BOUND = 0.75
-# The normal quantile of a two-sided 5 % level.
-_CHANCE = 1.96
 
 # Least spread of a statistic, as a share of the largest one: on a black or
 # white background a quantile hardly varies, and noise in it would count most.
@@ -120,11 +119,8 @@ def is_shortcut(value: float, num_normal: int, num_anomalous: int) -> bool:
     That is from an AUROC of 0.75 on, or from 0.25 down. Of few images, it must
     also lie outside of what chance gives in 95 % of all cases.
     """
-    # The spread of an AUROC of scores that know nothing (Mann and Whitney).
-    spread = np.sqrt(
-        (num_normal + num_anomalous + 1) / (12 * num_normal * num_anomalous)
-    )
-    return bool(max(value, 1 - value) >= max(_BOUND, 0.5 + _CHANCE * spread))
+    limit = chance_limit(num_normal, num_anomalous)
+    return max(value, 1 - value) >= max(_BOUND, limit)
 
 
 def describe_shortcut(metrics: Mapping[str, Any]) -> str | None:

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from keras_sspcab.metrics import Curve
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import RunFolder, outputs
 from keras_sspcab.runs.outputs import FrameScore, ImageScore, KeyFrame
 from keras_sspcab.runs.parsing import read_toml
+from keras_sspcab.scoring import Calibration
 
 Number = TypeVar("Number", int, float)
 
@@ -116,14 +118,24 @@ class EvaluatedRun:
         return (self.key_frames or []) if self.is_video else self.images
 
     @property
+    def calibration(self) -> Calibration:
+        """Scale and thresholds of the model when it was evaluated."""
+        return Calibration.from_dict(self.metrics.get("calibration") or {})
+
+    @property
     def threshold(self) -> float | None:
         """Score from which on an image is anomalous; None: uncalibrated."""
-        return (self.metrics.get("calibration") or {}).get("threshold")
+        return self.calibration.threshold
 
     @property
     def pixel_threshold(self) -> float | None:
         """The same for a pixel of the map."""
-        return (self.metrics.get("calibration") or {}).get("pixel_threshold")
+        return self.calibration.pixel_threshold
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the model read the images."""
+        return Preprocessing(**(self.metrics.get("preprocessing") or {}))
 
 
 def read_evaluated_run(run_folder: str | os.PathLike[str]) -> EvaluatedRun:

@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_sspcab.report import pictures
 from keras_sspcab.report.content import EvaluatedRun, Nouns
 from keras_sspcab.runs.outputs import ImageScore, KeyFrame
 
-MAX_SIDE = 320
+MAX_SIDE = 480
 
 Picture = ImageScore | KeyFrame
 
@@ -31,33 +31,33 @@ class Group:
 _GROUPS = (
     (
         *("missed", "Misses", "Missed"),
-        "{Anomalous} {things} below the threshold, lowest score first.",
+        "{Anomalous} {things} that were not flagged, lowest score first.",
         *(1, False, False),
     ),
     (
         *("false-alarm", "False alarms", "False alarm"),
-        "Normal {things} at or above the threshold, highest score first.",
+        "Normal {things} that were flagged, highest score first.",
         *(0, True, True),
     ),
     (
         *("flagged", "Flagged {things}", "Flagged"),
-        "{Things} without a label, at or above the threshold, most suspicious "
-        "first.",
+        "{Things} without a label that were flagged, most suspicious first.",
         *(None, True, True),
     ),
     (
         *("unflagged", "Other {things}", "Not flagged"),
-        "{Things} without a label, below the threshold, most suspicious first.",
+        "{Things} without a label that were not flagged, most suspicious "
+        "first.",
         *(None, False, True),
     ),
     (
         *("found", "Found {anomalies}", "Found"),
-        "{Anomalous} {things} at or above the threshold, closest calls first.",
+        "{Anomalous} {things} that were flagged, closest calls first.",
         *(1, True, False),
     ),
     (
         *("passed", "Passed normal {things}", "Passed"),
-        "Normal {things} below the threshold, closest calls first.",
+        "Normal {things} that were not flagged, closest calls first.",
         *(0, False, True),
     ),
 )
@@ -109,23 +109,32 @@ def _share_out(groups: Sequence[Group], max_images: int) -> None:
 
 def make_cards(
     run: EvaluatedRun, group: Group, limit: float, targets: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
-    """Yields what the page shows of a group, with images as data URIs.
+) -> list[dict[str, Any]]:
+    """Returns what the page shows of a group, with images as data URIs.
 
     `targets` are the identifiers in the page that names of videos lead to.
     """
     common = _common_folder(picture.path for picture in run.pictures)
+    cards = []
     for picture in group.members[: group.shown]:
         if isinstance(picture, KeyFrame):
             name = f"{picture.video}, frame {picture.frame}"
             kind, target = "", targets.get(picture.video, "")
+            filtered_by = picture.video
         else:
+            filtered_by = picture.defect
             name = picture.path[len(common) :]
             kind, target = picture.defect if picture.label else "", ""
-        photo = pictures.load_photo(picture.path, MAX_SIDE)
+        photo = pictures.load_photo(picture.path, MAX_SIDE, run.preprocessing)
         anomaly_map = picture.load_map()
         size, heat, outline = (MAX_SIDE, MAX_SIDE), None, None
+        conflict = None
         if anomaly_map is not None:
+            # Maps of frames may be painted of those of objects.
+            if isinstance(picture, ImageScore):
+                conflict = run.calibration.describe_conflict(
+                    picture.score, anomaly_map
+                )
             size = (anomaly_map.shape[1], anomaly_map.shape[0])
             heat = pictures.heat_uri(anomaly_map, limit, MAX_SIDE)
         if photo is not None:
@@ -133,16 +142,21 @@ def make_cards(
         if picture.mask_path is not None:
             mask = pictures.load_mask(picture.mask_path, size[::-1])
             outline = None if mask is None else pictures.outline(mask)
-        yield {
-            "picture": picture,
-            "name": name,
-            "kind": kind,
-            "target": target,
-            "photo": None if photo is None else pictures.photo_uri(photo),
-            "heat": heat,
-            "outline": outline,
-            "size": size,
-        }
+        cards.append(
+            {
+                "picture": picture,
+                "name": name,
+                "kind": kind,
+                "filter": filtered_by,
+                "target": target,
+                "photo": None if photo is None else pictures.photo_uri(photo),
+                "heat": heat,
+                "outline": outline,
+                "size": size,
+                "conflict": conflict,
+            }
+        )
+    return cards
 
 
 def _common_folder(paths: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_sspcab.metrics.failures import describe_failures
 from keras_sspcab.metrics.registry import describe_convention, metrics_of
 from keras_sspcab.metrics.shortcuts import describe_shortcut
 from keras_sspcab.report import charts, gallery, rendering, timeline
@@ -18,7 +19,7 @@ from keras_sspcab.report.content import (
     read_evaluated_run,
 )
 from keras_sspcab.report.heat import HeatScale
-from keras_sspcab.runs import files
+from keras_sspcab.runs import RunFolder, files
 from keras_sspcab.runs.outputs import KeyFrame
 
 # How many timelines are open; the others are one click away.
@@ -45,7 +46,7 @@ def write_report(
     Args:
         run_folder: Folder of a run, after `keras-sspcab evaluate`.
         output: File to write. Defaults to `report.html` in the folder.
-        max_images: How many images or frames the gallery shows; about 30 KB
+        max_images: How many images or frames the gallery shows; about 60 KB
             each.
 
     Returns:
@@ -64,9 +65,13 @@ def write_report(
             "The `max_images` argument must not be negative. "
             f"Received: max_images={max_images}"
         )
-    run = read_evaluated_run(run_folder)
-    path = Path(run.path, "report.html") if output is None else Path(output)
-    files.write_text(str(path), _render(run, max_images))
+    folder = RunFolder(os.fspath(run_folder))
+    folder.require("config.toml", "keras-sspcab train")
+    path = Path(folder.path, "report.html") if output is None else Path(output)
+    # It could be evaluated anew while it is read.
+    with folder.locked():
+        run = read_evaluated_run(run_folder)
+        files.write_text(str(path), _render(run, max_images))
     return path
 
 
@@ -95,10 +100,16 @@ def _render(run: EvaluatedRun, max_images: int) -> str:
     ]
     own = _video_content(run) if run.is_video else _image_content(run)
     targets = {r.video.name: r.key for r in own.get("rows", ()) if r.chart}
+    cards = [
+        (group, gallery.make_cards(run, group, scale.limit, targets))
+        for group in groups
+    ]
+    kinds = sorted({card["filter"] for _, each in cards for card in each})
     return rendering.render(
         "report_video.html" if run.is_video else "report.html",
         run,
         scale,
+        failures=describe_failures(run.metrics),
         metrics=[(m.heading, run.metrics[m.key], m.meaning) for m in rankings],
         outcome=outcome,
         lacks_curves=run.curves is None
@@ -106,10 +117,9 @@ def _render(run: EvaluatedRun, max_images: int) -> str:
         score_chart=charts.score_chart(run),
         ranking_charts=charts.ranking_charts(run),
         training_charts=charts.training_charts(run),
-        groups=[
-            (group, gallery.make_cards(run, group, scale.limit, targets))
-            for group in groups
-        ],
+        groups=cards,
+        outcomes=[(g.key, g.title) for g in groups if g.shown],
+        kinds=[(kind, kind) for kind in kinds],
         num_shown=sum(group.shown for group in groups),
         **own,
     )
@@ -125,6 +135,7 @@ def _image_content(run: EvaluatedRun) -> dict[str, Any]:
     ]
     return {
         "shortcut": describe_shortcut(run.metrics),
+        "notes": run.metrics.get("notes", ()),
         "defects": _defect_rows(run, per_defect),
         "defect_columns": columns,
     }

@@ -10,8 +10,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from keras_sspcab.hosts.registry import get_application
 from keras_sspcab.report.content import EvaluatedRun
 from keras_sspcab.report.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
+from keras_sspcab.runs.parsing import arguments_of
 
 
 def render(
@@ -62,7 +64,7 @@ def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
     )
     facts = {
         "Model": model.get("name"),
-        "SSPCAB": model.get("sspcab"),
+        "SSPCAB": _block(model),
         "Options": options,
         "Data": data.get("path"),
         "Scored": evaluated.get("split")
@@ -83,6 +85,20 @@ def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
         for name, value in facts.items()
         if value not in (None, "")
     ]
+
+
+def _block(model: dict[str, Any]) -> str | None:
+    """Returns where the block is; the host's own place is not in the file."""
+    place = model.get("sspcab")
+    if "sspcab" not in model and "name" in model:
+        try:
+            arguments = arguments_of(get_application(model["name"]))
+        except ValueError:
+            return None
+        if "sspcab" not in arguments:
+            return None
+        place = arguments["sspcab"].default or "none"
+    return ", ".join(place) if isinstance(place, (list, tuple)) else place
 
 
 def _read(name: str) -> str:

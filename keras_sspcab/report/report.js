@@ -22,3 +22,79 @@ if (outlines) {
   outlines.addEventListener("change", showOutlines);
   showOutlines();
 }
+
+const cards = [...document.querySelectorAll(".card")];
+const homes = new Map(cards.map((card) => [card, card.parentElement]));
+const sorted = document.getElementById("sorted");
+const picks = document.querySelector(".picks");
+const isShown = (card) => !card.hidden;
+
+// Shows the cards that were chosen, in groups or all of them by their scores.
+function arrange() {
+  const value = (name) => document.getElementById(name)?.value ?? "";
+  const [outcome, kind, order] = ["outcome", "kind", "order"].map(value);
+  const sign = order === "low" ? 1 : -1;
+  const all = [...cards];
+  if (order) {
+    all.sort((a, b) => sign * (a.dataset.score - b.dataset.score));
+  }
+  for (const card of all) {
+    card.hidden =
+      (outcome && card.dataset.outcome !== outcome) ||
+      (kind && card.dataset.kind !== kind);
+    (order ? sorted : homes.get(card)).append(card);
+  }
+  for (const group of document.querySelectorAll(".group")) {
+    group.hidden = !group.querySelector(".card:not([hidden])");
+  }
+  sorted.hidden = !order;
+  const count = cards.filter(isShown).length;
+  document.getElementById("count").value = `${count} of ${cards.length}`;
+}
+
+if (picks) {
+  picks.hidden = false;
+  picks.addEventListener("change", arrange);
+  arrange();
+}
+
+const viewer = document.getElementById("viewer");
+let current = null;
+
+function enlarge(card) {
+  const frame = card.querySelector(".frame");
+  const view = viewer.querySelector(".view");
+  current = card;
+  view.className = `view ${card.dataset.outcome}`;
+  view.style.setProperty("--ratio", frame.style.getPropertyValue("--ratio"));
+  view.replaceChildren(
+    frame.querySelector(".stack").cloneNode(true),
+    card.querySelector("figcaption").cloneNode(true),
+  );
+  if (!viewer.open) {
+    viewer.showModal();
+  }
+}
+
+function step(by) {
+  // The order on the page, which may be another one by now.
+  const shown = [...document.querySelectorAll(".card")].filter(isShown);
+  const next = shown[shown.indexOf(current) + by];
+  if (next) {
+    enlarge(next);
+  }
+}
+
+if (viewer) {
+  for (const card of cards) {
+    card.querySelector(".frame").addEventListener("click", () => enlarge(card));
+  }
+  const on = (id, action) =>
+    document.getElementById(id).addEventListener("click", action);
+  on("previous", () => step(-1));
+  on("next", () => step(1));
+  on("close", () => viewer.close());
+  viewer.addEventListener("keydown", (event) => {
+    step({ ArrowLeft: -1, ArrowRight: 1 }[event.key] ?? 0);
+  });
+}

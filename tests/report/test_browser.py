@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_sspcab.report import write_report
 from tests.report.browsing import requests_of, set_width, style, texts
 from tests.report.run_folders import (
     HOSTILE,
+    IMAGES,
     VIDEOS,
     write_image_run,
     write_video_run,
@@ -104,7 +106,7 @@ def test_pictures_have_texts_and_are_loaded(page):
     missing, widths = page.execute_script(
         """
         const missing = [
-          ...document.querySelectorAll("img, [role=img], input")
+          ...document.querySelectorAll("img, [role=img], input, select")
         ].filter(e => !(e.alt || e.ariaLabel || e.labels?.length));
         return [missing.map(e => e.outerHTML.slice(0, 80)),
                 [...document.images].map(i => i.naturalWidth)];
@@ -163,6 +165,81 @@ def test_outline_and_map_lie_on_the_defect(images):
     )
     expected = [30 / 64, 50 / 64, 10 / 48, 20 / 48, 1, 1, 64 / 48]
     assert measured == pytest.approx(expected, abs=0.01)
+
+
+def choose(page, name, text):
+    from selenium.webdriver.support.ui import Select
+
+    Select(page.find_element("id", name)).select_by_visible_text(text)
+
+
+def scores(page):
+    """Those of the cards that are seen, in their order on the page."""
+    cards = page.find_elements("css selector", ".card")
+    return [
+        float(card.get_attribute("data-score"))
+        for card in cards
+        if card.is_displayed()
+    ]
+
+
+def test_pictures_are_filtered_and_sorted(images):
+    grouped = scores(images)
+    assert sorted(grouped) == sorted(score for *_, score in IMAGES)
+    choose(images, "order", "highest score first")
+    assert scores(images) == sorted(grouped, reverse=True)
+    assert not images.find_element("css selector", ".group").is_displayed()
+    choose(images, "kind", "scratch")
+    assert scores(images) == [9.0, 2.9, 1.1]
+    choose(images, "order", "lowest score first")
+    choose(images, "outcome", "Misses")
+    assert scores(images) == [1.1, 2.9]
+    assert texts(images, "#count") == ["2 of 8"]
+    for name, text in (("outcome", "all"), ("kind", "all")):
+        choose(images, name, text)
+    choose(images, "order", "by outcome")
+    assert scores(images) == grouped
+
+
+def test_pictures_are_enlarged(images):
+    from selenium.webdriver import Keys
+
+    choose(images, "order", "highest score first")
+    small = images.find_element("css selector", "#sorted .stack").size
+    images.find_element("css selector", "#sorted .frame").click()
+    viewer = images.find_element("id", "viewer")
+    assert viewer.is_displayed()
+    large = viewer.find_element("css selector", ".stack").size
+    assert large["width"] > 2 * small["width"]
+    ratio = large["width"] / large["height"]
+    assert ratio == pytest.approx(64 / 48, abs=0.02)
+    assert "9.00" in viewer.text
+    images.find_element("id", "next").click()
+    assert "6.00" in viewer.text
+    viewer.send_keys(Keys.ARROW_LEFT)
+    assert "9.00" in viewer.text
+    badge = "#viewer .found .badge"
+    color = style(images, badge, "color")
+    assert color == style(images, ".card.found .badge", "color")
+    images.find_element("id", "close").click()
+    assert not viewer.is_displayed()
+
+
+@pytest.mark.parametrize("size", [(20, 160), (48, 64), (400, 40)])
+def test_pictures_keep_their_shape(browser, tmp_path, size):
+    run = write_image_run(tmp_path / "run")
+    for path in (run / "images").rglob("*.png"):
+        Image.new("L", size, 99).save(path)
+    set_width(browser, 1280)
+    browser.get(write_report(run).as_uri())
+    stack, frame = (
+        browser.find_element("css selector", f".card .{name}").size
+        for name in ("stack", "frame")
+    )
+    ratio = stack["width"] / stack["height"]
+    assert ratio == pytest.approx(size[0] / size[1], rel=0.05)
+    assert stack["height"] <= frame["height"] + 1
+    assert frame["height"] < 1.4 * frame["width"]
 
 
 @pytest.mark.parametrize("address", ["video"], indirect=True)

@@ -88,6 +88,33 @@ def test_a_test_set_with_a_shortcut_is_told(image_run):
     assert "AUROC 0.99" in page
 
 
+def test_a_detector_that_has_failed_is_told(image_run):
+    assert "does not locate" not in page_of(image_run)
+    change_metrics(image_run, pixel_auroc=0.43, aupro=0.02)
+    page = page_of(image_run)
+    failure = "The map does not locate these defects: pixel AUROC 0.43"
+    assert page.index(failure) < page.index("defects found")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "place"),
+    [
+        ("mnad", "", "penultimate"),
+        ("hf2vad", "", "memory"),
+        ("autoencoder", 'sspcab = ["early", "late"]', "early, late"),
+        ("multiscale_padim", "", "none"),
+        ("unknown_host", "", None),
+    ],
+)
+def test_the_block_is_named_where_the_host_has_it(
+    image_run, name, options, place
+):
+    config = f'[data]\npath = "a"\n[model]\nname = "{name}"\n{options}'
+    (image_run / "config.toml").write_text(config)
+    fact = re.search(r"<dt>SSPCAB</dt><dd>(.*?)</dd>", page_of(image_run))
+    assert (fact and fact[1]) == place
+
+
 def test_without_maps(tmp_path):
     page = page_of(write_image_run(tmp_path / "run", maps=False))
     assert "There are no anomaly maps" in page
@@ -129,9 +156,9 @@ def test_without_the_images(image_run):
 
 def test_the_gallery_is_limited(image_run):
     page = page_of(image_run, max_images=3)
-    assert page.count('<figure class="card">') == 3
+    assert page.count('<figure class="card ') == 3
     assert "3 of 8 images" in page
-    assert '<figure class="card">' not in page_of(image_run, max_images=0)
+    assert '<figure class="card ' not in page_of(image_run, max_images=0)
     with pytest.raises(ValueError, match="max_images=-1"):
         write_report(image_run, max_images=-1)
 

@@ -15,7 +15,7 @@ def test_everything_is_drawn(tmp_path):
         threshold=2.0,
         intervals=[(5, 6)],
         pictures={5: picture, 7: picture},
-        rate=25.0,
+        seconds=[0.0, 0.04, 1.5, 1.54],
         title="a video",
     )
     svg = path.read_text("utf-8")
