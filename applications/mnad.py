@@ -1,5 +1,6 @@
 """MNAD: a frame from what a memory of normal features holds."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from keras_sspcab.hosts.base import HostGuide, Settings
 from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.frames import FrameModel, to_unit_interval
 from keras_sspcab.hosts.graph import (
+    ALIGNMENTS,
     LAST,
     doubling_conv,
     normalized_relu,
@@ -25,6 +27,14 @@ from keras_sspcab.hosts.graph import (
     pytorch_initializer,
     sspcab_block,
     stacked_frames,
+)
+from keras_sspcab.hosts.published import (
+    array_of,
+    load_arrays,
+    read_checkpoint,
+    stage_names,
+    swap_colors,
+    with_blocks,
 )
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import PrototypeMemory
@@ -36,10 +46,26 @@ from keras_sspcab.scoring import (
     RegularityScore,
     SquaredError,
 )
+from keras_sspcab.torch_files import read_arrays
 
 # Weight of the terms of the memory in the loss, share of the PSNR in the score,
 # and the error up to which a frame is normal enough to learn from.
 _PAPER = {"prediction": (0.1, 0.6, 0.01), "reconstruction": (0.01, 0.7, 0.015)}
+
+# The network in the published checkpoints, and where a block replaces a layer.
+_NAMES = {
+    **stage_names(r"encoder(\d)", r"encoder.moduleConv\1"),
+    **stage_names("decoder1", "decoder.moduleConv"),
+    **stage_names("decoder2", "decoder.moduleDeconv3"),
+    **stage_names("decoder3", "decoder.moduleDeconv2"),
+    **stage_names("generator", "decoder.moduleDeconv1"),
+    "output_conv": "decoder.moduleDeconv1.6",
+}
+for _stage, _name in enumerate(("4", "3", "2"), 1):
+    _NAMES[f"decoder{_stage}_up"] = f"decoder.moduleUpsample{_name}.0"
+    _NAMES[f"decoder{_stage}_up_norm"] = f"decoder.moduleUpsample{_name}.1"
+_BLOCKS = {"penultimate": "decoder.moduleDeconv1.3"}
+_NAMES["sspcab_penultimate"] = _BLOCKS["penultimate"]
 
 
 @register_application("mnad")
@@ -85,8 +111,14 @@ class MNAD(FrameModel):
             second nearest prototype, likewise.
         psnr_weight: Share `a` of the PSNR in the score. None (the default)
             takes the paper's: 0.6, or 0.7 for reconstruction.
+        alignment: Of transposed convolutions: `"pytorch"` (the default), as
+            published, or `"keras"`, as in models of before this argument.
 
     All other arguments are those of `AnomalyModel`.
+
+    Options of the section `[evaluation]` of a run:
+        update_memory: Whether the model learns from frames that look normal
+            while it scores, as its paper does. Defaults to False.
 
     Outputs besides the shared ones: `prediction` `(batch, height, width,
     channels)` in [0, 1], `psnr` in dB, `compactness` and `separateness`, the
@@ -100,9 +132,9 @@ class MNAD(FrameModel):
 
     default_settings: ClassVar[Settings] = {"model": {"base_width": 8}}
 
-    #: Whether the model learns from frames that look normal while it scores, as
-    #: its paper does.
     evaluation_options: ClassVar[Mapping[str, Any]] = {"update_memory": False}
+
+    former_arguments: ClassVar[Mapping[str, Any]] = {"alignment": "keras"}
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one, with a memory of normal "
@@ -123,11 +155,13 @@ class MNAD(FrameModel):
         compactness_weight: float | None = None,
         separateness_weight: float | None = None,
         psnr_weight: float | None = None,
+        alignment: str = "pytorch",
         calibration: Calibration | dict[str, Any] | None = None,
         name: str = "mnad",
     ) -> None:
         task = standardize_choice(task, tuple(_PAPER), "task")
         predicts = task == "prediction"
+        alignment = standardize_choice(alignment, ALIGNMENTS, "alignment")
         shape = check_clip_shape(
             input_shape or (5 if predicts else 1, 256, 256, 3),
             multiple_of=8,
@@ -154,7 +188,9 @@ class MNAD(FrameModel):
         x = stacked_frames(clip, shape[0] - predicts)
         features, skips = _encoder(x, width)
         memory = PrototypeMemory(num_items, name="memory")(features)
-        x = _decoder(memory["features"], width, skips if predicts else [])
+        x = _decoder(
+            memory["features"], width, skips if predicts else [], alignment
+        )
         x = _generator(x, width, places, sspcab_options)
         prediction = output_frame(
             x, shape[-1], kernel_initializer=pytorch_initializer()
@@ -181,6 +217,78 @@ class MNAD(FrameModel):
         self._encoder = Untracked(keras.Model(clip, features))
         self._loss_weights = loss_weights
         self.arguments["task"] = task
+
+    @classmethod
+    def from_published(
+        cls,
+        path: str | os.PathLike,
+        keys: str | os.PathLike,
+        input_shape: Sequence[int | None] | None = None,
+        channel_order: str = "bgr",
+        **arguments: Any,
+    ) -> "MNAD":
+        """Makes the model of a published checkpoint.
+
+        Task, width, items and a block are found from the arrays. Frames are
+        RGB, as always: the colors of a network that was trained on BGR are
+        turned around.
+
+        Args:
+            path: State dict of the network: `.pth`, `.safetensors` or `.npz`.
+                The authors publish a pickled module, which must be converted
+                where it can be trusted: a pickle runs code.
+            keys: The items of the memory, `keys.pt`, `(items, channels)`.
+            input_shape: Defaults to `(frames, 256, 256, channels)`.
+            channel_order: `"bgr"` (the default, the authors') or `"rgb"`, the
+                order of the colors that the checkpoint was trained on.
+            **arguments: As of the constructor, for what is not in the arrays.
+
+        Raises:
+            ValueError: If the files do not fit.
+
+        Source: names and order of the channels are those of the authors' public
+        code.
+
+        Example:
+        >>> MNAD.from_published("mnad.pth", keys="keys.pt")
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no file with weights at 'mnad.pth'
+        """
+        arrays = read_checkpoint(path)
+        first, last = "encoder.moduleConv1.0.weight", _NAMES["output_conv"]
+        width, stacked = array_of(arrays, first, path).shape[:2]
+        channels = array_of(arrays, f"{last}.weight", path).shape[0]
+        up = array_of(arrays, "decoder.moduleUpsample4.0.weight", path)
+        predicts = up.shape[0] != up.shape[1]
+        items = list(read_arrays(keys).values())
+        if len(items) != 1 or items[0].shape[1:] != (8 * width,):
+            shapes = [item.shape for item in items]
+            raise ValueError(
+                f"{os.fspath(keys)} must hold one array of shape (items, "
+                f"{8 * width}). Received: {shapes}"
+            )
+        swap_colors(
+            arrays,
+            channel_order if channels == 3 else "rgb",
+            (
+                (first, 1, stacked),
+                (f"{last}.weight", 0, channels),
+                (f"{last}.bias", 0, channels),
+            ),
+        )
+        frames = stacked // channels + predicts
+        model = cls(
+            input_shape or (frames, 256, 256, channels),
+            task="prediction" if predicts else "reconstruction",
+            base_width=width,
+            num_items=len(items[0]),
+            **with_blocks(arguments, arrays, _BLOCKS),
+        )
+        # The published class has a normalization that it never uses.
+        load_arrays(model, arrays, _NAMES, path, ("encoder.moduleBatchNorm.",))
+        model.get_layer("memory").items.assign(items[0])
+        return model
 
     video_score_outputs: ClassVar[tuple[str, ...]] = ("psnr", "compactness")
 
@@ -326,14 +434,15 @@ def _encoder(x: Any, width: int) -> tuple[Any, list[Any]]:
     return _conv(x, 8 * width, "encoder4_conv2"), skips
 
 
-def _decoder(x: Any, width: int, skips: list[Any]) -> Any:
+def _decoder(x: Any, width: int, skips: list[Any], alignment: str) -> Any:
     """With skips, up-sampling halves the channels and they fill them up."""
     skips = list(skips)
     channels = 8 * width
     for stage in range(1, 4):
         x = _stage(x, channels, f"decoder{stage}")
         name = f"decoder{stage}_up"
-        x = doubling_conv(x, channels // 2 if skips else channels, name)
+        narrow = channels // 2 if skips else channels
+        x = doubling_conv(x, narrow, name, alignment)
         x = normalized_relu(x, name)
         if skips:
             skip = layers.Concatenate(name=f"decoder{stage}_skip")

@@ -8,9 +8,17 @@ from keras_sspcab.checks import standardize_choice
 from keras_sspcab.export.artifacts import ExportResult
 from keras_sspcab.export.models import EXPORTERS, export_model, export_networks
 from keras_sspcab.hosts import AnomalyModel
+from keras_sspcab.imports import require_modules
 from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.locks import folder_lock
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.sources import Source, config_for, source_of
+
+# What each format is written and compared with.
+_PACKAGES = {
+    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
+    "tflite": ("ai_edge_litert",),
+}
 
 # Images or clips that every artifact is compared with the model on; of objects
 # twice as many, for these are small.
@@ -48,7 +56,8 @@ class RunExporter:
             name = f"{name}{suffix}.{format}"
         path = self._folder / format / name
         options = {**self._options(precision), **options}
-        return export_model(self.detector, path, format, **options)
+        with folder_lock(self._folder / format):
+            return export_model(self.detector, path, format, **options)
 
     def export_networks(
         self, format: str, precision: str
@@ -56,7 +65,8 @@ class RunExporter:
         """Exports each network of a host of objects; see `export_networks`."""
         path = self._folder / f"{format}-networks"
         options = self._options(precision)
-        return export_networks(self.detector, path, format, **options)
+        with folder_lock(path):
+            return export_networks(self.detector, path, format, **options)
 
     def _options(self, precision: str) -> dict[str, Any]:
         options: dict[str, Any] = {"images": self._compared}
@@ -92,13 +102,25 @@ def export_run(
     Raises:
         ValueError: If there is no trained model, or as the exporter does.
         ExportMismatchError: If artifact and model differ; nothing is written.
+        ImportError: If a package is missing.
 
     Example:
     >>> result = export_run("runs/screws", "onnx")  # doctest: +SKIP
     >>> result.path  # doctest: +SKIP
     PosixPath('runs/screws/export/onnx/multiscale_padim.onnx')
     """
+    require_packages(format)
     return RunExporter(run, data, destination).export(format, **options)
+
+
+def require_packages(*formats: str) -> None:
+    """Raises an ImportError unless all that the formats need is installed."""
+    for format in formats:
+        require_modules(
+            _PACKAGES.get(format, ()),
+            f"Export to {format} needs {{}}",
+            "export",
+        )
 
 
 def find_inputs(
@@ -116,6 +138,7 @@ def find_inputs(
     folder = None if run is None else RunFolder(os.fspath(run))
     config = config_for(detector) if folder is None else folder.config
     source = source_of(config, folder)
+    source.preprocessing = detector.preprocessing
     if data is not None:
         samples = source.list_samples(os.fspath(data), "plain")
         on_error = "raise"

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from keras_sspcab.cli._wording import name_options
+
 # Where the output is no terminal, there is no width to respect; tables would
 # be folded.
 _WIDTH_OF_FILES = 160
@@ -74,7 +76,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             if options.debug or not _is_of_user(error):
                 raise
-            _show_error(error)
+            message = getattr(error, "message", None) or str(error)
+            _show_error(error, name_options(message, function, kwargs))
             raise typer.Exit(2) from error
 
     return wrapper
@@ -87,8 +90,7 @@ def _is_of_user(error: Exception) -> bool:
     )
 
 
-def _show_error(error: Exception) -> None:
-    message = getattr(error, "message", None) or str(error)
+def _show_error(error: Exception, message: str) -> None:
     console(stderr=True).print(
         f"Error: {escape(message.strip() or type(error).__name__)}",
         style="red",

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import command, options, say, show, warn
+from keras_sspcab.cli.models import list_names
 
 if TYPE_CHECKING:
     from keras_sspcab.compare import ComparisonRun
@@ -31,9 +32,7 @@ def compare(
     ],
     models: Annotated[
         str,
-        typer.Option(
-            help="Models, such as autoencoder,draem or future_frame,mnad."
-        ),
+        typer.Option(help=f"Separated by commas, of one kind. {list_names()}"),
     ],
     sspcab: Annotated[
         str,
@@ -59,12 +58,17 @@ def compare(
         typer.Option(
             "--set",
             metavar="[MODEL:]SECTION.KEY=VALUE",
-            help="A setting of all models, or of one. Repeatable.",
+            help="A setting of all models, or of one. Repeatable. "
+            "`keras-sspcab settings MODEL` lists them, with defaults.",
         ),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Show this metric, as aupro or rbdc. Repeatable."),
+        typer.Option(
+            help="Show this metric, as aupro or rbdc. Repeatable. Default: "
+            "pixel_auroc, pixel_ap, image_auroc and aupro; of videos "
+            "micro_auc, macro_auc, rbdc and tbdc."
+        ),
     ] = None,
     ensemble: Annotated[
         bool,

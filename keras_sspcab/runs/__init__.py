@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keras_sspcab.runs.models import load_detector
     from keras_sspcab.runs.progress import Progress
     from keras_sspcab.runs.run import Run
+    from keras_sspcab.runs.settings import Setting, list_settings
 
 __all__ = [
     "CalibrationConfig",
@@ -38,7 +39,9 @@ __all__ = [
     "Progress",
     "Run",
     "RunFolder",
+    "Setting",
     "TrainingConfig",
+    "list_settings",
     "load_detector",
 ]
 
@@ -46,6 +49,8 @@ _HOMES = {
     "Progress": "progress",
     "Run": "run",
     "RunFolder": "folder",
+    "Setting": "settings",
+    "list_settings": "settings",
     "load_detector": "models",
 }
 

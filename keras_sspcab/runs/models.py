@@ -3,7 +3,8 @@
 import inspect
 import math
 import os
-import zipfile
+import re
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -12,9 +13,11 @@ from keras_sspcab.hosts import (
     AnomalyModel,
     available_applications,
     get_application,
+    require_finite_weights,
 )
 from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.parsing import arguments_of
 
 
 def build_model(config: Config) -> AnomalyModel:
@@ -45,9 +48,21 @@ def construct(
     try:
         return host(input_shape=shape, **options)
     except (TypeError, ValueError) as error:
+        reason = re.sub(
+            r"(?:The )?`(\w+)`(?: argument)?",
+            lambda match: _name_setting(match, arguments_of(host)),
+            str(error),
+        )
         raise ConfigError(
-            f"The section [model] does not fit {config.model.name!r}: {error}"
+            f"The settings do not fit {config.model.name!r}: {reason}"
         ) from error
+
+
+def _name_setting(match: re.Match[str], arguments: Collection[str]) -> str:
+    """Names the setting that an argument of a host comes from."""
+    if match[1] == "input_shape":
+        return "the shape of the data (`data.image_size` and others)"
+    return f"`model.{match[1]}`" if match[1] in arguments else match[0]
 
 
 def compile_model(model: Any, config: Config, num_samples: int) -> None:
@@ -65,7 +80,8 @@ def load_detector(path: str) -> AnomalyModel:
     """Loads the model of a run folder or of a `.keras` file.
 
     Raises:
-        ValueError: If there is none, or it is no detector of this package.
+        ValueError: If there is none, it is no detector of this package, or one
+            of its weights is not finite.
 
     Example:
     >>> import tempfile
@@ -83,20 +99,20 @@ def load_detector(path: str) -> AnomalyModel:
     available_applications()  # Makes their classes known to Keras.
     try:
         model = keras.models.load_model(path, compile=False)
-    except (
-        KeyError,
-        OSError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-    ) as error:
+    # Whatever a damaged file leads to, in Keras, HDF5, ZIP or JSON.
+    except Exception as error:
         raise ValueError(
             f"{path} cannot be loaded. It must be written by "
-            f"`keras-sspcab train` or `model.save`. Received: {error}"
+            "`keras-sspcab train` or `model.save`. Received: "
+            f"{str(error) or type(error).__name__}"
         ) from error
     if not isinstance(model, AnomalyModel):
         raise ValueError(
             f"{path} holds no anomaly detector of this package. "
             f"Received: {type(model).__name__}"
         )
+    try:
+        require_finite_weights(model)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
     return model

@@ -99,6 +99,49 @@ def test_settings_of_other_data_are_refused(model, settings, message):
         source(model, **settings).check()
 
 
+@pytest.mark.parametrize(
+    ("model", "files", "message"),
+    [
+        (
+            "multiscale_padim",
+            ["train/a.mp4", "test/b.mp4"],
+            "holds videos, such as test/b.mp4, and the model "
+            "'multiscale_padim' learns from images. Choose one for videos as "
+            "`model.name`: background_agnostic, future_frame, hf2vad, mnad",
+        ),
+        ("padim", ["a.avi"], "holds videos, such as a.avi"),
+        ("padim", ["Train/Train001/001.tif", "Test/Test001/001.tif"], "videos"),
+        ("padim", ["training/frames/01/000.jpg"], "videos"),
+        (
+            "padim",
+            ["train/01/000.jpg", "train/02/000.jpg"],
+            "Normal images belong into train/good. If these are frames",
+        ),
+        ("mnad", ["train/good/0.png", "test/hole/1.png"], "holds images, such"),
+        ("hf2vad", ["train/good/0.png"], "autoencoder, .*padim, patchcore"),
+    ],
+)
+def test_folders_for_other_models_are_told(tmp_path, model, files, message):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match=message):
+        source(model, data__path=str(tmp_path)).scan()
+
+
+def test_images_may_be_frames_and_layouts_decide(tmp_path):
+    write_frames(tmp_path / "train" / "good", np.zeros((3, 16, 16, 1), "uint8"))
+    path = str(tmp_path)
+    with pytest.raises(ConfigError, match="holds images"):
+        source("mnad", data__path=path).scan()
+    videos = source("mnad", data__path=path, data__layout="plain").scan()
+    assert [video.name for video in videos.train] == ["good"]
+    frames = source("mnad", data__path=f"{path}/train/good").scan()
+    assert len(frames.train) == 1
+    images = source("padim", data__path=f"{path}/train/good").scan()
+    assert len(images.train) == 3
+
+
 def test_runs_can_share_what_is_cut_out(videos, tmp_path):
     of_run = source(
         "background_agnostic",

@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from keras_sspcab.hosts import AnomalyModel
+from keras_sspcab.hosts import AnomalyModel, available_applications
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.sources.kinds import find_kind
 
 #: Samples in one step where nothing is trained: whole images take more memory
 #: than the patches of the training.
@@ -40,6 +42,10 @@ class Source(abc.ABC):
         self.data = config.data
         self.host: Any = host
         self.run = run
+        # How a trained model reads files takes its place.
+        self.preprocessing = Preprocessing(
+            config.data.white_level or Preprocessing.white_level
+        )
 
     # === What a kind of data decides ===
 
@@ -83,6 +89,10 @@ class Source(abc.ABC):
                 f"model {self.config.model.name!r}. Leave it out"
             )
 
+    def measure_preprocessing(self, folder: Any) -> Preprocessing:
+        """Returns how the files of a folder become inputs."""
+        return self.preprocessing
+
     def identity(self, sample: Any) -> str:
         """Returns what makes a training sample the same one, path first."""
         return sample.path
@@ -94,10 +104,38 @@ class Source(abc.ABC):
         path = path or self.data.path
         if not path:
             raise ConfigError(
-                f"There is no folder of {self.noun}. Give one with --data, or "
-                "as `path` in the section [data] of a configuration file"
+                f"There is no folder of {self.noun}: `data.path` is not given"
             )
+        if self.data.layout == "auto":
+            self._refuse_other_kind(path)
         return self.list_samples(path, self.data.layout)
+
+    def _refuse_other_kind(self, path: str) -> None:
+        """Raises a ConfigError if a folder is one for other models."""
+        found, example = find_kind(path)
+        is_of_images = self.noun == "images"
+        if found == "" or (found == "images") == is_of_images:
+            return
+        if found == "folders of images" and not is_of_images:
+            return
+        other = "videos" if is_of_images else "images"
+        models = (
+            name
+            for name, host in available_applications().items()
+            if (host.kind == "image") != is_of_images
+        )
+        advice = (
+            ""
+            if found != "folders of images"
+            else ("Normal images belong into train/good. If these are frames: ")
+        )
+        raise ConfigError(
+            f"The folder {path} holds {found}, such as {example}, and the "
+            f"model {self.config.model.name!r} learns from {self.noun}. "
+            f"{advice}Choose one for {other} as `model.name`: "
+            f"{', '.join(sorted(models))}. Or say by `data.layout` how its "
+            f"{self.noun} lie"
+        )
 
     def split(self) -> Any:
         """Lists the data, with normal samples held out to calibrate on.

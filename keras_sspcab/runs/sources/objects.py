@@ -26,6 +26,7 @@ from keras_sspcab.data.pseudo_abnormal import add_pseudo_abnormal
 from keras_sspcab.data.simulation import EmbeddedTextures, FolderTextures
 from keras_sspcab.data.video import Video, VideoFolder
 from keras_sspcab.hosts import ScoredFrame, score_objects
+from keras_sspcab.imports import require_modules
 from keras_sspcab.runs.config import ConfigError, ObjectsConfig
 from keras_sspcab.runs.sources.videos import VideoSource
 
@@ -52,6 +53,13 @@ class ObjectSource(VideoSource):
             weakref.finalize(self, shutil.rmtree, self._temporary, True)
         return self._temporary
 
+    def list_samples(self, path: str, layout: str) -> VideoFolder:
+        purpose = "Finding and cutting out objects needs {}"
+        require_modules(["cv2"], purpose, "video")
+        if self.config.objects.boxes.lower().endswith(".onnx"):
+            require_modules(["onnxruntime"], purpose, "export")
+        return super().list_samples(path, layout)
+
     def check(self) -> None:
         """Refuses settings that are for images or clips."""
         super().check()
@@ -70,7 +78,7 @@ class ObjectSource(VideoSource):
         objects, folder = self.config.objects, self._folder()
         os.makedirs(folder, exist_ok=True)
         return extract_cubes(
-            videos,
+            self.with_white(videos),
             proposals_of(objects),
             flow_of(objects),
             folder,
