@@ -1,6 +1,7 @@
 """DRAEM: reconstruction and discrimination of simulated anomalies."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,14 @@ from keras_sspcab.hosts.graph import (
     padded_conv,
     sspcab_block,
 )
+from keras_sspcab.hosts.published import (
+    array_of,
+    load_arrays,
+    read_checkpoint,
+    stage_names,
+    swap_colors,
+    with_blocks,
+)
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import BilinearUpsampling2D
 from keras_sspcab.losses import FocalLoss, ReconstructionLoss
@@ -29,6 +38,33 @@ from keras_sspcab.scoring import (
 )
 
 PLACES = ("reconstructive", "discriminative", "bottleneck")
+
+# Both networks in the published checkpoints, and where blocks replace layers.
+_NAMES = {
+    **stage_names(r"reconstructive_encoder(\d)", r"encoder.block\1"),
+    **stage_names(r"reconstructive_decoder(\d)", r"decoder.db\1"),
+    r"reconstructive_decoder(\d)_conv0": r"decoder.up\1.1",
+    r"reconstructive_decoder(\d)_conv0_norm": r"decoder.up\1.2",
+    "sspcab_reconstructive_norm": "decoder.db4.4",
+    "reconstruction_conv": "decoder.fin_out.0",
+    **stage_names(r"discriminative_encoder(\d)", r"encoder_segment.block\1"),
+    "sspcab_discriminative_norm": "decoder_segment.db4.4",
+    "segmentation_conv": "decoder_segment.fin_out.0",
+}
+for _stage, _name in enumerate(("_b", "1", "2", "3", "4"), 1):
+    _layer = f"discriminative_decoder{_stage}"
+    _NAMES |= stage_names(_layer, f"decoder_segment.db{_name}")
+    _NAMES[f"{_layer}_conv0"] = f"decoder_segment.up{_name}.1"
+    _NAMES[f"{_layer}_conv0_norm"] = f"decoder_segment.up{_name}.2"
+_BLOCKS = {
+    "reconstructive": "decoder.db4.3",
+    "discriminative": "decoder_segment.db4.3",
+    "bottleneck": "encoder.block5",
+}
+_NAMES |= {f"sspcab_{place}": name for place, name in _BLOCKS.items()}
+
+# What anomalib's names of both networks begin with.
+_ANOMALIB = ("reconstructive_subnetwork.", "discriminative_subnetwork.")
 
 
 @register_application("draem")
@@ -158,6 +194,82 @@ class DRAEM(AnomalyModel):
             name=name,
         )
         self.arguments["discriminative_width"] = discriminative_width
+
+    @classmethod
+    def from_published(
+        cls,
+        path: str | os.PathLike,
+        segmentation_path: str | os.PathLike | None = None,
+        input_shape: Sequence[int | None] | None = None,
+        channel_order: str | None = None,
+        **arguments: Any,
+    ) -> "DRAEM":
+        """Makes the model of a published checkpoint.
+
+        Widths and blocks are found from the arrays. Images are RGB, as always:
+        the colors of a network that was trained on BGR are turned around.
+
+        Args:
+            path: State dict of the reconstructive network, or of both, as
+                anomalib has them: `.pckl`, `.pth`, `.safetensors` or `.npz`.
+            segmentation_path: That of the discriminative network.
+            input_shape: Defaults to `(256, 256, channels)`.
+            channel_order: `"bgr"` or `"rgb"`, the order of the colors that the
+                checkpoint was trained on. Defaults to the authors', BGR; for
+                anomalib's names to RGB.
+            **arguments: As of the constructor, for what is not in the arrays.
+
+        Raises:
+            ValueError: If the files do not fit.
+
+        Source: names and order of the channels are those of the authors' public
+        code. anomalib's takes the image before its reconstruction, and the
+        maximum of the map as score (`smoothing=1`).
+
+        Example:
+        >>> DRAEM.from_published("DRAEM.pckl", "DRAEM_seg.pckl")
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no file with weights at 'DRAEM.pckl'
+        """
+        arrays = read_checkpoint(path)
+        if segmentation_path is not None:
+            arrays |= read_checkpoint(segmentation_path)
+        names = [name.removeprefix("model.") for name in arrays]
+        is_anomalib = all(name.startswith(_ANOMALIB) for name in names)
+        if is_anomalib:
+            arrays = {
+                name.partition(".")[2]: array
+                for name, array in zip(names, arrays.values(), strict=True)
+            }
+            arguments = {"smoothing": 1, **arguments}
+        first = "encoder.block1.0.weight"
+        pair = "encoder_segment.block1.0.weight"
+        width, channels = array_of(arrays, first, path).shape[:2]
+        weight = array_of(arrays, pair, segmentation_path or path)
+        if is_anomalib:
+            arrays[pair] = np.roll(weight, channels, axis=1)
+        if channel_order is None:
+            is_gray = is_anomalib or channels != 3
+            channel_order = "rgb" if is_gray else "bgr"
+        swap_colors(
+            arrays,
+            channel_order,
+            (
+                (first, 1, channels),
+                (pair, 1, 2 * channels),
+                ("decoder.fin_out.0.weight", 0, channels),
+                ("decoder.fin_out.0.bias", 0, channels),
+            ),
+        )
+        model = cls(
+            input_shape or (256, 256, channels),
+            base_width=width,
+            discriminative_width=weight.shape[0],
+            **with_blocks(arguments, arrays, _BLOCKS),
+        )
+        load_arrays(model, arrays, _NAMES, path)
+        return model
 
     def default_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None

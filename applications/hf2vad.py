@@ -1,5 +1,7 @@
 """HF2-VAD: crops predicted from flow that memories have rebuilt."""
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -11,7 +13,7 @@ from keras import ops
 from keras_sspcab.applications import hf2vad_stages as stages
 from keras_sspcab.applications.hf2vad_memory import memory_autoencoder
 from keras_sspcab.applications.hf2vad_vunet import vunet
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.hosts.arguments import (
     check_clip_shape,
     check_places,
@@ -20,13 +22,63 @@ from keras_sspcab.hosts.arguments import (
     check_weights,
 )
 from keras_sspcab.hosts.base import HostGuide, Settings
+from keras_sspcab.hosts.graph import ALIGNMENTS
 from keras_sspcab.hosts.objects import ObjectModel
+from keras_sspcab.hosts.published import (
+    array_of,
+    load_arrays,
+    read_checkpoint,
+    stage_names,
+    swap_colors,
+    with_blocks,
+)
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.hosts.stages import Stage
 from keras_sspcab.optimizers import PyTorchAdam
 from keras_sspcab.scoring import Calibration, ZScoreSum
 
 PLACES = ("memory", "decoder")
+
+# Both networks in the published checkpoints, and where a block replaces a
+# layer there. That of the decoder is one more layer, which none has.
+_NAMES = {
+    **stage_names("encoder0", "memAE.in_conv.conv.conv"),
+    **stage_names(r"encoder(\d)", r"memAE.down_\1.mpconv.1.conv"),
+    r"encoder(\d)_down": r"memAE.down_\1.mpconv.0",
+    r"memory(\d)": r"memAE.mem\1",
+    r"decoder(\d)_up": r"memAE.up_\1.up",
+    **stage_names(r"decoder(\d)", r"memAE.up_\1.conv.conv"),
+    "reconstruction": "memAE.out_conv.conv",
+    "posterior_stem": "vunet.zc.conv1x1",
+    "posterior4_merge_conv": "vunet.zc.channel_norm",
+    "posterior_up_conv": "vunet.zc.up.up",
+    "prior_stem": "vunet.bottleneck.conv1x1",
+    "prior_up_conv": "vunet.bottleneck.up.up",
+    "prior_groups_start": "vunet.bottleneck.param_converter",
+    r"prior(\d)_merge_conv": r"vunet.bottleneck.channel_norm.s\1",
+    "decoder_up2_conv": "vunet.decoder.ups.s3.up",
+    "decoder_up1_conv": "vunet.decoder.ups.s2.up",
+    "decoder_output": "vunet.decoder.final_layer",
+}
+for _ours, _there in (("frame", "f_phi"), ("flow", "e_theta")):
+    _layer, _part = f"{_ours}_encoder", f"vunet.{_there}"
+    _NAMES[f"{_layer}_stem"] = f"{_part}.in_op"
+    _NAMES[rf"{_layer}_down(\d)"] = rf"{_part}.downs.s\1.down"
+    _NAMES[rf"{_layer}_scale(\d_\d)_conv"] = rf"{_part}.blocks.s\1.conv2d"
+for _layer, _part in {
+    "posterior_mean4": "zc.blocks.0",
+    "posterior_block4": "zc.blocks.1",
+    "posterior_mean3": "zc.blocks.2",
+    "prior_groups_first": "bottleneck.auto_blocks.0",
+    r"prior_groups(\d)": r"bottleneck.auto_blocks.\1",
+    r"prior(\d)_first": r"bottleneck.blocks.s\1_2",
+    r"prior(\d)_last": r"bottleneck.blocks.s\1_1",
+    r"decoder_scale(\d_\d)": r"decoder.blocks.s\1",
+}.items():
+    _NAMES[f"{_layer}_conv"] = f"vunet.{_part}.conv2d"
+    _NAMES[f"{_layer}_skip_conv"] = f"vunet.{_part}.pre"
+_BLOCKS = {"memory": "memAE.up_1.conv.conv.3"}
+_NAMES["sspcab_memory"] = _BLOCKS["memory"]
 
 # Of the paper that the block is from: 0.1 dominated in this host.
 _LOSS_WEIGHT = 0.01
@@ -89,6 +141,8 @@ class HF2VAD(ObjectModel):
             after five eighths of the steps. Defaults to `(1e-4, 1e-4, 8e-5)`.
         epochs: Epochs of the stages. Defaults to `(80, 80, 80)`.
         batch_sizes: Objects a batch. Defaults to `(256, 128, 128)`.
+        alignment: Of convolutions of stride 2: `"pytorch"` (the default), as
+            published, or `"keras"`, as in models of before this argument.
 
     All other arguments are those of `AnomalyModel`.
 
@@ -123,6 +177,8 @@ class HF2VAD(ObjectModel):
 
     takes_frames: ClassVar[bool] = True
 
+    former_arguments: ClassVar[Mapping[str, Any]] = {"alignment": "keras"}
+
     def __init__(
         self,
         input_shape: Sequence[int] = (5, 32, 32, 3),
@@ -143,6 +199,7 @@ class HF2VAD(ObjectModel):
         learning_rates: Sequence[float] = (1e-4, 1e-4, 8e-5),
         epochs: Sequence[int] = (80, 80, 80),
         batch_sizes: Sequence[int] = (256, 128, 128),
+        alignment: str = "pytorch",
         calibration: Calibration | dict[str, Any] | None = None,
         name: str = "hf2vad",
     ) -> None:
@@ -151,6 +208,7 @@ class HF2VAD(ObjectModel):
         )
         frames, height, width, channels = shape
         places = check_places(sspcab, PLACES)
+        alignment = standardize_choice(alignment, ALIGNMENTS, "alignment")
         self._loss_weights = check_weights(
             flow=flow_weight,
             entropy=entropy_weight,
@@ -181,6 +239,7 @@ class HF2VAD(ObjectModel):
             num_slots,
             shrink_threshold,
             block_of("memory"),
+            alignment,
         )
         predictor = vunet(
             (height, width, channels),
@@ -188,6 +247,7 @@ class HF2VAD(ObjectModel):
             base_width,
             dropout_rate,
             block_of("decoder"),
+            alignment,
         )
 
         # === Functional model ===
@@ -219,6 +279,69 @@ class HF2VAD(ObjectModel):
             ),
             name=name,
         )
+
+    @classmethod
+    def from_published(
+        cls,
+        path: str | os.PathLike,
+        channel_order: str = "bgr",
+        **arguments: Any,
+    ) -> "HF2VAD":
+        """Makes the model of a published checkpoint.
+
+        Sizes, slots and a block are found from the arrays. Crops are RGB, as
+        always: the colors of a network that was trained on BGR are turned
+        around.
+
+        Args:
+            path: State dict of both networks: `.pth`, `.safetensors` or `.npz`.
+            channel_order: `"bgr"` (the default, the authors') or `"rgb"`, the
+                order of the colors that the checkpoint was trained on.
+            **arguments: As of the constructor, for what is not in the arrays.
+
+        Raises:
+            ValueError: If the file does not fit.
+
+        Source: names and order of the channels are those of the authors' public
+        code.
+
+        Example:
+        >>> HF2VAD.from_published("hf2vad.pth")
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no file with weights at 'hf2vad.pth'
+        """
+        arrays = read_checkpoint(path)
+        stem, output = "vunet.f_phi.in_op", "vunet.decoder.final_layer"
+        weight = array_of(arrays, f"{stem}.conv.weight_v", path)
+        flows = array_of(arrays, "vunet.e_theta.in_op.conv.weight_v", path)
+        frames = flows.shape[1] // 2
+        channels = array_of(arrays, f"{output}.conv.weight_v", path).shape[0]
+        root_width = array_of(arrays, "memAE.in_conv.conv.conv.0.bias", path)
+        slots = array_of(arrays, "memAE.mem3.memMatrix", path)
+        # Maps of an eighth of the crop, with eight times the channels.
+        side = 8 * math.isqrt(slots.shape[1] // (8 * len(root_width)))
+        swap_colors(
+            arrays,
+            channel_order if channels == 3 else "rgb",
+            (
+                (f"{stem}.conv.weight_v", 1, frames * channels),
+                (f"{output}.conv.weight_v", 0, channels),
+                (f"{output}.conv.weight_g", 0, channels),
+                (f"{output}.conv.bias", 0, channels),
+                (f"{output}.gamma", 1, channels),
+                (f"{output}.beta", 1, channels),
+            ),
+        )
+        model = cls(
+            (frames + 1, side, side, channels),
+            root_width=len(root_width),
+            num_slots=len(slots),
+            base_width=weight.shape[0],
+            **with_blocks(arguments, arrays, _BLOCKS),
+        )
+        load_arrays(model, arrays, _NAMES, path)
+        return model
 
     @property
     def networks(self) -> dict[str, keras.Model]:

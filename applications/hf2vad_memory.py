@@ -10,6 +10,7 @@ from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape
 from keras_sspcab.hosts.graph import (
     doubling_conv,
+    halving_conv,
     normalized_relu,
     padded_conv,
     sspcab_block,
@@ -23,6 +24,7 @@ def memory_autoencoder(
     num_slots: int = 2000,
     shrink_threshold: float | None = None,
     sspcab_options: dict[str, Any] | None = None,
+    alignment: str = "pytorch",
     name: str = "memory_autoencoder",
 ) -> keras.Model:
     """Rebuilds crops of optical flow from memories at three scales.
@@ -42,8 +44,7 @@ def memory_autoencoder(
       normal with `a = 0.1`, transposed ones PyTorch's uniform default, scales
       of normalizations normal with mean 1 and deviation 0.02.
 
-    Deviations: biases start at zero, and convolutions of stride 2 align as in
-    Keras, both down and up: it is PyTorch's network on mirrored crops.
+    Deviation: biases start at zero.
     """
     height, width, channels = check_input_shape(
         input_shape, 8, needs_size="the memories hold whole maps"
@@ -57,7 +58,13 @@ def memory_autoencoder(
         maps.append(x)
         channels_here = root_width * 2**scale
         part = f"encoder{scale}"
-        x = _conv(x, channels_here, f"{part}_down", strides=2)
+        x = halving_conv(
+            x,
+            channels_here,
+            f"{part}_down",
+            alignment,
+            kernel_initializer=_kaiming(),
+        )
         x = _convolutions(x, channels_here, part)
 
     # === Decoder ===
@@ -69,7 +76,9 @@ def memory_autoencoder(
         entropies.append(memory["entropy"])
         channels_here = root_width * 2 ** (scale - 1)
         part = f"decoder{scale}"
-        x = doubling_conv(memory["features"], channels_here, f"{part}_up")
+        x = doubling_conv(
+            memory["features"], channels_here, f"{part}_up", alignment
+        )
         if scale > 1:
             skipped = maps[scale - 1]
             x = layers.Concatenate(name=f"{part}_skip")([skipped, x])
@@ -100,13 +109,16 @@ def _convolutions(x: Any, channels: int, name: str) -> Any:
     return x
 
 
-def _conv(x: Any, channels: int, name: str, **arguments: Any) -> Any:
+def _kaiming() -> keras.initializers.Initializer:
     # For a leaky ReLU of slope 0.1, as the reference has it.
-    kaiming = keras.initializers.VarianceScaling(
+    return keras.initializers.VarianceScaling(
         2 / (1 + 0.1**2), "fan_in", "untruncated_normal"
     )
+
+
+def _conv(x: Any, channels: int, name: str, **arguments: Any) -> Any:
     return padded_conv(
-        x, channels, name, kernel_initializer=kaiming, **arguments
+        x, channels, name, kernel_initializer=_kaiming(), **arguments
     )
 
 

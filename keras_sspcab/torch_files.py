@@ -36,22 +36,28 @@ _CONSTANTS = {
 }
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 
+#: Endings of files of `torch.save`, as people have named them.
+_TORCH_ENDINGS = (".pth", ".pt", ".pckl", ".tch", ".ckpt")
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_DEPTH = 32
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the arrays of a `.npz`, `.safetensors`, `.pth` or `.pt` file.
+    """Reads the arrays of a `.npz`, a `.safetensors` or a file of `torch.save`.
 
-    Of the dict in a `.pth`, the entry `"state_dict"` is taken if there is one.
+    Of the dict in a file of torch, the entry `"state_dict"` or
+    `"model_state_dict"` is taken if there is one. A file of a single tensor
+    gives it the name `"tensor"`.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"There is no file with weights at {path!r}")
-    if not path.endswith((".npz", ".safetensors", ".pth", ".pt")):
+    if not path.endswith((".npz", ".safetensors", *_TORCH_ENDINGS)):
         raise ValueError(
-            "Weights must be a file that ends in .npz, .safetensors, .pth or "
-            f".pt. Received: {path!r}"
+            "Weights must be a file that ends in .npz, .safetensors, "
+            f"{', '.join(_TORCH_ENDINGS[:-1])} or {_TORCH_ENDINGS[-1]}. "
+            f"Received: {path!r}"
         )
     try:
         if path.endswith(".npz"):
@@ -62,7 +68,8 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
             return load_file(path)
         content = read_torch_file(path)
-        content = _require(content.get("state_dict", content), dict)
+        for key in ("state_dict", "model_state_dict"):
+            content = _require(content.get(key, content), dict)
     except ImportError as error:
         raise ImportError(
             f"{path} needs the package {error.name}. Install it, or save the "
@@ -80,7 +87,8 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def read_torch_file(path: str | os.PathLike) -> dict[str, Any]:
     """Reads a file of `torch.save`, in the zip format or the older one.
 
-    It must hold a dict. Tensors and parameters in it become read-only NumPy
+    It must hold a dict, or a single tensor, which becomes `{"tensor": ...}`.
+    Tensors and parameters in it become read-only NumPy
     arrays, which share memory where they do in torch; `bfloat16` becomes
     `float32`. No code of the file is run: its pickle is read by an interpreter
     that knows containers, numbers, text and tensors, and refuses everything
@@ -92,6 +100,8 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, Any]:
         file.seek(0)
         try:
             content = _read_zip(file) if is_zip else _read_legacy(file)
+            if isinstance(content, np.ndarray):
+                content = {"tensor": content}
             if not isinstance(content, dict):
                 raise ValueError(
                     "it must hold a dict of tensors. Received: "
@@ -212,7 +222,9 @@ class _Global:
         if self.name not in _GLOBALS:
             raise ValueError(
                 f"it needs {self.name.replace(' ', '.')}, and only tensors are "
-                "read. Of a whole module save model.state_dict()"
+                "read: what else is in a pickle runs code. If you trust the "
+                "file, convert it where torch is: torch.save(torch.load(path, "
+                "weights_only=False).state_dict(), 'converted.pth')"
             )
 
 

@@ -6,34 +6,60 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.layers import (
+    AttentionMemory,
+    SSPCABLayer,
+    WeightNormConv2D,
+)
 
-# The authors number their convolutions top left, bottom left, top right, bottom
-# right; ours are ordered by row, then column.
-_TORCH_CONV_OF_CORNER: dict[tuple[int, ...], str] = {
-    (0, 0): "conv1",
-    (0, 1): "conv3",
-    (1, 0): "conv2",
-    (1, 1): "conv4",
+Values = list[tuple[Any, np.ndarray]]
+
+# How the parts of the block are called: first its convolutions top left, top
+# right, bottom left and bottom right, then both layers of the attention.
+_BLOCK_NAMES = {
+    "the authors": ("conv1", "conv3", "conv2", "conv4", "se.fc1", "se.fc2"),
+    "anomalib": (
+        *(f"masked_conv{index}" for index in range(1, 5)),
+        *("attention_module.fc1", "attention_module.fc2"),
+    ),
 }
 
-# PyTorch's names of the arrays of batch normalization, by those of Keras.
-_NORM = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
+_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+# Of layers that have arrays in PyTorch: the variable in Keras, the name there,
+# and the order of the axes there; an empty one is a vector in any shape.
+_VECTOR: tuple[int, ...] = ()
+_BIAS = ("bias", "bias", _VECTOR)
+_ARRAYS: dict[type, tuple[tuple[str, str, tuple[int, ...]], ...]] = {
+    keras.layers.BatchNormalization: (
+        ("gamma", "weight", _VECTOR),
+        ("beta", "bias", _VECTOR),
+        ("moving_mean", "running_mean", _VECTOR),
+        ("moving_variance", "running_var", _VECTOR),
+    ),
+    keras.layers.Conv2D: (("kernel", "weight", (2, 3, 1, 0)), _BIAS),
+    keras.layers.Conv2DTranspose: (("kernel", "weight", (2, 3, 1, 0)), _BIAS),
+    keras.layers.DepthwiseConv2D: (("kernel", "weight", (2, 3, 0, 1)), _BIAS),
+    keras.layers.Dense: (("kernel", "weight", (1, 0)), _BIAS),
+    WeightNormConv2D: (
+        ("kernel", "conv.weight_v", (2, 3, 1, 0)),
+        ("length", "conv.weight_g", _VECTOR),
+        ("bias", "conv.bias", _VECTOR),
+        ("gamma", "gamma", _VECTOR),
+        ("beta", "beta", _VECTOR),
+    ),
 }
 
 
 def from_torch_state_dict(
     layer: SSPCABLayer, state_dict: Mapping[str, Any], prefix: str = ""
 ) -> SSPCABLayer:
-    """Copies the weights of the authors' PyTorch block into a layer.
+    """Copies the weights of a PyTorch block into a layer.
 
     The layer must have the same channels, `kernel_size` and, for the attention,
     the same bottleneck; then both give the same outputs, to 1e-5. Dilation is
-    not part of the weights: set `dilation_rate` as in training.
+    not part of the weights: set `dilation_rate` as in training. Blocks of
+    anomalib have no ReLU: set `activation=None`.
 
     Args:
         layer: A `SSPCABLayer`, built or not, with `attention="channel"` or
@@ -41,8 +67,10 @@ def from_torch_state_dict(
             leave it out.
         state_dict: Arrays by name: `conv1.weight` `(c, c, k', k')` and
             `conv1.bias` `(c,)` to `conv4`, `se.fc1.weight` `(c // r, c)`,
-            `se.fc2.weight` `(c, c // r)` and their biases. NumPy arrays or
-            anything that `numpy.asarray` accepts; other names are left alone.
+            `se.fc2.weight` `(c, c // r)` and their biases; or the same as
+            anomalib calls them, `masked_conv1` and `attention_module.fc1`.
+            NumPy arrays or anything that `numpy.asarray` accepts; other names
+            are left alone.
         prefix: What stands before these names, such as `"decoder.block."`.
 
     Returns:
@@ -54,7 +82,7 @@ def from_torch_state_dict(
             it was.
 
     Source: the key names and the order of the corners are those of the authors'
-    public code (see the SSPCAB paper's repository).
+    public code (see the SSPCAB paper's repository) and of anomalib's.
 
     Example:
     >>> shapes = {"se.fc1": (1, 8), "se.fc2": (8, 1)}
@@ -65,11 +93,48 @@ def from_torch_state_dict(
     >>> tuple(layer.masked_conv.kernel.shape)
     (2, 2, 8, 8)
     """
+    for variable, value in _block_values(layer, state_dict, prefix)[0]:
+        variable.assign(value)
+    return layer
+
+
+def find_block(
+    state_dict: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Any] | None:
+    """Returns the arguments of a `SSPCABLayer` for a block in a state dict.
+
+    None where there is no block behind the prefix.
+    """
+    for source, names in _BLOCK_NAMES.items():
+        weight = state_dict.get(f"{prefix}{names[0]}.weight")
+        if weight is None or np.ndim(weight) != 4:
+            continue
+        options: dict[str, Any] = {"kernel_size": np.shape(weight)[-1]}
+        squeeze = state_dict.get(f"{prefix}{names[-2]}.weight")
+        if squeeze is None:
+            options["attention"] = None
+        else:
+            hidden, channels = np.shape(squeeze)
+            options["reduction_ratio"] = channels // hidden
+        if source == "anomalib":
+            options["activation"] = None
+        return options
+    return None
+
+
+def _block_values(
+    layer: SSPCABLayer, state_dict: Mapping[str, Any], prefix: str
+) -> tuple[Values, set[str]]:
+    """Returns new values of a block's variables, and where they are from."""
+    names = _BLOCK_NAMES["the authors"]
+    if f"{prefix}masked_conv1.weight" in state_dict:
+        names = _BLOCK_NAMES["anomalib"]
+    *convs, fc1, fc2 = (prefix + name for name in names)
     kernel_size = layer.kernel_size
-    first = _fetch(state_dict, prefix + "conv1.weight")
+    first = _fetch(state_dict, f"{convs[0]}.weight")
     if first.ndim != 4:
         raise ValueError(
-            f"{prefix}conv1.weight must have 4 dimensions (output and input "
+            f"{convs[0]}.weight must have 4 dimensions (output and input "
             f"channels, height, width). Received: shape={first.shape}"
         )
     channels = first.shape[1]
@@ -82,96 +147,145 @@ def from_torch_state_dict(
     biases = np.zeros((4, channels), "float32")
     size = kernel.shape[-1], kernel.shape[-2], kernel_size, kernel_size
     for index, corner in enumerate(layer.masked_conv.corners):
-        name = prefix + _TORCH_CONV_OF_CORNER[corner]
-        weight = _fetch(state_dict, name + ".weight", size)
+        name = convs[_CORNERS.index(corner)]
+        weight = _fetch(state_dict, f"{name}.weight", size)
         rows, columns = (
             slice(side * kernel_size, (side + 1) * kernel_size)
             for side in corner
         )
         kernel[rows, columns] = weight.transpose(2, 3, 1, 0)
-        biases[index] = _fetch(state_dict, name + ".bias", (channels,))
+        biases[index] = _fetch(state_dict, f"{name}.bias", (channels,))
 
-    new_values = [(layer.masked_conv.kernel, kernel)]
-    new_values += _bias_values(layer.masked_conv.bias, biases, prefix + "conv")
+    values: Values = [(layer.masked_conv.kernel, kernel)]
+    values += _bias_values(layer.masked_conv.bias, biases, prefix + "conv")
+    used = list(convs)
     if layer.channel_attention is not None:
         for dense, name in (
-            (layer.channel_attention.squeeze, "se.fc1"),
-            (layer.channel_attention.excite, "se.fc2"),
+            (layer.channel_attention.squeeze, fc1),
+            (layer.channel_attention.excite, fc2),
         ):
             inputs, units = dense.kernel.shape
-            name = prefix + name
             weight = _fetch(state_dict, f"{name}.weight", (units, inputs))
             bias = _fetch(state_dict, f"{name}.bias", (units,))
-            new_values.append((dense.kernel, weight.T))
-            new_values += _bias_values(
+            values.append((dense.kernel, weight.T))
+            values += _bias_values(
                 dense.bias if dense.use_bias else None, bias, name
             )
-    for variable, value in new_values:
-        variable.assign(value)
-    return layer
+            used.append(name)
+    return values, {f"{n}.{leaf}" for n in used for leaf in ("weight", "bias")}
 
 
 def assign_torch_arrays(
     layers: Iterable[keras.layers.Layer],
     arrays: Mapping[str, np.ndarray],
-    torch_name: Callable[[str], str],
+    torch_name: Callable[[str], str | None],
     ignored: tuple[str, ...],
     source: str,
 ) -> None:
-    """Sets the convolutions and batch normalizations of a network.
+    """Sets the weights of a network from the arrays of one in PyTorch.
 
-    Convolutions have no biases and the data format `"channels_last"`. Other
-    layers are left alone. If an array is missing, has another shape than its
-    variable, or has none, a ValueError is raised and nothing is changed.
+    Layers that PyTorch has no arrays for are left alone, and so are blocks that
+    the arrays do not hold. If an array is missing, has another shape than its
+    variable, or has none, a ValueError lists them and nothing is changed.
 
     Args:
-        layers: The layers of the network, built.
+        layers: The layers of the network, built; of models in it, their layers
+            count.
         arrays: Arrays by name, as in a state dict of PyTorch.
-        torch_name: Gives the name of a layer there from its name in Keras.
+        torch_name: Gives the name of a layer there from its name in Keras, or
+            None for a layer that is left alone.
         ignored: What the names of arrays begin with that have no layer.
         source: How messages begin: what does not fit.
     """
-    values: dict[str, tuple[Any, np.ndarray]] = {}
-    for name, variable, axes in _torch_variables(layers, torch_name):
-        if name not in arrays:
-            raise ValueError(f"{source}: it has no array {name!r}")
-        value = np.asarray(arrays[name], "float32")
-        if value.ndim == len(axes):
-            value = value.transpose(axes)
-        if value.shape != tuple(variable.shape):
-            raise ValueError(
-                f"{source}: the array {name!r} does not fit. The model has "
-                f"the shape {tuple(variable.shape)}. Received: {value.shape}"
-            )
-        values[name] = variable, value
+    values: Values = []
+    used: set[str] = set()
+    missing: list[str] = []
+    for layer in _flat(layers):
+        prefix = torch_name(layer.name)
+        if prefix is None:
+            continue
+        if isinstance(layer, SSPCABLayer):
+            if find_block(arrays, f"{prefix}."):
+                new, names = _block_values(layer, arrays, f"{prefix}.")
+                values += new
+                used |= names
+            continue
+        for name, variable, convert in _torch_variables(layer, prefix):
+            if name not in arrays:
+                missing.append(name)
+                continue
+            used.add(name)
+            value = convert(np.asarray(arrays[name], "float32"))
+            if value.shape != tuple(variable.shape):
+                raise ValueError(
+                    f"{source}: the array {name!r} does not fit. The model has "
+                    f"the shape {tuple(variable.shape)}. Received: "
+                    f"{value.shape}"
+                )
+            values.append((variable, value))
     unknown = sorted(
         name
-        for name in set(arrays) - set(values)
+        for name in set(arrays) - used
         if not name.startswith(ignored)
         and not name.endswith("num_batches_tracked")
     )
+    if missing:
+        raise ValueError(
+            f"{source}: it has no array {_enumerate(missing)}"
+            + (f"; it holds {_enumerate(unknown)}" if unknown else "")
+        )
     if unknown:
         raise ValueError(
             f"{source}: it holds arrays that the model has not: "
-            f"{', '.join(unknown[:5])}"
+            f"{_enumerate(unknown)}"
         )
-    for variable, value in values.values():
+    for variable, value in values:
         variable.assign(value)
 
 
-def _torch_variables(
-    layers: Iterable[keras.layers.Layer], torch_name: Callable[[str], str]
-) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
-    """Yields names in PyTorch, variables, and the order of their axes there."""
+def _flat(
+    layers: Iterable[keras.layers.Layer],
+) -> Iterator[keras.layers.Layer]:
     for layer in layers:
-        name = torch_name(layer.name)
-        if isinstance(layer, keras.layers.BatchNormalization):
-            for ours, theirs in _NORM.items():
-                yield f"{name}.{theirs}", getattr(layer, ours), (0,)
-        elif isinstance(layer, keras.layers.DepthwiseConv2D):
-            yield f"{name}.weight", layer.kernel, (2, 3, 0, 1)
-        elif isinstance(layer, keras.layers.Conv2D):
-            yield f"{name}.weight", layer.kernel, (2, 3, 1, 0)
+        if isinstance(layer, keras.Model):
+            yield from _flat(layer.layers)
+        else:
+            yield layer
+
+
+def _torch_variables(
+    layer: keras.layers.Layer, name: str
+) -> Iterator[tuple[str, Any, Callable[[np.ndarray], np.ndarray]]]:
+    """Yields names in PyTorch, variables, and how values become theirs."""
+    if isinstance(layer, AttentionMemory):
+        # There, maps are flattened with the channels first.
+        height, width, channels = layer.input.shape[1:]
+
+        def reorder(slots: np.ndarray) -> np.ndarray:
+            if slots.shape != tuple(layer.slots.shape):
+                return slots
+            maps = slots.reshape(-1, channels, height, width)
+            return maps.transpose(0, 2, 3, 1).reshape(slots.shape)
+
+        yield f"{name}.memMatrix", layer.slots, reorder
+    for attribute, leaf, axes in _ARRAYS.get(type(layer), ()):
+        variable = getattr(layer, attribute)
+        if variable is None:
+            continue
+
+        def convert(
+            value: np.ndarray, axes: tuple[int, ...] = axes
+        ) -> np.ndarray:
+            if axes == _VECTOR:
+                return value.reshape(-1)
+            return value.transpose(axes) if value.ndim == len(axes) else value
+
+        yield f"{name}.{leaf}", variable, convert
+
+
+def _enumerate(names: list[str]) -> str:
+    text = ", ".join(map(repr, names[:5]))
+    return text if len(names) <= 5 else f"{text} and {len(names) - 5} more"
 
 
 def _fetch(
@@ -198,9 +312,7 @@ def _fetch(
     return value
 
 
-def _bias_values(
-    variable: Any, value: np.ndarray, name: str
-) -> list[tuple[Any, np.ndarray]]:
+def _bias_values(variable: Any, value: np.ndarray, name: str) -> Values:
     if variable is not None:
         return [(variable, value)]
     if np.any(value):

@@ -10,6 +10,11 @@ from keras_sspcab.layers import SSPCABLayer
 #: Hosts are built for this format, whatever the global setting of Keras.
 LAST: dict[str, Any] = {"data_format": "channels_last"}
 
+#: How convolutions of stride 2 align with their input: as PyTorch's with a
+#: padding of 1, or as Keras' with "same", which are PyTorch's of a mirrored
+#: image.
+ALIGNMENTS = ("pytorch", "keras")
+
 
 def sspcab_block(
     x: Any, place: str, options: dict[str, Any] | None, **defaults: Any
@@ -37,9 +42,8 @@ def padded_conv(
     x: Any, channels: int, name: str, kernel_size: int = 3, **arguments: Any
 ) -> Any:
     """Applies a convolution padded to the size of its input."""
-    return layers.Conv2D(
-        channels, kernel_size, padding="same", name=name, **LAST, **arguments
-    )(x)
+    named = {"padding": "same", "name": name, **LAST, **arguments}
+    return layers.Conv2D(channels, kernel_size, **named)(x)
 
 
 def normalized_relu(x: Any, name: str, **arguments: Any) -> Any:
@@ -56,17 +60,33 @@ def pytorch_initializer() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
-def doubling_conv(x: Any, channels: int, name: str) -> Any:
+def halving_conv(
+    x: Any, channels: int, name: str, alignment: str, **arguments: Any
+) -> Any:
+    """Applies a 3x3 convolution of stride 2."""
+    if alignment == "pytorch":
+        x = layers.ZeroPadding2D(1, name=f"{name}_padding", **LAST)(x)
+        arguments["padding"] = "valid"
+    return padded_conv(x, channels, name, **{"strides": 2, **arguments})
+
+
+def doubling_conv(x: Any, channels: int, name: str, alignment: str) -> Any:
     """Applies a transposed convolution as PyTorch initializes it."""
-    return layers.Conv2DTranspose(
+    as_pytorch = alignment == "pytorch"
+    x = layers.Conv2DTranspose(
         channels,
         3,
         strides=2,
-        padding="same",
+        padding="valid" if as_pytorch else "same",
         kernel_initializer=pytorch_initializer(),
         name=name,
         **LAST,
     )(x)
+    if as_pytorch:
+        # What is left of the padding of 1, and of the output padding.
+        crop = layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop", **LAST)
+        x = crop(x)
+    return x
 
 
 def stacked_frames(clip: Any, count: int) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.layers.base import Shape, WeightedLayer
 
 _EPSILON = 1e-12
@@ -32,6 +32,9 @@ class WeightNormConv2D(WeightedLayer):
         filters: Output channels.
         kernel_size: Side of the kernel. Defaults to 3.
         strides: Step in both directions. Defaults to 1.
+        alignment: Where kernels of a stride above 1 lie: `"keras"` (the
+            default) as with `padding="same"`, `"pytorch"` as with a padding of
+            half the kernel in PyTorch, which needs odd sizes of kernels.
         **kwargs: `data_format`, `use_bias`, initializers, regularizers and
             constraints as in `keras.layers.Conv2D`; those of the kernel are for
             `v`, and the bias is added before the affine map.
@@ -50,19 +53,23 @@ class WeightNormConv2D(WeightedLayer):
     ['kernel', 'length', 'bias', 'gamma', 'beta']
     """
 
-    config_names = ("filters", "kernel_size", "strides")
+    config_names = ("filters", "kernel_size", "strides", "alignment")
 
     def __init__(
         self,
         filters: int,
         kernel_size: int = 3,
         strides: int = 1,
+        alignment: str = "keras",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.filters = standardize_int(filters, "filters", 1)
         self.kernel_size = standardize_int(kernel_size, "kernel_size", 1)
         self.strides = standardize_int(strides, "strides", 1)
+        self.alignment = standardize_choice(
+            alignment, ("keras", "pytorch"), "alignment"
+        )
 
     def build(self, input_shape: Shape) -> None:
         channels = self._fix_channels(input_shape)
@@ -88,11 +95,18 @@ class WeightNormConv2D(WeightedLayer):
     def call(self, inputs: Any) -> Any:
         # The affine map is in the kernel and the shift: it costs nothing.
         scale = self.gamma * self.length / self._kernel_norm()
+        padding = "same"
+        if self.strides > 1 and self.alignment == "pytorch":
+            padding, half = "valid", self.kernel_size // 2
+            pads = [(0, 0)] * 4
+            for axis in self._spatial_axes:
+                pads[axis] = (half, half)
+            inputs = ops.pad(inputs, pads)
         outputs = ops.conv(
             inputs,
             ops.cast(self.kernel * scale, inputs.dtype),
             strides=self.strides,
-            padding="same",
+            padding=padding,
             data_format=self.data_format,
         )
         shift = ops.convert_to_tensor(self.beta)

@@ -54,8 +54,10 @@ def test_parameter_counts_of_reconstruction():
     assert count(model) == 17_195_267
     names = {layer.name for layer in model.layers}
     assert not any(name.endswith("_skip") for name in names)
-    assert model.get_layer("decoder1_up").output.shape[1:] == (64, 64, 512)
-    assert model.get_layer("decoder3_up").output.shape[1:] == (256, 256, 128)
+    up = model.get_layer("decoder1_up_crop").output
+    assert up.shape[1:] == (64, 64, 512)
+    up = model.get_layer("decoder3_up_crop").output
+    assert up.shape[1:] == (256, 256, 128)
 
 
 def test_block_replaces_the_penultimate_convolution(paper):
