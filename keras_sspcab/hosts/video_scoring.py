@@ -10,6 +10,7 @@ import numpy as np
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.frames import FrameModel
 from keras_sspcab.hosts.objects import ObjectModel
+from keras_sspcab.scoring import describe_fault
 
 if TYPE_CHECKING:
     from keras_sspcab.data.objects import CubeFile
@@ -83,6 +84,7 @@ def score_frames(
     from keras_sspcab.data.video import clip_dataset
 
     count, size, channels = _clip_of(model)
+    white_level = model.preprocessing.white_level
     if unknown := sorted(set(options) - set(model.evaluation_options)):
         allowed = sorted(model.evaluation_options) or "none"
         raise ValueError(
@@ -90,7 +92,7 @@ def score_frames(
             f"its scores. Its options are: {allowed}"
         )
     dataset = clip_dataset(
-        videos,
+        [dataclasses.replace(v, white_level=white_level) for v in videos],
         count,
         size,
         channels,
@@ -162,14 +164,20 @@ class VideoStream:
 
         Args:
             frame: Pillow image, or uint8 array `(height, width)`, `(height,
-                width, 1)` or `(height, width, 3)` (RGB) of any size.
+                width, 1)` or `(height, width, 3)` (RGB) of any size; not
+                floats.
 
         Returns:
             The scored frame; None until there are as many as a clip spans.
+
+        Raises:
+            ValueError: If it is no frame, or the model gives a score or map
+                that is not finite.
         """
         from keras_sspcab.data.video import fit_frame
 
-        pixels = fit_frame(frame, self._size, self._channels)
+        white_level = self._model.preprocessing.white_level
+        pixels = fit_frame(frame, self._size, self._channels, white_level)
         self._window.append(pixels.astype("float32") / 255.0)
         number, self._next = self._next, self._next + 1
         if len(self._window) < (self._window.maxlen or 1):
@@ -177,15 +185,15 @@ class VideoStream:
         clip = np.stack(list(self._window)[:: self._stride])
         scored = self._model.predict_on_batch(clip[None])
         outputs = {n: np.asarray(value)[0] for n, value in scored.items()}
+        if fault := describe_fault(outputs):
+            raise ValueError(f"Frame {number} has no verdict: {fault}")
         self._scores.append(float(outputs["anomaly_score"]))
         if self._scores.maxlen != 1:
             score = np.float32(np.mean(self._scores))
-            threshold = self._model.calibration.threshold
-            is_anomalous = threshold is not None and score >= threshold
-            outputs |= {
-                "anomaly_score": np.asarray(score),
-                "is_anomalous": np.asarray(is_anomalous),
-            }
+            outputs["anomaly_score"] = np.asarray(score)
+            outputs["is_anomalous"] = self._model.calibration.decide(
+                score, outputs["anomaly_map"]
+            )
         return ScoredFrame(0, number, outputs)
 
     def reset(self) -> None:
@@ -287,19 +295,19 @@ def _frame_outputs(
             calibration.score_std
         )
 
-    raw_scores = [raw for raw, _ in scored]
-    raw_score = max(raw_scores, default=model.empty_score)
-    score = np.float32(calibrated(raw_score))
-    threshold = calibration.threshold
+    # Without objects there are no pixels to decide by.
+    empty = (model.empty_score, np.full((1, 1), -1e30, "float32"))
+    raw_scores, maps = zip(*(scored or [empty]), strict=True)
+    # Of NaN too, which `max` may pass over.
+    raw_score = np.max(raw_scores)
+    scores = calibrated(raw_scores).astype("float32")
     return {
-        "anomaly_score": np.asarray(score),
+        "anomaly_score": np.asarray(scores.max()),
         "anomaly_map": _paint_maps(frame_size, boxes, [m for _, m in scored]),
-        "is_anomalous": np.asarray(
-            threshold is not None and bool(score >= threshold)
-        ),
+        "is_anomalous": calibration.decide(scores, np.stack(maps)).any(),
         "raw_score": np.asarray(raw_score, "float32"),
         "boxes": boxes,
-        "object_scores": calibrated(raw_scores).astype("float32"),
+        "object_scores": scores[: len(boxes)],
     }
 
 

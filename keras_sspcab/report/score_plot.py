@@ -21,14 +21,14 @@ def save_score_plot(
     threshold: float | None = None,
     intervals: Sequence[tuple[int, int]] = (),
     pictures: Mapping[int, Any] | None = None,
-    rate: float | None = None,
+    seconds: Sequence[float] | None = None,
     title: str = "",
 ) -> None:
     """Draws scores over frames, with key frames above, as PNG, SVG or PDF.
 
     Frames from the threshold on are red; `intervals`, the first and last frames
     of known anomalies, are shaded; `pictures` are uint8 frames by position.
-    With a `rate`, frames a second, there is an axis in seconds.
+    With `seconds`, at which the frames are shown, there is an axis of them.
     """
     x, y = np.asarray(frames), np.asarray(scores, "float64")
     if x.shape != y.shape or not x.size:
@@ -70,12 +70,15 @@ def save_score_plot(
     axes.set_xlim(x[0], max(x[-1], x[0] + 1))
     axes.grid(visible=True, color="0.9", linewidth=0.6)
     axes.legend(loc="best", framealpha=0.8, fontsize=8)
-    if rate:
-        scale = float(rate)
-        functions: Any = (lambda f: f / scale, lambda s: s * scale)
-        seconds = axes.secondary_xaxis("top", functions=functions)
-        seconds.set_xlabel("seconds", fontsize=8)
-        seconds.tick_params(labelsize=8)
+    if seconds is not None and len(seconds) > 1:
+        # Frames need not follow each other at one pace.
+        functions: Any = (
+            lambda frames: np.interp(frames, x, seconds),
+            lambda times: np.interp(times, seconds, x),
+        )
+        upper = axes.secondary_xaxis("top", functions=functions)
+        upper.set_xlabel("seconds", fontsize=8)
+        upper.tick_params(labelsize=8)
     for column, (frame, pixels) in enumerate(shown.items()):
         above = figure.add_subplot(grid[0, column])
         above.imshow(pixels)

@@ -12,7 +12,7 @@ from keras_sspcab.data.video import (
     Video,
     count_frames,
     frame_rate,
-    iterate_frames,
+    iterate_timed_frames,
     make_video,
     read_frames,
     video_writer,
@@ -26,9 +26,13 @@ from keras_sspcab.runs.prediction import PathLike, Rows, score_cells
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.regions import RegionLevels
 from keras_sspcab.runs.sources import config_for, source_of
+from keras_sspcab.scoring import describe_fault
 
 # Of the table of a video.
-_COLUMNS = ("frame", "seconds", "anomaly_score", "is_anomalous", "raw_score")
+_COLUMNS = (
+    *("frame", "seconds", "anomaly_score", "is_anomalous", "raw_score"),
+    *("error", "conflict"),
+)
 
 # How many frames the plot shows as pictures, and how far they are apart, as a
 # share of the video.
@@ -44,8 +48,9 @@ class VideoPrediction:
     """The scores of a video, and the files that were written."""
 
     name: str
-    #: Of each scored frame: `video`, `frame` (from 0), `seconds`,
-    #: `anomaly_score`, `is_anomalous`, `raw_score`.
+    #: Of each scored frame: `video`, `frame` (from 0), `seconds` (when it is
+    #: shown), `anomaly_score`, `is_anomalous`, `raw_score`, `error`,
+    #: `conflict`.
     rows: Rows
     num_frames: int
     paths: tuple[str, ...]
@@ -84,6 +89,7 @@ def predict_videos(
         )
     options = {} if stride is None else {"stride": stride}
     source: Any = source_of(config or config_for(model))
+    source.preprocessing = model.preprocessing
     progress = progress or Progress()
     return [
         _predict_video(
@@ -93,7 +99,7 @@ def predict_videos(
             f"{video.name}-scores" if results is None else os.fspath(results),
             progress,
         )
-        for video in videos
+        for video in source.with_white(videos)
     ]
 
 
@@ -105,33 +111,36 @@ def _predict_video(
     progress: Progress,
 ) -> VideoPrediction:
     os.makedirs(folder, exist_ok=True)
-    rate = frame_rate(video)
     annotated, plot, table = (
         os.path.join(folder, f"{video.name}{end}")
         for end in ("-annotated.mp4", "-timeline.png", "-scores.csv")
     )
     num_frames, threshold = count_frames(video), model.calibration.threshold
-    annotate = _Annotator(model, float(rate))
+    annotate = _Annotator(model)
     rows: Rows = []
     following = next(scored, None)
     with (
         progress.count(f"Scoring {video.name}", num_frames) as advance,
-        video_writer(annotated, rate) as write,
+        video_writer(annotated, frame_rate(video)) as write,
     ):
-        for frame, pixels in enumerate(iterate_frames(video)):
+        timed = iterate_timed_frames(video)
+        for frame, (seconds, pixels) in enumerate(timed):
             outputs: dict[str, np.ndarray] | None = None
             if following is not None and following.frame == frame:
                 outputs, following = following.outputs, next(scored, None)
+                cells = score_cells(outputs, model.calibration)
+                if cells["error"] is None:
+                    cells["is_anomalous"] = int(cells["is_anomalous"])
                 rows.append(
                     {
                         "video": video.name,
                         "frame": frame,
-                        "seconds": round(frame / float(rate), 3),
-                        **score_cells(outputs),
-                        "is_anomalous": int(outputs["is_anomalous"]),
+                        "seconds": round(seconds, 3),
+                        **cells,
                     }
                 )
-            write(annotate(frame, pixels, outputs))
+            title = f"frame {frame}  {seconds:.1f} s"
+            write(annotate(title, pixels, outputs), seconds)
             advance()
     files.write_csv(
         table,
@@ -141,10 +150,11 @@ def _predict_video(
     save_score_plot(
         plot,
         [row["frame"] for row in rows],
-        [row["anomaly_score"] for row in rows],
+        # No number where there is an error.
+        np.array([row["anomaly_score"] for row in rows], "float64"),
         threshold,
         pictures=read_frames(video, _peaks(rows)),
-        rate=float(rate),
+        seconds=[row["seconds"] for row in rows],
         title=video.name,
     )
     return VideoPrediction(
@@ -155,9 +165,8 @@ def _predict_video(
 class _Annotator:
     """Draws frames with their maps, boxes and scores so far."""
 
-    def __init__(self, model: Any, rate: float) -> None:
+    def __init__(self, model: Any) -> None:
         self._calibration = model.calibration
-        self._rate = rate
         self._limit = model.calibration.pixel_threshold or 0.0
         # Boxes around what is anomalous, as `evaluate` cuts regions.
         self._levels = RegionLevels(
@@ -167,12 +176,12 @@ class _Annotator:
 
     def __call__(
         self,
-        frame: int,
+        title: str,
         pixels: np.ndarray,
         outputs: dict[str, np.ndarray] | None,
     ) -> np.ndarray:
         score, anomaly_map, boxes = float("nan"), None, np.empty((0, 4))
-        if outputs is not None:
+        if outputs is not None and describe_fault(outputs) is None:
             score = float(outputs["anomaly_score"])
             boxes = self._boxes(outputs, pixels.shape[:2])
             if self._limit > 0:
@@ -186,7 +195,7 @@ class _Annotator:
             anomaly_map,
             2 * self._limit or 1.0,
             boxes.tolist(),
-            f"frame {frame}  {frame / self._rate:.1f} s",
+            title,
         )
 
     def _boxes(
@@ -195,7 +204,7 @@ class _Annotator:
         threshold = self._calibration.threshold
         if "boxes" in outputs:
             limit = np.inf if threshold is None else threshold
-            return outputs["boxes"][outputs["object_scores"] >= limit]
+            return outputs["boxes"][~(outputs["object_scores"] < limit)]
         if self._limit > 0 and outputs["is_anomalous"]:
             return self._levels.cut(outputs["anomaly_map"], size)[0]
         return np.empty((0, 4))
@@ -205,7 +214,8 @@ def _peaks(rows: Rows) -> list[int]:
     """Returns the frames with the largest scores that are not neighbors."""
     apart = max(1.0, _APART * len(rows))
     chosen: list[int] = []
-    for row in sorted(rows, key=lambda r: r["anomaly_score"], reverse=True):
+    good = [row for row in rows if row["error"] is None]
+    for row in sorted(good, key=lambda r: r["anomaly_score"], reverse=True):
         if all(abs(row["frame"] - other) >= apart for other in chosen):
             chosen.append(row["frame"])
         if len(chosen) == _PICTURES:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_sspcab.applications import MNAD, VideoStream, score_frames
 from tests.applications.helpers import moving_squares
@@ -7,6 +8,8 @@ from tests.applications.helpers import moving_squares
 pytest.importorskip("tensorflow")
 
 from keras_sspcab.data.video import Video
+from keras_sspcab.preprocessing import Preprocessing
+from keras_sspcab.scoring import Calibration
 from tests.data.video_writing import noise, write_frames
 from tests.hosts import small_host
 
@@ -105,6 +108,47 @@ def test_streams_resize_and_color_frames(mnad):
     for _ in range(3):
         scored = stream.push(rng.integers(0, 256, (48, 64, 3), "uint8"))
     assert scored.outputs["anomaly_map"].shape == SIZE
+
+
+def test_streams_take_no_floats(mnad):
+    stream = VideoStream(mnad)
+    with pytest.raises(ValueError, match=r"float32 of shape \(16, 16\)"):
+        stream.push(np.full(SIZE, 0.5, "float32"))
+    # Nothing has been kept of it.
+    frames = noise(3, SIZE)
+    found = [stream.push(frame) for frame in frames]
+    assert [scored and scored.frame for scored in found] == [None, None, 2]
+
+
+def test_streams_read_wide_frames_like_videos(videos, mnad):
+    wide = [(frame[..., 0].astype("uint16") << 4) for frame in videos[1][0]]
+    expected = next(score_frames(mnad, videos[0][:1]))
+    before, mnad.preprocessing = mnad.preprocessing, Preprocessing(4095)
+    try:
+        stream = VideoStream(mnad)
+        scored = [stream.push(Image.fromarray(frame)) for frame in wide[:3]]
+    finally:
+        mnad.preprocessing = before
+    for name in ("anomaly_score", "anomaly_map"):
+        np.testing.assert_allclose(
+            scored[2].outputs[name],
+            expected.outputs[name],
+            rtol=1e-3,
+            atol=1e-3,
+        )
+
+
+def test_streams_refuse_scores_that_are_not_finite(mnad):
+    before = mnad.calibration
+    mnad.calibration = Calibration(score_std=1e-44, threshold=1.0)
+    try:
+        stream = VideoStream(mnad, average=2)
+        frames = noise(3, SIZE)
+        assert stream.push(frames[0]) is stream.push(frames[1]) is None
+        with pytest.raises(ValueError, match="Frame 2 has no verdict"):
+            stream.push(frames[2])
+    finally:
+        mnad.calibration = before
 
 
 def test_any_size_is_refused():

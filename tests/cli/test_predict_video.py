@@ -7,7 +7,12 @@ import pytest
 pytest.importorskip("av")
 
 from keras_sspcab.applications import FutureFrame
-from keras_sspcab.data.video import iterate_frames, make_video
+from keras_sspcab.data.video import (
+    iterate_frames,
+    iterate_timed_frames,
+    make_video,
+)
+from keras_sspcab.runs.video_prediction import predict_videos
 from tests.data.video_writing import truncate, write_frames, write_video
 
 COUNT = 12
@@ -86,6 +91,24 @@ def test_a_video_is_annotated(host, tmp_path, invoke, kind):
     assert sum(flags)
     assert [row["video"] for row in read_rows(out)] == ["clip"] * len(rows)
     invoke("predict", path, *options, "--fail-on-anomaly", code=1)
+
+
+def test_times_are_those_of_the_frames(host, tmp_path, invoke):
+    times = [*range(0, 320, 40), 1500, 2750, 2760, 4000]
+    video = write_video(tmp_path / "clip.mkv", frames_of(), times=times)
+    invoke("predict", host[1], "--video", video, "--results", tmp_path)
+    rows = read_rows(tmp_path / "clip-scores.csv")
+    expected = [time / 1000 for time in times]
+    assert [float(row["seconds"]) for row in rows] == expected[2:]
+    annotated = make_video(tmp_path / "clip-annotated.mp4")
+    shown = [seconds for seconds, _ in iterate_timed_frames(annotated)]
+    assert shown == pytest.approx(expected)
+    (prediction,) = predict_videos(host[0], [video], tmp_path)
+    is_flagged = [bool(row["is_anomalous"]) for row in prediction.rows]
+    first = is_flagged.index(True)
+    last = first + [*is_flagged[first:], False].index(False) - 1
+    begin_and_end = rows[first]["seconds"], rows[last]["seconds"]
+    assert prediction.alarms()[0] == tuple(map(float, begin_and_end))
 
 
 def test_broken_videos_leave_earlier_results(host, tmp_path, invoke):

@@ -30,8 +30,13 @@ def write_frames(folder, frames, extension="png", first=0, digits=3, prefix=""):
     return folder
 
 
-def write_video(path, frames, codec="ffv1", pixel_format=None, rate=25):
-    """Encodes frames; ffv1, the default, keeps every value."""
+def write_video(
+    path, frames, codec="ffv1", pixel_format=None, rate=25, times=None
+):
+    """Encodes frames; ffv1, the default, keeps every value.
+
+    `times` are those at which they are shown, in milliseconds.
+    """
     av = pytest.importorskip("av")
     path.parent.mkdir(parents=True, exist_ok=True)
     is_gray = frames[0].shape[-1] == 1
@@ -42,14 +47,29 @@ def write_video(path, frames, codec="ffv1", pixel_format=None, rate=25):
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
-        for pixels in frames:
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number, pixels in enumerate(frames):
             if is_gray:
                 frame = av.VideoFrame.from_ndarray(pixels[..., 0], "gray")
             else:
                 frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            if times is not None:
+                frame.time_base = Fraction(1, 1000)
+                frame.pts = times[number]
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def set_display_matrix(path, a, b, c, d):
+    """Says in an MP4 or MOV file how its frames are turned for display."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44
+    for place, value in ((0, a), (1, b), (3, c), (4, d)):
+        entry = slice(start + 4 * place, start + 4 * place + 4)
+        content[entry] = (value << 16).to_bytes(4, "big", signed=True)
+    path.write_bytes(content)
 
 
 def truncate(path, share):

@@ -23,6 +23,7 @@ from keras_sspcab.data.video.reading import (
     count_frames,
     frame_rate,
     iterate_frames,
+    iterate_timed_frames,
     read_frames,
 )
 from keras_sspcab.data.video.scanning import scan_video_folder
@@ -41,6 +42,7 @@ __all__ = [
     "frame_rate",
     "iterate_frames",
     "iterate_masks",
+    "iterate_timed_frames",
     "make_video",
     "read_frames",
     "scan_video_folder",

@@ -17,11 +17,11 @@ from keras_sspcab.data.video.folder import (
 from keras_sspcab.data.video.frames import list_by_name
 from keras_sspcab.data.video.labels import (
     LABEL_EXTENSIONS,
-    mat_names,
     read_interval_lists,
     read_vector,
 )
 from keras_sspcab.data.video.masks import has_masks
+from keras_sspcab.data.video.mat_files import mat_names
 from keras_sspcab.data.video.per_frame import require_one_a_frame
 from keras_sspcab.data.video.reading import count_frames
 

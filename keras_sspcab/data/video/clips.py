@@ -262,7 +262,8 @@ class _Frames:
         self, video: Video, image_size: tuple[int, int], channels: int
     ) -> None:
         self._paths = frame_paths(video)
-        self._arguments = image_size, channels, frame_size(self._paths[0])
+        size = frame_size(self._paths[0])
+        self._arguments = image_size, channels, size, video.white_level
 
     def __getitem__(self, positions: np.ndarray) -> np.ndarray:
         return np.stack(

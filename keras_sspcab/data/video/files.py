@@ -5,6 +5,7 @@ matter.
 """
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -29,8 +30,9 @@ DEFAULT_RATE = Fraction(25)
 # A file may end this much earlier than it states, in seconds.
 _TOLERANCE = 1.0
 
-# Encoders by preference; the second one is part of every build of FFmpeg.
-_CODECS = ("libx264", "mpeg4")
+# Encoders by preference, with the most ticks a second that they count in which
+# are a multiple of most frame rates; every build of FFmpeg has the second one.
+_CODECS = {"libx264": 120_000, "mpeg4": 60_000}
 
 
 def iterate_file(
@@ -38,17 +40,22 @@ def iterate_file(
     image_size: tuple[int, int] | None,
     channels: int,
     num_frames: int | None = None,
-) -> Iterator[np.ndarray]:
-    """Yields the frames of a video file, in the order they are shown.
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields the frames of a video file as they are shown, with their times.
 
-    There must be `num_frames`; None takes the number that the container states
-    (AVI and MP4 do), or else the end that it states (MKV mostly does).
+    Times are seconds from the first frame on; those that are missing or do not
+    grow follow from the frame rate. There must be `num_frames`; None takes the
+    number that the container states (AVI and MP4 do), or else the end that it
+    states (MKV mostly does).
     """
     count = 0
     size = None
     last = 0.0
+    start = rotation = None
     with _open(path) as (container, stream):
         stream.thread_type = "AUTO"
+        step = 1.0 / float(_rate_of(stream))
+        seconds = -step
         frames = container.decode(stream)
         while True:
             try:
@@ -60,17 +67,24 @@ def iterate_file(
                     f"The video {path!r} is broken at frame {count}: {error}. "
                     "Repair it, for instance by encoding it again."
                 ) from error
-            size = size or (frame.height, frame.width)
-            if size != (frame.height, frame.width):
+            kind = "gray" if channels == 1 else "rgb24"
+            if rotation != frame.rotation:
+                rotation, turn = frame.rotation, _turn_of(frame, path)
+            pixels = turn(frame.to_ndarray(format=kind))
+            size = size or pixels.shape[:2]
+            if size != pixels.shape[:2]:
+                height, width = pixels.shape[:2]
                 raise ValueError(
                     "The frames of a video must have one size. Received: "
-                    f"{path!r}, frame {count} of {frame.height}x{frame.width} "
+                    f"{path!r}, frame {count} of {height}x{width} "
                     f"pixels, those before of {size[0]}x{size[1]}"
                 )
             last = frame.time or 0.0
+            start = last if start is None else start
+            is_later = frame.time is not None and last - start > seconds
+            seconds = last - start if is_later else seconds + step
             count += 1
-            kind = "gray" if channels == 1 else "rgb24"
-            yield fit_frame(frame.to_ndarray(format=kind), image_size, channels)
+            yield seconds, fit_frame(pixels, image_size, channels)
         expected = num_frames or stream.frames
         end = None if expected else _stated_end(stream)
     _require_frames(count, path)
@@ -100,13 +114,13 @@ def count_file(path: str) -> int:
 def file_rate(path: str) -> Fraction:
     """Returns the frames a second that a file states, or 25."""
     with _open(path) as (_, stream):
-        return Fraction(stream.average_rate or DEFAULT_RATE)
+        return _rate_of(stream)
 
 
 @contextlib.contextmanager
 def video_writer(
     path: str, rate: Any = DEFAULT_RATE
-) -> Iterator[Callable[[np.ndarray], None]]:
+) -> Iterator[Callable[..., None]]:
     """Yields a function that appends frames to a new video file.
 
     The file appears when the block has ended; if it fails, one that was there
@@ -118,8 +132,9 @@ def video_writer(
         rate: Frames a second. Defaults to 25.
 
     Yields:
-        A function of a uint8 array `(height, width, 3)`, RGB. All frames have
-        the size of the first one.
+        A function of a uint8 array `(height, width, 3)`, RGB, and optionally of
+        the time at which it is shown, in seconds from 0 on; by default as the
+        rate says. All frames have the size of the first one.
 
     Raises:
         ValueError: If a frame is not as described, or there is none.
@@ -145,10 +160,12 @@ def video_writer(
             codec, rate=Fraction(rate).limit_denominator(1001)
         )
         stream.pix_fmt = "yuv420p"
+        tick = stream.codec_context.time_base = Fraction(1, _CODECS[codec])
         size: tuple[int, ...] | None = None
+        count, last = 0, -1
 
-        def write(frame: np.ndarray) -> None:
-            nonlocal size
+        def write(frame: np.ndarray, seconds: float | None = None) -> None:
+            nonlocal size, count, last
             pixels = np.asarray(frame)
             is_first, size = size is None, size or pixels.shape
             if pixels.dtype != np.uint8 or pixels.shape != (*size[:2], 3):
@@ -164,6 +181,11 @@ def video_writer(
             picture = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(pixels), "rgb24"
             )
+            if seconds is None:
+                seconds = count / float(rate)
+            picture.time_base = tick
+            picture.pts = last = max(round(seconds / tick), last + 1)
+            count += 1
             container.mux(stream.encode(picture))
 
         yield write
@@ -180,22 +202,62 @@ def _pyav() -> Any:
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[tuple[Any, Any]]:
-    """Yields the container and its first video stream."""
+    """Yields the container and the video stream that FFmpeg plays."""
     av = _pyav()
     try:
-        with av.open(path) as container:
-            if not container.streams.video:
+        # Titles need not be in UTF-8.
+        with av.open(path, metadata_errors="replace") as container:
+            # Covers and thumbnails are streams as well.
+            is_picture = av.stream.Disposition.attached_pic
+            videos = [
+                stream
+                for stream in container.streams.video
+                if not stream.disposition & is_picture
+            ]
+            if not videos:
                 raise ValueError(
                     f"The file {path!r} holds no video: it is truncated, or of "
                     "another kind."
                 )
-            yield container, container.streams.video[0]
+            best = container.streams.best("video")
+            yield container, best if best in videos else videos[0]
     except av.error.FFmpegError as error:
         is_empty = os.path.isfile(path) and not os.path.getsize(path)
         reason = "the file is empty" if is_empty else error
         raise ValueError(
             f"The video {path!r} cannot be read: {reason}"
         ) from error
+
+
+def _rate_of(stream: Any) -> Fraction:
+    return Fraction(stream.average_rate or DEFAULT_RATE)
+
+
+def _turn_of(frame: Any, path: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what turns and mirrors frames upright, as players do."""
+    try:
+        kind = _pyav().sidedata.sidedata.Type.DISPLAYMATRIX
+        matrix = frame.side_data.get(kind)
+    except ValueError:
+        # PyAV does not know everything that a frame may carry.
+        return functools.partial(np.rot90, k=frame.rotation // 90)
+    if matrix is None:
+        return lambda pixels: pixels
+    a, b, _, c, d, *_ = np.frombuffer(matrix, "i4").tolist()
+    straight, across = max(abs(a), abs(d)), max(abs(b), abs(c))
+    if 100 * min(straight, across) > max(straight, across):
+        raise ValueError(
+            "A video may be turned by quarters only. Received: "
+            f"{path!r}, turned by {frame.rotation} degrees"
+        )
+    is_across = across > straight
+    steps = [-1 if x < 0 else 1 for x in ((b, c) if is_across else (d, a))]
+
+    def turn(pixels: np.ndarray) -> np.ndarray:
+        turned = pixels.swapaxes(0, 1) if is_across else pixels
+        return turned[:: steps[0], :: steps[1]]
+
+    return turn
 
 
 def _require_frames(count: int, path: str) -> None:

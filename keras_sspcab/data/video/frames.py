@@ -11,20 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
+from keras_sspcab.preprocessing import WHITE_LEVELS
 
 # Pixels of 16-bit images, as Pillow names them.
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+_ORIENTATION = 0x0112  # in EXIF data
 
 # Frames that are decoded ahead of the one that is asked for.
 _AHEAD = 8
 
 
 def fit_frame(
-    frame: Any, image_size: tuple[int, int] | None, channels: int
+    frame: Any,
+    image_size: tuple[int, int] | None,
+    channels: int,
+    white_level: int = WHITE_LEVELS[-1],
 ) -> np.ndarray:
     """Resizes a frame and converts it to gray or color.
 
@@ -33,29 +39,51 @@ def fit_frame(
     not kept.
 
     Args:
-        frame: Pillow image, or uint8 array `(height, width)` or
-            `(height, width, 1 or 3)`.
+        frame: Pillow image, which is turned as its EXIF data say; or uint8
+            array `(height, width)` or `(height, width, 1 or 3)`, gray or RGB.
         image_size: Height and width, in pixels; None keeps the frame's.
         channels: 1 for gray (luma of BT.601) or 3 for color.
+        white_level: White in images with 16 bits, of which the upper 8 bits up
+            to this level are taken; see `Preprocessing`. Defaults to 65535.
 
     Returns:
         uint8 array `(height, width, channels)`.
+
+    Raises:
+        ValueError: If it is no such frame, or brighter than the white level.
+            Floats are refused: whether white is 1 or 255, they do not tell.
 
     Example:
     >>> import numpy as np
     >>> fit_frame(np.zeros((240, 320, 3), "uint8"), (64, 64), channels=1).shape
     (64, 64, 1)
     """
-    image = frame
-    if not isinstance(frame, Image.Image):
+    if isinstance(frame, Image.Image):
+        image = _upright(frame)
+    else:
         pixels = np.asarray(frame)
+        is_picture = pixels.ndim == 2 or pixels.shape[2:] in ((1,), (3,))
+        if pixels.dtype != np.uint8 or not is_picture or not pixels.size:
+            raise ValueError(
+                "A frame must be a Pillow image, or a uint8 array (height, "
+                "width), (height, width, 1) or (height, width, 3), RGB. "
+                f"Received: {pixels.dtype} of shape {pixels.shape}. Of floats "
+                "in [0, 1] give numpy.uint8(numpy.rint(255 * frame))"
+            )
         image = Image.fromarray(
             pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
         )
     if image.mode in _WIDE_MODES:
-        # The upper 8 bits, as `decode_image` takes them.
-        wide = np.asarray(image).astype("int64").clip(0, 65535)
-        image = Image.fromarray((wide >> 8).astype("uint8"))
+        wide = np.asarray(image).astype("int64")
+        if wide.min() < 0 or wide.max() > white_level:
+            raise ValueError(
+                f"Values must be from 0 to {white_level}, the white level. "
+                f"Received: {wide.min()} to {wide.max()}"
+            )
+        bits = white_level.bit_length() - 8
+        image = Image.fromarray((wide >> bits).astype("uint8"))
+    elif image.mode == "F":
+        raise ValueError("Pixels must be whole numbers. Received: floats")
     image = image.convert("L" if channels == 1 else "RGB")
     if image_size is not None and image.size != image_size[::-1]:
         image = image.resize(image_size[::-1], Image.Resampling.BILINEAR)
@@ -109,37 +137,53 @@ def read_frame(
     image_size: tuple[int, int] | None = None,
     channels: int = 3,
     source_size: tuple[int, int] | None = None,
+    white_level: int = WHITE_LEVELS[-1],
 ) -> np.ndarray:
     """Decodes the frame in an image file, which must have the `source_size`.
 
     Of several pages, the first one is read. See `fit_frame` for the result.
     """
-    with _open(path) as image:
-        if source_size is not None and image.size != source_size[::-1]:
-            raise ValueError(
-                "The frames of a video must have one size. Received: "
-                f"{path!r} of {image.height}x{image.width} pixels, others of "
-                f"{source_size[0]}x{source_size[1]}"
-            )
-        try:
-            return fit_frame(image, image_size, channels)
-        except Exception as error:
-            # Pillow raises many types on broken files.
-            raise _broken(path, error) from error
+    try:
+        with Image.open(path) as file:
+            image = _upright(file)
+            pixels = fit_frame(image, image_size, channels, white_level)
+    except Exception as error:
+        # Pillow raises many types on broken files.
+        if not os.path.exists(path):
+            raise ValueError(f"The frame {path!r} does not exist.") from error
+        size = os.path.getsize(path)
+        what = f"cannot be decoded, of {size} bytes" if size else "is empty"
+        raise ValueError(f"The frame {path!r} {what}: {error}") from error
+    if source_size is not None and image.size != source_size[::-1]:
+        raise ValueError(
+            "The frames of a video must have one size. Received: "
+            f"{path!r} of {image.height}x{image.width} pixels, others of "
+            f"{source_size[0]}x{source_size[1]}"
+        )
+    return pixels
 
 
 def frame_size(path: str) -> tuple[int, int]:
-    """Returns height and width from the head of an image file."""
-    with _open(path) as image:
-        return image.height, image.width
+    """Returns height and width of an image file, turned upright."""
+    height, width, _ = read_frame(path, channels=1).shape
+    return height, width
+
+
+def brightest_value(path: str) -> int | None:
+    """Returns the largest value in an image of 16 bits; None for others."""
+    with Image.open(path) as image:
+        is_wide = image.mode in _WIDE_MODES
+        return int(np.asarray(image).max()) if is_wide else None
 
 
 def iterate_folder(
-    paths: Sequence[str], image_size: tuple[int, int] | None, channels: int
+    paths: Sequence[str],
+    image_size: tuple[int, int] | None,
+    channels: int,
+    white_level: int = WHITE_LEVELS[-1],
 ) -> Iterator[np.ndarray]:
     """Yields frames in order; some are decoded ahead, in threads."""
-    source_size = frame_size(paths[0])
-    options = image_size, channels, source_size
+    options = image_size, channels, frame_size(paths[0]), white_level
     pending: collections.deque = collections.deque()
     pool = ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1))
     try:
@@ -153,19 +197,9 @@ def iterate_folder(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _open(path: str) -> Image.Image:
-    try:
-        return Image.open(path)
-    except Exception as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: str, error: Exception) -> ValueError:
-    if not os.path.exists(path):
-        return ValueError(f"The frame {path!r} does not exist.")
-    size = os.path.getsize(path)
-    what = "is empty" if not size else f"cannot be decoded, of {size} bytes"
-    return ValueError(f"The frame {path!r} {what}: {error}")
+def _upright(image: Image.Image) -> Image.Image:
+    is_turned = image.getexif().get(_ORIENTATION, 1) != 1
+    return ImageOps.exif_transpose(image) if is_turned else image
 
 
 def _require_numbering(folder: str, names: list[str]) -> None:

@@ -2,20 +2,28 @@
 
 import os
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import io as scipy_io
 
 from keras_sspcab.data.video.folder import LabelSource
+from keras_sspcab.data.video.mat_files import load_mat
 from keras_sspcab.data.video.per_frame import load_array
 
 #: Extensions of files with labels, in any case.
 LABEL_EXTENSIONS = (".npy", ".txt", ".csv", ".mat", ".m")
 
-# A line of UCSD's scripts: TestVideoFile{end+1}.gt_frame = [1:40 77:120];
-_UCSD_LINE = re.compile(r"gt_frame\s*=\s*\[([^\]]*)\]")
+# In UCSD's scripts: TestVideoFile{end+1}.gt_frame = [1:40 77:120];
+_UCSD_LINE = re.compile(r"gt_frame\s*=\s*(\[[^\]]*\][^;\n]*|[^;\n]*)")
+
+# The columns of text, in lower case. Programs that write tables number the rows
+# in a column without a name, and call one without a name 0.
+_FRAME_NAMES = ("frame", "frame_id", "index", "unnamed: 0", "")
+_LABEL_NAMES = (
+    *("label", "labels", "gt", "ground_truth", "anomaly", "is_anomaly"),
+    *("anomalous", "is_anomalous", "abnormal", "is_abnormal", "0"),
+)
+_WORDS = {"true": 1, "yes": 1, "false": 0, "no": 0}
 
 
 def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
@@ -24,12 +32,13 @@ def read_labels(source: LabelSource, num_frames: int) -> np.ndarray:
     | file | content |
     |---|---|
     | `.npy` | one number a frame: 0 normal, 1 abnormal |
-    | `.txt`, `.csv` | one number a frame, separated by lines, commas or spaces; or with a header `label`, `frame,label` or `start,end` |
+    | `.txt`, `.csv` | one number, or True or False, a frame, between lines, semicolons, tabs, commas or spaces; or columns with a header: `label`; `frame` and `label`; `start` and `end` |
     | `.mat` | one number a frame; or intervals `(2, n)`, in a cell for each video if there are several (`gt`) |
     | `.m` | UCSD's script: intervals after `gt_frame =` |
 
-    Frames of `frame,label` and `start,end` count from 0, those of `.mat` and
-    `.m` from 1, as in MATLAB. The end of an interval belongs to it.
+    Columns `frame` and `label` list all frames, from 0 or from 1 on, and need
+    no header then. Frames of `start` and `end` count from 0, those of `.mat`
+    and `.m` from 1, as in MATLAB. The end of an interval belongs to it.
 
     Returns:
         uint8 array `(num_frames,)` of 0 and 1.
@@ -96,30 +105,6 @@ def read_vector(path: str) -> np.ndarray:
     return np.array(values).ravel()
 
 
-def load_mat(path: str) -> dict[str, Any]:
-    """Returns the variables of a MATLAB file."""
-    content = _read_matlab(scipy_io.loadmat, path)
-    return {k: v for k, v in content.items() if not k.startswith("__")}
-
-
-def mat_names(path: str) -> list[str]:
-    """Returns the names of the variables of a MATLAB file."""
-    return [name for name, _, _ in _read_matlab(scipy_io.whosmat, path)]
-
-
-def _read_matlab(read: Callable[[str], Any], path: str) -> Any:
-    try:
-        return read(path)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"{path!r} is a MATLAB file of version 7.3. Save it again in "
-            "MATLAB with the option '-v7'."
-        ) from error
-    except Exception as error:
-        # Broken files raise many types.
-        raise ValueError(f"Cannot read {path!r}: {error}") from error
-
-
 def _entry_of(path: str, entry: int | None) -> np.ndarray:
     intervals = read_interval_lists(path)
     if entry is None and len(intervals) == 1:
@@ -163,15 +148,21 @@ def _pairs(values: Any, path: str) -> np.ndarray:
 
 
 def _parse_script(path: str) -> list[np.ndarray]:
+    # Without comments; lines may go on after dots.
+    text = re.sub(r"\.\.\..*\n", " ", re.sub("%.*", "", _read(path)))
     videos = []
-    for text in _UCSD_LINE.findall(_read(path)):
-        pairs = [
-            [int(number) for number in part.split(":")]
-            for part in re.findall(r"\d+(?:\s*:\s*\d+)?", text)
-        ]
+    for given in _UCSD_LINE.findall(text):
+        inner = re.sub(r"^\[(.*)\]\s*$", r"\1", given, flags=re.DOTALL)
+        parts = re.sub(r"\s*:\s*", ":", inner).replace(",", " ").split()
+        if wrong := [p for p in parts if not re.fullmatch(r"\d+(:\d+)?", p)]:
+            raise ValueError(
+                "Intervals must be numbers such as [1:40 77:120]. Received: "
+                f"{wrong[0]!r} in {given!r} in {path!r}"
+            )
         # A single number is an interval of one frame.
+        ends = [list(map(int, part.split(":"))) for part in parts]
         videos.append(
-            np.array([[p[0], p[-1]] for p in pairs], "int64").reshape(-1, 2)
+            np.array([[e[0], e[-1]] for e in ends], "int64").reshape(-1, 2)
         )
     if not videos:
         raise ValueError(
@@ -182,43 +173,77 @@ def _parse_script(path: str) -> list[np.ndarray]:
 
 
 def _read_text(path: str) -> np.ndarray:
-    """Reads numbers, or the columns `label`, `frame,label` or `start,end`."""
-    lines = _read(path).splitlines()
-    cells = (re.findall(r"[^,;\s\"]+", line) for line in lines)
-    rows = [row for row in cells if row]
-    header: tuple[str, ...] = ()
-    if rows and re.search("[A-Za-z]", "".join(rows[0])):
-        header = tuple(cell.lower() for cell in rows.pop(0))
-    widths = {len(row) for row in rows}
+    """Returns labels `(n,)`, or intervals `(n, 2)` of columns start and end."""
+    lines = {
+        number: line.rstrip(" \t,;")
+        for number, line in enumerate(_read(path).splitlines(), 1)
+        # Comments as NumPy writes them.
+        if line.strip(" \t,;") and not line.lstrip().startswith("#")
+    }
+    content = "".join(lines.values())
+    separator = next((c for c in ";\t," if c in content), None)
+    rows = {
+        number: [cell.strip(' "') for cell in line.split(separator)]
+        for number, line in lines.items()
+    }
+
+    def fault(line: int, what: str) -> ValueError:
+        return ValueError(
+            f"Cannot read the labels {path!r}, line {line}: {what}. There must "
+            "be one number (0 normal, 1 abnormal), or True or False, a frame; "
+            "or columns with a header: label; frame and label; or start and end"
+        )
+
+    header: list[str] = []
+    first = min(rows, default=0)
+    if rows and any(
+        _value(cell) is None and (cell == "" or re.search("[A-Za-z]", cell))
+        for cell in rows[first]
+    ):
+        header = [cell.lower() for cell in rows.pop(first)]
+    for line, row in rows.items():
+        if header and len(row) != len(header):
+            raise fault(line, f"{len(row)} cells in {len(header)} columns")
+        if wrong := [cell for cell in row if _value(cell) is None]:
+            raise fault(line, f"{wrong[0][:40]!r} is no number")
+    values = np.array([_value(cell) for row in rows.values() for cell in row])
+    if not header:
+        if {len(row) for row in rows.values()} != {2}:
+            return values
+        counts = values[::2] - np.arange(len(rows))
+        # Intervals cannot be such.
+        if len(rows) < 3 or {*counts} not in ({0.0}, {1.0}):
+            raise fault(first, "two columns without a header")
+        header = ["frame", "label"]
+    table = values.reshape(len(rows), len(header)).T.astype("float64")
+    columns = dict(zip(header, table, strict=True))
+    others = sorted(columns.keys() - {*_FRAME_NAMES})
+    if others == ["end", "start"]:
+        return np.stack([columns["start"], columns["end"]], axis=1)
+    if len(columns) < len(header) or others not in [[n] for n in _LABEL_NAMES]:
+        raise fault(first, f"columns {', '.join(map(repr, header))}")
+    labels = columns[others[0]]
+    if not (names := [name for name in _FRAME_NAMES if name in columns]):
+        return labels
+    order = np.argsort(columns[names[0]], kind="stable")
+    frames = columns[names[0]][order]
+    start = int(frames.size > 0 and frames[0] == 1)
+    wrong_frames = np.flatnonzero(frames != start + np.arange(frames.size))
+    if wrong_frames.size:
+        raise ValueError(
+            f"The column {names[0]!r} must count all frames from 0 or 1. "
+            f"Received: {path!r}, where frame {start + wrong_frames[0]} is "
+            "missing or listed twice"
+        )
+    return labels[order]
+
+
+def _value(cell: str) -> float | None:
+    """Returns a number or a word as a number; None for others."""
     try:
-        values = np.array([float(cell) for row in rows for cell in row])
-    except ValueError as error:
-        raise ValueError(f"Cannot read the labels {path!r}: {error}") from error
-    if not header and widths != {2}:
-        return values
-    if header not in (("label",), ("frame", "label"), ("start", "end")):
-        raise ValueError(
-            "The header must be `label`, `frame,label` or `start,end`; one "
-            "column needs none. "
-            f"Received: {','.join(header) or 'none'!r} in {path!r}"
-        )
-    if widths - {len(header)}:
-        raise ValueError(
-            f"Each line must have the columns {','.join(header)}. Received: "
-            f"{path!r} with another number of them"
-        )
-    values = values.reshape(len(rows), len(header))
-    if header != ("frame", "label"):
-        return values if len(header) == 2 else values[:, 0]
-    values = values[np.argsort(values[:, 0], kind="stable")]
-    is_wrong = values[:, 0] != np.arange(len(values))
-    if is_wrong.any():
-        raise ValueError(
-            "The column `frame` must count all frames from 0. Received: "
-            f"{path!r}, where frame {int(np.argmax(is_wrong))} is missing or "
-            "listed twice"
-        )
-    return values[:, 1]
+        return float(_WORDS.get(cell.lower(), cell))
+    except ValueError:
+        return None
 
 
 def _label_intervals(

@@ -65,7 +65,8 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
     elif path.lower().endswith(".mat"):
         cell = load_mat(path).get(_AVENUE_VARIABLE)
         if cell is not None and cell.dtype == object:
-            masks = cell.ravel()
+            kinds = {getattr(mask, "dtype", cell.dtype) for mask in cell.flat}
+            masks = None if cell.dtype in kinds else cell.ravel()
     if masks is None:
         raise ValueError(
             "Masks must be a folder of images, an .npy file of an array "

@@ -92,7 +92,8 @@ def load_array(path: str, what: str) -> np.ndarray:
     """Maps an `.npy` file of numbers into memory."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:
+        # Broken files raise many types.
         reason = str(error)
         if "pickle" in reason or "Python object" in reason:
             reason += (

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_sspcab.data.cache import cache_path
 from keras_sspcab.data.decoding import standardize_channels, standardize_size
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.video.files import (
     DEFAULT_RATE,
     count_file,
@@ -16,10 +17,15 @@ from keras_sspcab.data.video.files import (
 )
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import (
+    brightest_value,
     iterate_folder,
     list_frames,
     read_frame,
 )
+from keras_sspcab.preprocessing import WHITE_LEVELS, Preprocessing
+
+# Changes when decoded pixels would: what was made of others is not used then.
+_DECODING = 2
 
 
 def iterate_frames(
@@ -46,11 +52,34 @@ def iterate_frames(
     >>> next(frames).shape  # doctest: +SKIP
     (240, 320, 3)
     """
+    timed = iterate_timed_frames(video, image_size, channels)
+    return (frame for _, frame in timed)
+
+
+def iterate_timed_frames(
+    video: Video, image_size: Any = None, channels: int = 3
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields the frames of a video in order, each with the time it is shown at.
+
+    Arguments and errors are those of `iterate_frames`.
+
+    Returns:
+        Iterator of pairs: seconds from the first frame on, which grow, and the
+        frame. Folders of frames have 25 a second.
+
+    Example:
+    >>> timed = iterate_timed_frames(Video("street", "street.mp4"))
+    >>> [seconds for seconds, _ in timed]  # doctest: +SKIP
+    [0.0, 0.04, 0.08, 0.2]
+    """
     size = None if image_size is None else standardize_size(image_size)
     channels = standardize_channels(channels)
     if video.kind == "file":
         return iterate_file(video.path, size, channels, video.num_frames)
-    return iterate_folder(frame_paths(video), size, channels)
+    paths, white = frame_paths(video), video.white_level
+    frames = iterate_folder(paths, size, channels, white)
+    rate = float(DEFAULT_RATE)
+    return ((number / rate, frame) for number, frame in enumerate(frames))
 
 
 def read_frames(
@@ -79,7 +108,9 @@ def read_frames(
     if video.kind == "frames":
         for position, path in enumerate(frame_paths(video)):
             if position in wanted:
-                frames[position] = read_frame(path, None, channels)
+                frames[position] = read_frame(
+                    path, None, channels, white_level=video.white_level
+                )
     elif wanted:
         stream = iterate_frames(video, None, channels)
         for position, frame in zip(
@@ -106,6 +137,19 @@ def frame_paths(video: Video) -> list[str]:
     return paths
 
 
+def measure_white(videos: Iterable[Video]) -> Preprocessing:
+    """Returns the preprocessing that fits frames, which must be readable."""
+    paths = [
+        path
+        for folder in (frame_paths(v) for v in videos if v.kind == "frames")
+        if brightest_value(folder[0]) is not None
+        for path in folder
+    ]
+    values = parallel_map(brightest_value, paths, "Measuring frames")
+    wide = [value for value in values if value is not None]
+    return Preprocessing.covering(max(wide, default=WHITE_LEVELS[-1]))
+
+
 def video_cache_path(
     folder: str,
     video: Video,
@@ -115,6 +159,11 @@ def video_cache_path(
 ) -> str:
     """Returns where something made of a video is kept; see `cache_path`."""
     own = [video.path] if video.kind == "file" else frame_paths(video)
+    settings = {
+        **settings,
+        "decoding": _DECODING,
+        "white_level": video.white_level,
+    }
     return cache_path(folder, video.name, [*own, *more_files], settings, suffix)
 
 
@@ -136,7 +185,10 @@ def count_frames(video: Video) -> int:
 
 
 def frame_rate(video: Video) -> Fraction:
-    """Returns the frames a second of a video: 25 where nothing states it.
+    """Returns the mean frames a second of a video: 25 where none are stated.
+
+    Videos of phones and screens often have no constant rate: the time of a
+    frame comes from `iterate_timed_frames`.
 
     Raises:
         ValueError: If a video file cannot be read.

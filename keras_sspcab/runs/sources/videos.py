@@ -1,5 +1,6 @@
 """Clips of videos as the data of a run."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from keras_sspcab.data.video import (
     count_clips,
     scan_video_folder,
 )
+from keras_sspcab.data.video.reading import measure_white
 from keras_sspcab.hosts import ScoredFrame, score_frames
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.config import ConfigError
 from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE, Source
 
@@ -22,7 +25,20 @@ class VideoSource(Source):
     noun = "videos"
 
     def list_samples(self, path: str, layout: str) -> VideoFolder:
-        return scan_video_folder(path, layout)
+        folder = scan_video_folder(path, layout)
+        parts = {k: self.with_white(v) for k, v in folder.splits.items()}
+        return dataclasses.replace(folder, **parts)
+
+    def with_white(self, videos: Sequence[Video]) -> tuple[Video, ...]:
+        """Returns videos whose frames are read as the model does."""
+        white = self.preprocessing.white_level
+        return tuple(dataclasses.replace(v, white_level=white) for v in videos)
+
+    def measure_preprocessing(self, folder: VideoFolder) -> Preprocessing:
+        """Finds the white level in training frames with 16 bits."""
+        if self.data.white_level:
+            return self.preprocessing
+        return measure_white((*folder.train, *folder.validation))
 
     def check_samples(
         self, samples: Sequence[Video], on_error: str
@@ -81,7 +97,7 @@ class VideoSource(Source):
     def _clips(self, videos: Sequence[Video], **options: Any) -> Any:
         data = self.data
         return clip_dataset(
-            videos,
+            self.with_white(videos),
             data.clip_length,
             data.image_size,
             data.channels,

@@ -4,10 +4,23 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from video_writing import noise, numbered, truncate, write_frames, write_video
+from video_writing import (
+    noise,
+    numbered,
+    set_display_matrix,
+    truncate,
+    write_frames,
+    write_video,
+)
 
 from keras_sspcab.data import Video, iterate_frames, make_video
-from keras_sspcab.data.video import count_frames, frame_rate, video_writer
+from keras_sspcab.data.video import (
+    count_frames,
+    frame_rate,
+    iterate_timed_frames,
+    read_frames,
+    video_writer,
+)
 from keras_sspcab.data.video.clips import Clips
 
 pytest.importorskip("av")
@@ -28,6 +41,111 @@ def test_compressed_files_keep_number_and_order(tmp_path, name, codec):
     assert count_frames(make_video(path)) == len(frames) == 40
     means = frames.mean(axis=(1, 2, 3))
     np.testing.assert_allclose(means, 2 * np.arange(40), atol=4)
+
+
+# === Times, streams, and how frames lie ===
+
+# A pause, and frames close to each other.
+TIMES = [0, 40, 80, 1080, 1081, 2500]
+
+
+def times_of(path):
+    return [seconds for seconds, _ in iterate_timed_frames(make_video(path))]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("start", [0, 700])
+def test_frames_have_their_own_times(tmp_path, name, start):
+    path = tmp_path / name
+    frames = numbered(6, (48, 64))
+    times = [start + time for time in TIMES]
+    write_video(path, frames, "libx264", times=times)
+    assert times_of(path) == pytest.approx([t / 1000 for t in TIMES])
+
+
+def test_times_that_are_missing_follow_from_the_rate(tmp_path):
+    # Streams without a container have none.
+    path = write_video(tmp_path / "a.m4v", numbered(6, (48, 64)), "mpeg4")
+    folder = write_frames(tmp_path / "frames", numbered(6))
+    for video in (path, folder):
+        assert times_of(video) == pytest.approx(np.arange(6) / 25)
+
+
+def write_streams(path, *streams):
+    """Writes pairs of frames and a disposition as streams of one file."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        added = []
+        for frames, disposition in streams:
+            is_cover = disposition == av.stream.Disposition.attached_pic
+            codec = "mjpeg" if is_cover else "libx264"
+            stream = container.add_stream(codec, rate=25)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuvj420p" if is_cover else "yuv420p"
+            stream.disposition = disposition
+            added.append((stream, frames))
+        for stream, frames in added:
+            for pixels in frames:
+                picture = av.VideoFrame.from_ndarray(pixels[..., 0], "gray")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    return path
+
+
+def test_thumbnails_and_covers_are_not_the_video(tmp_path):
+    from av.stream import Disposition
+
+    video = numbered(10, (48, 64)), Disposition(0)
+    thumbnail = numbered(1, (16, 16), 200), Disposition(0)
+    cover = numbered(1, (64, 64), 200), Disposition.attached_pic
+    for name, streams in (("a.mkv", [thumbnail, video]), ("b.mp4", [cover])):
+        path = write_streams(tmp_path / name, *streams, video)
+        assert count_frames(make_video(path)) == 10
+        assert read(path).shape == (10, 48, 64, 1)
+        assert len(times_of(path)) == 10
+    only = write_streams(tmp_path / "c.mp4", cover)
+    for action in (read, lambda path: count_frames(make_video(path))):
+        with pytest.raises(ValueError, match=r"c.mp4' holds no video"):
+            action(only)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "displayed"),
+    [
+        ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+        ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
+    ],
+)
+def test_frames_are_turned_upright(tmp_path, matrix, displayed):
+    frames = noise(3, (8, 12), 3)
+    path = write_video(tmp_path / "a.mov", frames, "png", "rgb24")
+    set_display_matrix(path, *matrix)
+    expected = np.stack([displayed(frame) for frame in frames])
+    np.testing.assert_array_equal(read(path, 3), expected)
+    small = next(iterate_frames(make_video(path), (6, 4)))
+    assert small.shape == (6, 4, 3)
+    last = read_frames(make_video(path), [2])[2]
+    np.testing.assert_array_equal(last, expected[2])
+
+
+def test_titles_need_not_be_text(tmp_path):
+    path = write_video(tmp_path / "a.avi", numbered(3, (48, 64)), "mpeg4")
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"\xff\xe9\xff\xff"))
+    assert len(read(path)) == 3
+
+
+def test_frames_between_quarters_are_refused(tmp_path):
+    path = write_video(tmp_path / "a.mov", noise(2, (8, 12), 3), "png", "rgb24")
+    set_display_matrix(path, 1, 1, -1, 1)
+    with pytest.raises(ValueError, match=r"a.mov', turned by -?45 degrees"):
+        read(path)
 
 
 # === Damage ===
@@ -139,6 +257,14 @@ def test_written_frames_come_back(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
     folder = make_video(write_frames(tmp_path / "frames", numbered(1)))
     assert frame_rate(folder) == 25
+
+
+def test_written_frames_are_shown_at_their_times(tmp_path):
+    path = tmp_path / "out.mp4"
+    with video_writer(str(path)) as write:
+        for frame, time in zip(gradients(6, (48, 64)), TIMES, strict=True):
+            write(frame, time / 1000)
+    assert times_of(path) == pytest.approx([t / 1000 for t in TIMES])
 
 
 def test_failures_leave_what_was_there(tmp_path):

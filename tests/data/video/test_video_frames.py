@@ -48,11 +48,53 @@ def test_colors_become_gray_as_those_of_images_do(tmp_path):
     palette = Image.fromarray(frame[..., 0]).convert("P")
     gray = fit_frame(palette, None, 1)
     np.testing.assert_array_equal(gray, frame[..., :1])
-    # The upper 8 bits of 16 count.
-    values = np.array([[0, 255, 256], [40000, 65279, 65535]], "uint16")
-    Image.fromarray(values).save(tmp_path / "1.tif")
-    read = read_frame(str(tmp_path / "1.tif"), channels=1)
-    np.testing.assert_array_equal(read[..., 0], values >> 8)
+
+
+@pytest.mark.parametrize("name", ["1.tif", "1.png"])
+def test_the_upper_bits_below_the_white_level_count(tmp_path, name):
+    path = str(tmp_path / name)
+    values = np.array([[0, 255, 256], [4000, 4094, 4095]], "uint16")
+    for white_level, shift in ((4095, 4), (65535, 8)):
+        pixels = values << (shift - 4)
+        Image.fromarray(pixels).save(path)
+        read = read_frame(path, channels=1, white_level=white_level)
+        np.testing.assert_array_equal(read[..., 0], pixels >> shift)
+    Image.fromarray(values + 1).save(path)
+    with pytest.raises(ValueError, match="0 to 4095, the white.* 1 to 4096"):
+        read_frame(path, white_level=4095)
+
+
+def test_frames_are_turned_as_cameras_say(tmp_path):
+    frame = noise(1, (8, 12), 3)[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(frame).save(tmp_path / "1.png", exif=exif)
+    expected = np.rot90(frame, -1)
+    (read,) = iterate_frames(make_video(tmp_path))
+    np.testing.assert_array_equal(read, expected)
+    with Image.open(tmp_path / "1.png") as image:
+        np.testing.assert_array_equal(fit_frame(image, None, 3), expected)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((4, 4), "float32"),
+        np.full((4, 4, 3), np.nan),
+        np.zeros((4, 4), "uint16"),
+        np.zeros((4, 4, 2), "uint8"),
+        np.zeros((4, 4, 4), "uint8"),
+        np.zeros((1, 4, 4, 3), "uint8"),
+        np.zeros((0, 4), "uint8"),
+        np.zeros(4, "uint8"),
+        np.zeros((4, 4), bool),
+        Image.new("F", (4, 4)),
+        None,
+    ],
+)
+def test_what_is_no_frame_is_refused(frame):
+    with pytest.raises(ValueError, match="Received: "):
+        fit_frame(frame, (2, 2), 3)
 
 
 # === Order ===
