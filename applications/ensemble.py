@@ -73,6 +73,7 @@ class Ensemble(AnomalyModel):
 
         # === Config ===
         self.arguments = {}
+        self.preprocessing = members[0].preprocessing
 
     @property
     def members(self) -> list[AnomalyModel]:
@@ -106,7 +107,7 @@ class Ensemble(AnomalyModel):
             keras.saving.deserialize_keras_object(member, custom_objects)
             for member in config["members"]
         ]
-        return cls(**{**config, "members": members})
+        return super().from_config({**config, "members": members})
 
 
 def _copy(member: AnomalyModel, name: str) -> AnomalyModel:
@@ -142,6 +143,14 @@ def _check_members(members: Any) -> list[AnomalyModel]:
             + ", ".join(
                 f"{member.name} for {shape}"
                 for member, shape in zip(members, shapes, strict=True)
+            )
+        )
+    if len({member.preprocessing for member in members}) > 1:
+        raise ValueError(
+            "The members of an ensemble must read images alike. Received: "
+            + ", ".join(
+                f"{member.name} with {member.preprocessing}"
+                for member in members
             )
         )
     return members

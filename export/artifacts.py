@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import pathlib
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -50,9 +49,8 @@ class ExportResult:
 def staging_path(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a path beside `target` and removes what is left there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix tells formats apart. A leading dot: TensorFlow Serving and
-    # file managers look past it.
-    staged = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
+    # Its suffix tells formats apart; TensorFlow Serving looks past it.
+    staged = pathlib.Path(files.temporary_path(target))
     try:
         yield staged
     finally:
@@ -120,6 +118,7 @@ class ParityCheck:
             "outputs": list(frozen.output_names),
             "image_size": None if size is None else list(size),
             "calibration": inference.calibration,
+            "preprocessing": inference.preprocessing.to_dict(),
             "sha256": files.sha256_of(file),
             "packages": _package_versions(),
             "parity": None if parity is None else parity.to_dict(),

@@ -16,13 +16,14 @@ from tensorflow.python.framework.convert_to_constants import (
 
 from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.export.precision import computing_in
-from keras_sspcab.hosts import AnomalyModel
+from keras_sspcab.hosts import AnomalyModel, require_finite_weights
 from keras_sspcab.layers import (
     MaskedConv2D,
     MaskedConv3D,
     auxiliary_losses_disabled,
     masked_conv_form,
 )
+from keras_sspcab.preprocessing import Preprocessing
 
 #: What an `AnomalyModel` exports unless it is told otherwise.
 DETECTOR_OUTPUTS = ("anomaly_score", "anomaly_map", "is_anomalous")
@@ -82,7 +83,12 @@ class Inference:
     @property
     def calibration(self) -> dict[str, Any] | None:
         """Scale and thresholds of an `AnomalyModel`; None of another model."""
-        return self.model.calibration.to_dict() if self.is_detector else None
+        return self.model.calibration.summary() if self.is_detector else None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How files become inputs of an `AnomalyModel`."""
+        return self.model.preprocessing if self.is_detector else Preprocessing()
 
     def predict(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one batch through Keras, as `model.predict` does."""
@@ -218,6 +224,7 @@ def _check_model(model: Any, allow_uncalibrated: bool) -> None:
             f"{model.name} has {num_bytes / 1e9:.1f} GB of weights; an "
             "exported graph can hold less than 2 GB."
         )
+    require_finite_weights(model)
     if (
         isinstance(model, AnomalyModel)
         and not model.calibration.is_calibrated

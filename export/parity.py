@@ -13,6 +13,7 @@ from keras_sspcab.data import decode_and_resize
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.runners import SavedModelRunner, load_runner
+from keras_sspcab.preprocessing import Preprocessing
 
 #: Largest relative difference allowed, by the precision of the artifact. The
 #: README says what has been measured.
@@ -249,6 +250,13 @@ class Comparison:
         """Compares the outputs of a run, by name."""
         for name, expected in reference.items():
             received = actual[name]
+            is_float = np.issubdtype(expected.dtype, np.floating)
+            if is_float and not np.isfinite(expected).all():
+                raise ValueError(
+                    f"The model gives {name} with values that are NaN or "
+                    "infinite, so that nothing can be compared with it. Has "
+                    "its training diverged?"
+                )
             if received.shape != expected.shape:
                 raise ValueError(
                     f"The artifact gives {name} of shape {received.shape}, "
@@ -265,12 +273,28 @@ class Comparison:
         self, reference: dict[str, np.ndarray], differs: np.ndarray
     ) -> None:
         self.flags_differing += int(differs.sum())
-        threshold = self._calibration.threshold
-        if "anomaly_score" in reference and threshold is not None:
-            score = reference["anomaly_score"]
-            band = self._tolerance * self._scale("anomaly_score", score)
-            differs = differs & (np.abs(score - threshold) > band)
+        names = ["anomaly_score", "anomaly_map"]
+        if self._calibration.decision == "score":
+            names.pop()
+        if set(names) <= set(reference):
+            # Sure is a flag that is the same at both ends of what is allowed.
+            low, high = (
+                [reference[n] + sign * self._band(n, reference) for n in names]
+                for sign in (-1, 1)
+            )
+            decide = self._calibration.decide
+            differs = differs & (
+                decide(low[0], low[-1]) == decide(high[0], high[-1])
+            )
         self.flags_beyond_tolerance += int(differs.sum())
+
+    def _band(self, name: str, reference: dict[str, np.ndarray]) -> np.ndarray:
+        scale = self._scale(name, reference[name])
+        return self._allowed(name) * scale
+
+    def _allowed(self, name: str) -> float:
+        is_map = self._is_detector and name == "anomaly_map"
+        return self._tolerance * (PIXEL_FACTOR if is_map else 1.0)
 
     def _difference(
         self, name: str, expected: np.ndarray, received: np.ndarray
@@ -281,25 +305,21 @@ class Comparison:
         expected = expected.astype("float64")
         with np.errstate(invalid="ignore"):
             difference = np.abs(expected - received)
-        # Where one of them is not a number they differ in full.
+        # What is not a number differs in full.
         difference[~np.isfinite(difference)] = np.inf
-        is_equal = expected == received
-        is_equal |= np.isnan(expected) & np.isnan(received)
-        difference[is_equal] = 0.0
         relative = difference / self._scale(name, expected)
-        is_map = self._is_detector and name == "anomaly_map"
         return OutputDifference(
             max_difference=float(difference.max(initial=0.0)),
             unit=ZSCORE_UNIT if name in self._zscores else VALUE_UNIT,
             relative_difference=float(relative.max(initial=0.0)),
-            tolerance=self._tolerance * (PIXEL_FACTOR if is_map else 1.0),
+            tolerance=self._allowed(name),
         )
 
     def _scale(self, name: str, expected: np.ndarray) -> np.ndarray:
         """What a difference of `name` is divided by."""
-        finite = np.where(np.isfinite(expected), np.abs(expected), 0.0)
+        size = np.abs(expected)
         if name not in self._zscores:
-            return np.asarray(finite.max(initial=0.0) or 1.0)
+            return np.asarray(size.max(initial=0.0) or 1.0)
         # The raw value is `z + mean / std` standard deviations: rounding it
         # moves z by a share of that, however small z is.
         values = self._calibration
@@ -308,7 +328,7 @@ class Comparison:
             if name == "anomaly_score"
             else values.map_mean / values.map_std
         )
-        return np.maximum(np.maximum(1.0, finite), abs(offset))
+        return np.maximum(np.maximum(1.0, size), abs(offset))
 
 
 def _in_batches(
@@ -332,10 +352,15 @@ def _encode(
     import tensorflow as tf
 
     ((name, images),) = inputs.items()
-    pixels = np.round(images * 255).astype("uint8")
+    white, dtype = inference.preprocessing.white_level, "uint16"
+    if inference.preprocessing == Preprocessing():
+        white, dtype = 255, "uint8"
+    pixels = np.round(images * white).astype(dtype)
     files = [tf.io.encode_png(image).numpy() for image in pixels]
     decoded = [
-        decode_and_resize(file, size, images.shape[-1]).numpy()
+        decode_and_resize(
+            file, size, images.shape[-1], inference.preprocessing
+        ).numpy()
         for file in files
     ]
     return {"files": np.array(files)}, {name: np.stack(decoded)}

@@ -1,11 +1,13 @@
 """Runs exported artifacts, each in the runtime that it is made for."""
 
+import json
 import pathlib
 from typing import Any, Protocol
 
 import numpy as np
 
 from keras_sspcab.imports import import_optional
+from keras_sspcab.preprocessing import Preprocessing
 
 
 class Runner(Protocol):
@@ -75,6 +77,11 @@ class SavedModelRunner:
         self.input_shapes = [tuple(spec.shape) for spec in specs.values()]
         self.output_names = tuple(function.structured_outputs)
         self.takes_encoded_images = "serving_bytes" in self._loaded.signatures
+        # Those of before it had the default.
+        stored = getattr(self._loaded, "preprocessing", None)
+        self.preprocessing = Preprocessing(
+            **({} if stored is None else json.loads(stored().numpy()))
+        )
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         return self._run("serving_default", inputs)

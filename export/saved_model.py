@@ -1,5 +1,6 @@
 """Export to SavedModel, in the layout of TensorFlow Serving."""
 
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from keras_sspcab.export.audit import audit_saved_model
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.export.precision import COMPUTE_PRECISIONS
 from keras_sspcab.export.versions import find_versions
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 
 
@@ -43,7 +45,8 @@ def export_saved_model(
             [0, 1], under the name of the model's input (`image`).
         serving_bytes: `image_bytes`, a vector of strings: the contents of PNG,
             JPEG, BMP or GIF files. They are decoded and resized in the graph
-            as `keras_sspcab.data` does it in training.
+            as `keras_sspcab.data` does it in training, with the white level
+            that files with 16 bits had there.
 
     The weights are constants in the graph: nothing has to be restored, both
     signatures share one copy, and no losses, metrics or optimizer can slip in.
@@ -103,7 +106,7 @@ def export_saved_model(
     target = _version_folder(directory, version)
     frozen = inference.freeze(precision=precision, jit_compile=jit_compile)
     with staging_path(target) as staged:
-        write_saved_model(frozen, size, staged)
+        write_saved_model(frozen, size, inference.preprocessing, staged)
         if problems := audit_saved_model(staged):
             raise ValueError(
                 f"{model.name} cannot be served as it is: its graph holds "
@@ -120,10 +123,18 @@ def export_saved_model(
 
 
 def write_saved_model(
-    frozen: FrozenInference, size: tuple[int, int] | None, path: pathlib.Path
+    frozen: FrozenInference,
+    size: tuple[int, int] | None,
+    preprocessing: Preprocessing,
+    path: pathlib.Path,
 ) -> None:
     """Writes a graph as a SavedModel; encoded images are resized to `size`."""
     module = tf.Module()
+    # For those who read the files themselves.
+    module.preprocessing = tf.function(
+        lambda: tf.constant(json.dumps(preprocessing.to_dict())),
+        input_signature=[],
+    )
     module.infer = tf.function(
         frozen.__call__,
         input_signature=frozen.specs,
@@ -136,7 +147,9 @@ def write_saved_model(
 
         def infer_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
             images = tf.map_fn(
-                lambda file: decode_and_resize(file, size, channels),
+                lambda file: decode_and_resize(
+                    file, size, channels, preprocessing
+                ),
                 image_bytes,
                 fn_output_signature=tf.TensorSpec((*size, channels)),
             )

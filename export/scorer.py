@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.export.runners import SavedModelRunner
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.scale import checksum_of_model
@@ -23,6 +24,7 @@ class ImageScorer:
         shape: tuple[int | None, ...],
         function: Callable[[np.ndarray], dict[str, Any]],
         checksum: str,
+        preprocessing: Preprocessing,
         is_calibrated: bool = True,
     ) -> None:
         height, width, channels = shape
@@ -35,6 +37,7 @@ class ImageScorer:
         self.image_size = (height, width)
         self.channels = channels
         self.checksum = checksum
+        self.preprocessing = preprocessing
         self.is_calibrated = is_calibrated
         self._function = function
 
@@ -88,6 +91,7 @@ def _load_detector(path: str) -> ImageScorer:
         tuple(detector.input_shape[1:]),
         detector.predict_on_batch,
         checksum,
+        detector.preprocessing,
         detector.calibration.is_calibrated,
     )
 
@@ -112,7 +116,11 @@ def _load_saved_model(path: str) -> ImageScorer:
             f"{name} of shape {shape}, outputs {sorted(runner.output_names)}"
         )
     return ImageScorer(
-        path, shape[1:], lambda images: runner(**{name: images}), checksum
+        path,
+        shape[1:],
+        lambda images: runner(**{name: images}),
+        checksum,
+        runner.preprocessing,
     )
 
 

@@ -6,6 +6,7 @@ these makes another file. Files appear only when they are complete.
 
 import collections
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -15,15 +16,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_sspcab.data.checking import read_pixels
-from keras_sspcab.data.decoding import resize, resize_mask
-from keras_sspcab.data.file_system import scheme_of, standardize_path
+from keras_sspcab.data.decoding import resize
+from keras_sspcab.data.file_system import (
+    identify,
+    scheme_of,
+    standardize_path,
+)
 from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.image_files import read_pixels
+from keras_sspcab.data.masks import load_mask, mask_files
 from keras_sspcab.data.parallel import parallel_iterate
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.files import replacing
 
 # Changes when the pixels would: older files on disk are not used then.
-_VERSION = 2
+_VERSION = 3
 
 # Arrays kept in memory: images and masks of three splits.
 _MEMORY_SLOTS = 6
@@ -60,12 +67,13 @@ def cache_path(
 ) -> str:
     """Returns where something is kept that follows from files and settings.
 
-    Of each file its path, size and time of change count, of a URL the URL. The
+    Of each file its path, size and time of change count; see `identify`. The
     name of the result begins with `name`, for people who look at the folder.
     """
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{_identity(path)}\0".encode("utf-8", "surrogateescape"))
+    # In threads: behind URLs each of them takes its time.
+    for identity in parallel_iterate(identify, list(files), "", False):
+        digest.update(f"{identity}\0".encode("utf-8", "surrogateescape"))
     digest.update(json.dumps(settings, sort_keys=True).encode())
     name = re.sub(r"[^\w.-]+", "_", name)[-60:].lstrip(".")
     return os.path.join(folder, f"{name}-{digest.hexdigest()[:20]}{suffix}")
@@ -118,16 +126,6 @@ def _write_header(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
     )
 
 
-def _identity(path: str) -> tuple[Any, ...]:
-    if scheme_of(path):
-        return (path,)
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise ValueError(f"Cannot read {path!r}: {error.strerror}") from error
-    return os.path.realpath(path), status.st_size, status.st_mtime_ns
-
-
 # === Images ===
 
 
@@ -145,6 +143,7 @@ def cached_images(
     image_size: tuple[int, int],
     channels: int,
     cache: Any,
+    preprocessing: Preprocessing | None = None,
 ) -> Reader:
     """Decodes and resizes all images, unless that has been done before.
 
@@ -153,11 +152,15 @@ def cached_images(
     """
 
     def load(sample: ImageSample) -> np.ndarray:
-        return resize(_read(sample.path, channels), image_size).numpy()
+        pixels = _read(sample.path, channels, preprocessing)
+        return resize(pixels, image_size).numpy()
 
     shape = (*image_size, channels)
-    files = [sample.path for sample in samples]
-    return _cached("images", samples, files, load, shape, "float32", cache)
+    files = [[sample.path] for sample in samples]
+    made = (preprocessing or Preprocessing()).to_dict()
+    return _cached(
+        "images", samples, files, load, shape, "float32", cache, **made
+    )
 
 
 def cached_masks(
@@ -169,31 +172,29 @@ def cached_masks(
     """
 
     def load(sample: ImageSample) -> np.ndarray:
-        if sample.mask_path is None:
-            return np.zeros(image_size, bool)
-        mask = _read(sample.mask_path, 1)[..., 0] > 0
-        return resize_mask(mask, image_size).numpy()
+        return load_mask(sample, image_size)[0]
 
-    files = [sample.mask_path or "" for sample in samples]
+    files = [mask_files(sample) for sample in samples]
     return _cached("masks", samples, files, load, image_size, "bool", cache)
 
 
 def _cached(
     name: str,
     samples: Sequence[ImageSample],
-    files: Sequence[str],
+    files: Sequence[Sequence[str]],
     load: Callable[[ImageSample], np.ndarray],
     shape: tuple[int, ...],
     dtype: str,
     cache: Any,
+    **settings: Any,
 ) -> Reader:
     folder = "" if cache is True else standardize_cache_folder(cache)
-    settings = {
+    settings |= {
         "shape": [len(samples), *shape],
-        "which": [bool(file) for file in files],
+        "which": [len(of_sample) for of_sample in files],
         "version": _VERSION,
     }
-    path = cache_path(folder, name, filter(None, files), settings)
+    path = cache_path(folder, name, itertools.chain(*files), settings)
 
     def rows() -> Iterator[np.ndarray]:
         return parallel_iterate(load, samples, "Loading images")
@@ -222,8 +223,10 @@ def _cached(
     return read
 
 
-def _read(path: str, channels: int) -> tf.Tensor:
+def _read(
+    path: str, channels: int, preprocessing: Preprocessing | None = None
+) -> tf.Tensor:
     try:
-        return read_pixels(path, channels)
+        return read_pixels(path, channels, preprocessing)
     except ValueError as error:
         raise ValueError(f"Cannot use the image {path}: {error}") from error

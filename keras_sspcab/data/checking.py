@@ -1,31 +1,17 @@
 """Decodes every image once, before training, and reports all bad ones."""
 
 import dataclasses
-import functools
-import io
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import tensorflow as tf
-from PIL import Image
-
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data.decoding import (
-    TENSORFLOW_IO_FORMATS,
-    decode_image,
-    image_format,
-)
-from keras_sspcab.data.file_system import (
-    INSTALL_HINT,
-    require_file_systems,
-    tensorflow_io,
-)
+from keras_sspcab.data.file_system import require_file_systems
 from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.image_files import brightest_value, read_pixels
+from keras_sspcab.data.masks import describe_contradictions, read_mask
 from keras_sspcab.data.parallel import parallel_map
-
-_compiling = threading.Lock()
+from keras_sspcab.preprocessing import Preprocessing
 
 _Sample = TypeVar("_Sample")
 
@@ -110,19 +96,23 @@ def check_images(
     samples: Iterable[ImageSample],
     on_error: str = "raise",
     progress: bool = True,
+    preprocessing: Preprocessing | None = None,
 ) -> tuple[ImageSample, ...]:
     """Decodes all images and masks, as training will, and reports bad files.
 
     A file is bad if it is missing, empty, not an image, broken or truncated, or
-    needs tensorflow-io where that is not installed; a mask also if its size is
-    not that of its image. A JPEG with damaged bytes in the middle may decode,
-    as gray or shifted blocks, and passes the check.
+    brighter than the white level; a mask also if its size is not that of its
+    image. Masks that contradict their label are told by a warning: empty ones
+    of defective images, and others of normal ones. A JPEG with damaged bytes
+    in the middle may decode, as gray or shifted blocks, and passes the check.
 
     Args:
         samples: Samples from `scan_image_folder`.
         on_error: `"raise"`, or `"skip"` to go on without the bad ones and warn
             with their names.
         progress: False hides the progress bar.
+        preprocessing: Has the white level of a trained model; None takes all
+            values.
 
     Returns:
         The good samples, in their order; with `"raise"`, all of them.
@@ -143,10 +133,18 @@ def check_images(
     samples = tuple(samples)
     require_samples(samples)
 
-    def check(sample: ImageSample) -> tuple[ImageSample, list[FileProblem]]:
-        return sample, _check_image(sample)
+    contradicted = set()
 
-    return check_samples(samples, check, "images", on_error, progress)
+    def check(sample: ImageSample) -> tuple[ImageSample, list[FileProblem]]:
+        is_marked, problems = _check_image(sample, preprocessing)
+        if is_marked not in (None, bool(sample.label)):
+            contradicted.add(sample)
+        return sample, problems
+
+    good = check_samples(samples, check, "images", on_error, progress)
+    for text in describe_contradictions(s for s in good if s in contradicted):
+        warnings.warn(text, stacklevel=2)
+    return good
 
 
 def require_samples(samples: tuple[ImageSample, ...]) -> None:
@@ -158,42 +156,35 @@ def require_samples(samples: tuple[ImageSample, ...]) -> None:
     )
 
 
-def read_pixels(path: str, channels: int) -> tf.Tensor:
-    """Reads and decodes one image; a ValueError says why it cannot be used."""
-    encoded = _read(path)
-    kind = image_format(encoded[:12])
-    if not encoded:
-        raise ValueError("the file is empty")
-    if kind is None:
-        raise ValueError(
-            "not an image that can be read (PNG, JPEG, BMP, GIF, WebP or "
-            f"TIFF); it begins with {encoded[:8]!r}"
-        )
-    if kind in TENSORFLOW_IO_FORMATS and tensorflow_io() is None:
-        raise ValueError(f"{kind} images need tensorflow-io. {INSTALL_HINT}")
-    try:
-        pixels = _decode(encoded, channels)
-    except tf.errors.OpError as error:
-        raise ValueError(
-            f"broken or truncated {kind} of {len(encoded)} bytes"
-        ) from error
-    if kind in ("BMP", "TIFF"):
-        _check_with_pillow(encoded, kind)
-    return pixels
+def measure_preprocessing(
+    samples: Iterable[ImageSample], progress: bool = True
+) -> Preprocessing:
+    """Returns the preprocessing that fits images, which must be readable.
+
+    Its white level is the lowest that covers all files with 16 bits a value.
+    """
+    paths = [sample.path for sample in samples]
+    values = parallel_map(brightest_value, paths, "Measuring images", progress)
+    # Without such files nothing is known: the full range.
+    return Preprocessing.covering(max(values, default=0) or 65535)
 
 
-def _check_image(sample: ImageSample) -> list[FileProblem]:
-    problems, size = [], None
+def _check_image(
+    sample: ImageSample, preprocessing: Preprocessing | None
+) -> tuple[bool | None, list[FileProblem]]:
+    """Returns whether the mask marks a defect, if there is one, and faults."""
+    problems, size, is_marked = [], None, None
     try:
-        size = read_pixels(sample.path, 3).shape[:2]
+        size = read_pixels(sample.path, 3, preprocessing).shape[:2]
     except ValueError as error:
         problems.append(FileProblem(sample.path, str(error)))
     if sample.mask_path is not None:
         try:
-            mask_size = read_pixels(sample.mask_path, 1).shape[:2]
-            if size is not None and mask_size != size:
+            mask = read_mask(sample.mask_path)
+            is_marked = bool(mask.any())
+            if size is not None and mask.shape != tuple(size):
                 mask_text, text = (
-                    "x".join(map(str, s)) for s in (mask_size, size)
+                    "x".join(map(str, s)) for s in (mask.shape, size)
                 )
                 raise ValueError(
                     f"mask of {mask_text} pixels for the image {sample.path} "
@@ -201,61 +192,7 @@ def _check_image(sample: ImageSample) -> list[FileProblem]:
                 )
         except ValueError as error:
             problems.append(FileProblem(sample.mask_path, str(error)))
-    return problems
-
-
-def _read(path: str) -> bytes:
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-    except tf.errors.NotFoundError:
-        raise ValueError("the file does not exist") from None
-    except tf.errors.OpError as error:
-        if tf.io.gfile.isdir(path):
-            raise ValueError("a folder, not a file") from error
-        raise ValueError(f"cannot be read: {error.message}") from error
-
-
-def _decode(encoded: bytes, channels: int) -> tf.Tensor:
-    # Two threads must not compile at the same time.
-    with _compiling:
-        decode = _decoder(channels)
-    return decode(tf.constant(encoded))
-
-
-@functools.cache
-def _decoder(channels: int) -> Any:
-    """Compiles the decoder: eagerly, its branches cost more than a PNG."""
-    return tf.function(
-        functools.partial(decode_image, channels=channels),
-        input_signature=[tf.TensorSpec((), tf.string)],
-    ).get_concrete_function()
-
-
-def _check_with_pillow(encoded: bytes, kind: str) -> None:
-    """Raises for broken files that TensorFlow decodes without an error.
-
-    It fills up truncated TIFF, and reads indices into a palette of BMP as gray
-    values.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded)) as image:
-                image.load()
-                mode = image.mode
-    except Image.DecompressionBombError:
-        return
-    except Exception as error:
-        # Pillow raises many types on broken files.
-        raise ValueError(
-            f"broken or truncated {kind} of {len(encoded)} bytes"
-        ) from error
-    if kind == "BMP" and mode == "P":
-        raise ValueError(
-            "BMP with a palette of colors, which TensorFlow reads as gray. "
-            "Convert it to PNG"
-        )
+    return is_marked, problems
 
 
 def _list_problems(

@@ -9,10 +9,7 @@ from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.cache import Reader, cached_images, cached_masks
 from keras_sspcab.data.checking import require_samples
 from keras_sspcab.data.decoding import (
-    decode_image,
-    decode_mask,
-    resize,
-    resize_mask,
+    decode_and_resize,
     standardize_channels,
     standardize_size,
 )
@@ -23,7 +20,10 @@ from keras_sspcab.data.epochs import (
 )
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.image_files import read_image_in_graph
+from keras_sspcab.data.masks import load_mask
 from keras_sspcab.data.random import CROP, FLIP, fold
+from keras_sspcab.preprocessing import Preprocessing
 
 #: Tensors by name: `image`, `label`, `mask`. A stack has a leading axis for
 #: the patches of one image.
@@ -47,6 +47,7 @@ def image_dataset(
     drop_remainder: bool = False,
     allow_missing_masks: bool = False,
     epochs: int = 1,
+    preprocessing: Preprocessing | None = None,
 ) -> tf.data.Dataset:
     """Makes batches of images, float32 in [0, 1], channels last.
 
@@ -74,13 +75,16 @@ def image_dataset(
             different images: `batch_size` images are processed at a time.
         flip: True mirrors left and right with probability 1/2.
         with_labels: Adds the labels.
-        with_masks: Adds the masks: pixels above 0 in the file, resized by the
-            nearest neighbor. Those of normal images without a file are empty.
+        with_masks: Adds the masks: what is not black in the file, resized by
+            the nearest neighbor, but that small defects never vanish. Those of
+            normal images without a file are empty.
         drop_remainder: True drops the last batch of an epoch if it is smaller.
         allow_missing_masks: True gives defective images without a mask an empty
             one; False (the default) is an error.
         epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
             epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
+        preprocessing: Has the white level of files with 16 bits, for a trained
+            model `model.preprocessing`. None takes their full range.
 
     Returns:
         A `tf.data.Dataset` of images `(batch, height, width, channels)`, or of
@@ -118,9 +122,9 @@ def image_dataset(
 
     labels = tf.constant([sample.label for sample in samples], tf.int32)
     if cache is False:
-        images, masks = _from_files(samples, size, channels)
+        images, masks = _from_files(samples, size, channels, preprocessing)
     else:
-        images = cached_images(samples, size, channels, cache)
+        images = cached_images(samples, size, channels, cache, preprocessing)
         if with_masks:
             masks = cached_masks(samples, size, cache)
     count = len(samples)
@@ -200,22 +204,21 @@ def batch_array(
 
 
 def _from_files(
-    samples: tuple[ImageSample, ...], size: tuple[int, int], channels: int
+    samples: tuple[ImageSample, ...],
+    size: tuple[int, int],
+    channels: int,
+    preprocessing: Preprocessing | None,
 ) -> tuple[Reader, Reader]:
     """Returns functions from the index of a sample to its image and mask."""
     paths = tf.constant([sample.path for sample in samples])
-    mask_paths = tf.constant([sample.mask_path or "" for sample in samples])
 
     def image(index: tf.Tensor) -> tf.Tensor:
-        pixels = decode_image(tf.io.read_file(paths[index]), channels)
-        return tf.ensure_shape(resize(pixels, size), (*size, channels))
+        encoded = read_image_in_graph(paths[index])
+        return decode_and_resize(encoded, size, channels, preprocessing)
 
     def mask(index: tf.Tensor) -> tf.Tensor:
-        path = mask_paths[index]
-        pixels = tf.cond(
-            path == "",
-            lambda: tf.zeros(size, tf.bool),
-            lambda: resize_mask(decode_mask(tf.io.read_file(path)), size),
+        pixels = tf.numpy_function(
+            lambda i: load_mask(samples[i], size)[0], [index], tf.bool
         )
         return tf.ensure_shape(pixels, size)
 

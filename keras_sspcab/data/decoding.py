@@ -4,13 +4,17 @@ The same functions run in training data and in exported models, so that both
 see the same numbers.
 """
 
+import functools
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.file_system import INSTALL_HINT, tensorflow_io
+from keras_sspcab.data.bitmaps import decode_bitmap
+from keras_sspcab.data.orientation import apply_orientation
+from keras_sspcab.preprocessing import Preprocessing
 
 #: First bytes of the formats; WebP is RIFF with a mark at byte 8.
 _MAGIC = {
@@ -21,8 +25,7 @@ _MAGIC = {
     "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
 }
 
-#: Formats that TensorFlow alone cannot read.
-TENSORFLOW_IO_FORMATS = ("WebP", "TIFF")
+_compiling = threading.Lock()
 
 
 def image_format(head: bytes) -> str | None:
@@ -39,29 +42,36 @@ def image_format(head: bytes) -> str | None:
 
 
 def decode_image(
-    encoded: Any, channels: int = 3, native_only: bool = False
+    encoded: Any,
+    channels: int = 3,
+    preprocessing: Preprocessing | None = None,
+    dtype: Any = tf.uint8,
 ) -> tf.Tensor:
-    """Decodes an image file, whatever its format, to 8-bit pixels.
+    """Decodes an image file, whatever its format, to pixels.
 
     The content decides about the format, not the name of the file: PNG, JPEG,
-    BMP and GIF (first frame), and with tensorflow-io WebP and TIFF (first
-    page). Of 16-bit PNG and TIFF the upper 8 bits are kept, so that 0 to 65535
-    become 0 to 255. An alpha channel is dropped. Color turns to gray as the
-    luma of BT.601, `0.299 R + 0.587 G + 0.114 B`, rounded; gray turns to color
-    by repetition. The orientation tag of cameras (EXIF) is not applied. JPEG is
-    decoded by the accurate integer transform, as most other programs do.
+    GIF (first frame) and BMP without compression. An alpha channel is dropped,
+    palettes are looked up, and the orientation tag of cameras (EXIF) is
+    applied. Color turns to gray as the luma of BT.601, `0.299 R + 0.587 G +
+    0.114 B`, rounded; gray turns to color by repetition. JPEG is decoded by the
+    accurate integer transform, as most other programs do. Other formats are
+    turned into these by `image_dataset` and by everything else here that reads
+    files.
 
     Args:
         encoded: Scalar string tensor, the content of the file.
         channels: 1 for gray or 3 for color. Defaults to 3.
-        native_only: True for graphs that must run without tensorflow-io.
+        preprocessing: Has the white level of files with 16 bits; None for the
+            full range.
+        dtype: `tf.uint8`, which keeps the upper 8 bits below the white level,
+            or `tf.float32` in [0, 1] with all of them. Defaults to `tf.uint8`.
 
     Returns:
-        uint8 tensor `(height, width, channels)`.
+        Tensor `(height, width, channels)`.
 
     Raises:
         tf.errors.InvalidArgumentError: When run, if the content cannot be
-            decoded.
+            decoded, or is brighter than the white level.
 
     Example:
     >>> encoded = tf.io.encode_png(tf.zeros((8, 6, 3), tf.uint8))
@@ -70,48 +80,94 @@ def decode_image(
     """
     channels = standardize_channels(channels)
     encoded = tf.convert_to_tensor(encoded, tf.string)
-    # Padded, because a position behind the end is an error.
-    head = tf.strings.substr(encoded, 0, 12) + b"\0" * 12
+    white = (preprocessing or Preprocessing()).white_level
+    # Two threads must not compile at the same time.
+    with _compiling:
+        decode = _decoder(channels)
+    pixels, is_wide = decode(encoded, tf.constant(white))
+    if tf.as_dtype(dtype) == tf.uint8:
+        values = tf.cast(pixels, tf.int32)
+        upper = values * 256 // (white + 1)
+        return tf.cast(tf.where(is_wide, upper, values), tf.uint8)
+    return tf.cast(pixels, dtype) * tf.where(is_wide, 1.0 / white, 1.0 / 255.0)
 
-    def starts_with(*magics: bytes) -> tf.Tensor:
+
+@functools.cache
+def _decoder(channels: int) -> Any:
+    """Compiles the decoder: eagerly, its branches cost more than a PNG.
+
+    From a file and the white level to uint16 pixels, and whether they are 16
+    bits of the file.
+    """
+    return tf.function(
+        functools.partial(_decode, channels),
+        input_signature=[
+            tf.TensorSpec((), tf.string),
+            tf.TensorSpec((), tf.int32),
+        ],
+        autograph=False,
+    ).get_concrete_function()
+
+
+def _decode(
+    channels: int, encoded: tf.Tensor, white: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    # Padded, because a position behind the end is an error.
+    head = tf.strings.substr(encoded, 0, 32) + b"\0" * 32
+
+    def starts_with(kind: str) -> tf.Tensor:
         return tf.reduce_any(
-            [tf.strings.substr(head, 0, len(m)) == m for m in magics]
+            [tf.strings.substr(head, 0, len(m)) == m for m in _MAGIC[kind]]
         )
 
-    is_webp = starts_with(b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
-    tfio = None if native_only else tensorflow_io()
+    is_webp = tf.strings.substr(head, 0, 4) + tf.strings.substr(head, 8, 4)
+    check = tf.debugging.Assert(
+        ~starts_with("TIFF") & (is_webp != b"RIFFWEBP"),
+        [
+            "a TIFF or WebP, which only the programs of this package read; "
+            "convert it to PNG"
+        ],
+    )
+    with tf.control_dependencies([check]):
+        encoded = tf.identity(encoded)
+    is_png, is_jpeg = starts_with("PNG"), starts_with("JPEG")
+    is_wide = is_png & (tf.strings.substr(head, 24, 1) == b"\x10")
+
+    def png() -> tf.Tensor:
+        return tf.io.decode_png(encoded, channels=0, dtype=tf.uint16)
 
     def jpeg() -> tf.Tensor:
-        return tf.io.decode_jpeg(
+        pixels = tf.io.decode_jpeg(
             encoded, channels=0, dct_method="INTEGER_ACCURATE"
         )
+        return tf.cast(pixels, tf.uint16)
 
-    def webp() -> tf.Tensor:
-        if tfio is None:
-            return _missing_decoder()
-        pixels = tfio.image.decode_webp(encoded)
-        return tf.ensure_shape(pixels, (None, None, 4))
-
-    def tiff() -> tf.Tensor:
-        if tfio is None:
-            return _missing_decoder()
-        pixels = tfio.experimental.image.decode_tiff(encoded)
-        return tf.ensure_shape(pixels, (None, None, 4))
+    def bitmap() -> tf.Tensor:
+        return tf.cast(decode_bitmap(encoded), tf.uint16)
 
     def others() -> tf.Tensor:
-        return tf.io.decode_image(encoded, channels=0, expand_animations=False)
+        pixels = tf.io.decode_image(
+            encoded, channels=0, expand_animations=False
+        )
+        return tf.cast(pixels, tf.uint16)
 
     pixels = tf.case(
-        [
-            (starts_with(*_MAGIC["JPEG"]), jpeg),
-            (is_webp, webp),
-            (starts_with(*_MAGIC["TIFF"]), tiff),
-        ],
+        [(is_wide, png), (is_jpeg, jpeg), (starts_with("BMP"), bitmap)],
         default=others,
     )
     pixels = tf.ensure_shape(pixels, (None, None, None))
     convert = _to_gray if channels == 1 else _to_color
-    return tf.ensure_shape(convert(pixels), (None, None, channels))
+    pixels = convert(pixels)
+    pixels = tf.cond(
+        is_png | is_jpeg,
+        lambda: apply_orientation(pixels, encoded),
+        lambda: pixels,
+    )
+    pixels = tf.ensure_shape(pixels, (None, None, channels))
+    pixels = tf.cond(
+        is_wide, lambda: _below_white(pixels, white), lambda: pixels
+    )
+    return pixels, is_wide
 
 
 def resize(image: Any, image_size: Sequence[int]) -> tf.Tensor:
@@ -140,9 +196,12 @@ def resize(image: Any, image_size: Sequence[int]) -> tf.Tensor:
 
 
 def decode_and_resize(
-    encoded: Any, image_size: Sequence[int], channels: int = 3
+    encoded: Any,
+    image_size: Sequence[int],
+    channels: int = 3,
+    preprocessing: Preprocessing | None = None,
 ) -> tf.Tensor:
-    """Turns an image file into an input of a model, without tensorflow-io.
+    """Turns an image file into an input of a model.
 
     This is what `image_dataset` does as well, so a model behind it sees the
     pixels it was trained on. Formats: PNG, JPEG, BMP and GIF; see
@@ -152,6 +211,7 @@ def decode_and_resize(
         encoded: Scalar string tensor, the content of the file.
         image_size: Height and width, in pixels.
         channels: 1 for gray or 3 for color. Defaults to 3.
+        preprocessing: As in `decode_image`: that of the model.
 
     Returns:
         float32 tensor `(height, width, channels)` in [0, 1].
@@ -162,20 +222,8 @@ def decode_and_resize(
     TensorShape([32, 32, 3])
     """
     size = standardize_size(image_size)
-    image = resize(decode_image(encoded, channels, native_only=True), size)
-    return tf.ensure_shape(image, (*size, channels))
-
-
-def decode_mask(encoded: Any) -> tf.Tensor:
-    """Decodes a mask, bool `(height, width)`: what lies above 0 is True."""
-    return decode_image(encoded, channels=1)[..., 0] > 0
-
-
-def resize_mask(mask: Any, image_size: Sequence[int]) -> tf.Tensor:
-    """Resizes a mask `(height, width)` by the nearest neighbor."""
-    size = standardize_size(image_size)
-    pixels = tf.cast(mask, tf.uint8)[..., tf.newaxis]
-    return tf.image.resize(pixels, size, method="nearest")[..., 0] > 0
+    pixels = decode_image(encoded, channels, preprocessing, tf.float32)
+    return tf.ensure_shape(resize(pixels, size), (*size, channels))
 
 
 def standardize_channels(channels: Any) -> int:
@@ -200,6 +248,19 @@ def standardize_size(size: Any, name: str = "image_size") -> tuple[int, int]:
     return standardize_int(height, name, 1), standardize_int(width, name, 1)
 
 
+def _below_white(pixels: tf.Tensor, white: tf.Tensor) -> tf.Tensor:
+    """Returns the pixels; brighter ones than the white level are an error."""
+    brightest = tf.reduce_max(tf.cast(pixels, tf.int32))
+    message = tf.strings.format(
+        "values up to {}, brighter than the white level of the model, {}: it "
+        "follows from the training images, unless data.white_level sets it",
+        (brightest, white),
+    )
+    check = tf.debugging.Assert(brightest <= white, [message])
+    with tf.control_dependencies([check]):
+        return tf.identity(pixels)
+
+
 def _to_gray(pixels: tf.Tensor) -> tf.Tensor:
     def luma() -> tf.Tensor:
         # In integers, so that gray stored as color keeps its values.
@@ -207,7 +268,7 @@ def _to_gray(pixels: tf.Tensor) -> tf.Tensor:
         total = tf.reduce_sum(
             tf.cast(pixels[..., :3], tf.int32) * weights, -1, keepdims=True
         )
-        return tf.cast((total + 500) // 1000, tf.uint8)
+        return tf.cast((total + 500) // 1000, pixels.dtype)
 
     # One channel is gray, two are gray and alpha.
     return tf.cond(tf.shape(pixels)[-1] < 3, lambda: pixels[..., :1], luma)
@@ -216,13 +277,7 @@ def _to_gray(pixels: tf.Tensor) -> tf.Tensor:
 def _to_color(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cond(
         tf.shape(pixels)[-1] < 3,
-        lambda: tf.repeat(pixels[..., :1], 3, axis=-1),
+        # `tf.repeat` does not know 16 bits.
+        lambda: tf.concat([pixels[..., :1]] * 3, -1),
         lambda: pixels[..., :3],
     )
-
-
-def _missing_decoder() -> tf.Tensor:
-    message = f"WebP and TIFF images need tensorflow-io here. {INSTALL_HINT}"
-    check = tf.debugging.Assert(tf.constant(False), [message])
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.zeros((1, 1, 4), tf.uint8)

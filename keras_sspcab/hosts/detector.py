@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.layers.quantization import quantize_parts, quantized_parts
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.scoring import CalibratedScores, Calibration
 
 #: Pixels kept for the quantile of the map, at most; 40 MB as float32.
@@ -43,8 +45,14 @@ class Detector(keras.Model):
     #: model's own file.
     backbone_weights: dict[str, str | None] | None = None
 
+    #: What arguments meant that files of before them do not name.
+    former_arguments: ClassVar[Mapping[str, Any]] = {}
+
     #: The arguments of the constructor, for the config.
     arguments: dict[str, Any]
+
+    #: How image files become inputs: the white level of those with 16 bits.
+    preprocessing = Preprocessing()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Detector":
         """Notes the arguments of the constructor."""
@@ -104,8 +112,12 @@ class Detector(keras.Model):
 
     def discard_compiled(self) -> None:
         """Discards compiled functions, which hold old numbers as constants."""
-        self.predict_function = None
-        self.test_function = None
+        parts = [
+            box.value for box in vars(self).values() if isinstance(box, Untracked)
+        ]
+        for model in (self, *parts):
+            if isinstance(model, keras.Model):
+                model.predict_function = model.test_function = None
 
     def calibrate(
         self,
@@ -113,6 +125,7 @@ class Detector(keras.Model):
         quantile: float | None = None,
         pixel_quantile: float = 0.999,
         batch_size: int = 32,
+        decision: str | None = None,
     ) -> Calibration:
         """Measures what is normal, on images that were not trained on.
 
@@ -126,14 +139,19 @@ class Detector(keras.Model):
                 datasets with `with_index=True` do, the scores of frames are
                 measured, each the highest of its rows. None takes what
                 `fit_scoring` has measured, for hosts that calibrate by folds.
-            quantile: Share of the images that lie below the threshold:
-                `1 - quantile` is the rate of false alarms to expect. None (the
-                default) takes the host's in `default_settings`, or 0.99.
-            pixel_quantile: The same for pixels of the map.
+            quantile: Share of the images that are not flagged: `1 - quantile`
+                is the rate of false alarms to expect. None (the default) takes
+                the host's in `default_settings`, or 0.99.
+            pixel_quantile: Share of the pixels of all maps that lie below the
+                threshold of pixels.
             batch_size: Batch size for arrays.
+            decision: What flags an image: its `"score"`; its `"pixels"`, if one
+                is higher than in normal images; or `"either"`. None (the
+                default) leaves it as it is.
 
         Returns:
-            The new calibration, also at `self.calibration`.
+            The new calibration, also at `self.calibration`. How sure it is,
+            says its `false_alarm_interval`.
 
         Raises:
             ValueError: If there is no image, or a score is not finite.
@@ -141,16 +159,24 @@ class Detector(keras.Model):
         if quantile is None:
             settings = self.default_settings.get("calibration", {})
             quantile = settings.get("quantile", 0.99)
-        scores, pixels = self.normal_scores(data, batch_size)
+        scores, pixels, peaks = self.normal_scores(data, batch_size)
         self.calibration = Calibration.measure(
-            scores, pixels, quantile, pixel_quantile
+            scores,
+            pixels,
+            quantile,
+            pixel_quantile,
+            decision or self.calibration.decision,
+            peaks,
         )
         return self.calibration
 
     def normal_scores(
         self, data: Any, batch_size: int = 32
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the raw scores that `calibrate` measures, and raw pixels."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns what `calibrate` measures, all of it raw.
+
+        Scores of images or frames, pixels, and the highest pixel of each.
+        """
         if data is None:
             raise ValueError(
                 f"{self.name} is calibrated with normal images that it was not "
@@ -165,7 +191,12 @@ class Detector(keras.Model):
             normalized = np.asarray(outputs["anomaly_map"])
             maps.append(normalized * present.map_std + present.map_mean)
             indices.append(index)
-        return _highest_by_frame(scores, indices), _thin_out(maps, MAX_PIXELS)
+        peaks = [part.max(axis=(1, 2)) for part in maps]
+        return (
+            _highest_by_frame(scores, indices),
+            _thin_out(maps, MAX_PIXELS),
+            _highest_by_frame(peaks, indices),
+        )
 
     def input_batches(
         self, data: Any, batch_size: int = 32
@@ -187,8 +218,13 @@ class Detector(keras.Model):
             for name, part in parts.items()
         }
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Scores images; warns where the model has not been calibrated."""
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Scores images; warns where the model has not been calibrated.
+
+        Arrays must be finite: a network can hide that its input is not.
+        """
+        if isinstance(x, (np.ndarray, Mapping)):
+            _check_finite(x)
         if not self.calibration.is_calibrated:
             warnings.warn(
                 f"{self.name} has not been calibrated: scores are raw and "
@@ -196,7 +232,7 @@ class Detector(keras.Model):
                 "images first.",
                 stacklevel=2,
             )
-        return super().predict(*args, **kwargs)
+        return super().predict(x, *args, **kwargs)
 
     # === Config ===
 
@@ -206,7 +242,11 @@ class Detector(keras.Model):
             **self.arguments,
             "name": self.name,
             "calibration": self.calibration.to_dict(),
+            "preprocessing": self.preprocessing.to_dict(),
+            "dtype": self.dtype_policy.name,
         }
+        if quantization := quantized_parts(self):
+            config["quantization"] = quantization
         if self.backbone_weights is not None:
             config["backbone_weights"] = self.backbone_weights
         return config
@@ -215,14 +255,65 @@ class Detector(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "Detector":
-        config = dict(config)
+        config = {**cls.former_arguments, **config}
+        preprocessing = Preprocessing(**config.pop("preprocessing", {}))
         source = config.pop("backbone_weights", None)
-        if source is None:
-            return cls(**config)
-        # They are in the model's own file; theirs is not needed again.
-        model = cls(**config, weights=None)
-        model.backbone_weights = source
+        quantization = config.pop("quantization", {})
+        if source is not None:
+            # They are in the model's own file; theirs is not needed again.
+            config["weights"] = None
+        present = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(config.pop("dtype", present))
+        try:
+            model = cls(**config)
+        finally:
+            keras.config.set_dtype_policy(present)
+        model.preprocessing = preprocessing
+        if source is not None:
+            model.backbone_weights = source
+        quantize_parts(model, quantization)
         return model
+
+    def _run_through_graph(self, *args: Any, **kwargs: Any) -> Any:
+        if "call_fn" in kwargs:
+            warnings.warn(
+                f"keras.models.clone_model makes a plain functional model of "
+                f"{self.name}: it predicts alike, but cannot be calibrated or "
+                "trained on images alone. For a copy of the detector call "
+                "type(model).from_config(model.get_config())",
+                stacklevel=4,
+            )
+        return super()._run_through_graph(*args, **kwargs)
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Quantizes as `keras.Model.quantize` does; calibrate again after."""
+        super().quantize(*args, **kwargs)
+        self.discard_compiled()
+
+
+def require_finite_weights(model: keras.Model) -> None:
+    """Raises a ValueError that names the weights that are not finite.
+
+    A network can hide them: the largest of NaN and 0 may be 0.
+
+    Example:
+    >>> require_finite_weights(keras.Sequential())
+    """
+    bad = []
+    for weight in model.weights:
+        if "float" not in weight.dtype:
+            continue
+        # Of bfloat16 NumPy knows no more than the name.
+        values = ops.convert_to_numpy(ops.cast(weight, "float32"))
+        if not np.isfinite(values).all():
+            bad.append(weight.path)
+    if bad:
+        others = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise ValueError(
+            f"{model.name} has weights that are NaN or infinite: "
+            f"{', '.join(bad[:5])}{others}. Has its training diverged? Train "
+            "it again, or take an earlier file"
+        )
 
 
 def _with_tuples(value: Any) -> Any:
@@ -242,6 +333,7 @@ def _iterate_batches(
     """
     if hasattr(data, "shape") or isinstance(data, Mapping):
         _check_batch(data, are_dicts)
+        _check_finite(data)
         for start in range(0, len(keras.tree.flatten(data)[0]), batch_size):
             rows = slice(start, start + batch_size)
             if isinstance(data, Mapping):
@@ -252,7 +344,9 @@ def _iterate_batches(
     for batch in data:
         inputs, *others = batch if isinstance(batch, (tuple, list)) else [batch]
         _check_batch(inputs, are_dicts)
-        yield _arrays(inputs), others[0] if others else None
+        inputs = _arrays(inputs)
+        _check_finite(inputs)
+        yield inputs, others[0] if others else None
 
 
 def _check_batch(batch: Any, are_dicts: bool) -> None:
@@ -268,6 +362,19 @@ def _check_batch(batch: Any, are_dicts: bool) -> None:
             f"The data must yield batches of {expected}, or tuples that begin "
             f"with one. Received: {received or type(batch).__name__}"
         )
+
+
+def _check_finite(data: Any) -> None:
+    for part in keras.tree.flatten(data):
+        values = ops.convert_to_numpy(part)
+        num_bad = 0
+        if values.dtype.kind == "f":
+            num_bad = values.size - int(np.isfinite(values).sum())
+        if num_bad:
+            raise ValueError(
+                "What is scored must be finite. Received: an input with "
+                f"{num_bad} of {values.size} values NaN or infinite"
+            )
 
 
 def _arrays(batch: Any) -> Any:

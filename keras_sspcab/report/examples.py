@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.report import pictures
 from keras_sspcab.report.content import read_evaluated_run
 from keras_sspcab.report.heat import COLOR_TABLE, HeatScale, overlay
@@ -76,7 +77,9 @@ def save_examples_figure(
     FigureCanvasAgg(figure)
     grid = figure.subplots(3, len(chosen), squeeze=False)
     for column, prediction in zip(grid.T, chosen, strict=True):
-        for axes, pixels in zip(column, _tiles(prediction, scale), strict=True):
+        for axes, pixels in zip(
+            column, _tiles(prediction, scale, run.preprocessing), strict=True
+        ):
             axes.imshow(pixels, vmin=0, vmax=255)
             axes.set(xticks=[], yticks=[])
         kind = prediction.defect if prediction.label else "good"
@@ -132,9 +135,9 @@ def _by_typicality(predictions: list[ImageScore]) -> list[ImageScore]:
 
 
 def _tiles(
-    prediction: ImageScore, scale: HeatScale
+    prediction: ImageScore, scale: HeatScale, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    photo = pictures.load_photo(prediction.path, _SIDE)
+    photo = pictures.load_photo(prediction.path, _SIDE, preprocessing)
     anomaly_map = prediction.load_map()
     if photo is None or anomaly_map is None:
         raise ValueError(

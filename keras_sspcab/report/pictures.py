@@ -7,30 +7,26 @@ import numpy as np
 from PIL import Image
 from skimage import measure
 
+from keras_sspcab.data import image_files, masks
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.report.heat import COLOR_TABLE, LEVELS, heat_levels
 
 # Coarser colors halve the size of the page; no eye tells 64 steps from 256.
 _STEPS = 64
 
-# What Pillow raises for files that are gone or broken.
-_UNREADABLE = (OSError, ValueError, SyntaxError)
 
+def load_photo(
+    path: str,
+    max_side: int | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Image.Image | None:
+    """Opens an image file as 8-bit RGB, as the model sees it.
 
-def load_photo(path: str, max_side: int | None = None) -> Image.Image | None:
-    """Opens an image file as 8-bit RGB.
-
-    Of 16-bit images the upper 8 bits are kept, an alpha channel is dropped and
-    the orientation tag is not applied, as when the model reads them. Returns
-    None if the file is gone or cannot be read.
+    Returns None if the file is gone or cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                upper = np.clip(np.asarray(image) >> 8, 0, 255)
-                photo = Image.fromarray(upper.astype("uint8")).convert("RGB")
-            else:
-                photo = image.convert("RGB")
-    except _UNREADABLE:
+        photo = image_files.load_photo(path, preprocessing)
+    except ValueError:
         return None
     if max_side is not None:
         photo.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -40,12 +36,9 @@ def load_photo(path: str, max_side: int | None = None) -> Image.Image | None:
 def load_mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
     """Opens a mask as bool `(height, width)`; None if it cannot be read."""
     try:
-        with Image.open(path) as image:
-            mask = image.convert("L")
-    except _UNREADABLE:
+        return masks.resize_mask(masks.read_mask(path), size)[0]
+    except ValueError:
         return None
-    resized = mask.resize(size[::-1], Image.Resampling.NEAREST)
-    return np.asarray(resized) > 0
 
 
 def photo_uri(photo: Image.Image) -> str:

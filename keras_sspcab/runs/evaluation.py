@@ -1,5 +1,6 @@
 """Scores the test data of a run and measures how good the scores are."""
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -24,19 +25,30 @@ def evaluate_run(
     """
     model: Any = load_detector(run.path)
     source: Any = source_of(config, run)
+    source.preprocessing = model.preprocessing
     samples, split, root = source.samples_to_evaluate()
-    with files.replacing_folder(run.file("predictions")) as folder:
-        if isinstance(source, ImageSource):
-            measured = evaluate_images(model, source, samples, split, folder)
-        else:
-            measured = evaluate_videos(
-                model, source, samples, split, folder, progress or Progress()
-            )
+    progress, path = progress or Progress(), run.file("metrics.json")
+    is_image = isinstance(source, ImageSource)
+    evaluate = evaluate_images if is_image else evaluate_videos
+    with (
+        contextlib.ExitStack() as stack,
+        files.replacing(path) as temporary,
+        files.replacing_folder(run.file("predictions")) as folder,
+    ):
+        measured = evaluate(model, source, samples, split, folder, progress)
         write_curves(folder, measured.curves)
-    calibration = model.calibration.to_dict()
-    metrics = {**measured.metrics, "calibration": calibration}
-    files.write_json(run.file("metrics.json"), metrics)
-    run.update_record(evaluated={"split": split, "root": root, "time": now()})
+        calibration = model.calibration.summary()
+        metrics = {
+            **measured.metrics,
+            "calibration": calibration,
+            "preprocessing": model.preprocessing.to_dict(),
+        }
+        files.write_json(temporary, metrics)
+        # They stand for all of it: the old ones go before anything changes,
+        # the new ones come when all has changed.
+        stack.enter_context(files.set_aside(path))
+        evaluated = {"split": split, "root": root, "time": now()}
+        run.update_record(evaluated=evaluated)
     for text in measured.gaps:
         warnings.warn(text, stacklevel=2)
     return metrics

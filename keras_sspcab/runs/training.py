@@ -13,7 +13,14 @@ import tensorflow as tf
 
 from keras_sspcab.hosts import AnomalyModel, ObjectModel
 from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
+from keras_sspcab.runs.calibration import (
+    calibrate_on_own,
+    forget_calibrations,
+    save_model,
+    tell_calibration,
+)
 from keras_sspcab.runs.callbacks import (
     DurationEstimate,
     FlushedTensorBoard,
@@ -27,9 +34,6 @@ from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import Source, source_of
 from keras_sspcab.training import train
 
-# With fewer held-out images, the threshold is little more than a guess.
-_FEW_IMAGES = 20
-
 _FREE_SETTINGS = {
     "data.path",
     "data.on_error",
@@ -40,6 +44,7 @@ _FREE_SETTINGS = {
     "training.checkpoint_every_seconds",
     "calibration.quantile",
     "calibration.pixel_quantile",
+    "calibration.decision",
 }
 
 
@@ -60,6 +65,13 @@ def train_run(
     source = source_of(config, run)
     folder = source.split()
     progress.message(folder.summary())
+    source.preprocessing = source.measure_preprocessing(folder)
+    if source.preprocessing != Preprocessing():
+        white = source.preprocessing.white_level
+        progress.message(
+            f"Images with 16 bits a value hold {white.bit_length()}: their "
+            f"white is {white}, for this model and whatever it scores."
+        )
     with _precision(config.training.mixed_precision):
         # Before anything is written: the settings must fit the host.
         model = build_model(config)
@@ -77,6 +89,7 @@ def train_run(
                 "test": len(folder.test),
                 f"training_{source.noun}": source.fingerprint(folder),
                 "notes": list(folder.notes),
+                "preprocessing": source.preprocessing.to_dict(),
             },
         )
         layers = model._flatten_layers(include_self=False)
@@ -126,6 +139,8 @@ def _fit(
         **_fixed_settings(config, model),
         f"training {source.noun}": source.fingerprint(folder),
     }
+    if source.preprocessing != Preprocessing():
+        settings |= source.preprocessing.to_dict()
 
     def fit(
         part: Any, make_dataset: Callable[[int], Any], stage: str = ""
@@ -184,7 +199,9 @@ def _fixed_settings(config: Config, model: AnomalyModel) -> dict[str, Any]:
         for key, value in values.items()
         if section != "objects" or is_of_objects
     }
-    free = {name for name in values if is_free_setting(name)}
+    # What follows from it counts.
+    free = {"data.white_level"}
+    free |= {name for name in values if is_free_setting(name)}
     if is_of_objects:
         # A stage that is done cannot be trained further: others follow it.
         free -= {"training.epochs"}
@@ -213,37 +230,12 @@ def _finish(
     config = source.config
     model = construct(config, config.data.image_size)
     model.set_weights(weights)
-    noun = {"videos": "frames"}.get(source.noun, source.noun)
-    limits = config.calibration
-    quantiles = limits.quantile, limits.pixel_quantile
-    if model.calibrates_by_folds:
-        progress.message(
-            f"Fitting statistics to {len(folder.train)} normal {noun}"
-        )
-        model.fit_scoring(source.scoring_dataset(folder.train, is_reread=True))
-        calibration = model.calibrate(None, *quantiles)
-        origin = "each scored by the statistics of others"
-        if not model.fold_scores.are_held_out:
-            origin = (
-                "which the statistics come from as well, so that nearly every "
-                "other image lies above"
-            )
-    else:
+    model.preprocessing = source.preprocessing
+    if not model.calibrates_by_folds:
         model.fit_scoring(source.scoring_dataset(folder.train))
-        held_out = source.scoring_dataset(folder.validation)
-        calibration = model.calibrate(held_out, *quantiles)
-        origin = "held out of the training"
-    with files.replacing(run.file("model.keras")) as temporary:
-        model.save(temporary)
+    origin = calibrate_on_own(model, source, folder, progress)
+    # Those of the model that is replaced.
+    forget_calibrations(run)
+    save_model(run, model)
     run.update_record(state="finished", finished=now())
-    count = calibration.num_images
-    if count < _FEW_IMAGES:
-        warnings.warn(
-            f"The threshold is rough: it was measured on only {count} normal "
-            f"{noun}, {origin}. More help",
-            stacklevel=2,
-        )
-    progress.message(
-        f"Calibrated on {count} normal {noun}, {origin}: anomalous from score "
-        f"{calibration.threshold:.4g} on."
-    )
+    tell_calibration(model, source, origin, progress)

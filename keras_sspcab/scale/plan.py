@@ -25,6 +25,9 @@ class Scorer(Protocol):
         channels: 1 for gray, 3 for color.
         checksum: SHA-256 of its files; see `checksum_of_model`.
 
+    One that was trained on files with 16 bits also has a `preprocessing`, with
+    their white level.
+
     Example:
     >>> class Brightness:
     ...     image_size, channels, checksum = (8, 8), 1, "0"

@@ -10,15 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.data.checking import read_pixels
 from keras_sspcab.data.decoding import resize
 from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.runs import files
 from keras_sspcab.runs.outputs import write_map
-from keras_sspcab.scale.folder import ScoreFolder
+from keras_sspcab.scale.folder import ScoreFolder, read_inputs
 from keras_sspcab.scale.inputs import list_inputs
 from keras_sspcab.scale.plan import ScorePlan, Scorer
+from keras_sspcab.scoring import describe_fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ScoringJob:
         Args:
             inputs: Files, folders and patterns with `*`, `?`, `[...]` and,
                 where files are local, `**` for any depth. Also behind a URL
-                that TensorFlow reads (`gs://`, others with tensorflow-io).
+                (`gs://`, others with the extra `[io]`).
             load_scorer: Loads the model, also on other machines.
             scorer: The model.
             folder: Where the scores are written.
@@ -80,7 +81,7 @@ class ScoringJob:
         """
         batch_size = standardize_int(batch_size, "batch_size", 1)
         on_error = standardize_choice(on_error, ("raise", "row"), "on_error")
-        paths = list_inputs(inputs)
+        paths = list_inputs(inputs, read_inputs(folder))
         plan = ScorePlan.make(paths, scorer, shard_size, maps)
         job = cls(ScoreFolder(folder, plan), load_scorer, batch_size, on_error)
         job.folder.start(paths)
@@ -115,7 +116,9 @@ class ShardScorer:
                 f"{job.plan.model_checksum[:12]}. Put the old one back, or "
                 "choose another folder"
             )
-        spec = tf.TensorSpec((None, None, job.plan.channels), tf.uint8)
+        # Scorers from elsewhere need not have it.
+        self._preprocessing = getattr(self._scorer, "preprocessing", None)
+        spec = tf.TensorSpec((None, None, job.plan.channels), tf.float32)
         self._resize = tf.function(
             lambda pixels: resize(pixels, job.plan.image_size),
             input_signature=[spec],
@@ -156,7 +159,9 @@ class ShardScorer:
 
     def _read(self, path: str) -> _Image:
         try:
-            pixels = read_pixels(path, self._plan.channels)
+            pixels = read_pixels(
+                path, self._plan.channels, self._preprocessing
+            )
         except ValueError as error:
             return _Image(path, error=str(error))
         height, width = pixels.shape[:2]
@@ -171,10 +176,9 @@ class ShardScorer:
         rows = []
         for number, image in enumerate(batch, first):
             outputs = next(results) if image.error is None else {}
-            score, error = outputs.get("anomaly_score"), image.error
-            if score is not None and not np.isfinite(score):
-                # It would pass for normal.
-                outputs, error = {}, f"the model gives the score {score}"
+            error = image.error
+            if outputs and (fault := describe_fault(outputs)):
+                outputs, error = {}, fault
             names = ("anomaly_score", "is_anomalous", "raw_score")
             row = {name: outputs.get(name) for name in names}
             if self._plan.maps and outputs:

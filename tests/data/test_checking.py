@@ -1,6 +1,7 @@
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -13,6 +14,8 @@ from keras_sspcab.data import (
     decoding,
     scan_image_folder,
 )
+from keras_sspcab.data.checking import measure_preprocessing
+from keras_sspcab.preprocessing import Preprocessing
 
 
 def problems_of(samples, **arguments):
@@ -137,26 +140,29 @@ def test_damaged_files_never_crash(encode, color, data):
     assert len(found) + len(caught) == 2
 
 
-def test_optional_formats(tmp_path, color, encode, has_tensorflow_io):
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF", "BMP"])
+def test_formats_that_pillow_reads_are_good(tmp_path, kind, color, encode):
+    mode = "P" if kind == "BMP" else None
+    sample = sample_of(tmp_path / "a.png", encode(color, kind, mode=mode))
+    assert check_images([sample]) == (sample,)
+
+
+def test_brighter_than_the_white_level_is_bad(tmp_path, write_image):
     samples = [
-        sample_of(tmp_path / "a.png", encode(color, "WEBP")),
-        sample_of(tmp_path / "b.jpg", encode(color, "TIFF")),
+        ImageSample(write_image(tmp_path / name, np.full((3, 3), v, "uint16")))
+        for name, v in (("a.png", 1000), ("b.png", 4000))
     ]
-    if has_tensorflow_io:
-        assert check_images(samples) == tuple(samples)
-        return
-    error = problems_of(samples)
-    assert [p.reason.split()[0] for p in error.problems] == ["WebP", "TIFF"]
-    for problem in error.problems:
-        assert 'pip install "keras-sspcab[io]"' in problem.reason
-
-
-def test_bmp_with_colored_palette(tmp_path, color, encode):
-    # TensorFlow takes the indices for gray values.
-    sample = sample_of(tmp_path / "a.bmp", encode(color, "BMP", mode="P"))
-    assert "palette" in problems_of([sample]).problems[0].reason
-    gray = sample_of(tmp_path / "b.bmp", encode(color[..., 0], "BMP"))
-    assert check_images([gray]) == (gray,)
+    preprocessing = measure_preprocessing(samples[:1])
+    assert preprocessing == Preprocessing(1023)
+    (problem,) = problems_of(samples, preprocessing=preprocessing).problems
+    assert problem.path == samples[1].path
+    assert "values up to 4000" in problem.reason
+    assert measure_preprocessing(samples) == Preprocessing(4095)
+    # Nothing is known of files with 8 bits, and of black ones.
+    plain = ImageSample(write_image(tmp_path / "c.png"))
+    black = write_image(tmp_path / "d.png", np.zeros((3, 3), "uint16"))
+    black = ImageSample(black)
+    assert measure_preprocessing([plain, black]) == Preprocessing()
 
 
 def test_the_error_survives_pickling(tmp_path):

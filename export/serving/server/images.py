@@ -1,4 +1,4 @@
-"""Checks the headers of encoded images before TensorFlow decodes them."""
+"""Checks encoded images before TensorFlow decodes them."""
 
 import io
 from collections.abc import Callable
@@ -10,10 +10,14 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
 )
 
 from keras_sspcab.data.decoding import image_format
-from keras_sspcab.export.serving.server.errors import invalid
+from keras_sspcab.data.image_files import to_decodable
+from keras_sspcab.export.serving.server.errors import invalid, too_large
+from keras_sspcab.export.serving.server.signature import Arrays
 
 #: The input of exported signatures that holds encoded images.
 ENCODED_INPUT = "image_bytes"
@@ -24,6 +28,8 @@ _READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
 }
 
 # A progressive JPEG has about ten scans, and each is a pass over all pixels.
@@ -38,16 +44,31 @@ def count_pixels(files: np.ndarray, max_pixels: int) -> list[int]:
     `max_pixels`, and what is no image, raise an error.
     """
     return [
-        _count(f"Image {index}", file, max_pixels)
+        _count_pixels(f"Image {index}", file, max_pixels)
         for index, file in enumerate(files.ravel())
     ]
 
 
-def _count(label: str, file: bytes, max_pixels: int) -> int:
+def convert_images(inputs: Arrays, first: int) -> Arrays:
+    """Returns inputs with image files as graphs decode them.
+
+    The first file is number `first` of its request.
+    """
+    files = inputs[ENCODED_INPUT]
+    converted = np.empty(files.shape, object)
+    for index, file in enumerate(files.ravel()):
+        try:
+            converted.flat[index] = to_decodable(file)
+        except ValueError as error:
+            raise invalid(f"Image {first + index} is {error}") from error
+    return {**inputs, ENCODED_INPUT: converted}
+
+
+def _count_pixels(label: str, file: bytes, max_pixels: int) -> int:
     name = image_format(file[:12]) or "unknown"
     if name not in _READERS:
         raise invalid(
-            f"{label} must be a PNG, JPEG, BMP or GIF file. "
+            f"{label} must be a PNG, JPEG, BMP, GIF, TIFF or WebP file. "
             f"Received: {len(file)} bytes of the format {name}"
         )
     try:
@@ -57,8 +78,8 @@ def _count(label: str, file: bytes, max_pixels: int) -> int:
     except Exception as error:  # a broken header can cause any
         raise invalid(f"{label} cannot be read as {name}: {error}") from error
     if width * height > max_pixels:
-        raise invalid(
-            f"{label} has {width} x {height} pixels, more than the "
+        raise too_large(
+            f"{label} is too large: {width} x {height} pixels, more than the "
             f"{max_pixels} that this server decodes."
         )
     if frames > 1:

@@ -16,6 +16,7 @@ from keras_sspcab.checks import (
 )
 from keras_sspcab.data.checking import check_images
 from keras_sspcab.data.decoding import decode_image, resize
+from keras_sspcab.data.image_files import read_image_in_graph
 from keras_sspcab.data.random import chance, integers, split, uniform
 from keras_sspcab.data.scanning import scan_image_folder
 from keras_sspcab.data.textures import read_photograph
@@ -139,7 +140,7 @@ class FolderTextures(TextureSource):
         self, images: tf.Tensor, index: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         """See `TextureSource.draw`."""
-        pixels = self._decode(seed, 3)
+        pixels = self._decode(seed, 3, tf.uint8)
         resized = tf.image.resize(pixels, tf.shape(images)[1:3])
         return tf.ensure_shape(tf.round(resized), (*images.shape[1:3], 3))
 
@@ -147,12 +148,15 @@ class FolderTextures(TextureSource):
         self, size: tuple[int, int], channels: int, seed: tf.Tensor
     ) -> tf.Tensor:
         """Draws an image, resized as `image_dataset` does it."""
-        pixels = self._decode(seed, channels)
+        pixels = self._decode(seed, channels, tf.float32)
         return tf.ensure_shape(resize(pixels, size), (*size, channels))
 
-    def _decode(self, seed: tf.Tensor, channels: int) -> tf.Tensor:
+    def _decode(
+        self, seed: tf.Tensor, channels: int, dtype: tf.DType
+    ) -> tf.Tensor:
         path = tf.constant(self.paths)[integers(seed, 0, len(self.paths) - 1)]
-        return decode_image(tf.io.read_file(path), channels)
+        encoded = read_image_in_graph(path)
+        return decode_image(encoded, channels, dtype=dtype)
 
 
 class EmbeddedTextures(TextureSource):

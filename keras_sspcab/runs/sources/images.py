@@ -11,6 +11,8 @@ from keras_sspcab.data import (
     image_dataset,
     scan_image_folder,
 )
+from keras_sspcab.data.checking import measure_preprocessing
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE, Source
 
 # Decoded images of up to this size are kept in memory unasked.
@@ -28,7 +30,15 @@ class ImageSource(Source):
     def check_samples(
         self, samples: Sequence[ImageSample], on_error: str
     ) -> tuple[ImageSample, ...]:
-        return check_images(samples, on_error=on_error)
+        return check_images(
+            samples, on_error=on_error, preprocessing=self.preprocessing
+        )
+
+    def measure_preprocessing(self, folder: ImageFolder) -> Preprocessing:
+        """Finds the white level in training images with 16 bits."""
+        if self.data.white_level:
+            return self.preprocessing
+        return measure_preprocessing((*folder.train, *folder.validation))
 
     @property
     def _patches_per_image(self) -> int:
@@ -58,6 +68,7 @@ class ImageSource(Source):
                 patch_size=data.patch_size or None,
                 patches_per_image=self._patches_per_image,
                 flip=data.flip,
+                preprocessing=self.preprocessing,
             )
 
         return make_dataset
@@ -78,6 +89,7 @@ class ImageSource(Source):
             self.data.image_size,
             self.data.channels,
             batch_size=INFERENCE_BATCH_SIZE,
+            preprocessing=self.preprocessing,
             **options,
         )
 

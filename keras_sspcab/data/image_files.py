@@ -1,0 +1,186 @@
+"""Reads image files in all formats, for `decode_image`.
+
+What no graph decodes is turned into a PNG by Pillow, without loss.
+"""
+
+import io
+import re
+import struct
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from keras_sspcab.data.decoding import decode_image, image_format
+from keras_sspcab.data.file_system import read_bytes
+from keras_sspcab.preprocessing import Preprocessing
+
+# Without `Image.open`: its limit of pixels is global to the process, and warns.
+_READERS: dict[str, Any] = {
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+}
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+def read_image(path: str) -> bytes:
+    """Returns an image file, or a PNG of it, for `decode_image`.
+
+    A ValueError says why the file cannot be used.
+    """
+    return to_decodable(read_bytes(path))
+
+
+def read_image_in_graph(path: tf.Tensor) -> tf.Tensor:
+    """Returns what `read_image` does; the error names the file."""
+
+    def read(path: bytes) -> Any:
+        name = path.decode()
+        try:
+            # An object: arrays of bytes lose zeros at their end.
+            return np.array(read_image(name), object)
+        except ValueError as error:
+            raise ValueError(f"Cannot use the image {name}: {error}") from error
+
+    return tf.ensure_shape(tf.numpy_function(read, [path], tf.string), ())
+
+
+def read_pixels(
+    path: str,
+    channels: int,
+    preprocessing: Preprocessing | None = None,
+    dtype: Any = tf.float32,
+) -> tf.Tensor:
+    """Reads and decodes one image; see `decode_image`.
+
+    A ValueError says why it cannot be used.
+    """
+    encoded = read_image(path)
+    try:
+        return decode_image(encoded, channels, preprocessing, dtype)
+    except tf.errors.OpError as error:
+        # What an assertion says is meant for people, all else is not.
+        said = re.search(r"assertion failed: \[(.*?)\]", error.message or "")
+        if said:
+            raise ValueError(said[1]) from error
+        raise _broken(encoded, image_format(encoded[:12])) from error
+
+
+def brightest_value(path: str) -> int:
+    """Returns the largest value in a file of 16 bits; 0 for other files."""
+    encoded = read_image(path)
+    if image_format(encoded[:12]) != "PNG" or encoded[24:25] != b"\x10":
+        return 0
+    pixels = tf.io.decode_png(encoded, dtype=tf.uint16).numpy()
+    # The last of two or four channels is alpha.
+    return int(pixels[..., : 1 if pixels.shape[-1] < 3 else 3].max(initial=0))
+
+
+def to_decodable(encoded: bytes) -> bytes:
+    """Returns the content of an image file as `decode_image` takes it.
+
+    That is the file itself, or a PNG of its first page. A ValueError says what
+    is wrong with others.
+    """
+    if not encoded:
+        raise ValueError("the file is empty")
+    kind = image_format(encoded[:12])
+    if kind is None:
+        raise ValueError(
+            "not an image that can be read (PNG, JPEG, BMP, GIF, WebP or "
+            f"TIFF); it begins with {encoded[:8]!r}"
+        )
+    if kind == "PNG":
+        # TensorFlow refuses all broken ones itself.
+        return encoded
+    try:
+        with _READERS[kind](io.BytesIO(encoded)) as image:
+            if kind == "JPEG":
+                return encoded
+            image.load()
+            if kind == "GIF":
+                _check_first_frame(image, encoded)
+                return encoded
+            if kind == "BMP" and _is_plain_bitmap(encoded):
+                return encoded
+            return _to_png(image, kind)
+    except _UnusualPixelsError:
+        raise
+    except Exception as error:
+        # Pillow raises many types on broken files.
+        raise _broken(encoded, kind) from error
+
+
+class _UnusualPixelsError(ValueError):
+    """Raised for files that are whole, but have no clear values in [0, 1]."""
+
+
+def _check_first_frame(image: Any, encoded: bytes) -> None:
+    """Raises an error where graphs would see other pixels than Pillow."""
+    ours = tf.io.decode_image(encoded, 3, expand_animations=False).numpy()
+    if not np.array_equal(ours, np.asarray(image.convert("RGB"))):
+        raise _UnusualPixelsError(
+            "a GIF whose first frame is transparent or smaller than the "
+            "picture, so that programs differ in what it shows; convert it to "
+            "PNG"
+        )
+
+
+def _to_png(image: Any, kind: str) -> bytes:
+    is_wide = image.mode.startswith("I;16")
+    tags = getattr(image, "tag_v2", {})
+    bits = max(np.atleast_1d(tags.get(_BITS_PER_SAMPLE, 8)))
+    if (
+        image.mode in ("I", "F")
+        # Pillow drops the lower bits of colors.
+        or (bits > 8 and not is_wide)
+        or (is_wide and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+    ):
+        raise _UnusualPixelsError(
+            f"a {kind} with {bits} bits a value, as "
+            f"{'colors' if len(image.getbands()) > 1 else 'numbers'} of a kind "
+            "that is not read; convert it to PNG, with 8 or 16 bits"
+        )
+    upright = ImageOps.exif_transpose(image)
+    if is_wide:
+        pixels = np.asarray(upright).astype("uint16")
+    else:
+        is_gray = image.mode in ("1", "L", "LA", "La")
+        pixels = np.asarray(upright.convert("L" if is_gray else "RGB"))
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return tf.io.encode_png(pixels, compression=0).numpy()
+
+
+def _is_plain_bitmap(encoded: bytes) -> bool:
+    """Whether it is a BMP that `decode_bitmap` takes."""
+    try:
+        size, bits, compression = struct.unpack("<14xI10xHI", encoded[:34])
+    except struct.error:
+        return False
+    return size >= 40 and compression == 0 and bits in (1, 4, 8, 24, 32)
+
+
+def _broken(encoded: bytes, kind: str | None) -> ValueError:
+    return ValueError(f"broken or truncated {kind} of {len(encoded)} bytes")
+
+
+def load_photo(
+    path: str, preprocessing: Preprocessing | None = None
+) -> Image.Image:
+    """Opens an image file as 8-bit RGB, with the pixels that models see."""
+    return Image.fromarray(
+        read_pixels(path, 3, preprocessing, tf.uint8).numpy()
+    )

@@ -1,0 +1,206 @@
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_sspcab.data.decoding import decode_image
+from keras_sspcab.data.image_files import (
+    brightest_value,
+    read_image_in_graph,
+    read_pixels,
+    to_decodable,
+)
+from keras_sspcab.preprocessing import Preprocessing
+
+
+def pillow(encoded, mode="RGB"):
+    return np.asarray(Image.open(io.BytesIO(encoded)).convert(mode))
+
+
+def read(tmp_path, encoded, channels=3, *settings):
+    path = tmp_path / "image"
+    path.write_bytes(encoded)
+    return read_pixels(str(path), channels, *settings).numpy()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
+def test_what_graphs_decode_stays_as_it_is(kind, color, encode):
+    encoded = encode(color, kind)
+    assert to_decodable(encoded) == encoded
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("WEBP", "RGBA", {"lossless": True}),
+        ("WEBP", "RGB", {"quality": 90}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "1", {}),
+        ("TIFF", "P", {}),
+        ("TIFF", "CMYK", {}),
+        ("TIFF", "LA", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_others_become_png(kind, mode, options, color, encode):
+    encoded = encode(color, kind, mode=mode, **options)
+    decoded = decode_image(to_decodable(encoded), 3)
+    np.testing.assert_array_equal(decoded, pillow(encoded))
+
+
+def test_first_page_and_orientation(color, encode):
+    pages = [Image.fromarray(color), Image.fromarray(color[::-1])]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind, options in (("TIFF", {}), ("WEBP", {"lossless": True})):
+        stream = io.BytesIO()
+        pages[0].save(
+            stream,
+            kind,
+            save_all=True,
+            append_images=pages[1:],
+            exif=exif,
+            **options,
+        )
+        decoded = decode_image(to_decodable(stream.getvalue()), 3)
+        np.testing.assert_array_equal(decoded, np.rot90(color, -1))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_16_bit_tiff_is_scaled_by_the_white_level(mode, tmp_path, encode):
+    values = np.linspace(0, 4095, 1024).astype("uint16").reshape(32, 32)
+    encoded = encode(values, "TIFF")
+    if mode == "I;16B":
+        stream = io.BytesIO()
+        raw = Image.frombytes(mode, (32, 32), values.astype(">u2").tobytes())
+        raw.save(stream, "TIFF")
+        encoded = stream.getvalue()
+    scaled = read(tmp_path, encoded, 1, Preprocessing(4095))
+    np.testing.assert_allclose(scaled[..., 0], values / 4095, atol=1e-7)
+    assert brightest_value(str(tmp_path / "image")) == 4095
+
+
+def test_brightest_value_is_of_16_bits_and_not_of_alpha(tmp_path, encode):
+    path = tmp_path / "image"
+    color = np.full((2, 2, 3), [10, 500, 20], "uint16")
+    opaque = np.full((2, 2, 1), 65535, "uint16")
+    for pixels, expected in (
+        (color, 500),
+        (np.concatenate([color, opaque], -1), 500),
+        (np.concatenate([color[..., :1], opaque], -1), 10),
+        (np.full((2, 2, 1), 200, "uint8"), 0),
+    ):
+        path.write_bytes(tf.io.encode_png(pixels).numpy())
+        assert brightest_value(str(path)) == expected
+    path.write_bytes(encode(np.zeros((2, 2), "uint8"), "JPEG"))
+    assert brightest_value(str(path)) == 0
+
+
+@pytest.mark.parametrize("kind", ["float", "32 bits", "colors", "reversed"])
+def test_pixels_without_a_place_in_the_range_are_refused(
+    kind, tmp_path, encode
+):
+    if kind == "colors":
+        tifffile = pytest.importorskip("tifffile")
+        stream = io.BytesIO()
+        pixels = np.full((4, 4, 3), 4095, "uint16")
+        tifffile.imwrite(stream, pixels, photometric="rgb")
+        encoded = stream.getvalue()
+    elif kind == "reversed":
+        stream = io.BytesIO()
+        Image.fromarray(np.zeros((4, 4), "uint16")).save(
+            stream, "TIFF", tiffinfo={262: 0}
+        )
+        encoded = stream.getvalue()
+    else:
+        dtype = "float32" if kind == "float" else "int32"
+        encoded = encode(np.zeros((4, 4), dtype), "TIFF")
+    with pytest.raises(ValueError, match=r"a TIFF with .* bits a value"):
+        read(tmp_path, encoded)
+
+
+def bitmap_of_16_bits(color):
+    """RGB565, as ffmpeg and many cameras write it."""
+    red, green, blue = np.moveaxis(color[::-1].astype("uint16"), -1, 0)
+    pixels = (red >> 3) << 11 | (green >> 2) << 5 | blue >> 3
+    content = pixels.astype("<u2").tobytes()
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    start = 14 + 40 + len(masks)
+    height, width = pixels.shape
+    return (
+        struct.pack("<2sIII", b"BM", start + len(content), 0, start)
+        + struct.pack("<IiiHHI", 40, width, height, 1, 16, 3)
+        + struct.pack("<IiiII", len(content), 0, 0, 0, 0)
+        + masks
+        + content
+    )
+
+
+def test_bmp_of_16_bits(color):
+    encoded = bitmap_of_16_bits(color)
+    decoded = decode_image(to_decodable(encoded), 3).numpy()
+    np.testing.assert_array_equal(decoded, pillow(encoded))
+    assert np.abs(decoded.astype(int) - color).max() < 8
+
+
+def test_broken_gifs_are_refused(encode):
+    """Where Pillow sees damage, TensorFlow may decode something."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (32, 48), "uint8")
+    whole = encode(pixels, "GIF")
+    refused = decoded = 0
+    for _ in range(300):
+        encoded = bytearray(whole)
+        for place in rng.integers(6, len(whole), rng.integers(1, 4)):
+            encoded[place] = rng.integers(256)
+        encoded = bytes(encoded)
+        try:
+            pillow(encoded)
+        except Exception:
+            refused += 1
+            with pytest.raises(ValueError, match="GIF"):
+                to_decodable(encoded)
+        else:
+            decoded += 1
+            assert to_decodable(encoded) == encoded
+    assert refused > 20
+    assert decoded > 20
+
+
+def test_files_are_read_in_graphs_to_the_last_zero(tmp_path, color, encode):
+    # A BMP may end with zeros, which NumPy drops from bytes.
+    color[0] = 0
+    encoded = encode(color, "BMP")
+    assert encoded[-1] == 0
+    path = tmp_path / "a.bmp"
+    path.write_bytes(encoded)
+    function = tf.function(lambda: read_image_in_graph(tf.constant(str(path))))
+    assert function().numpy() == encoded
+
+
+def test_errors_in_graphs_name_the_file(tmp_path):
+    function = tf.function(
+        lambda: read_image_in_graph(tf.constant(str(tmp_path / "no.png")))
+    )
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"no\.png: the file does not"
+    ):
+        function()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"<svg></svg>", "not an image"),
+        (b"II*\0broken", "broken or truncated TIFF of 10 bytes"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "broken or truncated WebP"),
+        (b"BM", "broken or truncated BMP"),
+        (b"\x89PNG\r\n\x1a\n", "broken or truncated PNG"),
+    ],
+)
+def test_reasons(content, reason, tmp_path):
+    with pytest.raises(ValueError, match=reason):
+        read(tmp_path, content)
