@@ -60,7 +60,6 @@ test-jax: install  ## tests of layers and models on the JAX backend
 test-tf216: $(VENV_216)/.installed  ## oldest TensorFlow: layers, data, exports
 	$(VENV_216)/bin/python -m pytest $(PARALLEL) tests/layers tests/data \
 		tests/export/test_onnx.py tests/export/test_tflite.py \
-		tests/export/test_export_model.py \
 		-m 'not slow' $(PYTEST_ARGS)
 
 lint: install  ## style and types

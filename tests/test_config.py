@@ -128,7 +128,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
         ("[training]\nlearning_rate = nan", "must be a finite number"),
         ("[data]\nimage_size = [1, 2, 3]", "integer or a list of two"),
         ("[data]\nimage_size = 0", "must be a positive integer or"),
-        ("[data]\nchannels = 4", r"must be 1 or 3. Received: 4"),
+        ("[data]\nchannels = 4", r"cannot be 4. Allowed are: 1, 3$"),
         (
             "[data]\npatch_size = 400",
             r"at most the image size, which is \[320, 320\]",

@@ -51,7 +51,7 @@ def name_options(
 
     for pattern, replace in (
         (rf"(?<!key )`({_SECTIONS})\.([\w.]+)`(?! in | \()", of_setting),
-        (r"The `(\w+)` argument", lambda m: of_argument(m[1]) or m[0]),
+        (r"[Tt]he `(\w+)` argument", lambda m: of_argument(m[1]) or m[0]),
         (
             r"(?<=Received: )(\w+)=(?=\S)",
             lambda m: f"{of_argument(m[1])} " if of_argument(m[1]) else m[0],

@@ -1,10 +1,13 @@
 """The base of all hosts: what they declare, and how they are trained."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
+from keras import ops
+from keras.utils import PyDataset
 
 from keras_sspcab.hosts.detector import Detector
 from keras_sspcab.layers import SSPCABLayer
@@ -68,7 +71,8 @@ class AnomalyModel(Detector):
     Arguments that hosts share:
         input_shape: Of one image, clip or object, without the batch axis.
         sspcab: Where `SSPCABLayer`s sit: a place, several, or None.
-        sspcab_options: Their arguments, such as `{"loss_weight": 0.1}`.
+        sspcab_options: Arguments of the `SSPCABLayer`s, such as
+            `{"loss_weight": 0.1}`.
         calibration: A `Calibration`; set by `calibrate`.
         name: Name of the model.
 
@@ -231,16 +235,20 @@ class AnomalyModel(Detector):
         """Trains on normal images; arguments as in `keras.Model.fit`.
 
         Args:
-            x: Normal images: an array or a dataset of batches.
+            x: Normal images: an array or a dataset of batches, of TensorFlow or
+                Keras (`keras.utils.PyDataset`).
             y: Targets, for hosts that take them; None (the rule) derives them
                 from the images.
             **kwargs: `validation_data` are normal images as well, or a pair of
-                inputs and targets.
+                inputs and targets. Of an array, `validation_split` keeps the
+                last images, which nothing is fitted to.
 
         Returns:
             The `History`, with `sspcab_loss`, the part of `loss` that is due to
             the blocks; empty where nothing needs training.
         """
+        if y is None and kwargs.get("sample_weight") is None:
+            x = hold_out(x, kwargs)
         images = x
         if not self.needs_training:
             self.fit_scoring(images)
@@ -254,12 +262,11 @@ class AnomalyModel(Detector):
                 kwargs["validation_data"] = self._prepared(
                     validation, {"batch_size": kwargs.get("batch_size")}
                 )
-        if not hasattr(x, "shape"):
+        if not hasattr(x, "shape") and not isinstance(x, PyDataset):
             # Datasets bring their own order; Keras warns about its default.
             kwargs.setdefault("shuffle", False)
         history = super().fit(x, y, **kwargs)
-        pairs = isinstance(getattr(images, "element_spec", None), tuple)
-        if y is None and not pairs:
+        if y is None and not _is_paired(images):
             # Inputs that come with targets may be anything but normal.
             self.fit_scoring(images)
         return history
@@ -283,17 +290,19 @@ class AnomalyModel(Detector):
             batch_size = options.pop("batch_size", None) or 32
             shuffle = options.pop("shuffle", shuffle)
             data = batch_array(data, batch_size, shuffle)
-        spec = getattr(data, "element_spec", None)
-        if isinstance(spec, tuple):
+        if _is_paired(data):
             # Pairs of inputs and targets: training examples already.
             return data
+        if isinstance(data, PyDataset):
+            data = _as_tensorflow_dataset(data)
+        spec = getattr(data, "element_spec", None)
         shape, expected = getattr(spec, "shape", None), self.input_shape
         if shape is None or len(shape) != len(expected):
             raise ValueError(
                 f"{self.name} makes its training examples from normal images: "
-                "an array `(images, height, width, channels)` or a "
-                "tf.data.Dataset of batches of them. Received: "
-                f"{type(data).__name__ if spec is None else spec}"
+                "an array `(images, height, width, channels)`, or a "
+                "tf.data.Dataset or keras.utils.PyDataset of batches of them. "
+                f"Received: {type(data).__name__ if spec is None else spec}"
             )
         if shape[-1] not in (None, expected[-1]):
             raise ValueError(
@@ -340,6 +349,64 @@ class AnomalyModel(Detector):
             if isinstance(layer, SSPCABLayer) and layer.adds_loss
         ]
         return collected + (blocks if len(blocks) > 1 else [])
+
+
+def hold_out(data: Any, options: dict[str, Any]) -> Any:
+    """Keeps the last of the images to validate with, as Keras does.
+
+    Takes `validation_split` from `options`, and puts `validation_data` in.
+    """
+    share = options.get("validation_split") or 0.0
+    if not share or options.get("validation_data") is not None:
+        # Keras lets the data given go before the split.
+        options.pop("validation_split", None)
+        return data
+    arrays = keras.tree.flatten(data)
+    if not all(hasattr(array, "shape") for array in arrays):
+        raise ValueError(
+            "`validation_split` takes apart arrays. Received: "
+            f"{type(data).__name__}. Pass `validation_data` instead"
+        )
+    del options["validation_split"]
+    rows = len(arrays[0])
+    first = math.floor(rows * (1.0 - share))
+    if not 0 < first < rows:
+        raise ValueError(
+            f"validation_split={share} leaves no image on one of its sides. "
+            f"Received: {rows} images"
+        )
+    options["validation_data"] = keras.tree.map_structure(
+        lambda array: array[first:], data
+    )
+    return keras.tree.map_structure(lambda array: array[:first], data)
+
+
+def _is_paired(data: Any) -> bool:
+    """Whether batches are pairs of inputs and targets."""
+    if isinstance(data, PyDataset):
+        return isinstance(data[0], tuple) and len(data[0]) > 1
+    return isinstance(getattr(data, "element_spec", None), tuple)
+
+
+def _as_tensorflow_dataset(data: PyDataset) -> Any:
+    """Returns the images of a data set of Keras, epoch by epoch."""
+    import tensorflow as tf
+
+    def batches() -> Iterator[Any]:
+        for batch in data:
+            yield batch[0] if isinstance(batch, tuple) else batch
+        data.on_epoch_end()
+
+    shape = ops.shape(next(batches()))[1:]
+    dataset = tf.data.Dataset.from_generator(
+        batches,
+        output_signature=tf.TensorSpec((None, *shape), "float32"),
+    )
+    if data.num_batches is None:
+        return dataset
+    return dataset.apply(
+        tf.data.experimental.assert_cardinality(data.num_batches)
+    )
 
 
 def check_own_rate(optimizer: Any, rate: float | None, steps: Any) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -35,12 +34,6 @@ def _to_size(value: Any) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _check_channels(value: int) -> int:
-    if value not in (1, 3):
-        raise ValueError("1 or 3")
-    return value
-
-
 # Errors of validators complete the sentence "`section.key` must be ...".
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -52,9 +45,6 @@ Size = Annotated[
     tuple[int, int],
     BeforeValidator(_to_size),
     WithJsonSchema({"type": "integer or [height, width]"}),
-]
-Channels = Annotated[
-    int, AfterValidator(_check_channels), WithJsonSchema({"enum": [1, 3]})
 ]
 
 
@@ -84,7 +74,8 @@ class DataConfig(_Section):
         flip: Whether training images are flipped at random, left to right.
         validation_fraction: Share of the normal training images held out to
             calibrate the thresholds.
-        validation_seed: Seed that chooses them, whatever the training's seed.
+        validation_seed: Seed that chooses the held-out ones, whatever the
+            training's seed.
         on_error: What images do that cannot be read: `"raise"`, or `"skip"`.
         cache: Where decoded images are kept while training: `"memory"`,
             `"disk"` (in the run folder), `"none"`, or `"auto"`, which is
@@ -104,7 +95,7 @@ class DataConfig(_Section):
         "auto", "mvtec", "plain", "ucsd", "avenue", "shanghaitech"
     ] = "auto"
     image_size: Size = (256, 256)
-    channels: Channels = 3
+    channels: Literal[1, 3] = 3
     white_level: Literal[0, 255, 1023, 4095, 16383, 65535] = 0
     patch_size: NotNegative = 0
     patches_per_image: Positive = 8
@@ -166,7 +157,7 @@ class TrainingConfig(_Section):
         mixed_precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`.
         checkpoint_every_steps: Steps after which a checkpoint is written,
             besides that after each epoch; 0 for no such rule.
-        checkpoint_every_seconds: The same in seconds.
+        checkpoint_every_seconds: Seconds after which one is written, likewise.
 
     Example:
     >>> TrainingConfig(epochs=3).batch_size
@@ -276,9 +267,9 @@ class EvaluationConfig(_OpenSection):
             `"sentinel"` or `"skip"`; see `keras_sspcab.metrics.macro_auc`.
         region_smoothing: Standard deviation of the Gaussian over anomaly maps
             before regions are cut from them, as a share of their height.
-        region_levels: Number of levels at which they are cut, each twice the
-            one before; the first is half of the `calibration.pixel_quantile`
-            of smoothed normal maps.
+        region_levels: Number of levels at which regions are cut, each twice
+            the one before; the first is half of the
+            `calibration.pixel_quantile` of smoothed normal maps.
         region_min_area: Pixels of the map that a region has at least.
         iou_threshold: Overlap from which on a region finds an anomaly.
         track_threshold: Share of a track from which on it is found.

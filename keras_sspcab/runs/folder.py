@@ -1,18 +1,20 @@
 """The folder of one run: where its files lie and what state it is in."""
 
 import contextlib
-import datetime
 import functools
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config
+from keras_sspcab.runs.files import now
+from keras_sspcab.runs.locks import folder_lock, is_leftover
 from keras_sspcab.runs.parsing import load_config, write_config
 
 _PACKAGES = (
@@ -75,39 +77,40 @@ class RunFolder:
         path = self.file("run.json")
         if not os.path.isfile(path):
             return {}
-        with open(path, encoding="utf-8") as file:
-            try:
-                return json.load(file)
-            except ValueError as error:
-                raise ValueError(
-                    f"{path} is no valid JSON: {error}. Remove it, or start "
-                    "a new run"
-                ) from error
+        return files.read_json(path, "Remove it, or start a new run")
 
     def update_record(self, **values: Any) -> None:
         """Changes entries of `run.json`."""
         files.write_json(self.file("run.json"), {**self.record, **values})
 
+    def locked(
+        self, wait_seconds: float = 0.0, command: Sequence[str] | None = None
+    ) -> AbstractContextManager[bool]:
+        """Returns a context in which no other process writes to the folder.
+
+        It raises a ValueError where another does; see `locks.folder_lock`.
+        """
+        return folder_lock(self.path, wait_seconds, command)
+
     def check_free(self) -> None:
         """Raises a ValueError if the folder holds a run or other files."""
         if self.exists:
-            state, advice = "an interrupted", "Continue it with --resume, or"
+            state, advice = "an interrupted", "Continue it with"
+            more = ""
             if self.is_finished:
-                state = "a finished"
-                advice = "Train it further with --resume and more --epochs, or"
+                state, advice = "a finished", "Train it further with"
+                more = " and more epochs"
             raise ValueError(
-                f"{self.path} holds {state} run. {advice} choose another --run"
+                f"{self.path} holds {state} run. {advice} the `resume` "
+                f"argument{more}, or choose another folder"
             )
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
-            raise ValueError(
-                f"{self.path} is a file. Choose a folder for --run"
-            )
+            raise ValueError(f"{self.path} is a file. Choose a folder")
+        names = os.listdir(self.path) if os.path.isdir(self.path) else []
         # A start that was killed at once may have left a record.
-        is_folder = os.path.isdir(self.path)
-        if is_folder and {*os.listdir(self.path)} - {"run.json"}:
+        if any(n != "run.json" and not is_leftover(n) for n in names):
             raise ValueError(
-                f"{self.path} is not empty and holds no run. "
-                "Choose another --run"
+                f"{self.path} is not empty and holds no run. Choose another one"
             )
 
     def start(self, config: Config) -> None:
@@ -155,8 +158,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[package] = importlib.metadata.version(package)
     return installed
-
-
-def now() -> str:
-    """Returns the time, to the second, with its zone."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

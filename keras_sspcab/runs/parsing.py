@@ -245,7 +245,8 @@ def _describe(error: Any, origins: _Origins) -> str:
     subject = f"`{'.'.join(place)}`{origin}"
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
-        allowed = re.findall(r"'(\w+)'", context["expected"])
+        expected = context["expected"].replace("'", "")
+        allowed = re.split(r", | or ", expected)
         return (
             f"{subject} cannot be {value!r}.{did_you_mean(value, allowed)} "
             f"Allowed are: {', '.join(allowed)}"
