@@ -1,5 +1,6 @@
 """Settings and fixtures that all tests share."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -33,6 +34,23 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def small_disk():
+    """A context with a size that no file can exceed: as good as a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    @contextlib.contextmanager
+    def small_disk(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return small_disk
+
+
 def _real_data(name: str) -> Path:
     folder = SHARED_DATA / name
     if not folder.is_dir():
@@ -50,3 +68,9 @@ def mvtec_screw() -> Path:
 def magnetic_tile() -> Path:
     """The folder of magnetic tiles, where it lies beside the project."""
     return _real_data("magnetic_tile")
+
+
+@pytest.fixture(scope="session")
+def faults() -> Path:
+    """Inputs that went wrong once, where they lie beside the project."""
+    return _real_data("faults")

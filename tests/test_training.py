@@ -397,6 +397,24 @@ def test_broken_checkpoint_is_named_and_left_alone(
     assert path.read_bytes() == content
 
 
+def test_damaged_checkpoints_are_named_or_whole(tmp_path, checkpoint_bytes):
+    path, rng = tmp_path / "checkpoint.npz", np.random.default_rng(0)
+    path.write_bytes(checkpoint_bytes)
+    whole, refused = read_checkpoint(str(path)), 0
+    for _ in range(200):
+        damaged = bytearray(checkpoint_bytes)
+        damaged[rng.integers(len(damaged))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            found = read_checkpoint(str(path))
+        except CheckpointError:  # nothing else
+            refused += 1
+            continue
+        assert found.state == whole.state
+        assert_same(found.arrays, whole.arrays)
+    assert refused > 100
+
+
 def test_checkpoint_of_another_training_is_refused(tmp_path, checkpoint_bytes):
     path = tmp_path / "checkpoint.npz"
     path.write_bytes(checkpoint_bytes)

@@ -10,19 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.export.serving.manifest import verify_version
+from keras_sspcab.export.serving.manifest import make_readable, verify_version
 from keras_sspcab.export.serving.model_config import ModelsConfig
 from keras_sspcab.export.versions import MAX_VERSION, find_versions
-
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None  # type: ignore[assignment]
+from keras_sspcab.runs.locks import folder_lock
 
 #: Folder for versions that are being written or removed. It is in the same
 #: file system as `models`, and no server looks there.
 STAGING = ".staging"
-_LOCK = ".lock"
 
 # Names are part of paths and URLs; a number would be taken for a version.
 _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -34,7 +29,7 @@ class Repository:
     In `models/NAME/VERSION/` are a SavedModel, `parity.json`, warm-up requests
     and `MANIFEST.sha256`; in `models.config` which of them are served. How
     stands in `batching.config`, `monitoring.config`, `docker-compose.yml`,
-    `kubernetes.yaml`, `kserve.yaml` and `README.md`.
+    `kubernetes.yaml`, `kserve.yaml`, `verify.sh` and `README.md`.
 
     Args:
         directory: The folder; it need not exist.
@@ -113,8 +108,12 @@ class Repository:
         The folder `staged` must be in the same file system.
         """
         verify_version(staged)
+        for path in (staged, *staged.rglob("*")):
+            make_readable(path)
         target = self.path(name, version)
         _move_durably(staged, target)
+        for path in (target.parent, target.parents[1], self.directory):
+            make_readable(path)
         config = ModelsConfig(self.directory)
         if config.add(name):
             config.write()
@@ -204,20 +203,11 @@ def check_name(name: str) -> None:
 def write_lock(directory: pathlib.Path) -> Iterator[None]:
     """Lets one process at a time write to a repository, and tidies it.
 
-    The lock ends with the process, however it ends. So what is in the staging
-    folder when a process gets the lock was left there by one that was killed.
-    On systems without such locks nothing is locked, and nothing removed.
+    What is in the staging folder when a process gets the lock was left there by
+    one that was killed.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / _LOCK, "a") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"Another process is writing to {os.fspath(directory)!r}. "
-                    "Wait until it has finished."
-                ) from error
+    with folder_lock(directory, is_deep=False) as is_locked:
+        if is_locked:
             shutil.rmtree(directory / STAGING, ignore_errors=True)
         yield
 

@@ -19,6 +19,7 @@ from rich.progress import (
 
 from keras_sspcab import runs
 from keras_sspcab.cli._console import console, say
+from keras_sspcab.compare.conditions import format_seconds
 
 _SHOWN = ("loss", "sspcab_loss")
 
@@ -30,10 +31,14 @@ class ConsoleProgress(runs.Progress):
         say(text)
 
     @contextlib.contextmanager
-    def count(self, title: str, total: int) -> Iterator[Callable[[], object]]:
+    def count(
+        self, title: str, total: int | None
+    ) -> Iterator[Callable[[], object]]:
         shown = console()
-        bar = _bar(shown, disable=not shown.is_terminal, transient=True)
-        with bar:
+        if not shown.is_terminal:
+            yield _Lines(title, total).advance
+            return
+        with _bar(shown, transient=True) as bar:
             task = bar.add_task(title, total=total)
             yield lambda: bar.advance(task)
 
@@ -44,6 +49,36 @@ class ConsoleProgress(runs.Progress):
             yield [shown]
         finally:
             shown.close()
+
+
+class _Lines:
+    """Prints a line now and then where there is no terminal for a bar."""
+
+    #: From one line to the next.
+    SECONDS = 30.0
+
+    def __init__(self, title: str, total: int | None, done: int = 0) -> None:
+        self._title = title
+        self._total = total
+        self._done = self._shown = done
+        self._shown_at = time.monotonic()
+
+    def advance(self, results: str = "") -> None:
+        self._done += 1
+        seconds = time.monotonic() - self._shown_at
+        if seconds < self.SECONDS:
+            return
+        # Of late: the first steps take longer.
+        rate = (self._done - self._shown) / max(seconds, 1e-9)
+        text = f"{self._title}: {self._done:,}"
+        if self._total:
+            text += f" of {self._total:,} ({self._done / self._total:.0%})"
+        text += f", {rate:,.3g} a second"
+        if self._total:
+            left = format_seconds((self._total - self._done) / rate)
+            text += f", about {left} left"
+        say(f"{text}  {results}".rstrip())
+        self._shown, self._shown_at = self._done, time.monotonic()
 
 
 def _bar(shown: Console, *more: ProgressColumn, **options: Any) -> Progress:
@@ -62,7 +97,10 @@ def _bar(shown: Console, *more: ProgressColumn, **options: Any) -> Progress:
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """A bar over all steps on a terminal, else one line an epoch."""
+    """A bar over all steps on a terminal; else a line now and then.
+
+    One comes at the end of each epoch.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,17 +108,16 @@ class TrainingProgress(keras.callbacks.Callback):
         self._bar: Progress | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
+        steps, params = self.params["steps"], self.params
+        total = params["epochs"] * steps
+        done = params["first_epoch"] * steps + params["first_step"]
+        self._lines = _Lines("Training steps", total, done)
         if not self._console.is_terminal:
             return
         self.close()
         self._bar = _bar(self._console, TextColumn("{task.fields[results]}"))
-        steps = self.params["steps"]
         self._task = self._bar.add_task(
-            "Training",
-            total=self.params["epochs"] * steps,
-            completed=self.params["first_epoch"] * steps
-            + self.params["first_step"],
-            results="",
+            "Training", total=total, completed=done, results=""
         )
         self._bar.start()
 
@@ -93,12 +130,14 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_train_batch_end(
         self, batch: int, logs: dict[str, float] | None = None
     ) -> None:
-        if self._bar is not None:
-            self._bar.update(
-                self._task,
-                completed=self._epoch * self.params["steps"] + batch + 1,
-                results=_results(logs),
-            )
+        if self._bar is None:
+            self._lines.advance(_results(logs))
+            return
+        self._bar.update(
+            self._task,
+            completed=self._epoch * self.params["steps"] + batch + 1,
+            results=_results(logs),
+        )
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, float] | None = None

@@ -25,6 +25,8 @@ from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.signals import deferred_signals
 
 _INTERRUPTED = 128 + signal.SIGINT
+# For the step that is running when the comparison was killed, and to save it.
+_SECONDS_TO_STOP = 30.0
 
 #: The module whose process runs a silent cell.
 CELL_COMMAND = ("-m", "keras_sspcab.compare.cell")
@@ -43,19 +45,28 @@ class CellInterrupted(KeyboardInterrupt):
 
 
 def run_cell(
-    run: RunFolder, config: Config, progress: Progress | None = None
+    run: RunFolder,
+    config: Config,
+    progress: Progress | None = None,
+    command: Sequence[str] | None = None,
 ) -> None:
     """Trains and evaluates, as far as that has not been done."""
     from keras_sspcab.runs.evaluation import evaluate_run
     from keras_sspcab.runs.training import train_run
 
-    state = state_of(run)
-    if state in (CellState.NEW, CellState.BEGUN):
-        with _timed(run, "training"):
-            train_run(run, config, state is CellState.BEGUN, progress)
-    if state is not CellState.DONE:
-        with _timed(run, "evaluation"):
-            evaluate_run(run, config, progress)
+    # Where a comparison was killed, the process of its cell has yet to stop.
+    with run.locked(2 * _SECONDS_TO_STOP, command):
+        state = state_of(run)
+        try:
+            if state in (CellState.NEW, CellState.BEGUN):
+                with _timed(run, "training"):
+                    train_run(run, config, state is CellState.BEGUN, progress)
+            if state is not CellState.DONE:
+                with _timed(run, "evaluation"):
+                    evaluate_run(run, config, progress)
+        finally:
+            if command is not None and run.exists:
+                run.update_record(command=list(command))
 
 
 @contextlib.contextmanager
@@ -138,7 +149,8 @@ def main(
     }
     run = RunFolder(values["run"])
     try:
-        run_cell(run, load_config(None, settings), progress)
+        config = load_config(None, settings)
+        run_cell(run, config, progress, values["command"])
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as error:
@@ -149,18 +161,18 @@ def main(
             reason = traceback.format_exc()
         files.write_text(values["reason"], reason)
         return 1
-    finally:
-        if run.exists:
-            run.update_record(command=values["command"])
     return 0
 
 
 def _stop_at_end_of_input() -> None:
-    """Ends the training in good order when the comparison was killed."""
+    """Ends this process, if it can in good order, after the comparison's."""
     # Not through `sys.stdin`, whose lock the interpreter needs at its end.
     while os.read(0, 1):
         pass
-    os.kill(os.getpid(), signal.SIGINT)
+    # Not SIGINT, which is ignored by what a shell has started with `&`.
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SECONDS_TO_STOP)
+    os._exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

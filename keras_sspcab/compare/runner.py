@@ -8,6 +8,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import keras
@@ -29,6 +30,7 @@ from keras_sspcab.compare.results import (
 from keras_sspcab.compare.settings import HostSettings
 from keras_sspcab.hosts import get_application
 from keras_sspcab.runs import Config, ConfigError, RunFolder
+from keras_sspcab.runs.locks import folder_lock
 from keras_sspcab.runs.models import construct
 from keras_sspcab.runs.parsing import differences
 from keras_sspcab.runs.progress import Progress
@@ -177,9 +179,18 @@ class ComparisonRun:
         cells that have failed, with the reasons.
 
         Raises:
-            ValueError: If a cell was run with other settings.
+            ValueError: If a cell was run with other settings, or another
+                comparison is running in the folder.
             CellInterrupted: On Ctrl-C or SIGTERM.
         """
+        with self._locked():
+            return self._run_cells()
+
+    def _locked(self) -> AbstractContextManager[bool]:
+        # Each cell has a lock of its own.
+        return folder_lock(self.spec.out, is_deep=False)
+
+    def _run_cells(self) -> dict[Cell, str]:
         self._refuse_changed()
         self._progress.message(f"{self.describe()}, in {self.spec.out}")
         began = time.monotonic()
@@ -209,7 +220,7 @@ class ComparisonRun:
                 warnings.warn(f"{one.cell}, has failed. {error}", stacklevel=2)
                 continue
             if number < len(self._runs):
-                self.write()
+                self._write()
         return failures
 
     def write(self) -> tuple[Comparison, list[str]]:
@@ -217,6 +228,10 @@ class ComparisonRun:
 
         Returns what was written, and the paths of the files.
         """
+        with self._locked():
+            return self._write()
+
+    def _write(self) -> tuple[Comparison, list[str]]:
         comparison = self._results()
         if self.spec.has_ensembles:
             done = comparison.results

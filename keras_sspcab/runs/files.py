@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import datetime
+import errno
 import hashlib
 import json
 import os
@@ -10,27 +12,43 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class OutOfSpaceError(OSError):
+    """A disk is full; the message names the file and says what to do."""
+
+
+def temporary_path(path: "str | os.PathLike[str]", kind: str = "tmp") -> str:
+    """Returns a path beside another that nobody else takes.
+
+    The name is hidden and ends in the same suffix (some writers look at it);
+    `keras_sspcab.runs.locks` removes what killed processes leave there.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    stem, suffix = os.path.splitext(name)
+    # Not by the number of the process: in containers all of them are 1.
+    unique = uuid.uuid4().hex[:16]
+    return os.path.join(folder, f".{stem}.{unique}.{kind}{suffix}")
+
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
     """Yields a temporary path that becomes `path` if the block succeeds.
 
-    The temporary file lies in the same folder and has the same suffix (some
-    writers look at it). If the block fails, the file that was there stays.
+    If the block fails, the file that was there stays. A full disk raises an
+    `OutOfSpaceError`.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    stem, suffix = os.path.splitext(name)
-    # Processes of several machines can write to one folder.
-    unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    temporary = os.path.join(folder, f".{stem}.{unique}.tmp{suffix}")
+    temporary = temporary_path(path)
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            # Without it the new name can reach the disk before the content.
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _telling_full_disks(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                # Without it the new name can reach the disk before the content.
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
 
@@ -38,23 +56,69 @@ def replacing(path: str) -> Iterator[str]:
 @contextlib.contextmanager
 def replacing_folder(path: str) -> Iterator[str]:
     """Yields an empty folder that takes the place of `path` on success."""
-    path = os.path.abspath(path)
-    folder, name = os.path.split(path)
-    unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    temporary = os.path.join(folder, f".{name}.{unique}.tmp")
-    previous = os.path.join(folder, f".{name}.{unique}.old")
+    temporary = temporary_path(path)
     os.makedirs(temporary)
     try:
-        yield temporary
-        if os.path.isdir(path):
-            os.rename(path, previous)
-        os.rename(temporary, path)
+        with _telling_full_disks(path):
+            yield temporary
+            with set_aside(path):
+                os.rename(temporary, path)
     except BaseException:
-        if os.path.isdir(previous) and not os.path.lexists(path):
-            os.rename(previous, path)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def set_aside(path: str) -> Iterator[None]:
+    """Removes a file or folder, which comes back if the block fails.
+
+    If the process is killed within the block, a folder comes back later, see
+    `keras_sspcab.runs.locks`; a file does not.
+    """
+    is_folder = os.path.isdir(path)
+    previous = temporary_path(path, "old" if is_folder else "tmp")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, previous)
+    try:
+        yield
+    except BaseException:
+        if os.path.lexists(previous) and not os.path.lexists(path):
+            os.rename(previous, path)
+        raise
+    if is_folder:
+        shutil.rmtree(previous, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(previous)
+
+
+@contextlib.contextmanager
+def _telling_full_disks(path: str) -> Iterator[None]:
+    """Names the file and what to do, where a writer has found no space."""
+    try:
+        yield
+    except OutOfSpaceError:
+        raise
+    except Exception as error:
+        if not _is_of_full_disk(error):
+            raise
+        free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+        raise OutOfSpaceError(
+            f"There is no space to write {path} ({free / 1e6:,.1f} MB are "
+            f"free): {str(error).strip()}. What was there is kept. Make room, "
+            "then give the command again, or continue with --resume"
+        ) from error
+
+
+def _is_of_full_disk(error: Exception) -> bool:
+    if getattr(error, "errno", None) in _NO_SPACE:
+        return True
+    # HDF5, TensorFlow and NumPy have errors of their own; NumPy's says only
+    # how much less was written.
+    text = str(error)
+    return any(os.strerror(number) in text for number in _NO_SPACE) or (
+        "requested and" in text and text.endswith("written")
+    )
 
 
 def write_text(path: str, text: str) -> None:
@@ -70,6 +134,20 @@ def write_json(path: str, value: Any) -> None:
     """Writes a JSON file, all of it or nothing; NaN is refused."""
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
     write_text(path, text + "\n")
+
+
+def read_json(path: str, advice: str) -> dict[str, Any]:
+    """Reads one JSON object; the error names the file and gives the advice."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is broken: no valid JSON: {error}. {advice}"
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is broken: expected one object. {advice}")
+    return value
 
 
 def write_csv(
@@ -92,3 +170,8 @@ def sha256_of(path: "str | os.PathLike[str]") -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def now() -> str:
+    """Returns the time, to the second, with its zone."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

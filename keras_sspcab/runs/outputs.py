@@ -30,6 +30,7 @@ from keras_sspcab.runs import files
 from keras_sspcab.runs.folder import RunFolder
 
 _EVALUATE = "keras-sspcab evaluate"
+_ADVICE = f"Write it again with `{_EVALUATE}`"
 
 #: Outcomes by label (1 abnormal, 0 normal, None unknown) and whether the image
 #: or frame was flagged; the most instructive first.
@@ -203,10 +204,7 @@ def _write_rows(
 def read_metrics(run: RunFolder) -> dict[str, Any]:
     """Returns the content of `metrics.json`."""
     path = run.require("metrics.json", f"{_EVALUATE} {run.path}")
-    metrics = _read_json(path)
-    if not isinstance(metrics, dict):
-        raise _broken(path, "expected one object of metrics")
-    return metrics
+    return files.read_json(path, _ADVICE)
 
 
 def read_image_scores(run: RunFolder) -> list[ImageScore]:
@@ -261,25 +259,28 @@ def read_curves(run: RunFolder) -> dict[str, Curve] | None:
     path = run.file("predictions/curves.json")
     if not os.path.exists(path):
         return None
+    curves = files.read_json(path, _ADVICE)
     try:
         return {
-            name: Curve(*(np.array(points[axis], "float64") for axis in "xy"))
-            for name, points in _read_json(path).items()
+            name: Curve(*np.array([points["x"], points["y"]], "float64"))
+            for name, points in curves.items()
         }
-    except (AttributeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise _broken(path, f"{error!r}") from error
 
 
 def read_map(path: str) -> np.ndarray:
     """Returns an anomaly map `(height, width)` in float32."""
     try:
-        values = np.load(path, allow_pickle=False)
-    except (EOFError, ValueError) as error:
+        values = np.asarray(np.load(path, allow_pickle=False), "float32")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # what is broken raises errors of all kinds
         raise _broken(path, str(error)) from error
     if values.ndim != 2 or not np.isfinite(values).all():
         problem = "expected finite values of shape (height, width)"
         raise _broken(path, f"{problem}, got shape {values.shape}")
-    return values.astype("float32")
+    return values
 
 
 def _scores_of(run: RunFolder) -> str:
@@ -287,6 +288,10 @@ def _scores_of(run: RunFolder) -> str:
 
 
 def _read_rows(path: str, kind: type) -> Iterator[Any]:
+    with open(path, "rb") as file:
+        # The last number could be a shorter one otherwise.
+        if not file.read().endswith(b"\n"):
+            raise _broken(path, "it was cut off")
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         try:
@@ -311,6 +316,9 @@ def _parse_row(
     kind: type, cells: Mapping[str, str], path: str, line: int
 ) -> Any:
     values = {}
+    # What has too many cells, or too few, was cut off or run together.
+    if None in cells or None in cells.values():
+        raise _broken(path, f"line {line} has another number of cells")
     for column in _COLUMNS[kind]:
         value = cells.get(column) or ""
         if column.endswith("_file") and value:
@@ -334,18 +342,8 @@ def _parse_row(
     return row
 
 
-def _read_json(path: str) -> Any:
-    with open(path, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise _broken(path, f"no valid JSON: {error}") from error
-
-
 def _broken(path: str, problem: str) -> ValueError:
-    return ValueError(
-        f"{path} is broken: {problem}. Write it again with `{_EVALUATE}`"
-    )
+    return ValueError(f"{path} is broken: {problem}. {_ADVICE}")
 
 
 def _check_count(

@@ -1,7 +1,7 @@
 """What a run says while it works."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,10 +23,17 @@ class Progress:
         """Takes a sentence about what has been done, or comes next."""
 
     def count(
-        self, title: str, total: int
+        self, title: str, total: int | None
     ) -> AbstractContextManager[Callable[[], object]]:
-        """Returns a context that yields a function to call after each step."""
+        """Returns a context that yields a function to call after each step.
+
+        `total` is the number of steps, None if it is not known.
+        """
         return contextlib.nullcontext(lambda: None)
+
+    def track(self, items: Any, title: str) -> Iterable[Any]:
+        """Returns the items, counted each time that they are gone through."""
+        return _Tracked(self, items, title)
 
     def training(self) -> AbstractContextManager[list[Any]]:
         """Returns a context that yields Keras callbacks for a training.
@@ -35,3 +42,20 @@ class Progress:
         that was interrupted continues.
         """
         return contextlib.nullcontext([])
+
+
+class _Tracked:
+    def __init__(self, progress: Progress, items: Any, title: str) -> None:
+        self._progress = progress
+        self._items = items
+        self._title = title
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            total = len(self._items)
+        except TypeError:  # data sets that are filtered do not know
+            total = None
+        with self._progress.count(self._title, total) as advance:
+            for item in self._items:
+                yield item
+                advance()

@@ -50,7 +50,8 @@ def score_shards(
         Counts; also in `_SUCCESS.json`.
 
     Raises:
-        ValueError: If a shard cannot be scored, or the table is not complete.
+        ValueError: If a shard cannot be scored, the table is not complete, or
+            another process is scoring into the folder.
         ImportError: If the engine is not installed.
 
     Example:
@@ -59,12 +60,13 @@ def score_shards(
     12
     """
     check_engine(engine)
-    pending = job.pending()
-    if pending and engine.lower() == "ray":
-        score_on_ray(options or RayOptions(), job, pending, on_shard)
-    elif pending:
-        shards = ShardScorer(job, scorer)
-        for shard in pending:
-            shards.score(shard)
-            on_shard(shard)
-    return job.folder.finish()
+    with job.folder.locked():
+        pending = job.pending()
+        if pending and engine.lower() == "ray":
+            score_on_ray(options or RayOptions(), job, pending, on_shard)
+        elif pending:
+            shards = ShardScorer(job, scorer)
+            for shard in pending:
+                shards.score(shard)
+                on_shard(shard)
+        return job.folder.finish()

@@ -2,20 +2,24 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from pydantic import ValidationError
 
 from keras_sspcab.imports import import_optional
 from keras_sspcab.runs import files
-from keras_sspcab.runs.folder import now
+from keras_sspcab.runs.files import now
+from keras_sspcab.runs.locks import folder_lock, remove_leftovers
 from keras_sspcab.scale.plan import ScorePlan
 
 _PLAN, _INPUTS, _SUCCESS = "plan.json", "inputs.parquet", "_SUCCESS.json"
-_PLAN_KEY = b"keras_sspcab.plan"
+_PLAN_KEY, _ROWS_KEY = b"keras_sspcab.plan", b"keras_sspcab.rows"
 
 
 def import_pyarrow() -> Any:
@@ -85,34 +89,43 @@ class ScoreFolder:
             raise ValueError(
                 f"{self.path} is a file. Choose a folder for the scores"
             )
-        if os.path.isfile(self.file(_PLAN)):
-            if differences := self._read_plan().differences(self.plan):
-                raise ValueError(
-                    f"{self.path} holds scores of {'; '.join(differences)}. "
-                    "Give what was given then to continue, or choose another "
-                    "folder"
-                )
-        else:
-            self._write_plan(inputs)
-        os.makedirs(self.file("scores"), exist_ok=True)
+        with self.locked():
+            if os.path.isfile(self.file(_PLAN)):
+                if differences := self._read_plan().differences(self.plan):
+                    raise ValueError(
+                        f"{self.path} holds scores of "
+                        f"{'; '.join(differences)}. Give what was given then "
+                        "to continue, or choose another folder"
+                    )
+                if read_inputs(self.path) != inputs:  # they are broken
+                    self._write_inputs(inputs)
+            else:
+                self._write_plan(inputs)
+            os.makedirs(self.file("scores"), exist_ok=True)
+
+    def locked(self) -> AbstractContextManager[bool]:
+        """Returns a context in which no other process writes to the folder."""
+        return folder_lock(self.path)
 
     def _write_plan(self, inputs: Sequence[str]) -> None:
-        names = os.listdir(self.path) if os.path.isdir(self.path) else []
         # A start that was killed at once may have left the list.
+        names = os.listdir(self.path)
         if any(n != _INPUTS and not n.startswith(".") for n in names):
             raise ValueError(
                 f"{self.path} is not empty and holds no plan of scores. "
                 "Choose another folder"
             )
-        os.makedirs(self.path, exist_ok=True)
+        self._write_inputs(inputs)
+        # Last: a folder with this file can be continued.
+        files.write_json(self.file(_PLAN), self.plan.model_dump(mode="json"))
+
+    def _write_inputs(self, inputs: Sequence[str]) -> None:
         arrow = import_pyarrow()
         table = arrow.table({"path": arrow.array(inputs, arrow.string())})
         with files.replacing(self.file(_INPUTS)) as temporary:
             arrow.parquet.write_table(
                 table, temporary, row_group_size=self.plan.shard_size
             )
-        # Last: a folder with this file can be continued.
-        files.write_json(self.file(_PLAN), self.plan.model_dump(mode="json"))
 
     def _read_plan(self) -> ScorePlan:
         path = self.file(_PLAN)
@@ -141,7 +154,7 @@ class ScoreFolder:
         arrow = import_pyarrow()
         try:
             footer = arrow.parquet.read_metadata(path)
-        except (OSError, arrow.ArrowException):
+        except (OSError, ValueError, arrow.ArrowException):
             # Cut off by others: what is written here is moved when complete.
             return False
         start, end = self.plan.bounds(shard)
@@ -154,10 +167,13 @@ class ScoreFolder:
     def write_part(self, shard: int, rows: Sequence[dict[str, Any]]) -> None:
         """Writes the scores of a shard, all of them or nothing."""
         arrow = import_pyarrow()
-        schema = _schema(self.plan.maps).with_metadata(
-            {_PLAN_KEY: self.plan.checksum}
-        )
+        schema = _schema(self.plan.maps)
         table = arrow.Table.from_pylist(rows, schema=schema)
+        checksums = {
+            _PLAN_KEY: self.plan.checksum,
+            _ROWS_KEY: _checksum(table.to_pydict()),
+        }
+        table = table.replace_schema_metadata(checksums)
         with files.replacing(self.part(shard)) as temporary:
             arrow.parquet.write_table(table, temporary)
 
@@ -167,6 +183,7 @@ class ScoreFolder:
         Nobody may be writing: what killed workers have left is removed.
         """
         counts = self._check()
+        remove_leftovers(self.path)
         for name in os.listdir(self.file("scores")):
             if name.startswith(".part-"):
                 with contextlib.suppress(FileNotFoundError):
@@ -188,15 +205,23 @@ class ScoreFolder:
             if not name.startswith((".", "_"))
         ]
         num_errors = num_anomalous = 0
-        parquet = import_pyarrow().parquet
-        names = ["path", "model_checksum", "error", "is_anomalous"]
+        arrow = import_pyarrow()
         for shard, path in enumerate(parts):
             if not self.is_done(shard):
                 state = "broken" if os.path.exists(path) else "missing"
                 problems.append(f"{path} is {state}")
                 continue
-            with parquet.ParquetFile(path) as file:
-                columns = file.read(columns=names).to_pydict()
+            try:
+                with arrow.parquet.ParquetFile(path) as file:
+                    table = file.read()
+                columns = table.to_pydict()
+                # Files of earlier versions have none.
+                checksum = (table.schema.metadata or {}).get(_ROWS_KEY)
+                if checksum not in (None, _checksum(columns)):
+                    raise ValueError("the rows are not those written")
+            except (OSError, ValueError, arrow.ArrowException) as error:
+                problems.append(f"{path} is broken ({error})")
+                continue
             if columns["path"] != self.inputs_of(shard):
                 problems.append(f"{path} has other rows than its inputs")
             if set(columns["model_checksum"]) != {plan.model_checksum}:
@@ -217,6 +242,23 @@ class ScoreFolder:
             plan.num_shards,
             plan.model_checksum,
         )
+
+
+def read_inputs(folder: Any) -> list[str]:
+    """Returns the inputs of a folder of scores; none where there is no list."""
+    arrow = import_pyarrow()
+    path = os.path.join(folder, _INPUTS)
+    try:
+        with arrow.parquet.ParquetFile(path) as file:
+            return file.read()["path"].to_pylist()
+    except (OSError, KeyError, arrow.ArrowException):
+        return []
+
+
+def _checksum(columns: dict[str, Any]) -> bytes:
+    """Returns the SHA-256 of rows: the format does not notice all damage."""
+    text = json.dumps(columns)
+    return hashlib.sha256(text.encode()).hexdigest().encode()
 
 
 def _schema(maps: bool) -> Any:

@@ -5,36 +5,48 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import tensorflow as tf
-
 from keras_sspcab.data import scan_image_folder
 from keras_sspcab.data.file_system import (
     enumerate_names,
+    has_pattern,
     is_folder,
     is_utf8,
-    reach,
+    match_urls,
     scheme_of,
     standardize_path,
 )
+from keras_sspcab.data.scanning import is_image
 
 
-def list_inputs(inputs: Iterable[Any]) -> list[str]:
+def list_inputs(inputs: Iterable[Any], known: Iterable[str] = ()) -> list[str]:
     """Lists absolute paths and URLs, sorted, each once.
 
     What a folder holds is chosen by the extension, at any depth; what a pattern
     matches counts whatever its name is. A path that exists is no pattern, so
     that brackets may be part of a name. Links are not followed.
+
+    `known` are those of an earlier call. Files among them that have vanished
+    since are listed as well, if there are no new ones.
     """
-    paths: set[str] = set()
+    known, paths = {*known}, set()
     for item in inputs:
         path = standardize_path(item, "inputs")
         matches = _match_remote(path) if scheme_of(path) else _match(path)
+        if not matches and os.path.abspath(path) in known:
+            matches = [os.path.abspath(path)]
         if not matches:
             raise ValueError(
                 f"There is no file that matches {path!r}. Give a file, a "
                 "folder, or a pattern such as 'images/**/*.png' in quotes"
+                + _explain_brackets(path)
             )
         paths.update(matches)
+    if paths <= known:
+        paths |= {
+            path
+            for path in known - paths
+            if not scheme_of(path) and not os.path.lexists(path)
+        }
     broken = [path for path in sorted(paths) if not is_utf8(path)]
     if broken:
         raise ValueError(
@@ -42,6 +54,16 @@ def list_inputs(inputs: Iterable[Any]) -> list[str]:
             f"{enumerate_names(map(ascii, broken))}. Rename them."
         )
     return sorted(paths)
+
+
+def _explain_brackets(path: str) -> str:
+    if "[" not in path:
+        return ""
+    return (
+        ". Brackets are part of the pattern: they stand for one of the "
+        f"characters in them. For the brackets themselves, write "
+        f"{path.replace('[', '[[]')!r}"
+    )
 
 
 def _images_in(folder: str) -> list[str]:
@@ -59,12 +81,7 @@ def _match(path: str) -> list[str]:
 
 
 def _match_remote(url: str) -> list[str]:
-    if not glob.has_magic(url):
-        # Whether a file is there shows when it is read.
-        return _images_in(url) if is_folder(url) else [url]
-    if "**" in url:
-        raise ValueError(
-            f"Behind a URL, `**` is not known. Received: {url!r}. Give the "
-            "folder, to take all images in it at any depth"
-        )
-    return reach(url, lambda: tf.io.gfile.glob(url))
+    if has_pattern(url):
+        return match_urls(url)
+    # Whether a file is there shows when it is read.
+    return _images_in(url) if not is_image(url) and is_folder(url) else [url]

@@ -304,6 +304,8 @@ def _stop_when_training(arguments, run, number, environment):
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
+        # As a shell starts what is to run in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     deadline = time.monotonic() + 120
     while not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):

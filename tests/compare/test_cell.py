@@ -1,6 +1,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -65,6 +67,45 @@ time.sleep(60)
     assert caught.value.signal == signal.SIGTERM
     assert seen.read_text() == str(int(signal.SIGTERM))
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+DRIVER = """
+import sys
+from keras_sspcab.compare.cell import run_in_own_process
+from keras_sspcab.runs import RunFolder
+from keras_sspcab.runs.parsing import load_config
+run_in_own_process(RunFolder(sys.argv[1]), load_config(None), sys.argv[2:])
+"""
+
+# Neither a training, which looks at signals, nor fast.
+CELL = """
+import pathlib, sys, time
+from keras_sspcab.compare import cell
+def run_cell(run, *_):
+    with run.locked():
+        pathlib.Path(run.file("ready")).touch()
+        time.sleep(60)
+cell.run_cell = run_cell
+cell.main(sys.argv[-1])
+"""
+
+
+def test_no_cell_outlives_its_comparison(tmp_path):
+    run = RunFolder(str(tmp_path / "r"))
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, run.path, "-c", CELL],
+        # As a shell starts what is to run in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    while not os.path.exists(run.file("ready")):
+        assert driver.poll() is None
+        time.sleep(0.01)
+    with pytest.raises(ValueError, match="in use by process"), run.locked():
+        pass
+    driver.kill()
+    driver.wait()
+    with run.locked(wait_seconds=30):
+        pass
 
 
 def test_hardware_is_described():

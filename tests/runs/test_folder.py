@@ -2,6 +2,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from keras_sspcab.runs import Config, RunFolder, files
@@ -70,7 +71,7 @@ def test_what_is_missing_is_told_with_the_command(tmp_path):
 
 def test_broken_record_is_named(tmp_path):
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json is no valid JSON"):
+    with pytest.raises(ValueError, match=r"run\.json is broken: no valid JSON"):
         _ = RunFolder(str(tmp_path)).record
 
 
@@ -141,6 +142,47 @@ def test_folder_comes_back_if_the_new_one_cannot_be_moved(
         Path(temporary, "new").touch()
     assert os.listdir(path) == ["old"]
     assert os.listdir(tmp_path) == ["folder"]
+
+
+def _save_keras(path):
+    import keras
+
+    layers = [keras.Input((100,)), keras.layers.Dense(100)]
+    keras.Sequential(layers).save(path)
+
+
+def _save_parquet(path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    numbers = np.random.default_rng(0).random(10_000)
+    parquet.write_table(arrow.table({"a": numbers}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("a.txt", lambda path: Path(path).write_text("x" * 10_000)),
+        ("a.npy", lambda path: np.save(path, np.zeros(10_000))),
+        ("a.npz", lambda path: np.savez(path, a=np.zeros(10_000))),
+        ("a.keras", _save_keras),
+        ("a.parquet", _save_parquet),
+    ],
+)
+def test_full_disks_are_told(tmp_path, small_disk, name, save):
+    path = tmp_path / name
+    path.write_text("before")
+    with (
+        small_disk(2000),
+        pytest.raises(OSError, match=r"no space to write .*MB are free") as e,
+        files.replacing(str(path)) as temporary,
+    ):
+        save(temporary)
+    assert str(path) in str(e.value)
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == [name]
+    with files.replacing(str(path)) as temporary:
+        save(temporary)
 
 
 def test_csv_has_the_columns_asked_for(tmp_path):

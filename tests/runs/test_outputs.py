@@ -1,5 +1,6 @@
 """The files that an evaluation leaves, written and read back."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -107,7 +108,7 @@ def test_runs_of_earlier_versions_are_read_and_written_alike(tmp_path):
         ("0.9287964701652527", "nan", "line 3, anomaly_score: "),
         (",0,good", ",2,good", "line 2, label: "),
         (",1,0.162", ",maybe,0.162", "line 5, is_anomalous: "),
-        ("images/test/spot/000.png,1", "spot", "line 5, label: "),
+        ("images/test/spot/000.png,1", "spot", "line 5 has another number"),
     ],
 )
 def test_broken_rows_are_named(tmp_path, old, new, message):
@@ -152,13 +153,58 @@ def test_rows_that_do_not_fit_the_metrics_are_named(tmp_path):
     [
         ("metrics.json", "{", outputs.read_metrics),
         ("metrics.json", "[]", outputs.read_metrics),
+        ("metrics.json", "[" * 100_000, outputs.read_metrics),
         ("predictions/curves.json", '{"pro": 1}', outputs.read_curves),
+        (
+            "predictions/curves.json",
+            '{"pro": {"x": [0, 1], "y": [1]}}',
+            outputs.read_curves,
+        ),
     ],
 )
 def test_broken_json_is_named(run, name, content, read):
     Path(run.file(name)).write_text(content)
     with pytest.raises(ValueError, match=f"{name} is broken"):
         read(run)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "read"),
+    [
+        ("image", "predictions/scores.csv", outputs.read_image_scores),
+        ("image", "metrics.json", outputs.read_metrics),
+        ("video", "predictions/scores.csv", outputs.read_frame_scores),
+        ("video", "predictions/key_frames.csv", outputs.read_key_frames),
+    ],
+)
+def test_files_that_were_cut_off_are_named(tmp_path, kind, name, read):
+    run = copy_of(kind, tmp_path)
+    path = Path(run.file(name))
+    content = path.read_bytes()
+    ends = range(len(content) - (name == "metrics.json"))
+    for end in sorted({*ends[:: max(1, len(ends) // 100)], ends[-1]}):
+        if "key" in name and content[:end].endswith(b"\n"):
+            continue  # nobody counts key frames
+        path.write_bytes(content[:end])
+        with pytest.raises(ValueError, match=f"{path.name} is broken"):
+            read(run)
+
+
+def test_damaged_maps_are_named_or_maps(tmp_path):
+    path = tmp_path / "map.npy"
+    outputs.write_map(str(path), np.ones((4, 4)))
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for i in range(len(content) + 300):
+        damaged = bytearray(content[:i])
+        if i >= len(content):
+            damaged[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(damaged)
+        if i < len(content):
+            with pytest.raises(ValueError, match=r"map\.npy is broken"):
+                outputs.read_map(str(path))
+            continue
+        with contextlib.suppress(ValueError):  # nothing else
+            assert outputs.read_map(str(path)).ndim == 2
 
 
 @pytest.mark.parametrize("values", [[1.0], [[float("nan")]]])

@@ -62,6 +62,21 @@ def test_what_matches_nothing_is_an_error(tree, name):
         list_inputs([tree / "a.png", tree / name])
 
 
+def test_brackets_are_explained(tree):
+    with pytest.raises(ValueError, match="Brackets are part of the pat") as e:
+        list_inputs([f"{tree}/x[2].png"])
+    assert f"write '{tree}/x[[]2].png'" in str(e.value)
+    assert list_inputs([f"{tree}/x[[]1].png"]) == [f"{tree}/x[1].png"]
+
+
+def test_known_files_that_have_vanished_stay(tree):
+    known = [f"{tree}/a.png", f"{tree}/x1.png", f"{tree}/gone.png"]
+    assert list_inputs([tree / "[ax][.1]*"], known) == sorted(known)
+    assert list_inputs([tree / "gone.png"], known) == known[2:]
+    # With new ones it is another list.
+    assert list_inputs([tree / "b.jpg"], known) == [f"{tree}/b.jpg"]
+
+
 def test_names_that_are_no_text_are_refused(tree):
     name = os.fsencode(tree) + b"/\xff.png"
     try:

@@ -165,8 +165,14 @@ def test_damaged_files_are_written_again(make_job, images):
         file.truncate(100)
     os.unlink(folder.part(3))
     # What a killed worker leaves.
-    leftover = Path(folder.file("scores", ".part-00001.99.tmp.parquet"))
-    leftover.write_text("half")
+    leftovers = [
+        Path(folder.file("scores", ".part-00001.99.tmp.parquet")),
+        Path(folder.file("scores", ".part-00001.attempts")),
+        Path(folder.file("maps/00001/.000000004.1-0123abcd.tmp.npy")),
+    ]
+    for leftover in leftovers:
+        leftover.parent.mkdir(parents=True, exist_ok=True)
+        leftover.write_text("half")
     # A whole shard, but of another table.
     save_gray(images / "25.png", 250)
     other = make_job(out="other")
@@ -176,7 +182,63 @@ def test_damaged_files_are_written_again(make_job, images):
     assert job.pending() == [2, 3, 4]
     score_shards(job)
     check_rows(job, images)
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
+
+
+def test_damage_within_a_file_is_named(make_job, images):
+    job = make_job()
+    score_shards(job)
+    path = Path(job.folder.part(2))
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    num_found = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(content))] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            job.folder.finish()
+        except ValueError as error:
+            num_found += 1
+            message = str(error)
+            assert str(path) in message
+            assert "Remove what is wrong and start again" in message
+        else:
+            check_rows(job, images)
+    assert num_found > 100
+    path.unlink()
+    score_shards(job)
+    check_rows(job, images)
+    # The list of inputs is known.
+    Path(job.folder.file("inputs.parquet")).write_bytes(content[:50])
+    path.unlink()
+    score_shards(make_job())
+    check_rows(job, images)
+
+
+def test_one_process_at_a_time(make_job):
+    job = make_job()
+    with job.folder.locked():
+        with pytest.raises(ValueError, match=f"by process {os.getpid()} on"):
+            score_shards(job)
+        with pytest.raises(ValueError, match="in use by"):
+            make_job()
+
+
+def test_inputs_that_have_vanished_are_rows(make_job, images):
+    job = make_job(functools.partial(_FailingScorer, 3))
+    with pytest.raises(KeyboardInterrupt):
+        score_shards(job)
+    (images / "03.png").unlink()  # is done
+    (images / "20.png").unlink()
+    job = make_job()
+    counts = score_shards(job)
+    check_rows(job, images, [20])
+    assert read_rows(job)[20]["error"] == "the file does not exist"
+    assert counts.num_errors == 1
+    # Others instead are another table.
+    save_gray(images / "26.png", 0)
+    with pytest.raises(ValueError, match="other inputs"):
+        make_job()
 
 
 def test_what_does_not_belong_is_found(make_job):
@@ -189,7 +251,9 @@ def test_what_does_not_belong_is_found(make_job):
         score_shards(job)
     os.unlink(folder.part(7))
     # As many rows, but not one for each input.
-    twice = table.take([0, 0, 1, 2])
+    metadata = table.schema.metadata
+    del metadata[b"keras_sspcab.rows"]
+    twice = table.take([0, 0, 1, 2]).replace_schema_metadata(metadata)
     pq.write_table(twice, folder.part(0))
     with pytest.raises(ValueError, match=r"00000\.parquet has other rows"):
         score_shards(job)

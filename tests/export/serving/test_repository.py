@@ -42,7 +42,6 @@ def test_layout(directory, packaged_result):
     } <= set(os.listdir(result.path))
     assert set(os.listdir(directory)) == {
         *result.written,
-        ".lock",
         "models",
         "models.config",
     }

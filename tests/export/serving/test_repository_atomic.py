@@ -140,7 +140,7 @@ def test_killed(repository, tmp_path):
 def test_one_at_a_time(repository):
     with (
         write_lock(repository.directory),
-        pytest.raises(ValueError, match="Another process is writing"),
+        pytest.raises(ValueError, match=f"in use by process {os.getpid()}"),
     ):
         repository.rollback()
     with pytest.raises(ValueError, match="no version of screws before"):
