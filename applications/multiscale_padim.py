@@ -165,12 +165,15 @@ class MultiScalePaDiM(FeatureModel):
         maps = np.stack(outputs["maps"], axis=-1)
         return {
             "scores": np.stack(outputs["scores"], axis=-1),
-            "pixels": maps.reshape(-1, len(_MAP_WEIGHTS))[::step],
+            # Of each image as many, so that they can be told apart.
+            "pixels": maps.reshape(len(maps), -1, len(_MAP_WEIGHTS))[
+                :, ::step
+            ].reshape(-1, len(_MAP_WEIGHTS)),
         }
 
     def finish_scoring(
         self, held_out: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Finds the scales of the sums, and returns the sums."""
         sums = []
         for name, key in (("score_sum", "scores"), ("map_sum", "pixels")):
@@ -178,4 +181,5 @@ class MultiScalePaDiM(FeatureModel):
             layer.fit(held_out[key])
             parts = list(np.moveaxis(held_out[key], -1, 0))
             sums.append(keras.ops.convert_to_numpy(layer(parts)))
-        return sums[0], sums[1]
+        scores, pixels = sums
+        return scores, pixels, pixels.reshape(len(scores), -1).max(axis=1)

@@ -21,8 +21,8 @@ def predict(
         Path, typer.Argument(help="Run folder, or a .keras file.")
     ],
     images: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Image files, or folders of them."),
+        list[str] | None,
+        typer.Argument(help="Image files, or folders of them; also URLs."),
     ] = None,
     video: Annotated[
         list[Path] | None,
@@ -65,8 +65,10 @@ def predict(
     Of each --video an annotated video, a plot of the scores over time and a
     table are written.
 
+    An image that the model gives no finite score has an error and no result.
+
     Exit codes: 0 done, 1 an anomaly was found (with --fail-on-anomaly), 2 an
-    error.
+    error, also of one image among others.
     """
     if out is not None and out.suffix not in (".csv", ".json"):
         raise ValueError(
@@ -95,26 +97,35 @@ def predict(
         _write(out, rows)
         _show_videos(predictions)
     else:
-        rows = predict_images(detector, images or [], heat_maps, on_error)
+        rows = predict_images(
+            detector, images or [], heat_maps, on_error, ConsoleProgress()
+        )
         written = [] if heat_maps is None else [str(heat_maps)]
         _write(out, rows)
         _show_images(rows)
-    threshold = detector.calibration.threshold
-    if threshold is None:
+    errors = [row for row in rows if row["error"] is not None]
+    if not detector.calibration.is_calibrated:
         say("The model is not calibrated: nothing is flagged.")
     elif not video:
-        count = sum(row["is_anomalous"] for row in rows)
+        count = sum(bool(row["is_anomalous"]) for row in rows)
         say(
-            f"{count} of {len(rows)} anomalous, that is, with a score of at "
-            f"least {number(threshold)} standard deviations above normal."
+            f"{count} of {len(rows)} anomalous, that is, "
+            f"{detector.calibration.describe_rule()}, in standard deviations "
+            "above normal."
         )
     for path in (*written, *([] if out is None else [out])):
         say(f"Wrote {path}")
+    if errors:
+        noun = "frames" if video else "images"
+        raise ValueError(
+            f"{len(errors)} of {len(rows)} {noun} have no result: "
+            f"{errors[0]['error']}. Has the training diverged?"
+        )
     if fail_on_anomaly and any(row["is_anomalous"] for row in rows):
         raise typer.Exit(1)
 
 
-def _check_kind(detector: Any, images: list[Path], videos: list[Path]) -> None:
+def _check_kind(detector: Any, images: list[str], videos: list[Path]) -> None:
     if bool(images) == bool(videos):
         raise ValueError(
             "Give images, or videos with --video. Received: "
@@ -151,13 +162,14 @@ def _show_images(rows: list[dict[str, Any]]) -> None:
     table.add_column("score", justify="right")
     table.add_column("result")
     for row in rows:
-        table.add_row(
-            Text(row["path"]),
-            number(row["anomaly_score"]),
-            "[red]anomalous[/red]"
-            if row["is_anomalous"]
-            else "[green]normal[/green]",
-        )
+        result = "[green]normal[/green]"
+        if row["is_anomalous"]:
+            result = "[red]anomalous[/red]"
+        if row["error"] is not None:
+            result = f"[red]error:[/red] {row['error']}"
+        elif row["conflict"] is not None:
+            result = f"{result}, but {row['conflict']}"
+        table.add_row(Text(row["path"]), number(row["anomaly_score"]), result)
     show(table)
 
 
@@ -173,7 +185,7 @@ def _show_videos(predictions: list[Any]) -> None:
         table.add_row(
             Text(one.name),
             str(one.num_frames),
-            str(sum(row["is_anomalous"] for row in one.rows)),
+            str(sum(bool(row["is_anomalous"]) for row in one.rows)),
             ", ".join(times) or "-",
         )
     show(table)

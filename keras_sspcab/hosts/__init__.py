@@ -11,7 +11,7 @@ from keras_sspcab.hosts.arguments import (
     check_weights,
 )
 from keras_sspcab.hosts.base import AnomalyModel, HostGuide
-from keras_sspcab.hosts.detector import Untracked
+from keras_sspcab.hosts.detector import Untracked, require_finite_weights
 from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel, FoldScores
 from keras_sspcab.hosts.frames import FrameModel
@@ -50,6 +50,7 @@ __all__ = [
     "get_application",
     "output_frame",
     "register_application",
+    "require_finite_weights",
     "score_frames",
     "score_objects",
     "sspcab_block",

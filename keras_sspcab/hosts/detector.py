@@ -275,13 +275,13 @@ class Detector(keras.Model):
         return model
 
     def _run_through_graph(self, *args: Any, **kwargs: Any) -> Any:
-        if "call_fn" in kwargs:
-            warnings.warn(
-                f"keras.models.clone_model makes a plain functional model of "
-                f"{self.name}: it predicts alike, but cannot be calibrated or "
-                "trained on images alone. For a copy of the detector call "
-                "type(model).from_config(model.get_config())",
-                stacklevel=4,
+        # Only `keras.models.clone_model` gives both.
+        if {"operation_fn", "call_fn"} <= set(kwargs):
+            raise ValueError(
+                "keras.models.clone_model makes plain models, without what a "
+                f"detector is. To copy {self.name!r}, call "
+                f"{type(self).__name__}.from_config(model.get_config()), and "
+                "set_weights(model.get_weights()) on the copy"
             )
         return super()._run_through_graph(*args, **kwargs)
 

@@ -29,17 +29,20 @@ class FoldScores:
     Attributes:
         scores: One an image, in the order of the folds.
         pixels: Values of their raw maps, a part of them where there are many.
+        peaks: The highest value of the map of each image.
         are_held_out: Whether each image was scored by the statistics of others.
             With a single image there are none: its own score says little about
             those of other normal images.
 
     Example:
-    >>> FoldScores(np.zeros(4), np.zeros(400), are_held_out=True).scores.shape
+    >>> zeros = np.zeros(4)
+    >>> FoldScores(zeros, np.zeros(400), zeros, are_held_out=True).scores.shape
     (4,)
     """
 
     scores: np.ndarray
     pixels: np.ndarray
+    peaks: np.ndarray
     are_held_out: bool
 
 
@@ -208,8 +211,9 @@ class FeatureModel(AnomalyModel):
             key: np.concatenate([part[key] for part in parts])
             for key in parts[0]
         }
-        scores, pixels = self.finish_scoring(held_out)
-        self.fold_scores = FoldScores(scores, pixels, folds.count > 1)
+        self.fold_scores = FoldScores(
+            *self.finish_scoring(held_out), folds.count > 1
+        )
         self.discard_compiled()
 
     def _images(self, data: Any) -> Iterator[np.ndarray]:
@@ -222,20 +226,22 @@ class FeatureModel(AnomalyModel):
         images, joined.
         """
         outputs = self._raw.value.predict_on_batch(images)
+        maps = np.asarray(outputs["raw_map"])
         return {
             "scores": np.asarray(outputs["raw_score"]),
-            "pixels": np.asarray(outputs["raw_map"]).ravel()[::step],
+            "pixels": maps.ravel()[::step],
+            "peaks": maps.max(axis=(1, 2)),
         }
 
     def finish_scoring(
         self, held_out: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns raw scores and pixels of raw maps of held-out images."""
-        return held_out["scores"], held_out["pixels"]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns raw scores, pixels and peaks of held-out images."""
+        return held_out["scores"], held_out["pixels"], held_out["peaks"]
 
     def normal_scores(
         self, data: Any, batch_size: int = 32
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Those of the images given, or without any `fold_scores`."""
         if data is not None:
             return super().normal_scores(data, batch_size)
@@ -245,7 +251,8 @@ class FeatureModel(AnomalyModel):
                 "are not kept in files. Call `fit_scoring` first, or pass "
                 "normal images. Received: data=None"
             )
-        return self.fold_scores.scores, self.fold_scores.pixels
+        found = self.fold_scores
+        return found.scores, found.pixels, found.peaks
 
 
 def untracked_model(inputs: Any, outputs: Any) -> Untracked:

@@ -63,7 +63,7 @@ def save_score_plot(
             linewidth=2,
             marker=".",
             markersize=3,
-            label="anomalous",
+            label="from the threshold on",
         )
         axes.axhline(threshold, color="0.3", ls="--", lw=1, label="threshold")
     axes.set(xlabel="frame", ylabel="score (standard deviations)")

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sspcab import metrics
 from keras_sspcab.data import ImageSample
-from keras_sspcab.data.masks import describe_contradictions, load_mask
+from keras_sspcab.data.masks import MaskDoubt, describe_doubts, load_mask
 from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.metrics import PixelScores
 from keras_sspcab.metrics.shortcuts import describe_shortcut
@@ -46,7 +46,7 @@ def evaluate_images(
     masks = parallel_iterate(
         lambda sample: load_mask(sample, size), samples, "", progress=False
     )
-    contradicted: list[ImageSample] = []
+    doubts: list[tuple[ImageSample, MaskDoubt | None]] = []
     num_small: list[int] = []
     batches = source.whole_images(samples)
     for images in progress.track(batches, "Scoring batches of images"):
@@ -81,9 +81,8 @@ def evaluate_images(
             )
             if _lacks_mask(sample):
                 continue
-            if mask.any() != bool(sample.label):
-                contradicted.append(sample)
-            else:
+            doubts.append((sample, MaskDoubt.of(mask, sample.label)))
+            if doubts[-1][1] in (None, MaskDoubt.FULL):
                 groups = [sample.defect] if sample.label else defects
                 for group in (None, *groups):
                     pixels[group].add(mask, anomaly_map)
@@ -124,8 +123,8 @@ def evaluate_images(
             f"that masks of {size[0]}x{size[1]} pixels would pass over them: "
             "the pixels that hold most of each stand for it"
         )
-    # The check of the samples has warned of contradictions already.
-    values["notes"] = [*describe_contradictions(contradicted), *notes]
+    # The check of the samples has warned of the first ones already.
+    values["notes"] = [*describe_doubts(doubts), *notes]
     return Measured(values, curves, [*_gaps(values, split), *notes])
 
 

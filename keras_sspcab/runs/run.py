@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import keras
 
     from keras_sspcab.hosts import AnomalyModel
+    from keras_sspcab.scoring import Calibration
 
 PathLike = str | os.PathLike[str]
 
@@ -145,14 +146,73 @@ class Run(RunFolder):
 
         Raises:
             ValueError: If settings or data cannot be used, if the run was begun
-                and `resume` is False, or if the training diverges.
+                and `resume` is False, if another process works on it, or if
+                the training diverges.
             TrainingInterrupted: On Ctrl-C or SIGTERM; the state is saved.
         """
         from keras_sspcab.runs.training import train_run
 
         if resume and self.is_up_to_date:
             return
-        train_run(self, self.config, resume, progress, callbacks)
+        with self.locked():
+            train_run(self, self.config, resume, progress, callbacks)
+
+    def calibrate(
+        self,
+        data: PathLike | None = None,
+        *,
+        false_alarms: float | None = None,
+        decision: str | None = None,
+        restore: str | None = None,
+        progress: Progress | None = None,
+    ) -> "Calibration":
+        """Measures new thresholds for the trained model, without training.
+
+        Figures and reports stay those of the calibration before until
+        `evaluate` is called again. Former calibrations are kept in
+        `calibrations.json`; exports tell which one they have.
+
+        Args:
+            data: Folder of normal images or videos that were not trained on.
+                None takes those that the training calibrates on.
+            false_alarms: Share of normal images that may be flagged, in [0, 1).
+                None (the default) leaves it as it is set.
+            decision: What flags an image: `"score"`, `"pixels"` or `"either"`;
+                see `AnomalyModel.calibrate`. None (the default) leaves it.
+            restore: Name of a former calibration to put back, instead of all
+                others: `"training"` is that of the training.
+            progress: Takes what there is to say.
+
+        Returns:
+            The calibration; how sure it is, says its `false_alarm_interval`.
+
+        Raises:
+            ConfigError: If a setting cannot be used.
+            ValueError: If the run is not trained, data were trained on or
+                cannot be used, or there is no such calibration.
+        """
+        from keras_sspcab.runs.calibration import (
+            calibrate_run,
+            restore_calibration,
+        )
+
+        self.require("model.keras", "keras-sspcab train")
+        folder = None if data is None else os.fspath(data)
+        given = (folder, false_alarms, decision)
+        if restore is not None and given != (None, None, None):
+            raise ValueError(
+                "What is put back has its data and settings. Received: "
+                f"restore={restore!r} with data={folder!r}, false_alarms="
+                f"{false_alarms}, decision={decision!r}"
+            )
+        with self.locked():
+            if restore is not None:
+                result = restore_calibration(self, restore)
+            else:
+                result = calibrate_run(self, *given, progress or Progress())
+        # It is in the configuration as well.
+        self.config = RunFolder(self.path).config
+        return result
 
     def evaluate(
         self,
@@ -175,7 +235,8 @@ class Run(RunFolder):
 
         Raises:
             ConfigError: If another setting is given.
-            ValueError: If the run is not trained, or data cannot be used.
+            ValueError: If the run is not trained, another process works on it,
+                or data cannot be used.
         """
         from keras_sspcab.runs.evaluation import evaluate_run
 
@@ -190,7 +251,8 @@ class Run(RunFolder):
         config = resolve_config(
             self.file("config.toml"), merge_settings(settings, named)
         )
-        return evaluate_run(self, config, progress)
+        with self.locked():
+            return evaluate_run(self, config, progress)
 
     def report(self) -> "Path":
         """Writes `report.html` about the last evaluation; returns its path.
@@ -267,7 +329,9 @@ class Run(RunFolder):
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         model = self.model
         if model.kind == "image":
-            return predict_images(model, paths, heat_maps, on_error)
+            return predict_images(
+                model, paths, heat_maps, on_error, progress
+            )
         predictions = predict_videos(
             model, paths, results, None, self.config, progress
         )

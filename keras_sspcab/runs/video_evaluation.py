@@ -21,6 +21,7 @@ from keras_sspcab.runs.regions import (
     regions_of,
 )
 from keras_sspcab.runs.sources import VideoSource
+from keras_sspcab.scoring import describe_fault
 
 Series = dict[str, np.ndarray]
 
@@ -97,6 +98,11 @@ def evaluate_videos(
             if frame.frame < _frames_dropped(config):
                 continue
             video = videos[frame.video]
+            if fault := describe_fault(frame.outputs):
+                raise ValueError(
+                    f"{video.path}, frame {frame.frame}, cannot be "
+                    f"measured: {fault}. Has the training diverged?"
+                )
             if not scored or scored[-1].video is not video:
                 scored.append(_ScoredVideo(video, model))
             label = scored[-1].add(frame)

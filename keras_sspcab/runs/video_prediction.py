@@ -181,8 +181,10 @@ class _Annotator:
         outputs: dict[str, np.ndarray] | None,
     ) -> np.ndarray:
         score, anomaly_map, boxes = float("nan"), None, np.empty((0, 4))
+        is_alarm = False
         if outputs is not None and describe_fault(outputs) is None:
             score = float(outputs["anomaly_score"])
+            is_alarm = bool(outputs["is_anomalous"])
             boxes = self._boxes(outputs, pixels.shape[:2])
             if self._limit > 0:
                 anomaly_map = outputs["anomaly_map"]
@@ -196,6 +198,7 @@ class _Annotator:
             2 * self._limit or 1.0,
             boxes.tolist(),
             title,
+            is_alarm,
         )
 
     def _boxes(

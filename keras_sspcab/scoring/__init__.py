@@ -1,6 +1,11 @@
 """From error maps and embeddings to scores and thresholds."""
 
-from keras_sspcab.scoring.calibration import CalibratedScores, Calibration
+from keras_sspcab.scoring.calibration import (
+    DECISIONS,
+    CalibratedScores,
+    Calibration,
+    describe_fault,
+)
 from keras_sspcab.scoring.combined import (
     PeakSignalToNoise,
     RegularityScore,
@@ -24,6 +29,7 @@ from keras_sspcab.scoring.upsampling import (
 )
 
 __all__ = [
+    "DECISIONS",
     "AnomalyProbability",
     "CalibratedScores",
     "Calibration",
@@ -43,4 +49,5 @@ __all__ = [
     "SquaredError",
     "StandardizedSum",
     "ZScoreSum",
+    "describe_fault",
 ]

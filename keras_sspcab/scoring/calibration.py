@@ -2,14 +2,24 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.checks import standardize_number
+from keras_sspcab.checks import standardize_choice, standardize_number
 from keras_sspcab.scoring.base import ScoringLayer
+
+#: What can decide that an image is anomalous.
+DECISIONS = ("score", "pixels", "either")
+
+# How sure the interval of false alarms is.
+_CONFIDENCE = 0.95
+
+# Below the lowest finite number nothing is normal either.
+_LOWEST = float(np.finfo("float32").min)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +29,9 @@ class Calibration:
     Scores and maps are reported in standard deviations above the mean of the
     normal images (`z`): 0 is a typical normal image, whatever the model.
 
+    An image is anomalous by its score from `threshold` on, and by its pixels if
+    the highest reaches `peak_threshold`. What is not finite is anomalous.
+
     Attributes:
         score_mean: Mean raw score of the normal images.
         score_std: Standard deviation of the raw score, positive.
@@ -26,10 +39,14 @@ class Calibration:
         map_std: Standard deviation of these, positive.
         threshold: An image is anomalous from this score (in `z`) on. None: not
             calibrated, nothing is anomalous.
-        pixel_threshold: The same for a pixel of the map.
-        quantile: Share of the normal images below `threshold`.
+        pixel_threshold: The same for a pixel of the map, as maps are colored.
+        quantile: Share of the normal images that shall not be flagged.
         pixel_quantile: Share of their pixels below `pixel_threshold`.
         num_images: How many normal images were measured.
+        decision: What decides: `"score"`, `"pixels"` or `"either"`.
+        peak_threshold: An image is anomalous by its pixels from this value of
+            the highest on. None (the default) takes `pixel_threshold`.
+        name: Tells this calibration from others of the model; may be empty.
 
     Example:
     >>> scores = np.array([1.0, 2.0, 3.0])
@@ -47,21 +64,61 @@ class Calibration:
     quantile: float | None = None
     pixel_quantile: float | None = None
     num_images: int = 0
+    decision: str = "score"
+    peak_threshold: float | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
+        standardize_choice(self.decision, DECISIONS, "decision")
         for name in ("score_std", "map_std"):
             standardize_number(getattr(self, name), name, excluded=0)
-        for name in ("score_mean", "map_mean", "threshold", "pixel_threshold"):
+        limits = ("threshold", "pixel_threshold", "peak_threshold")
+        for name in ("score_mean", "map_mean", *limits):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(
                     f"`{name}` must be finite. Received: {name}={value}"
                 )
+        is_complete = self._peak_limit is not None or self.decision == "score"
+        if self.is_calibrated and not is_complete:
+            raise ValueError(
+                "Pixels decide by `peak_threshold` or `pixel_threshold`. "
+                f"Received: None for both, decision={self.decision!r}"
+            )
 
     @property
     def is_calibrated(self) -> bool:
         """Whether a threshold has been set."""
         return self.threshold is not None
+
+    @property
+    def _peak_limit(self) -> float | None:
+        is_known = self.peak_threshold is not None
+        return self.peak_threshold if is_known else self.pixel_threshold
+
+    @property
+    def false_alarm_interval(self) -> tuple[float, float] | None:
+        """Shares of normal images between which false alarms lie, at 95 %.
+
+        None where it is unknown. Of n independent images the share that scores
+        above the k-th has the distribution Beta(n - k + 1, k), whatever that of
+        the scores. A threshold beyond all of the n leaves 0 as lower bound.
+        """
+        count = self.num_images
+        if not self.is_calibrated or not self.quantile or not count:
+            return None
+        from scipy.special import betaincinv
+
+        quantile = _quantile_of_each(self.quantile, self.decision)
+        rank = min(count, math.ceil(quantile * (count - 1)) + 1)
+        beta = count - rank + 1, rank
+        is_beyond = _is_beyond(count, quantile)
+        tail = (1.0 - _CONFIDENCE) / (1 if is_beyond else 2)
+        lower = 0.0 if is_beyond else float(betaincinv(*beta, tail))
+        # Two criteria share the error, and at worst their alarms add up.
+        criteria = 2 if self.decision == "either" else 1
+        upper = criteria * float(betaincinv(*beta, 1.0 - tail / criteria))
+        return lower, min(1.0, upper)
 
     @classmethod
     def measure(
@@ -70,69 +127,214 @@ class Calibration:
         pixels: Any,
         quantile: float = 0.99,
         pixel_quantile: float = 0.999,
+        decision: str = "score",
+        peaks: Any = None,
     ) -> "Calibration":
         """Measures raw scores and raw map values of normal images.
+
+        From few images, fewer than `1 / (1 - quantile) - 1`, no score is as
+        high as the quantile: the threshold is then what a further image stays
+        below with that probability if scores are normally distributed, by
+        Student's t, and never below the highest score.
 
         Args:
             scores: Array of raw scores, one an image.
             pixels: Array of raw map values of any shape.
-            quantile: Share of the scores that lie below the threshold, in
-                (0, 1]. 1 puts the threshold just above the largest.
-            pixel_quantile: The same for the pixels.
+            quantile: Share of the images that are not flagged, in (0, 1]. 1
+                puts the threshold just above the largest. With `"either"` the
+                false alarms are divided between both criteria.
+            pixel_quantile: Share of all pixels below their threshold.
+            decision: What decides: `"score"`, `"pixels"` or `"either"`.
+            peaks: Array of the highest raw map value of each image. None (the
+                default) leaves `peak_threshold` out.
 
         Raises:
             ValueError: If there is no score or no pixel, if one is not finite,
                 or if a quantile is out of its range.
         """
-        score_mean, score_std, threshold = _measure(scores, quantile, "score")
-        map_mean, map_std, pixel_threshold = _measure(
-            pixels, pixel_quantile, "map value"
-        )
+        decision = standardize_choice(decision, DECISIONS, "decision")
+        for value in (quantile, pixel_quantile):
+            if not 0 < value <= 1:
+                raise ValueError(
+                    f"A quantile must lie in (0, 1]. Received: {value}"
+                )
+        scores = _finite(scores, "score")
+        pixels = _finite(pixels, "map value")
+        score_mean, score_std = _mean_and_std(scores)
+        map_mean, map_std = _mean_and_std(pixels)
+        each = _quantile_of_each(quantile, decision)
+        limit = _limit(scores, each)
+        pixel_limit = np.quantile(pixels, pixel_quantile, method="higher")
+        peak_threshold = None
+        if peaks is not None:
+            peak_limit = _limit(_finite(peaks, "map value"), each)
+            peak_threshold = _above((peak_limit - map_mean) / map_std)
         return cls(
             score_mean=score_mean,
             score_std=score_std,
             map_mean=map_mean,
             map_std=map_std,
-            threshold=threshold,
-            pixel_threshold=pixel_threshold,
+            threshold=_above((limit - score_mean) / score_std),
+            pixel_threshold=_above((pixel_limit - map_mean) / map_std),
             quantile=quantile,
             pixel_quantile=pixel_quantile,
-            num_images=int(np.size(scores)),
+            num_images=scores.size,
+            decision=decision,
+            peak_threshold=peak_threshold,
         )
+
+    def verdicts(self, score: Any, anomaly_map: Any, xp: Any = np) -> Any:
+        """Returns whether images are anomalous by score, and by their pixels.
+
+        Args:
+            score: Scores `(...)` in `z`.
+            anomaly_map: Maps `(..., height, width)` in `z`.
+            xp: `numpy` or `keras.ops`.
+        """
+        reached = self._reached(anomaly_map, self._peak_limit, xp)
+        by_pixels = xp.greater(xp.max(reached, axis=(-2, -1)), 0.5)
+        by_score = xp.greater(self._reached(score, self.threshold, xp), 0.5)
+        return by_score, by_pixels
+
+    def decide(self, score: Any, anomaly_map: Any, xp: Any = np) -> Any:
+        """Returns whether images are anomalous; arguments as of `verdicts`."""
+        if self.decision == "score":
+            return xp.greater(self._reached(score, self.threshold, xp), 0.5)
+        by_score, by_pixels = self.verdicts(score, anomaly_map, xp)
+        if self.decision == "pixels":
+            return by_pixels
+        return xp.logical_or(by_score, by_pixels)
+
+    def _reached(self, values: Any, threshold: float | None, xp: Any) -> Any:
+        """Returns 1 where values are anomalous, 0 elsewhere."""
+        if threshold is None or not self.is_calibrated:
+            return xp.zeros_like(values)
+        # Not the comparison from above: it is false for NaN. Nor its negation,
+        # which converters of graphs turn into that comparison.
+        is_normal = xp.logical_and(
+            xp.less(values, threshold), xp.greater_equal(values, _LOWEST)
+        )
+        return xp.where(is_normal, 0.0, 1.0)
+
+    def describe_rule(self) -> str:
+        """Says from when on an image is anomalous; "never" if uncalibrated."""
+        if self.threshold is None:
+            return "never"
+        rules = {
+            "score": f"from score {self.threshold:.4g} on",
+            "pixels": f"from a pixel of {self._peak_limit:.4g} on",
+        }
+        return rules.get(self.decision) or " or ".join(rules.values())
+
+    def describe_conflict(self, score: Any, anomaly_map: Any) -> str | None:
+        """Says in which way score and pixels of an image disagree, or None."""
+        by_score, by_pixels = map(bool, self.verdicts(score, anomaly_map))
+        if by_score == by_pixels or self._peak_limit is None:
+            return None
+        if by_score:
+            return "image score above its threshold, pixels below"
+        return "pixels above their threshold, image score below"
+
+    def describe_false_alarms(self, noun: str = "images") -> str:
+        """Says how many false alarms there will be; empty where unknown."""
+        interval = self.false_alarm_interval
+        if interval is None:
+            return ""
+        low, high = (f"{100 * share:.3g}" for share in interval)
+        alike = "; less sure, as frames of one video are alike"
+        return (
+            f"False alarms to expect: {low} to {high} % of normal {noun} "
+            f"({100 * _CONFIDENCE:g} % interval from {self.num_images} {noun}"
+            f"{alike if noun == 'frames' else ''})"
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Calibration":
+        """Returns what `to_dict` or `summary` was made of."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in names})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain values, for JSON."""
         return dataclasses.asdict(self)
 
+    def summary(self) -> dict[str, Any]:
+        """Returns the fields and what follows from them, for people."""
+        interval = self.false_alarm_interval
+        shown = None if interval is None else list(interval)
+        return {**self.to_dict(), "false_alarm_interval": shown}
 
-def _measure(
-    values: Any, quantile: float, what: str
-) -> tuple[float, float, float]:
-    """Returns mean, standard deviation and the threshold in units of it."""
-    if not 0 < quantile <= 1:
-        raise ValueError(
-            "A quantile must lie in (0, 1]. "
-            f"Received: {quantile} for the {what}s"
-        )
+
+def describe_fault(outputs: Mapping[str, Any]) -> str | None:
+    """Says what is not finite in the outputs for one image, or None.
+
+    Such an image has no verdict.
+
+    Example:
+    >>> describe_fault({"anomaly_score": np.nan})
+    'the model gives the score nan'
+    """
+    score = outputs["anomaly_score"]
+    if not np.isfinite(score):
+        return f"the model gives the score {score}"
+    num_bad = int(np.sum(~np.isfinite(outputs.get("anomaly_map", 0.0))))
+    if not num_bad:
+        return None
+    return f"the model gives a map with {num_bad} values that are not finite"
+
+
+def _finite(values: Any, what: str) -> np.ndarray:
     values = np.asarray(values, dtype="float64").ravel()
     if values.size == 0:
         raise ValueError(
             f"Calibration needs at least one {what} of a normal image. "
             "Received none: is the validation data empty?"
         )
-    if not np.isfinite(values).all():
+    num_bad = int((~np.isfinite(values)).sum())
+    if num_bad:
         raise ValueError(
-            f"Calibration met {int((~np.isfinite(values)).sum())} {what}s "
-            "that are NaN or infinite. Has the training diverged?"
+            f"Calibration met {num_bad} {what}s that are NaN or infinite. Has "
+            "the training diverged?"
         )
-    mean = float(values.mean())
+    return values
+
+
+def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
     # One image, or a constant map, has no spread to measure by.
-    std = float(values.std()) or 1.0
-    limit = (np.quantile(values, quantile, method="higher") - mean) / std
-    # Scores are float32: the threshold must lie above this very value.
-    threshold = np.nextafter(np.float32(limit), np.float32(np.inf))
-    threshold += 4 * np.finfo("float32").eps * max(1.0, abs(limit))
-    return mean, std, float(threshold)
+    return float(values.mean()), float(values.std()) or 1.0
+
+
+def _quantile_of_each(quantile: float, decision: str) -> float:
+    """Returns that of each criterion, so that together they keep the rate."""
+    return 1 - (1 - quantile) / 2 if decision == "either" else quantile
+
+
+def _is_beyond(count: int, quantile: float) -> bool:
+    """Whether a quantile lies beyond all of so many values.
+
+    A further value exceeds the largest of n with the probability 1 / (n + 1).
+    """
+    return 1e-9 < 1 - quantile < 1 / (count + 1) - 1e-9
+
+
+def _limit(values: np.ndarray, quantile: float) -> float:
+    limit = float(np.quantile(values, quantile, method="higher"))
+    count = values.size
+    if count == 1 or not _is_beyond(count, quantile):
+        return limit
+    from scipy.special import stdtrit
+
+    factor = float(stdtrit(count - 1, quantile)) * math.sqrt(1 + 1 / count)
+    predicted = values.mean() + factor * values.std(ddof=1)
+    return max(limit, float(predicted))
+
+
+def _above(value: float) -> float:
+    """Returns a threshold that this very value does not reach in float32."""
+    threshold = np.nextafter(np.float32(value), np.float32(np.inf))
+    value = np.float64(value)
+    threshold += 4 * np.finfo("float32").eps * max(1.0, abs(value))
+    return float(threshold)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -178,14 +380,11 @@ class CalibratedScores(ScoringLayer):
     def call(self, raw_score: Any, raw_map: Any) -> dict[str, Any]:
         calibration = self.calibration
         score = (raw_score - calibration.score_mean) / calibration.score_std
-        threshold = calibration.threshold
+        anomaly_map = (raw_map - calibration.map_mean) / calibration.map_std
         return {
             "anomaly_score": score,
-            "anomaly_map": (raw_map - calibration.map_mean)
-            / calibration.map_std,
-            "is_anomalous": ops.greater_equal(
-                score, math.inf if threshold is None else threshold
-            ),
+            "anomaly_map": anomaly_map,
+            "is_anomalous": calibration.decide(score, anomaly_map, ops),
         }
 
     def compute_output_spec(

@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 
 import keras
@@ -102,6 +103,33 @@ def test_own_optimizer_loss_and_metrics():
     )
     (mse,) = (history[name] for name in history if name.endswith("mse"))
     assert mse[0] == pytest.approx((error**2).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_inputs_must_be_finite(value):
+    detector = AutoEncoder(input_shape=(16, 16, 1))
+    detector.calibrate(images())
+    x = images()
+    x[1, 2, 3] = value
+    for use in (detector.predict, detector.calibrate):
+        with pytest.raises(ValueError, match="1 of .* values NaN or infinite"):
+            use(x)
+
+
+def test_calibration_keeps_the_decision_and_sets_it():
+    detector = AutoEncoder(input_shape=(16, 16, 1))
+    x = images()
+    first = detector.calibrate(x, decision="pixels")
+    assert detector.calibrate(x) == first
+    assert detector.calibrate(x, decision="score").decision == "score"
+    peaks = detector.predict(x, verbose=0)["anomaly_map"].max(axis=(1, 2))
+    # Few images: beyond the highest of them.
+    assert first.peak_threshold > peaks.max()
+    middle = float(np.median(peaks))
+    detector.calibration = dataclasses.replace(first, peak_threshold=middle)
+    flags = detector.predict(x, verbose=0)["is_anomalous"]
+    assert flags.tolist() == (peaks >= middle).tolist()
+    assert 0 < flags.sum() < len(flags)
 
 
 def test_registry():

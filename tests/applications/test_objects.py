@@ -1,8 +1,11 @@
 import keras
 import numpy as np
 import pytest
+from scipy import stats
 
 from keras_sspcab.applications import BackgroundAgnostic
+from keras_sspcab.hosts.video_scoring import _frame_outputs
+from keras_sspcab.scoring import Calibration
 from tests.hosts import samples, small_host
 
 
@@ -50,6 +53,45 @@ def test_with_an_index_frames_are_calibrated():
     assert calibration.num_images == 3
     assert calibration.score_mean == pytest.approx(np.mean(highest), rel=1e-5)
     assert calibration.score_std == pytest.approx(np.std(highest), rel=1e-3)
+    # And so are their peaks: beyond the highest, for there are few.
+    model.calibration = Calibration()
+    maps = model.predict_on_batch(objects)["anomaly_map"].max(axis=(1, 2))
+    peak = calibration.peak_threshold * calibration.map_std
+    peak += calibration.map_mean
+    tops = np.array([max(maps[:2]), maps[2], max(maps[3:])])
+    factor = stats.t.ppf(0.99, 2) * np.sqrt(4 / 3)
+    expected = tops.mean() + factor * tops.std(ddof=1)
+    assert peak == pytest.approx(expected, rel=1e-3)
+
+
+def test_frames_follow_the_decision_for_their_objects():
+    model = small()
+    low, high = np.zeros((4, 4), "float32"), np.full((4, 4), 5, "float32")
+    boxes = np.array([[0, 0, 3, 3], [8, 8, 11, 11]])
+
+    def flag(decision, *scored):
+        model.calibration = Calibration(
+            threshold=1.0, pixel_threshold=2.0, decision=decision
+        )
+        rows = boxes[: len(scored)]
+        return bool(
+            _frame_outputs(model, (16, 16), rows, scored)["is_anomalous"]
+        )
+
+    nan = float("nan")
+    for decision, expected in (
+        ("score", [True, False, False, True]),
+        ("pixels", [False, True, False, False]),
+        ("either", [True, True, False, True]),
+    ):
+        assert [
+            flag(decision, (0.0, low), (2.0, low)),
+            flag(decision, (0.0, high), (0.0, low)),
+            flag(decision, (0.0, low)),
+            flag(decision, (nan, low), (0.0, low)),
+        ] == expected
+    # Without objects, the score of a frame without any counts.
+    assert flag("pixels") is False
 
 
 def test_objects_must_be_dicts():

@@ -18,6 +18,15 @@ def scores(evaluated):
         return {row["path"]: row for row in csv.DictReader(file)}
 
 
+def saved(run, tmp_path, **calibration):
+    """The model of a run with other values in its calibration."""
+    model = load_detector(str(run))
+    model.calibration = dataclasses.replace(model.calibration, **calibration)
+    path = tmp_path / "changed.keras"
+    model.save(path)
+    return path
+
+
 def test_scores_equal_those_of_the_evaluation(
     invoke, trained, images, scores, tmp_path
 ):
@@ -54,7 +63,10 @@ def test_json_and_the_model_file_alone(invoke, trained, images, tmp_path):
     assert row["path"] == str(image)
     threshold = load_detector(str(model)).calibration.threshold
     assert row["is_anomalous"] is (row["anomaly_score"] >= threshold)
-    assert set(row) == {"path", "anomaly_score", "is_anomalous", "raw_score"}
+    assert set(row) == {
+        *("path", "anomaly_score", "is_anomalous", "raw_score"),
+        *("error", "conflict"),
+    }
 
 
 def test_images_of_any_size_and_kind(invoke, trained, tmp_path):
@@ -98,12 +110,7 @@ def test_heat_maps_show_where_the_defect_is(invoke, trained, images, tmp_path):
 def test_exit_code_tells_of_anomalies(
     invoke, trained, images, tmp_path, threshold
 ):
-    model = load_detector(str(trained))
-    model.calibration = dataclasses.replace(
-        model.calibration, threshold=threshold
-    )
-    path = tmp_path / "m.keras"
-    model.save(path)
+    path = saved(trained, tmp_path, threshold=threshold)
     image = images / "test" / "good" / "000.png"
     is_anomalous = threshold < 0
     result = invoke("predict", path, image)
@@ -152,3 +159,76 @@ def test_models_that_cannot_be_used_are_named(invoke, images, tmp_path):
     AutoEncoder((None, None, 1), filters=(4, 4, 2)).save(path)
     result = invoke("predict", path, images, code=2)
     assert "takes images of any size" in result.stderr
+
+
+# === Scores that are no numbers ===
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(
+    invoke, trained, images, tmp_path, value
+):
+    model = load_detector(str(trained))
+    # ReLUs that follow may hide it.
+    kernel = next(w for w in model.weights if w.path.endswith("kernel"))
+    values = np.array(kernel)
+    values.flat[0] = value
+    kernel.assign(values)
+    path = tmp_path / "damaged.keras"
+    model.save(path)
+    good = images / "test" / "good"
+    for command in (
+        ("predict", path, good, "--fail-on-anomaly"),
+        ("export", path, "--to=onnx", "--images", good),
+        ("score", good / "*.png", "--model", path, f"--out={tmp_path / 's'}"),
+        ("package", path, "--to", tmp_path / "p", "--images", good),
+        ("serve", path),
+    ):
+        result = invoke(*command, code=2)
+        assert "weights that are NaN or infinite" in result.stderr, command
+        assert kernel.path in result.stderr, command
+
+
+def test_images_without_a_finite_score_have_an_error(
+    invoke, trained, images, tmp_path
+):
+    # What is too large for a float is infinite.
+    path = saved(trained, tmp_path, score_std=1e-44)
+    out, maps = tmp_path / "s.json", tmp_path / "maps"
+    for options in ([], ["--fail-on-anomaly"]):
+        result = invoke(
+            *("predict", path, images / "test" / "good", f"--out={out}"),
+            *(f"--heat-maps={maps}", *options),
+            code=2,
+        )
+        assert "error: the model gives" in result.stdout
+        assert "4 of 4 images have no result" in result.stderr
+    for row in json.loads(out.read_text()):
+        assert row["error"].startswith("the model gives")
+        names = ("anomaly_score", "is_anomalous", "raw_score", "heat_map")
+        assert [row[name] for name in names] == [None] * 4
+    assert not list(maps.iterdir())
+
+
+def test_an_evaluation_names_the_image_without_a_finite_score(
+    invoke, copy, images, tmp_path
+):
+    path = saved(copy, tmp_path, score_std=1e-44)
+    shutil.copy(path, copy / "model.keras")
+    result = invoke("evaluate", copy, code=2)
+    assert "cannot be measured: the model gives" in result.stderr
+    assert str(images / "test") in result.stderr
+    assert not (copy / "metrics.json").exists()
+
+
+def test_conflicts_are_said_and_the_decision_is_followed(
+    invoke, trained, images, tmp_path
+):
+    image = images / "test" / "hole" / "000.png"
+    limits = {"threshold": 1e9, "pixel_threshold": 1.0, "peak_threshold": -1e9}
+    for decision, code in (("score", 0), ("pixels", 1), ("either", 1)):
+        path = saved(trained, tmp_path, **limits, decision=decision)
+        result = invoke("predict", path, image, "--fail-on-anomaly", code=code)
+        verdict = ("normal", "anomalous")[code]
+        said = f"{verdict}, but pixels above their threshold, image score below"
+        assert said in result.stdout

@@ -176,6 +176,7 @@ function show({ file, url, prediction }) {
   element("verdict").className = `tile ${isAnomalous ? "anomalous" : "normal"}`;
   element("flag").textContent = isAnomalous ? "Anomalous" : "Normal";
   element("by").textContent = `says ${model.name}, version ${model.version}`;
+  element("rule").textContent = [conflict(prediction), `anomalous ${model.rule}`].filter(Boolean).join("; ");
   element("score").textContent = format(value);
   const hasThreshold = model.threshold > 0;
   element("gauge").hidden = !hasThreshold;
@@ -189,6 +190,16 @@ function show({ file, url, prediction }) {
   element("image").alt = `The image ${file.name}`;
   element("image").src = url;
   drawHeat(prediction.anomaly_map, model.pixel_threshold);
+}
+
+// As `Calibration.describe_conflict`.
+function conflict({ model, anomaly_score: score, anomaly_map: map }) {
+  const limit = model.peak_threshold ?? model.pixel_threshold;
+  if (model.threshold === null || limit === null) return "";
+  const byScore = score >= model.threshold;
+  const byPixels = map.some((row) => row.some((value) => value >= limit));
+  if (byScore === byPixels) return "";
+  return byScore ? "image score above its threshold, pixels below" : "pixels above their threshold, image score below";
 }
 
 function drawHeat(map, threshold) {
@@ -207,7 +218,7 @@ function drawHeat(map, threshold) {
   element("middle").textContent = threshold > 0 ? format(threshold, 1) : "";
   element("limit").textContent = `${format(limit, 1)}+`;
   element("unit").textContent = threshold > 0
-    ? `Standard deviations of normal pixels. Anomalous from ${format(threshold, 1)} on.`
+    ? `Standard deviations of normal pixels. Threshold: ${format(threshold, 1)}.`
     : "Standard deviations of normal pixels, up to the largest here.";
 }
 

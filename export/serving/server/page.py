@@ -10,6 +10,7 @@ from starlette.responses import Response
 from keras_sspcab.export.serving.server.images import ENCODED_INPUT
 from keras_sspcab.export.serving.server.models import Models
 from keras_sspcab.export.serving.server.versions import Version
+from keras_sspcab.scoring import Calibration
 
 #: Files by path: their names and media types.
 FILES = {
@@ -50,13 +51,16 @@ def describe(models: Models) -> dict[str, Any]:
     descriptions = []
     for name, version in sorted(newest.items()):
         report = version.loaded.report if version.loaded else {}
-        calibration = report.get("calibration") or {}
-        thresholds = {
-            key: calibration.get(key)
-            for key in ("threshold", "pixel_threshold")
-        }
+        calibration = Calibration.from_dict(report.get("calibration") or {})
         descriptions.append(
-            {"name": name, "version": version.number, **thresholds}
+            {
+                "name": name,
+                "version": version.number,
+                "threshold": calibration.threshold,
+                "pixel_threshold": calibration.pixel_threshold,
+                "peak_threshold": calibration.peak_threshold,
+                "rule": calibration.describe_rule(),
+            }
         )
     return {"models": descriptions, "colors": COLOR_TABLE.tolist()}
 

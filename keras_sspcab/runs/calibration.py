@@ -1,0 +1,193 @@
+"""Thresholds of a run: measured by its training, and anew without one."""
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from typing import Any
+
+from keras_sspcab.checks import standardize_number
+from keras_sspcab.hosts import AnomalyModel
+from keras_sspcab.runs import files
+from keras_sspcab.runs.config import Config
+from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.models import load_detector
+from keras_sspcab.runs.parsing import load_config, write_config
+from keras_sspcab.runs.progress import Progress
+from keras_sspcab.runs.sources import Source, source_of
+from keras_sspcab.scoring import Calibration
+
+#: What the calibration of the training is called.
+FIRST = "training"
+
+#: What is counted, for progress.
+FITTED, SCORED = "Fitting to normal batches", "Scoring normal batches"
+
+# With fewer images, the threshold is little more than a guess.
+_FEW_IMAGES = 20
+
+
+def calibrate_on_own(
+    model: AnomalyModel, source: Source, folder: Any, progress: Progress
+) -> str:
+    """Calibrates on the normal data of a run; returns where they come from."""
+    if not model.calibrates_by_folds:
+        held_out = source.scoring_dataset(folder.validation)
+        _calibrate(model, source, progress.track(held_out, SCORED))
+        return "held out of the training"
+    noun = _noun(source)
+    progress.message(f"Fitting statistics to {len(folder.train)} normal {noun}")
+    normal = source.scoring_dataset(folder.train, is_reread=True)
+    model.fit_scoring(progress.track(normal, FITTED))
+    _calibrate(model, source, None)
+    if model.fold_scores.are_held_out:
+        return "each scored by the statistics of others"
+    return (
+        "which the statistics come from as well, so that nearly every other "
+        "image lies above"
+    )
+
+
+def tell_calibration(
+    model: AnomalyModel, source: Source, origin: str, progress: Progress
+) -> None:
+    """Says what the thresholds are, and how far to trust them."""
+    noun, calibration = _noun(source), model.calibration
+    count = calibration.num_images
+    if count < _FEW_IMAGES:
+        warnings.warn(
+            f"The threshold is rough: it was measured on only {count} normal "
+            f"{noun}, {origin}. More help",
+            stacklevel=2,
+        )
+    progress.message(
+        f"Calibrated on {count} normal {noun}, {origin}: anomalous "
+        f"{calibration.describe_rule()}."
+    )
+    progress.message(f"{calibration.describe_false_alarms(noun)}.")
+
+
+def calibrate_run(
+    run: RunFolder,
+    data: str | None,
+    false_alarms: float | None,
+    decision: str | None,
+    progress: Progress,
+) -> Calibration:
+    """Measures new thresholds for a trained model; see `Run.calibrate`."""
+    settings: dict[str, Any] = {}
+    if false_alarms is not None:
+        share = standardize_number(false_alarms, "false_alarms", 0, 1, 1)
+        settings["calibration.quantile"] = 1.0 - share
+    if decision is not None:
+        settings["calibration.decision"] = decision
+    config = load_config(run.file("config.toml"), settings)
+    model = load_detector(run.path)
+    before = model.calibration
+    source = source_of(config, run)
+    source.preprocessing = model.preprocessing
+    if data is None:
+        label = FIRST
+        origin = calibrate_on_own(model, source, source.split(), progress)
+    else:
+        label = os.path.basename(os.path.abspath(data))
+        samples = _new_samples(source, data, progress)
+        normal = source.scoring_dataset(samples)
+        _calibrate(model, source, progress.track(normal, SCORED))
+        origin = f"in {data}"
+    time = files.now()
+    after, model.calibration = model.calibration, before
+    calibration = dataclasses.replace(after, name=f"{label}@{time}")
+    _install(run, model, calibration, config, time)
+    tell_calibration(model, source, origin, progress)
+    return calibration
+
+
+def restore_calibration(run: RunFolder, name: str) -> Calibration:
+    """Puts a former calibration back; see `Run.calibrate`."""
+    model = load_detector(run.path)
+    known = _history(run, model)
+    if name not in known:
+        raise ValueError(
+            f"The run {run.path} has no calibration {name!r}. Received: "
+            f"{name!r}. It has: {', '.join(known)}"
+        )
+    calibration = Calibration.from_dict(known[name])
+    names = ("quantile", "pixel_quantile", "decision")
+    settings = {f"calibration.{n}": getattr(calibration, n) for n in names}
+    config = load_config(run.file("config.toml"), settings)
+    _install(run, model, calibration, config, known[name]["time"])
+    return calibration
+
+
+def forget_calibrations(run: RunFolder) -> None:
+    """Removes former calibrations: they are not those of new weights."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(run.file("calibrations.json"))
+
+
+def save_model(run: RunFolder, model: AnomalyModel) -> None:
+    """Writes the model of a run."""
+    with files.replacing(run.file("model.keras")) as temporary:
+        model.save(temporary)
+
+
+def _calibrate(model: AnomalyModel, source: Source, data: Any) -> None:
+    limits = source.config.calibration
+    model.calibrate(
+        data,
+        limits.quantile,
+        limits.pixel_quantile,
+        decision=limits.decision,
+    )
+
+
+def _noun(source: Source) -> str:
+    return {"videos": "frames"}.get(source.noun, source.noun)
+
+
+def _new_samples(source: Source, data: str, progress: Progress) -> Any:
+    """Returns the normal samples of a folder, none of them trained on."""
+    folder = source.list_samples(os.path.abspath(data), "auto")
+    samples = (*folder.train, *folder.validation)
+    own: set[str] = set()
+    # The data of the training may be gone.
+    with contextlib.suppress(ValueError, OSError):
+        own = {os.path.realpath(s.path) for s in source.scan().train}
+    trained_on = [s for s in samples if os.path.realpath(s.path) in own]
+    if trained_on:
+        raise ValueError(
+            f"{len(trained_on)} of the {len(samples)} normal {source.noun} in "
+            f"{data} are those of the run, such as {trained_on[0].path}: what "
+            "was trained on makes thresholds too low. Give others, or leave "
+            "the folder out to calibrate on those that were held out"
+        )
+    progress.message(folder.summary())
+    return source.check_samples(samples, source.data.on_error)
+
+
+def _history(run: RunFolder, model: AnomalyModel) -> dict[str, Any]:
+    """Returns all calibrations so far by name, with that of the model."""
+    path, advice = run.file("calibrations.json"), "Remove it to go on without"
+    entries = files.read_json(path, advice) if os.path.exists(path) else {}
+    present = model.calibration
+    first = {"time": run.record.get("finished"), **present.summary()}
+    entries.setdefault(present.name or FIRST, first)
+    return entries
+
+
+def _install(
+    run: RunFolder,
+    model: AnomalyModel,
+    calibration: Calibration,
+    config: Config,
+    time: str | None,
+) -> None:
+    """Gives the model of a run a calibration; the present one is kept."""
+    entries = _history(run, model)
+    new = {"time": time, **calibration.summary()}
+    entries.setdefault(calibration.name or FIRST, new)
+    files.write_json(run.file("calibrations.json"), entries)
+    model.calibration = calibration
+    save_model(run, model)
+    write_config(run.file("config.toml"), config)

@@ -1,0 +1,107 @@
+"""New thresholds for a trained model, from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_sspcab.data import write_texture_folder
+from keras_sspcab.runs import Run, load_detector
+from tests.cli.test_feature_hosts import SMALL
+
+
+@pytest.fixture(scope="module")
+def more_normal(tmp_path_factory):
+    """Normal images that no run was trained on."""
+    root = tmp_path_factory.mktemp("more") / "more_normal"
+    write_texture_folder(
+        root, image_size=48, num_train=24, num_test_good=1, seed=5
+    )
+    return root / "train" / "good"
+
+
+def outputs_of(run):
+    model = load_detector(str(run))
+    noise = np.random.default_rng(0).random((4, 48, 48, 1), "float32")
+    return model.calibration, model.predict(noise, verbose=0)["raw_score"]
+
+
+def test_new_thresholds_from_more_normal_images(copy, more_normal, invoke):
+    first, raw = outputs_of(copy)
+    result = invoke(
+        *("calibrate", copy, "--data", more_normal),
+        *("--false-alarms", "0.1", "--decision=either"),
+    )
+    new, raw_after = outputs_of(copy)
+    np.testing.assert_allclose(raw_after, raw, rtol=1e-5)
+    assert new.num_images == 24
+    assert new.quantile == pytest.approx(0.9)
+    assert new.decision == "either"
+    assert new.name.startswith("good@")
+    assert new.threshold != first.threshold
+    assert "Calibrated on 24 normal images" in result.stdout
+    assert "False alarms to expect: " in result.stdout
+    assert f"run `keras-sspcab evaluate {copy}`" in result.stdout
+    assert Run(copy).config.calibration.decision == "either"
+    # Another one keeps what is not asked for.
+    invoke("calibrate", copy, "--data", more_normal, "--decision=score")
+    again, _ = outputs_of(copy)
+    assert (again.decision, again.quantile) == ("score", new.quantile)
+    kept = json.loads((copy / "calibrations.json").read_text())
+    assert kept["training"]["num_images"] == 3
+    assert kept["training"]["time"]
+    assert kept[new.name]["false_alarm_interval"]
+    invoke("calibrate", copy, "--restore=training")
+    assert outputs_of(copy)[0] == first
+    assert Run(copy).is_up_to_date
+    result = invoke("calibrate", copy, "--restore=old", code=2)
+    assert "has no calibration 'old'" in result.stderr
+    assert new.name in result.stderr
+
+
+def test_exports_and_evaluations_tell_which(copy, more_normal, invoke):
+    invoke("calibrate", copy, "--data", more_normal)
+    calibration = load_detector(str(copy)).calibration
+    invoke("export", copy, "--to=savedmodel")
+    (path,) = copy.glob("export/savedmodel/*/1/parity.json")
+    written = json.loads(path.read_text())["calibration"]
+    assert written["name"] == calibration.name
+    assert written["num_images"] == 24
+    metrics = Run(copy).evaluate()
+    assert metrics["calibration"] == calibration.summary()
+
+
+def test_images_that_were_trained_on_are_refused(copy, images, invoke):
+    before = (copy / "model.keras").read_bytes()
+    result = invoke("calibrate", copy, "--data", images, code=2)
+    assert "was trained on makes thresholds too low" in result.stderr
+    result = invoke("calibrate", copy, "--false-alarms=1.5", code=2)
+    assert "false_alarms" in result.stderr
+    result = invoke("calibrate", copy, "--decision=map", code=2)
+    assert "calibration.decision" in result.stderr
+    assert (copy / "model.keras").read_bytes() == before
+    assert not (copy / "calibrations.json").exists()
+
+
+def test_without_images_those_of_the_training_serve(
+    copy, images, tmp_path, invoke
+):
+    invoke("calibrate", copy, "--false-alarms=0.5")
+    new, _ = outputs_of(copy)
+    assert (new.num_images, new.quantile) == (3, 0.5)
+    # A host that calibrates by folds finds the same scores again.
+    run = tmp_path / "fitted"
+    invoke("train", f"--data={images}", f"--run={run}", *SMALL)
+    first = load_detector(str(run)).calibration
+    invoke("calibrate", run)
+    second = load_detector(str(run)).calibration
+    assert second.name.startswith("training@")
+    assert second.threshold == pytest.approx(first.threshold, rel=1e-4)
+    assert second.peak_threshold == pytest.approx(first.peak_threshold, 1e-4)
+
+
+def test_a_new_training_forgets_former_thresholds(copy, more_normal, invoke):
+    invoke("calibrate", copy, "--data", more_normal)
+    invoke("train", "--run", copy, "--resume", "--epochs=3")
+    assert not (copy / "calibrations.json").exists()
+    assert load_detector(str(copy)).calibration.name == ""
