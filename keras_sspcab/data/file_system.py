@@ -84,7 +84,8 @@ def _remote(path: str) -> tuple[Any, str]:
     if _is_native(scheme_of(path)):
         return None, path
     require_file_systems([path])
-    return importlib.import_module("fsspec.core").url_to_fs(path)
+    core = importlib.import_module("fsspec.core")
+    return reach(path, lambda: core.url_to_fs(path))
 
 
 def scheme_of(path: str) -> str:
@@ -95,14 +96,14 @@ def scheme_of(path: str) -> str:
 def is_folder(path: str) -> bool:
     """Returns whether `path` is a folder that can be reached."""
     system, inside = _remote(path)
-    is_folder = tf.io.gfile.isdir if system is None else system.isdir
-    return reach(path, lambda: is_folder(inside))
+    look = tf.io.gfile.isdir if system is None else system.isdir
+    return reach(path, lambda: look(inside))
 
 
 def _exists(path: str) -> bool:
     system, inside = _remote(path)
-    exists = tf.io.gfile.exists if system is None else system.exists
-    return reach(path, lambda: exists(inside))
+    look = tf.io.gfile.exists if system is None else system.exists
+    return reach(path, lambda: look(inside))
 
 
 def require_folder(root: str, content: str = "image") -> None:

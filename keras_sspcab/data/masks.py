@@ -3,6 +3,8 @@
 They are read by Pillow: exported graphs never need them.
 """
 
+import collections
+import enum
 import io
 import os
 import re
@@ -82,20 +84,44 @@ def load_mask(
         ) from error
 
 
-def describe_contradictions(samples: Iterable[ImageSample]) -> list[str]:
-    """Says of images that their masks do not fit their labels, by name."""
-    by_label: dict[int, list[str]] = {1: [], 0: []}
-    for sample in samples:
-        by_label[sample.label].append(str(sample.mask_path))
-    texts = {
-        1: "masks of defective images are empty",
-        0: "masks of normal images are not empty",
-    }
+class MaskDoubt(enum.Enum):
+    """Why a mask may not be what it should be, and what follows."""
+
+    EMPTY = (
+        "masks of defective images are empty",
+        "These images count for no pixel metric",
+    )
+    MARKED = (
+        "masks of normal images are not empty",
+        "These images count for no pixel metric",
+    )
+    FULL = (
+        "masks mark all of their image",
+        "What is above 0 counts as defective; the background must be black",
+    )
+
+    @classmethod
+    def of(cls, mask: np.ndarray, label: int) -> "MaskDoubt | None":
+        """Returns the doubt about the mask of an image, if there is one."""
+        if not label:
+            return cls.MARKED if mask.any() else None
+        if mask.all():
+            return cls.FULL
+        return None if mask.any() else cls.EMPTY
+
+
+def describe_doubts(
+    doubts: Iterable[tuple[ImageSample, MaskDoubt | None]],
+) -> list[str]:
+    """Returns a sentence for each kind of doubt, with names of the masks."""
+    by_kind = collections.defaultdict(list)
+    for sample, doubt in doubts:
+        by_kind[doubt].append(str(sample.mask_path))
     return [
-        f"{len(paths)} {texts[label]}: {enumerate_names(paths)}. These images "
-        "count for no pixel metric"
-        for label, paths in by_label.items()
-        if paths
+        f"{len(paths)} {kind.value[0]}: {enumerate_names(paths)}. "
+        f"{kind.value[1]}"
+        for kind, paths in by_kind.items()
+        if kind is not None
     ]
 
 

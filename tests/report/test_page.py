@@ -88,6 +88,12 @@ def test_a_test_set_with_a_shortcut_is_told(image_run):
     assert "AUROC 0.99" in page
 
 
+def test_notes_on_the_masks_are_shown(image_run):
+    note = "1 masks of defective images are empty: <a>.png"
+    change_metrics(image_run, notes=[note])
+    assert f"{note.replace('<a>', '&lt;a&gt;')}.</p>" in page_of(image_run)
+
+
 def test_a_detector_that_has_failed_is_told(image_run):
     assert "does not locate" not in page_of(image_run)
     change_metrics(image_run, pixel_auroc=0.43, aupro=0.02)
@@ -113,6 +119,34 @@ def test_the_block_is_named_where_the_host_has_it(
     (image_run / "config.toml").write_text(config)
     fact = re.search(r"<dt>SSPCAB</dt><dd>(.*?)</dd>", page_of(image_run))
     assert (fact and fact[1]) == place
+
+
+def test_conflicts_of_score_and_pixels_are_said(image_run):
+    conflict = "pixels above their threshold, image score below"
+    limits = {"threshold": 1e3, "pixel_threshold": 2.5}
+    change_metrics(image_run, calibration=limits)
+    assert conflict in page_of(image_run)
+    # Its own threshold of peaks is higher than that of pixels.
+    change_metrics(image_run, calibration={**limits, "peak_threshold": 1e3})
+    assert conflict not in page_of(image_run)
+
+
+def test_uncertainty_of_the_threshold_is_stated(image_run):
+    change_metrics(
+        image_run,
+        calibration={
+            "threshold": 3.0,
+            "pixel_threshold": 2.5,
+            "quantile": 0.99,
+            "num_images": 4,
+            "decision": "either",
+            "false_alarm_interval": [0.0, 1.0],
+        },
+    )
+    text = page_of(image_run)
+    assert "flagged from score 3 on or from a pixel of 2.5 on" in text
+    # Beta(1, 4) at 97.5 %, for both criteria.
+    assert "0 to 100 % of normal images (95 % interval from 4 images)" in text
 
 
 def test_without_maps(tmp_path):

@@ -68,6 +68,16 @@ def test_masks_are_resized_by_the_nearest_neighbor(tmp_path):
     assert resized.tolist() == [[False, False, True, True], [False] * 4]
 
 
+def test_masks_are_those_that_are_measured(tmp_path):
+    for i in range(2):
+        # Identities in 16 bits, in a folder of masks.
+        mask = np.zeros((4, 4), "uint16")
+        mask[i, i] = 1 + i
+        Image.fromarray(mask).save(tmp_path / f"{i}.png")
+    merged = pictures.load_mask(str(tmp_path), (4, 4))
+    assert np.argwhere(merged).tolist() == [[0, 0], [1, 1]]
+
+
 def test_outline_runs_around_the_mask_also_at_the_border():
     mask = np.zeros((10, 12), bool)
     mask[0:4, 2:6] = True

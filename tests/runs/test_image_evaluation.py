@@ -117,6 +117,13 @@ def test_masks_that_contradict_their_labels_count_for_nothing(part, evaluate):
     # Their pixels would be wrong on either side.
     assert {**metrics, "notes": []} == before
 
+    # Normal pixels of 1, not 0.
+    pixels = np.where(np.asarray(Image.open(masks / "hole/2_mask.png")), 2, 1)
+    Image.fromarray(pixels.astype("uint8")).save(masks / "hole/2_mask.png")
+    metrics, texts = evaluate(part, 16)
+    assert any("mark all of their image: " in n for n in metrics["notes"])
+    assert metrics["pixel_auroc"] < 1.0
+
 
 def test_masks_must_fit_their_images(part, evaluate):
     path = part / "ground_truth/hole/1_mask.png"
