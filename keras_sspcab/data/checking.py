@@ -9,7 +9,7 @@ from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.file_system import require_file_systems
 from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import brightest_value, read_pixels
-from keras_sspcab.data.masks import describe_contradictions, read_mask
+from keras_sspcab.data.masks import MaskDoubt, describe_doubts, read_mask
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.preprocessing import Preprocessing
 
@@ -102,9 +102,10 @@ def check_images(
 
     A file is bad if it is missing, empty, not an image, broken or truncated, or
     brighter than the white level; a mask also if its size is not that of its
-    image. Masks that contradict their label are told by a warning: empty ones
-    of defective images, and others of normal ones. A JPEG with damaged bytes
-    in the middle may decode, as gray or shifted blocks, and passes the check.
+    image. A warning tells of masks that are empty though the image is
+    defective, or mark something in a normal image, or all of an image. A JPEG
+    with damaged bytes in the middle may decode, as gray or shifted blocks, and
+    passes the check.
 
     Args:
         samples: Samples from `scan_image_folder`.
@@ -133,16 +134,14 @@ def check_images(
     samples = tuple(samples)
     require_samples(samples)
 
-    contradicted = set()
+    doubts: dict[ImageSample, MaskDoubt | None] = {}
 
     def check(sample: ImageSample) -> tuple[ImageSample, list[FileProblem]]:
-        is_marked, problems = _check_image(sample, preprocessing)
-        if is_marked not in (None, bool(sample.label)):
-            contradicted.add(sample)
+        problems, doubts[sample] = _check_image(sample, preprocessing)
         return sample, problems
 
     good = check_samples(samples, check, "images", on_error, progress)
-    for text in describe_contradictions(s for s in good if s in contradicted):
+    for text in describe_doubts((sample, doubts[sample]) for sample in good):
         warnings.warn(text, stacklevel=2)
     return good
 
@@ -171,9 +170,8 @@ def measure_preprocessing(
 
 def _check_image(
     sample: ImageSample, preprocessing: Preprocessing | None
-) -> tuple[bool | None, list[FileProblem]]:
-    """Returns whether the mask marks a defect, if there is one, and faults."""
-    problems, size, is_marked = [], None, None
+) -> tuple[list[FileProblem], MaskDoubt | None]:
+    problems, size, doubt = [], None, None
     try:
         size = read_pixels(sample.path, 3, preprocessing).shape[:2]
     except ValueError as error:
@@ -181,7 +179,7 @@ def _check_image(
     if sample.mask_path is not None:
         try:
             mask = read_mask(sample.mask_path)
-            is_marked = bool(mask.any())
+            doubt = MaskDoubt.of(mask, sample.label)
             if size is not None and mask.shape != tuple(size):
                 mask_text, text = (
                     "x".join(map(str, s)) for s in (mask.shape, size)
@@ -192,7 +190,7 @@ def _check_image(
                 )
         except ValueError as error:
             problems.append(FileProblem(sample.mask_path, str(error)))
-    return is_marked, problems
+    return problems, doubt
 
 
 def _list_problems(
