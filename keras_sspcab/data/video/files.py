@@ -52,11 +52,20 @@ def iterate_file(
     size = None
     last = 0.0
     start = rotation = None
+    # Phones cut videos by lists of what to show, and keep the rest.
+    hidden = 0
+
+    def decode(container: Any, stream: Any) -> Iterator[Any]:
+        nonlocal hidden
+        for packet in container.demux(stream):
+            hidden += packet.is_discard
+            yield from packet.decode()
+
     with _open(path) as (container, stream):
         stream.thread_type = "AUTO"
         step = 1.0 / float(_rate_of(stream))
         seconds = -step
-        frames = container.decode(stream)
+        frames = decode(container, stream)
         while True:
             try:
                 frame = next(frames)
@@ -85,7 +94,7 @@ def iterate_file(
             seconds = last - start if is_later else seconds + step
             count += 1
             yield seconds, fit_frame(pixels, image_size, channels)
-        expected = num_frames or stream.frames
+        expected = num_frames or (stream.frames and stream.frames - hidden)
         end = None if expected else _stated_end(stream)
     _require_frames(count, path)
     fault = ""
@@ -104,9 +113,13 @@ def iterate_file(
 def count_file(path: str) -> int:
     """Returns the frames that a file states, or else the number of packets."""
     with _open(path) as (container, stream):
-        if stream.frames:
-            return int(stream.frames)
-        count = sum(packet.size > 0 for packet in container.demux(stream))
+        stated = int(stream.frames)
+        length = (stream.duration or 0) * (stream.time_base or 0)
+        if stated and length * _rate_of(stream) > stated - 0.5:
+            return stated
+        # It states no number, or may show less than it holds.
+        packets = [p.is_discard for p in container.demux(stream) if p.size]
+        count = (stated or len(packets)) - sum(packets)
     _require_frames(count, path)
     return count
 

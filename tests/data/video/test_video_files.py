@@ -1,4 +1,5 @@
 import pathlib
+import struct
 import sys
 from fractions import Fraction
 
@@ -139,6 +140,21 @@ def test_titles_need_not_be_text(tmp_path):
     assert b"Lavf" in content
     path.write_bytes(content.replace(b"Lavf", b"\xff\xe9\xff\xff"))
     assert len(read(path)) == 3
+
+
+def test_cut_by_an_edit_list(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered(40, (48, 64)), "libx264")
+    content = bytearray(path.read_bytes())
+    # Its only entry: the length, in milliseconds, and the begin, in ticks.
+    place = content.index(b"elst") + 12
+    begin = int.from_bytes(content[place + 4 : place + 8], "big")
+    begin += 10 * 12800 // 25
+    content[place : place + 8] = struct.pack(">II", 800, begin)
+    path.write_bytes(content)
+    frames = read(path)
+    assert count_frames(make_video(path)) == len(frames) == 20
+    means = frames.mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(means, 2 * np.arange(10, 30), atol=4)
 
 
 def test_frames_between_quarters_are_refused(tmp_path):
