@@ -76,7 +76,7 @@ def demo(
     else:
         opened.train(resume, ConsoleProgress())
         say(f"Saved {folder.file('model.keras')}", style="green")
-    show_metrics(folder, opened.evaluate())
+    show_metrics(folder, opened.evaluate(progress=ConsoleProgress()))
     say(f"Wrote {opened.report()}")
     _export(folder, formats)
     _show_summary(folder)

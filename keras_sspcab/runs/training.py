@@ -16,6 +16,7 @@ from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 from keras_sspcab.runs.calibration import (
+    FITTED,
     calibrate_on_own,
     forget_calibrations,
     save_model,
@@ -232,7 +233,8 @@ def _finish(
     model.set_weights(weights)
     model.preprocessing = source.preprocessing
     if not model.calibrates_by_folds:
-        model.fit_scoring(source.scoring_dataset(folder.train))
+        normal = source.scoring_dataset(folder.train)
+        model.fit_scoring(progress.track(normal, FITTED))
     origin = calibrate_on_own(model, source, folder, progress)
     # Those of the model that is replaced.
     forget_calibrations(run)

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,32 @@ def test_terminal_shows_a_bar(monkeypatch, capsys):
     assert "loss 5.000e-01  sspcab_loss 2.500e-01" in text
 
 
+def test_lines_tell_the_progress_elsewhere(
+    invoke, copy, images, tmp_path, monkeypatch
+):
+    lines = "keras_sspcab.cli._progress._Lines.SECONDS"
+    commands = {
+        "Training steps: 8 of 9 (89%)": [
+            *("train", f"--run={copy}", "--resume", "--epochs=3"),
+        ],
+        "Scoring batches of images: 1 of 1 (100%)": ["evaluate", copy],
+        "Scoring batches of images: 1 of 2 (50%)": ["predict", copy, images],
+        "Scoring: 2 of 4 (50%)": [
+            *("score", images, f"--model={copy}", "--shard-size=7"),
+            f"--out={tmp_path / 'scores'}",
+        ],
+    }
+    for text, arguments in commands.items():
+        monkeypatch.setattr(lines, 0.0)
+        output = invoke(*arguments).stdout
+        (line,) = [x for x in output.splitlines() if x.startswith(text)]
+        assert re.search(r", [\d.e+,]+ a second, about \d+ s left", line)
+        assert ("loss" in line) == ("train" in arguments)
+    # Not more often than that.
+    monkeypatch.setattr(lines, 30.0)
+    assert "a second" not in invoke("evaluate", copy).stdout
+
+
 @pytest.mark.slow
 def test_whole_images_and_mixed_precision(invoke, images, tmp_path):
     before = keras.config.dtype_policy()
@@ -154,8 +181,8 @@ def test_arguments_of_the_model_are_checked_first(invoke, images, tmp_path):
     for option, message in {
         "--model=draemm": "no model named 'draemm'",
         "--set=model.smooth=3": "`model.smooth`",
-        "--set=model.smoothing=4": "must be odd",
-        "--sspcab=inside": "`sspcab` must be one or several of",
+        "--set=model.smoothing=4": "--set model.smoothing must be odd",
+        "--sspcab=inside": "--sspcab must be one or several of",
         "--set=model.calibration=1": "`model.calibration`",
     }.items():
         result = invoke(*arguments, option, "--image-size=64", code=2)
