@@ -1,9 +1,12 @@
 """Looks for what does not belong into a graph that is served."""
 
+import itertools
 import pathlib
 import re
 from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 # What must not be in it, by kind: patterns of names of operations.
 _UNWANTED = {
@@ -52,6 +55,34 @@ def audit_saved_model(path: Any) -> list[str]:
         nodes = [node for node in graph.node if node.name not in savers]
         problems += _unwanted_nodes("the graph", nodes)
     return problems
+
+
+def require_finite_constants(graph: Any) -> None:
+    """Raises a ValueError if weights in a `GraphDef` are not finite.
+
+    Scores can look plausible even then: some kernels take NaN for zero.
+    """
+    import tensorflow as tf
+
+    nodes = itertools.chain(
+        graph.node, *(f.node_def for f in graph.library.function)
+    )
+    for node in nodes:
+        if node.op != "Const":
+            continue
+        tensor = node.attr["value"].tensor
+        # A single infinity may be meant, as a threshold that nothing reaches.
+        if tensor.tensor_shape.dim and tf.as_dtype(tensor.dtype).is_floating:
+            require_finite_weights(node.name, tf.make_ndarray(tensor))
+
+
+def require_finite_weights(name: str, values: np.ndarray) -> None:
+    """Raises a ValueError if weights are not finite."""
+    if not np.isfinite(np.asarray(values, "float64")).all():
+        raise ValueError(
+            f"The weights {name!r} are not finite: the model is damaged, or "
+            "its training has diverged. Train it again."
+        )
 
 
 def _unwanted_nodes(where: str, nodes: Iterable[Any]) -> list[str]:

@@ -1,14 +1,16 @@
 """Files that configure how TensorFlow Serving serves a repository."""
 
+import contextlib
 import os
 import pathlib
 import re
+from importlib import metadata
 from typing import Any
 
 import jinja2
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.export.serving.manifest import MANIFEST_NAME
+from keras_sspcab.export.serving.manifest import MANIFEST_NAME, make_readable
 from keras_sspcab.export.serving.model_config import MODELS_CONFIG, MOUNT
 from keras_sspcab.runs.files import write_text
 
@@ -21,22 +23,11 @@ _FILES = (
     "docker-compose.yml",
     "kubernetes.yaml",
     "kserve.yaml",
+    "verify.sh",
     "README.md",
 )
 
-# Images of TensorFlow Serving, for GPUs and without.
-_GPU_IMAGE = "tensorflow/serving:latest-gpu"
-_CPU_IMAGE = "tensorflow/serving:latest"
-
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
-
-# Once for Docker, Kubernetes and KServe. It stops at the first version whose
-# files are not those that were packaged.
-_VERIFY = (
-    f"cd {MOUNT}/models && for version in */[0-9]*/; do "
-    f'(cd "$version" && sha256sum --check --quiet {MANIFEST_NAME}) || exit 1; '
-    "done"
-)
 
 # Arguments of TensorFlow Serving; the image adds the ports.
 _ARGUMENTS = (
@@ -77,6 +68,15 @@ def configured_batch_sizes(directory: Any) -> tuple[int, ...] | None:
     return tuple(map(int, sizes))
 
 
+def _default_image(gpus: int) -> str:
+    """Returns the image of the release that the installed protos are of."""
+    for package in ("tensorflow-serving-api", "tensorflow-serving-api-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            tag = metadata.version(package) + ("-gpu" if gpus else "")
+            return f"tensorflow/serving:{tag}"
+    raise ValueError("Without `tensorflow-serving-api`, `image` must be given.")
+
+
 def write_deployment(
     directory: Any,
     name: str,
@@ -92,12 +92,12 @@ def write_deployment(
     `serving_bytes`. `sizes` are the batch sizes that run, increasing.
     """
     gpus = standardize_int(gpus, "gpus", minimum=0)
-    image = image or (_GPU_IMAGE if gpus else _CPU_IMAGE)
+    image = image or _default_image(gpus)
     repository, colon, tag = image.rpartition(":")
     if not colon or "/" in tag or not re.fullmatch(r"[\w./:-]+", image):
         raise ValueError(
             "`image` must be a Docker image with its tag, such as "
-            f"{_GPU_IMAGE!r}. Received: image={image!r}"
+            f"{_default_image(gpus)!r}. Received: image={image!r}"
         )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -113,7 +113,6 @@ def write_deployment(
         mount=MOUNT,
         models_config=MODELS_CONFIG,
         manifest=MANIFEST_NAME,
-        verify=_VERIFY,
         grpc_port=8500,
         rest_port=8501,
         name=name,
@@ -132,5 +131,6 @@ def write_deployment(
         if not (folder / file).exists():
             text = environment.get_template(f"{file}.j2").render()
             write_text(os.fspath(folder / file), text)
+            make_readable(folder / file)
             written.append(file)
     return written

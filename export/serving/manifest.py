@@ -39,6 +39,17 @@ def verify_version(path: str | os.PathLike[str]) -> None:
         )
 
 
+def make_readable(path: pathlib.Path) -> None:
+    """Lets everyone read a file or folder, whatever the umask.
+
+    Servers run as other users than who packages.
+    """
+    mode = path.stat().st_mode
+    readable = mode | (0o555 if path.is_dir() else 0o444)
+    if readable != mode:
+        path.chmod(readable)
+
+
 def _problems(folder: pathlib.Path) -> Iterator[str]:
     file = folder / MANIFEST_NAME
     if not file.is_file():

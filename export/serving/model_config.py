@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from keras_sspcab.export.serving.manifest import make_readable
 from keras_sspcab.imports import import_optional
 from keras_sspcab.runs.files import write_text
 
@@ -101,6 +102,7 @@ class ModelsConfig:
 
         text = text_format.MessageToString(self._message)
         write_text(os.fspath(self.path), _HEADER + text)
+        make_readable(self.path)
 
     def _find(self, name: str) -> Any:
         return self._configs[self.names.index(name)]

@@ -98,8 +98,8 @@ def package_model(
             what `batching.config` says or, for a new repository, 32 or what
             fits into 32 MiB.
         gpus: GPUs of each server, for files that are not there yet.
-        image: Docker image with its tag, likewise. None takes
-            `tensorflow/serving:latest-gpu`, or `latest` without GPUs.
+        image: Docker image with its tag, likewise. None takes TensorFlow
+            Serving in the version of the installed tensorflow-serving-api.
 
     Returns:
         The version (`path`, `name`, `version`, `parity`), and what else has

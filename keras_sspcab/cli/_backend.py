@@ -5,20 +5,19 @@ import os
 import sys
 from collections.abc import Iterator
 
-_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_LOG_LEVEL, _SILENT = "TF_CPP_MIN_LOG_LEVEL", "3"
 
 
 def import_backend() -> None:
     """Imports Keras, TensorFlow and all that saved models may hold.
 
     Messages of TensorFlow's native code are hidden unless the user has set
-    `TF_CPP_MIN_LOG_LEVEL`.
+    `TF_CPP_MIN_LOG_LEVEL` to less than 3.
 
     Raises:
         ImportError: If there is no TensorFlow.
     """
-    quiet = _LOG_LEVEL not in os.environ
-    os.environ.setdefault(_LOG_LEVEL, "3")
+    quiet = os.environ.setdefault(_LOG_LEVEL, _SILENT) == _SILENT
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         # Some lines are written before TensorFlow looks at the level.

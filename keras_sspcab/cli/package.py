@@ -91,7 +91,7 @@ def package(
         str | None,
         typer.Option(
             help="Docker image, in new manifests. "
-            "Default: tensorflow/serving:latest-gpu"
+            "Default: TensorFlow Serving of the installed API's version."
         ),
     ] = None,
 ) -> None:

@@ -41,6 +41,14 @@ def serve(
     rest_port: Annotated[
         int, typer.Option(help="Port of REST and the page; 0 takes a free one.")
     ] = 8501,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name under which the page and REST are asked for, besides "
+            "localhost and addresses. Repeatable. Default: with a loopback "
+            "as --host none, else any."
+        ),
+    ] = None,
     version: Annotated[
         list[int] | None,
         typer.Option(
@@ -73,6 +81,10 @@ def serve(
     max_request: Annotated[
         int, typer.Option(help="Size of a request, in MiB.")
     ] = 32,
+    max_memory: Annotated[
+        int,
+        typer.Option(help="Memory to read requests and write answers, in MiB."),
+    ] = 1024,
     max_pixels: Annotated[
         float, typer.Option(help="Size of an encoded image, in megapixels.")
     ] = 33.5,
@@ -102,6 +114,7 @@ def serve(
         host=host,
         grpc_port=grpc_port,
         rest_port=rest_port,
+        allowed_hosts=tuple(allowed_host or ()),
         versions=tuple(version) if version else None,
         labels=dict(_parse_label(text) for text in label or ()),
         max_batch_size=max_batch_size,
@@ -111,6 +124,7 @@ def serve(
         timeout=timeout,
         max_request_bytes=max_request * _MIB,
         max_pending_bytes=max(256, 4 * max_request) * _MIB,
+        max_work_bytes=max_memory * _MIB,
         max_image_pixels=round(max_pixels * 1e6),
         allow_non_finite=allow_non_finite,
         own_process=True,

@@ -24,7 +24,11 @@ Images: TypeAlias = "Image | Iterable[Image]"
 ARRAYS, FILES = "serving_default", "serving_bytes"
 
 _FILE_TYPES = (str, os.PathLike, bytes, bytearray, memoryview)
-_FORMATS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8")
+_FORMATS = (
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8"),
+    # TensorFlow Serving refuses these; `keras-sspcab serve` reads them.
+    *(b"II*\0", b"MM\0*", b"RIFF"),
+)
 
 # Interpolation leaves values slightly outside [0, 1].
 _SLACK = 1e-3
@@ -221,7 +225,7 @@ def _file_cell(value: Any, label: str) -> Cell:
 def _check_format(head: bytes, label: str) -> None:
     if not head.startswith(_FORMATS):
         raise invalid(
-            f"{label} must be a PNG, JPEG, BMP or GIF file. "
+            f"{label} must be a PNG, JPEG, BMP, GIF, TIFF or WebP file. "
             f"It begins with {head!r}"
         )
 

@@ -13,11 +13,21 @@ from keras_sspcab.export.serving.server.signature import Arrays
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What runs at once: inputs, how many rows they have, and their cost."""
+    """What runs at once: inputs, how many rows they have, and their cost.
+
+    `convert`, if there is one, is what the inputs go through when they run.
+    """
 
     inputs: Arrays
     rows: int
     cost: int = 0
+    convert: Callable[[Arrays], Arrays] | None = None
+
+    def load(self) -> Arrays:
+        """Returns the inputs as the model takes them."""
+        if self.convert is None:
+            return self.inputs
+        return self.convert(self.inputs)
 
 
 @dataclasses.dataclass(eq=False)
@@ -184,11 +194,12 @@ def _run_joined(
     """
     try:
         if len(parts) == 1:
-            return [run(parts[0].inputs)]
+            return [run(parts[0].load())]
+        loaded = [part.load() for part in parts]
         outputs = run(
             {
-                name: np.concatenate([part.inputs[name] for part in parts])
-                for name in parts[0].inputs
+                name: np.concatenate([inputs[name] for inputs in loaded])
+                for name in loaded[0]
             }
         )
         ends = np.cumsum([part.rows for part in parts])

@@ -21,6 +21,10 @@ _HTTP = {
 }
 _BY_NUMBER = {code.value[0]: code for code in StatusCode}
 
+# Bytes of a message. It may repeat what a client has sent, and with gRPC it
+# travels in a header, which has a limit of its own.
+_MAX_MESSAGE = 1500
+
 
 class ServingError(Exception):
     """A request that is answered with an error.
@@ -31,15 +35,21 @@ class ServingError(Exception):
     def __init__(
         self, code: StatusCode, message: str, http: int | None = None
     ) -> None:
-        super().__init__(message)
+        text = message.encode("utf-8", "replace")[:_MAX_MESSAGE]
+        self.message = text.decode("utf-8", "ignore")
+        super().__init__(self.message)
         self.code = code
-        self.message = message
         self.http = http or _HTTP.get(code, 500)
 
 
 def invalid(message: str) -> ServingError:
     """Returns the error for a request that is wrong."""
     return ServingError(StatusCode.INVALID_ARGUMENT, message)
+
+
+def too_large(message: str) -> ServingError:
+    """Returns the error for a request that is larger than allowed."""
+    return ServingError(StatusCode.INVALID_ARGUMENT, message, http=413)
 
 
 def as_serving_error(error: BaseException) -> ServingError:

@@ -13,19 +13,24 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from keras_sspcab.export.serving.server.errors import ServingError, invalid
+from keras_sspcab.export.serving.server.errors import (
+    ServingError,
+    invalid,
+    too_large,
+)
 from keras_sspcab.export.serving.server.messages import (
+    memory_needed,
     model_metadata,
     model_status,
     read_tensors,
     write_prediction,
 )
 from keras_sspcab.export.serving.server.options import ServerOptions
-from keras_sspcab.export.serving.server.predictor import Predictor
-from keras_sspcab.export.serving.server.versions import ModelSpec
+from keras_sspcab.export.serving.server.predictor import Predictor, Question
+from keras_sspcab.export.serving.server.versions import LoadedVersion, ModelSpec
 
-# Status messages travel in headers, which have a limit of their own.
-_MAX_MESSAGE = 1500
+# Bytes of a request for the status or metadata of a model.
+_MAX_QUESTION = 1 << 16
 
 
 class GrpcService:
@@ -36,26 +41,18 @@ class GrpcService:
 
     def handlers(self) -> list[Any]:
         """Returns the handlers to add to a gRPC server."""
-        services: dict[str, dict[str, tuple[Any, Any]]] = {
+        services = {
             "PredictionService": {
-                "Predict": (predict_pb2.PredictRequest, self._predict),
-                "GetModelMetadata": (
-                    get_model_metadata_pb2.GetModelMetadataRequest,
-                    self._metadata,
-                ),
+                "Predict": self._predict,
+                "GetModelMetadata": self._metadata,
             },
-            "ModelService": {
-                "GetModelStatus": (
-                    get_model_status_pb2.GetModelStatusRequest,
-                    self._status,
-                )
-            },
+            "ModelService": {"GetModelStatus": self._status},
         }
         return [
             grpc.method_handlers_generic_handler(
                 f"tensorflow.serving.{service}",
                 {
-                    name: self._handler(name, *method)
+                    name: self._handler(name, method)
                     for name, method in methods.items()
                 },
             )
@@ -65,10 +62,10 @@ class GrpcService:
     def _handler(
         self,
         name: str,
-        request_type: Any,
-        method: Callable[[Any, ModelSpec, Any], Awaitable[bytes]],
+        method: Callable[[bytes, Any, Any], Awaitable[bytes]],
     ) -> Any:
         predictor = self._predictor
+        limits = predictor.limits
 
         async def answer(_: Any, context: Any) -> bytes:
             held = 0
@@ -79,45 +76,58 @@ class GrpcService:
                     labels.method = name
                     metadata = dict(context.invocation_metadata() or ())
                     predictor.authorize(metadata.get("authorization"))
-                    data = await predictor.receive(context.read())
+                    data = await limits.receive(context.read())
                     if not isinstance(data, bytes):
                         raise invalid("There is no message in the request.")
-                    predictor.hold(len(data))
+                    limits.hold(len(data))
                     held = len(data)
-                    request = await predictor.in_thread(
-                        _parse, request_type, data
-                    )
-                    spec = _read_spec(request)
-                    labels.model = spec.name
-                    return await method(request, spec, context)
+                    return await method(data, labels, context)
             except ServingError as error:
                 failure = error
             finally:
-                predictor.release(held)
+                limits.release(held)
             # Raises, and so ends the call.
-            return await context.abort(
-                failure.code, failure.message[:_MAX_MESSAGE]
-            )
+            return await context.abort(failure.code, failure.message)
 
         # A method with one request looks the same on the wire. Declared as a
         # stream, it is called before the request has arrived completely, so
         # that the time for that can be limited.
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    async def _predict(
-        self, request: Any, spec: ModelSpec, context: Any
-    ) -> bytes:
-        limit = self._predictor.options.max_request_bytes
-        prediction = await self._predictor.predict(
-            spec,
-            request.model_spec.signature_name,
-            lambda signature: read_tensors(signature, request.inputs, limit),
-            request.output_filter,
-            context.time_remaining(),
+    async def _predict(self, data: bytes, labels: Any, context: Any) -> bytes:
+        return await self._predictor.limits.answer(
+            self._answer(data, labels), context.time_remaining()
         )
-        return await self._predictor.in_thread(write_prediction, prediction)
 
-    async def _metadata(self, request: Any, spec: ModelSpec, _: Any) -> bytes:
+    async def _answer(self, data: bytes, labels: Any) -> bytes:
+        predictor, options = self._predictor, self._predictor.options
+        request = await predictor.in_thread(
+            _parse,
+            predict_pb2.PredictRequest,
+            data,
+            memory=await predictor.in_thread(memory_needed, data),
+        )
+        spec = _read_spec(request, labels)
+
+        def read(version: LoadedVersion) -> Question:
+            signature = version.signature(request.model_spec.signature_name)
+            inputs = read_tensors(
+                signature,
+                request.inputs,
+                options.max_request_bytes,
+                options.max_rows,
+            )
+            return Question(signature, inputs, list(request.output_filter))
+
+        return await predictor.predict(
+            spec, read, write_prediction, options.max_request_bytes
+        )
+
+    async def _metadata(self, data: bytes, labels: Any, _: Any) -> bytes:
+        request = _parse(
+            get_model_metadata_pb2.GetModelMetadataRequest, data, _MAX_QUESTION
+        )
+        spec = _read_spec(request, labels)
         if not request.metadata_field:
             raise invalid(
                 "GetModelMetadataRequest must specify at least one "
@@ -129,8 +139,11 @@ class GrpcService:
         version = self._predictor.models.get(spec)
         return model_metadata(version).SerializeToString()
 
-    async def _status(self, _: Any, spec: ModelSpec, __: Any) -> bytes:
-        versions = self._predictor.models.status(spec)
+    async def _status(self, data: bytes, labels: Any, _: Any) -> bytes:
+        request = _parse(
+            get_model_status_pb2.GetModelStatusRequest, data, _MAX_QUESTION
+        )
+        versions = self._predictor.models.status(_read_spec(request, labels))
         return model_status(versions).SerializeToString()
 
 
@@ -167,7 +180,9 @@ def create_grpc_server(
     return server, port
 
 
-def _parse(message: Any, data: bytes) -> Any:
+def _parse(message: Any, data: bytes, max_bytes: int | None = None) -> Any:
+    if max_bytes is not None and len(data) > max_bytes:
+        raise too_large(f"This request may have {max_bytes} bytes.")
     try:
         return message.FromString(data)
     except DecodeError as error:
@@ -178,10 +193,11 @@ def _parse(message: Any, data: bytes) -> Any:
         ) from error
 
 
-def _read_spec(request: Any) -> ModelSpec:
+def _read_spec(request: Any, labels: Any) -> ModelSpec:
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
     spec = request.model_spec
+    labels.model = spec.name
     choice = spec.WhichOneof("version_choice")
     return ModelSpec(
         spec.name,

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -14,7 +15,33 @@ from keras_sspcab.export.serving.server.errors import invalid
 from keras_sspcab.export.serving.server.predictor import Prediction
 from keras_sspcab.export.serving.server.signature import Arrays, Signature
 
-_KIND_NAMES = {"b": "truth values", "f": "fractions", "U": "texts"}
+# Bytes that values take in Python, at most, by a character that each has: the
+# quotes and colons are those of texts and keys.
+_BYTES_OF_VALUES = {"[": 96, "{": 240, ",": 64, '"': 40, ":": 128}
+
+_TYPE_NAMES = {
+    bool: "a truth value",
+    dict: "an object",
+    float: "a fraction",
+    int: "a whole number",
+    list: "a list",
+    str: "a text",
+}
+_MAX_RANK = 32
+
+
+def memory_needed(body: bytes) -> int:
+    """Returns the bytes of memory that a JSON text takes when it is read.
+
+    It is an upper bound, found without reading it: three bytes may become an
+    object of a hundred.
+    """
+    text = np.frombuffer(body, np.uint8)
+    # Texts take up to four bytes a character; base64 is copied as often.
+    size = 4 * len(body)
+    for character, num_bytes in _BYTES_OF_VALUES.items():
+        size += num_bytes * int(np.count_nonzero(text == ord(character)))
+    return size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +84,11 @@ class JsonRequest:
             raise invalid("JSON Value: No values in 'instances' array")
         return cls(signature, True, rows)
 
-    def arrays(self, signature: Signature) -> Arrays:
+    def arrays(self, signature: Signature, max_rows: int) -> Arrays:
         """Returns the inputs as arrays that fit the signature."""
         columns = None
         if self.is_row:
+            signature.check_rows(len(self.value), max_rows)
             columns = self._columns_of_rows(signature)
         elif isinstance(self.value, dict) and not _is_encoded(self.value):
             columns = self.value
@@ -75,21 +103,21 @@ class JsonRequest:
         signature.check_names(set(columns))
         arrays = {}
         for name, value in columns.items():
-            dtype = signature.inputs[name].dtype
-            read = _read_strings if dtype == tf.string else _read_numbers
-            arrays[name] = read(name, dtype, value)
+            if isinstance(value, list):
+                signature.check_rows(len(value), max_rows)
+            arrays[name] = _read_array(name, signature.inputs[name], value)
             signature.check_shape(name, arrays[name].shape)
         return arrays
 
     def _columns_of_rows(self, signature: Signature) -> dict[str, Any] | None:
         """Returns rows with named inputs by name; None if nothing is named."""
-        named = [
+        is_named = [
             isinstance(row, dict) and not _is_encoded(row) for row in self.value
         ]
-        if not any(named):
+        if not any(is_named):
             return None
         for index, row in enumerate(self.value):
-            if not named[index]:
+            if not is_named[index]:
                 raise invalid(
                     f"Expecting object but got list at item {index} of input "
                     "list"
@@ -137,14 +165,45 @@ def _parse(body: bytes) -> Any:
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     try:
-        return orjson.loads(body)
+        document = orjson.loads(body)
+        # More colons than keys are those in texts, or of keys that come twice.
+        is_plain = body.count(b":") == _count_keys(document)
     except ValueError as error:
-        first = error
+        # TensorFlow Serving accepts these; orjson does not.
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise invalid(f"JSON Parse error: {error}") from error
+        is_plain = False
+    if is_plain:
+        return document
+    document = None
     try:
-        # Slower, but accepts NaN and Infinity, as TensorFlow Serving does.
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise invalid(f"JSON Parse error: {first}") from first
+        return json.loads(body, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"JSON Parse error: {error}") from error
+
+
+def _count_keys(document: Any) -> int:
+    """Returns the number of keys in a request of regular form."""
+    count, level = 0, [document]
+    for _ in range(4):  # of the document, rows, inputs, and base64
+        objects = [value for value in level if isinstance(value, dict)]
+        count += sum(map(len, objects))
+        level = []
+        for value in itertools.chain.from_iterable(map(dict.values, objects)):
+            if not isinstance(value, list):
+                level.append(value)
+            elif value and isinstance(value[0], dict):
+                level.extend(value)
+    return count
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise invalid(f"JSON Value: the key {twice!r} comes twice")
+    return result
 
 
 def _is_encoded(value: Any) -> bool:
@@ -155,60 +214,66 @@ def _is_encoded(value: Any) -> bool:
     )
 
 
-def _read_numbers(name: str, dtype: tf.DType, value: Any) -> np.ndarray:
-    if isinstance(value, dict):
-        raise invalid(f"The input {name!r} is an object, no list of numbers.")
-    try:
-        # Without a dtype, so that texts, truth values and null are noticed.
-        received = np.asarray(value)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise invalid(
-            f"The input {name!r} is no regular array of numbers."
-        ) from error
-    kind = received.dtype.kind
-    allowed = "b" if dtype == tf.bool else "iu" if dtype.is_integer else "iuf"
-    if kind not in allowed and received.size:
+def _read_array(name: str, spec: tf.TensorSpec, value: Any) -> np.ndarray:
+    flat, shape = _flatten(name, value)
+    dtype = spec.dtype
+    if dtype == tf.string:
+        array = np.empty(len(flat), object)
+        array[:] = [_read_bytes(name, item) for item in flat]
+        return array.reshape(shape)
+    allowed = {int, float} if dtype.is_floating else {int}
+    if dtype == tf.bool:
+        allowed = {bool}
+    # Looked at before NumPy makes one type of all.
+    if not set(map(type, flat)) <= allowed:
+        index = next(i for i, v in enumerate(flat) if type(v) not in allowed)
+        place = [int(i) for i in np.unravel_index(index, shape)]
         raise invalid(
             f"The values of the input {name!r} are not of expected type: "
-            f"{dtype.name}. Received: {_KIND_NAMES.get(kind, 'mixed')}"
+            f"{dtype.name}. Received: "
+            f"{_TYPE_NAMES.get(type(flat[index]), 'null')}"
+            f"{f' at {place}' if place else ''}"
         )
-    with np.errstate(over="ignore"):
-        array = received.astype(dtype.as_numpy_dtype)
-    is_exact = (
-        np.isfinite(array) == np.isfinite(received)
-        if dtype.is_floating
-        else array == received
-    )
-    if not np.all(is_exact):
+    try:
+        exact = np.array(flat, "float64" if dtype.is_floating else None)
+        with np.errstate(over="ignore"):
+            array = exact.astype(dtype.as_numpy_dtype)
+        if dtype.is_floating:
+            fits = np.isfinite(array) == np.isfinite(exact)
+        else:
+            fits = array == exact
+    except OverflowError:
+        fits = False
+    if not np.all(fits):
         raise invalid(
             f"Values of the input {name!r} are too large for {dtype.name}."
         )
-    return array
+    return array.reshape(shape)
 
 
-def _read_strings(name: str, _: tf.DType, value: Any) -> np.ndarray:
-    array = np.array(_decode(name, value), object)
-    if not all(isinstance(item, bytes) for item in array.flat):
-        raise invalid(
-            f"The input {name!r} must hold texts, or objects with base64 under "
-            "the key 'b64', in a regular array."
-        )
-    return array
+def _flatten(name: str, value: Any) -> tuple[list[Any], tuple[int, ...]]:
+    """Returns the values of nested lists, and the shape of these."""
+    flat, shape = [value], []
+    while flat and isinstance(flat[0], list):
+        lengths = {len(v) if isinstance(v, list) else -1 for v in flat}
+        if len(lengths) > 1 or len(shape) == _MAX_RANK:
+            raise invalid(f"The input {name!r} is no regular array.")
+        shape.append(lengths.pop())
+        flat = list(itertools.chain.from_iterable(flat))
+    return flat, tuple(shape)
 
 
-def _decode(name: str, value: Any) -> Any:
+def _read_bytes(name: str, value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
-    if isinstance(value, list):
-        return [_decode(name, item) for item in value]
     if not _is_encoded(value):
         raise invalid(
-            f"The input {name!r} must hold texts, or objects of the form "
-            '{"b64": "..."}.'
+            f"The input {name!r} must hold texts, or objects with base64 "
+            'like {"b64": "..."}, in a regular array.'
         )
-    text = value["b64"]
     try:
+        text = value["b64"].encode("ascii").translate(None, b" \t\n\v\f\r")
         # Padding may be left out.
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise invalid("Unable to base64 decode") from error

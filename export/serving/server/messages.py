@@ -1,5 +1,6 @@
 """Messages of TensorFlow Serving's protocol, read and written."""
 
+import contextlib
 import inspect
 import math
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from tensorflow_serving.apis import (
 )
 
 from keras_sspcab.export.serving.client.messages import DTYPES
-from keras_sspcab.export.serving.server.errors import invalid
+from keras_sspcab.export.serving.server.errors import invalid, too_large
 from keras_sspcab.export.serving.server.signature import Arrays, Signature
 
 if TYPE_CHECKING:
@@ -32,8 +33,71 @@ if TYPE_CHECKING:
 } & set(inspect.signature(MessageToDict).parameters)
 
 
+# Fields within a `PredictRequest` that have fields of their own: inputs, which
+# are pairs of name and tensor, and the shapes of these.
+_SHAPE: dict[int, Any] = {2: {}}
+_FIELDS = {2: {2: _SHAPE}}
+# Fields of tensors whose numbers take a byte or more; in memory, eight of each.
+_VARINTS = (7, 10, 11, 13, 16, 17)
+
+# Each may take a hundred bytes of memory. Numbers are not fields: they come as
+# one for all. Files are.
+_MAX_FIELDS = 20_000
+
+
+def memory_needed(data: bytes) -> int:
+    """Returns the bytes of memory that a `PredictRequest` takes when parsed.
+
+    It is an upper bound, found without parsing it: two bytes may become a
+    message of sixty. Too many fields are refused.
+    """
+    size = len(data)
+    count = 0
+    parts = [(memoryview(data), _FIELDS)]
+    with contextlib.suppress(IndexError):  # is cut short, and refused later
+        while parts:
+            part, nested = parts.pop()
+            position = 0
+            while position < len(part):
+                count += 1
+                if count > _MAX_FIELDS:
+                    raise too_large(
+                        f"A request may have {_MAX_FIELDS} fields. Send "
+                        "numbers as `tensor_content`, or packed."
+                    )
+                key, position = _read_varint(part, position)
+                field, kind = key >> 3, key & 7
+                if kind == 0:
+                    _, position = _read_varint(part, position)
+                elif kind == 1:
+                    position += 8
+                elif kind == 5:
+                    position += 4
+                elif kind == 2:
+                    length, position = _read_varint(part, position)
+                    end = position + length
+                    if field in nested:
+                        parts.append((part[position:end], nested[field]))
+                    elif nested is _SHAPE and field in _VARINTS:
+                        size += 16 * length  # it grows by doubling
+                    position = end
+    return size + 128 * count
+
+
+def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[position] & 0x80 and shift < 63:
+        value |= (data[position] & 0x7F) << shift
+        shift += 7
+        position += 1
+    return value | data[position] << shift, position + 1
+
+
 def read_tensors(
-    signature: Signature, tensors: Mapping[str, Any], max_bytes: int
+    signature: Signature,
+    tensors: Mapping[str, Any],
+    max_bytes: int,
+    max_rows: int,
 ) -> Arrays:
     """Returns the inputs of a signature, of `max_bytes` each, as arrays.
 
@@ -42,13 +106,13 @@ def read_tensors(
     """
     signature.check_names(set(tensors))
     return {
-        name: _read_tensor(signature, name, tensor, max_bytes)
+        name: _read_tensor(signature, name, tensor, max_bytes, max_rows)
         for name, tensor in tensors.items()
     }
 
 
 def _read_tensor(
-    signature: Signature, name: str, tensor: Any, max_bytes: int
+    signature: Signature, name: str, tensor: Any, max_bytes: int, max_rows: int
 ) -> np.ndarray:
     dtype = signature.inputs[name].dtype
     if tensor.dtype != dtype.as_datatype_enum:
@@ -60,6 +124,7 @@ def _read_tensor(
         raise invalid(f"The input {name!r} comes without a shape.")
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     signature.check_shape(name, shape)
+    signature.check_rows(shape[0] if shape else 1, max_rows)
     count = math.prod(shape)
     if dtype == tf.string:
         if len(tensor.string_val) != count:

@@ -1,9 +1,11 @@
 """Options of the embedded server."""
 
 import dataclasses
+import ipaddress
 import os
 import pathlib
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.export.serving.client.connection import is_loopback
@@ -22,6 +24,10 @@ class ServerOptions:
         grpc_port: Port of gRPC; 0 takes a free one. Defaults to 8500.
         rest_port: Port of REST and the web page; 0 takes a free one. Defaults
             to 8501.
+        allowed_hosts: Names under which REST and the page are asked for, as in
+            the URL, besides `localhost` and addresses. Other names are refused,
+            as web sites of strangers may use them to reach this machine through
+            a browser. Without any, they are refused if `host` is a loopback.
         versions: Versions to serve. None serves those that `models.config`
             chooses or, without one, the newest of each model.
         labels: Versions by label for all models, besides those of
@@ -42,13 +48,17 @@ class ServerOptions:
         max_connections: Concurrent connections of REST, and requests of gRPC.
             Defaults to 128.
         max_request_bytes: Size of a request. Defaults to 32 MiB.
+        max_rows: Rows of a request. Defaults to 1024.
         max_pending_bytes: Bytes of all requests that are not yet answered.
             Defaults to 256 MiB.
+        max_work_bytes: Memory for reading requests and for their answers, of
+            which JSON takes many times its size. Requests wait for it; larger
+            ones are refused. Defaults to 1 GiB.
         max_image_pixels: Height times width of an encoded image, read from its
             header before it is decoded. Defaults to 2**25, about 33 million.
-        allow_non_finite: Whether to accept NaN and infinity, as TensorFlow
-            Serving does. Scores would be NaN and flags say "normal", so they
-            are refused by default.
+        allow_non_finite: Whether to accept NaN and infinity, and to answer with
+            them, as TensorFlow Serving does. They are no scores, and no JSON,
+            so they are refused by default.
         own_process: Whether this process does nothing but serve, as that of
             `keras-sspcab serve`. What has been loaded is then left out of
             Python's garbage collection, which delays requests otherwise.
@@ -70,6 +80,7 @@ class ServerOptions:
     host: str = "127.0.0.1"
     grpc_port: int = 8500
     rest_port: int = 8501
+    allowed_hosts: tuple[str, ...] = ()
     versions: tuple[int, ...] | None = None
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     poll_seconds: float = 1.0
@@ -81,7 +92,9 @@ class ServerOptions:
     read_timeout: float = 15.0
     max_connections: int = 128
     max_request_bytes: int = 32 * _MIB
+    max_rows: int = 1024
     max_pending_bytes: int = 256 * _MIB
+    max_work_bytes: int = 1024 * _MIB
     max_image_pixels: int = 2**25
     allow_non_finite: bool = False
     own_process: bool = False
@@ -123,6 +136,23 @@ class ServerOptions:
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return is_loopback(self.host)
+
+    def allows_host(self, header: str) -> bool:
+        """Whether a request with that `Host` is answered."""
+        if not self.allowed_hosts and not self.is_loopback:
+            return True
+        try:
+            name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        names = {host.lower() for host in (self.host, *self.allowed_hosts)}
+        if name == "localhost" or name.endswith(".localhost") or name in names:
+            return True
+        try:
+            ipaddress.ip_address(name)  # which cannot be made to mean another
+        except ValueError:
+            return False
+        return True
 
     def read_tls(self) -> tuple[bytes, bytes] | None:
         """Returns private key and certificate, or None without TLS."""

@@ -3,31 +3,46 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import hmac
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
 
 from keras_sspcab.export.serving.server.batching import Batcher, Part
-from keras_sspcab.export.serving.server.errors import (
-    ServingError,
-    as_serving_error,
-)
+from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.images import (
     ENCODED_INPUT,
+    convert_images,
     count_pixels,
 )
+from keras_sspcab.export.serving.server.limits import Limits
 from keras_sspcab.export.serving.server.metrics import Metrics
 from keras_sspcab.export.serving.server.models import Models
 from keras_sspcab.export.serving.server.options import ServerOptions
-from keras_sspcab.export.serving.server.signature import Arrays, Signature
-from keras_sspcab.export.serving.server.versions import ModelSpec
+from keras_sspcab.export.serving.server.signature import (
+    Arrays,
+    Signature,
+    check_finite,
+)
+from keras_sspcab.export.serving.server.versions import (
+    LoadedVersion,
+    ModelSpec,
+    Version,
+)
 
-Result = TypeVar("Result")
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is asked of a model: no `outputs` mean all of the signature."""
+
+    signature: Signature
+    inputs: Arrays
+    outputs: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Prediction:
 
 
 class Predictor:
-    """Checks requests, runs them in batches, and enforces the limits.
+    """Checks requests and runs them in batches, within `limits`.
 
     All methods belong to one event loop.
     """
@@ -50,6 +65,7 @@ class Predictor:
         self.models = models
         self.options = options
         self.metrics = Metrics()
+        self.limits = Limits(options)
         threads = options.num_threads
         # Separate, so that parsing goes on while all models run.
         self._runners = ThreadPoolExecutor(threads, "keras-sspcab-run")
@@ -62,18 +78,21 @@ class Predictor:
             options.batch_timeout,
             self.metrics.count_batch,
         )
-        self._pending = 0
-        self._bytes = 0
         watch = self.metrics.watch
         watch(
             "pending_requests",
             "Requests not yet answered.",
-            lambda: self._pending,
+            lambda: self.limits.pending,
         )
         watch(
             "pending_bytes",
             "Bytes of requests not yet answered.",
-            lambda: self._bytes,
+            lambda: self.limits.held_bytes,
+        )
+        watch(
+            "work_bytes",
+            "Memory for requests being read, and for their answers.",
+            lambda: self.limits.work_bytes,
         )
         watch(
             "waiting_requests",
@@ -94,154 +113,134 @@ class Predictor:
                 "`authorization: Bearer TOKEN`.",
             )
 
-    async def receive(self, reading: Awaitable[Result]) -> Result:
-        """Waits for a request to arrive, for `read_timeout` at most."""
-        try:
-            return await asyncio.wait_for(reading, self.options.read_timeout)
-        except asyncio.TimeoutError as error:
-            raise ServingError(
-                StatusCode.DEADLINE_EXCEEDED,
-                "The request did not come in time.",
-                http=408,
-            ) from error
-
     async def predict(
         self,
         spec: ModelSpec,
-        signature: str,
-        read: Callable[[Signature], Arrays],
-        outputs: Sequence[str] = (),
-        timeout: float | None = None,
-    ) -> Prediction:
-        """Runs a model.
+        read: Callable[[LoadedVersion], Question],
+        write: Callable[[Prediction], bytes],
+        memory: int,
+    ) -> bytes:
+        """Runs a model, and returns the answer to a request.
 
         Args:
-            spec: Which one.
-            signature: Name of its signature; empty for the default.
-            read: Turns the request into inputs; runs in a thread.
-            outputs: Names of outputs to return; empty for all.
-            timeout: Seconds that the client waits, if it has said so.
+            spec: Which model.
+            read: Turns the request into a question; runs in a thread.
+            write: Turns the prediction into an answer, likewise.
+            memory: Bytes that reading takes.
         """
-        limit = self.options.timeout
-        if timeout is not None:
-            limit = min(limit, timeout)
-        with self._admitted():
-            try:
-                return await asyncio.wait_for(
-                    self._predict(spec, signature, read, list(outputs)), limit
-                )
-            except asyncio.TimeoutError as error:
+        with self.models.use(spec) as version:
+            if version.loaded is None:
                 raise ServingError(
-                    StatusCode.DEADLINE_EXCEEDED,
-                    f"There is no answer after {limit:g} seconds.",
-                ) from error
-            except Exception as error:
-                raise as_serving_error(error) from error
-
-    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Reads or writes messages beside the event loop."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._parsers, function, *args)
-
-    def hold(self, size: int) -> None:
-        """Counts bytes as pending until `release`; refuses too many."""
-        if self._bytes + size > self.options.max_pending_bytes:
-            raise ServingError(
-                StatusCode.RESOURCE_EXHAUSTED,
-                "The server is busy with other requests. Try again later.",
+                    StatusCode.UNAVAILABLE, "The version has ended."
+                )
+            question, parts = await self.in_thread(
+                self._read_parts, read, version.loaded, memory=memory
             )
-        self._bytes += size
+            signature = question.signature
+            size = sum(signature.memory_needed(part.inputs) for part in parts)
+            async with self.limits.memory(size):
+                results = await asyncio.gather(
+                    *(
+                        self._batcher.run(
+                            _batch_key(signature, part.inputs),
+                            signature.run,
+                            part,
+                        )
+                        for part in parts
+                    )
+                )
+                return await self.in_thread(
+                    self._write, version, question, results, write
+                )
 
-    def release(self, size: int) -> None:
-        """Ends what `hold` began."""
-        self._bytes -= size
+    async def in_thread(
+        self, function: Callable[..., Any], *args: Any, memory: int = 0
+    ) -> Any:
+        """Reads or writes messages beside the event loop.
+
+        The memory is returned when the thread has finished, also if nobody
+        waits for it any more.
+        """
+        await self.limits.take_memory(memory)
+        loop = asyncio.get_running_loop()
+
+        def finish(_: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self.limits.return_memory, memory)
+
+        future = self._parsers.submit(function, *args)
+        future.add_done_callback(finish)
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Ends all threads when they have finished."""
         for pool in (self._runners, self._parsers):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    @contextlib.contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if self._pending >= self.options.max_queue:
-            raise ServingError(
-                StatusCode.RESOURCE_EXHAUSTED,
-                f"The server has {self._pending} requests to answer already. "
-                "Try again later.",
-            )
-        self._pending += 1
-        try:
-            yield
-        finally:
-            self._pending -= 1
-
-    async def _predict(
-        self,
-        spec: ModelSpec,
-        signature_name: str,
-        read: Callable[[Signature], Arrays],
-        names: list[str],
-    ) -> Prediction:
-        with self.models.use(spec) as version:
-            if version.loaded is None:
-                raise ServingError(
-                    StatusCode.UNAVAILABLE, "The version has ended."
-                )
-            signature = version.loaded.signature(signature_name)
-            signature.check_outputs(names)
-            parts = await self.in_thread(self._read_parts, signature, read)
-            results = await asyncio.gather(
-                *(
-                    self._batcher.run(
-                        _batch_key(signature, part.inputs),
-                        signature.run,
-                        part,
-                    )
-                    for part in parts
-                )
-            )
-        outputs = {
-            name: results[0][name]
-            if len(results) == 1
-            else np.concatenate([result[name] for result in results])
-            for name in names or signature.outputs
-        }
-        return Prediction(
-            version.model, version.number, signature.name, outputs
-        )
-
     def _read_parts(
-        self, signature: Signature, read: Callable[[Signature], Arrays]
-    ) -> list[Part]:
+        self, read: Callable[[LoadedVersion], Question], loaded: LoadedVersion
+    ) -> tuple[Question, list[Part]]:
         """Reads and checks a request; splits it if it is too large.
 
         What a part costs is the pixels to decode.
         """
-        inputs = read(signature)
+        question = read(loaded)
+        signature, inputs = question.signature, question.inputs
+        signature.check_outputs(question.outputs)
         rows = signature.check_values(inputs, self.options.allow_non_finite)
         pixels = [0] * rows
         max_pixels = self.options.max_image_pixels
         spec = signature.inputs.get(ENCODED_INPUT)
-        if spec is not None and spec.dtype == tf.string:
+        is_encoded = spec is not None and spec.dtype == tf.string
+        if is_encoded:
             pixels = count_pixels(inputs[ENCODED_INPUT], max_pixels)
-        if not signature.is_batched or len(pixels) != rows:
-            return [Part(inputs, rows, sum(pixels))]
         starts = [0]
         cost = 0
-        for row, count in enumerate(pixels):
-            is_full = row - starts[-1] >= self.options.max_batch_size
-            if is_full or cost + count > max_pixels:
-                starts.append(row)
-                cost = 0
-            cost += count
-        return [
+        if signature.is_batched and len(pixels) == rows:
+            for row, count in enumerate(pixels):
+                is_full = row - starts[-1] >= self.options.max_batch_size
+                if is_full or cost + count > max_pixels:
+                    starts.append(row)
+                    cost = 0
+                cost += count
+        ends = [*starts[1:], rows]
+        return question, [
             Part(
-                {name: value[start:end] for name, value in inputs.items()},
+                {name: value[start:end] for name, value in inputs.items()}
+                if len(starts) > 1
+                else inputs,
                 end - start,
                 sum(pixels[start:end]),
+                functools.partial(convert_images, first=start)
+                if is_encoded
+                else None,
             )
-            for start, end in zip(starts, [*starts[1:], rows], strict=True)
+            for start, end in zip(starts, ends, strict=True)
         ]
+
+    def _write(
+        self,
+        version: Version,
+        question: Question,
+        results: Sequence[Arrays],
+        write: Callable[[Prediction], bytes],
+    ) -> bytes:
+        outputs = {
+            name: results[0][name]
+            if len(results) == 1
+            else np.concatenate([result[name] for result in results])
+            for name in question.outputs or question.signature.outputs
+        }
+        if not self.options.allow_non_finite:
+            check_finite(outputs)
+        return write(
+            Prediction(
+                version.model,
+                version.number,
+                question.signature.name,
+                outputs,
+            )
+        )
 
 
 def _batch_key(signature: Signature, inputs: Arrays) -> Any:

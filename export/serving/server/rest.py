@@ -1,6 +1,7 @@
 """The REST API of TensorFlow Serving, health, metrics and the web page."""
 
 import re
+import zlib
 from collections.abc import Callable
 from urllib.parse import unquote
 
@@ -15,17 +16,23 @@ from keras_sspcab.export.serving.server.errors import (
     ServingError,
     as_serving_error,
     invalid,
+    too_large,
 )
 from keras_sspcab.export.serving.server.json_tensors import (
     JsonRequest,
+    memory_needed,
     write_json,
 )
 from keras_sspcab.export.serving.server.messages import (
     metadata_json,
     status_json,
 )
-from keras_sspcab.export.serving.server.predictor import Predictor
-from keras_sspcab.export.serving.server.versions import ModelSpec
+from keras_sspcab.export.serving.server.predictor import (
+    Prediction,
+    Predictor,
+    Question,
+)
+from keras_sspcab.export.serving.server.versions import LoadedVersion, ModelSpec
 
 _PATH = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
@@ -116,17 +123,11 @@ class RestApi:
             )
 
     async def _predict(self, request: Request, spec: ModelSpec) -> Response:
-        predictor = self._predictor
-        body = _Body(predictor)
+        limits = self._predictor.limits
+        body = _Body(self._predictor)
         try:
-            content = await predictor.receive(body.read(request))
-            parsed = await predictor.in_thread(JsonRequest.parse, content)
-            prediction = await predictor.predict(
-                spec, parsed.signature, parsed.arrays
-            )
-            answer = await predictor.in_thread(
-                write_json, prediction, parsed.is_row
-            )
+            content = await limits.receive(body.read(request))
+            answer = await limits.answer(self._answer(body, content, spec))
         except ClientDisconnect as error:
             raise ServingError(
                 StatusCode.CANCELLED, "The client has gone."
@@ -134,6 +135,32 @@ class RestApi:
         finally:
             body.release()
         return Response(answer, media_type="application/json")
+
+    async def _answer(
+        self, body: "_Body", content: bytes, spec: ModelSpec
+    ) -> bytes:
+        predictor = self._predictor
+        if body.is_compressed:
+            limit = predictor.options.max_request_bytes
+            content = await predictor.in_thread(
+                _unpack, content, limit, memory=limit
+            )
+            body.hold(len(content))
+        memory = await predictor.in_thread(memory_needed, content)
+        is_row = False
+
+        def read(version: LoadedVersion) -> Question:
+            nonlocal is_row
+            request = JsonRequest.parse(content)
+            is_row = request.is_row
+            signature = version.signature(request.signature)
+            max_rows = predictor.options.max_rows
+            return Question(signature, request.arrays(signature, max_rows))
+
+        def write(prediction: Prediction) -> bytes:
+            return write_json(prediction, is_row)
+
+        return await predictor.predict(spec, read, write, memory)
 
     def _authorize(self, request: Request) -> None:
         self._predictor.authorize(request.headers.get("authorization"))
@@ -143,35 +170,58 @@ class _Body:
     """The body of a request, within the limits of its size and of the sum."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+        self._limits = predictor.limits
+        self._max_bytes = predictor.options.max_request_bytes
         self._held = 0
+        self.is_compressed = False
 
     async def read(self, request: Request) -> bytes:
-        limit = self._predictor.options.max_request_bytes
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        self.is_compressed = encoding in ("gzip", "x-gzip")
         parts: list[bytes] = []
         is_too_large = False
         async for part in request.stream():
             if is_too_large:
                 # Discarded: a client that is still sending reads no answer.
                 continue
-            self._predictor.hold(len(part))
-            self._held += len(part)
+            self.hold(len(part))
             parts.append(part)
-            if self._held > limit:
+            if self._held > self._max_bytes:
                 is_too_large = True
                 parts.clear()
                 self.release()
         if is_too_large:
+            raise too_large(f"A request may have {self._max_bytes} bytes.")
+        if not self.is_compressed and encoding != "identity":
             raise ServingError(
-                StatusCode.RESOURCE_EXHAUSTED,
-                f"A request may have {limit} bytes.",
-                http=413,
+                StatusCode.INVALID_ARGUMENT,
+                "A body may be compressed by gzip, and by nothing else. "
+                f"Received: content-encoding {encoding!r}",
+                http=415,
             )
         return b"".join(parts)
 
+    def hold(self, size: int) -> None:
+        self._limits.hold(size)
+        self._held += size
+
     def release(self) -> None:
-        self._predictor.release(self._held)
+        self._limits.release(self._held)
         self._held = 0
+
+
+def _unpack(content: bytes, max_bytes: int) -> bytes:
+    """Returns what a gzip file holds; a megabyte can hold a thousand."""
+    unpacker = zlib.decompressobj(wbits=31)  # gzip alone
+    try:
+        result = unpacker.decompress(content, max_bytes + 1)
+    except zlib.error as error:
+        raise invalid(f"The body is no gzip file: {error}") from error
+    if len(result) > max_bytes:
+        raise too_large(f"A request may have {max_bytes} bytes, unpacked.")
+    if not unpacker.eof or unpacker.unused_data:
+        raise invalid("The body is no whole gzip file, or more than one.")
+    return result
 
 
 def _parse_path(request: Request) -> tuple[str, ModelSpec]:

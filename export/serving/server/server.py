@@ -199,9 +199,14 @@ class Server:
                 stopping.set()
                 poll.cancel()
                 web.should_exit = True
-                await asyncio.gather(
-                    grpc_server.stop(options.drain_seconds), rest
+                # Before both servers cut off what has not been answered.
+                end = self._loop.call_later(
+                    options.drain_seconds, predictor.limits.stop
                 )
+                await asyncio.gather(
+                    grpc_server.stop(options.drain_seconds + 1), rest
+                )
+                end.cancel()
         finally:
             predictor.close()
             models.close()

@@ -6,10 +6,18 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from grpc import StatusCode
 
-from keras_sspcab.export.serving.server.errors import invalid
+from keras_sspcab.export.serving.server.errors import (
+    ServingError,
+    invalid,
+    too_large,
+)
 
 Arrays = dict[str, np.ndarray]
+
+# Bytes that an output takes while it is computed, joined and written.
+_BYTES_OF_OUTPUT = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +102,30 @@ class Signature:
                 f"Received: {_show(shape)}"
             )
 
+    def check_rows(self, count: int, max_rows: int) -> None:
+        """Raises an error if there are too many rows; before they are read."""
+        if self.is_batched and count > max_rows:
+            raise too_large(
+                f"A request may have {max_rows} rows. Received: {count}"
+            )
+
+    def memory_needed(self, inputs: Arrays) -> int:
+        """Returns the bytes of memory that inputs and their answer take, about.
+
+        Outputs of open size are taken to be as large as the inputs.
+        """
+        rows = len(next(iter(inputs.values()))) if self.is_batched else 1
+        largest = max(value.size // rows for value in inputs.values())
+        num_values = 0
+        for spec in self.outputs.values():
+            shape = spec.shape[1:] if self.is_batched else spec.shape
+            num_values += shape.num_elements() or largest
+        size = rows * num_values * _BYTES_OF_OUTPUT
+        for value in inputs.values():
+            is_text = value.dtype == object
+            size += sum(map(len, value.flat)) if is_text else value.nbytes
+        return size
+
     def check_values(self, inputs: Arrays, allow_non_finite: bool) -> int:
         """Returns the number of rows, which all inputs must share.
 
@@ -101,8 +133,7 @@ class Signature:
         values are not finite.
         """
         for name, value in inputs.items():
-            is_float = np.issubdtype(value.dtype, np.floating)
-            if is_float and not (allow_non_finite or np.isfinite(value).all()):
+            if not (allow_non_finite or _is_finite(value)):
                 raise invalid(
                     f"The input {name!r} holds values that are not finite, "
                     "which a model cannot score."
@@ -132,6 +163,25 @@ class Signature:
                 )
         if len(set(names)) < len(names):
             raise invalid(f"duplicate output tensor alias among {names}")
+
+
+def check_finite(outputs: Arrays) -> None:
+    """Raises an error unless all outputs are finite."""
+    for name, value in outputs.items():
+        if not _is_finite(value):
+            raise ServingError(
+                StatusCode.INTERNAL,
+                f"The model's output {name!r} is not finite, so that there is "
+                "no answer. The values of the request are too large for the "
+                "model, or the model is damaged.",
+            )
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    # NumPy does not take bfloat16 for a float.
+    if array.dtype.kind in "OSUbiu":
+        return True
+    return bool(np.isfinite(array).all())
 
 
 def _show(shape: Any) -> str:

@@ -9,6 +9,10 @@ from typing import Any
 import tensorflow as tf
 from grpc import StatusCode
 
+from keras_sspcab.export.audit import (
+    require_finite_constants,
+    require_finite_weights,
+)
 from keras_sspcab.export.serving.manifest import MANIFEST_NAME, verify_version
 from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.messages import read_tensors
@@ -45,9 +49,14 @@ class LoadedVersion:
             verify_version(path)
         graph = read_meta_graph(path)
         self.definitions = dict(graph.signature_def)
+        require_finite_constants(graph.graph_def)
         del graph  # with all the weights in it
         # The signatures need it for as long as they run.
         self._loaded = tf.saved_model.load(str(path))
+        for function in self._loaded.signatures.values():
+            for variable in function.variables:
+                if variable.dtype.is_floating:
+                    require_finite_weights(variable.name, variable.numpy())
         self.report = _read_report(path)
         is_compiled = bool(self.report.get("jit_compile"))
         self.signatures = {
@@ -79,7 +88,7 @@ class LoadedVersion:
             request = log.predict_log.request
             signature = self.signature(request.model_spec.signature_name)
             limit = len(record) * 1024
-            signature.run(read_tensors(signature, request.inputs, limit))
+            signature.run(read_tensors(signature, request.inputs, limit, limit))
 
 
 def _read_report(path: pathlib.Path) -> dict[str, Any]:

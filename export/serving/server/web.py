@@ -1,12 +1,15 @@
 """The HTTP server: uvicorn, with limits on connections and slow clients."""
 
 import asyncio
+import math
 import socket
 import ssl
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keras_sspcab.export.serving.server.options import ServerOptions
@@ -17,6 +20,29 @@ _FULL = (
     b"retry-after: 1\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 )
+
+
+class HostFilter:
+    """Refuses requests for hosts whose names this server does not have.
+
+    A web site can have its own name resolve to this machine, so that browsers
+    let its scripts read what the server answers.
+    """
+
+    def __init__(self, application: Any, options: ServerOptions) -> None:
+        self._application = application
+        self._options = options
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        host = Headers(scope=scope).get("host")
+        answer = self._application
+        if host is not None and not self._options.allows_host(host):
+            message = (
+                f"This server does not answer for the host {host[:100]!r}. It "
+                "does for those that `--allowed-host` (`allowed_hosts`) names."
+            )
+            answer = JSONResponse({"error": message}, 403)
+        await answer(scope, receive, send)
 
 
 def listen(options: ServerOptions) -> socket.socket:
@@ -40,7 +66,7 @@ def create_web_server(
 ) -> uvicorn.Server:
     """Returns the server of an application."""
     config = uvicorn.Config(
-        application,
+        HostFilter(application, options),
         http=_limited_protocol(options.max_connections, options.read_timeout),
         ws="none",
         lifespan="off",
@@ -48,7 +74,8 @@ def create_web_server(
         access_log=False,
         server_header=False,
         timeout_keep_alive=max(1, round(options.read_timeout)),
-        timeout_graceful_shutdown=max(1, round(options.drain_seconds)),
+        # Later than requests are answered that they cannot be finished.
+        timeout_graceful_shutdown=math.ceil(options.drain_seconds + 1),
         ssl_certfile=options.tls_certificate,
         ssl_keyfile=options.tls_key,
     )

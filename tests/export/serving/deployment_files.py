@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib import metadata
 
 import yaml
 from google.protobuf import (
@@ -12,6 +13,9 @@ from google.protobuf import (
     wrappers_pb2,
 )
 
+GPU_IMAGE = (
+    f"tensorflow/serving:{metadata.version('tensorflow-serving-api')}-gpu"
+)
 MANIFESTS = ("docker-compose.yml", "kubernetes.yaml", "kserve.yaml")
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -80,16 +84,15 @@ def compose(directory):
     return document["services"]
 
 
-def kubernetes(directory):
+def kubernetes(directory, file="kubernetes.yaml"):
     return {
-        document["kind"]: document
-        for document in documents(directory, "kubernetes.yaml")
+        document["kind"]: document for document in documents(directory, file)
     }
 
 
 def kserve(directory):
-    (document,) = documents(directory, "kserve.yaml")
-    return document["spec"]["predictor"]
+    service = kubernetes(directory, "kserve.yaml")["InferenceService"]
+    return service["spec"]["predictor"]
 
 
 def pods(directory):
@@ -109,7 +112,7 @@ def arguments(directory):
     for file, pod in pods(directory).items():
         lists[file] = pod["containers"][0]["args"]
     command = docker_run(directory)
-    start = command.index("tensorflow/serving:latest-gpu") + 1
+    start = command.index(GPU_IMAGE) + 1
     lists["README.md"] = command[start:]
     return lists
 

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -141,6 +142,21 @@ def http_call(server, path, body=None, headers=None, certificate=None):
     if response.headers.get_content_type() == "application/json":
         content = json.loads(content)
     return response.status, content
+
+
+@contextlib.contextmanager
+def connected(server):
+    address = ("127.0.0.1", server.rest_port)
+    with socket.create_connection(address, timeout=20) as connection:
+        yield connection
+
+
+def read_all(connection):
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 16):
+            answer += part
+    return answer
 
 
 def predict_path(name=NAME, where=""):

@@ -13,6 +13,7 @@ from keras_sspcab.export.serving.deployment import (
     write_deployment,
 )
 from tests.export.serving.deployment_files import (
+    GPU_IMAGE,
     MANIFESTS,
     BatchingParameters,
     MonitoringConfig,
@@ -145,6 +146,8 @@ def test_kubernetes_scales_the_deployment(directory):
         "Deployment",
         "Service",
         "HorizontalPodAutoscaler",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
     }
     deployment = documents["Deployment"]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
@@ -177,6 +180,56 @@ def test_containers_have_few_rights(directory):
             assert context["readOnlyRootFilesystem"] is True
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
+    for service in compose(directory).values():
+        user, group = map(int, service["user"].split(":"))
+        assert user > 0 < group
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_containers_have_limits(directory):
+    for pod in pods(directory).values():
+        assert pod["terminationGracePeriodSeconds"] > 30
+        for container in (*pod["initContainers"], *pod["containers"]):
+            resources = container["resources"]
+            assert set(resources["requests"]) == {"cpu", "memory"}
+            assert resources["limits"]["memory"].endswith(("Mi", "Gi"))
+        # Balancers learn that a pod ends before it does.
+        (serving,) = pod["containers"]
+        name, seconds = serving["lifecycle"]["preStop"]["exec"]["command"]
+        assert name == "sleep"
+        assert 0 < int(seconds) < pod["terminationGracePeriodSeconds"]
+    for service in compose(directory).values():
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+        assert 0 < service["pids_limit"] <= 4096
+
+
+@pytest.mark.parametrize("file", ["kubernetes.yaml", "kserve.yaml"])
+def test_policies_are_for_the_pods(directory, file):
+    """Few ports, no way out, and not all pods at once."""
+    documents = kubernetes(directory, file)
+    if file == "kubernetes.yaml":
+        pod = documents["Deployment"]["spec"]["template"]
+        labels = pod["metadata"]["labels"]
+        ports = [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
+    else:
+        # KServe labels pods with the name of their service.
+        name = documents["InferenceService"]["metadata"]["name"]
+        labels = {"serving.kserve.io/inferenceservice": name}
+        ports = [8501]
+    policy = documents["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["egress"] == []
+    (rule,) = policy["ingress"]
+    assert [port["port"] for port in rule["ports"]] == ports
+    assert all(
+        set(peer) <= {"podSelector", "namespaceSelector"}
+        for peer in rule["from"]
+    )
+    budget = documents["PodDisruptionBudget"]["spec"]
+    assert budget["selector"]["matchLabels"] == labels
+    assert budget["maxUnavailable"] == 1
 
 
 def test_gpus(directory, tmp_path):
@@ -186,13 +239,18 @@ def test_gpus(directory, tmp_path):
     ]
     for serving in serving_containers(directory).values():
         assert int(serving["resources"]["limits"]["nvidia.com/gpu"]) == 1
-        assert serving["image"] == "tensorflow/serving:latest-gpu"
-    image = compose(directory)["serving"]["image"]
-    assert image == "tensorflow/serving:${TF_SERVING_TAG:-latest-gpu}"
+        # A tag of one release, which does not move.
+        assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+-gpu", GPU_IMAGE)
+        assert serving["image"] == GPU_IMAGE
+    for service in compose(directory).values():
+        tag = GPU_IMAGE.partition(":")[2]
+        assert service["image"] == (
+            f"tensorflow/serving:${{TF_SERVING_TAG:-{tag}}}"
+        )
 
     write_deployment(tmp_path, NAME, True, (1, 2), gpus=0)
     text = "".join((tmp_path / file).read_text() for file in MANIFESTS)
-    assert not re.search(r"nvidia\.com|driver|latest-gpu", text)
+    assert not re.search(r"nvidia\.com|driver|-gpu", text)
     assert "--gpus" not in (tmp_path / "README.md").read_text()
     assert "deploy" not in compose(tmp_path)["serving"]
 
@@ -207,7 +265,6 @@ def test_a_pinned_image(tmp_path):
         "registry.example:5000/team/serving:${TF_SERVING_TAG:-2.19.1-gpu}"
     )
     assert image in docker_run(tmp_path)
-    assert "TF_SERVING_TAG" not in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -21,7 +23,6 @@ from keras_sspcab.export.serving import Repository
 from keras_sspcab.runs import RunFolder
 from keras_sspcab.runs.parsing import load_config
 from tests.export.serving.deployment_files import (
-    MANIFESTS,
     blocks,
     compose,
     pods,
@@ -30,6 +31,7 @@ from tests.export.serving.models import (
     NAME,
     SIZE,
     copy_repository,
+    copy_version,
     run_directly,
     tiny_detector,
 )
@@ -146,7 +148,8 @@ def test_packaging_a_file(tmp_path, run, invoke):
     assert report["precision"] == "bfloat16"
     assert report["jit_compile"] is True
     for pod in pods(tmp_path / "repository").values():
-        assert pod["containers"][0]["image"] == "tensorflow/serving:latest"
+        image = pod["containers"][0]["image"]
+        assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", image)
 
 
 def test_packaging_while_rolled_back_warns(directory, run, tmp_path, invoke):
@@ -178,46 +181,109 @@ def test_wrong_arguments(directory, tmp_path, invoke, arguments, message):
     assert repository.served() == (1,)
 
 
-def verify_scripts(directory):
-    assert compose(directory)["serving"]["depends_on"] == {
+def test_containers_check_the_files_before_they_serve(directory):
+    services = compose(directory)
+    assert services["serving"]["depends_on"] == {
         "verify": {"condition": "service_completed_successfully"}
     }
-    service = compose(directory)["verify"]
-    assert service["entrypoint"] == ["/bin/bash", "-c"]
-    # Compose takes two of them for one.
-    (script,) = service["command"]
-    scripts = {"docker-compose.yml": script.replace("$$", "$")}
-    for file, pod in pods(directory).items():
+    command = ["/bin/bash", "/repository/verify.sh"]
+    assert services["verify"]["entrypoint"] == command
+    for pod in pods(directory).values():
         (container,) = pod["initContainers"]
-        assert container["command"] == ["/bin/bash", "-c"]
-        (scripts[file],) = container["args"]
-    (scripts["README.md"],) = (b for b in blocks(directory) if "sha256" in b)
-    return scripts
+        assert container["command"] == command
+    assert "bash verify.sh\n" in blocks(directory)
 
 
-@pytest.mark.parametrize("file", [*MANIFESTS, "README.md"])
-def test_containers_check_the_files_before_they_serve(
-    directory, tmp_path, file
+def spoil(repository, version):
+    with open(repository.path(NAME, version) / "saved_model.pb", "ab") as file:
+        file.write(b"\0")
+
+
+@pytest.mark.parametrize(
+    ("policy", "served"),
+    [
+        ("", {10}),
+        ("model_version_policy { latest { num_versions: 2 } }", {9, 10}),
+        ("model_version_policy { all {} }", {2, 9, 10}),
+        (
+            "model_version_policy { specific { versions: 9 versions: 2 } }",
+            {2, 9},
+        ),
+        ("model_version_policy: { specific: { versions: [2, 9] } }", {2, 9}),
+        (
+            "model_version_policy { specific { versions: 2 } }\n"
+            'version_labels { key: "all" value: 2 }  # all',
+            {2},
+        ),
+    ],
+)
+def test_only_damage_to_what_is_served_stops_containers(
+    directory, tmp_path, policy, served
 ):
-    repository = copy_repository(directory, tmp_path / "a b", versions=2)
-    folder = shlex.quote(str(tmp_path / "a b"))
-    script = verify_scripts(directory)[file].replace("/repository", folder)
+    """As the server in Python, which reads the same file, chooses it."""
+    repository = copy_repository(directory, tmp_path / "a b")
+    for version in (2, 9, 10):
+        copy_version(repository, version)
+    shutil.rmtree(repository.path(NAME, 1))
+    entries = [
+        f'name: "{NAME}" base_path: "/repository/models/{NAME}" {policy}'
+    ]
+    # Another model, with a policy of its own.
+    other = "latest { num_versions: 1 }" if "all" in policy else "all {}"
+    shutil.copytree(
+        repository.path(NAME, 2).parent,
+        repository.directory / "models" / "nuts",
+    )
+    entries.insert(
+        0,
+        "name: 'nuts' base_path: '/repository/models/nuts' "
+        f"model_version_policy {{ {other} }}",
+    )
+    text = "".join(f"config {{ {entry}\n }}\n" for entry in entries)
+    config = repository.directory / "models.config"
+    config.write_text(f"model_config_list {{\n{text}}}\n")
+    assert set(repository.served(NAME)) == served
 
     def check():
+        script = repository.directory / "verify.sh"
         return subprocess.run(
-            ["/bin/bash", "-c", script], cwd=tmp_path / "a b"
-        ).returncode
+            ["/bin/bash", script], cwd="/", capture_output=True, text=True
+        )
 
-    assert check() == 0
-    graph = repository.path(NAME, 1) / "saved_model.pb"
-    before = graph.read_bytes()
-    graph.write_bytes(before + b"\0")
-    assert check() == 1
-    graph.write_bytes(before)
-    (repository.path(NAME, 2) / "MANIFEST.sha256").unlink()
-    assert check() == 1
+    assert check().returncode == 0
+    for version in (2, 9, 10):
+        path = repository.path(NAME, version)
+        kept = shutil.copytree(path, tmp_path / "kept")
+        spoil(repository, version)
+        done = check()
+        assert (done.returncode == 0) == (version not in served)
+        assert (f"models/{NAME}/{version} is not" in done.stderr) == (
+            version in served
+        )
+        shutil.rmtree(path)
+        kept.rename(path)
+    assert check().returncode == 0
+    (repository.path(NAME, min(served)) / "MANIFEST.sha256").unlink()
+    assert check().returncode == 1
     shutil.rmtree(repository.directory / "models" / NAME)
-    assert check() == 1
+    assert "no version to serve" in check().stderr
+
+
+def test_servers_may_read_the_files_whatever_the_umask(tmp_path):
+    code = (
+        "import os; os.umask(0o077)\n"
+        "from tests.export.serving.models import package\n"
+        f"package({str(tmp_path / 'repository')!r})"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True
+    )
+    paths = [tmp_path / "repository", *(tmp_path / "repository").rglob("*")]
+    assert len(paths) > 15
+    for path in paths:
+        if path.name != ".lock":
+            wanted = 0o555 if path.is_dir() else 0o444
+            assert path.stat().st_mode & wanted == wanted, path
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,47 @@ def test_a_server_for_others_without_a_token_warns():
         assert http_call(server, "/v1/models/screws")[0] == 401
 
 
+LOOPBACK = {}
+OPEN = {"host": "0.0.0.0"}
+NAMED = {"host": "0.0.0.0", "allowed_hosts": ("Inspect.example",)}
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "is_allowed"),
+    [
+        (LOOPBACK, "localhost:8501", True),
+        (LOOPBACK, "127.0.0.1", True),
+        (LOOPBACK, "[::1]:8501", True),
+        (LOOPBACK, "screws.localhost.", True),
+        (LOOPBACK, "evil.example:8501", False),
+        (LOOPBACK, "localhost.evil.example", False),
+        (LOOPBACK, "127.0.0.1.evil.example", False),
+        (LOOPBACK, "", False),
+        (LOOPBACK, "[::1", False),
+        (LOOPBACK, "localhost@evil.example", False),
+        ({"host": "localhost"}, "evil.example", False),
+        ({"allowed_hosts": ("inspect.example",)}, "INSPECT.example:80", True),
+        # Others ask by any name, such as that of a service of Kubernetes.
+        (OPEN, "serving.default.svc", True),
+        (NAMED, "inspect.example", True),
+        (NAMED, "10.1.2.3:8501", True),  # as probes of Kubernetes do
+        (NAMED, "evil.example", False),
+    ],
+)
+def test_hosts_that_are_answered_for(options, host, is_allowed):
+    assert ServerOptions(**options).allows_host(host) == is_allowed
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/page.json", "/metrics", "/readyz", f"/v1/models/{NAME}"]
+)
+def test_a_site_whose_name_resolves_to_this_machine_reads_nothing(server, path):
+    status, answer = http_call(server, path, headers={"host": "evil.example"})
+    assert (status, list(answer)) == (403, ["error"])
+    assert "--allowed-host" in answer["error"]
+    assert http_call(server, path)[0] == 200
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -1,7 +1,6 @@
 """Random and chosen rubbish: it is refused, and the server goes on."""
 
 import contextlib
-import gzip
 import socket
 
 import grpc
@@ -11,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorflow_serving.apis import predict_pb2
 
-from tests.export.serving.models import NAME, direct, encoded, images
+from tests.export.serving.fuzzing import Fuzzer, fuzz
+from tests.export.serving.models import NAME, SIZE, direct, encoded, images
 from tests.export.serving.served import (
     assert_still_serving,
     b64,
@@ -158,12 +158,6 @@ def test_odd_paths(server, path):
         assert answer["error"]
 
 
-def test_a_compressed_body_is_not_unpacked(server):
-    """A megabyte could unpack to a thousand."""
-    body = gzip.compress(b'{"instances": [%s]}' % (b" " * (50 << 20)))
-    assert ask_rest(server, body, {"content-encoding": "gzip"}) is None
-
-
 @FUZZING
 @given(data=st.data())
 def test_image_files_with_errors(server, data):
@@ -232,3 +226,15 @@ def test_ports_with_any_bytes(server, content):
     assert ask_rest(server, content) is None
     for port in (server.rest_port, server.grpc_port):
         assert not send(port, content).startswith(b"HTTP/1.1 5")
+
+
+def test_changed_requests(server):
+    """A part of what `fuzzing` sends from the command line."""
+    fuzzer = Fuzzer(NAME, (SIZE, SIZE), 1)
+    counts, failures = fuzz(
+        fuzzer, server.rest_port, server.grpc_target, range(300)
+    )
+    assert failures == []
+    assert sum(counts.values()) == 300
+    assert counts["REST 200"] > 20
+    assert counts["REST 400"] > 20

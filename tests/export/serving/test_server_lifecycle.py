@@ -21,11 +21,13 @@ from tests.export.serving.served import (
     Gate,
     b64,
     calling,
+    connected,
     http_call,
     in_threads,
     metric,
     predict_path,
     predict_request,
+    read_all,
     serve,
     wait_until,
 )
@@ -77,24 +79,46 @@ def test_requests_under_way_are_answered(monkeypatch):
     assert_same(by_rest[1]["outputs"], expected)
 
 
-def test_stopping_does_not_wait_for_ever(monkeypatch):
+def test_stopping_does_not_wait_for_ever(monkeypatch, caplog):
+    """What cannot be finished is told so: running, waiting or half sent."""
     server = serve(drain_seconds=0.2, threads=1).start()
     gate = Gate(monkeypatch)
-    with calling(server) as caller:
+    body = {"inputs": images(1).tolist()}
+    half = (
+        f"POST {predict_path()} HTTP/1.1\r\nhost: localhost\r\n"
+        "content-length: 1000\r\n\r\n{"
+    ).encode()
+    with calling(server) as caller, connected(server) as connection:
+        connection.sendall(half)
 
         def stop():
             assert gate.entered.acquire(timeout=20)
+            wait_until(
+                lambda: metric(server, "keras_sspcab_pending_requests") == 3
+            )
             start = time.monotonic()
             server.stop()
             gate.open()
             return time.monotonic() - start
 
-        answer, seconds = in_threads(
-            [lambda: caller.predict(predict_request(image=images(1))), stop]
+        failure, *answers, seconds = in_threads(
+            [
+                lambda: caller.predict(predict_request(image=images(1))),
+                lambda: http_call(server, predict_path(), body),
+                lambda: http_call(server, predict_path(), body),
+                stop,
+            ]
         )
+        assert read_all(connection).startswith(b"HTTP/1.1 503")
     assert seconds < 5
-    assert isinstance(answer, grpc.RpcError)
-    assert answer.code().name in ("CANCELLED", "UNAVAILABLE")
+    assert isinstance(failure, grpc.RpcError)
+    assert failure.code().name == "UNAVAILABLE"
+    for status, answer in answers:
+        assert status == 503
+        assert answer == {"error": "The server is stopping."}
+    # Not even in the log.
+    assert "Traceback" not in caplog.text
+    assert not caplog.records
 
 
 def test_nothing_is_left_of_a_server():

@@ -17,11 +17,13 @@ from tests.export.serving.served import (
     assert_still_serving,
     calling,
     code_of,
+    connected,
     http_call,
     in_threads,
     metric,
     predict_path,
     predict_request,
+    read_all,
     serve,
     wait_until,
 )
@@ -39,21 +41,6 @@ def ask(server):
 
 def pending(server):
     return metric(server, "keras_sspcab_pending_requests")
-
-
-@contextlib.contextmanager
-def connected(server):
-    address = ("127.0.0.1", server.rest_port)
-    with socket.create_connection(address, timeout=20) as connection:
-        yield connection
-
-
-def read_all(connection):
-    answer = b""
-    with contextlib.suppress(ConnectionResetError):
-        while part := connection.recv(1 << 16):
-            answer += part
-    return answer
 
 
 @pytest.mark.parametrize(
@@ -225,7 +212,7 @@ def test_the_number_of_connections_has_a_limit():
         with connected(server) as connection:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(
-                    b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
+                    b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n"
                     b"connection: close\r\n\r\n"
                 )
             return read_all(connection)

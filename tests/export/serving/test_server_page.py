@@ -102,6 +102,12 @@ def assert_shown(page, file, version=1):
     verdict = page.find_element("id", "verdict")
     assert verdict.get_attribute("class") == f"tile {flag.lower()}"
     assert text(page, "by") == f"says {NAME}, version {version}"
+    calibration = tiny_detector(version).calibration
+    conflict = calibration.describe_conflict(
+        outputs["anomaly_score"], outputs["anomaly_map"]
+    )
+    said = [conflict, f"anomalous {calibration.describe_rule()}"]
+    assert text(page, "rule") == "; ".join(filter(None, said))
     assert text(page, "score") == number(outputs["anomaly_score"])
     assert text(page, "name") == file.name
     return outputs

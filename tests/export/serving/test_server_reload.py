@@ -8,6 +8,7 @@ import threading
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_sspcab.export import Client
 from tests.export.serving.models import (
@@ -188,3 +189,28 @@ def test_a_server_without_a_version_does_not_start(folder):
     (folder / "1" / "saved_model.pb").write_bytes(b"rubbish")
     with pytest.raises(ValueError, match=f"Cannot load {NAME} version 1: "):
         serve(folder).start()
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_not_served(
+    folder, is_frozen, value, caplog
+):
+    """A ReLU can hide them, so that scores look plausible."""
+    module = tf.Module()
+    weights = np.array([1, value, 3], "float32")
+    module.weights = tf.constant(weights) if is_frozen else tf.Variable(weights)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), name="image")])
+    def score(image):
+        kept = tf.where(image > 0.5, image * module.weights, 0.0)
+        return {"anomaly_score": tf.reduce_sum(kept, axis=1)}
+
+    with serve(folder) as server, calling(server) as caller:
+        staged = folder / "2.part"
+        tf.saved_model.save(module, str(staged), {"serving_default": score})
+        staged.rename(folder / "2")
+        wait_until(lambda: "cannot be loaded" in caplog.text)
+        (status,) = caller.status(version=2).model_version_status
+        assert "are not finite" in status.status.error_message
+        assert version_of(caller, images(1)) == 1

@@ -1,0 +1,158 @@
+"""What requests may take: places, time, and memory."""
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+from grpc import StatusCode
+
+from keras_sspcab.export.serving.server.errors import ServingError, too_large
+from keras_sspcab.export.serving.server.options import ServerOptions
+
+Result = TypeVar("Result")
+
+
+class Limits:
+    """The limits of a server; all methods belong to one event loop.
+
+    Bytes of requests are held from their arrival to their answer, and refused
+    where they are too many. Memory for work is waited for, in turn.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._is_stopped = False
+        self._waiting: collections.deque[tuple[int, asyncio.Future[None]]]
+        self._waiting = collections.deque()
+        self.pending = 0
+        self.held_bytes = 0
+        self.work_bytes = 0
+
+    async def receive(self, reading: Awaitable[Result]) -> Result:
+        """Waits for a request to arrive, for `read_timeout` at most."""
+        late = ServingError(
+            StatusCode.DEADLINE_EXCEEDED,
+            "The request did not come in time.",
+            http=408,
+        )
+        return await self._bounded(reading, self._options.read_timeout, late)
+
+    async def answer(
+        self, answering: Awaitable[Result], timeout: float | None = None
+    ) -> Result:
+        """Waits for an answer, if there is a place for another request.
+
+        `timeout` is the time that the client waits, if it has said so.
+        """
+        seconds = self._options.timeout
+        if timeout is not None:
+            seconds = min(seconds, timeout)
+        late = ServingError(
+            StatusCode.DEADLINE_EXCEEDED,
+            f"There is no answer after {seconds:g} seconds.",
+        )
+        if self.pending >= self._options.max_queue:
+            if asyncio.iscoroutine(answering):
+                answering.close()
+            raise ServingError(
+                StatusCode.RESOURCE_EXHAUSTED,
+                f"The server has {self.pending} requests to answer already. "
+                "Try again later.",
+            )
+        self.pending += 1
+        try:
+            return await self._bounded(answering, seconds, late)
+        finally:
+            self.pending -= 1
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of a request until `release`; refuses too many."""
+        if self.held_bytes + size > self._options.max_pending_bytes:
+            raise ServingError(
+                StatusCode.RESOURCE_EXHAUSTED,
+                "The server is busy with other requests. Try again later.",
+            )
+        self.held_bytes += size
+
+    def release(self, size: int) -> None:
+        """Ends what `hold` began."""
+        self.held_bytes -= size
+
+    async def take_memory(self, size: int) -> None:
+        """Waits for memory, until `return_memory`; refuses what never fits."""
+        limit = self._options.max_work_bytes
+        if size > limit:
+            raise too_large(
+                f"The request is too large: it takes {size >> 20} MiB of "
+                f"memory, of {limit >> 20} MiB allowed. Send fewer rows at a "
+                "time, or images as files instead of numbers."
+            )
+        if not self._waiting and self.work_bytes + size <= limit:
+            self.work_bytes += size
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self.return_memory(0)  # to whom waits behind
+            else:
+                self.return_memory(size)
+            raise
+
+    def return_memory(self, size: int) -> None:
+        """Ends what `take_memory` began, and lets others have it."""
+        self.work_bytes -= size
+        limit = self._options.max_work_bytes
+        while self._waiting:
+            wanted, turn = self._waiting[0]
+            if turn.done():  # its request has ended
+                self._waiting.popleft()
+            elif self.work_bytes + wanted <= limit:
+                self._waiting.popleft()
+                self.work_bytes += wanted
+                turn.set_result(None)
+            else:
+                break
+
+    @contextlib.asynccontextmanager
+    async def memory(self, size: int) -> AsyncIterator[None]:
+        """Has memory within the block."""
+        await self.take_memory(size)
+        try:
+            yield
+        finally:
+            self.return_memory(size)
+
+    def stop(self) -> None:
+        """Ends all requests, and those to come, with UNAVAILABLE."""
+        self._is_stopped = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def _bounded(
+        self, work: Awaitable[Result], seconds: float, late: ServingError
+    ) -> Result:
+        task = asyncio.ensure_future(work)
+        # Looked at, even where nobody waits for it any more.
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())
+        self._tasks.add(task)
+        if self._is_stopped:
+            task.cancel()
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        finally:
+            self._tasks.discard(task)
+            is_late = not task.done()
+            task.cancel()
+        if is_late:
+            raise late
+        if task.cancelled():
+            raise ServingError(
+                StatusCode.UNAVAILABLE, "The server is stopping."
+            )
+        return task.result()
