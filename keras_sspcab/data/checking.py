@@ -9,7 +9,7 @@ from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.file_system import require_file_systems
 from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import brightest_value, read_pixels
-from keras_sspcab.data.masks import MaskDoubt, describe_doubts, read_mask
+from keras_sspcab.data.masks import describe_doubts, find_doubt, read_mask
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.preprocessing import Preprocessing
 
@@ -134,7 +134,7 @@ def check_images(
     samples = tuple(samples)
     require_samples(samples)
 
-    doubts: dict[ImageSample, MaskDoubt | None] = {}
+    doubts: dict[ImageSample, str] = {}
 
     def check(sample: ImageSample) -> tuple[ImageSample, list[FileProblem]]:
         problems, doubts[sample] = _check_image(sample, preprocessing)
@@ -170,8 +170,9 @@ def measure_preprocessing(
 
 def _check_image(
     sample: ImageSample, preprocessing: Preprocessing | None
-) -> tuple[list[FileProblem], MaskDoubt | None]:
-    problems, size, doubt = [], None, None
+) -> tuple[list[FileProblem], str]:
+    """Returns faults of the files, and a doubt about the mask."""
+    problems, size, doubt = [], None, ""
     try:
         size = read_pixels(sample.path, 3, preprocessing).shape[:2]
     except ValueError as error:
@@ -179,7 +180,7 @@ def _check_image(
     if sample.mask_path is not None:
         try:
             mask = read_mask(sample.mask_path)
-            doubt = MaskDoubt.of(mask, sample.label)
+            doubt = find_doubt(mask, sample.label)
             if size is not None and mask.shape != tuple(size):
                 mask_text, text = (
                     "x".join(map(str, s)) for s in (mask.shape, size)

@@ -4,7 +4,6 @@ They are read by Pillow: exported graphs never need them.
 """
 
 import collections
-import enum
 import io
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 
 from keras_sspcab.data.decoding import image_format, standardize_size
@@ -29,6 +28,9 @@ from keras_sspcab.data.scanning import is_image
 from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
 
 _ORIENTATION = 0x0112  # in EXIF data
+
+# Damaged files say that they have any number of them.
+_MAX_PIXELS = 2**28
 
 
 def mask_files(sample: ImageSample) -> list[str]:
@@ -84,44 +86,35 @@ def load_mask(
         ) from error
 
 
-class MaskDoubt(enum.Enum):
-    """Why a mask may not be what it should be, and what follows."""
-
-    EMPTY = (
-        "masks of defective images are empty",
-        "These images count for no pixel metric",
-    )
-    MARKED = (
-        "masks of normal images are not empty",
-        "These images count for no pixel metric",
-    )
-    FULL = (
-        "masks mark all of their image",
-        "What is above 0 counts as defective; the background must be black",
-    )
-
-    @classmethod
-    def of(cls, mask: np.ndarray, label: int) -> "MaskDoubt | None":
-        """Returns the doubt about the mask of an image, if there is one."""
-        if not label:
-            return cls.MARKED if mask.any() else None
-        if mask.all():
-            return cls.FULL
-        return None if mask.any() else cls.EMPTY
+_DOUBTS = {
+    "empty": "masks of defective images are empty: {}. These images count for "
+    "no pixel metric",
+    "marked": "masks of normal images are not empty: {}. These images count "
+    "for no pixel metric",
+    "full": "masks mark all of their image: {}. What is above 0 counts as "
+    "defective; the background must be black",
+}
 
 
-def describe_doubts(
-    doubts: Iterable[tuple[ImageSample, MaskDoubt | None]],
-) -> list[str]:
+def find_doubt(mask: np.ndarray, label: int) -> str:
+    """Says why the mask of an image may be wrong; an empty text if it is not.
+
+    `"empty"` and `"marked"` contradict the label; `"full"` may be true.
+    """
+    if mask.all() and label:
+        return "full"
+    return "" if mask.any() == bool(label) else "empty" if label else "marked"
+
+
+def describe_doubts(doubts: Iterable[tuple[ImageSample, str]]) -> list[str]:
     """Returns a sentence for each kind of doubt, with names of the masks."""
     by_kind = collections.defaultdict(list)
     for sample, doubt in doubts:
         by_kind[doubt].append(str(sample.mask_path))
     return [
-        f"{len(paths)} {kind.value[0]}: {enumerate_names(paths)}. "
-        f"{kind.value[1]}"
-        for kind, paths in by_kind.items()
-        if kind is not None
+        f"{len(by_kind[kind])} {text.format(enumerate_names(by_kind[kind]))}"
+        for kind, text in _DOUBTS.items()
+        if kind in by_kind
     ]
 
 
@@ -133,106 +126,89 @@ def decode_mask(encoded: bytes) -> np.ndarray:
     above 0, or what is not black where black stands behind 0. What is
     transparent is not defective; in one color alone, what is visible is.
     """
-    if not encoded:
-        raise ValueError("the file is empty")
     kind = image_format(encoded[:12])
     if kind is None:
         raise ValueError(
             f"not an image that can be read; it begins with {encoded[:8]!r}"
+            if encoded
+            else "the file is empty"
         )
     try:
         # Without `Image.open`: its limit of pixels is global to the process.
         Image.init()
-        with Image.OPEN[kind.upper()][0](io.BytesIO(encoded)) as image:
-            pages = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
-            # Pillow keeps the upper 8 of 16 bits of colors.
-            is_cut = image.mode[0] != "I" and any(
-                re.search(";16[BLN]", str(tile[3])) for tile in image.tile
-            )
-            compression = str(image.info.get("compression", ""))
-            is_lossy = compression.endswith(("jpeg", "webp")) or (
-                kind == "JPEG" or (kind == "WebP" and b"VP8L" not in encoded)
-            )
-            image.load()
-            colored, visible = (
-                _read_wide(encoded, kind)
-                if is_cut
-                else _read_pixels(image, 127 if is_lossy else 0)
-            )
-            orientation = image.getexif().get(_ORIENTATION, 1)
-    except _UnusableMaskError:
-        raise
+        image = Image.OPEN[kind.upper()][0](io.BytesIO(encoded))
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError(f"{image.height}x{image.width} pixels")
+        pages = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
+        # Pillow would keep the upper 8 of 16 bits.
+        is_wide = image.mode[0] != "I" and any(
+            re.search(";16[BLN]", str(tile[3])) for tile in image.tile
+        )
+        image.load()
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception as error:
         # Pillow raises many types on broken files.
         raise ValueError(
-            f"broken or truncated {kind} of {len(encoded)} bytes"
+            f"broken, truncated or too large {kind} of {len(encoded)} bytes"
         ) from error
     if pages > 1:
         raise ValueError(
             f"{pages} pages, where a mask has one. Put them as files into a "
             "folder named like the image: they are merged then"
         )
-    return _orient(_combine(colored, visible), orientation)
-
-
-class _UnusableMaskError(ValueError):
-    """A mask that is no broken file, and yet cannot be read in full."""
-
-
-def _read_pixels(
-    image: Image.Image, level: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which pixels are brighter than a level, and which are visible."""
-    if image.mode in ("P", "PA"):
-        return _read_palette(image)
-    if "transparency" in image.info and image.mode in ("1", "L", "RGB"):
-        image = image.convert("RGBA")
-    elif image.mode in ("La", "RGBa"):
-        image = image.convert(image.mode.upper())
-    elif image.mode not in ("1", "L", "LA", "RGB", "RGBA", "I", "F"):
-        # Those of 16 bits keep them.
-        wide = image.mode.startswith("I;")
-        image = image if wide else image.convert("RGB")
-    pixels = np.asarray(image)
-    return _split_alpha(pixels.reshape(*pixels.shape[:2], -1), level)
-
-
-def _read_wide(encoded: bytes, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    if kind != "PNG":
-        raise _UnusableMaskError(
+    if is_wide and kind != "PNG":
+        raise ValueError(
             f"{kind} with colors of 16 bits, of which 8 would be lost. Save it "
             "as PNG, in gray, or with 8 bits"
         )
-    return _split_alpha(tf.io.decode_png(encoded, dtype=tf.uint16).numpy(), 0)
+    if is_wide:
+        pixels = tf.io.decode_png(encoded, dtype=tf.uint16).numpy()
+        mask = _combine(*_split_alpha(pixels, 0))
+    elif image.mode == "P":
+        mask = _combine(*_read_palette(image))
+    else:
+        compression = str(image.info.get("compression", ""))
+        is_lossy = compression.endswith(("jpeg", "webp")) or (
+            kind == "JPEG" or (kind == "WebP" and b"VP8L" not in encoded)
+        )
+        pixels = _convert(image)
+        mask = _combine(*_split_alpha(pixels, 127 if is_lossy else 0))
+    picture = Image.fromarray(mask)
+    picture.getexif()[_ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(picture))
+
+
+def _convert(image: Image.Image) -> np.ndarray:
+    """Returns pixels `(height, width, channels)`, the last of 2 or 4 alpha."""
+    is_keyed = "transparency" in image.info and image.mode in ("1", "L", "RGB")
+    if is_keyed or image.mode in ("PA", "RGBa"):
+        image = image.convert("RGBA")
+    elif image.mode[0] not in "1LRIF" or image.mode in ("LAB", "RGBX"):
+        image = image.convert("RGB")
+    pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _split_alpha(
     pixels: np.ndarray, level: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    channels = pixels.shape[-1]
-    if channels in (2, 4):
-        colored = (pixels[..., :-1] > level).any(-1)
-        return colored, pixels[..., -1] > 0
-    colored = (pixels > level).any(-1)
-    return colored, np.ones_like(colored)
+    """Returns which pixels are brighter than a level, and which are visible."""
+    colors, alpha = pixels, np.ones((1, 1), bool)
+    if pixels.shape[-1] in (2, 4):
+        colors, alpha = pixels[..., :-1], pixels[..., -1] > 0
+    return (colors > level).any(-1), alpha
 
 
 def _read_palette(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    if image.mode == "P":
-        image.apply_transparency()
+    image.apply_transparency()
+    palette = np.reshape(image.getpalette("RGBA") or [], (-1, 4))
     colors = np.zeros((256, 4), "uint8")
-    palette = image.getpalette("RGBA") or []
-    colors[: len(palette) // 4] = np.reshape(palette, (-1, 4))
-    pixels = np.asarray(image)
-    indices = pixels if pixels.ndim == 2 else pixels[..., 0]
+    colors[: len(palette)] = palette
+    indices = np.asarray(image)
     is_black = ~colors[:, :3].any(-1)
     # Programs that save space may sort the colors by how frequent they are.
-    if not is_black[0] and is_black[np.unique(indices)].any():
-        colored = ~is_black[indices]
-    else:
-        colored = indices > 0
-    if pixels.ndim == 3:
-        return colored, pixels[..., 1] > 0
+    by_color = not is_black[0] and is_black[np.unique(indices)].any()
+    colored = ~is_black[indices] if by_color else indices > 0
     return colored, colors[indices, 3] > 0
 
 
@@ -248,17 +224,6 @@ def _combine(colored: np.ndarray, visible: np.ndarray) -> np.ndarray:
             "transparent. Save it in black and white, without alpha"
         )
     return both
-
-
-def _orient(mask: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns a mask as cameras say in EXIF data, 1 (as it is) to 8."""
-    if 5 <= orientation <= 8:
-        mask = mask.T
-    if orientation in (3, 4, 7, 8):
-        mask = mask[::-1]
-    if orientation in (2, 3, 6, 7):
-        mask = mask[:, ::-1]
-    return mask
 
 
 def resize_mask(mask: Any, image_size: Any) -> tuple[np.ndarray, int]:

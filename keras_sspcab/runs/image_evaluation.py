@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sspcab import metrics
 from keras_sspcab.data import ImageSample
-from keras_sspcab.data.masks import MaskDoubt, describe_doubts, load_mask
+from keras_sspcab.data.masks import describe_doubts, find_doubt, load_mask
 from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.metrics import PixelScores
 from keras_sspcab.metrics.shortcuts import describe_shortcut
@@ -46,7 +46,7 @@ def evaluate_images(
     masks = parallel_iterate(
         lambda sample: load_mask(sample, size), samples, "", progress=False
     )
-    doubts: list[tuple[ImageSample, MaskDoubt | None]] = []
+    doubts: list[tuple[ImageSample, str]] = []
     num_small: list[int] = []
     batches = source.whole_images(samples)
     for images in progress.track(batches, "Scoring batches of images"):
@@ -81,8 +81,8 @@ def evaluate_images(
             )
             if _lacks_mask(sample):
                 continue
-            doubts.append((sample, MaskDoubt.of(mask, sample.label)))
-            if doubts[-1][1] in (None, MaskDoubt.FULL):
+            doubts.append((sample, find_doubt(mask, sample.label)))
+            if doubts[-1][1] not in ("empty", "marked"):
                 groups = [sample.defect] if sample.label else defects
                 for group in (None, *groups):
                     pixels[group].add(mask, anomaly_map)

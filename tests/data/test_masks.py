@@ -151,7 +151,7 @@ def test_what_cannot_be_told_is_refused(encode):
     for content, message in (
         (b"", "is empty"),
         (b"<html>", "not an image"),
-        (encode(where(255))[:60], "broken or truncated PNG of 60 bytes"),
+        (encode(where(255))[:60], "truncated or too large PNG of 60 bytes"),
     ):
         with pytest.raises(ValueError, match=message):
             decode_mask(content)
