@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.export.audit import require_finite_constants
 from keras_sspcab.export.runners import SavedModelRunner
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.folder import RunFolder
@@ -101,10 +102,12 @@ def _load_saved_model(path: str) -> ImageScorer:
         MANIFEST_NAME,
         verify_version,
     )
+    from keras_sspcab.export.serving.warmup import read_meta_graph
 
     if (pathlib.Path(path) / MANIFEST_NAME).is_file():
         verify_version(path)
     checksum = checksum_of_model(path)
+    require_finite_constants(read_meta_graph(pathlib.Path(path)).graph_def)
     runner = SavedModelRunner(pathlib.Path(path))
     name, shape = runner.input_names[0], runner.input_shapes[0]
     if len(runner.input_names) > 1 or len(shape) == 5:

@@ -5,7 +5,10 @@ import tensorflow as tf
 
 from keras_sspcab import SSPCABLayer
 from keras_sspcab.export import export_saved_model
-from keras_sspcab.export.audit import audit_saved_model
+from keras_sspcab.export.audit import (
+    audit_saved_model,
+    require_finite_constants,
+)
 
 
 def save(function, path, **attributes):
@@ -86,3 +89,18 @@ def test_export_refuses_what_the_audit_finds(tmp_path):
     with pytest.raises(ValueError, match="does not belong into inference: ra"):
         export_saved_model(model, tmp_path / "model", check=False)
     assert not list((tmp_path / "model").iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_constants_must_be_finite(value):
+    graph = tf.Graph()
+    with graph.as_default():
+        # A threshold that nothing reaches, and whole numbers.
+        tf.constant(np.inf)
+        tf.constant([1, 2])
+        tf.constant([0.5, 1.0])
+    require_finite_constants(graph.as_graph_def())
+    with graph.as_default():
+        tf.constant([value], name="bias")
+    with pytest.raises(ValueError, match="'bias' are not finite"):
+        require_finite_constants(graph.as_graph_def())
