@@ -2,12 +2,14 @@ import subprocess
 import sys
 import textwrap
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
 
-from keras_sspcab.export import check_parity, export_model
+from keras_sspcab.export import check_parity, export_model, load_runner
+from keras_sspcab.scoring import CalibratedScores, Calibration
 from tests.export.conftest import FORMATS, SIZE, assert_same
 
 
@@ -35,6 +37,49 @@ def test_export_then_train_then_export(make_detector, textures, tmp_path):
     assert (first.path.name, second.path.name) == ("1", "2")
     assert check_parity(model, second.path, textures["test"]).passes
     assert not check_parity(model, first.path, textures["test"]).passes
+
+
+@pytest.mark.parametrize("decision", ["score", "pixels", "either"])
+@pytest.mark.parametrize("to", sorted(FORMATS))
+def test_what_is_not_finite_is_flagged(tmp_path, to, decision):
+    """No converter may turn the comparison into one that NaN passes."""
+    calibration = Calibration(
+        threshold=1.0,
+        pixel_threshold=2.0,
+        peak_threshold=3.0,
+        num_images=9,
+        decision=decision,
+    )
+    maps = keras.Input((4, 4), name="maps")
+    model = keras.Model(
+        maps, CalibratedScores(calibration)(maps[:, 0, 0], maps)
+    )
+    values = np.zeros((8, 4, 4), "float32")
+    values[:5, 0, 0] = [0, 2, np.nan, -np.inf, np.inf]
+    values[5:, 1, 1] = [np.nan, 2.5, 5]
+    path = export_model(model, tmp_path / FORMATS[to], to, check=False).path
+    flags = load_runner(path)(maps=values)["is_anomalous"]
+    by_score = np.array([0, 1, 1, 1, 1, 0, 0, 0], bool)
+    by_pixels = np.array([0, 0, 1, 1, 1, 1, 0, 1], bool)
+    expected = {
+        "score": by_score,
+        "pixels": by_pixels,
+        "either": by_score | by_pixels,
+    }
+    np.testing.assert_array_equal(flags, expected[decision])
+
+
+def test_references_that_are_not_finite_are_refused(
+    make_detector, textures, tmp_path
+):
+    model = make_detector()
+    weight = model.weights[0]
+    values = np.array(weight)
+    values.flat[0] = np.nan
+    weight.assign(values)
+    with pytest.raises(ValueError, match=weight.path):
+        export_model(model, tmp_path, images=textures["test"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_format(detector, tmp_path):

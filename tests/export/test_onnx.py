@@ -50,7 +50,7 @@ def test_file(onnx_file, detector):
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     assert metadata["value_range"] == "[0, 1]"
     calibration = json.loads(metadata["calibration"])
-    assert calibration == detector.calibration.to_dict()
+    assert calibration == detector.calibration.summary()
 
 
 def test_report(onnx_file):

@@ -146,6 +146,25 @@ def test_flags_count_outside_of_the_band(judge, score, flag, differing, beyond):
     assert comparison.flags_beyond_tolerance == beyond
 
 
+@pytest.mark.parametrize(
+    ("peak", "beyond"),
+    [(4.05, 0), (4.5, 1)],  # four times the band of scores, for pixels
+)
+def test_flags_by_pixels_count_outside_of_their_band(judge, peak, beyond):
+    maps = np.full((1, 2, 2), 0.0)
+    maps[0, 1, 1] = peak
+    outputs = {"anomaly_score": [0.0], "anomaly_map": maps}
+    comparison = judge(
+        {**outputs, "is_anomalous": [True]},
+        {**outputs, "is_anomalous": [False]},
+        pixel_threshold=3.0,
+        peak_threshold=4.0,
+        decision="pixels",
+    )
+    assert comparison.flags_differing == 1
+    assert comparison.flags_beyond_tolerance == beyond
+
+
 def test_flags_alone_must_agree(judge):
     comparison = judge({"is_anomalous": [True]}, {"is_anomalous": [False]})
     assert comparison.flags_beyond_tolerance == 1
@@ -153,12 +172,11 @@ def test_flags_alone_must_agree(judge):
 
 def test_not_a_number(judge):
     nan, inf = np.nan, np.inf
-    comparison = judge(
-        {"raw_score": [1.0, 1.0], "anomaly_score": [nan, inf]},
-        {"raw_score": [1.0, nan], "anomaly_score": [nan, inf]},
-    )
+    comparison = judge({"raw_score": [1.0, 1.0]}, {"raw_score": [1.0, nan]})
     assert comparison.outputs["raw_score"].relative_difference == inf
-    assert comparison.outputs["anomaly_score"].relative_difference == 0
+    for value in (nan, inf, -inf):
+        with pytest.raises(ValueError, match="anomaly_score with values that"):
+            judge({"anomaly_score": [value]}, {"anomaly_score": [value]})
 
 
 def test_shapes_must_agree(judge):

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 from keras import ops
+from scipy import stats
 
-from keras_sspcab.scoring import CalibratedScores, Calibration
+from keras_sspcab.scoring import CalibratedScores, Calibration, describe_fault
+
+NAN, INF = float("nan"), float("inf")
 
 
 def test_measures_mean_spread_and_quantile():
@@ -69,3 +72,190 @@ def test_bad_data(scores, quantile, message):
 def test_bad_fields(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         Calibration(**fields)
+
+
+# === What flags an image ===
+
+# Score, highest pixel, and whether either is anomalous by THRESHOLDS.
+CASES = [
+    (0.0, 0.0, False, False),
+    (2.0, 0.0, True, False),
+    (0.0, 5.0, False, True),
+    (2.0, 5.0, True, True),
+    # Above the threshold of pixels alone, as in many a normal image.
+    (0.0, 2.5, False, False),
+    (NAN, 0.0, True, False),
+    (INF, 0.0, True, False),
+    (-INF, 0.0, True, False),
+    (0.0, NAN, False, True),
+    (0.0, -INF, False, True),
+]
+THRESHOLDS = {"threshold": 1.0, "pixel_threshold": 2.0, "peak_threshold": 3.0}
+
+
+def scores_and_maps(cases=CASES):
+    maps = np.zeros((len(cases), 4, 5), "float32")
+    maps[:, 1, 2] = [case[1] for case in cases]
+    return np.array([case[0] for case in cases], "float32"), maps
+
+
+@pytest.mark.parametrize("decision", ["score", "pixels", "either"])
+def test_decision(decision):
+    calibration = Calibration(**THRESHOLDS, decision=decision)
+    scores, maps = scores_and_maps()
+    expected = [
+        {"score": score, "pixels": pixels, "either": score or pixels}[decision]
+        for *_, score, pixels in CASES
+    ]
+    assert calibration.decide(scores, maps).tolist() == expected
+    layer = CalibratedScores.from_config(
+        CalibratedScores(calibration).get_config()
+    )
+    flags = layer(ops.convert_to_tensor(scores), ops.convert_to_tensor(maps))
+    assert ops.convert_to_numpy(flags["is_anomalous"]).tolist() == expected
+
+
+@pytest.mark.parametrize("decision", ["score", "pixels", "either"])
+def test_uncalibrated_flags_nothing(decision):
+    flags = Calibration(decision=decision).decide(*scores_and_maps())
+    assert not flags.any()
+
+
+def test_without_a_threshold_of_peaks_that_of_pixels_counts():
+    calibration = Calibration(threshold=1.0, pixel_threshold=2.0)
+    _, by_pixels = calibration.verdicts(*scores_and_maps(CASES[:5]))
+    assert by_pixels.tolist() == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("case", "text"),
+    [
+        (CASES[1], "image score above its threshold, pixels below"),
+        (CASES[2], "pixels above their threshold, image score below"),
+        (CASES[0], None),
+        (CASES[3], None),
+    ],
+)
+def test_conflicts_are_put_into_words(case, text):
+    (score,), (anomaly_map,) = scores_and_maps([case])
+    conflict = Calibration(**THRESHOLDS).describe_conflict(score, anomaly_map)
+    assert conflict == text
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ({"anomaly_score": 1.0, "anomaly_map": np.ones((2, 2))}, None),
+        ({"anomaly_score": -INF}, "the score -inf"),
+        (
+            {"anomaly_score": 1.0, "anomaly_map": np.array([[NAN, 1.0]])},
+            "a map with 1 values that are not finite",
+        ),
+    ],
+)
+def test_faults_are_put_into_words(outputs, text):
+    fault = describe_fault(outputs)
+    assert fault is None if text is None else text in fault
+
+
+def test_bad_decision():
+    with pytest.raises(ValueError, match="decision='map'"):
+        Calibration(decision="map")
+    with pytest.raises(ValueError, match="decision='map'"):
+        Calibration.measure([1.0], [1.0], decision="map")
+
+
+def test_old_files_decide_by_score():
+    kept = {"score_mean": 1.0, "threshold": 2.0, "num_images": 9}
+    assert Calibration.from_dict(kept).decision == "score"
+    calibration = Calibration(**THRESHOLDS, quantile=0.9, num_images=50)
+    assert Calibration.from_dict(calibration.summary()) == calibration
+
+
+# === How sure it is ===
+
+
+def draws(count, num_draws=2000, skewed=False):
+    """Scores of so many normal images, drawn again and again."""
+    rng = np.random.default_rng(count)
+    values = rng.normal(size=(num_draws, count))
+    return np.exp(values) if skewed else values
+
+
+def rates_and_intervals(count, quantile, skewed=False):
+    """True false alarm rates at measured thresholds, and what is stated."""
+    rates, intervals = [], []
+    for scores in draws(count, skewed=skewed):
+        found = Calibration.measure(scores, scores, quantile)
+        limit = found.threshold * found.score_std + found.score_mean
+        limit = np.log(max(limit, 1e-300)) if skewed else limit
+        rates.append(stats.norm.sf(limit))
+        intervals.append(found.false_alarm_interval)
+    return np.array(rates), np.array(intervals)
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+@pytest.mark.parametrize("quantile", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("count", [4, 10, 30])
+def test_intervals_cover_the_true_rate(count, quantile, skewed):
+    rates, intervals = rates_and_intervals(count, quantile, skewed)
+    is_covered = (intervals[:, 0] <= rates) & (rates <= intervals[:, 1])
+    # Exact at 95 % by order statistics, and beyond them on the safe side.
+    assert is_covered.mean() > 0.94
+    if (count + 1) * (1 - quantile) >= 1:
+        assert is_covered.mean() < 0.965
+
+
+@pytest.mark.parametrize("count", [4, 10, 30])
+def test_few_images_raise_the_threshold_beyond_their_scores(count):
+    rates, _ = rates_and_intervals(count, 0.99)
+    # The highest of the scores would give one in five, for four images.
+    assert rates.mean() < 0.0115
+    for scores in draws(count, 50):
+        found = Calibration.measure(scores, scores, 0.99)
+        limit = found.threshold * found.score_std + found.score_mean
+        assert limit >= scores.max()
+
+
+def test_many_images_are_measured_by_order_statistics():
+    scores = np.arange(200.0)
+    found = Calibration.measure(scores, scores, 0.99)
+    limit = found.threshold * found.score_std + found.score_mean
+    assert limit == pytest.approx(198, rel=1e-5)
+    low, high = found.false_alarm_interval
+    # Beta(2, 199): above the second highest of 200.
+    assert low == pytest.approx(stats.beta.ppf(0.025, 2, 199))
+    assert high == pytest.approx(stats.beta.ppf(0.975, 2, 199))
+
+
+def test_peaks_get_a_threshold_of_their_own():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(400, 10, 10))
+    peaks = maps.max(axis=(1, 2))
+    found = Calibration.measure(maps.mean((1, 2)), maps, 0.9, peaks=peaks)
+    found_maps = (maps - found.map_mean) / found.map_std
+    _, by_pixels = found.verdicts(np.zeros(400), found_maps)
+    assert by_pixels.mean() == pytest.approx(0.1, abs=0.006)
+
+
+def test_either_keeps_the_rate_of_both_together():
+    rng = np.random.default_rng(1)
+    scores, peaks = rng.normal(size=(2, 5000))
+    found = Calibration.measure(
+        scores, peaks, 0.9, decision="either", peaks=peaks
+    )
+    z = (scores - found.score_mean) / found.score_std
+    maps = ((peaks - found.map_mean) / found.map_std)[:, None, None]
+    rate = found.decide(z, maps).mean()
+    assert 0.09 < rate <= 0.1
+    low, high = found.false_alarm_interval
+    assert low < 0.06
+    assert 0.1 < high < 0.12
+
+
+def test_interval_is_unknown_without_images():
+    assert Calibration(threshold=1.0).false_alarm_interval is None
+    assert Calibration(threshold=1.0).describe_false_alarms() == ""
+    one = Calibration.measure([1.0], [1.0], 0.99)
+    assert one.false_alarm_interval == (0.0, pytest.approx(0.95))
+    assert "0 to 95 % of normal images" in one.describe_false_alarms()
