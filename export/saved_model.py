@@ -157,7 +157,7 @@ def write_saved_model(
 
         spec = tf.TensorSpec((None,), tf.string, "image_bytes")
         module.infer_encoded = tf.function(
-            infer_encoded, input_signature=[spec]
+            infer_encoded, input_signature=[spec], autograph=False
         )
         signatures["serving_bytes"] = module.infer_encoded
     tf.saved_model.save(module, str(path), signatures)

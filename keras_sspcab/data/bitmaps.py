@@ -27,7 +27,9 @@ def decode_bitmap(encoded: tf.Tensor) -> tf.Tensor:
     is_usual = (compression == 3) & (bits == 32)
     is_usual &= file.holds(tf.constant(54), _USUAL_MASKS)
     is_known = tf.reduce_any(bits == tf.constant([1, 4, 8, 24, 32], tf.int64))
-    is_known &= (number(14, 4) >= 40) & ((compression == 0) | is_usual)
+    header = number(14, 4)
+    is_known &= (header >= 40) & ((compression == 0) | is_usual)
+    is_known &= number(10, 4) >= 14 + header
     check = tf.debugging.Assert(
         is_known,
         [
@@ -61,8 +63,9 @@ def decode_bitmap(encoded: tf.Tensor) -> tf.Tensor:
         )
         count = number(46, 4)
         count = tf.where(count == 0, 2**bits, tf.minimum(count, 2**bits))
-        place = 14 + number(14, 4)
+        place = 14 + header
         palette = tf.reshape(file.data[place : place + 4 * count], (-1, 4))
+        # Blue comes first. Indices that it does not have are an error.
         return tf.gather(tf.reverse(palette[:, :3], (1,)), indices)
 
     pixels = tf.cond(has_palette, indexed, lambda: tf.io.decode_bmp(encoded))

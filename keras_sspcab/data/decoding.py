@@ -112,6 +112,14 @@ def _decoder(channels: int) -> Any:
 def _decode(
     channels: int, encoded: tf.Tensor, white: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    # GPUs decode no files, and pass over indices that do not exist.
+    with tf.device("/cpu:0"):
+        return _decode_on_cpu(channels, encoded, white)
+
+
+def _decode_on_cpu(
+    channels: int, encoded: tf.Tensor, white: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     # Padded, because a position behind the end is an error.
     head = tf.strings.substr(encoded, 0, 32) + b"\0" * 32
 
@@ -185,11 +193,20 @@ def resize(image: Any, image_size: Sequence[int]) -> tf.Tensor:
     Returns:
         float32 tensor in [0, 1].
 
+    Raises:
+        ValueError: If the images are of another type.
+
     Example:
     >>> resize(tf.zeros((8, 6, 3), tf.uint8), (16, 20)).shape
     TensorShape([16, 20, 3])
     """
     size = standardize_size(image_size)
+    image = tf.convert_to_tensor(image)
+    if image.dtype != tf.uint8 and not image.dtype.is_floating:
+        raise ValueError(
+            "Images must be uint8, or float in [0, 1]: what is white in others "
+            f"is not known. Received: dtype={image.dtype.name}"
+        )
     image = tf.image.convert_image_dtype(image, tf.float32)
     resized = tf.image.resize(image, size, method="bilinear", antialias=True)
     return tf.clip_by_value(resized, 0.0, 1.0)

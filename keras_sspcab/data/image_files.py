@@ -33,6 +33,9 @@ _READERS: dict[str, Any] = {
     "WebP": WebPImagePlugin.WebPImageFile,
 }
 
+# Pillow holds up to 4 bytes of each at once.
+_MAX_PIXELS = 2**28
+
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
@@ -110,6 +113,11 @@ def to_decodable(encoded: bytes) -> bytes:
         with _READERS[kind](io.BytesIO(encoded)) as image:
             if kind == "JPEG":
                 return encoded
+            if image.width * image.height > _MAX_PIXELS:
+                raise _UnusualPixelsError(
+                    f"a {kind} of {image.width} x {image.height} pixels, more "
+                    f"than {_MAX_PIXELS} (or its size is damaged)"
+                )
             image.load()
             if kind == "GIF":
                 _check_first_frame(image, encoded)
@@ -167,10 +175,13 @@ def _to_png(image: Any, kind: str) -> bytes:
 def _is_plain_bitmap(encoded: bytes) -> bool:
     """Whether it is a BMP that `decode_bitmap` takes."""
     try:
-        size, bits, compression = struct.unpack("<14xI10xHI", encoded[:34])
+        start, size, bits, compression = struct.unpack(
+            "<10xII10xHI", encoded[:34]
+        )
     except struct.error:
         return False
-    return size >= 40 and compression == 0 and bits in (1, 4, 8, 24, 32)
+    is_known = compression == 0 and bits in (1, 4, 8, 24, 32)
+    return is_known and size >= 40 and start >= 14 + size
 
 
 def _broken(encoded: bytes, kind: str | None) -> ValueError:

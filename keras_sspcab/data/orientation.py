@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# Of the files that people have, none comes near: a PNG of 8 KB in each of so
-# many chunks has 400 MB.
-_MAX_PARTS = 50_000
+# Each costs 0.1 ms. Of the files that people have, none comes near: a PNG that
+# has its EXIF data behind so many chunks of 8 KB has 40 MB.
+_MAX_PARTS = 5_000
 
 _Step = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
@@ -44,7 +44,13 @@ def apply_orientation(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
     The tag is that of the EXIF data in the file's own place for them: the
     segment APP1 of JPEG, the chunk eXIf of PNG.
     """
-    orientation = _orientation(Bytes(encoded))
+    # The walk over a large file takes longer than a look for the name.
+    has_exif = tf.strings.regex_full_match(
+        encoded, r"(?s)\C*(eXIf|Exif\x00\x00)\C*"
+    )
+    orientation = tf.cond(
+        has_exif, lambda: _orientation(Bytes(encoded)), lambda: _constant(1)
+    )
 
     def turn() -> tf.Tensor:
         def is_any(*values: int) -> tf.Tensor:

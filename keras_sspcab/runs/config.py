@@ -44,7 +44,7 @@ Source = Annotated[str, Field(min_length=1)]
 Size = Annotated[
     tuple[int, int],
     BeforeValidator(_to_size),
-    WithJsonSchema({"type": "integer or [height, width]"}),
+    WithJsonSchema({"type": "an integer or [height, width]"}),
 ]
 
 

@@ -1,5 +1,6 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -190,6 +191,18 @@ def test_orientation_stands_anywhere_before_the_pixels(color, encode):
     assert decode_image(moved, 3).shape == (32, 40, 3)
 
 
+def test_searches_for_the_orientation_come_to_an_end(encode):
+    png = encode(np.zeros((4, 4), "uint8"), "PNG")
+    chunk = struct.pack(">I4sI", 0, b"teSt", zlib.crc32(b"teSt"))
+    mark = struct.pack(">I4s4s", 4, b"eXIf", b"MM\0*")
+    mark += struct.pack(">I", zlib.crc32(mark[4:]))
+    many = png[:33] + chunk * 6000 + mark + png[33:]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="5000 parts"):
+        decode_image(many)
+    few = png[:33] + chunk * 100 + mark + png[33:]
+    assert decode_image(few).shape == (4, 4, 3)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_exif_data_are_passed_over_or_an_error(color, data):
@@ -366,6 +379,12 @@ def test_resize_takes_batches_and_floats(color):
     np.testing.assert_array_equal(resized[1], resize(color[::-1], 9))
     floats = tf.image.convert_image_dtype(color, tf.float32)
     np.testing.assert_array_equal(resize(floats, 9), resize(color, 9))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "bool"])
+def test_images_without_a_known_white_are_refused(dtype):
+    with pytest.raises(ValueError, match=f"dtype={dtype}"):
+        resize(np.zeros((4, 4, 1), dtype), 2)
 
 
 @pytest.mark.parametrize("size", [0, (3,), (4, -1), (4, 4, 3), "big", (2.5, 2)])
