@@ -21,6 +21,14 @@ from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
 from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Settings
 from keras_sspcab.hosts.detector import Untracked
+from keras_sspcab.hosts.published import (
+    array_of,
+    load_arrays,
+    read_checkpoint,
+    sides,
+    swap_colors,
+    with_blocks,
+)
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.scoring import (
     Calibration,
@@ -39,6 +47,16 @@ LOCALIZATIONS = ("gradcam", "patch")
 
 #: The trunk that is trained from scratch.
 RESNET = "resnet18"
+
+# The trunk in checkpoints of the public PyTorch version.
+_TRUNK_NAMES = {
+    r"(conv1|bn1)": r"resnet18.\1",
+    r"layer(\d)_(\d)_(conv\d|bn\d)": r"resnet18.layer\1.\2.\3",
+    r"layer(\d)_(\d)_downsample_(\d)": r"resnet18.layer\1.\2.downsample.\3",
+    "sspcab_penultimate": "resnet18.layer4.1.conv1",
+    "classes": "out",
+}
+_BLOCKS = {"penultimate": _TRUNK_NAMES["sspcab_penultimate"]}
 
 # Embeddings of patches that a density is fitted to, at most.
 _MAX_PATCHES = 20_000
@@ -252,6 +270,62 @@ class CutPaste(AnomalyModel):
             describe_weights(backbone, weights) if is_pretrained else None
         )
         self.arguments["variant"] = variant
+
+    @classmethod
+    def from_published(
+        cls,
+        path: str | os.PathLike,
+        image_size: int | Sequence[int | None] = 256,
+        channel_order: str = "rgb",
+        **arguments: Any,
+    ) -> "CutPaste":
+        """Makes the model of a checkpoint of the public PyTorch version.
+
+        The authors of the paper have published none. Width, head, classes and a
+        block are found from the arrays; the density is fitted afterwards, to
+        normal images (`fit_scoring`).
+
+        Args:
+            path: State dict: `.tch`, `.pth`, `.safetensors` or `.npz`.
+            image_size: Height and width, or a number for squares; None for
+                any. Defaults to 256.
+            channel_order: `"rgb"` (the default) or `"bgr"`, the order of the
+                colors that the checkpoint was trained on.
+            **arguments: As of the constructor, for what is not in the arrays.
+
+        Raises:
+            ValueError: If the file does not fit.
+
+        Source: names and the head are those of Runinho/pytorch-cutpaste.
+
+        Example:
+        >>> CutPaste.from_published("model-screw.tch")
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no file with weights at 'model-screw.tch'
+        """
+        arrays = read_checkpoint(path)
+        stem = array_of(arrays, "resnet18.conv1.weight", path)
+        classes = array_of(arrays, "out.bias", path).shape[0]
+        depth = sum(
+            name.startswith("head.") and array.ndim == 2
+            for name, array in arrays.items()
+        )
+        names = dict(_TRUNK_NAMES)
+        for index in range(depth):
+            names[f"head{index}"] = f"head.{3 * index}"
+            names[f"head{index}_bn"] = f"head.{3 * index + 1}"
+        swap_colors(arrays, channel_order, (("resnet18.conv1.weight", 1, 3),))
+        if classes != CLASSES["3way"]:
+            arguments = {"variant": "cutpaste", **arguments}
+        model = cls(
+            (*sides(image_size), 3),
+            base_width=stem.shape[0],
+            head_layers=depth - 1,
+            **with_blocks(arguments, arrays, _BLOCKS),
+        )
+        load_arrays(model, arrays, names, path)
+        return model
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None

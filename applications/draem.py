@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_int, standardize_odd
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
 from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Settings
 from keras_sspcab.hosts.graph import (
@@ -22,6 +22,7 @@ from keras_sspcab.hosts.published import (
     array_of,
     load_arrays,
     read_checkpoint,
+    sides,
     stage_names,
     swap_colors,
     with_blocks,
@@ -178,7 +179,8 @@ class DRAEM(AnomalyModel):
         x = networks.discriminative(x, discriminative_width)
         segmentation = output(x, 2, "segmentation")
         raw_map = AnomalyProbability(name="probability")(segmentation)
-        smoothed = MapSmoothing(smoothing, padding="zeros", name="smoothing")(
+        side = standardize_odd(smoothing, "smoothing")
+        smoothed = MapSmoothing(side, padding="zeros", name="smoothing")(
             raw_map
         )
         raw_score = MapPooling("max", name="pooling")(smoothed)
@@ -200,7 +202,7 @@ class DRAEM(AnomalyModel):
         cls,
         path: str | os.PathLike,
         segmentation_path: str | os.PathLike | None = None,
-        input_shape: Sequence[int | None] | None = None,
+        image_size: int | Sequence[int | None] = 256,
         channel_order: str | None = None,
         **arguments: Any,
     ) -> "DRAEM":
@@ -213,7 +215,8 @@ class DRAEM(AnomalyModel):
             path: State dict of the reconstructive network, or of both, as
                 anomalib has them: `.pckl`, `.pth`, `.safetensors` or `.npz`.
             segmentation_path: That of the discriminative network.
-            input_shape: Defaults to `(256, 256, channels)`.
+            image_size: Height and width, or a number for squares; None for
+                any. Defaults to 256.
             channel_order: `"bgr"` or `"rgb"`, the order of the colors that the
                 checkpoint was trained on. Defaults to the authors', BGR; for
                 anomalib's names to RGB.
@@ -263,7 +266,7 @@ class DRAEM(AnomalyModel):
             ),
         )
         model = cls(
-            input_shape or (256, 256, channels),
+            (*sides(image_size), channels),
             base_width=width,
             discriminative_width=weight.shape[0],
             **with_blocks(arguments, arrays, _BLOCKS),

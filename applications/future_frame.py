@@ -1,5 +1,6 @@
 """Future frame prediction: what cannot be foreseen is abnormal."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +25,13 @@ from keras_sspcab.hosts.graph import (
     sspcab_block,
     stacked_frames,
 )
+from keras_sspcab.hosts.published import (
+    array_of,
+    load_arrays,
+    read_tf_checkpoint,
+    sides,
+    swap_colors,
+)
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.losses import gradient_difference, least_squares, resolve_flow
 from keras_sspcab.scoring import (
@@ -32,6 +40,20 @@ from keras_sspcab.scoring import (
     PeakSignalToNoise,
     SquaredError,
 )
+
+# The generator in the published checkpoints, which number what is alike.
+_CONVS = [
+    f"{part}{stage}_conv{index}"
+    for part, stages in (("encoder", 4), ("decoder", 3))
+    for stage in range(1, stages + 1)
+    for index in (1, 2)
+]
+_NAMES = {
+    name: f"generator/Conv_{number}".removesuffix("_0")
+    for number, name in enumerate([*_CONVS, "output_conv"])
+}
+for _stage, _suffix in enumerate(("", "_1", "_2"), 1):
+    _NAMES[f"decoder{_stage}_up"] = f"generator/Conv2d_transpose{_suffix}"
 
 
 @register_application("future_frame")
@@ -145,6 +167,64 @@ class FutureFrame(AdversarialModel):
         )
         self._weights = weights
         self.set_flow_estimator(flow_estimator)
+
+    @classmethod
+    def from_published(
+        cls,
+        checkpoint: str | os.PathLike,
+        image_size: int | Sequence[int | None] = 256,
+        channel_order: str = "bgr",
+        **arguments: Any,
+    ) -> "FutureFrame":
+        """Makes the model of a published checkpoint of TensorFlow 1.
+
+        The generator is loaded: it is what scores. Frames are RGB, as always:
+        the colors of a network that was trained on BGR are turned around.
+
+        Args:
+            checkpoint: What its files begin with, such as `model.ckpt-80000`,
+                or a `.npz` of its variables.
+            image_size: Height and width, or a number for squares; None for
+                any. Defaults to 256.
+            channel_order: `"bgr"` (the default, the authors') or `"rgb"`, the
+                order of the colors that the checkpoint was trained on.
+            **arguments: As of the constructor, for what is not in the files.
+
+        Raises:
+            ValueError: If the files do not fit.
+
+        Source: names of variables are those of the authors' public code. There
+        is none with a block.
+
+        Example:
+        >>> FutureFrame.from_published("weights.npz")
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no file with weights at 'weights.npz'
+        """
+        arrays = read_tf_checkpoint(checkpoint)
+        first, last = "generator/Conv", _NAMES["output_conv"]
+        weight = array_of(arrays, f"{first}.weight", checkpoint)
+        channels = array_of(arrays, f"{last}.bias", checkpoint).shape[0]
+        width, stacked = weight.shape[:2]
+        swap_colors(
+            arrays,
+            channel_order if channels == 3 else "rgb",
+            (
+                (f"{first}.weight", 1, stacked),
+                (f"{last}.weight", 0, channels),
+                (f"{last}.bias", 0, channels),
+            ),
+        )
+        model = cls(
+            (stacked // channels + 1, *sides(image_size), channels),
+            sspcab=None,
+            base_width=width,
+            **arguments,
+        )
+        others = ("discriminator/", "FlowNetSD/")
+        load_arrays(model, arrays, _NAMES, checkpoint, others)
+        return model
 
     def set_flow_estimator(self, flow_estimator: Any) -> None:
         """Sets the flow estimator, as the argument of the constructor does.

@@ -32,6 +32,7 @@ from keras_sspcab.hosts.published import (
     array_of,
     load_arrays,
     read_checkpoint,
+    sides,
     stage_names,
     swap_colors,
     with_blocks,
@@ -223,7 +224,7 @@ class MNAD(FrameModel):
         cls,
         path: str | os.PathLike,
         keys: str | os.PathLike,
-        input_shape: Sequence[int | None] | None = None,
+        image_size: int | Sequence[int | None] = 256,
         channel_order: str = "bgr",
         **arguments: Any,
     ) -> "MNAD":
@@ -238,7 +239,8 @@ class MNAD(FrameModel):
                 The authors publish a pickled module, which must be converted
                 where it can be trusted: a pickle runs code.
             keys: The items of the memory, `keys.pt`, `(items, channels)`.
-            input_shape: Defaults to `(frames, 256, 256, channels)`.
+            image_size: Height and width, or a number for squares; None for
+                any. Defaults to 256.
             channel_order: `"bgr"` (the default, the authors') or `"rgb"`, the
                 order of the colors that the checkpoint was trained on.
             **arguments: As of the constructor, for what is not in the arrays.
@@ -279,7 +281,7 @@ class MNAD(FrameModel):
         )
         frames = stacked // channels + predicts
         model = cls(
-            input_shape or (frames, 256, 256, channels),
+            (frames, *sides(image_size), channels),
             task="prediction" if predicts else "reconstruction",
             base_width=width,
             num_items=len(items[0]),

@@ -9,6 +9,7 @@ from keras_sspcab.cli import compare as _compare
 from keras_sspcab.cli import demo as _demo
 from keras_sspcab.cli import evaluate as _evaluate
 from keras_sspcab.cli import export as _export
+from keras_sspcab.cli import import_weights as _import_weights
 from keras_sspcab.cli import models as _models
 from keras_sspcab.cli import package as _package
 from keras_sspcab.cli import predict as _predict
@@ -34,6 +35,7 @@ for _module in (
     _models,
     _settings,
     _train,
+    _import_weights,
     _evaluate,
     _calibrate,
     _predict,

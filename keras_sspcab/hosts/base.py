@@ -125,6 +125,18 @@ class AnomalyModel(Detector):
             for name in {**inherited, **own}
         }
 
+    @classmethod
+    def from_published(cls, *paths: Any, **arguments: Any) -> "AnomalyModel":
+        """Makes the model of a published checkpoint; hosts say which.
+
+        Raises:
+            ValueError: If none is known for the host, or the files do not fit.
+        """
+        raise ValueError(
+            f"No published checkpoint of {cls.__name__} is known, so none can "
+            f"be read. Received: {list(map(str, paths))}"
+        )
+
     # === What a host decides ===
 
     def default_optimizer(

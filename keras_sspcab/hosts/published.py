@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -33,6 +33,48 @@ def read_checkpoint(path: str | os.PathLike) -> Arrays:
     if all(name.startswith("module.") for name in arrays):
         arrays = {name[len("module.") :]: arrays[name] for name in arrays}
     return arrays
+
+
+def read_tf_checkpoint(path: str | os.PathLike) -> Arrays:
+    """Reads a checkpoint of TensorFlow 1, with names and axes as in PyTorch.
+
+    Args:
+        path: What its files begin with, such as `model.ckpt-80000`, or a `.npz`
+            of its variables. What optimizers keep is left out.
+    """
+    path = os.fspath(path)
+    if path.endswith(".npz"):
+        variables = read_arrays(path)
+    else:
+        import tensorflow as tf
+
+        try:
+            reader = tf.train.load_checkpoint(path)
+            variables = {
+                name: reader.get_tensor(name)
+                for name in reader.get_variable_to_shape_map()
+            }
+        except (tf.errors.OpError, ValueError, OSError) as error:
+            raise ValueError(
+                f"There is no checkpoint of TensorFlow at {path!r}. Give what "
+                f"its files begin with, such as model.ckpt-80000. {error}"
+            ) from error
+    arrays = {}
+    for name, value in variables.items():
+        prefix, _, leaf = name.rpartition("/")
+        if leaf == "weights":
+            # (height, width, input, output); transposed, output comes first.
+            arrays[f"{prefix}.weight"] = value.transpose(3, 2, 0, 1)
+        elif leaf == "biases":
+            arrays[f"{prefix}.bias"] = value
+    return arrays
+
+
+def sides(image_size: int | Sequence[int | None]) -> tuple[int | None, ...]:
+    """Returns height and width, of one number or two."""
+    if isinstance(image_size, int):
+        return image_size, image_size
+    return tuple(image_size)
 
 
 def array_of(arrays: Arrays, name: str, path: Any) -> np.ndarray:

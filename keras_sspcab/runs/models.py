@@ -4,7 +4,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ from keras_sspcab.hosts import (
     get_application,
     require_finite_weights,
 )
-from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.config import Config, ConfigError, ModelConfig
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.parsing import arguments_of
 
@@ -63,6 +63,54 @@ def _name_setting(match: re.Match[str], arguments: Collection[str]) -> str:
     if match[1] == "input_shape":
         return "the shape of the data (`data.image_size` and others)"
     return f"`model.{match[1]}`" if match[1] in arguments else match[0]
+
+
+def import_model(
+    config: Config, paths: Sequence[str], channel_order: str | None = None
+) -> tuple[AnomalyModel, Config]:
+    """Builds the model of a published checkpoint; see `Run.import_weights`.
+
+    Returns it with a configuration whose sections `[data]` and `[model]` say
+    what the files have decided.
+    """
+    host = get_application(config.model.name)
+    keras.utils.set_random_seed(config.training.seed)
+    usual = host.default_settings.get("model", {})
+    options = {
+        name: value
+        for name, value in config.model.options.items()
+        if name not in usual or value != usual[name]
+    }
+    if "image_size" in inspect.signature(host.from_published).parameters:
+        options["image_size"] = config.data.image_size
+    if channel_order is not None:
+        options["channel_order"] = channel_order
+    try:
+        model = host.from_published(*paths, **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"{config.model.name!r} cannot be made of {len(paths)} files and "
+            f"these settings of [model]: {error}"
+        ) from error
+    decided = {
+        name: model.arguments[name]
+        for name, parameter in arguments_of(host).items()
+        if name in model.arguments
+        and (name in usual or model.arguments[name] != parameter.default)
+    }
+    *frames, height, width, channels = model.arguments["input_shape"]
+    data = {
+        "image_size": (height, width),
+        "channels": channels,
+        "patch_size": 0,
+        **({"clip_length": frames[0]} if frames else {}),
+    }
+    return model, config.model_copy(
+        update={
+            "data": config.data.model_copy(update=data),
+            "model": ModelConfig(name=config.model.name, **decided),
+        }
+    )
 
 
 def compile_model(model: Any, config: Config, num_samples: int) -> None:

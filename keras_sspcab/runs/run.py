@@ -157,6 +157,41 @@ class Run(RunFolder):
         with self.locked():
             train_run(self, self.config, resume, progress, callbacks)
 
+    def import_weights(
+        self,
+        *paths: PathLike,
+        channel_order: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Takes the weights of a published checkpoint instead of training.
+
+        What the arrays decide, such as widths and where blocks are, goes into
+        the configuration. The score is fitted to the normal data of the run,
+        and the model calibrated and saved, as after a training.
+
+        Args:
+            paths: The files, as `from_published` of the host takes them: of
+                DRAEM both networks, of MNAD the network and its memory.
+            channel_order: `"bgr"` or `"rgb"`, the order of the colors that the
+                checkpoint was trained on. Defaults to that of its authors.
+            progress: Takes what there is to say.
+
+        Raises:
+            ValueError: If the files or the data cannot be used, or another
+                process works on the run.
+        """
+        from keras_sspcab.runs.files import sha256_of
+        from keras_sspcab.runs.models import import_model
+        from keras_sspcab.runs.training import train_run
+
+        files = [os.fspath(path) for path in paths]
+        model, self.config = import_model(self.config, files, channel_order)
+        with self.locked():
+            self.check_free()
+            train_run(self, self.config, progress=progress, imported=model)
+            sums = {p: sha256_of(p) for p in files if os.path.isfile(p)}
+            self.update_record(published=sums or files)
+
     def calibrate(
         self,
         data: PathLike | None = None,
@@ -329,9 +364,7 @@ class Run(RunFolder):
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         model = self.model
         if model.kind == "image":
-            return predict_images(
-                model, paths, heat_maps, on_error, progress
-            )
+            return predict_images(model, paths, heat_maps, on_error, progress)
         predictions = predict_videos(
             model, paths, results, None, self.config, progress
         )

@@ -60,8 +60,12 @@ def train_run(
     resume: bool = False,
     progress: Progress | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    imported: AnomalyModel | None = None,
 ) -> None:
-    """Trains, calibrates and saves the model of a run; see `Run.train`."""
+    """Trains, calibrates and saves the model of a run; see `Run.train`.
+
+    A model that is imported is not trained.
+    """
     progress = progress or Progress()
     source = source_of(config, run)
     folder = source.split()
@@ -75,7 +79,7 @@ def train_run(
         )
     with _precision(config.training.mixed_precision):
         # Before anything is written: the settings must fit the host.
-        model = build_model(config)
+        model = imported or build_model(config)
         if resume:
             write_config(run.file("config.toml"), config)
         else:
@@ -101,7 +105,7 @@ def train_run(
         )
         if model.backbone_weights is not None:
             run.update_record(backbone=model.backbone_weights)
-        if model.needs_training:
+        if model.needs_training and imported is None:
             _fit(source, folder, model, epoch_size, run, progress, callbacks)
         weights = model.get_weights()
     _finish(source, folder, weights, run, progress)

@@ -3,11 +3,18 @@
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 
 from keras_sspcab import SSPCABLayer
-from keras_sspcab.applications import DRAEM, HF2VAD, MNAD
+from keras_sspcab.applications import (
+    DRAEM,
+    HF2VAD,
+    MNAD,
+    CutPaste,
+    FutureFrame,
+)
 from keras_sspcab.export import export_model
 from keras_sspcab.export.runners import load_runner
 from tests import torch_save
@@ -71,9 +78,7 @@ class Published:
             self.file("draem/reconstructive", 0),
             self.file("draem/discriminative", 1),
         )
-        model = DRAEM.from_published(
-            *paths, input_shape=(64, 64, 3), **arguments
-        )
+        model = DRAEM.from_published(*paths, image_size=64, **arguments)
         return model, self.random(0, (2, 64, 64, 3))
 
     def mnad(self, task="prediction", **arguments):
@@ -83,10 +88,9 @@ class Published:
         items /= np.linalg.norm(items, axis=1, keepdims=True)
         keys = self.folder / "keys.pt"
         torch_save.save(torch_save.Tensor(items.astype("float32")), keys)
-        shape = (5 if task == "prediction" else 1, 32, 32, 3)
         path = self.file(f"mnad/{task}", 2)
-        model = MNAD.from_published(path, keys, input_shape=shape, **arguments)
-        return model, self.random(2, (2, *shape))
+        model = MNAD.from_published(path, keys, image_size=32, **arguments)
+        return model, self.random(2, (2, *model.input_shape[1:]))
 
     def hf2vad(self, **arguments):
         model = HF2VAD.from_published(self.file("hf2vad", 3), **arguments)
@@ -194,9 +198,7 @@ def test_blocks_come_along(naming, tmp_path):
     place = "reconstructive" if naming == "authors" else "bottleneck"
     arrays, block = small_draem(rng, place, naming)
     np.savez(tmp_path / "draem.npz", **arrays)
-    model = DRAEM.from_published(
-        tmp_path / "draem.npz", input_shape=(32, 32, 3)
-    )
+    model = DRAEM.from_published(tmp_path / "draem.npz", image_size=32)
     layer = model.get_layer(f"sspcab_{place}")
     assert isinstance(layer, SSPCABLayer)
     assert layer.reduction_ratio == 2
@@ -214,11 +216,12 @@ def small_draem(rng, place, naming):
     arrays = {}
 
     def conv(name, inputs, outputs, norm=None):
-        arrays[f"{name}.weight"] = rng.random((outputs, inputs, 3, 3))
+        kernel = rng.standard_normal((outputs, inputs, 3, 3))
+        arrays[f"{name}.weight"] = kernel * math.sqrt(2 / (9 * inputs))
         arrays[f"{name}.bias"] = rng.random(outputs)
         for leaf in ("weight", "bias", "running_mean", "running_var"):
             if norm:
-                arrays[f"{norm}.{leaf}"] = rng.random(outputs)
+                arrays[f"{norm}.{leaf}"] = 0.5 + rng.random(outputs)
 
     def stage(name, inputs, middle, outputs):
         conv(f"{name}.0", inputs, middle, f"{name}.1")
@@ -284,6 +287,90 @@ def small_draem(rng, place, naming):
     return arrays, [weight.astype("float32") for weight in block]
 
 
+def test_cutpaste_of_pytorch(tmp_path):
+    """A network whose weights are written with the names of PyTorch."""
+    source = CutPaste((32, 32, 3), base_width=2, head_layers=2, sspcab=None)
+    rng = np.random.default_rng(0)
+    for weight in source.weights:
+        weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    arrays = {}
+    for layer in source.get_layer("trunk").layers:
+        name = f"resnet18.{layer.name.replace('_', '.')}"
+        _write_layer(arrays, name, layer)
+    for index in range(3):
+        _write_layer(
+            arrays, f"head.{3 * index}", source.get_layer(f"head{index}")
+        )
+        norm = source.get_layer(f"head{index}_bn")
+        _write_layer(arrays, f"head.{3 * index + 1}", norm)
+    _write_layer(arrays, "out", source.get_layer("classes"))
+    arrays["resnet18.bn1.num_batches_tracked"] = np.array(5)
+    path = tmp_path / "model.tch"
+    torch_save.save(torch_save.tensors(arrays), path, is_zip=False)
+    loaded = CutPaste.from_published(path, image_size=32)
+    images = rng.random((2, 32, 32, 3), dtype="float32")
+    for name in ("embedding", "logits"):
+        np.testing.assert_allclose(
+            loaded.predict_on_batch(images)[name],
+            source.predict_on_batch(images)[name],
+            rtol=1e-5,
+        )
+
+
+def _write_layer(arrays, name, layer):
+    """Adds the arrays of a layer as PyTorch has them."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        names = ("weight", "bias", "running_mean", "running_var")
+        for leaf, value in zip(names, layer.get_weights(), strict=True):
+            arrays[f"{name}.{leaf}"] = value
+    elif layer.weights:
+        kernel, *bias = layer.get_weights()
+        axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+        arrays[f"{name}.weight"] = kernel.transpose(axes)
+        if bias:
+            arrays[f"{name}.bias"] = bias[0]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="writes a TF1 checkpoint"
+)
+def test_future_frame_of_tensorflow_1(tmp_path):
+    import tensorflow as tf
+
+    source = FutureFrame((3, 16, 16, 3), base_width=2, sspcab=None)
+    convs = [
+        layer
+        for layer in source.layers
+        if layer.name.endswith(("conv1", "conv2", "output_conv"))
+    ]
+    ups = [layer for layer in source.layers if layer.name.endswith("_up")]
+    assert (len(convs), len(ups)) == (15, 3)
+    variables = {}
+    for kind, layers in (("Conv", convs), ("Conv2d_transpose", ups)):
+        for number, layer in enumerate(layers):
+            scope = f"generator/{kind}" + (f"_{number}" if number else "")
+            kernel, bias = layer.get_weights()
+            variables |= {f"{scope}/weights": kernel, f"{scope}/biases": bias}
+    variables["generator/Conv/weights/Adam"] = 1.0
+    variables["discriminator/Conv/biases"] = 1.0
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, value in variables.items():
+            tf.compat.v1.Variable(value, name=name)
+        session.run(tf.compat.v1.global_variables_initializer())
+        path = tf.compat.v1.train.Saver().save(
+            session, str(tmp_path / "model.ckpt"), global_step=80000
+        )
+    loaded = FutureFrame.from_published(path, image_size=16)
+    clips = np.random.default_rng(0).random((2, 3, 16, 16, 3), "float32")
+    np.testing.assert_allclose(
+        loaded.predict_on_batch(clips)["prediction"],
+        source.predict_on_batch(clips[..., ::-1])["prediction"][..., ::-1],
+        rtol=1e-5,
+    )
+    with pytest.raises(ValueError, match="what its files begin with"):
+        FutureFrame.from_published(tmp_path / "none.ckpt-1")
+
+
 def test_names_that_do_not_fit_are_listed(tmp_path):
     arrays, _ = small_draem(
         np.random.default_rng(0), "reconstructive", "authors"
@@ -293,7 +380,7 @@ def test_names_that_do_not_fit_are_listed(tmp_path):
     path = tmp_path / "draem.npz"
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match="up2.2.running_mean.*surplus"):
-        DRAEM.from_published(path, input_shape=(32, 32, 3))
+        DRAEM.from_published(path, image_size=32)
     with pytest.raises(ValueError, match="no checkpoint of this host"):
         MNAD.from_published(path, path)
 
