@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_sspcab.data import scan_image_folder
 from keras_sspcab.runs.files import replacing_folder
@@ -46,7 +46,8 @@ def correct_folder(source: Path, target: Path) -> int:
     with replacing_folder(os.fspath(target)) as temporary:
         for sample in samples:
             with Image.open(sample.path) as image:
-                pixels = np.atleast_3d(np.asarray(image)) / 255.0
+                upright = np.asarray(ImageOps.exif_transpose(image))
+                pixels = np.atleast_3d(upright) / 255.0
             corrected = correct_gain(pixels[np.newaxis])[0]
             result = np.uint8(np.rint(255 * corrected))
             path = Path(temporary, Path(sample.path).relative_to(source))

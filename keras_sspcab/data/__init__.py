@@ -9,6 +9,7 @@ from keras_sspcab.data.checking import (
     BadFilesError,
     FileProblem,
     check_images,
+    measure_preprocessing,
 )
 from keras_sspcab.data.dataset import batch_array, image_dataset
 from keras_sspcab.data.decoding import decode_and_resize, decode_image, resize
@@ -39,6 +40,7 @@ from keras_sspcab.data.video import (
     scan_video_folder,
     tracks_from_masks,
 )
+from keras_sspcab.preprocessing import Preprocessing
 
 __all__ = [
     "BadFilesError",
@@ -50,6 +52,7 @@ __all__ = [
     "ImageFolder",
     "ImageSample",
     "OpticalFlow",
+    "Preprocessing",
     "Video",
     "VideoFolder",
     "attach_labels",
@@ -66,6 +69,7 @@ __all__ = [
     "iterate_frames",
     "iterate_masks",
     "make_video",
+    "measure_preprocessing",
     "resize",
     "scan_image_folder",
     "scan_video_folder",

@@ -158,14 +158,42 @@ def require_samples(samples: tuple[ImageSample, ...]) -> None:
 def measure_preprocessing(
     samples: Iterable[ImageSample], progress: bool = True
 ) -> Preprocessing:
-    """Returns the preprocessing that fits images, which must be readable.
+    """Returns the preprocessing that fits normal training images.
 
     Its white level is the lowest that covers all files with 16 bits a value.
+
+    Args:
+        samples: Samples from `scan_image_folder`, best after `check_images`.
+        progress: False hides the progress bar.
+
+    Raises:
+        ValueError: If an image cannot be read.
+
+    Example:
+    >>> measure_preprocessing([])
+    Preprocessing(white_level=65535)
     """
     paths = [sample.path for sample in samples]
     values = parallel_map(brightest_value, paths, "Measuring images", progress)
     # Without such files nothing is known: the full range.
     return Preprocessing.covering(max(values, default=0) or 65535)
+
+
+def warn_if_nearly_black(path: str) -> None:
+    """Warns if a file with 16 bits a value uses a quarter of them at most."""
+    try:
+        brightest = brightest_value(path)
+    except ValueError:
+        # Whoever reads it is told.
+        return
+    if 0 < brightest <= 16383:
+        warnings.warn(
+            f"{path} has 16 bits a value, but none above {brightest}: if its "
+            "camera has fewer bits, it is seen as nearly black. Pass "
+            "`preprocessing=measure_preprocessing(samples)`, and set it as "
+            "`model.preprocessing`; or `Preprocessing()` for the full range.",
+            stacklevel=3,
+        )
 
 
 def _check_image(

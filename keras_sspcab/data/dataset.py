@@ -7,7 +7,10 @@ import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.cache import Reader, cached_images, cached_masks
-from keras_sspcab.data.checking import require_samples
+from keras_sspcab.data.checking import (
+    require_samples,
+    warn_if_nearly_black,
+)
 from keras_sspcab.data.decoding import (
     decode_and_resize,
     standardize_channels,
@@ -84,7 +87,8 @@ def image_dataset(
         epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
             epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
         preprocessing: Has the white level of files with 16 bits, for a trained
-            model `model.preprocessing`. None takes their full range.
+            model `model.preprocessing`. None takes their full range, and warns
+            if the first image hardly uses it; see `measure_preprocessing`.
 
     Returns:
         A `tf.data.Dataset` of images `(batch, height, width, channels)`, or of
@@ -128,6 +132,8 @@ def image_dataset(
         if with_masks:
             masks = cached_masks(samples, size, cache)
     count = len(samples)
+    if preprocessing is None:
+        warn_if_nearly_black(samples[0].path)
 
     def load(index: tf.Tensor) -> Example:
         example = {"image": images(index)}

@@ -12,6 +12,7 @@ from keras_sspcab.data import (
     ImageSample,
     check_images,
     decoding,
+    image_dataset,
     scan_image_folder,
 )
 from keras_sspcab.data.checking import measure_preprocessing
@@ -163,6 +164,21 @@ def test_brighter_than_the_white_level_is_bad(tmp_path, write_image):
     black = write_image(tmp_path / "d.png", np.zeros((3, 3), "uint16"))
     black = ImageSample(black)
     assert measure_preprocessing([plain, black]) == Preprocessing()
+
+
+def test_datasets_that_are_nearly_black_warn(tmp_path, write_image):
+    wide = ImageSample(
+        write_image(tmp_path / "a.png", np.full((3, 3), 3000, "uint16"))
+    )
+    with pytest.warns(UserWarning, match=r"a\.png .* none above 3000"):
+        image_dataset([wide], 3)
+    full = ImageSample(
+        write_image(tmp_path / "b.png", np.full((3, 3), 60000, "uint16"))
+    )
+    plain = ImageSample(write_image(tmp_path / "c.png"))
+    for sample in (full, plain, ImageSample("gone.png")):
+        image_dataset([sample], 3)
+    image_dataset([wide], 3, preprocessing=Preprocessing())
 
 
 def test_the_error_survives_pickling(tmp_path):
