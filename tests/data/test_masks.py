@@ -140,6 +140,13 @@ def test_orientation(orientation, kind, encode):
     np.testing.assert_array_equal(mask, expected)
 
 
+def flipped(content, place):
+    """Changes a byte."""
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
 def test_what_cannot_be_told_is_refused(encode):
     transparent_white = where((*BLACK, 255), (255, 255, 255, 0))
     with pytest.raises(ValueError, match="contradict its alpha"):
@@ -152,6 +159,7 @@ def test_what_cannot_be_told_is_refused(encode):
         (b"", "is empty"),
         (b"<html>", "not an image"),
         (encode(where(255))[:60], "truncated or too large PNG of 60 bytes"),
+        (flipped(encode(where(255)), -20), "broken, .* PNG"),
     ):
         with pytest.raises(ValueError, match=message):
             decode_mask(content)
