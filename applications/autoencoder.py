@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import keras
 from keras import layers
 
+from keras_sspcab.checks import standardize_odd
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
 from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Settings
 from keras_sspcab.hosts.graph import LAST, padded_conv, sspcab_block
@@ -121,7 +122,8 @@ class AutoEncoder(AnomalyModel):
             output_activation, dtype="float32", name="reconstruction"
         )(x)
         raw_map = SquaredError(name="error_map")(image, reconstruction)
-        raw_map = MapSmoothing(smoothing, name="smoothing")(raw_map)
+        side = standardize_odd(smoothing, "smoothing")
+        raw_map = MapSmoothing(side, name="smoothing")(raw_map)
         raw_score = MapPooling(pooling, name="pooling")(raw_map)
         super().__init__(
             inputs=image,

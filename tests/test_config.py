@@ -151,6 +151,12 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
         ("[objects]\nmotion_blur = 2", "an odd number of pixels"),
         ("[evaluation]\nsmoothing_size = 4", "an odd number of frames"),
         ("[evaluation]\nupdate_memory = true", "Unknown key `evaluation.upd"),
+        (
+            "[model]\nname = 'cutpaste'\nfreeze_backbone = 'no'",
+            r"`model.freeze_backbone` in .* must be true or false",
+        ),
+        ("[model]\nsspcab = 3", 'must be a text or a list or "none"'),
+        ("[model]\nsspcab_options = 'x'", 'must be a table or "none"'),
         ("[data", r"c\.toml is no valid TOML: "),
     ],
 )

@@ -62,7 +62,9 @@ def _name_setting(match: re.Match[str], arguments: Collection[str]) -> str:
     """Names the setting that an argument of a host comes from."""
     if match[1] == "input_shape":
         return "the shape of the data (`data.image_size` and others)"
-    return f"`model.{match[1]}`" if match[1] in arguments else match[0]
+    # What loads a pretrained network calls it by its name.
+    name = "backbone" if match[1] == "name" else match[1]
+    return f"`model.{name}`" if name in arguments else match[0]
 
 
 def import_model(

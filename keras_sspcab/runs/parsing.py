@@ -1,14 +1,16 @@
 """Reading and writing configurations: TOML files and `section.key=value`."""
 
 import inspect
+import json
 import os
 import re
 import sys
+import types
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import tomli_w
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from keras_sspcab.checks import did_you_mean
 from keras_sspcab.runs import files
@@ -31,6 +33,18 @@ KEYS: dict[str, set[str]] = {
 
 # Keys in the files of older versions, and what they are called now.
 _OLD_KEYS = {"normalisation": "normalization"}
+
+# What readers of settings call types.
+_TYPES = {
+    "NoneType": '"none"',
+    "Sequence": "a list",
+    "bool": "true or false",
+    "dict": "a table",
+    "float": "a number",
+    "int": "an integer",
+    "str": "a text",
+    "tuple": "a list",
+}
 
 # How "`section.key` must be ..." goes on, by Pydantic's type of error.
 _RULES = {
@@ -161,9 +175,10 @@ def resolve_layers(
             origins |= {(name, key): origin for key in section}
             origins[name,] = origin
             _merge(sections, {name: section})
+    sections["model"] = replace_values(sections["model"], _text_to_none)
     if not (is_complete and _is_complete(sections)):
         problems += _apply_host(sections, origins)
-    sections["model"] = replace_values(sections["model"], _text_to_none)
+        sections["model"] = replace_values(sections["model"], _text_to_none)
     try:
         config = Config.model_validate(sections)
     except ValidationError as error:
@@ -202,22 +217,46 @@ def _apply_host(sections: dict[str, Any], origins: _Origins) -> list[str]:
     if is_old and evaluation["update_memory"] is False:
         del evaluation["update_memory"]
     evaluation = sections["evaluation"] = {**options, **evaluation}
-    allowed = {"model": arguments_of(host).keys(), "evaluation": options.keys()}
-    problems = [
-        _unknown_key(section, key, origins, KEYS[section] | keys)
-        for section, keys in allowed.items()
-        for key in sections[section]
-        if key not in KEYS[section] | keys
-    ]
-    for key, default in options.items():
-        adapter = TypeAdapter(type(default), config={"strict": True})
-        try:
-            evaluation[key] = adapter.validate_python(evaluation[key])
-        except ValidationError as error:
-            (fault,) = error.errors()
-            place = ("evaluation", key)
-            problems.append(_describe({**fault, "loc": place}, origins))
+    kinds = {
+        "model": {k: a.annotation for k, a in arguments_of(host).items()},
+        "evaluation": {key: type(default) for key, default in options.items()},
+    }
+    problems = []
+    for section, own in kinds.items():
+        for key in sections[section].keys() - KEYS[section]:
+            value = sections[section][key]
+            if key not in own:
+                allowed = KEYS[section] | own.keys()
+                problems.append(_unknown_key(section, key, origins, allowed))
+            elif not _is_of(value, own[key]):
+                problems.append(
+                    f"`{section}.{key}`{origins.get((section, key), '')} must "
+                    f"be {describe_type(own[key])}. Received: {value!r}"
+                )
     return problems
+
+
+def _is_of(value: Any, annotation: Any) -> bool:
+    """Whether a value is of a type; what cannot be told may be."""
+    try:
+        adapter = TypeAdapter(annotation)
+        # As in files: a list may stand for a tuple, but a text for no number.
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return False
+    except (PydanticUserError, TypeError):  # types or values of Python
+        return True
+    return True
+
+
+def describe_type(annotation: Any) -> str:
+    """Words a type for readers of settings; empty for any."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    names = [
+        getattr(get_origin(part) or part, "__name__", "")
+        for part in (get_args(annotation) if is_union else [annotation])
+    ]
+    return " or ".join(_TYPES[name] for name in names if name in _TYPES)
 
 
 def arguments_of(host: Any) -> dict[str, inspect.Parameter]:

@@ -2,29 +2,26 @@
 
 import inspect
 import re
-import types
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple
 
 from keras_sspcab.hosts.registry import get_application
 from keras_sspcab.runs.config import Config, ModelConfig
-from keras_sspcab.runs.parsing import arguments_of, load_config
+from keras_sspcab.runs.parsing import (
+    arguments_of,
+    describe_type,
+    load_config,
+)
 
 # An entry of a docstring, under "Args:" and the like.
 _ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
-# How JSON schemas and annotations call types, and their limits.
+# How JSON schemas call types, and their limits.
 _TYPES = {
     "boolean": "true or false",
-    "bool": "true or false",
-    "float": "number",
-    "int": "integer",
-    "string": "text",
-    "str": "text",
-    "NoneType": "none",
-    "Sequence": "list",
-    "dict": "table",
-    "tuple": "list",
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a text",
 }
 _LIMITS = {
     "minimum": "at least {:g}",
@@ -66,9 +63,10 @@ def list_settings(model: str | None = None) -> list[Setting]:
 
     Example:
     >>> settings = {setting.key: setting for setting in list_settings("mnad")}
-    >>> settings["training.epochs"]
-    Setting(key='training.epochs', default=20, values='integer, at least 1', \
-meaning='How often the training images are gone through.')
+    >>> settings["training.batch_size"].values
+    'an integer, at least 1'
+    >>> settings["data.flip"].meaning
+    'Whether training images are flipped at random, left to right.'
     >>> settings["model.num_items"].default
     10
     """
@@ -89,13 +87,13 @@ meaning='How often the training images are gone through.')
         allowed = {key: _words_of_schema(s) for key, s in fields.items()}
         if name == "model":
             for key, argument in arguments_of(host).items():
-                allowed[key] = _words_of_annotation(
+                allowed[key] = describe_type(
                     argument.annotation
-                ) or _words_of_annotation(type(argument.default))
+                ) or describe_type(type(argument.default))
                 defaults[name].setdefault(key, argument.default)
         elif name == "evaluation":
             for key, value in host.evaluation_options.items():
-                allowed[key] = _words_of_annotation(type(value))
+                allowed[key] = describe_type(type(value))
         for key, values in allowed.items():
             default = defaults[name][key]
             settings.append(
@@ -134,13 +132,3 @@ def _words_of_schema(schema: Mapping[str, Any]) -> str:
         if name in schema
     ]
     return ", ".join([kind, *limits])
-
-
-def _words_of_annotation(annotation: Any) -> str:
-    """Words the annotation of an argument."""
-    is_union = get_origin(annotation) in (Union, types.UnionType)
-    names = [
-        getattr(get_origin(part) or part, "__name__", "")
-        for part in (get_args(annotation) if is_union else [annotation])
-    ]
-    return ", ".join(_TYPES[name] for name in names if name in _TYPES)

@@ -35,13 +35,13 @@ def test_values_are_in_words():
     settings = settings_of("mnad")
     for key, values in {
         "data.layout": "auto, mvtec, plain, ucsd, avenue, shanghaitech",
-        "data.image_size": "integer or [height, width]",
+        "data.image_size": "an integer or [height, width]",
         "data.channels": "1, 3",
         "data.flip": "true or false",
-        "data.validation_fraction": "number, above 0, below 1",
-        "training.seed": "integer, at least 0, below 4294967296",
-        "model.sspcab": "text, list, none",
-        "model.num_items": "integer",
+        "data.validation_fraction": "a number, above 0, below 1",
+        "training.seed": "an integer, at least 0, below 4294967296",
+        "model.sspcab": 'a text or a list or "none"',
+        "model.num_items": "an integer",
         "evaluation.update_memory": "true or false",
     }.items():
         assert settings[key].values == values, key
