@@ -23,6 +23,7 @@ from keras_sspcab.export.serving.server.messages import (
     model_metadata,
     model_status,
     read_tensors,
+    tensors_size,
     write_prediction,
 )
 from keras_sspcab.export.serving.server.options import ServerOptions
@@ -41,7 +42,7 @@ class GrpcService:
 
     def handlers(self) -> list[Any]:
         """Returns the handlers to add to a gRPC server."""
-        services = {
+        services: dict[str, dict[str, Callable[..., Any]]] = {
             "PredictionService": {
                 "Predict": self._predict,
                 "GetModelMetadata": self._metadata,
@@ -119,9 +120,8 @@ class GrpcService:
             )
             return Question(signature, inputs, list(request.output_filter))
 
-        return await predictor.predict(
-            spec, read, write_prediction, options.max_request_bytes
-        )
+        size = tensors_size(request.inputs, options.max_request_bytes)
+        return await predictor.predict(spec, read, write_prediction, size)
 
     async def _metadata(self, data: bytes, labels: Any, _: Any) -> bytes:
         request = _parse(

@@ -13,7 +13,11 @@ import tensorflow as tf
 
 from keras_sspcab.export.serving.server.errors import invalid
 from keras_sspcab.export.serving.server.predictor import Prediction
-from keras_sspcab.export.serving.server.signature import Arrays, Signature
+from keras_sspcab.export.serving.server.signature import (
+    Arrays,
+    Signature,
+    is_finite,
+)
 
 # Bytes that values take in Python, at most, by a character that each has: the
 # quotes and colons are those of texts and keys.
@@ -152,10 +156,7 @@ def write_json(prediction: Prediction, is_row: bool) -> bytes:
             for row in range(lengths.pop()[0])
         ]
         document = {"predictions": rows if only is None else only}
-    if all(
-        value.dtype.kind != "f" or np.isfinite(value).all()
-        for value in outputs.values()
-    ):
+    if all(map(is_finite, outputs.values())):
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     # JSON proper lacks NaN; TensorFlow Serving writes it nevertheless.
     return json.dumps(document, default=lambda value: value.tolist()).encode()
@@ -198,11 +199,11 @@ def _count_keys(document: Any) -> int:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise invalid(f"JSON Value: the key {twice!r} comes twice")
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise invalid(f"JSON Value: the key {key!r} comes twice")
+        result[key] = value
     return result
 
 
@@ -221,7 +222,7 @@ def _read_array(name: str, spec: tf.TensorSpec, value: Any) -> np.ndarray:
         array = np.empty(len(flat), object)
         array[:] = [_read_bytes(name, item) for item in flat]
         return array.reshape(shape)
-    allowed = {int, float} if dtype.is_floating else {int}
+    allowed: set[type] = {int, float} if dtype.is_floating else {int}
     if dtype == tf.bool:
         allowed = {bool}
     # Looked at before NumPy makes one type of all.
@@ -253,7 +254,7 @@ def _read_array(name: str, spec: tf.TensorSpec, value: Any) -> np.ndarray:
 
 def _flatten(name: str, value: Any) -> tuple[list[Any], tuple[int, ...]]:
     """Returns the values of nested lists, and the shape of these."""
-    flat, shape = [value], []
+    flat, shape = [value], list[int]()
     while flat and isinstance(flat[0], list):
         lengths = {len(v) if isinstance(v, list) else -1 for v in flat}
         if len(lengths) > 1 or len(shape) == _MAX_RANK:

@@ -111,6 +111,14 @@ def read_tensors(
     }
 
 
+def tensors_size(tensors: Mapping[str, Any], max_bytes: int) -> int:
+    """Returns the bytes that tensors take as arrays, at most."""
+    return sum(
+        min(max_bytes, 16 * max(0, math.prod(d.size for d in shape)))
+        for shape in (t.tensor_shape.dim for t in tensors.values())
+    )
+
+
 def _read_tensor(
     signature: Signature, name: str, tensor: Any, max_bytes: int, max_rows: int
 ) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The functions of a SavedModel, and whether requests fit them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ class Signature:
         values are not finite.
         """
         for name, value in inputs.items():
-            if not (allow_non_finite or _is_finite(value)):
+            if not (allow_non_finite or is_finite(value)):
                 raise invalid(
                     f"The input {name!r} holds values that are not finite, "
                     "which a model cannot score."
@@ -152,7 +152,7 @@ class Signature:
             raise invalid("There are no rows in the request.")
         return count
 
-    def check_outputs(self, names: list[str]) -> None:
+    def check_outputs(self, names: Sequence[str]) -> None:
         """Raises an error unless there are such outputs, each named once."""
         for name in names:
             if name not in self.outputs:
@@ -168,7 +168,7 @@ class Signature:
 def check_finite(outputs: Arrays) -> None:
     """Raises an error unless all outputs are finite."""
     for name, value in outputs.items():
-        if not _is_finite(value):
+        if not is_finite(value):
             raise ServingError(
                 StatusCode.INTERNAL,
                 f"The model's output {name!r} is not finite, so that there is "
@@ -177,7 +177,8 @@ def check_finite(outputs: Arrays) -> None:
             )
 
 
-def _is_finite(array: np.ndarray) -> bool:
+def is_finite(array: np.ndarray) -> bool:
+    """Whether an array holds neither NaN nor infinity."""
     # NumPy does not take bfloat16 for a float.
     if array.dtype.kind in "OSUbiu":
         return True

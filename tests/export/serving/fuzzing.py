@@ -168,14 +168,18 @@ def fuzz(
                         failures.append(f"{number}: {code} {error.details()}")
                 continue
             body, headers = fuzzer.body(rng)
-            try:
-                connection.request("POST", fuzzer.path, body, headers)
-                response = connection.getresponse()
-                status, content = response.status, response.read()
-            except (OSError, http.client.HTTPException) as error:
-                failures.append(f"{number}: no answer, {error!r}")
-                connection.close()
-                continue
+            # A connection that was idle for too long may have been closed.
+            for attempt in range(2):
+                try:
+                    connection.request("POST", fuzzer.path, body, headers)
+                    response = connection.getresponse()
+                    status, content = response.status, response.read()
+                    break
+                except (OSError, http.client.HTTPException) as error:
+                    connection.close()
+                    if attempt == 1:
+                        failures.append(f"{number}: no answer, {error!r}")
+                        status, content = 0, b'{"error": "none"}'
             counts[f"REST {status}"] += 1
             if problem := judge(status, content):
                 failures.append(f"{number}: {problem}")

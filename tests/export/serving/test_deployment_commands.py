@@ -267,6 +267,10 @@ def test_only_damage_to_what_is_served_stops_containers(
     assert check().returncode == 1
     shutil.rmtree(repository.directory / "models" / NAME)
     assert "no version to serve" in check().stderr
+    config.write_text("")
+    assert "names no models" in check().stderr
+    config.unlink()
+    assert check().returncode == 1
 
 
 def test_servers_may_read_the_files_whatever_the_umask(tmp_path):

@@ -112,7 +112,7 @@ def test_memory_is_bounded():
             (lambda: ask(batch), 200),
             (lambda: ask(nan), "INVALID_ARGUMENT"),
             (lambda: post(files(large)), 200),
-            (lambda: post(files(too_large)), 400),
+            (lambda: post(files(too_large)), 413),
             (lambda: post(files(zeros)), 413),
             (lambda: post(files(large[:-9])), 400),
             (lambda: post(text.encode()), 400),
