@@ -17,7 +17,7 @@ _ALARM = "#c8321f"
 def save_score_plot(
     path: str,
     frames: Sequence[int],
-    scores: Sequence[float],
+    scores: Sequence[float] | np.ndarray,
     threshold: float | None = None,
     intervals: Sequence[tuple[int, int]] = (),
     pictures: Mapping[int, Any] | None = None,

@@ -185,3 +185,31 @@ def test_a_model_alone_says_what_it_looks_at():
     assert data.image_size == (32, 32)
     assert (data.channels, data.clip_length) == (1, 1)
     assert config_for(small_host("mnad")).data.clip_length == 3
+
+
+@pytest.mark.parametrize("model", ["future_frame", "hf2vad"])
+def test_white_of_frames_with_16_bits(tmp_path, model):
+    frames = np.full((6, 40, 64, 1), 600, "uint16")
+    for i in range(6):
+        frames[i, 6:12, 2 * i : 2 * i + 6] = 3000
+    frames[0, 0, 0] = 4095
+    write_frames(tmp_path / "train/a", frames)
+    write_frames(tmp_path / "test/x", frames * 2)
+    size = 16 if model == "hf2vad" else (40, 64)
+    given = source(
+        model, data__path=str(tmp_path), data__image_size=size, data__channels=1
+    )
+    folder = given.scan()
+    given.preprocessing = given.measure_preprocessing(folder)
+    assert given.preprocessing.white_level == 4095
+    if model == "hf2vad":
+        (file,) = given.cut_out(folder.train)
+        pixels = file.read("appearance")
+    else:
+        clips = list(given.scoring_dataset(folder.train))
+        pixels = clips[0].numpy() * 255
+    assert pixels.max() == pytest.approx(255 if model != "hf2vad" else 187)
+    # It is white for whatever the model scores.
+    (video,) = given.scan().test
+    with pytest.raises(ValueError, match="0 to 4095, the white.*8190"):
+        given.check_samples([video], "raise")

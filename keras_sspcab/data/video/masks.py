@@ -76,6 +76,11 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
     require_one_a_frame(len(masks), video, "mask", path)
     first = None
     for frame, item in enumerate(masks):
+        if not isinstance(item, str) and np.isnan(item).any():
+            raise ValueError(
+                "Masks must be numbers. Received: NaN in mask "
+                f"{frame} of {path!r}"
+            )
         mask = _read_file(item) if isinstance(item, str) else item > 0
         first = first or mask.shape
         if mask.ndim != 2 or mask.shape != first:

@@ -26,7 +26,7 @@ class VideoSource(Source):
 
     def list_samples(self, path: str, layout: str) -> VideoFolder:
         folder = scan_video_folder(path, layout)
-        parts = {k: self.with_white(v) for k, v in folder.splits.items()}
+        parts: Any = {k: self.with_white(v) for k, v in folder.splits.items()}
         return dataclasses.replace(folder, **parts)
 
     def with_white(self, videos: Sequence[Video]) -> tuple[Video, ...]:

@@ -84,7 +84,7 @@ def write_streams(path, *streams):
             stream = container.add_stream(codec, rate=25)
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuvj420p" if is_cover else "yuv420p"
-            stream.disposition = disposition
+            stream.disposition = disposition.value
             added.append((stream, frames))
         for stream, frames in added:
             for pixels in frames:

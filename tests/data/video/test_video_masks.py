@@ -95,7 +95,10 @@ def test_masks_that_do_not_fit(tmp_path, video, masks):
         read(folder)
     np.save(tmp_path / "m.npy", np.zeros(5))
     scipy_io.savemat(tmp_path / "m.mat", {"other": 1})
-    for name in ("m.npy", "m.mat", "m.avi"):
+    struct = np.full((1, 5), {"a": 1}, object)
+    scipy_io.savemat(tmp_path / "n.mat", {"volLabel": struct})
+    np.save(tmp_path / "n.npy", np.full((5, 4, 4), np.nan))
+    for name in ("m.npy", "m.mat", "m.avi", "n.mat", "n.npy"):
         with pytest.raises(ValueError, match=f"Masks must be .*{name}"):
             read(tmp_path / name)
 
