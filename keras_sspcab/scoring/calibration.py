@@ -11,12 +11,15 @@ from keras import ops
 
 from keras_sspcab.checks import standardize_choice, standardize_number
 from keras_sspcab.scoring.base import ScoringLayer
+from keras_sspcab.scoring.false_alarms import (
+    CONFIDENCE,
+    just_above,
+    limit_of,
+    rate_interval,
+)
 
 #: What can decide that an image is anomalous.
 DECISIONS = ("score", "pixels", "either")
-
-# How sure the interval of false alarms is.
-_CONFIDENCE = 0.95
 
 # Below the lowest finite number nothing is normal either.
 _LOWEST = float(np.finfo("float32").min)
@@ -75,7 +78,9 @@ class Calibration:
         limits = ("threshold", "pixel_threshold", "peak_threshold")
         for name in ("score_mean", "map_mean", *limits):
             value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
+            if value is None and name in limits:
+                continue
+            if value is None or not math.isfinite(value):
                 raise ValueError(
                     f"`{name}` must be finite. Received: {name}={value}"
                 )
@@ -100,25 +105,13 @@ class Calibration:
     def false_alarm_interval(self) -> tuple[float, float] | None:
         """Shares of normal images between which false alarms lie, at 95 %.
 
-        None where it is unknown. Of n independent images the share that scores
-        above the k-th has the distribution Beta(n - k + 1, k), whatever that of
-        the scores. A threshold beyond all of the n leaves 0 as lower bound.
+        None where it is unknown. It holds for independent images, whatever the
+        distribution of their scores.
         """
-        count = self.num_images
-        if not self.is_calibrated or not self.quantile or not count:
+        if not self.is_calibrated or not self.quantile or not self.num_images:
             return None
-        from scipy.special import betaincinv
-
-        quantile = _quantile_of_each(self.quantile, self.decision)
-        rank = min(count, math.ceil(quantile * (count - 1)) + 1)
-        beta = count - rank + 1, rank
-        is_beyond = _is_beyond(count, quantile)
-        tail = (1.0 - _CONFIDENCE) / (1 if is_beyond else 2)
-        lower = 0.0 if is_beyond else float(betaincinv(*beta, tail))
-        # Two criteria share the error, and at worst their alarms add up.
         criteria = 2 if self.decision == "either" else 1
-        upper = criteria * float(betaincinv(*beta, 1.0 - tail / criteria))
-        return lower, min(1.0, upper)
+        return rate_interval(self.num_images, self.quantile, criteria)
 
     @classmethod
     def measure(
@@ -162,20 +155,21 @@ class Calibration:
         pixels = _finite(pixels, "map value")
         score_mean, score_std = _mean_and_std(scores)
         map_mean, map_std = _mean_and_std(pixels)
-        each = _quantile_of_each(quantile, decision)
-        limit = _limit(scores, each)
+        criteria = 2 if decision == "either" else 1
+        limit = limit_of(scores, quantile, criteria)
         pixel_limit = np.quantile(pixels, pixel_quantile, method="higher")
         peak_threshold = None
         if peaks is not None:
-            peak_limit = _limit(_finite(peaks, "map value"), each)
-            peak_threshold = _above((peak_limit - map_mean) / map_std)
+            peaks = _finite(peaks, "map value")
+            peak_limit = limit_of(peaks, quantile, criteria)
+            peak_threshold = just_above((peak_limit - map_mean) / map_std)
         return cls(
             score_mean=score_mean,
             score_std=score_std,
             map_mean=map_mean,
             map_std=map_std,
-            threshold=_above((limit - score_mean) / score_std),
-            pixel_threshold=_above((pixel_limit - map_mean) / map_std),
+            threshold=just_above((limit - score_mean) / score_std),
+            pixel_threshold=just_above((pixel_limit - map_mean) / map_std),
             quantile=quantile,
             pixel_quantile=pixel_quantile,
             num_images=scores.size,
@@ -244,7 +238,7 @@ class Calibration:
         alike = "; less sure, as frames of one video are alike"
         return (
             f"False alarms to expect: {low} to {high} % of normal {noun} "
-            f"({100 * _CONFIDENCE:g} % interval from {self.num_images} {noun}"
+            f"({100 * CONFIDENCE:g} % interval from {self.num_images} {noun}"
             f"{alike if noun == 'frames' else ''})"
         )
 
@@ -304,39 +298,6 @@ def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) or 1.0
 
 
-def _quantile_of_each(quantile: float, decision: str) -> float:
-    """Returns that of each criterion, so that together they keep the rate."""
-    return 1 - (1 - quantile) / 2 if decision == "either" else quantile
-
-
-def _is_beyond(count: int, quantile: float) -> bool:
-    """Whether a quantile lies beyond all of so many values.
-
-    A further value exceeds the largest of n with the probability 1 / (n + 1).
-    """
-    return 1e-9 < 1 - quantile < 1 / (count + 1) - 1e-9
-
-
-def _limit(values: np.ndarray, quantile: float) -> float:
-    limit = float(np.quantile(values, quantile, method="higher"))
-    count = values.size
-    if count == 1 or not _is_beyond(count, quantile):
-        return limit
-    from scipy.special import stdtrit
-
-    factor = float(stdtrit(count - 1, quantile)) * math.sqrt(1 + 1 / count)
-    predicted = values.mean() + factor * values.std(ddof=1)
-    return max(limit, float(predicted))
-
-
-def _above(value: float) -> float:
-    """Returns a threshold that this very value does not reach in float32."""
-    threshold = np.nextafter(np.float32(value), np.float32(np.inf))
-    value = np.float64(value)
-    threshold += 4 * np.finfo("float32").eps * max(1.0, abs(value))
-    return float(threshold)
-
-
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class CalibratedScores(ScoringLayer):
     """Turns raw scores and maps into the outputs that all detectors share.
@@ -375,6 +336,11 @@ class CalibratedScores(ScoringLayer):
             calibration = Calibration()
         elif isinstance(calibration, dict):
             calibration = Calibration(**calibration)
+        elif not isinstance(calibration, Calibration):
+            raise ValueError(
+                "`calibration` must be a Calibration, a dict of its fields, or "
+                f"None. Received: calibration={calibration!r}"
+            )
         self.calibration = calibration
 
     def call(self, raw_score: Any, raw_map: Any) -> dict[str, Any]:

@@ -203,5 +203,6 @@ def _first_only(shape: tuple[int, ...], dtype: Any = None) -> Any:
 
 def _first_column_only(shape: tuple[int, ...], dtype: Any = None) -> Any:
     """The neighbors of an unfitted memory: the origin, then unused entries."""
+    # Not broadcast: torch cannot write to what shares its memory.
     columns = ops.arange(shape[1], dtype=dtype)
-    return ops.broadcast_to(columns, shape)
+    return ops.zeros(shape, dtype=dtype) + columns

@@ -200,4 +200,5 @@ class PositionGaussian(FeatureStatistics):
 
 
 def _identities(shape: tuple[int, ...], dtype: Any = None) -> Any:
-    return ops.broadcast_to(ops.eye(shape[-1], dtype=dtype), shape)
+    # Not broadcast: torch cannot write to what shares its memory.
+    return ops.ones(shape, dtype=dtype) * ops.eye(shape[-1], dtype=dtype)

@@ -76,9 +76,9 @@ def test_images_that_were_trained_on_are_refused(copy, images, invoke):
     result = invoke("calibrate", copy, "--data", images, code=2)
     assert "was trained on makes thresholds too low" in result.stderr
     result = invoke("calibrate", copy, "--false-alarms=1.5", code=2)
-    assert "false_alarms" in result.stderr
+    assert "--false-alarms must be a number" in result.stderr
     result = invoke("calibrate", copy, "--decision=map", code=2)
-    assert "calibration.decision" in result.stderr
+    assert "decision" in result.stderr
     assert (copy / "model.keras").read_bytes() == before
     assert not (copy / "calibrations.json").exists()
 

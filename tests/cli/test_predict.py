@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite_are_refused(
     model = load_detector(str(trained))
     # ReLUs that follow may hide it.
     kernel = next(w for w in model.weights if w.path.endswith("kernel"))
-    values = np.array(kernel)
+    values = kernel.numpy().copy()
     values.flat[0] = value
     kernel.assign(values)
     path = tmp_path / "damaged.keras"

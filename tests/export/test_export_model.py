@@ -74,7 +74,7 @@ def test_references_that_are_not_finite_are_refused(
 ):
     model = make_detector()
     weight = model.weights[0]
-    values = np.array(weight)
+    values = weight.numpy().copy()
     values.flat[0] = np.nan
     weight.assign(values)
     with pytest.raises(ValueError, match=weight.path):

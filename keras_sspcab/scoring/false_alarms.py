@@ -1,0 +1,70 @@
+"""How high thresholds must be, and how many false alarms they leave."""
+
+import math
+
+import numpy as np
+
+#: How sure an interval of false alarms is.
+CONFIDENCE = 0.95
+
+
+def limit_of(values: np.ndarray, quantile: float, criteria: int = 1) -> float:
+    """Returns what a share `quantile` of further values stays below.
+
+    That is an order statistic, or, beyond all of the values, the prediction of
+    Student's t for a normal distribution, but never less than the largest. Of
+    several criteria each gets its part of the rate of false alarms.
+    """
+    quantile = _quantile_of_each(quantile, criteria)
+    limit = float(np.quantile(values, quantile, method="higher"))
+    count = values.size
+    if count == 1 or not _is_beyond(count, quantile):
+        return limit
+    from scipy.special import stdtrit
+
+    factor = float(stdtrit(count - 1, quantile)) * math.sqrt(1 + 1 / count)
+    predicted = values.mean() + factor * values.std(ddof=1)
+    return max(limit, float(predicted))
+
+
+def rate_interval(
+    count: int, quantile: float, criteria: int = 1
+) -> tuple[float, float]:
+    """Returns the bounds of the rate of false alarms at `limit_of` values.
+
+    The share above the k-th of n values has the distribution Beta(n - k + 1,
+    k), whatever that of the values. A limit beyond all of them has 0 as its
+    lower bound.
+    """
+    from scipy.special import betaincinv
+
+    quantile = _quantile_of_each(quantile, criteria)
+    rank = min(count, math.ceil(quantile * (count - 1)) + 1)
+    beta = count - rank + 1, rank
+    is_beyond = _is_beyond(count, quantile)
+    tail = (1.0 - CONFIDENCE) / (1 if is_beyond else 2)
+    lower = 0.0 if is_beyond else float(betaincinv(*beta, tail))
+    # Criteria share the error, and at worst their alarms add up.
+    upper = criteria * float(betaincinv(*beta, 1.0 - tail / criteria))
+    return lower, min(1.0, upper)
+
+
+def _quantile_of_each(quantile: float, criteria: int) -> float:
+    # Not by the formula where rounding could change it.
+    return quantile if criteria == 1 else 1 - (1 - quantile) / criteria
+
+
+def _is_beyond(count: int, quantile: float) -> bool:
+    """Whether a quantile lies beyond all of so many values.
+
+    A further value exceeds the largest of n with the probability 1 / (n + 1).
+    """
+    return 1e-9 < 1 - quantile < 1 / (count + 1) - 1e-9
+
+
+def just_above(value: float) -> float:
+    """Returns a threshold that this very value does not reach in float32."""
+    threshold = np.nextafter(np.float32(value), np.float32(np.inf))
+    value = np.float64(value)
+    threshold += 4 * np.finfo("float32").eps * max(1.0, abs(value))
+    return float(threshold)
