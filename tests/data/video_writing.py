@@ -51,7 +51,8 @@ def write_video(
             stream.codec_context.time_base = Fraction(1, 1000)
         for number, pixels in enumerate(frames):
             if is_gray:
-                frame = av.VideoFrame.from_ndarray(pixels[..., 0], "gray")
+                kind = "gray" if pixels.dtype == np.uint8 else "gray16le"
+                frame = av.VideoFrame.from_ndarray(pixels[..., 0], kind)
             else:
                 frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
             if times is not None:

@@ -26,9 +26,6 @@ from keras_sspcab.data.video.reading import (
     video_cache_path,
 )
 
-# Changes when the cached pixels would: older files are not used then.
-_VERSION = 1
-
 
 def clip_dataset(
     videos: Iterable[Video],
@@ -160,7 +157,7 @@ def cached_frames(
     from `.npy` files in the folder `cache`: only what is used is read.
     """
     folder = standardize_cache_folder(cache)
-    settings = {"frames": [*size, channels], "version": _VERSION}
+    settings = {"frames": [*size, channels]}
 
     def load(video: Video) -> np.ndarray:
         path = video_cache_path(folder, video, settings)

@@ -13,9 +13,11 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from keras_sspcab.data.video.frames import fit_frame
 from keras_sspcab.imports import import_optional
+from keras_sspcab.preprocessing import WHITE_LEVELS
 from keras_sspcab.runs.files import replacing
 
 #: Extensions of files that are taken for videos, in any case.
@@ -26,6 +28,9 @@ VIDEO_EXTENSIONS = (
 
 #: Frames a second of folders of frames, and of files that state none.
 DEFAULT_RATE = Fraction(25)
+
+# Thermal cameras write it, and use less than its 16 bits.
+_WIDE = "gray16le"
 
 # A file may end this much earlier than it states, in seconds.
 _TOLERANCE = 1.0
@@ -40,6 +45,7 @@ def iterate_file(
     image_size: tuple[int, int] | None,
     channels: int,
     num_frames: int | None = None,
+    white_level: int = WHITE_LEVELS[-1],
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yields the frames of a video file as they are shown, with their times.
 
@@ -77,6 +83,7 @@ def iterate_file(
                     "Repair it, for instance by encoding it again."
                 ) from error
             kind = "gray" if channels == 1 else "rgb24"
+            kind = _WIDE if _is_wide(frame.format) else kind
             if rotation != frame.rotation:
                 rotation, turn = frame.rotation, _turn_of(frame, path)
             pixels = turn(frame.to_ndarray(format=kind))
@@ -93,7 +100,15 @@ def iterate_file(
             is_later = frame.time is not None and last - start > seconds
             seconds = last - start if is_later else seconds + step
             count += 1
-            yield seconds, fit_frame(pixels, image_size, channels)
+            try:
+                picture = Image.fromarray(pixels) if kind == _WIDE else pixels
+                fitted = fit_frame(picture, image_size, channels, white_level)
+            except ValueError as error:
+                raise ValueError(
+                    f"The video {path!r} has a frame {count - 1} that cannot "
+                    f"be used. {error}"
+                ) from error
+            yield seconds, fitted
         expected = num_frames or (stream.frames and stream.frames - hidden)
         end = None if expected else _stated_end(stream)
     _require_frames(count, path)
@@ -107,6 +122,17 @@ def iterate_file(
             f"The video {path!r} {fault} can be decoded: it is truncated or "
             "broken. Restore it; or, if the number of frames is right, state "
             f"Video(..., num_frames={count})."
+        )
+
+
+def brightest_value_of_file(path: str) -> int | None:
+    """Returns the largest value in a video of 16 bits; None for others."""
+    with _open(path) as (container, stream):
+        if not _is_wide(stream.codec_context.format):
+            return None
+        frames = container.decode(stream)
+        return max(
+            int(frame.to_ndarray(format=_WIDE).max()) for frame in frames
         )
 
 
@@ -240,6 +266,11 @@ def _open(path: str) -> Iterator[tuple[Any, Any]]:
         raise ValueError(
             f"The video {path!r} cannot be read: {reason}"
         ) from error
+
+
+def _is_wide(pixel_format: Any) -> bool:
+    # Others state how many bits they use.
+    return pixel_format.name.startswith("gray16")
 
 
 def _rate_of(stream: Any) -> Fraction:

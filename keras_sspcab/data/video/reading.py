@@ -1,6 +1,6 @@
 """The frames of a video, whatever it is stored as."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +11,7 @@ from keras_sspcab.data.decoding import standardize_channels, standardize_size
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.video.files import (
     DEFAULT_RATE,
+    brightest_value_of_file,
     count_file,
     file_rate,
     iterate_file,
@@ -75,9 +76,11 @@ def iterate_timed_frames(
     size = None if image_size is None else standardize_size(image_size)
     channels = standardize_channels(channels)
     if video.kind == "file":
-        return iterate_file(video.path, size, channels, video.num_frames)
-    paths, white = frame_paths(video), video.white_level
-    frames = iterate_folder(paths, size, channels, white)
+        return iterate_file(
+            video.path, size, channels, video.num_frames, video.white_level
+        )
+    paths = frame_paths(video)
+    frames = iterate_folder(paths, size, channels, video.white_level)
     rate = float(DEFAULT_RATE)
     return ((number / rate, frame) for number, frame in enumerate(frames))
 
@@ -137,17 +140,19 @@ def frame_paths(video: Video) -> list[str]:
     return paths
 
 
-def measure_white(videos: Iterable[Video]) -> Preprocessing:
+def measure_white(videos: Sequence[Video]) -> Preprocessing:
     """Returns the preprocessing that fits frames, which must be readable."""
-    paths = [
-        path
-        for folder in (frame_paths(v) for v in videos if v.kind == "frames")
-        if brightest_value(folder[0]) is not None
-        for path in folder
-    ]
-    values = parallel_map(brightest_value, paths, "Measuring frames")
-    wide = [value for value in values if value is not None]
-    return Preprocessing.covering(max(wide, default=WHITE_LEVELS[-1]))
+
+    def measure(video: Video) -> int:
+        if video.kind == "file":
+            return brightest_value_of_file(video.path) or 0
+        paths = frame_paths(video)
+        if brightest_value(paths[0]) is None:
+            return 0
+        return max(brightest_value(path) or 0 for path in paths)
+
+    values = parallel_map(measure, videos, "Measuring frames")
+    return Preprocessing.covering(max(values, default=0) or WHITE_LEVELS[-1])
 
 
 def video_cache_path(

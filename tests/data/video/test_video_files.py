@@ -23,6 +23,7 @@ from keras_sspcab.data.video import (
     video_writer,
 )
 from keras_sspcab.data.video.clips import Clips
+from keras_sspcab.data.video.reading import measure_white
 
 pytest.importorskip("av")
 
@@ -155,6 +156,21 @@ def test_cut_by_an_edit_list(tmp_path):
     assert count_frames(make_video(path)) == len(frames) == 20
     means = frames.mean(axis=(1, 2, 3))
     np.testing.assert_allclose(means, 2 * np.arange(10, 30), atol=4)
+
+
+def test_files_with_16_bits_use_those_below_the_white_level(tmp_path):
+    frames = noise(3, (8, 12)).astype("uint16") * 16
+    path = write_video(tmp_path / "a.mkv", frames, "ffv1", "gray16le")
+    video = make_video(path)
+    white_level = measure_white([video]).white_level
+    assert white_level == 4095
+    np.testing.assert_array_equal(
+        read(path, white_level=white_level), frames >> 4
+    )
+    with pytest.raises(ValueError, match=r"a.mkv' has a frame 0 .*0 to 1023"):
+        read(path, white_level=1023)
+    narrow = write_video(tmp_path / "b.mkv", noise(3))
+    assert measure_white([make_video(narrow)]).white_level == 65535
 
 
 def test_frames_between_quarters_are_refused(tmp_path):
