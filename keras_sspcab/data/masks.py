@@ -136,7 +136,7 @@ def decode_mask(encoded: bytes) -> np.ndarray:
     try:
         # Without `Image.open`: its limit of pixels is global to the process.
         Image.init()
-        read = Image.OPEN[kind.upper()][0]
+        read: Any = Image.OPEN[kind.upper()][0]
         # Reading alone passes over the checksums of PNG.
         read(io.BytesIO(encoded)).verify()
         image = read(io.BytesIO(encoded))
@@ -199,7 +199,7 @@ def _split_alpha(
     colors, alpha = pixels, np.ones((1, 1), bool)
     if pixels.shape[-1] in (2, 4):
         colors, alpha = pixels[..., :-1], pixels[..., -1] > 0
-    return (colors > level).any(-1), alpha
+    return np.any(colors > level, axis=-1), alpha
 
 
 def _read_palette(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +208,7 @@ def _read_palette(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     colors = np.zeros((256, 4), "uint8")
     colors[: len(palette)] = palette
     indices = np.asarray(image)
-    is_black = ~colors[:, :3].any(-1)
+    is_black = np.all(colors[:, :3] == 0, axis=-1)
     # Programs that save space may sort the colors by how frequent they are.
     by_color = not is_black[0] and is_black[np.unique(indices)].any()
     colored = ~is_black[indices] if by_color else indices > 0
