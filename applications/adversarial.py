@@ -5,6 +5,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+# Keras has no public name for what it does under distribution strategies.
+from keras.src.losses.loss import unscale_loss_for_distribution
+
 from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.frames import FrameModel
 from keras_sspcab.hosts.graph import LAST, signed
@@ -29,7 +32,7 @@ class AdversarialModel(FrameModel):
         discriminator_optimizer: Its optimizer, once the model is compiled.
     """
 
-    discriminator: Any = None
+    discriminator: Any
 
     def set_discriminator(self, discriminator: keras.Model | None) -> None:
         """Takes the discriminator, or none."""
@@ -57,7 +60,12 @@ class AdversarialModel(FrameModel):
         """Returns `mean (D(target) - 1)^2 / 2 + mean D(prediction)^2 / 2`."""
         real = self.discriminator(target)
         false = self.discriminator(ops.stop_gradient(prediction))
-        return ops.mean(least_squares(1.0, real) + least_squares(0.0, false))
+        terms = least_squares(1.0, real) + least_squares(0.0, false)
+        # A loss already: compared with zeros, it is averaged as Keras does,
+        # over no sample and over replicas too.
+        return keras.losses.MeanAbsoluteError()(
+            ops.zeros_like(terms)[:, None], terms[:, None]
+        )
 
     def compute_loss(
         self,
@@ -68,12 +76,16 @@ class AdversarialModel(FrameModel):
         training: bool = True,
     ) -> Any:
         if self.discriminator is not None and not training:
-            self._discriminator_loss.value.update_state(
-                self.discriminator_loss(
-                    signed(x[:, -1]), signed(y_pred["prediction"])
-                )
+            loss = self.discriminator_loss(
+                signed(x[:, -1]), signed(y_pred["prediction"])
             )
+            self._report(self._discriminator_loss.value, loss, x)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def _report(self, metric: Any, loss: Any, x: Any) -> None:
+        metric.update_state(
+            unscale_loss_for_distribution(loss), sample_weight=ops.shape(x)[0]
+        )
 
     @property
     def metrics(self) -> list[Any]:
@@ -146,7 +158,7 @@ class AdversarialModel(FrameModel):
                 self._train_discriminator(x, y_pred)
             loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self._loss_tracker.update_state(loss, sample_weight=tf.shape(x)[0])
+        self._report(self._loss_tracker, loss, x)
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self.compute_metrics(x, y, y_pred, sample_weight)
@@ -163,7 +175,7 @@ class AdversarialModel(FrameModel):
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._discriminator_loss.value.update_state(loss)
+        self._report(self._discriminator_loss.value, loss, x)
 
 
 def patch_discriminator(

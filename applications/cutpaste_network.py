@@ -248,7 +248,8 @@ def load_imagenet_weights(trunk: keras.Model, path: str) -> None:
     if path.endswith(".weights.h5") and os.path.isfile(path):
         try:
             trunk.load_weights(path)
-        except (OSError, ValueError, KeyError) as error:
+        # Whatever a damaged file leads to, in Keras or HDF5.
+        except Exception as error:
             raise ValueError(
                 f"{path} does not hold the weights of this trunk: {error}"
             ) from error

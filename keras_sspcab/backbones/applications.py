@@ -106,7 +106,8 @@ def _load_file(name: str, path: str, network: keras.Model) -> bool:
             if np.ptp(before) and np.array_equal(before, after):
                 raise ValueError("it has no values for some of the layers")
         return True
-    except (OSError, ValueError, KeyError) as error:
+    # Whatever a damaged file leads to, in Keras or HDF5.
+    except Exception as error:
         raise ValueError(
             f"{path} does not hold the weights of {name} without its top: "
             f"{error}"

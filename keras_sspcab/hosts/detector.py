@@ -112,10 +112,9 @@ class Detector(keras.Model):
 
     def discard_compiled(self) -> None:
         """Discards compiled functions, which hold old numbers as constants."""
-        parts = [
-            box.value for box in vars(self).values() if isinstance(box, Untracked)
-        ]
-        for model in (self, *parts):
+        attributes = vars(self).values()
+        boxes = [box for box in attributes if isinstance(box, Untracked)]
+        for model in (self, *(box.value for box in boxes)):
             if isinstance(model, keras.Model):
                 model.predict_function = model.test_function = None
 

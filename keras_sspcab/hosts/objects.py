@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_sspcab.hosts.base import AnomalyModel, Settings
+from keras_sspcab.hosts.base import AnomalyModel, Settings, hold_out
 from keras_sspcab.hosts.frames import VideoScoring
 from keras_sspcab.hosts.stages import Stage
 
@@ -145,7 +145,8 @@ class ObjectModel(VideoScoring, AnomalyModel):
         """Trains all stages on normal objects, one after the other.
 
         Args:
-            x: Normal objects: a dict of arrays or a dataset of batches.
+            x: Normal objects: a dict of arrays or a dataset of batches, of
+                TensorFlow or Keras.
             y: None; targets are made from the objects.
             epochs: Epochs of each stage. None takes the paper's.
             batch_size: Objects a batch, for arrays. None takes the paper's.
@@ -164,6 +165,7 @@ class ObjectModel(VideoScoring, AnomalyModel):
                 f"{self.name} takes its targets from the objects. "
                 f"Received: y={type(y).__name__}. Leave it out"
             )
+        x = hold_out(x, kwargs)
         histories = {}
         for stage in self.training_stages():
             count = stage.epochs if epochs is None else epochs
@@ -175,6 +177,8 @@ class ObjectModel(VideoScoring, AnomalyModel):
                 length = -(-rows // size["batch_size"])
             elif hasattr(x, "cardinality"):
                 length = max(int(x.cardinality()), 0) or None
+            elif isinstance(x, keras.utils.PyDataset):
+                length = x.num_batches
             steps = None if length is None else length * count
             stage.compile(**options, steps=steps)
             histories[stage.name] = stage.fit(

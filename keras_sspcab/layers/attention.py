@@ -53,17 +53,21 @@ class ChannelAttention(WeightedLayer):
     def build(self, input_shape: Shape) -> None:
         channels = self._fix_channels(input_shape)
         units = max(1, channels // self.reduction_ratio)
-        self.squeeze = keras.layers.Dense(
-            units, activation="relu", name="squeeze", **self._child_arguments()
-        )
-        self.squeeze.build((None, channels))
-        self.excite = keras.layers.Dense(
-            channels,
-            activation="sigmoid",
-            name="excite",
-            **self._child_arguments(),
-        )
-        self.excite.build((None, units))
+        with self.building_parts():
+            self.squeeze = keras.layers.Dense(
+                units,
+                activation="relu",
+                name="squeeze",
+                **self._child_arguments(),
+            )
+            self.squeeze.build((None, channels))
+            self.excite = keras.layers.Dense(
+                channels,
+                activation="sigmoid",
+                name="excite",
+                **self._child_arguments(),
+            )
+            self.excite.build((None, units))
 
     def call(self, inputs: Any) -> Any:
         # float16 overflows in the sum over large maps.

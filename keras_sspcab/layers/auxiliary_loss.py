@@ -12,6 +12,9 @@ from keras import ops
 # Keras has no public name for the call that is going on.
 from keras.src.backend.common import global_state
 
+# Nor for what it does to losses under distribution strategies.
+from keras.src.losses.loss import unscale_loss_for_distribution
+
 LossFunction = Callable[[Any, Any], Any]
 
 _local = threading.local()
@@ -65,8 +68,16 @@ def resolve_loss(identifier: Any) -> LossFunction | None:
         identifier = keras.losses.deserialize(identifier)
     if isinstance(identifier, keras.losses.Loss):
         loss = identifier
-        # A loss with reduction=None gives one value a sample.
-        return lambda target, prediction: ops.mean(loss(target, prediction))
+        is_mean = loss.reduction not in ("sum", "none", None)
+
+        def reduced(target: Any, prediction: Any) -> Any:
+            # A loss with reduction=None gives one value a sample.
+            value = ops.mean(loss(target, prediction))
+            # Keras divides means by the number of replicas, and what is added
+            # to the losses of a model once more.
+            return unscale_loss_for_distribution(value) if is_mean else value
+
+        return reduced
     raise ValueError(
         f"The `loss` argument must be one of {list(_BY_NAME)}, a "
         f"keras.losses.Loss, or None. Received: loss={identifier!r}"

@@ -1,12 +1,17 @@
 """What layers share: their config, and the arguments of their weights."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
+# Keras has no public name for the layers that are being called.
+from keras.src.backend.common import global_state
+
 from keras_sspcab.checks import standardize_data_format
+from keras_sspcab.layers.quantization import quantize_parts, quantized_parts
 
 Shape = tuple[int | None, ...]
 
@@ -32,6 +37,9 @@ def at_least_float32(x: Any) -> Any:
 class ConfigLayer(keras.layers.Layer):
     """A layer whose arguments are attributes of the same name.
 
+    Args:
+        quantization: How its parts have been quantized, as `get_config` says.
+
     Attributes:
         config_names: Those that are written to the config, besides the ones of
             the base class.
@@ -45,7 +53,10 @@ class ConfigLayer(keras.layers.Layer):
     def __init__(self, **kwargs: Any) -> None:
         if self.default_dtype is not None:
             kwargs.setdefault("dtype", self.default_dtype)
+        quantization = kwargs.pop("quantization", None)
         super().__init__(**kwargs)
+        # Of the parts that it is made of, once they are there.
+        self._quantization = dict(quantization or {})
 
     def fix_sizes(self, input_shape: Shape, *axes: int) -> tuple[int, ...]:
         """Takes only inputs of these sizes from now on, and returns them."""
@@ -62,14 +73,92 @@ class ConfigLayer(keras.layers.Layer):
         )
         return sizes
 
+    @contextlib.contextmanager
+    def building_parts(self) -> Iterator[None]:
+        """The context in which the layers are built that this is made of."""
+        # `keras.RematScope` computes the whole again, not each part once more.
+        with keras.RematScope(mode=None):
+            yield
+        quantize_parts(self, self._quantization)
+
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
+        if quantization := quantized_parts(self) or dict(self._quantization):
+            config["quantization"] = quantization
         for cls in reversed(type(self).__mro__):
             for name in vars(cls).get("config_names", ()):
                 value = getattr(self, name)
                 serialize = _SERIALIZERS.get(name)
                 config[name] = serialize(value) if serialize else value
         return config
+
+
+class EffectLayer(ConfigLayer):
+    """A layer whose call does more than compute its outputs.
+
+    `compute` computes them; `conclude` does what else there is to do, adding a
+    loss or moving a state. Under `keras.RematScope`, `compute` alone is done
+    again for the gradient.
+    """
+
+    def compute(self, inputs: Any) -> Any:
+        """Returns the outputs, and does nothing else."""
+        raise NotImplementedError
+
+    def conclude(self, inputs: Any, outputs: Any, training: bool) -> None:
+        """Does what else there is to do."""
+        raise NotImplementedError
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        outputs = self.compute(inputs)
+        self.conclude(inputs, outputs, bool(training))
+        return outputs
+
+    def rematerialized_call(
+        self, layer_call: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        given = (*args, *kwargs.values())[:1]
+        compute = super().rematerialized_call(self.compute, *given)
+
+        def call(inputs: Any, training: bool | None = None) -> Any:
+            outputs = compute(inputs)
+            self.conclude(inputs, outputs, bool(training))
+            return outputs
+
+        return call
+
+    def check_single_pass(self) -> None:
+        """Refuses to be a part of something that is computed again."""
+        for scope in global_state.get_global_attribute("name_scope_stack", []):
+            mode = getattr(scope.caller, "_remat_mode", None)
+            if scope.caller is self or mode is None:
+                continue
+            is_computed_again = {
+                "full": True,
+                "larger_than": not _is_recording(),
+                "list_of_layers": scope.caller.name in mode.layer_names,
+            }
+            if is_computed_again.get(mode.mode):
+                raise ValueError(
+                    f"keras.RematScope computes {scope.caller.name!r} again "
+                    f"for its gradient, and {self.name!r} in it would do twice "
+                    "what it must do once. Build the model outside of the "
+                    "scope, or use mode='list_of_layers' with the names of "
+                    f"single layers. Received: mode={mode.mode!r}"
+                )
+
+
+def _is_recording() -> bool:
+    """Whether TensorFlow would derive what is computed now."""
+    if keras.config.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        x = tf.zeros(())
+        tape.watch(x)
+        y = tf.identity(x)
+    return tape.gradient(y, x) is not None
 
 
 class ImageLayer(ConfigLayer):

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_sspcab.checks import standardize_int, standardize_number
-from keras_sspcab.layers.base import ConfigLayer, Shape
+from keras_sspcab.layers.base import ConfigLayer, EffectLayer, Shape
 
 # As in the reference: in the shrinkage, the norm and the logarithm.
 _EPSILON = 1e-12
@@ -113,7 +113,7 @@ def _shrink(weights: Any, threshold: float) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class PrototypeMemory(ConfigLayer):
+class PrototypeMemory(EffectLayer):
     """Compares each position of a feature map with prototypes of the normal.
 
     The feature vectors, scaled to unit length, are the queries `q`; the items
@@ -179,7 +179,8 @@ class PrototypeMemory(ConfigLayer):
             name="items",
         )
 
-    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
+    def compute(self, inputs: Any) -> dict[str, Any]:
+        """Reads from the items, and measures how far they are."""
         queries = _unit_length(inputs)
         items = ops.stop_gradient(ops.convert_to_tensor(self.items))
         similarity = ops.matmul(queries, ops.transpose(items))
@@ -190,9 +191,6 @@ class PrototypeMemory(ConfigLayer):
             ops.take(items, nearest[..., rank], axis=0) for rank in (0, 1)
         )
         margins = _distance(queries, first) - _distance(queries, second)
-        if training and self.trainable:
-            # What was read and measured above are still the old items.
-            self.update(inputs)
         return {
             "features": ops.concatenate([queries, read], axis=-1),
             "compactness": ops.mean(
@@ -202,6 +200,12 @@ class PrototypeMemory(ConfigLayer):
                 ops.maximum(margins + self.margin, 0.0), axis=(1, 2)
             ),
         }
+
+    def conclude(self, inputs: Any, outputs: Any, training: bool) -> None:
+        """Updates the items in training; what was read are the old ones."""
+        if training and self.trainable:
+            self.check_single_pass()
+            self.update(inputs)
 
     def update(self, inputs: Any) -> None:
         """Moves the items towards the features that are nearest to them."""

@@ -18,7 +18,12 @@ from keras_sspcab.layers.auxiliary_loss import (
     resolve_loss,
     serialize_loss,
 )
-from keras_sspcab.layers.base import Shape, WeightedLayer, at_least_float32
+from keras_sspcab.layers.base import (
+    EffectLayer,
+    Shape,
+    WeightedLayer,
+    at_least_float32,
+)
 from keras_sspcab.layers.corner_conv import PADDING_MODES
 from keras_sspcab.layers.masked_conv import MaskedConv2D
 
@@ -26,7 +31,7 @@ ATTENTIONS = ("channel", "spatial", "channel_spatial")
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class SSPCABLayer(WeightedLayer):
+class SSPCABLayer(EffectLayer, WeightedLayer):
     """Predicts each position of a feature map from its dilated surroundings.
 
     A masked convolution with ReLU, then channel attention. The block learns to
@@ -186,7 +191,10 @@ class SSPCABLayer(WeightedLayer):
         return None if self._loss_report is None else self._loss_report.own
 
     def build(self, input_shape: Shape) -> None:
-        channels = self._fix_channels(input_shape)
+        with self.building_parts():
+            self._build_parts(input_shape, self._fix_channels(input_shape))
+
+    def _build_parts(self, input_shape: Shape, channels: int) -> None:
         self.masked_conv = MaskedConv2D(
             channels,
             kernel_size=self.kernel_size,
@@ -213,24 +221,32 @@ class SSPCABLayer(WeightedLayer):
             )
             self.spatial_attention.build(input_shape)
 
-    def call(self, inputs: Any) -> Any:
+    def compute(self, inputs: Any) -> Any:
+        """Predicts the map, without its loss."""
         outputs = self.masked_conv(inputs)
         for attention in (self.channel_attention, self.spatial_attention):
             if attention is not None:
                 outputs = attention(outputs)
+        return outputs
+
+    def conclude(self, inputs: Any, outputs: Any, training: bool) -> None:
+        """Adds the loss of what was predicted."""
         loss, report = self._loss_function, self._loss_report
         if loss and report and auxiliary_losses_enabled():
+            self.check_single_pass()
             # Both operands: a float16 difference would overflow when squared.
             target = at_least_float32(inputs)
             if self.stop_gradient:
                 target = ops.stop_gradient(target)
             term = loss(target, at_least_float32(outputs))
+            # A replica without a sample, whose mean is NaN, has no loss.
+            num_samples = ops.shape(inputs)[0]
+            term = ops.where(ops.greater(num_samples, 0), term, 0.0)
             # Keras adds it to losses of this dtype.
             term = ops.cast(term, keras.config.floatx())
             term = (self.loss_weight * auxiliary_loss_scale()) * term
             self.add_loss(term)
-            report.note(term, ops.shape(inputs)[0])
-        return outputs
+            report.note(term, num_samples)
 
     def _child_arguments(self) -> dict[str, Any]:
         arguments = super()._child_arguments()

@@ -143,7 +143,13 @@ def _missing(first: Any, second: Any) -> Any:
 def _of_file(path: str) -> FlowEstimator:
     @functools.cache
     def load() -> FlowEstimator:
-        return _of_model(keras.models.load_model(path, compile=False))
+        try:
+            return _of_model(keras.models.load_model(path, compile=False))
+        # Whatever a damaged file leads to, in Keras, HDF5, ZIP or JSON.
+        except Exception as error:
+            raise ValueError(
+                f"The flow estimator {path} cannot be loaded: {error}"
+            ) from error
 
     return lambda first, second: load()(first, second)
 

@@ -12,6 +12,7 @@ from keras_sspcab.applications import (
 )
 from keras_sspcab.scoring import Calibration
 from tests.applications.helpers import noise_images, numpy
+from tests.hosts import samples, small_host
 
 
 def images(n=12):
@@ -138,3 +139,121 @@ def test_registry():
         assert application().name == name
     with pytest.raises(ValueError, match="no model named 'ae'.*autoencoder"):
         get_application("ae")
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of four images, as Keras' own data sets give them."""
+
+    def __init__(self, x, y=None):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x) // 4
+
+    def __getitem__(self, index):
+        rows = slice(4 * index, 4 * index + 4)
+        x = self.x[rows]
+        return (x,) if self.y is None else (x, self.y[rows])
+
+
+def test_cloning_is_refused_and_a_copy_is_named():
+    detector = model()
+    with pytest.raises(ValueError, match=r"AutoEncoder.from_config\(model"):
+        keras.models.clone_model(detector)
+    copy = AutoEncoder.from_config(detector.get_config())
+    copy.set_weights(detector.get_weights())
+    x = images(3)
+    np.testing.assert_array_equal(
+        numpy(copy(x)["raw_score"]), numpy(detector(x)["raw_score"])
+    )
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "cutpaste", "mnad", "padim"])
+def test_images_held_out_of_training(name):
+    """`validation_split` keeps the last images, of which nothing is learned."""
+    seen = {}
+
+    def watched(host):
+        fit_scoring = host.fit_scoring
+
+        def fit(data):
+            seen["data"] = data
+            fit_scoring(data)
+
+        host.fit_scoring = fit
+        return host
+
+    host = watched(small_host(name, run_eagerly=True))
+    x = samples(host, 6)
+    history = host.fit(x, validation_split=0.34, batch_size=3, verbose=0)
+    assert {"loss", "val_loss"} <= set(history.history)
+    np.testing.assert_array_equal(seen["data"], x[:3])
+    with pytest.raises(ValueError, match="leaves no image"):
+        host.fit(x, validation_split=0.01, verbose=0)
+    with pytest.raises(ValueError, match="Pass `validation_data`"):
+        host.fit(Batches(x), validation_split=0.5, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "cutpaste", "mnad", "padim"])
+def test_data_sets_of_keras(name):
+    host = small_host(name, run_eagerly=True)
+    x = samples(host, 8)
+    history = host.fit(
+        Batches(x), validation_data=Batches(x), epochs=2, verbose=0
+    )
+    assert len(history.history["loss"]) == 2
+    assert np.isfinite(history.history["val_loss"]).all()
+    from_batches = host.calibrate(Batches(x)).to_dict()
+    from_array = host.calibrate(x, batch_size=4).to_dict()
+    for key, value in from_array.items():
+        assert from_batches[key] == pytest.approx(value, rel=1e-3), key
+    np.testing.assert_allclose(
+        host.predict(Batches(x), verbose=0)["anomaly_score"],
+        host.predict(x, batch_size=4, verbose=0)["anomaly_score"],
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("autoencoder", "int8"),
+        ("autoencoder", "int4"),
+        ("autoencoder", "float8"),
+        ("background_agnostic", "int8"),
+        ("cutpaste", "int4"),
+    ],
+)
+def test_file_of_a_quantized_host(name, mode, tmp_path):
+    host = small_host(name)
+    x = samples(host, 4)
+    host.quantize(mode)
+    assert host.get_config()["quantization"]
+    expected = host.predict_on_batch(x)
+    host.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    result = loaded.predict_on_batch(x)
+    for key, output in expected.items():
+        np.testing.assert_array_equal(result[key], output, err_msg=key)
+    assert [layer.quantization_mode for layer in loaded._flatten_layers()] == [
+        layer.quantization_mode for layer in host._flatten_layers()
+    ]
+
+
+def test_file_keeps_the_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        detector = model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = images(4)
+    expected = detector.predict_on_batch(x)
+    detector.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.dtype_policy.name == "mixed_bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+    np.testing.assert_array_equal(
+        loaded.predict_on_batch(x)["raw_score"], expected["raw_score"]
+    )

@@ -40,6 +40,22 @@ def softmax(x, axis):
     return e / e.sum(axis, keepdims=True)
 
 
+def test_rematerialized_memory_is_updated_once():
+    x, items = features(), []
+    for scope in (keras.RematScope(mode="full"), keras.RematScope(mode=None)):
+        inputs = keras.Input(SHAPE[1:])
+        with scope:
+            memory = PrototypeMemory(num_items=3, name="memory")
+        outputs = memory(keras.layers.Dense(4)(inputs))["features"]
+        model = keras.Model(inputs, keras.layers.Dense(4)(outputs))
+        rng = np.random.default_rng(0)
+        model.set_weights([rng.random(w.shape) for w in model.get_weights()])
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        model.fit(x, x, verbose=0)
+        items.append(numpy(memory.items))
+    np.testing.assert_allclose(*items, rtol=1e-6)
+
+
 # === Attention ===
 
 

@@ -1,4 +1,7 @@
 import itertools
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -345,7 +348,8 @@ def test_weights_file_holds_only_weights(tmp_path):
 
 
 @needs_tensorflow
-def test_mirrored_strategy_trains_like_one_device():
+@pytest.mark.parametrize("loss", ["mse", keras.losses.MeanSquaredError()])
+def test_mirrored_strategy_trains_like_one_device(loss):
     import tensorflow as tf
 
     x = images(16)
@@ -355,7 +359,7 @@ def test_mirrored_strategy_trains_like_one_device():
             pytest.skip("needs two virtual CPU devices")
         with tf.distribute.MirroredStrategy(devices).scope():
             keras.utils.set_random_seed(4)
-            model = host(SSPCABLayer(loss_weight=1.0))
+            model = host(SSPCABLayer(loss=loss, loss_weight=1.0))
             model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
         history = model.fit(
             x, x, batch_size=8, epochs=2, shuffle=False, verbose=0
@@ -364,6 +368,106 @@ def test_mirrored_strategy_trains_like_one_device():
     for one, two in zip(results[0][0], results[1][0], strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-3)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "mse",
+        "mae",
+        "huber",
+        keras.losses.MeanSquaredError(),
+        keras.losses.MeanSquaredError(reduction=None),
+        keras.losses.MeanSquaredError(reduction="sum"),
+    ],
+)
+def test_no_samples_have_no_loss_and_no_gradient(loss):
+    import tensorflow as tf
+
+    block = SSPCABLayer(loss=loss)
+    x = tf.zeros((0, 6, 6, 8))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        block(x)
+        (term,) = block.losses
+    assert float(value(term)) == 0.0
+    gradients = tape.gradient(term, [x, *block.trainable_variables])
+    assert all(np.isfinite(value(g)).all() for g in gradients if g is not None)
+
+
+TAIL = """
+import keras, numpy as np, tensorflow as tf
+from keras_sspcab import SSPCABLayer
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+x = np.random.default_rng(0).random((9, 8, 8, 4))
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = keras.Sequential([keras.Input((8, 8, 4)), SSPCABLayer()])
+    model.compile("sgd", "mse", jit_compile=False)
+history = model.fit(x, x, batch_size=4, verbose=0).history
+print(all(np.isfinite(values).all() for values in history.values()))
+"""
+
+
+@needs_tensorflow
+@pytest.mark.slow
+def test_a_replica_without_samples_leaves_the_loss_finite():
+    # TensorFlow's oneDNN refuses some convolutions of nothing.
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TAIL],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == ["True"]
+
+
+SCOPES = {
+    "full": {},
+    "larger_than": {"output_size_threshold": 16},
+    "list_of_layers": {"layer_names": ["block"]},
+    "activations": {},
+}
+
+
+@pytest.mark.parametrize("mode", SCOPES)
+@pytest.mark.parametrize("is_built_inside", [False, True])
+def test_rematerialized_block_trains_alike(mode, is_built_inside):
+    x = images()
+
+    def step(scope):
+        keras.utils.set_random_seed(2)
+        inputs = keras.Input((12, 12, 8))
+        with scope:
+            block = SSPCABLayer(name="block", loss_weight=10.0)
+            outputs = block(inputs) if is_built_inside else None
+        model = keras.Model(inputs, outputs or block(inputs))
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        maps = np.repeat(x, 3, axis=-1)[..., :8]
+        history = model.fit(maps, maps, shuffle=False, verbose=0).history
+        return history, model.get_weights()
+
+    history, weights = step(keras.RematScope(mode, **SCOPES[mode]))
+    expected_history, expected = step(keras.RematScope(mode=None))
+    for name, values in expected_history.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-5)
+    for ours, theirs in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("mode", ["full", "larger_than"])
+def test_block_in_a_rematerialized_model_is_refused(mode):
+    with keras.RematScope(mode, **SCOPES[mode]):
+        model = host(SSPCABLayer(name="block"))
+    model.compile("sgd", "mse", run_eagerly=True)
+    with pytest.raises(ValueError, match="'block' in it.*outside of the scope"):
+        model.fit(images(), images(), verbose=0)
 
 
 @needs_tensorflow
