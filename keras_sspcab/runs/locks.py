@@ -15,11 +15,10 @@ from collections.abc import Iterator, Sequence
 
 from keras_sspcab.runs.files import now
 
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None  # type: ignore[assignment]
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 #: Name of the file that is locked.
 LOCK = ".lock"
@@ -110,11 +109,11 @@ def _acquire(path: str) -> int | None:
     """Returns the descriptor of the locked file; None if another has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
+        if sys.platform == "win32":
             os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever had it may have removed the file in between.
         if os.path.samestat(os.fstat(descriptor), os.stat(path)):
             return descriptor
