@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -158,3 +159,19 @@ def test_evaluation_can_be_set(run, invoke):
     invoke("evaluate", run, "--set", "evaluation.normalization=none")
     for row in read_scores(run):
         assert row["video_score"] == row["anomaly_score"]
+
+
+def test_thresholds_are_measured_anew(run, tmp_path, invoke):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    # Of the same name as a video that was trained on.
+    write_frames(tmp_path / "new/0", squares(30, 9)[0])
+    first = load_detector(str(copy)).calibration
+    result = invoke("calibrate", copy, "--data", tmp_path / "new")
+    new = load_detector(str(copy)).calibration
+    assert new.num_images == 28
+    assert new.score_mean != first.score_mean
+    assert "less sure, as frames of one video are alike" in result.stdout
+    invoke("calibrate", copy)
+    again = load_detector(str(copy)).calibration
+    assert again.threshold == pytest.approx(first.threshold, rel=1e-4)
