@@ -33,8 +33,7 @@ def test_a_remote_folder_is_as_good_as_a_local_one(images, tmp_path, invoke):
             paths = [row["path"] for row in csv.DictReader(file)]
         assert paths == [f"{hole}/00{i}.png" for i in range(count)]
     invoke("score", f"{root}/test/**/*.png", "--model", run, "--out", out)
-    (part,) = out.rglob("*.parquet")
-    table = pyarrow.read_table(part)
+    table = pyarrow.read_table(out / "scores")
     assert table.num_rows == 8
     assert not any(table["error"].to_pylist())
     system.rm("/remote", recursive=True)
