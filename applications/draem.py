@@ -364,7 +364,14 @@ class _Networks:
         return self.activate(_conv(x, channels, f"{name}_conv0"))
 
     def block(self, x: Any, place: str) -> Any:
-        return sspcab_block(x, place, self.sspcab_options)
+        # The reference draws the kernels of all its convolutions like this.
+        return sspcab_block(
+            x,
+            place,
+            self.sspcab_options,
+            initializer="authors",
+            kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
+        )
 
     def activate(self, x: Any) -> Any:
         gamma = keras.initializers.RandomNormal(1.0, 0.02)

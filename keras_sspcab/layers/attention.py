@@ -5,8 +5,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import standardize_int, standardize_odd
-from keras_sspcab.layers.base import Shape, WeightedLayer, at_least_float32
+from keras_sspcab.checks import (
+    standardize_choice,
+    standardize_int,
+    standardize_odd,
+)
+from keras_sspcab.layers.base import (
+    INITIALIZERS,
+    Shape,
+    WeightedLayer,
+    at_least_float32,
+    pytorch_initializers,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -28,6 +38,8 @@ class ChannelAttention(WeightedLayer):
         reduction_ratio: Integer `r`. The bottleneck has `channels // r` units,
             at least one (the guard is ours: the authors' code would fail with
             fewer channels than `r`). Defaults to `8`.
+        initializer: `"keras"` (the default), or `"authors"` to draw kernels and
+            biases as PyTorch does, whatever their initializers.
         **kwargs: `data_format`, `use_bias`, initializers, regularizers and
             constraints as in `keras.layers.Conv2D`, for both dense layers.
 
@@ -42,30 +54,44 @@ class ChannelAttention(WeightedLayer):
     148
     """
 
-    config_names = ("reduction_ratio",)
+    config_names = ("reduction_ratio", "initializer")
 
-    def __init__(self, reduction_ratio: int = 8, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        reduction_ratio: int = 8,
+        initializer: str = "keras",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.reduction_ratio = standardize_int(
             reduction_ratio, "reduction_ratio", 1
+        )
+        self.initializer = standardize_choice(
+            initializer, INITIALIZERS, "initializer"
         )
 
     def build(self, input_shape: Shape) -> None:
         channels = self._fix_channels(input_shape)
         units = max(1, channels // self.reduction_ratio)
+
+        def arguments(fan_in: int) -> dict[str, Any]:
+            as_authors = self.initializer == "authors"
+            drawn = pytorch_initializers(fan_in) if as_authors else {}
+            return {**self._child_arguments(), **drawn}
+
         with self.building_parts():
             self.squeeze = keras.layers.Dense(
                 units,
                 activation="relu",
                 name="squeeze",
-                **self._child_arguments(),
+                **arguments(channels),
             )
             self.squeeze.build((None, channels))
             self.excite = keras.layers.Dense(
                 channels,
                 activation="sigmoid",
                 name="excite",
-                **self._child_arguments(),
+                **arguments(units),
             )
             self.excite.build((None, units))
 

@@ -1,6 +1,7 @@
 """What layers share: their config, and the arguments of their weights."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -26,6 +27,23 @@ _SERIALIZERS: dict[str, Callable[[Any], Any]] = {
     "bias_constraint": keras.constraints.serialize,
 }
 _WEIGHT_ARGUMENTS = ("use_bias", *list(_SERIALIZERS)[1:])
+
+
+#: How weights of the block are drawn: as in other layers of Keras, or as in the
+#: authors' PyTorch code.
+INITIALIZERS = ("keras", "authors")
+
+
+def pytorch_initializers(fan_in: int) -> dict[str, Any]:
+    """Returns initializers as PyTorch has them for its layers.
+
+    Kernel and bias are uniform, within one over the root of the inputs.
+    """
+    limit = 1 / math.sqrt(fan_in)
+    uniform = keras.initializers.RandomUniform(-limit, limit)
+    # As a config: one object would draw the same numbers for each weight.
+    start = keras.initializers.serialize(uniform)
+    return {"kernel_initializer": start, "bias_initializer": start}
 
 
 def at_least_float32(x: Any) -> Any:

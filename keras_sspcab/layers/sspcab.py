@@ -19,10 +19,12 @@ from keras_sspcab.layers.auxiliary_loss import (
     serialize_loss,
 )
 from keras_sspcab.layers.base import (
+    INITIALIZERS,
     EffectLayer,
     Shape,
     WeightedLayer,
     at_least_float32,
+    pytorch_initializers,
 )
 from keras_sspcab.layers.corner_conv import PADDING_MODES
 from keras_sspcab.layers.masked_conv import MaskedConv2D
@@ -89,6 +91,11 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
             authors let the gradient flow on into the layers before the block,
             which may lower the loss by shrinking their output. Defaults to
             `False`.
+        initializer: `"keras"` (the default) draws weights as the arguments
+            `kernel_initializer` and `bias_initializer` say; `"authors"` as
+            their PyTorch code: kernels and biases uniform, within one over the
+            root of the inputs of a corner or of a dense layer. Another
+            `kernel_initializer` then is for the masked convolution alone.
         per_corner_activation: Whether bias and activation are applied to each
             corner before the sum. With `padding_mode="reflect"` this is the
             authors' TensorFlow file. Defaults to `False`.
@@ -131,6 +138,7 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
         "padding_mode",
         "activation",
         "stop_gradient",
+        "initializer",
         "per_corner_activation",
     )
 
@@ -149,6 +157,7 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
         stop_gradient: bool = False,
         data_format: str | None = None,
         per_corner_activation: bool = False,
+        initializer: str = "keras",
         **kwargs: Any,
     ) -> None:
         super().__init__(data_format=data_format, use_bias=use_bias, **kwargs)
@@ -169,6 +178,9 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
         )
         self.activation = keras.activations.get(activation)
         self.stop_gradient = bool(stop_gradient)
+        self.initializer = standardize_choice(
+            initializer, INITIALIZERS, "initializer"
+        )
         self.per_corner_activation = bool(per_corner_activation)
         self._loss_report = (
             BlockLossReport(f"{self.name}_loss") if self.adds_loss else None
@@ -204,13 +216,14 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
             activation=self.activation,
             per_corner_activation=self.per_corner_activation,
             name="masked_conv",
-            **self._child_arguments(),
+            **self._conv_arguments(channels),
         )
         self.masked_conv.build(input_shape)
         self.channel_attention = self.spatial_attention = None
         if self.attention in ("channel", "channel_spatial"):
             self.channel_attention = ChannelAttention(
                 self.reduction_ratio,
+                self.initializer,
                 name="channel_attention",
                 **self._child_arguments(),
             )
@@ -247,6 +260,17 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
             term = (self.loss_weight * auxiliary_loss_scale()) * term
             self.add_loss(term)
             report.note(term, num_samples)
+
+    def _conv_arguments(self, channels: int) -> dict[str, Any]:
+        arguments = self._child_arguments()
+        if self.initializer == "authors":
+            # Each corner is a convolution of its own there.
+            drawn = pytorch_initializers(channels * self.kernel_size**2)
+            default = keras.initializers.GlorotUniform
+            if not isinstance(self.kernel_initializer, default):
+                del drawn["kernel_initializer"]
+            arguments |= drawn
+        return arguments
 
     def _child_arguments(self) -> dict[str, Any]:
         arguments = super()._child_arguments()

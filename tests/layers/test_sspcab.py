@@ -42,6 +42,35 @@ def value(x):
 # --- what it computes ---
 
 
+def test_weights_are_drawn_as_by_the_authors():
+    """Kernels and biases are uniform within one over the root of inputs."""
+    layer = SSPCABLayer(kernel_size=2, initializer="authors")
+    layer.build((None, 8, 8, 64))
+    attention = layer.channel_attention
+    limits = {
+        layer.masked_conv: 1 / np.sqrt(64 * 2 * 2),
+        attention.squeeze: 1 / np.sqrt(64),
+        attention.excite: 1 / np.sqrt(8),
+    }
+    for part, limit in limits.items():
+        for weight in part.get_weights():
+            assert np.abs(weight).max() <= limit
+            if weight.size > 100:
+                # A uniform variable has a third of the limit's square.
+                expected = limit**2 / 3
+                assert np.var(weight) == pytest.approx(expected, rel=0.25)
+                assert abs(weight.mean()) < 0.2 * limit
+    again = SSPCABLayer.from_config(layer.get_config())
+    assert again.initializer == "authors"
+
+
+def test_a_kernel_initializer_of_the_convolution_alone():
+    layer = SSPCABLayer(initializer="authors", kernel_initializer="ones")
+    layer.build((None, 8, 8, 16))
+    assert np.all(value(layer.masked_conv.kernel) == 1)
+    assert np.abs(value(layer.channel_attention.squeeze.kernel)).max() <= 0.25
+
+
 def test_equals_the_paper_in_plain_loops():
     x = np.abs(np.random.default_rng(0).normal(size=(2, 7, 9, 16)))
     layer = SSPCABLayer(
@@ -445,8 +474,11 @@ def test_rematerialized_block_trains_alike(mode, is_built_inside):
         inputs = keras.Input((12, 12, 8))
         with scope:
             block = SSPCABLayer(name="block", loss_weight=10.0)
-            outputs = block(inputs) if is_built_inside else None
-        model = keras.Model(inputs, outputs or block(inputs))
+            if is_built_inside:
+                outputs = block(inputs)
+        if not is_built_inside:
+            outputs = block(inputs)
+        model = keras.Model(inputs, outputs)
         model.compile(keras.optimizers.SGD(0.1), "mse")
         maps = np.repeat(x, 3, axis=-1)[..., :8]
         history = model.fit(maps, maps, shuffle=False, verbose=0).history
