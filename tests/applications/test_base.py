@@ -60,8 +60,15 @@ def test_batches_and_arrays_calibrate_alike():
     from_array = detector.calibrate(x, batch_size=4)
     from_batches = detector.calibrate([x[:4], (x[4:8], "label"), x[8:]])
     # Also that maps come out in another scale the second time.
-    for name, value in from_array.to_dict().items():
-        assert getattr(from_batches, name) == pytest.approx(value, rel=1e-3)
+    assert_alike(from_batches, from_array)
+
+
+def assert_alike(one, other):
+    """Asserts that two calibrations have about the same numbers."""
+    for name, value in other.to_dict().items():
+        if not isinstance(value, str):
+            value = pytest.approx(value, rel=1e-3)
+        assert getattr(one, name) == value, name
 
 
 def test_failed_calibration_keeps_the_old_one():
@@ -190,7 +197,7 @@ def test_images_held_out_of_training(name):
     assert {"loss", "val_loss"} <= set(history.history)
     np.testing.assert_array_equal(seen["data"], x[:3])
     with pytest.raises(ValueError, match="leaves no image"):
-        host.fit(x, validation_split=0.01, verbose=0)
+        host.fit(x, validation_split=0.99, verbose=0)
     with pytest.raises(ValueError, match="Pass `validation_data`"):
         host.fit(Batches(x), validation_split=0.5, verbose=0)
 
@@ -204,10 +211,7 @@ def test_data_sets_of_keras(name):
     )
     assert len(history.history["loss"]) == 2
     assert np.isfinite(history.history["val_loss"]).all()
-    from_batches = host.calibrate(Batches(x)).to_dict()
-    from_array = host.calibrate(x, batch_size=4).to_dict()
-    for key, value in from_array.items():
-        assert from_batches[key] == pytest.approx(value, rel=1e-3), key
+    assert_alike(host.calibrate(Batches(x)), host.calibrate(x, batch_size=4))
     np.testing.assert_allclose(
         host.predict(Batches(x), verbose=0)["anomaly_score"],
         host.predict(x, batch_size=4, verbose=0)["anomaly_score"],
