@@ -51,7 +51,7 @@ class Detector(keras.Model):
     #: The arguments of the constructor, for the config.
     arguments: dict[str, Any]
 
-    #: How image files become inputs: the white level of those with 16 bits.
+    #: How images become inputs: the white level of 16 bits, how to resize.
     preprocessing = Preprocessing()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Detector":
@@ -255,7 +255,9 @@ class Detector(keras.Model):
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "Detector":
         config = {**cls.former_arguments, **config}
-        preprocessing = Preprocessing(**config.pop("preprocessing", {}))
+        preprocessing = Preprocessing(
+            **{**cls.preprocessing.to_dict(), **config.pop("preprocessing", {})}
+        )
         source = config.pop("backbone_weights", None)
         quantization = config.pop("quantization", {})
         if source is not None:
@@ -285,9 +287,14 @@ class Detector(keras.Model):
         return super()._run_through_graph(*args, **kwargs)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Quantizes as `keras.Model.quantize` does; calibrate again after."""
+        """Quantizes as `keras.Model.quantize` does; calibrate again after.
+
+        The optimizer begins anew, with the variables that are left to train.
+        """
         super().quantize(*args, **kwargs)
         self.discard_compiled()
+        if self.compiled:
+            self.compile_from_config(self.get_compile_config())
 
 
 def require_finite_weights(model: keras.Model) -> None:
