@@ -68,3 +68,16 @@ def as_serving_error(error: BaseException) -> ServingError:
         StatusCode.INTERNAL,
         f"The server failed on this: {type(error).__name__}",
     )
+
+
+def forget_origin(error: BaseException) -> None:
+    """Drops where an error has come from, once it has been answered.
+
+    Otherwise errors, futures and functions refer to each other in circles, and
+    requests of hundreds of megabytes stay until garbage is collected.
+    """
+    current: BaseException | None = error
+    # An error may be its own cause.
+    while current is not None and current.__traceback__ is not None:
+        current.__traceback__ = None
+        current = current.__cause__ or current.__context__

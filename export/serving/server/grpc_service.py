@@ -15,15 +15,15 @@ from tensorflow_serving.apis import (
 
 from keras_sspcab.export.serving.server.errors import (
     ServingError,
+    forget_origin,
     invalid,
     too_large,
 )
 from keras_sspcab.export.serving.server.messages import (
-    memory_needed,
     model_metadata,
     model_status,
     read_tensors,
-    tensors_size,
+    scan_request,
     write_prediction,
 )
 from keras_sspcab.export.serving.server.options import ServerOptions
@@ -84,11 +84,12 @@ class GrpcService:
                     held = len(data)
                     return await method(data, labels, context)
             except ServingError as error:
-                failure = error
+                forget_origin(error)
+                code, message = error.code, error.message
             finally:
                 limits.release(held)
             # Raises, and so ends the call.
-            return await context.abort(failure.code, failure.message)
+            return await context.abort(code, message)
 
         # A method with one request looks the same on the wire. Declared as a
         # stream, it is called before the request has arrived completely, so
@@ -102,15 +103,11 @@ class GrpcService:
 
     async def _answer(self, data: bytes, labels: Any) -> bytes:
         predictor, options = self._predictor, self._predictor.options
-        request = await predictor.in_thread(
-            _parse,
-            predict_pb2.PredictRequest,
-            data,
-            memory=await predictor.in_thread(memory_needed, data),
-        )
-        spec = _read_spec(request, labels)
+        memory, head = await predictor.in_thread(scan_request, data)
+        spec = _read_spec(_parse(predict_pb2.PredictRequest, head), labels)
 
         def read(version: LoadedVersion) -> Question:
+            request = _parse(predict_pb2.PredictRequest, data)
             signature = version.signature(request.model_spec.signature_name)
             inputs = read_tensors(
                 signature,
@@ -120,8 +117,15 @@ class GrpcService:
             )
             return Question(signature, inputs, list(request.output_filter))
 
-        size = tensors_size(request.inputs, options.max_request_bytes)
-        return await predictor.predict(spec, read, write_prediction, size)
+        # Tensors may be larger than what is sent: the last value stands for
+        # the rest.
+        room = max(options.max_work_bytes - memory, 0)
+        return await predictor.predict(
+            spec,
+            read,
+            write_prediction,
+            memory + min(options.max_request_bytes, room),
+        )
 
     async def _metadata(self, data: bytes, labels: Any, _: Any) -> bytes:
         request = _parse(

@@ -45,13 +45,15 @@ _VARINTS = (7, 10, 11, 13, 16, 17)
 _MAX_FIELDS = 20_000
 
 
-def memory_needed(data: bytes) -> int:
-    """Returns the bytes of memory that a `PredictRequest` takes when parsed.
+def scan_request(data: bytes) -> tuple[int, bytes]:
+    """Returns the memory that a `PredictRequest` takes, and one of its spec.
 
-    It is an upper bound, found without parsing it: two bytes may become a
-    message of sixty. Too many fields are refused.
+    The memory, in bytes, is an upper bound, found without parsing it: two bytes
+    may become a message of sixty. Too many fields are refused. The second is a
+    `PredictRequest` with nothing but the `ModelSpec`.
     """
     size = len(data)
+    spec = b""
     count = 0
     parts = [(memoryview(data), _FIELDS)]
     with contextlib.suppress(IndexError):  # is cut short, and refused later
@@ -65,6 +67,7 @@ def memory_needed(data: bytes) -> int:
                         f"A request may have {_MAX_FIELDS} fields. Send "
                         "numbers as `tensor_content`, or packed."
                     )
+                start = position
                 key, position = _read_varint(part, position)
                 field, kind = key >> 3, key & 7
                 if kind == 0:
@@ -76,12 +79,14 @@ def memory_needed(data: bytes) -> int:
                 elif kind == 2:
                     length, position = _read_varint(part, position)
                     end = position + length
-                    if field in nested:
+                    if nested is _FIELDS and field == 1:
+                        spec += part[start:end].tobytes()
+                    elif field in nested:
                         parts.append((part[position:end], nested[field]))
                     elif nested is _SHAPE and field in _VARINTS:
                         size += 16 * length  # it grows by doubling
                     position = end
-    return size + 128 * count
+    return size + 128 * count, spec
 
 
 def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
@@ -109,14 +114,6 @@ def read_tensors(
         name: _read_tensor(signature, name, tensor, max_bytes, max_rows)
         for name, tensor in tensors.items()
     }
-
-
-def tensors_size(tensors: Mapping[str, Any], max_bytes: int) -> int:
-    """Returns the bytes that tensors take as arrays, at most."""
-    return sum(
-        min(max_bytes, 16 * max(0, math.prod(d.size for d in shape)))
-        for shape in (t.tensor_shape.dim for t in tensors.values())
-    )
 
 
 def _read_tensor(

@@ -15,6 +15,7 @@ from keras_sspcab.export.serving.server import page
 from keras_sspcab.export.serving.server.errors import (
     ServingError,
     as_serving_error,
+    forget_origin,
     invalid,
     too_large,
 )
@@ -243,6 +244,7 @@ def _parse_path(request: Request) -> tuple[str, ModelSpec]:
 
 async def _respond_error(_: Request, error: Exception) -> Response:
     failure = as_serving_error(error)
+    forget_origin(error)
     headers = {}
     if failure.code == StatusCode.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"

@@ -10,6 +10,8 @@ import grpc
 import numpy as np
 import pytest
 
+from keras_sspcab.export.serving.server import grpc_service, rest
+from keras_sspcab.export.serving.server.errors import forget_origin
 from keras_sspcab.export.serving.server.versions import LoadedVersion
 from tests.export.serving.models import NAME, add_version, encoded, images
 from tests.export.serving.served import (
@@ -64,6 +66,48 @@ def test_old_versions_leave_the_memory(tmp_path, alive):
         assert gc.get_freeze_count() > 10_000
     assert gc.get_freeze_count() == 0
     wait_until(lambda: count() == 0)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(rest, "memory_needed"), (grpc_service, "read_tensors")],
+)
+def test_refused_requests_leave_the_memory_at_once(module, name, monkeypatch):
+    """Not when garbage is next collected: they may be large."""
+
+    class Held:
+        """Stands for what is read of a request."""
+
+    alive = weakref.WeakSet()
+    read = []
+
+    def refuse(*_):
+        held = Held()
+        alive.add(held)
+        read.append(name)
+        raise ValueError("refused")
+
+    monkeypatch.setattr(module, name, refuse)
+    gc.disable()
+    try:
+        with serve() as server, calling(server) as caller:
+            with pytest.raises(grpc.RpcError):
+                caller.predict(predict_request(image=images(1)[:, :3]))
+            body = {"inputs": [1]}
+            assert http_call(server, predict_path(), body)[0] >= 400
+            assert read == [name]
+            wait_until(lambda: not alive, seconds=5)
+    finally:
+        gc.enable()
+
+
+def test_an_error_may_be_its_own_cause():
+    try:
+        error = ValueError("x")
+        raise error from error
+    except ValueError as raised:
+        forget_origin(raised)
+        assert raised.__traceback__ is None
 
 
 def resident():
