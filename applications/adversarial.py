@@ -137,17 +137,22 @@ class AdversarialModel(FrameModel):
             )
         return config
 
-    def train_step(self, *args: Any) -> Any:
-        """One step of the discriminator, then one of the generator."""
-        if self.discriminator is None:
-            return super().train_step(*args)
-        if keras.config.backend() != "tensorflow":
+    def make_train_function(self, force: bool = False) -> Any:
+        """Refuses backends that it cannot train on, before it begins."""
+        is_tensorflow = keras.config.backend() == "tensorflow"
+        if self.discriminator is not None and not is_tensorflow:
             raise ValueError(
                 "Training against a discriminator needs the TensorFlow backend "
                 f"of Keras. Received: {keras.config.backend()!r}. Set "
                 "KERAS_BACKEND=tensorflow, or build the model with "
                 "adversarial_weight=0"
             )
+        return super().make_train_function(force)
+
+    def train_step(self, *args: Any) -> Any:
+        """One step of the discriminator, then one of the generator."""
+        if self.discriminator is None:
+            return super().train_step(*args)
         import tensorflow as tf
 
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
