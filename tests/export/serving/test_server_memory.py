@@ -102,12 +102,11 @@ def test_refused_requests_leave_the_memory_at_once(module, name, monkeypatch):
 
 
 def test_an_error_may_be_its_own_cause():
-    try:
-        error = ValueError("x")
+    error = ValueError("x")
+    with pytest.raises(ValueError) as caught:
         raise error from error
-    except ValueError as raised:
-        forget_origin(raised)
-        assert raised.__traceback__ is None
+    forget_origin(caught.value)
+    assert error.__traceback__ is None
 
 
 def resident():
