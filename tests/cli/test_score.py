@@ -115,9 +115,9 @@ def test_broken_images_and_uncalibrated_models(invoke, images, tmp_path):
     [
         (["--engine=spark"], "--engine must be local or ray"),
         (["--workers=2"], "are for --engine ray"),
-        (["--on-error=skip"], "`on_error` argument must be one of"),
-        (["--batch-size=0"], "`batch_size`"),
-        (["--shard-size=0"], "`shard_size`"),
+        (["--on-error=skip"], "--on-error must be one of"),
+        (["--batch-size=0"], "--batch-size must be"),
+        (["--shard-size=0"], "--shard-size must be"),
         (["--model=nothing"], "no run folder"),
         (["--out=file"], "file is a file"),
         (["missing/*.png"], "no file that matches"),
