@@ -153,8 +153,8 @@ class Client:
                 floats in [0, 1], or uint8 from 0 to 255. A batch axis in front
                 makes it many images. Clips of video hosts have the frames
                 before the height.
-                Path of a PNG, JPEG, BMP or GIF file, which is decoded and
-                resized on the server.
+                Path of an image file, which is decoded and resized on the
+                server.
                 Content of such a file, as bytes.
                 Dict of arrays by name, for models with several inputs.
             timeout: Seconds for all requests together; None for no limit.
