@@ -86,7 +86,7 @@ def test_commands_have_the_options_of_the_readme():
         options = {word for word in arguments if word.startswith("-")}
         assert options <= known[command]
     # And those that are only spoken of.
-    options = set(re.findall(r"`(--[a-z-]+)", text))
+    options = set(re.findall(r"`(--[a-z-]+)", text)) - {"--no-deps"}  # of pip
     assert options
     assert options <= known["export"] | known["package"] | known["serve"]
 
@@ -98,6 +98,9 @@ def test_limits_are_those_of_the_server():
     options = ServerOptions()
     assert options.host in text
     assert f"a request ({options.max_request_bytes >> 20} MiB)" in text
+    assert f"rows of a request ({options.max_rows})" in text
+    assert f"{options.max_pending_bytes >> 20} MiB for requests" in text
+    assert f"{options.max_work_bytes >> 30} GiB (`--max-memory`)" in text
     assert f"({options.max_image_pixels // 10**6} megapixels)" in text
     assert f"requests that wait ({options.max_queue})" in text
     assert f"a request ({options.read_timeout:.0f})" in text
