@@ -127,6 +127,8 @@ class DRAEM(AnomalyModel):
         "training": {"epochs": 100, "batch_size": 8},
     }
 
+    published_resize: ClassVar[str] = "opencv"
+
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="small defects with a sharp outline; learns from simulated "
         "ones",

@@ -110,6 +110,8 @@ class FutureFrame(AdversarialModel):
 
     default_settings: ClassVar[Settings] = {"model": {"base_width": 8}}
 
+    published_resize: ClassVar[str] = "opencv"
+
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one",
         training_time="small width: 3 to 5 minutes (UCSD Ped2, 64x96, 3 "

@@ -137,6 +137,8 @@ class MNAD(FrameModel):
 
     former_arguments: ClassVar[Mapping[str, Any]] = {"alignment": "keras"}
 
+    published_resize: ClassVar[str] = "opencv"
+
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one, with a memory of normal "
         "ones",

@@ -353,7 +353,7 @@ def _encode(
 
     ((name, images),) = inputs.items()
     white, dtype = inference.preprocessing.white_level, "uint16"
-    if inference.preprocessing == Preprocessing():
+    if white == Preprocessing.white_level:
         white, dtype = 255, "uint8"
     pixels = np.round(images * white).astype(dtype)
     files = [tf.io.encode_png(image).numpy() for image in pixels]

@@ -45,8 +45,8 @@ def export_saved_model(
             [0, 1], under the name of the model's input (`image`).
         serving_bytes: `image_bytes`, a vector of strings: the contents of PNG,
             JPEG, BMP or GIF files. They are decoded and resized in the graph
-            as `keras_sspcab.data` does it in training, with the white level
-            that files with 16 bits had there.
+            as `keras_sspcab.data` does it in training, by the method to resize
+            and with the white level of files with 16 bits that it had there.
 
     The weights are constants in the graph: nothing has to be restored, both
     signatures share one copy, and no losses, metrics or optimizer can slip in.

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_sspcab.data.decoding import resize
 from keras_sspcab.data.file_system import (
     identify,
     scheme_of,
@@ -26,6 +25,7 @@ from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.masks import load_mask, mask_files
 from keras_sspcab.data.parallel import parallel_iterate
+from keras_sspcab.data.resizing import resize
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.files import replacing
 
@@ -150,14 +150,15 @@ def cached_images(
     Returns a function from an index to float32 `(height, width, channels)`. The
     cache is True for memory, or the path of a folder.
     """
+    how = preprocessing or Preprocessing()
 
     def load(sample: ImageSample) -> np.ndarray:
-        pixels = _read(sample.path, channels, preprocessing)
-        return resize(pixels, image_size).numpy()
+        pixels = _read(sample.path, channels, how)
+        return resize(pixels, image_size, how.resize).numpy()
 
     shape = (*image_size, channels)
     files = [[sample.path] for sample in samples]
-    made = (preprocessing or Preprocessing()).to_dict()
+    made = how.identity()
     return _cached(
         "images", samples, files, load, shape, "float32", cache, **made
     )
@@ -223,10 +224,8 @@ def _cached(
     return read
 
 
-def _read(
-    path: str, channels: int, preprocessing: Preprocessing | None = None
-) -> tf.Tensor:
+def _read(path: str, channels: int, preprocessing: Preprocessing) -> tf.Tensor:
     try:
-        return read_pixels(path, channels, preprocessing)
+        return read_pixels(path, channels, preprocessing, None)
     except ValueError as error:
         raise ValueError(f"Cannot use the image {path}: {error}") from error

@@ -12,7 +12,6 @@ from keras_sspcab.data.checking import (
     warn_if_nearly_black,
 )
 from keras_sspcab.data.decoding import (
-    decode_and_resize,
     standardize_channels,
     standardize_size,
 )
@@ -26,6 +25,7 @@ from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import read_image_in_graph
 from keras_sspcab.data.masks import load_mask
 from keras_sspcab.data.random import CROP, FLIP, fold
+from keras_sspcab.data.resizing import decode_and_resize
 from keras_sspcab.preprocessing import Preprocessing
 
 #: Tensors by name: `image`, `label`, `mask`. A stack has a leading axis for
@@ -86,9 +86,10 @@ def image_dataset(
             one; False (the default) is an error.
         epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
             epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
-        preprocessing: Has the white level of files with 16 bits, for a trained
-            model `model.preprocessing`. None takes their full range, and warns
-            if the first image hardly uses it; see `measure_preprocessing`.
+        preprocessing: Has the white level of files with 16 bits and the way to
+            resize, for a trained model `model.preprocessing`. None takes the
+            default, the full range, and warns if the first image hardly uses
+            it; see `measure_preprocessing`.
 
     Returns:
         A `tf.data.Dataset` of images `(batch, height, width, channels)`, or of

@@ -6,7 +6,6 @@ see the same numbers.
 
 import functools
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -139,7 +138,7 @@ def _decode_on_cpu(
     with tf.control_dependencies([check]):
         encoded = tf.identity(encoded)
     is_png, is_jpeg = starts_with("PNG"), starts_with("JPEG")
-    is_wide = is_png & (tf.strings.substr(head, 24, 1) == b"\x10")
+    is_wide = has_16_bits(encoded)
 
     def png() -> tf.Tensor:
         return tf.io.decode_png(encoded, channels=0, dtype=tf.uint16)
@@ -178,71 +177,6 @@ def _decode_on_cpu(
     return pixels, is_wide
 
 
-def resize(image: Any, image_size: Sequence[int]) -> tf.Tensor:
-    """Resizes to exactly `image_size` and scales to [0, 1].
-
-    Bilinear with antialiasing: when an image shrinks, every pixel of it counts.
-    The aspect ratio is not kept. An image that has the size already keeps its
-    values.
-
-    Args:
-        image: uint8 tensor, or float tensor in [0, 1], of shape
-            `(height, width, channels)` or `(batch, height, width, channels)`.
-        image_size: Height and width, in pixels.
-
-    Returns:
-        float32 tensor in [0, 1].
-
-    Raises:
-        ValueError: If the images are of another type.
-
-    Example:
-    >>> resize(tf.zeros((8, 6, 3), tf.uint8), (16, 20)).shape
-    TensorShape([16, 20, 3])
-    """
-    size = standardize_size(image_size)
-    image = tf.convert_to_tensor(image)
-    if image.dtype != tf.uint8 and not image.dtype.is_floating:
-        raise ValueError(
-            "Images must be uint8, or float in [0, 1]: what is white in others "
-            f"is not known. Received: dtype={image.dtype.name}"
-        )
-    image = tf.image.convert_image_dtype(image, tf.float32)
-    resized = tf.image.resize(image, size, method="bilinear", antialias=True)
-    return tf.clip_by_value(resized, 0.0, 1.0)
-
-
-def decode_and_resize(
-    encoded: Any,
-    image_size: Sequence[int],
-    channels: int = 3,
-    preprocessing: Preprocessing | None = None,
-) -> tf.Tensor:
-    """Turns an image file into an input of a model.
-
-    This is what `image_dataset` does as well, so a model behind it sees the
-    pixels it was trained on. Formats: PNG, JPEG, BMP and GIF; see
-    `decode_image`.
-
-    Args:
-        encoded: Scalar string tensor, the content of the file.
-        image_size: Height and width, in pixels.
-        channels: 1 for gray or 3 for color. Defaults to 3.
-        preprocessing: As in `decode_image`: that of the model.
-
-    Returns:
-        float32 tensor `(height, width, channels)` in [0, 1].
-
-    Example:
-    >>> encoded = tf.io.encode_png(tf.zeros((8, 6, 3), tf.uint8))
-    >>> decode_and_resize(encoded, image_size=32).shape
-    TensorShape([32, 32, 3])
-    """
-    size = standardize_size(image_size)
-    pixels = decode_image(encoded, channels, preprocessing, tf.float32)
-    return tf.ensure_shape(resize(pixels, size), (*size, channels))
-
-
 def standardize_channels(channels: Any) -> int:
     """Returns 1 or 3, or raises a ValueError."""
     if channels not in (1, 3) or isinstance(channels, bool):
@@ -263,6 +197,13 @@ def standardize_size(size: Any, name: str = "image_size") -> tuple[int, int]:
             f"Received: {name}={size!r}"
         ) from None
     return standardize_int(height, name, 1), standardize_int(width, name, 1)
+
+
+def has_16_bits(encoded: Any) -> tf.Tensor:
+    """Whether a file, in a graph, is a PNG with 16 bits a value."""
+    head = tf.strings.substr(encoded, 0, 25) + b"\0" * 25
+    is_png = tf.strings.substr(head, 0, 8) == _MAGIC["PNG"][0]
+    return is_png & (tf.strings.substr(head, 24, 1) == b"\x10")
 
 
 def _below_white(pixels: tf.Tensor, white: tf.Tensor) -> tf.Tensor:

@@ -20,7 +20,11 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from keras_sspcab.data.decoding import decode_image, image_format
+from keras_sspcab.data.decoding import (
+    decode_image,
+    has_16_bits,
+    image_format,
+)
 from keras_sspcab.data.file_system import read_bytes
 from keras_sspcab.preprocessing import Preprocessing
 
@@ -69,9 +73,12 @@ def read_pixels(
 ) -> tf.Tensor:
     """Reads and decodes one image; see `decode_image`.
 
-    A ValueError says why it cannot be used.
+    A dtype of None is that which holds the file, for `resize`: uint8, or
+    float32 for 16 bits. A ValueError says why it cannot be used.
     """
     encoded = read_image(path)
+    if dtype is None:
+        dtype = tf.float32 if has_16_bits(encoded) else tf.uint8
     try:
         return decode_image(encoded, channels, preprocessing, dtype)
     except tf.errors.OpError as error:
@@ -85,7 +92,7 @@ def read_pixels(
 def brightest_value(path: str) -> int:
     """Returns the largest value in a file of 16 bits; 0 for other files."""
     encoded = read_image(path)
-    if image_format(encoded[:12]) != "PNG" or encoded[24:25] != b"\x10":
+    if not has_16_bits(encoded):
         return 0
     pixels = tf.io.decode_png(encoded, dtype=tf.uint16).numpy()
     # The last of two or four channels is alpha.

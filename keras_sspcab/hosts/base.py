@@ -113,6 +113,9 @@ class AnomalyModel(Detector):
     #: Where `keras-sspcab compare` puts the block; None leaves it to the host.
     comparison_place: ClassVar[str | None] = None
 
+    #: How the published code resizes, for what is made of its checkpoints.
+    published_resize: ClassVar[str] = "bilinear"
+
     #: Whether `calibrate` needs no images besides those of `fit_scoring`.
     calibrates_by_folds: ClassVar[bool] = False
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras_sspcab.hosts.base import AnomalyModel, Settings, hold_out
 from keras_sspcab.hosts.frames import VideoScoring
 from keras_sspcab.hosts.stages import Stage
+from keras_sspcab.preprocessing import Preprocessing
 
 
 class ObjectModel(VideoScoring, AnomalyModel):
@@ -35,7 +36,7 @@ class ObjectModel(VideoScoring, AnomalyModel):
     # Epochs are those of each stage. Scores keep their scale from video to
     # video, as the papers have it.
     default_settings: ClassVar[Settings] = {
-        "data": {"image_size": 64},
+        "data": {"image_size": 64, "resize": "opencv"},
         "training": {"epochs": 10, "batch_size": 64},
         "evaluation": {
             "normalization": "none",
@@ -43,6 +44,9 @@ class ObjectModel(VideoScoring, AnomalyModel):
             "smoothing_size": 15.0,
         },
     }
+
+    # Objects are cut out of whole frames.
+    preprocessing = Preprocessing(resize="opencv")
 
     #: Whether batches for training may hold masks of the objects.
     takes_masks: ClassVar[bool] = False

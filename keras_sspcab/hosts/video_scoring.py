@@ -84,7 +84,7 @@ def score_frames(
     from keras_sspcab.data.video import clip_dataset
 
     count, size, channels = _clip_of(model)
-    white_level = model.preprocessing.white_level
+    how = model.preprocessing
     if unknown := sorted(set(options) - set(model.evaluation_options)):
         allowed = sorted(model.evaluation_options) or "none"
         raise ValueError(
@@ -92,7 +92,7 @@ def score_frames(
             f"its scores. Its options are: {allowed}"
         )
     dataset = clip_dataset(
-        [dataclasses.replace(v, white_level=white_level) for v in videos],
+        [dataclasses.replace(v, preprocessing=how) for v in videos],
         count,
         size,
         channels,
@@ -176,8 +176,8 @@ class VideoStream:
         """
         from keras_sspcab.data.video import fit_frame
 
-        white_level = self._model.preprocessing.white_level
-        pixels = fit_frame(frame, self._size, self._channels, white_level)
+        how = self._model.preprocessing
+        pixels = fit_frame(frame, self._size, self._channels, how)
         self._window.append(pixels.astype("float32") / 255.0)
         number, self._next = self._next, self._next + 1
         if len(self._window) < (self._window.maxlen or 1):

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from keras_sspcab.hosts.registry import get_application
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.report.content import EvaluatedRun
 from keras_sspcab.report.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
 from keras_sspcab.runs.parsing import arguments_of
@@ -57,6 +58,8 @@ def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
     size = data.get("image_size")
     channels = {1: "gray", 3: "RGB"}.get(data.get("channels"), "")
     evaluated = run.record.get("evaluated", {})
+    reading = run.metrics.get("preprocessing") or {}
+    white = reading.get("white_level")
     options = ", ".join(
         f"{key} {value}"
         for key, value in model.items()
@@ -75,6 +78,8 @@ def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
             map(str, size if isinstance(size, list) else [size] * 2)
         )
         + (f" px, {channels}" if channels else " px"),
+        "Resizing": reading.get("resize"),
+        "White": white if white != Preprocessing.white_level else None,
         # Some models have nothing to train.
         "Epochs": training.get("epochs") if run.history else None,
         "Seed": training.get("seed"),

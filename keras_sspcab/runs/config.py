@@ -13,6 +13,8 @@ from pydantic import (
     field_validator,
 )
 
+from keras_sspcab.preprocessing import ResizeMethod
+
 
 class ConfigError(ValueError):
     """Says which settings cannot be used, where they stand, and why.
@@ -69,6 +71,8 @@ class DataConfig(_Section):
         channels: 1 reads images as gray, 3 as RGB.
         white_level: The value that is white in images with 16 bits, such as
             4095 of a camera with 12; 0 finds it in the training images.
+        resize: How: `"bilinear"`, `"area"` or `"opencv"`, as most published
+            code; see `keras_sspcab.data.resize`.
         patch_size: Side of the random crops to train on; 0 for whole images.
         patches_per_image: Crops taken of each image in each epoch.
         flip: Whether training images are flipped at random, left to right.
@@ -97,6 +101,7 @@ class DataConfig(_Section):
     image_size: Size = (256, 256)
     channels: Literal[1, 3] = 3
     white_level: Literal[0, 255, 1023, 4095, 16383, 65535] = 0
+    resize: ResizeMethod = "bilinear"
     patch_size: NotNegative = 0
     patches_per_image: Positive = 8
     flip: bool = False

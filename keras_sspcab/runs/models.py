@@ -101,8 +101,12 @@ def import_model(
         and (name in usual or model.arguments[name] != parameter.default)
     }
     *frames, height, width, channels = model.arguments["input_shape"]
+    resize = host.published_resize
+    if "resize" in config.data.model_fields_set:
+        resize = config.data.resize
     data = {
         "image_size": (height, width),
+        "resize": resize,
         "channels": channels,
         "patch_size": 0,
         **({"clip_length": frames[0]} if frames else {}),

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_sspcab.hosts import AnomalyModel, ObjectModel
 from keras_sspcab.layers import SSPCABLayer
-from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 from keras_sspcab.runs.calibration import (
     FITTED,
@@ -71,11 +70,16 @@ def train_run(
     folder = source.split()
     progress.message(folder.summary())
     source.preprocessing = source.measure_preprocessing(folder)
-    if source.preprocessing != Preprocessing():
-        white = source.preprocessing.white_level
+    how, default = source.preprocessing, source.host.preprocessing
+    if (white := how.white_level) != default.white_level:
         progress.message(
             f"Images with 16 bits a value hold {white.bit_length()}: their "
             f"white is {white}, for this model and whatever it scores."
+        )
+    if how.resize != default.resize:
+        progress.message(
+            f"What has another size is resized by the method {how.resize!r}, "
+            "for this model and whatever it scores."
         )
     with _precision(config.training.mixed_precision):
         # Before anything is written: the settings must fit the host.
@@ -144,8 +148,8 @@ def _fit(
         **_fixed_settings(config, model),
         f"training {source.noun}": source.fingerprint(folder),
     }
-    if source.preprocessing != Preprocessing():
-        settings |= source.preprocessing.to_dict()
+    if source.preprocessing != source.host.preprocessing:
+        settings |= source.preprocessing.identity()
 
     def fit(
         part: Any, make_dataset: Callable[[int], Any], stage: str = ""
@@ -205,7 +209,7 @@ def _fixed_settings(config: Config, model: AnomalyModel) -> dict[str, Any]:
         if section != "objects" or is_of_objects
     }
     # What follows from it counts.
-    free = {"data.white_level"}
+    free = {"data.white_level", "data.resize"}
     free |= {name for name in values if is_free_setting(name)}
     if is_of_objects:
         # A stage that is done cannot be trained further: others follow it.

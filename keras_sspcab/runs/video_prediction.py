@@ -99,7 +99,7 @@ def predict_videos(
             f"{video.name}-scores" if results is None else os.fspath(results),
             progress,
         )
-        for video in source.with_white(videos)
+        for video in source.as_read(videos)
     ]
 
 

@@ -25,8 +25,7 @@ class Scorer(Protocol):
         channels: 1 for gray, 3 for color.
         checksum: SHA-256 of its files; see `checksum_of_model`.
 
-    One that was trained on files with 16 bits also has a `preprocessing`, with
-    their white level.
+    One whose images are not read by default also has a `preprocessing`.
 
     Example:
     >>> class Brightness:

@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
-from keras_sspcab.data.decoding import resize
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.parallel import parallel_map
+from keras_sspcab.data.resizing import resize
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 from keras_sspcab.runs.outputs import write_map
 from keras_sspcab.scale.folder import ScoreFolder, read_inputs
@@ -117,12 +118,18 @@ class ShardScorer:
                 "choose another folder"
             )
         # Scorers from elsewhere need not have it.
-        self._preprocessing = getattr(self._scorer, "preprocessing", None)
-        spec = tf.TensorSpec((None, None, job.plan.channels), tf.float32)
-        self._resize = tf.function(
-            lambda pixels: resize(pixels, job.plan.image_size),
-            input_signature=[spec],
-        ).get_concrete_function()
+        self._preprocessing = getattr(
+            self._scorer, "preprocessing", Preprocessing()
+        )
+        shape = (None, None, job.plan.channels)
+        self._resize = {
+            dtype: tf.function(
+                lambda pixels: resize(
+                    pixels, job.plan.image_size, self._preprocessing.resize
+                )
+            ).get_concrete_function(tf.TensorSpec(shape, dtype))
+            for dtype in (tf.uint8, tf.float32)
+        }
 
     def score(self, shard: int) -> None:
         """Writes the file of a shard, and replaces one that is there."""
@@ -160,12 +167,13 @@ class ShardScorer:
     def _read(self, path: str) -> _Image:
         try:
             pixels = read_pixels(
-                path, self._plan.channels, self._preprocessing
+                path, self._plan.channels, self._preprocessing, None
             )
         except ValueError as error:
             return _Image(path, error=str(error))
         height, width = pixels.shape[:2]
-        return _Image(path, height, width, self._resize(pixels).numpy())
+        resized = self._resize[pixels.dtype](pixels)
+        return _Image(path, height, width, resized.numpy())
 
     def _score_batch(
         self, batch: list[_Image], shard: int, first: int

@@ -7,6 +7,7 @@ from tests.applications.helpers import moving_squares
 
 pytest.importorskip("tensorflow")
 
+from keras_sspcab.data import resize
 from keras_sspcab.data.video import Video
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.scoring import Calibration
@@ -133,6 +134,29 @@ def test_streams_read_wide_frames_like_videos(videos, mnad):
         np.testing.assert_allclose(
             scored[2].outputs[name],
             expected.outputs[name],
+            rtol=1e-3,
+            atol=1e-3,
+        )
+
+
+@pytest.mark.parametrize("method", ["area", "opencv"])
+def test_frames_are_resized_as_the_model_says(method, mnad, tmp_path):
+    frames = noise(5, (41, 60))
+    folder = write_frames(tmp_path / "v", frames)
+    small = np.stack([resize(frame, SIZE, method) for frame in frames])
+    expected = mnad.predict_on_batch(clips_of(np.rint(255 * small)))
+    before = mnad.preprocessing
+    mnad.preprocessing = Preprocessing(resize=method)
+    try:
+        scored = list(score_frames(mnad, [Video("v", str(folder), "frames")]))
+        stream = VideoStream(mnad)
+        pushed = [stream.push(frame) for frame in frames][2:]
+    finally:
+        mnad.preprocessing = before
+    for found in (scored, pushed):
+        np.testing.assert_allclose(
+            [one.outputs["anomaly_score"] for one in found],
+            expected["anomaly_score"],
             rtol=1e-3,
             atol=1e-3,
         )

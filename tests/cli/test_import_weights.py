@@ -7,6 +7,8 @@ import pytest
 
 from keras_sspcab.applications import DRAEM
 from keras_sspcab.runs import Run
+from keras_sspcab.runs.models import import_model
+from keras_sspcab.runs.parsing import load_config
 from tests.applications.test_published import small_draem
 
 
@@ -34,6 +36,8 @@ def test_a_checkpoint_becomes_a_run(checkpoint, images, tmp_path, invoke):
     assert options["discriminative_width"] == 2
     assert options["smoothing"] == 3
     model = opened.model
+    # As the authors' code does it.
+    assert opened.config.data.resize == model.preprocessing.resize == "opencv"
     expected = DRAEM.from_published(checkpoint, image_size=32)
     assert model.calibration.is_calibrated
     for weight, other in zip(
@@ -45,6 +49,14 @@ def test_a_checkpoint_becomes_a_run(checkpoint, images, tmp_path, invoke):
     assert 0 <= metrics["image_auroc"] <= 1
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert list(record["published"]) == [str(checkpoint)]
+
+
+def test_what_is_set_goes_before_what_was_published(checkpoint, images):
+    for given in ({}, {"data.resize": "bilinear"}):
+        settings = {"model.name": "draem", "data.image_size": 32, **given}
+        _, config = import_model(load_config(None, settings), [checkpoint])
+        expected = given.get("data.resize", "opencv")
+        assert config.data.resize == expected
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from keras_sspcab.data import decoding
-from keras_sspcab.data.decoding import (
-    decode_and_resize,
-    decode_image,
-    resize,
-)
+from keras_sspcab.data.decoding import decode_image
+from keras_sspcab.data.resizing import decode_and_resize, resize
 from keras_sspcab.preprocessing import Preprocessing
 
 
@@ -352,42 +349,3 @@ def test_image_format(kind, color, encode):
     expected = {"WEBP": "WebP", "PPM": None}.get(kind, kind)
     head = encode(color, kind)[:12]
     assert decoding.image_format(head) == expected
-
-
-# === Resizing ===
-
-
-def test_same_size_keeps_the_values(color):
-    expected = tf.image.convert_image_dtype(color, tf.float32)
-    np.testing.assert_array_equal(resize(color, (40, 32)), expected)
-
-
-@pytest.mark.parametrize("size", [(13, 7), (80, 64), (10, 90)])
-def test_resize_agrees_with_pillow(size, color):
-    # Pillow's bilinear filter is antialiased as well.
-    resized = resize(color, size).numpy()
-    for i in range(3):
-        plane = Image.fromarray(color[..., i].astype("float32") / 255.0)
-        expected = plane.resize(size[::-1], Image.Resampling.BILINEAR)
-        np.testing.assert_allclose(resized[..., i], expected, atol=2e-5)
-
-
-def test_resize_takes_batches_and_floats(color):
-    batch = np.stack([color, color[::-1]])
-    resized = resize(batch, (9, 9))
-    assert resized.dtype == tf.float32
-    np.testing.assert_array_equal(resized[1], resize(color[::-1], 9))
-    floats = tf.image.convert_image_dtype(color, tf.float32)
-    np.testing.assert_array_equal(resize(floats, 9), resize(color, 9))
-
-
-@pytest.mark.parametrize("dtype", ["uint16", "int32", "bool"])
-def test_images_without_a_known_white_are_refused(dtype):
-    with pytest.raises(ValueError, match=f"dtype={dtype}"):
-        resize(np.zeros((4, 4, 1), dtype), 2)
-
-
-@pytest.mark.parametrize("size", [0, (3,), (4, -1), (4, 4, 3), "big", (2.5, 2)])
-def test_image_size_is_checked(size, color):
-    with pytest.raises(ValueError, match=r"image_size|height|width"):
-        resize(color, size)

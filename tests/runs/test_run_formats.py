@@ -60,27 +60,21 @@ def test_the_range_of_16_bits_is_found_stated_and_kept(wide):
     run, texts = wide
     assert any("hold 12" in text and "4095" in text for text in texts)
     assert run.model.preprocessing == Preprocessing(4095)
-    assert run.record["data"]["preprocessing"] == {"white_level": 4095}
-    assert run.evaluate()["preprocessing"] == {"white_level": 4095}
+    kept = {"white_level": 4095, "resize": "bilinear"}
+    assert run.record["data"]["preprocessing"] == kept
+    assert run.evaluate()["preprocessing"] == kept
 
 
-def test_every_path_scales_16_bits_alike(wide, faults, tmp_path):
-    run, _ = wide
+def assert_paths_agree(run, folder):
+    """Scores the test images of a run on every path; returns these scores."""
     run.evaluate()
     rows = read_image_scores(run)
     paths = [row.path for row in rows]
     expected = [row.score for row in rows]
-    # As 8 bits and more would have shown: not nearly black.
-    samples = scan_image_folder(faults / "datasets/bits12").test
-    (batch,) = image_dataset(samples, 64, 1, preprocessing=Preprocessing(4095))
-    levels = np.unique(batch.numpy())
-    assert len(levels) > 400
-    assert 0.2 < levels.mean() < 0.5
-
     predicted = [row["anomaly_score"] for row in run.predict(paths)]
     np.testing.assert_allclose(predicted, expected, rtol=1e-5)
 
-    version = run.export("savedmodel", tmp_path / "export").path
+    version = run.export("savedmodel", folder / "export").path
     files = np.array([tf.io.read_file(p).numpy() for p in paths], object)
     served = SavedModelRunner(version).run_encoded(files)["anomaly_score"]
     np.testing.assert_allclose(served, expected, rtol=1e-3, atol=1e-3)
@@ -89,14 +83,53 @@ def test_every_path_scales_16_bits_alike(wide, faults, tmp_path):
     for number, model in enumerate((run.path, version)):
         load = functools.partial(load_scorer, model)
         scorer = load()
-        assert scorer.preprocessing == Preprocessing(4095)
-        job = ScoringJob.start(paths, load, scorer, tmp_path / str(number))
+        assert scorer.preprocessing == run.model.preprocessing
+        job = ScoringJob.start(paths, load, scorer, folder / str(number))
         ShardScorer(job, scorer).score(0)
         table = parquet.read_table(job.folder.part(0)).to_pydict()
         scores = dict(zip(table["path"], table["anomaly_score"], strict=True))
         np.testing.assert_allclose(
             [scores[path] for path in paths], expected, rtol=1e-3, atol=1e-3
         )
+    return dict(zip(paths, expected, strict=True))
+
+
+def test_every_path_scales_16_bits_alike(wide, faults, tmp_path):
+    # As 8 bits and more would have shown: not nearly black.
+    samples = scan_image_folder(faults / "datasets/bits12").test
+    (batch,) = image_dataset(samples, 64, 1, preprocessing=Preprocessing(4095))
+    levels = np.unique(batch.numpy())
+    assert len(levels) > 400
+    assert 0.2 < levels.mean() < 0.5
+    assert_paths_agree(wide[0], tmp_path)
+
+
+def test_every_path_resizes_as_published(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(0)
+    for number in range(14):
+        split = "train/good" if number < 10 else "test/hole"
+        path = tmp_path / "noise" / split / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # So fine that it is another image with antialiasing.
+        image = rng.integers(0, 256, (97, 61), "uint8")
+        Image.fromarray(image).save(path)
+    run = train(
+        tmp_path / "run", tmp_path / "noise", **{"data.resize": "opencv"}
+    )
+    assert run.model.preprocessing == Preprocessing(resize="opencv")
+    scores = assert_paths_agree(run, tmp_path)
+    images = [cv2.resize(cv2.imread(path, 0), (32, 32)) for path in scores]
+    batch = np.stack(images)[..., None].astype("float32") / 255
+    outputs = run.model.predict_on_batch(batch)
+    np.testing.assert_allclose(
+        outputs["anomaly_score"], list(scores.values()), rtol=1e-4
+    )
+    run.report()
+    report = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "<dt>Resizing</dt><dd>opencv</dd>" in report
+    with pytest.raises(ConfigError, match="started with data.resize='opencv'"):
+        Run(run.path, {"data.resize": "area"})
 
 
 def test_brighter_files_are_refused_by_name(wide, tmp_path):

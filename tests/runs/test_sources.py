@@ -86,6 +86,7 @@ def test_held_out_is_what_a_host_needs_or_what_there_is_else_to_evaluate(
         ("mnad", {"data__cache": "memory"}, "on disk, not in memory"),
         ("background_agnostic", {"data__flip": True}, r"data\.flip"),
         ("background_agnostic", {"data__stride": 2}, r"data\.stride"),
+        ("hf2vad", {"data__resize": "area"}, r"data\.resize"),
         (
             "background_agnostic",
             {"data__image_size": [32, 64]},

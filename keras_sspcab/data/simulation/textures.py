@@ -15,9 +15,10 @@ from keras_sspcab.checks import (
     standardize_number,
 )
 from keras_sspcab.data.checking import check_images
-from keras_sspcab.data.decoding import decode_image, resize
+from keras_sspcab.data.decoding import decode_image
 from keras_sspcab.data.image_files import read_image_in_graph
 from keras_sspcab.data.random import chance, integers, split, uniform
+from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import scan_image_folder
 from keras_sspcab.data.textures import read_photograph
 

@@ -157,9 +157,12 @@ def cached_frames(
     from `.npy` files in the folder `cache`: only what is used is read.
     """
     folder = standardize_cache_folder(cache)
-    settings = {"frames": [*size, channels]}
 
     def load(video: Video) -> np.ndarray:
+        settings = {
+            "frames": [*size, channels],
+            **video.preprocessing.identity(),
+        }
         path = video_cache_path(folder, video, settings)
         frames = open_array(path)
         if frames is None or video.num_frames not in (None, len(frames)):
@@ -260,7 +263,7 @@ class _Frames:
     ) -> None:
         self._paths = frame_paths(video)
         size = frame_size(self._paths[0])
-        self._arguments = image_size, channels, size, video.white_level
+        self._arguments = image_size, channels, size, video.preprocessing
 
     def __getitem__(self, positions: np.ndarray) -> np.ndarray:
         return np.stack(

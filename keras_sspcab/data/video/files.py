@@ -17,7 +17,7 @@ from PIL import Image
 
 from keras_sspcab.data.video.frames import fit_frame
 from keras_sspcab.imports import import_optional
-from keras_sspcab.preprocessing import WHITE_LEVELS
+from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.files import replacing
 
 #: Extensions of files that are taken for videos, in any case.
@@ -45,7 +45,7 @@ def iterate_file(
     image_size: tuple[int, int] | None,
     channels: int,
     num_frames: int | None = None,
-    white_level: int = WHITE_LEVELS[-1],
+    preprocessing: Preprocessing | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yields the frames of a video file as they are shown, with their times.
 
@@ -102,7 +102,7 @@ def iterate_file(
             count += 1
             try:
                 picture = Image.fromarray(pixels) if kind == _WIDE else pixels
-                fitted = fit_frame(picture, image_size, channels, white_level)
+                fitted = fit_frame(picture, image_size, channels, preprocessing)
             except ValueError as error:
                 raise ValueError(
                     f"The video {path!r} has a frame {count - 1} that cannot "

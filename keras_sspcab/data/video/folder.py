@@ -7,7 +7,7 @@ from typing import Any
 from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.folder import SampleFolder
-from keras_sspcab.preprocessing import WHITE_LEVELS
+from keras_sspcab.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Video:
             `.mat` file, one mask a frame; or None.
         tracks: Text file with the boxes of its anomalies, as
             `keras_sspcab.metrics.read_tracks` reads it; or None.
-        white_level: White in frames with 16 bits; see `fit_frame`. Defaults to
-            65535.
+        preprocessing: How its frames are read, for a trained model
+            `model.preprocessing`; see `fit_frame`.
 
     Example:
     >>> Video("01", "videos/01.avi").has_ground_truth
@@ -60,7 +60,9 @@ class Video:
     labels: LabelSource | None = None
     masks: str | None = None
     tracks: str | None = None
-    white_level: int = WHITE_LEVELS[-1]
+    preprocessing: Preprocessing = dataclasses.field(
+        default_factory=Preprocessing
+    )
 
     def __post_init__(self) -> None:
         standardize_choice(self.kind, ("frames", "file"), "kind")

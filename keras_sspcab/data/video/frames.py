@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
-from keras_sspcab.preprocessing import WHITE_LEVELS
+from keras_sspcab.preprocessing import Preprocessing
 
 # Pixels of 16-bit images, as Pillow names them.
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -30,21 +31,22 @@ def fit_frame(
     frame: Any,
     image_size: tuple[int, int] | None,
     channels: int,
-    white_level: int = WHITE_LEVELS[-1],
+    preprocessing: Preprocessing | None = None,
 ) -> np.ndarray:
     """Resizes a frame and converts it to gray or color.
 
-    Bilinear with antialiasing, rounded to 8 bits: no value differs from that of
-    `keras_sspcab.data.resize` by more than one step of 255. The aspect ratio is
-    not kept.
+    As `keras_sspcab.data.resize` does it, rounded to 8 bits; by the method
+    `"bilinear"`, which is that of Pillow here, no value differs by more than
+    one step of 255. The aspect ratio is not kept.
 
     Args:
         frame: Pillow image, which is turned as its EXIF data say; or uint8
             array `(height, width)` or `(height, width, 1 or 3)`, gray or RGB.
         image_size: Height and width, in pixels; None keeps the frame's.
         channels: 1 for gray (luma of BT.601) or 3 for color.
-        white_level: White in images with 16 bits, of which the upper 8 bits up
-            to this level are taken; see `Preprocessing`. Defaults to 65535.
+        preprocessing: Has the way to resize, and the white level of images with
+            16 bits, of which the upper 8 bits up to it are taken. None for the
+            default of both.
 
     Returns:
         uint8 array `(height, width, channels)`.
@@ -73,7 +75,9 @@ def fit_frame(
         image = Image.fromarray(
             pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
         )
+    preprocessing = preprocessing or Preprocessing()
     if image.mode in _WIDE_MODES:
+        white_level = preprocessing.white_level
         wide = np.asarray(image).astype("int64")
         if wide.min() < 0 or wide.max() > white_level:
             raise ValueError(
@@ -85,9 +89,15 @@ def fit_frame(
     elif image.mode == "F":
         raise ValueError("Pixels must be whole numbers. Received: floats")
     image = image.convert("L" if channels == 1 else "RGB")
-    if image_size is not None and image.size != image_size[::-1]:
-        image = image.resize(image_size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image.height, image.width, channels)
+    height, width = image_size or (image.height, image.width)
+    method, is_resized = preprocessing.resize, image.size != (width, height)
+    if is_resized and method == "bilinear":
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    fitted = np.asarray(image).reshape(image.height, image.width, channels)
+    if is_resized and method != "bilinear":
+        resized = resize(fitted, (height, width), method).numpy()
+        fitted = np.rint(255 * resized).astype("uint8")
+    return fitted
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -137,7 +147,7 @@ def read_frame(
     image_size: tuple[int, int] | None = None,
     channels: int = 3,
     source_size: tuple[int, int] | None = None,
-    white_level: int = WHITE_LEVELS[-1],
+    preprocessing: Preprocessing | None = None,
 ) -> np.ndarray:
     """Decodes the frame in an image file, which must have the `source_size`.
 
@@ -146,7 +156,7 @@ def read_frame(
     try:
         with Image.open(path) as file:
             image = _upright(file)
-            pixels = fit_frame(image, image_size, channels, white_level)
+            pixels = fit_frame(image, image_size, channels, preprocessing)
     except Exception as error:
         # Pillow raises many types on broken files.
         if not os.path.exists(path):
@@ -180,10 +190,10 @@ def iterate_folder(
     paths: Sequence[str],
     image_size: tuple[int, int] | None,
     channels: int,
-    white_level: int = WHITE_LEVELS[-1],
+    preprocessing: Preprocessing | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields frames in order; some are decoded ahead, in threads."""
-    options = image_size, channels, frame_size(paths[0]), white_level
+    options = image_size, channels, frame_size(paths[0]), preprocessing
     pending: collections.deque = collections.deque()
     pool = ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1))
     try:

@@ -77,10 +77,10 @@ def iterate_timed_frames(
     channels = standardize_channels(channels)
     if video.kind == "file":
         return iterate_file(
-            video.path, size, channels, video.num_frames, video.white_level
+            video.path, size, channels, video.num_frames, video.preprocessing
         )
     paths = frame_paths(video)
-    frames = iterate_folder(paths, size, channels, video.white_level)
+    frames = iterate_folder(paths, size, channels, video.preprocessing)
     rate = float(DEFAULT_RATE)
     return ((number / rate, frame) for number, frame in enumerate(frames))
 
@@ -112,7 +112,7 @@ def read_frames(
         for position, path in enumerate(frame_paths(video)):
             if position in wanted:
                 frames[position] = read_frame(
-                    path, None, channels, white_level=video.white_level
+                    path, None, channels, preprocessing=video.preprocessing
                 )
     elif wanted:
         stream = iterate_frames(video, None, channels)
@@ -167,7 +167,7 @@ def video_cache_path(
     settings = {
         **settings,
         "decoding": _DECODING,
-        "white_level": video.white_level,
+        "white_level": video.preprocessing.white_level,
     }
     return cache_path(folder, video.name, [*own, *more_files], settings, suffix)
 

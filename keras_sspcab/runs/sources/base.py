@@ -44,7 +44,8 @@ class Source(abc.ABC):
         self.run = run
         # How a trained model reads files takes its place.
         self.preprocessing = Preprocessing(
-            config.data.white_level or Preprocessing.white_level
+            config.data.white_level or Preprocessing.white_level,
+            config.data.resize,
         )
 
     # === What a kind of data decides ===
@@ -75,6 +76,10 @@ class Source(abc.ABC):
     ) -> Any:
         """Returns a dataset of samples in order, as they are scored."""
 
+    @abc.abstractmethod
+    def measure_white(self, samples: Sequence[Any]) -> Preprocessing:
+        """Returns the white level that fits samples with 16 bits."""
+
     def check(self) -> None:
         """Raises a ConfigError for settings that such data do not have."""
         return
@@ -88,10 +93,6 @@ class Source(abc.ABC):
                 f"`{key}` is for {purpose}. Received: {key}={value!r} for the "
                 f"model {self.config.model.name!r}. Leave it out"
             )
-
-    def measure_preprocessing(self, folder: Any) -> Preprocessing:
-        """Returns how the files of a folder become inputs."""
-        return self.preprocessing
 
     def identity(self, sample: Any) -> str:
         """Returns what makes a training sample the same one, path first."""
@@ -203,6 +204,15 @@ class Source(abc.ABC):
         if not folder.validation:
             return ()
         return self.check_samples(folder.validation, self.data.on_error)
+
+    def measure_preprocessing(self, folder: Any) -> Preprocessing:
+        """Returns how the normal files of a folder become inputs."""
+        if self.data.white_level:
+            return self.preprocessing
+        measured = self.measure_white((*folder.train, *folder.validation))
+        return dataclasses.replace(
+            self.preprocessing, white_level=measured.white_level
+        )
 
     def fingerprint(self, folder: Any) -> str:
         """Names the training data, wherever the folder lies."""

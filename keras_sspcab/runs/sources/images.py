@@ -34,11 +34,8 @@ class ImageSource(Source):
             samples, on_error=on_error, preprocessing=self.preprocessing
         )
 
-    def measure_preprocessing(self, folder: ImageFolder) -> Preprocessing:
-        """Finds the white level in training images with 16 bits."""
-        if self.data.white_level:
-            return self.preprocessing
-        return measure_preprocessing((*folder.train, *folder.validation))
+    def measure_white(self, samples: Sequence[ImageSample]) -> Preprocessing:
+        return measure_preprocessing(samples)
 
     @property
     def _patches_per_image(self) -> int:

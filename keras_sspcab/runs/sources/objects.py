@@ -64,6 +64,7 @@ class ObjectSource(VideoSource):
         """Refuses settings that are for images or clips."""
         super().check()
         self.refuse("data.stride", 1, "clips of whole frames")
+        self.refuse("data.resize", "opencv", "whole images and frames")
         if not self.host.takes_masks:
             self.refuse("objects.masks", "", "hosts that segment objects")
         height, width = self.data.image_size
@@ -78,7 +79,7 @@ class ObjectSource(VideoSource):
         objects, folder = self.config.objects, self._folder()
         os.makedirs(folder, exist_ok=True)
         return extract_cubes(
-            self.with_white(videos),
+            self.as_read(videos),
             proposals_of(objects),
             flow_of(objects),
             folder,

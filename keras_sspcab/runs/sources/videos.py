@@ -26,19 +26,16 @@ class VideoSource(Source):
 
     def list_samples(self, path: str, layout: str) -> VideoFolder:
         folder = scan_video_folder(path, layout)
-        parts: Any = {k: self.with_white(v) for k, v in folder.splits.items()}
+        parts: Any = {k: self.as_read(v) for k, v in folder.splits.items()}
         return dataclasses.replace(folder, **parts)
 
-    def with_white(self, videos: Sequence[Video]) -> tuple[Video, ...]:
+    def as_read(self, videos: Sequence[Video]) -> tuple[Video, ...]:
         """Returns videos whose frames are read as the model does."""
-        white = self.preprocessing.white_level
-        return tuple(dataclasses.replace(v, white_level=white) for v in videos)
+        how = self.preprocessing
+        return tuple(dataclasses.replace(v, preprocessing=how) for v in videos)
 
-    def measure_preprocessing(self, folder: VideoFolder) -> Preprocessing:
-        """Finds the white level in training frames with 16 bits."""
-        if self.data.white_level:
-            return self.preprocessing
-        return measure_white((*folder.train, *folder.validation))
+    def measure_white(self, samples: Sequence[Video]) -> Preprocessing:
+        return measure_white(samples)
 
     def check_samples(
         self, samples: Sequence[Video], on_error: str
@@ -97,7 +94,7 @@ class VideoSource(Source):
     def _clips(self, videos: Sequence[Video], **options: Any) -> Any:
         data = self.data
         return clip_dataset(
-            self.with_white(videos),
+            self.as_read(videos),
             data.clip_length,
             data.image_size,
             data.channels,

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import tensorflow as tf
 from video_writing import noise, numbered, truncate, write_frames, write_video
 
-from keras_sspcab.data import clip_dataset, make_video
+from keras_sspcab.data import Preprocessing, clip_dataset, make_video
 from keras_sspcab.data.video import clips, count_clips
 
 SIZE = (12, 16)
@@ -221,17 +222,23 @@ def test_frames_are_decoded_once_unless_they_are_damaged(tmp_path, decoded):
 
 
 def test_what_pixels_depend_on_is_kept_apart(tmp_path, decoded):
-    folder = write_frames(tmp_path / "v", noise(4))
+    folder, cache = write_frames(tmp_path / "v", noise(4)), tmp_path / "cache"
     video = make_video(folder)
     for size, channels in [((12, 16), 1), ((8, 8), 1), ((12, 16), 3)]:
-        (array,) = keep([video], tmp_path / "cache", size, channels)
+        (array,) = keep([video], cache, size, channels)
         assert array.shape == (4, *size, channels)
+    resized = [
+        keep([dataclasses.replace(video, preprocessing=how)], cache, (8, 8))
+        for how in (Preprocessing(), Preprocessing(resize="opencv"))
+    ]
+    assert len(decoded) == 4
+    assert not np.array_equal(*resized)
     write_frames(folder, noise(4, seed=5))
     for path in folder.iterdir():
         os.utime(path, ns=(1, 1))
-    (array,) = keep([video], tmp_path / "cache")
+    (array,) = keep([video], cache)
     np.testing.assert_array_equal(array, noise(4, seed=5))
-    assert len(decoded) == len(os.listdir(tmp_path / "cache")) == 4
+    assert len(decoded) == len(os.listdir(cache)) == 5
 
 
 def test_a_broken_video_leaves_nothing_behind(tmp_path):

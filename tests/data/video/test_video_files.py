@@ -14,7 +14,12 @@ from video_writing import (
     write_video,
 )
 
-from keras_sspcab.data import Video, iterate_frames, make_video
+from keras_sspcab.data import (
+    Preprocessing,
+    Video,
+    iterate_frames,
+    make_video,
+)
 from keras_sspcab.data.video import (
     count_frames,
     frame_rate,
@@ -162,13 +167,13 @@ def test_files_with_16_bits_use_those_below_the_white_level(tmp_path):
     frames = noise(3, (8, 12)).astype("uint16") * 16
     path = write_video(tmp_path / "a.mkv", frames, "ffv1", "gray16le")
     video = make_video(path)
-    white_level = measure_white([video]).white_level
-    assert white_level == 4095
+    measured = measure_white([video])
+    assert measured == Preprocessing(4095)
     np.testing.assert_array_equal(
-        read(path, white_level=white_level), frames >> 4
+        read(path, preprocessing=measured), frames >> 4
     )
     with pytest.raises(ValueError, match=r"a.mkv' has a frame 0 .*0 to 1023"):
-        read(path, white_level=1023)
+        read(path, preprocessing=Preprocessing(1023))
     narrow = write_video(tmp_path / "b.mkv", noise(3))
     assert measure_white([make_video(narrow)]).white_level == 65535
 

@@ -5,6 +5,7 @@ from PIL import Image
 from video_writing import noise, numbered, write_frames, write_video
 
 from keras_sspcab.data import (
+    Preprocessing,
     Video,
     decode_image,
     iterate_frames,
@@ -57,11 +58,12 @@ def test_the_upper_bits_below_the_white_level_count(tmp_path, name):
     for white_level, shift in ((4095, 4), (65535, 8)):
         pixels = values << (shift - 4)
         Image.fromarray(pixels).save(path)
-        read = read_frame(path, channels=1, white_level=white_level)
+        how = Preprocessing(white_level)
+        read = read_frame(path, channels=1, preprocessing=how)
         np.testing.assert_array_equal(read[..., 0], pixels >> shift)
     Image.fromarray(values + 1).save(path)
     with pytest.raises(ValueError, match="0 to 4095, the white.* 1 to 4096"):
-        read_frame(path, white_level=4095)
+        read_frame(path, preprocessing=Preprocessing(4095))
 
 
 def test_frames_are_turned_as_cameras_say(tmp_path):

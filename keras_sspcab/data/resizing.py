@@ -1,0 +1,153 @@
+"""Pixels to the size that a model takes, as TensorFlow graph code."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import tensorflow as tf
+
+from keras_sspcab.checks import standardize_choice
+from keras_sspcab.data.decoding import (
+    decode_image,
+    has_16_bits,
+    standardize_size,
+)
+from keras_sspcab.preprocessing import Preprocessing, ResizeMethod
+
+# The bits of OpenCV's weights.
+_UNIT = 2048
+
+
+def resize(
+    image: Any, image_size: Sequence[int], method: str = "bilinear"
+) -> tf.Tensor:
+    """Resizes to exactly `image_size` and scales to [0, 1].
+
+    The aspect ratio is not kept. An image that has the size already keeps its
+    values.
+
+    Args:
+        image: uint8 tensor, or float tensor in [0, 1], of shape
+            `(height, width, channels)` or `(batch, height, width, channels)`.
+        image_size: Height and width, in pixels.
+        method: One of:
+
+            - `"bilinear"` (the default), with antialiasing: when an image
+              shrinks, every pixel of it counts;
+            - `"area"`: the mean over the area that a pixel covers, as OpenCV's
+              `INTER_AREA` when both sides shrink; Pillow's `BOX` counts whole
+              pixels only, and agrees for whole factors;
+            - `"opencv"`: bilinear without antialiasing, as `cv2.resize` does it
+              by default. uint8 images have exactly its pixels, rounded to 8
+              bits; float images are not rounded.
+
+    Returns:
+        float32 tensor in [0, 1].
+
+    Raises:
+        ValueError: If the images are of another type, or there is no such
+            method.
+
+    Example:
+    >>> resize(tf.zeros((8, 6, 3), tf.uint8), (16, 20)).shape
+    TensorShape([16, 20, 3])
+    """
+    size = standardize_size(image_size)
+    method = standardize_choice(method, get_args(ResizeMethod), "method")
+    image = tf.convert_to_tensor(image)
+    if image.dtype != tf.uint8 and not image.dtype.is_floating:
+        raise ValueError(
+            "Images must be uint8, or float in [0, 1]: what is white in others "
+            f"is not known. Received: dtype={image.dtype.name}"
+        )
+    if method == "opencv" and image.dtype == tf.uint8:
+        image = _resize_like_opencv(image, size)
+    image = tf.image.convert_image_dtype(image, tf.float32)
+    if method == "area":
+        # GPUs do not know how.
+        with tf.device("/cpu:0"):
+            resized = tf.image.resize(image, size, "area")
+    else:
+        resized = tf.image.resize(image, size, antialias=method == "bilinear")
+    return tf.clip_by_value(resized, 0.0, 1.0)
+
+
+def decode_and_resize(
+    encoded: Any,
+    image_size: Sequence[int],
+    channels: int = 3,
+    preprocessing: Preprocessing | None = None,
+) -> tf.Tensor:
+    """Turns an image file into an input of a model.
+
+    This is what `image_dataset` does as well, so a model behind it sees the
+    pixels it was trained on. Formats: PNG, JPEG, BMP and GIF; see
+    `decode_image`.
+
+    Args:
+        encoded: Scalar string tensor, the content of the file.
+        image_size: Height and width, in pixels.
+        channels: 1 for gray or 3 for color. Defaults to 3.
+        preprocessing: That of the model: the white level of files with 16 bits,
+            and the way to resize. None for the default of both.
+
+    Returns:
+        float32 tensor `(height, width, channels)` in [0, 1].
+
+    Example:
+    >>> encoded = tf.io.encode_png(tf.zeros((8, 6, 3), tf.uint8))
+    >>> decode_and_resize(encoded, image_size=32).shape
+    TensorShape([32, 32, 3])
+    """
+    size = standardize_size(image_size)
+    preprocessing = preprocessing or Preprocessing()
+
+    def read(dtype: Any) -> tf.Tensor:
+        pixels = decode_image(encoded, channels, preprocessing, dtype)
+        return resize(pixels, size, preprocessing.resize)
+
+    if preprocessing.resize == "opencv":
+        image = tf.cond(
+            has_16_bits(encoded),
+            lambda: read(tf.float32),
+            lambda: read(tf.uint8),
+        )
+    else:
+        image = read(tf.float32)
+    return tf.ensure_shape(image, (*size, channels))
+
+
+def _resize_like_opencv(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes uint8 `(..., height, width, channels)` in OpenCV's integers."""
+    with tf.device("/cpu:0"):
+        shape = tf.shape(image)
+        pixels = tf.cast(image, tf.int32)
+        rows = 0
+        for index, weight in _neighbors(shape[-2], size[1]):
+            rows += tf.gather(pixels, index, axis=-2) * weight[:, None]
+        rows = tf.bitwise.right_shift(rows, 4)
+        total = 2
+        for index, weight in _neighbors(shape[-3], size[0]):
+            mixed = tf.gather(rows, index, axis=-3) * weight[:, None, None]
+            total += tf.bitwise.right_shift(mixed, 16)
+        return tf.cast(tf.bitwise.right_shift(total, 2), tf.uint8)
+
+
+def _neighbors(
+    length: tf.Tensor, count: int
+) -> tuple[tuple[tf.Tensor, tf.Tensor], ...]:
+    """Returns what each of `count` pixels is mixed of, from a side.
+
+    That is two times index and weight, int32, with the border repeated.
+    """
+    centers = tf.range(count, dtype=tf.float64) + 0.5
+    scale = tf.cast(length, tf.float64) / count
+    position = tf.cast(centers * scale - 0.5, tf.float32)
+    first = tf.floor(position)
+    share = position - first
+    return tuple(
+        (
+            tf.clip_by_value(tf.cast(index, tf.int32), 0, length - 1),
+            tf.cast(tf.round(weight * _UNIT), tf.int32),
+        )
+        for index, weight in ((first, 1.0 - share), (first + 1.0, share))
+    )
