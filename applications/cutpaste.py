@@ -19,7 +19,12 @@ from keras_sspcab.applications.cutpaste_network import (
 from keras_sspcab.backbones import describe_weights
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
-from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Settings
+from keras_sspcab.hosts.base import (
+    AnomalyModel,
+    HostGuide,
+    PublishedEvaluation,
+    Settings,
+)
 from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.published import (
     array_of,
@@ -151,6 +156,13 @@ class CutPaste(AnomalyModel):
         "model": {"backbone": "efficientnet_lite0", "base_width": 16},
         "training": {"epochs": 5, "batch_size": 16},
     }
+
+    published_evaluation: ClassVar[PublishedEvaluation] = PublishedEvaluation(
+        "the score is the Mahalanobis distance of the features of the whole "
+        "image; there is no published code, and what it does is not known "
+        "beyond that",
+        {"model.density": "gaussian", "model.localization": "gradcam"},
+    )
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole images that look unusual; parts may lie anywhere, maps "

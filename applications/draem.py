@@ -11,7 +11,12 @@ from keras import layers
 
 from keras_sspcab.checks import standardize_int, standardize_odd
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
-from keras_sspcab.hosts.base import AnomalyModel, HostGuide, Settings
+from keras_sspcab.hosts.base import (
+    AnomalyModel,
+    HostGuide,
+    PublishedEvaluation,
+    Settings,
+)
 from keras_sspcab.hosts.graph import (
     LAST,
     normalized_relu,
@@ -128,6 +133,12 @@ class DRAEM(AnomalyModel):
     }
 
     published_resize: ClassVar[str] = "opencv"
+
+    published_evaluation: ClassVar[PublishedEvaluation] = PublishedEvaluation(
+        "the score is the maximum of the map's means over 21x21 pixels; of "
+        "resized masks, only pixels count that are defective as a whole",
+        {"model.smoothing": 21, "evaluation.masks": "whole"},
+    )
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="small defects with a sharp outline; learns from simulated "

@@ -17,7 +17,7 @@ from keras_sspcab.hosts.arguments import (
     check_places,
     check_weights,
 )
-from keras_sspcab.hosts.base import HostGuide, Settings
+from keras_sspcab.hosts.base import HostGuide, PublishedEvaluation, Settings
 from keras_sspcab.hosts.graph import (
     LAST,
     output_frame,
@@ -91,6 +91,9 @@ class FutureFrame(AdversarialModel):
             2; the paper takes 0.01 for Ped1.
         adversarial_weight: Weight of deceiving the discriminator. Defaults to
             0.05. 0 leaves the discriminator out.
+        drop_step: Step after which both rates fall to a tenth. None (the
+            default) takes half of the training, if its length is known; the
+            paper has one for each data set.
         flow_estimator: `"lucas_kanade"` (the default), `"none"`, or for another
             the path of a `.keras` file, a Keras model, or a function of two
             frames; see `keras_sspcab.losses.resolve_flow`. Needed in training
@@ -112,6 +115,15 @@ class FutureFrame(AdversarialModel):
 
     published_resize: ClassVar[str] = "opencv"
 
+    published_evaluation: ClassVar[PublishedEvaluation] = PublishedEvaluation(
+        "PSNR brought to [0, 1] in each video; no smoothing; frames without a "
+        "prediction left out",
+        {
+            "evaluation.normalization": "per_video",
+            "evaluation.smoothing": "none",
+        },
+    )
+
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one",
         training_time="small width: 3 to 5 minutes (UCSD Ped2, 64x96, 3 "
@@ -130,6 +142,7 @@ class FutureFrame(AdversarialModel):
         flow_weight: float = 2.0,
         adversarial_weight: float = 0.05,
         flow_estimator: Any = "lucas_kanade",
+        drop_step: int | None = None,
         calibration: Calibration | dict[str, Any] | None = None,
         name: str = "future_frame",
     ) -> None:
@@ -168,6 +181,9 @@ class FutureFrame(AdversarialModel):
             else None
         )
         self._weights = weights
+        if drop_step is not None:
+            drop_step = standardize_int(drop_step, "drop_step", 1)
+        self._drop_step = drop_step
         self.set_flow_estimator(flow_estimator)
 
     @classmethod
@@ -284,11 +300,12 @@ class FutureFrame(AdversarialModel):
     def default_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
-        """Adam at 2e-4, a tenth of it in the second half."""
+        """Adam at 2e-4, a tenth of it after `drop_step`."""
         rate: Any = learning_rate or 2e-4
-        if steps is not None:
+        drop_step = self._drop_step or (steps and max(1, steps // 2))
+        if drop_step:
             rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-                [max(1, steps // 2)], [rate, 0.1 * rate]
+                [drop_step], [rate, 0.1 * rate]
             )
         return keras.optimizers.Adam(rate, epsilon=1e-8)
 

@@ -21,7 +21,7 @@ from keras_sspcab.hosts.arguments import (
     check_stages,
     check_weights,
 )
-from keras_sspcab.hosts.base import HostGuide, Settings
+from keras_sspcab.hosts.base import HostGuide, PublishedEvaluation, Settings
 from keras_sspcab.hosts.graph import ALIGNMENTS
 from keras_sspcab.hosts.objects import ObjectModel
 from keras_sspcab.hosts.published import (
@@ -167,6 +167,17 @@ class HF2VAD(ObjectModel):
         "model": {"root_width": 8, "num_slots": 200, "base_width": 16},
         "evaluation": {"smoothing": "median", "smoothing_size": 17.0},
     }
+
+    published_evaluation: ClassVar[PublishedEvaluation] = PublishedEvaluation(
+        "the most abnormal object of each frame, in deviations of normal "
+        "objects and not by video; frames whose cubes are not full left out; "
+        "then a median over 17 frames, with zeros around the video",
+        {
+            "evaluation.normalization": "raw",
+            "evaluation.smoothing": "median",
+            "evaluation.smoothing_size": 17.0,
+        },
+    )
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="objects that move unusually; no detector needed",

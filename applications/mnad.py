@@ -14,7 +14,7 @@ from keras_sspcab.hosts.arguments import (
     check_places,
     check_weights,
 )
-from keras_sspcab.hosts.base import HostGuide, Settings
+from keras_sspcab.hosts.base import HostGuide, PublishedEvaluation, Settings
 from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.frames import FrameModel, to_unit_interval
 from keras_sspcab.hosts.graph import (
@@ -39,7 +39,7 @@ from keras_sspcab.hosts.published import (
 )
 from keras_sspcab.hosts.registry import register_application
 from keras_sspcab.layers import PrototypeMemory
-from keras_sspcab.optimizers import PyTorchAdam
+from keras_sspcab.optimizers import EpochCosineDecay, PyTorchAdam
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -62,9 +62,9 @@ _NAMES = {
     **stage_names("generator", "decoder.moduleDeconv1"),
     "output_conv": "decoder.moduleDeconv1.6",
 }
-for _stage, _name in enumerate(("4", "3", "2"), 1):
-    _NAMES[f"decoder{_stage}_up"] = f"decoder.moduleUpsample{_name}.0"
-    _NAMES[f"decoder{_stage}_up_norm"] = f"decoder.moduleUpsample{_name}.1"
+for _index, _name in enumerate(("4", "3", "2"), 1):
+    _NAMES[f"decoder{_index}_up"] = f"decoder.moduleUpsample{_name}.0"
+    _NAMES[f"decoder{_index}_up_norm"] = f"decoder.moduleUpsample{_name}.1"
 _BLOCKS = {"penultimate": "decoder.moduleDeconv1.3"}
 _NAMES["sspcab_penultimate"] = _BLOCKS["penultimate"]
 
@@ -138,6 +138,17 @@ class MNAD(FrameModel):
     former_arguments: ClassVar[Mapping[str, Any]] = {"alignment": "keras"}
 
     published_resize: ClassVar[str] = "opencv"
+
+    published_evaluation: ClassVar[PublishedEvaluation] = PublishedEvaluation(
+        "PSNR and distance to the memory brought to [0, 1] in each video; the "
+        "memory learns from the frames that look normal while it scores, from "
+        "video to video; no smoothing; frames without a prediction left out",
+        {
+            "evaluation.normalization": "per_video",
+            "evaluation.smoothing": "none",
+            "evaluation.update_memory": True,
+        },
+    )
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole frames: predicts the next one, with a memory of normal "
@@ -305,12 +316,16 @@ class MNAD(FrameModel):
         return share * error + (1.0 - share) * distance
 
     def default_optimizer(
-        self, learning_rate: float | None = None, steps: int | None = None
+        self,
+        learning_rate: float | None = None,
+        steps: int | None = None,
+        epochs: int | None = None,
     ) -> keras.optimizers.Optimizer:
-        """Adam at 2e-4, in one cosine down to 0."""
+        """Adam at 2e-4, in one cosine down to 0, epoch by epoch if known."""
         rate: Any = learning_rate or 2e-4
         if steps is not None:
-            rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+            epochs = epochs or steps
+            rate = EpochCosineDecay(rate, -(-steps // epochs), epochs)
         return PyTorchAdam(rate)
 
     def default_losses(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Optimizers of published trainings."""
+"""Optimizers and schedules of published trainings."""
 
 import math
 from typing import Any
@@ -67,3 +67,43 @@ class PyTorchAdam(keras.optimizers.Adam):
         scale = ops.sqrt(square / correction_2) + self.epsilon
         rate = ops.cast(learning_rate, dtype) / correction_1
         self.assign_sub(variable, rate * mean / scale)
+
+
+@keras.saving.register_keras_serializable(package="keras_sspcab")
+class EpochCosineDecay(keras.optimizers.schedules.CosineDecay):
+    """A cosine down to 0, whose rate stays the same within each epoch.
+
+    As PyTorch's `CosineAnnealingLR` does when it is stepped after each epoch:
+    the rate of epoch `e`, from 0, of `E` is `rate * (1 + cos(pi e / E)) / 2`.
+
+    Args:
+        initial_learning_rate: The rate of the first epoch.
+        steps_per_epoch: Steps of an epoch.
+        epochs: Epochs of the training.
+
+    Example:
+    >>> schedule = EpochCosineDecay(1.0, steps_per_epoch=10, epochs=2)
+    >>> [round(float(schedule(step)), 4) for step in (0, 9, 10, 19)]
+    [1.0, 1.0, 0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        steps_per_epoch: int,
+        epochs: int,
+        name: str = "epoch_cosine",
+    ) -> None:
+        super().__init__(initial_learning_rate, epochs, name=name)
+        self.steps_per_epoch = steps_per_epoch
+
+    def __call__(self, step: Any) -> Any:
+        return super().__call__(ops.floor_divide(step, self.steps_per_epoch))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "initial_learning_rate": self.initial_learning_rate,
+            "steps_per_epoch": self.steps_per_epoch,
+            "epochs": self.decay_steps,
+            "name": self.name,
+        }

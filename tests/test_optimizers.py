@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sspcab.optimizers import PyTorchAdam
+from keras_sspcab.optimizers import EpochCosineDecay, PyTorchAdam
+from keras_sspcab.runs.models import compile_model
+from keras_sspcab.runs.parsing import load_config
 from tests.hosts import samples, small_host
 
 
@@ -54,6 +56,24 @@ def test_it_is_named_in_the_config():
     assert again.get_config() == optimizer.get_config()
 
 
+def test_cosine_is_stepped_by_epoch():
+    """By the formula of PyTorch's `CosineAnnealingLR`, for a run of MNAD."""
+    settings = {"model.name": "mnad", "training.epochs": 5}
+    config = load_config(None, {**settings, "training.batch_size": 4})
+    host = small_host("mnad")
+    compile_model(host, config, num_samples=27)
+    schedule = host.optimizer._learning_rate
+    # Seven steps an epoch, the last of three samples.
+    rates = [float(schedule(step)) for step in range(35)]
+    epochs = np.repeat(np.arange(5), 7)
+    expected = 2e-4 * (1 + np.cos(np.pi * epochs / 5)) / 2
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    config = keras.optimizers.schedules.serialize(schedule)
+    again = keras.optimizers.schedules.deserialize(config)
+    assert isinstance(again, EpochCosineDecay)
+    assert float(again(20)) == rates[20]
+
+
 def _first_step(model, batch, targets, epsilon):
     """Returns weights after one step, and after one of the formulas."""
     import tensorflow as tf
@@ -85,15 +105,22 @@ def _first_step(model, batch, targets, epsilon):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="takes gradients by a tape"
 )
-@pytest.mark.parametrize("name", ["draem", "mnad", "hf2vad"])
+@pytest.mark.parametrize(
+    "name", ["draem", "mnad", "hf2vad/0", "hf2vad/1", "hf2vad/2"]
+)
 def test_first_step_of_hosts(name):
+    name, _, number = name.partition("/")
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     try:
         host = small_host(name, run_eagerly=True)
         batch = samples(host, 2)
         if name == "hf2vad":
-            model, targets, epsilon = host.training_stages()[0], None, 1e-7
+            model, targets, epsilon = (
+                host.training_stages()[int(number)],
+                None,
+                1e-7,
+            )
             model.compile(run_eagerly=True)
         elif name == "draem":
             mask = np.zeros(batch.shape[:3])

@@ -37,6 +37,13 @@ def evaluate(
             "evaluation.smoothing=median. Repeatable.",
         ),
     ] = None,
+    as_published: Annotated[
+        bool,
+        typer.Option(
+            "--as-published",
+            help="Measure as the published figures of the model were.",
+        ),
+    ] = False,
 ) -> None:
     """Score the test data of a run: metrics, scores and anomaly maps.
 
@@ -54,6 +61,7 @@ def evaluate(
         on_error,
         dict(map(parse_setting, settings or [])),
         ConsoleProgress(),
+        as_published,
     )
     show_metrics(opened, metrics)
 
@@ -68,6 +76,8 @@ def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:
         _show_videos(f"{run.path}: {split} videos", metrics)
     else:
         _show_images(f"{run.path}: {split} images", metrics)
+    if text := metrics.get("as_published"):
+        say(f"As published: {text}.")
     things = "frames" if metrics.get("kind") == "video" else "images"
     calibration = Calibration.from_dict(metrics["calibration"])
     if text := calibration.describe_false_alarms(things):

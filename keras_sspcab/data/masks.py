@@ -24,6 +24,7 @@ from keras_sspcab.data.file_system import (
     read_bytes,
 )
 from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import is_image
 from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
 
@@ -70,16 +71,24 @@ def read_mask(path: str) -> np.ndarray:
 
 
 def load_mask(
-    sample: ImageSample, image_size: tuple[int, int]
+    sample: ImageSample, image_size: tuple[int, int], rule: str = "nearest"
 ) -> tuple[np.ndarray, int]:
     """Reads and resizes the mask of an image; without one, it is empty.
 
-    See `resize_mask` for the result. Errors name the file.
+    See `resize_mask` for the result. By the rule `"whole"`, only pixels count
+    all of whose sources are defective: resized as OpenCV does, they stay white.
+    Nothing is kept then, and the number is 1 where the mask gets empty. Errors
+    name the file.
     """
     if sample.mask_path is None:
         return np.zeros(image_size, bool), 0
     try:
-        return resize_mask(read_mask(sample.mask_path), image_size)
+        mask = read_mask(sample.mask_path)
+        if rule == "nearest":
+            return resize_mask(mask, image_size)
+        gray = np.where(mask, np.uint8(255), np.uint8(0))[..., None]
+        whole = resize(gray, image_size, "opencv").numpy()[..., 0] == 1.0
+        return whole, int(mask.any() and not whole.any())
     except ValueError as error:
         raise ValueError(
             f"Cannot use the mask {sample.mask_path}: {error}"

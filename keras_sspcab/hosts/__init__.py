@@ -10,7 +10,7 @@ from keras_sspcab.hosts.arguments import (
     check_places,
     check_weights,
 )
-from keras_sspcab.hosts.base import AnomalyModel, HostGuide
+from keras_sspcab.hosts.base import AnomalyModel, HostGuide, PublishedEvaluation
 from keras_sspcab.hosts.detector import Untracked, require_finite_weights
 from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel, FoldScores
@@ -37,6 +37,7 @@ __all__ = [
     "FrameModel",
     "HostGuide",
     "ObjectModel",
+    "PublishedEvaluation",
     "ScoredFrame",
     "Stage",
     "Untracked",

@@ -1,6 +1,7 @@
 """The base of all hosts: what they declare, and how they are trained."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -37,6 +38,27 @@ class HostGuide:
     training_time: str = ""
     expectation: str = ""
     needs_gpu: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedEvaluation:
+    """How a host was measured where its figures were published.
+
+    `Run.evaluate(as_published=True)` measures like that.
+
+    Attributes:
+        text: What there is to know beside the figures, in words.
+        settings: Settings by `"section.key"`. Those of `[evaluation]` are set;
+            a run in which one of the others differs is refused.
+
+    Example:
+    >>> settings = {"evaluation.smoothing": "none"}
+    >>> PublishedEvaluation("no smoothing", settings).text
+    'no smoothing'
+    """
+
+    text: str
+    settings: Mapping[str, Any]
 
 
 class AnomalyModel(Detector):
@@ -112,6 +134,9 @@ class AnomalyModel(Detector):
 
     #: Where `keras-sspcab compare` puts the block; None leaves it to the host.
     comparison_place: ClassVar[str | None] = None
+
+    #: How the host was measured where its figures were published, if known.
+    published_evaluation: ClassVar[PublishedEvaluation | None] = None
 
     #: How the published code resizes, for what is made of its checkpoints.
     published_resize: ClassVar[str] = "bilinear"
@@ -213,6 +238,7 @@ class AnomalyModel(Detector):
         *,
         learning_rate: float | None = None,
         steps: int | None = None,
+        epochs: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Configures training, by default as the host's paper does.
@@ -226,10 +252,15 @@ class AnomalyModel(Detector):
                 takes the paper's.
             steps: Steps that the whole training will take, over which the rate
                 follows the paper's schedule; None leaves it constant.
+            epochs: Into how many epochs these are divided, for hosts whose rate
+                changes after epochs; see their `default_optimizer`.
             **kwargs: As in `keras.Model.compile`.
         """
         if optimizer is None:
-            optimizer = self.default_optimizer(learning_rate, steps)
+            make = self.default_optimizer
+            known = inspect.signature(make).parameters
+            by_epoch = {"epochs": epochs} if "epochs" in known else {}
+            optimizer = make(learning_rate, steps, **by_epoch)
         else:
             check_own_rate(optimizer, learning_rate, steps)
         super().compile(

@@ -129,6 +129,7 @@ CONVENTIONS: dict[str, tuple[str, dict[str, str]]] = {
             "per_video": "the scores of each video are brought to [0, 1] by "
             "its own smallest and largest one",
             "none": "none, the scores of all videos are compared as they are",
+            "raw": "none, the scores before calibration are compared",
         },
     ),
     "smoothing": (
@@ -143,6 +144,13 @@ CONVENTIONS: dict[str, tuple[str, dict[str, str]]] = {
             "videos count",
             "skip": "macro AUC leaves them out, as their own AUROC is not "
             "defined",
+        },
+    ),
+    "update_memory": (
+        "Memory",
+        {
+            "True": "learns from the frames that look normal while it scores",
+            "False": "stays as it was trained",
         },
     ),
     "frames_dropped": ("Frames without a score", {}),

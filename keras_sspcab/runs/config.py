@@ -258,12 +258,15 @@ class CalibrationConfig(_Section):
 
 
 class EvaluationConfig(_OpenSection):
-    """Section `[evaluation]`: how the scores of video frames become metrics.
+    """Section `[evaluation]`: how scores and masks become metrics.
+
+    All but `masks` are for videos.
 
     Attributes:
         normalization: `"per_video"` brings the scores of each test video to
             [0, 1] by its own extremes, as most papers do; `"none"` takes the
-            calibrated scores, which need no look ahead.
+            calibrated scores, which need no look ahead; `"raw"` those before
+            calibration, whose zero is another one where they are smoothed.
         smoothing: Filter over the frames of a video: `"none"`, `"median"`,
             `"mean"` or `"gaussian"`.
         smoothing_size: Frames under the filter (odd), or the standard deviation
@@ -278,6 +281,9 @@ class EvaluationConfig(_OpenSection):
         region_min_area: Pixels of the map that a region has at least.
         iou_threshold: Overlap from which on a region finds an anomaly.
         track_threshold: Share of a track from which on it is found.
+        masks: Of images: how masks are resized; `"nearest"`, by the nearest
+            neighbor without losing a defect, or `"whole"`, so that only pixels
+            that are defective as a whole count.
         options: All other keys; see the host's `evaluation_options`.
 
     Example:
@@ -285,7 +291,7 @@ class EvaluationConfig(_OpenSection):
     17.0
     """
 
-    normalization: Literal["per_video", "none"] = "per_video"
+    normalization: Literal["per_video", "none", "raw"] = "per_video"
     smoothing: Literal["none", "median", "gaussian", "mean"] = "none"
     smoothing_size: Annotated[float, Field(gt=0)] = 17.0
     single_class: Literal["sentinel", "skip"] = "sentinel"
@@ -294,6 +300,7 @@ class EvaluationConfig(_OpenSection):
     region_min_area: Positive = 4
     iou_threshold: PositiveShare = 0.1
     track_threshold: PositiveShare = 0.1
+    masks: Literal["nearest", "whole"] = "nearest"
 
     @field_validator("smoothing_size")
     @classmethod

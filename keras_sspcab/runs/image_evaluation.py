@@ -43,8 +43,12 @@ def evaluate_images(
     defects = sorted({sample.defect for sample in samples if sample.label})
     statistics: list[np.ndarray] = []
     size = source.data.image_size
+    rule = source.config.evaluation.masks
     masks = parallel_iterate(
-        lambda sample: load_mask(sample, size), samples, "", progress=False
+        lambda sample: load_mask(sample, size, rule),
+        samples,
+        "",
+        progress=False,
     )
     doubts: list[tuple[ImageSample, str]] = []
     num_small: list[int] = []
@@ -81,8 +85,10 @@ def evaluate_images(
             )
             if _lacks_mask(sample):
                 continue
-            doubts.append((sample, find_doubt(mask, sample.label)))
-            if doubts[-1][1] not in ("empty", "marked"):
+            is_lost = bool(small and not mask.any())
+            doubt = "" if is_lost else find_doubt(mask, sample.label)
+            doubts.append((sample, doubt))
+            if doubt not in ("empty", "marked"):
                 groups = [sample.defect] if sample.label else defects
                 for group in (None, *groups):
                     pixels[group].add(mask, anomaly_map)
@@ -117,7 +123,12 @@ def evaluate_images(
             f"{num_without_mask} defective images have no mask and count for "
             "no pixel metric"
         )
-    if num_small:
+    if num_small and rule == "whole":
+        notes.append(
+            f"{len(num_small)} masks are empty at {size[0]}x{size[1]} pixels, "
+            "so that their defects count as normal pixels"
+        )
+    elif num_small:
         notes.append(
             f"{sum(num_small)} defects in {len(num_small)} masks are so small "
             f"that masks of {size[0]}x{size[1]} pixels would pass over them: "

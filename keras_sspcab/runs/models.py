@@ -123,10 +123,12 @@ def compile_model(model: Any, config: Config, num_samples: int) -> None:
     """Compiles a host or a stage of one, for epochs of so many samples."""
     training = config.training
     steps = math.ceil(num_samples / training.batch_size)
+    is_host = isinstance(model, AnomalyModel)
     model.compile(
         learning_rate=training.learning_rate or None,
         steps=steps * training.epochs,
         jit_compile=training.jit_compile,
+        **({"epochs": training.epochs} if is_host else {}),
     )
 
 

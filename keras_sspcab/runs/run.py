@@ -255,6 +255,7 @@ class Run(RunFolder):
         on_error: str | None = None,
         settings: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        as_published: bool = False,
     ) -> dict[str, Any]:
         """Scores the test data: metrics, scores, anomaly maps.
 
@@ -264,30 +265,40 @@ class Run(RunFolder):
             settings: How it is measured: settings of `[evaluation]` by
                 `"evaluation.key"`.
             progress: Takes what there is to say.
+            as_published: Whether it is measured as the published figures of the
+                host were, which the metrics say then; see
+                `keras_sspcab.hosts.PublishedEvaluation`.
 
         Returns:
             The content of `metrics.json`.
 
         Raises:
-            ConfigError: If another setting is given.
+            ConfigError: If another setting is given, or one that contradicts
+                `as_published`, or if nothing is known for the host.
             ValueError: If the run is not trained, another process works on it,
                 or data cannot be used.
         """
-        from keras_sspcab.runs.evaluation import evaluate_run
+        from keras_sspcab.runs.evaluation import (
+            evaluate_run,
+            published_settings,
+        )
 
         self.require("model.keras", "keras-sspcab train")
-        for key, value in (settings or {}).items():
+        settings = dict(settings or {})
+        for key, value in settings.items():
             if not key.startswith("evaluation."):
                 raise ConfigError(
                     "A trained run keeps its settings but for those of "
                     f"[evaluation]. Received: {key}={value!r}"
                 )
+        if as_published:
+            settings |= published_settings(self.config, settings)
         named = {"data.path": data, "data.on_error": on_error}
         config = resolve_config(
             self.file("config.toml"), merge_settings(settings, named)
         )
         with self.locked():
-            return evaluate_run(self, config, progress)
+            return evaluate_run(self, config, progress, as_published)
 
     def report(self) -> "Path":
         """Writes `report.html` about the last evaluation; returns its path.

@@ -75,12 +75,8 @@ def list_settings(model: str | None = None) -> list[Setting]:
     meanings = describe_entries(host)
     defaults = config.to_dict()
     settings = []
-    left_out = {
-        "image": ("objects", "evaluation"),
-        "video": ("objects",),
-    }.get(host.kind, ())
     for name, section in Config():
-        if name in left_out:
+        if name == "objects" and host.kind != "objects":
             continue
         fields = type(section).model_json_schema()["properties"]
         texts = {**meanings, **describe_entries(type(section))}
@@ -92,6 +88,8 @@ def list_settings(model: str | None = None) -> list[Setting]:
                 ) or describe_type(type(argument.default))
                 defaults[name].setdefault(key, argument.default)
         elif name == "evaluation":
+            of_images = {"masks": allowed.pop("masks")}
+            allowed = of_images if host.kind == "image" else allowed
             for key, value in host.evaluation_options.items():
                 allowed[key] = describe_type(type(value))
         for key, values in allowed.items():

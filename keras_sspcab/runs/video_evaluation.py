@@ -161,7 +161,9 @@ def _video_scores(
     model: Any, scored: list[_ScoredVideo], evaluation: EvaluationConfig
 ) -> Series:
     """Returns the scores that micro and macro AUC are measured on, by video."""
-    scores = {one.name: one.series["anomaly_score"] for one in scored}
+    is_raw = evaluation.normalization == "raw"
+    output = "raw_score" if is_raw else "anomaly_score"
+    scores = {one.name: one.series[output] for one in scored}
     if evaluation.normalization == "per_video":
         # The host knows how its paper scores whole videos.
         scores = {one.name: model.score_video(one.series) for one in scored}
@@ -226,6 +228,7 @@ def _metrics(
             "normalization": evaluation.normalization,
             "smoothing": smoothing,
             "single_class": evaluation.single_class,
+            **evaluation.options,
             "frames_dropped": _frames_dropped(config),
             "regions": regions.description,
             "tracks": origin,

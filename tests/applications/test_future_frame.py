@@ -263,6 +263,17 @@ def test_schedule_of_the_discriminator():
     schedule = model.discriminator_optimizer._learning_rate
     rates = [float(schedule(step)) for step in (0, 50, 51)]
     np.testing.assert_allclose(rates, [2e-5, 2e-5, 2e-6], rtol=1e-5)
+    # Given, whether the length of the training is known or not.
+    model = small(drop_step=7)
+    for steps in (None, 10):
+        model.compile(steps=steps)
+        for optimizer, rate in (
+            (model.optimizer, 2e-4),
+            (model.discriminator_optimizer, 2e-5),
+        ):
+            rates = [float(optimizer._learning_rate(s)) for s in (7, 8)]
+            np.testing.assert_allclose(rates, [rate, 0.1 * rate], rtol=1e-5)
+    model = small()
     model.compile(learning_rate=1e-3)
     rate = model.discriminator_optimizer.learning_rate
     assert float(rate) == pytest.approx(1e-4)
@@ -273,6 +284,7 @@ def test_schedule_of_the_discriminator():
     [
         ({"input_shape": (3, 8, 64, 3)}, "at least 16"),
         ({"base_width": 0}, "base_width=0"),
+        ({"drop_step": 0}, "drop_step"),
         ({"flow_weight": -1.0}, "flow_weight=-1.0"),
         ({"flow_estimator": "farneback"}, "flow_estimator='farneback'"),
     ],

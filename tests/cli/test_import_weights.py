@@ -47,6 +47,8 @@ def test_a_checkpoint_becomes_a_run(checkpoint, images, tmp_path, invoke):
     invoke("evaluate", run)
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert 0 <= metrics["image_auroc"] <= 1
+    result = invoke("evaluate", run, "--as-published", code=2)
+    assert "published with model.smoothing=21" in result.output
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert list(record["published"]) == [str(checkpoint)]
 

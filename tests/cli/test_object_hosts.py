@@ -223,7 +223,7 @@ def hf2vad(tmp_path_factory, videos, invoke):
     return run
 
 
-def test_hf2vad_end_to_end(hf2vad, videos):
+def test_hf2vad_end_to_end(hf2vad, videos, invoke):
     rows = read(hf2vad / "history.csv")
     assert [row["stage"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["flow_loss"]
@@ -239,6 +239,19 @@ def test_hf2vad_end_to_end(hf2vad, videos):
     empty = load_detector(str(hf2vad)).empty_score
     raw = [float(row["raw_score"]) for row in rows if row["video"] == "z"]
     np.testing.assert_allclose(raw, empty, rtol=1e-5)
+    invoke("evaluate", hf2vad, "--as-published")
+    for video in "xyz":
+        of_video = [
+            row
+            for row in read(hf2vad / "predictions/scores.csv")
+            if row["video"] == video
+        ]
+        raw = [float(row["raw_score"]) for row in of_video]
+        padded = np.pad(raw, 8)
+        np.testing.assert_allclose(
+            [float(row["video_score"]) for row in of_video],
+            [np.median(padded[i : i + 17]) for i in range(len(raw))],
+        )
     # Errors are measured on the training objects.
     layer = load_detector(str(hf2vad)).get_layer("object_score")
     assert np.all(np.asarray(layer.get_weights()[0]) != 0)

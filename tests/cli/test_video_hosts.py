@@ -9,7 +9,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from keras_sspcab.applications import score_frames
-from keras_sspcab.data.video import scan_video_folder, tracks_from_masks
+from keras_sspcab.data.video import (
+    clip_dataset,
+    scan_video_folder,
+    tracks_from_masks,
+)
 from keras_sspcab.metrics import (
     rbdc_tbdc,
     read_detections,
@@ -159,6 +163,49 @@ def test_evaluation_can_be_set(run, invoke):
     invoke("evaluate", run, "--set", "evaluation.normalization=none")
     for row in read_scores(run):
         assert row["video_score"] == row["anomaly_score"]
+
+
+def test_evaluation_as_published(run, videos, tmp_path, invoke, monkeypatch):
+    # What has hardly been trained learns from every frame.
+    papers = {"prediction": (0.1, 0.6, 1.0)}
+    monkeypatch.setattr("keras_sspcab.applications.mnad._PAPER", papers)
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    model = load_detector(str(copy))
+    published = ("evaluate", copy, "--as-published")
+    clips = [
+        np.concatenate([clip.numpy() for clip in clip_dataset([v], 3, SIZE, 1)])
+        for v in scan_video_folder(videos).test
+    ]
+    outputs = model.predict_online(np.concatenate(clips))
+    assert outputs["updated"].all()
+    expected = []
+    for rows in (slice(0, 10), slice(10, 20)):
+        psnr, distance = (
+            (x - x.min()) / np.ptp(x)
+            for x in (outputs["psnr"][rows], outputs["compactness"][rows])
+        )
+        expected += [*(0.6 * (1 - psnr) + 0.4 * distance)]
+    result = invoke(*published)
+    scores = [float(row["video_score"]) for row in read_scores(copy)]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    metrics = json.loads((copy / "metrics.json").read_text("utf-8"))
+    assert metrics["conventions"]["update_memory"] is True
+    assert "the memory learns" in metrics["as_published"]
+    assert "As published: PSNR and distance" in result.output
+    invoke("report", copy)
+    page = (copy / "report.html").read_text("utf-8")
+    assert "As published: PSNR and distance" in page
+    # What contradicts it is refused; all else may be set.
+    both = (*published, "--set", "evaluation.smoothing=median")
+    assert "--as-published" in invoke(*both, code=2).output
+    invoke(*published, "--set", "evaluation.single_class=skip")
+    invoke("evaluate", copy)
+    usual = [float(row["video_score"]) for row in read_scores(copy)]
+    assert np.abs(np.subtract(scores, usual)).max() > 0.01
+    metrics = json.loads((copy / "metrics.json").read_text("utf-8"))
+    assert "as_published" not in metrics
+    assert metrics["conventions"]["update_memory"] is False
 
 
 def test_thresholds_are_measured_anew(run, tmp_path, invoke):

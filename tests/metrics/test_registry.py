@@ -38,6 +38,7 @@ def test_metrics_that_are_not_there_are_left_out():
             "Normalization",
             "brought to \\[0, 1\\]",
         ),
+        ("update_memory", True, "Memory", "learns from"),
         ("tracks", "masks", "Tracks", "derived from the ground-truth masks"),
         ("regions", "flood fill", "Regions", "flood fill"),
         ("of tomorrow", 1, "of tomorrow", "1"),

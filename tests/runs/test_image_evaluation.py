@@ -6,8 +6,10 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
-from keras_sspcab.data.masks import read_mask
+from keras_sspcab.data import ImageSample
+from keras_sspcab.data.masks import load_mask, read_mask
 from keras_sspcab.runs.image_evaluation import evaluate_images
 from keras_sspcab.runs.parsing import load_config
 from keras_sspcab.runs.progress import Progress
@@ -28,8 +30,9 @@ class Brightness:
 
 @pytest.fixture
 def evaluate(tmp_path):
-    def evaluate(root, image_size=64):
+    def evaluate(root, image_size=64, masks="nearest"):
         settings = {
+            "evaluation.masks": masks,
             "data.path": str(root),
             "data.image_size": image_size,
             "data.channels": 1,
@@ -48,6 +51,36 @@ def evaluate(tmp_path):
         return measured.metrics, [*texts, *measured.gaps]
 
     return evaluate
+
+
+def test_only_whole_pixels_count_if_so_set(evaluate, tmp_path):
+    """As in DRAEM's published code: resized by OpenCV, then rounded down."""
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(0)
+    expected = []
+    for number, width in enumerate((60, 45, 1)):
+        for part in ("train/good", "test/good", "test/hole"):
+            path = tmp_path / "set" / part / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = rng.integers(0, 256, (90, 110), "uint8")
+            Image.fromarray(noise).save(path)
+        mask = np.zeros((90, 110), "uint8")
+        mask[20 + number : 70, 11 : 11 + width] = 255
+        path = tmp_path / f"set/ground_truth/hole/{number}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+        expected.append((cv2.resize(mask, (32, 32)) / 255).astype("uint8"))
+        sample = ImageSample("", 1, "hole", str(path))
+        whole, is_lost = load_mask(sample, (32, 32), "whole")
+        np.testing.assert_array_equal(whole, expected[-1])
+        assert is_lost == (number == 2)
+    metrics, texts = evaluate(tmp_path / "set", 32, masks="whole")
+    # Lost defects count, as normal pixels: the image is not left out.
+    maps = [np.load(p) for p in sorted(tmp_path.glob("predictions/maps/*"))]
+    truth = [*np.zeros((3, 32, 32), "uint8"), *expected]
+    scores = roc_auc_score(np.ravel(truth), np.ravel(maps))
+    assert metrics["pixel_auroc"] == pytest.approx(scores, abs=1e-5)
+    assert any("1 masks are empty at 32x32" in text for text in texts)
 
 
 @pytest.mark.parametrize("name", ["u16mask", "jpgmask", "loco"])

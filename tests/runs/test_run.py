@@ -108,3 +108,5 @@ def test_the_whole_road_is_silent(images, tmp_path, capfd):
     assert (path / "model.keras").read_bytes() == before
     with pytest.raises(ConfigError, match=r"but for those of \[evaluation\]"):
         again.evaluate(settings={"training.seed": 1})
+    with pytest.raises(ConfigError, match="autoencoder was evaluated.*not"):
+        again.evaluate(as_published=True)

@@ -57,9 +57,12 @@ def test_sections_are_those_of_the_kind():
         )
     }
     common = {"data", "model", "training", "calibration"}
-    assert sections["image"] == common
+    assert sections["image"] == {*common, "evaluation"}
     assert sections["video"] == {*common, "evaluation"}
     assert sections["objects"] == {*common, "evaluation", "objects"}
+    of_images = {k for k in settings_of("padim") if k.startswith("evaluation")}
+    assert of_images == {"evaluation.masks"}
+    assert "evaluation.masks" not in settings_of("mnad")
 
 
 def test_unknown_models_are_refused():

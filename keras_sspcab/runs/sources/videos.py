@@ -47,6 +47,7 @@ class VideoSource(Source):
         """Refuses settings that are for images."""
         self.refuse("data.patch_size", 0, "images")
         self.refuse("data.flip", False, "images")
+        self.refuse("evaluation.masks", "nearest", "images")
         if self.data.cache == "memory":
             raise ConfigError(
                 "Frames of videos are kept on disk, not in memory. "
