@@ -11,7 +11,7 @@ from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import brightest_value, read_pixels
 from keras_sspcab.data.masks import describe_doubts, find_doubt, read_mask
 from keras_sspcab.data.parallel import parallel_map
-from keras_sspcab.preprocessing import Preprocessing
+from keras_sspcab.preprocessing import WHITE_LEVELS, Preprocessing
 
 _Sample = TypeVar("_Sample")
 
@@ -171,7 +171,7 @@ def measure_preprocessing(
 
     Example:
     >>> measure_preprocessing([])
-    Preprocessing(white_level=65535)
+    Preprocessing(white_level=65535, resize='bilinear')
     """
     paths = [sample.path for sample in samples]
     values = parallel_map(brightest_value, paths, "Measuring images", progress)
@@ -193,6 +193,26 @@ def warn_if_nearly_black(path: str) -> None:
             "`preprocessing=measure_preprocessing(samples)`, and set it as "
             "`model.preprocessing`; or `Preprocessing()` for the full range.",
             stacklevel=3,
+        )
+
+
+def warn_of_dark_files(
+    paths: Sequence[str], preprocessing: Preprocessing
+) -> None:
+    """Warns if a model without a white level is given files that need one.
+
+    The first files are looked at: they are likely to be of one camera.
+    """
+    if preprocessing.white_level < WHITE_LEVELS[-1]:
+        return
+    dark = [path for path in paths[:8] if 0 < brightest_value(path) <= 16383]
+    if dark:
+        warnings.warn(
+            f"{dark[0]} has 16 bits a value, but uses few of them: if its "
+            "camera has fewer bits, the model sees it as nearly black, because "
+            "it was not trained on such files. Train it on images of this "
+            "camera, or bring them to 8 bits",
+            stacklevel=2,
         )
 
 

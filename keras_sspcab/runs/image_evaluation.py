@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_sspcab import metrics
 from keras_sspcab.data import ImageSample
+from keras_sspcab.data.checking import warn_of_dark_files
 from keras_sspcab.data.masks import describe_doubts, find_doubt, load_mask
 from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.metrics import PixelScores
@@ -36,6 +37,7 @@ def evaluate_images(
     progress: Progress,
 ) -> Measured:
     """Scores test images; writes scores and maps."""
+    warn_of_dark_files([s.path for s in samples], model.preprocessing)
     os.makedirs(os.path.join(folder, "maps"))
     rows: list[ImageScore] = []
     # By defect, and of all images under None.

@@ -13,6 +13,7 @@ from keras_sspcab.data import (
     image_dataset,
     scan_image_folder,
 )
+from keras_sspcab.data.checking import warn_of_dark_files
 from keras_sspcab.data.file_system import (
     is_folder,
     scheme_of,
@@ -42,6 +43,7 @@ def predict_images(
     samples = check_images(
         _list_images(paths), on_error=on_error, preprocessing=preprocessing
     )
+    warn_of_dark_files([sample.path for sample in samples], preprocessing)
     height, width, channels = model.input_shape[1:]
     if height is None or width is None:
         raise ValueError(

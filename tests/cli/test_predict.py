@@ -83,6 +83,16 @@ def test_images_of_any_size_and_kind(invoke, trained, tmp_path):
         assert opened.mode == "RGB"
 
 
+def test_files_that_are_seen_as_nearly_black_are_told(
+    invoke, trained, tmp_path
+):
+    """Twelve bits in 16: the model has been trained on files with 8 bits."""
+    pixels = np.random.default_rng(0).integers(0, 4096, (48, 48), "uint16")
+    Image.fromarray(pixels).save(tmp_path / "dark.png")
+    result = invoke("predict", trained, tmp_path / "dark.png")
+    assert "dark.png has 16 bits a value" in "".join(result.output.split("\n"))
+
+
 def test_heat_maps_show_where_the_defect_is(invoke, trained, images, tmp_path):
     heat_maps = tmp_path / "maps"
     image = images / "test" / "hole" / "000.png"
