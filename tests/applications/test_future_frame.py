@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from keras_sspcab.applications import FutureFrame
 from keras_sspcab.losses import lucas_kanade
+from keras_sspcab.runs.models import compile_model
+from keras_sspcab.runs.parsing import load_config, parse_setting
 from tests.applications.helpers import (
     TENSORFLOW,
     assert_equal_weights,
@@ -277,6 +281,33 @@ def test_schedule_of_the_discriminator():
     model.compile(learning_rate=1e-3)
     rate = model.discriminator_optimizer.learning_rate
     assert float(rate) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize(
+    ("data", "weights", "rate", "drop"),
+    [
+        ("Ped1", (1, 1, 0.01, 0.05), 1e-4, 40_000),
+        ("Ped2", (1, 1, 2, 0.05), 1e-4, 7_000),
+        ("Avenue", (0.001, 1, 2, 0.05), 2e-4, 100_000),
+        ("ShanghaiTech", (1, 1, 2, 0.05), 2e-4, 50_000),
+    ],
+)
+def test_settings_of_the_papers_data(data, weights, rate, drop):
+    """Those in the table of the README give the rates of the reference."""
+    readme = Path(__file__).parents[2] / "applications/README.md"
+    lines = readme.read_text("utf-8").splitlines()
+    (row,) = [line for line in lines if line.startswith(f"  | {data} |")]
+    settings = dict(map(parse_setting, row.split("`")[1].split()))
+    config = load_config(None, {"model.name": "future_frame", **settings})
+    model = small(**{**config.model.options, "base_width": 2})
+    compile_model(model, config, num_samples=1000)
+    assert list(model.default_loss_weights().values()) == list(weights)
+    for optimizer, own in (
+        (model.optimizer, rate),
+        (model.discriminator_optimizer, 0.1 * rate),
+    ):
+        rates = [float(optimizer._learning_rate(s)) for s in (drop, drop + 1)]
+        np.testing.assert_allclose(rates, [own, 0.1 * own], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
