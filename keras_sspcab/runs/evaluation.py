@@ -40,8 +40,8 @@ def published_settings(
         if (found := {**in_run, **given}.get(key, value)) != value:
             raise ConfigError(
                 f"{config.model.name} was published with {key}={value}. "
-                f"Received: {key}={found}. Leave out one of both: that "
-                "setting, or the `as_published` argument"
+                f"Received: {key}={found}. Change that setting, or leave out "
+                "the `as_published` argument"
             )
     return {
         key: value
