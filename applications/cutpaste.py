@@ -327,7 +327,7 @@ class CutPaste(AnomalyModel):
         for index in range(depth):
             names[f"head{index}"] = f"head.{3 * index}"
             names[f"head{index}_bn"] = f"head.{3 * index + 1}"
-        swap_colors(arrays, channel_order, (("resnet18.conv1.weight", 1, 3),))
+        swap_colors(arrays, channel_order, 3, {"resnet18.conv1.weight": 3})
         if classes != CLASSES["3way"]:
             arguments = {"variant": "cutpaste", **arguments}
         model = cls(

@@ -265,18 +265,13 @@ class DRAEM(AnomalyModel):
         weight = array_of(arrays, pair, segmentation_path or path)
         if is_anomalib:
             arrays[pair] = np.roll(weight, channels, axis=1)
-        if channel_order is None:
-            is_gray = is_anomalib or channels != 3
-            channel_order = "rgb" if is_gray else "bgr"
+        output = _NAMES["reconstruction_conv"]
         swap_colors(
             arrays,
-            channel_order,
-            (
-                (first, 1, channels),
-                (pair, 1, 2 * channels),
-                ("decoder.fin_out.0.weight", 0, channels),
-                ("decoder.fin_out.0.bias", 0, channels),
-            ),
+            channel_order or ("rgb" if is_anomalib else "bgr"),
+            channels,
+            {first: channels, pair: 2 * channels},
+            (f"{output}.weight", f"{output}.bias"),
         )
         model = cls(
             (*sides(image_size), channels),

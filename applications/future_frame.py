@@ -227,12 +227,10 @@ class FutureFrame(AdversarialModel):
         width, stacked = weight.shape[:2]
         swap_colors(
             arrays,
-            channel_order if channels == 3 else "rgb",
-            (
-                (f"{first}.weight", 1, stacked),
-                (f"{last}.weight", 0, channels),
-                (f"{last}.bias", 0, channels),
-            ),
+            channel_order,
+            channels,
+            {f"{first}.weight": stacked},
+            (f"{last}.weight", f"{last}.bias"),
         )
         model = cls(
             (stacked // channels + 1, *sides(image_size), channels),

@@ -334,14 +334,15 @@ class HF2VAD(ObjectModel):
         side = 8 * math.isqrt(slots.shape[1] // (8 * len(root_width)))
         swap_colors(
             arrays,
-            channel_order if channels == 3 else "rgb",
+            channel_order,
+            channels,
+            {f"{stem}.conv.weight_v": frames * channels},
             (
-                (f"{stem}.conv.weight_v", 1, frames * channels),
-                (f"{output}.conv.weight_v", 0, channels),
-                (f"{output}.conv.weight_g", 0, channels),
-                (f"{output}.conv.bias", 0, channels),
-                (f"{output}.gamma", 1, channels),
-                (f"{output}.beta", 1, channels),
+                *(
+                    f"{output}.conv.{x}"
+                    for x in ("weight_v", "weight_g", "bias")
+                ),
+                *(f"{output}.{x}" for x in ("gamma", "beta")),
             ),
         )
         model = cls(

@@ -285,12 +285,10 @@ class MNAD(FrameModel):
             )
         swap_colors(
             arrays,
-            channel_order if channels == 3 else "rgb",
-            (
-                (first, 1, stacked),
-                (f"{last}.weight", 0, channels),
-                (f"{last}.bias", 0, channels),
-            ),
+            channel_order,
+            channels,
+            {first: stacked},
+            (f"{last}.weight", f"{last}.bias"),
         )
         frames = stacked // channels + predicts
         model = cls(

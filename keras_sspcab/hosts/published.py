@@ -149,22 +149,30 @@ def with_blocks(
 
 
 def swap_colors(
-    arrays: Arrays, order: str, axes: Iterable[tuple[str, int, int]]
+    arrays: Arrays,
+    order: str,
+    channels: int,
+    inputs: Mapping[str, int],
+    outputs: Iterable[str] = (),
 ) -> None:
     """Turns the colors of a network around where it was trained on BGR.
 
     Args:
         arrays: The arrays, which are replaced.
         order: `"bgr"`, or `"rgb"` for arrays that stay as they are.
-        axes: Names of arrays, the axis whose channels are colors of images that
-            follow each other, and how many of these channels are.
+        channels: Those of an image; without three there is no order.
+        inputs: Names of kernels, and how many of their input channels, the
+            first ones, are those of images that follow each other.
+        outputs: Names of arrays whose first axis of the size `channels` are the
+            colors of an image.
     """
-    if standardize_choice(order, ("bgr", "rgb"), "channel_order") == "rgb":
+    order = standardize_choice(order, ("bgr", "rgb"), "channel_order")
+    if order == "rgb" or channels != 3:
         return
-    for name, axis, count in axes:
-        if name not in arrays:
-            continue
-        array = arrays[name]
-        index = np.arange(array.shape[axis])
+    for name, count in inputs.items():
+        index = np.arange(arrays[name].shape[1])
         index[:count] = index[:count].reshape(-1, 3)[:, ::-1].ravel()
-        arrays[name] = np.take(array, index, axis)
+        arrays[name] = np.take(arrays[name], index, 1)
+    for name in outputs:
+        axis = arrays[name].shape.index(channels)
+        arrays[name] = np.flip(arrays[name], axis)
