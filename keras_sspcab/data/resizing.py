@@ -121,6 +121,8 @@ def _resize_like_opencv(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     with tf.device("/cpu:0"):
         shape = tf.shape(image)
         pixels = tf.cast(image, tf.int32)
+        # Both sides weigh by 11 bits: 22 are shifted out, in three steps, and
+        # half of what the last one loses is added before.
         rows = 0
         for index, weight in _neighbors(shape[-2], size[1]):
             rows += tf.gather(pixels, index, axis=-2) * weight[:, None]

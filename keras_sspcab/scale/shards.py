@@ -126,7 +126,8 @@ class ShardScorer:
             dtype: tf.function(
                 lambda pixels: resize(
                     pixels, job.plan.image_size, self._preprocessing.resize
-                )
+                ),
+                autograph=False,
             ).get_concrete_function(tf.TensorSpec(shape, dtype))
             for dtype in (tf.uint8, tf.float32)
         }
