@@ -85,9 +85,7 @@ def test_folders_of_masks_belong_to_one_image(tmp_path, touch):
         f"{tmp_path}/{masks}/{name}" for name in ("0", "1_mask", "2.png")
     ]
     touch(f"{masks}/2/0.png")
-    with pytest.raises(
-        ValueError, match=r"2\.png' has several masks"
-    ):
+    with pytest.raises(ValueError, match=r"2\.png' has several masks"):
         scan_image_folder(tmp_path)
     (tmp_path / masks / "2/0.png").unlink()
     # `0` cannot be both: one mask, and a folder of masks of several images.
