@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_sspcab.cli import app
+from keras_sspcab.preprocessing import Preprocessing
+from tests.hosts import small_host
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -61,3 +63,15 @@ def test_a_run_is_reported_without_a_new_evaluation(run):
         path.write_text(text.replace("\nimages/", f"\n{data}/"))
     invoke("report", run)
     assert (run / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("autoencoder", "bilinear"), ("hf2vad", "opencv")]
+)
+def test_models_from_before_the_choice_are_resized_as_then(name, method):
+    model = small_host(name)
+    config = model.get_config()
+    for known in ({"white_level": 4095}, {}):
+        config["preprocessing"] = known
+        loaded = type(model).from_config(dict(config))
+        assert loaded.preprocessing == Preprocessing(**known, resize=method)
