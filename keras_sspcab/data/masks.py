@@ -185,9 +185,11 @@ def decode_mask(encoded: bytes) -> np.ndarray:
         )
         pixels = _convert(image)
         mask = _combine(*_split_alpha(pixels, 127 if is_lossy else 0))
-    picture = Image.fromarray(mask)
+    # Not as bool: Pillow gives it back with other bytes than 0 and 1, which
+    # TensorFlow does not take for the same.
+    picture = Image.fromarray(mask.astype("uint8"))
     picture.getexif()[_ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(picture))
+    return np.asarray(ImageOps.exif_transpose(picture)) > 0
 
 
 def _convert(image: Image.Image) -> np.ndarray:
