@@ -61,9 +61,15 @@ def folder_lock(
     deadline = time.monotonic() + wait_seconds
     descriptor = None
     try:
-        while descriptor is None and os.access(folder, os.W_OK):
+        while descriptor is None:
+            # Whoever has made it may take it away again, at any moment.
+            _make_folder(folder)
+            if os.path.exists(folder) and not os.access(folder, os.W_OK):
+                break
             try:
                 descriptor = _acquire(path)
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
@@ -77,8 +83,6 @@ def folder_lock(
                 raise ValueError(_describe_holder(folder, path))
             if descriptor is None:
                 time.sleep(0.05)
-                # Whoever has made it may have taken it away.
-                os.makedirs(folder, exist_ok=True)
         if descriptor is not None:
             _sign(descriptor, command)
             remove_leftovers(folder, is_deep)
@@ -101,8 +105,17 @@ def _make_folders(folder: str) -> list[str]:
     while not os.path.lexists(path):
         missing.append(path)
         path = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     return missing
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError:
+        # Or it was there, and is gone by now.
+        if os.path.isfile(folder):
+            raise
 
 
 def _acquire(path: str) -> int | None:

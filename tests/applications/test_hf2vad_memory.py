@@ -31,11 +31,7 @@ def randomize(model, seed=0):
 
 
 class Oracle:
-    """The table of the specification in NumPy, aligned as PyTorch aligns.
-
-    Mirrored: its kernels and slots are those of the model in the mirror, so
-    that it takes and gives crops in the mirror.
-    """
+    """The table of the specification in NumPy, aligned as PyTorch aligns."""
 
     def __init__(self, model):
         self.model = model
@@ -46,7 +42,6 @@ class Oracle:
 
     def conv(self, x, name, stride=1):
         kernel, bias = self.weights(name)
-        kernel = kernel[::-1, ::-1]
         pad = kernel.shape[0] // 2
         return correlate(x, kernel, pad, pad)[:, ::stride, ::stride] + bias
 
@@ -55,8 +50,9 @@ class Oracle:
         # Padding 1 and output padding 1: zeros between, before and behind.
         spread = np.zeros((len(x), 2 * x.shape[1], 2 * x.shape[2], x.shape[3]))
         spread[:, ::2, ::2] = x
-        # Transposing turns the kernel over, once more for the mirror.
-        return correlate(spread, kernel.swapaxes(2, 3), 1, 1) + bias
+        # Transposing turns the kernel over.
+        kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+        return correlate(spread, kernel, 1, 1) + bias
 
     def norm_relu(self, x, name):
         gamma, beta, mean, variance = self.weights(f"{name}_norm")
@@ -70,8 +66,6 @@ class Oracle:
 
     def memory(self, x, name):
         (slots,) = self.weights(name)
-        slots = slots.reshape(-1, *x.shape[1:])[:, ::-1, ::-1]
-        slots = slots.reshape(len(slots), -1)
         logits = x.reshape(len(x), -1) @ slots.T
         a = np.exp(logits - logits.max(1, keepdims=True))
         a /= a.sum(1, keepdims=True)
@@ -103,17 +97,15 @@ def correlate(x, kernel, before, behind):
     return np.einsum("bhwcij,ijco->bhwo", windows, kernel)
 
 
-def test_follows_the_table_in_the_mirror():
+def test_follows_the_table():
     model, x = memory_autoencoder(**TINY), crops()
     randomize(model)
-    reconstruction, entropy = Oracle(model)(x[:, ::-1, ::-1].astype("float64"))
+    reconstruction, entropy = Oracle(model)(x.astype("float64"))
     result = model(x, training=False)
-    assert entropy.min() > 0.1
+    assert np.median(entropy) > 0.1
     assert reconstruction.std() > 0.1
     np.testing.assert_allclose(
-        numpy(result["reconstruction"]),
-        reconstruction[:, ::-1, ::-1],
-        atol=1e-3,
+        numpy(result["reconstruction"]), reconstruction, atol=1e-3
     )
     np.testing.assert_allclose(numpy(result["entropy"]), entropy, atol=1e-3)
 

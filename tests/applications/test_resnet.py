@@ -181,7 +181,7 @@ def without(name):
     [
         (without("layer2.0.downsample.1.bias"), "no array 'layer2.0.downsamp"),
         (state(width=16), "base_width=64.*does not fit"),
-        ({**state(), "layer5.weight": np.ones(3)}, "has not: layer5.weight"),
+        ({**state(), "layer5.weight": np.ones(3)}, "has not: 'layer5.weight'"),
     ],
 )
 def test_files_that_do_not_fit_change_nothing(tmp_path, arrays, message):

@@ -73,7 +73,7 @@ def test_files_of_the_user(tmp_path, arrays, ending):
 def test_files_that_do_not_fit(tmp_path, arrays):
     path = str(tmp_path / "mine.npz")
     np.savez(path, **{**arrays, "_blocks.99._bn0.bias": np.zeros(3)})
-    with pytest.raises(ValueError, match="that the model has not: _blocks.99"):
+    with pytest.raises(ValueError, match="that the model has not: '_blocks.99"):
         load_backbone(weights=path)
     with pytest.raises(ValueError, match="is no file of efficientnet_lite2"):
         load_backbone("efficientnet_lite2", weights=path)

@@ -118,7 +118,7 @@ def test_hosts_of_videos_are_compared_over_data_sets(
     [
         (["--ensemble"], "Scores of videos are not averaged over seeds"),
         (["--models=mnad,draem"], "Received: mnad (video), draem (image)"),
-        (["--set=data.patch_size=16"], "`data.patch_size` is for images"),
+        (["--set=data.patch_size=16"], "--set data.patch_size is for images"),
         (["--set=mnad:data.cache=memory"], "kept on disk, not in memory"),
         (["--set=data.layout=ucsd"], "2 of 2 data sets cannot be used"),
     ],
