@@ -37,7 +37,7 @@ def evaluate_images(
     progress: Progress,
 ) -> Measured:
     """Scores test images; writes scores and maps."""
-    warn_of_dark_files([s.path for s in samples], model.preprocessing)
+    warn_of_dark_files([s.path for s in samples], source.preprocessing)
     os.makedirs(os.path.join(folder, "maps"))
     rows: list[ImageScore] = []
     # By defect, and of all images under None.
