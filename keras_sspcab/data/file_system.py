@@ -20,6 +20,9 @@ _Result = TypeVar("_Result")
 
 _WEB = ("http", "https")
 
+# What TensorFlow reads without tensorflow-io.
+_OWN_SCHEMES = ("file", "gs", "ram")
+
 #: How to install what reads other URLs, for messages.
 INSTALL_HINT = 'Install it with: pip install "keras-sspcab[io]".'
 
@@ -56,14 +59,17 @@ def require_file_systems(paths: Iterable[str | None]) -> None:
 @functools.cache
 def _is_native(scheme: str) -> bool:
     """Returns whether TensorFlow reads such URLs, or local files."""
-    if not scheme or scheme in tf.io.gfile.get_registered_schemes():
+    registered = tf.io.gfile.get_registered_schemes
+    if not scheme or (scheme in _OWN_SCHEMES and scheme in registered()):
         return True
-    if _fsspec_refusal(scheme):
-        # Where it fits TensorFlow, it brings file systems: s3, http, az, ...
-        with contextlib.suppress(Exception), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            importlib.import_module("tensorflow_io")
-    return scheme in tf.io.gfile.get_registered_schemes()
+    # Also where tensorflow-io, once imported, has registered them.
+    if not _fsspec_refusal(scheme):
+        return False
+    # Where it fits TensorFlow, it brings file systems: s3, http, az, ...
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("tensorflow_io")
+    return scheme in registered()
 
 
 @functools.cache

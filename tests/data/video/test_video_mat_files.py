@@ -138,6 +138,6 @@ def test_broken_files_are_named(tmp_path):
         with pytest.raises(ValueError, match="Cannot read the MATLAB .*a.mat"):
             load_mat(str(path))
     with h5py.File(path, "w") as file:
-        file.create_dataset("labels", (1 << 20, 1 << 20), chunks=(64, 64))
+        file.create_dataset("labels", (1 << 20, 1 << 20), "f4", chunks=(64, 64))
     with pytest.raises(ValueError, match="'/labels' cannot have the shape"):
         load_mat(str(path))
