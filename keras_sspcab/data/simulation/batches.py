@@ -75,7 +75,9 @@ def require_batches(dataset: Any) -> None:
 
 def as_float32(images: tf.Tensor) -> tf.Tensor:
     """Returns a batch as float32; checks sizes that were not known before."""
-    images = tf.cast(images, tf.float32)
+    # What a generator yields may share the memory of an array of NumPy, in
+    # which TensorFlow's operations would compute in place.
+    images = tf.raw_ops.DeepCopy(x=tf.cast(images, tf.float32))
     if None not in images.shape[1:3]:
         return images
     check = tf.debugging.assert_greater_equal(

@@ -132,6 +132,19 @@ def test_sizes_may_be_known_only_when_run(clean, simulate):
 
 
 @both
+def test_arrays_of_a_generator_stay_as_they_are(simulate):
+    # TensorFlow shares the memory of arrays that begin at a multiple of 64.
+    size = 4 * 32 * 40 * 3
+    memory = np.zeros(size + 16, "float32")
+    start = -memory.ctypes.data % 64 // 4
+    shared = memory[start : start + size].reshape(4, 32, 40, 3)
+    shared[:] = np.random.default_rng(0).random(shared.shape) * 0.9
+    before = shared.copy()
+    collect(simulate(open_sizes(shared)))
+    np.testing.assert_array_equal(shared, before)
+
+
+@both
 def test_small_images_raise_when_run(simulate):
     dataset = open_sizes(np.zeros((1, 31, 40, 3), "float32"))
     with pytest.raises(tf.errors.InvalidArgumentError, match="at least 32"):
