@@ -150,7 +150,7 @@ class AdversarialModel(FrameModel):
         return super().make_train_function(force)
 
     def train_step(self, *args: Any) -> Any:
-        """One step of the discriminator, then one of the generator."""
+        """Trains the discriminator for one step, then the generator."""
         if self.discriminator is None:
             return super().train_step(*args)
         import tensorflow as tf

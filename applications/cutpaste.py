@@ -291,7 +291,7 @@ class CutPaste(AnomalyModel):
         channel_order: str = "rgb",
         **arguments: Any,
     ) -> "CutPaste":
-        """Makes the model of a checkpoint of the public PyTorch version.
+        """Builds the model from a checkpoint of Runinho/pytorch-cutpaste.
 
         The authors of the paper have published none. Width, head, classes and a
         block are found from the arrays; the density is fitted afterwards, to

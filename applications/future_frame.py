@@ -298,7 +298,7 @@ class FutureFrame(AdversarialModel):
     def default_optimizer(
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
-        """Adam at 2e-4, a tenth of it after `drop_step`."""
+        """Returns Adam at a rate of 2e-4, divided by ten after `drop_step`."""
         rate: Any = learning_rate or 2e-4
         drop_step = self._drop_step or (steps and max(1, steps // 2))
         if drop_step:

@@ -71,7 +71,7 @@ class PyTorchAdam(keras.optimizers.Adam):
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
 class EpochCosineDecay(keras.optimizers.schedules.CosineDecay):
-    """A cosine down to 0, whose rate stays the same within each epoch.
+    """Cosine decay to 0 that changes the rate once an epoch.
 
     As PyTorch's `CosineAnnealingLR` does when it is stepped after each epoch:
     the rate of epoch `e`, from 0, of `E` is `rate * (1 + cos(pi e / E)) / 2`.

@@ -12,7 +12,7 @@ from tests.hosts import samples, small_host
 
 
 class Formulas:
-    """Adam of PyTorch, after its documentation, in float64."""
+    """PyTorch's Adam in float64, written from its documentation."""
 
     def __init__(self, rate, epsilon, amsgrad=False):
         self.rate, self.epsilon, self.amsgrad = rate, epsilon, amsgrad

@@ -85,7 +85,7 @@ def write_deployment(
     gpus: int = 1,
     image: str | None = None,
 ) -> list[str]:
-    """Writes the deployment files that are missing; returns their names.
+    """Writes the missing deployment files and returns their names.
 
     Existing files are kept, because they are meant to be edited. Probes and
     examples ask for the model `name`, by files if it has the signature

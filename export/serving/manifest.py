@@ -40,9 +40,9 @@ def verify_version(path: str | os.PathLike[str]) -> None:
 
 
 def make_readable(path: pathlib.Path) -> None:
-    """Lets everyone read a file or folder, whatever the umask.
+    """Gives all users the permission to read a file or folder.
 
-    Servers run as other users than who packages.
+    Servers run as a user of their own, and the umask may be strict.
     """
     mode = path.stat().st_mode
     readable = mode | (0o555 if path.is_dir() else 0o444)

@@ -97,9 +97,9 @@ def _bar(shown: Console, *more: ProgressColumn, **options: Any) -> Progress:
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """A bar over all steps on a terminal; else a line now and then.
+    """Shows a training: on a terminal by a bar, elsewhere by lines.
 
-    One comes at the end of each epoch.
+    A line is printed every 30 seconds and at the end of each epoch.
     """
 
     def __init__(self) -> None:

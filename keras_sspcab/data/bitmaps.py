@@ -1,4 +1,4 @@
-"""BMP files with all that cameras write, decoded in a graph.
+"""Decodes the kinds of BMP that cameras write, in a TensorFlow graph.
 
 TensorFlow itself takes indices into a palette for gray values and knows neither
 1 nor 4 bits.

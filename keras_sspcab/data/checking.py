@@ -180,20 +180,13 @@ def measure_preprocessing(
 
 
 def warn_if_nearly_black(path: str) -> None:
-    """Warns if a file with 16 bits a value uses a quarter of them at most."""
-    try:
-        brightest = brightest_value(path)
-    except ValueError:
-        # Whoever reads it is told.
-        return
-    if 0 < brightest <= 16383:
-        warnings.warn(
-            f"{path} has 16 bits a value, but none above {brightest}: if its "
-            "camera has fewer bits, it is seen as nearly black. Pass "
-            "`preprocessing=measure_preprocessing(samples)`, and set it as "
-            "`model.preprocessing`; or `Preprocessing()` for the full range.",
-            stacklevel=3,
-        )
+    """Warns if an image, read without a white level, is likely to need one."""
+    _warn_if_dark(
+        [path],
+        "it is seen as nearly black. Pass "
+        "`preprocessing=measure_preprocessing(samples)`, and set it as "
+        "`model.preprocessing`; or `Preprocessing()` for the full range.",
+    )
 
 
 def warn_of_dark_files(
@@ -203,17 +196,30 @@ def warn_of_dark_files(
 
     The first files are looked at: they are likely to be of one camera.
     """
-    if preprocessing.white_level < WHITE_LEVELS[-1]:
-        return
-    dark = [path for path in paths[:8] if 0 < brightest_value(path) <= 16383]
-    if dark:
-        warnings.warn(
-            f"{dark[0]} has 16 bits a value, but uses few of them: if its "
-            "camera has fewer bits, the model sees it as nearly black, because "
-            "it was not trained on such files. Train it on images of this "
-            "camera, or bring them to 8 bits",
-            stacklevel=2,
+    if preprocessing.white_level == WHITE_LEVELS[-1]:
+        _warn_if_dark(
+            paths[:8],
+            "the model sees it as nearly black, because it was not trained on "
+            "such files. Train it on images of this camera, or bring them to "
+            "8 bits",
         )
+
+
+def _warn_if_dark(paths: Sequence[str], advice: str) -> None:
+    """Warns of the first file of 16 bits that uses a quarter of their range."""
+    for path in paths:
+        try:
+            brightest = brightest_value(path)
+        except ValueError:
+            # Whoever reads it is told.
+            continue
+        if 0 < brightest <= WHITE_LEVELS[-2]:
+            warnings.warn(
+                f"{path} has 16 bits a value, but none above {brightest}: if "
+                f"its camera has fewer bits, {advice}",
+                stacklevel=4,
+            )
+            return
 
 
 def _check_image(

@@ -12,9 +12,9 @@ _Step = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 class Bytes:
-    """The bytes of a file, to read numbers from in a graph.
+    """Reads numbers from the bytes of a file, in a TensorFlow graph.
 
-    Behind the end there are zeros.
+    Bytes beyond the end are zeros.
     """
 
     def __init__(self, encoded: tf.Tensor) -> None:
@@ -28,7 +28,7 @@ class Bytes:
         return tf.ensure_shape(self.data[start : start + length], length)
 
     def holds(self, start: tf.Tensor, text: bytes) -> tf.Tensor:
-        """Whether a text stands at a place."""
+        """Whether the bytes from `start` on are those of `text`."""
         return tf.reduce_all(self.window(start, len(text)) == list(text))
 
     def number(

@@ -117,7 +117,10 @@ def decode_and_resize(
 
 
 def _resize_like_opencv(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Resizes uint8 `(..., height, width, channels)` in OpenCV's integers."""
+    """Resizes uint8 images by the integer arithmetic of `cv2.resize`.
+
+    Their shape is `(..., height, width, channels)`.
+    """
     with tf.device("/cpu:0"):
         shape = tf.shape(image)
         pixels = tf.cast(image, tf.int32)

@@ -42,7 +42,7 @@ class HostGuide:
 
 @dataclasses.dataclass(frozen=True)
 class PublishedEvaluation:
-    """How a host was measured where its figures were published.
+    """The evaluation that the published figures of a host come from.
 
     `Run.evaluate(as_published=True)` measures like that.
 
@@ -135,7 +135,7 @@ class AnomalyModel(Detector):
     #: Where `keras-sspcab compare` puts the block; None leaves it to the host.
     comparison_place: ClassVar[str | None] = None
 
-    #: How the host was measured where its figures were published, if known.
+    #: The evaluation behind the published figures of the host, if known.
     published_evaluation: ClassVar[PublishedEvaluation | None] = None
 
     #: How the published code resizes, for what is made of its checkpoints.

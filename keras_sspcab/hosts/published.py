@@ -1,4 +1,4 @@
-"""Published checkpoints of hosts: from the names there to the layers here."""
+"""Loads published checkpoints into hosts, by tables of names."""
 
 import os
 import re

@@ -114,8 +114,8 @@ class ConfigLayer(keras.layers.Layer):
 class EffectLayer(ConfigLayer):
     """A layer whose call does more than compute its outputs.
 
-    `compute` computes them; `conclude` does what else there is to do, adding a
-    loss or moving a state. Under `keras.RematScope`, `compute` alone is done
+    `compute` returns the outputs; `conclude` adds a loss or moves a state.
+    Under `keras.RematScope`, `compute` alone is done
     again for the gradient.
     """
 
@@ -124,7 +124,7 @@ class EffectLayer(ConfigLayer):
         raise NotImplementedError
 
     def conclude(self, inputs: Any, outputs: Any, training: bool) -> None:
-        """Does what else there is to do."""
+        """Adds the loss or moves the state that belongs to the outputs."""
         raise NotImplementedError
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -167,7 +167,7 @@ class EffectLayer(ConfigLayer):
 
 
 def _is_recording() -> bool:
-    """Whether TensorFlow would derive what is computed now."""
+    """Whether a gradient tape of TensorFlow records what is computed."""
     if keras.config.backend() != "tensorflow":
         return False
     import tensorflow as tf

@@ -235,7 +235,7 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
             self.spatial_attention.build(input_shape)
 
     def compute(self, inputs: Any) -> Any:
-        """Predicts the map, without its loss."""
+        """Returns the block's prediction of its input; adds no loss."""
         outputs = self.masked_conv(inputs)
         for attention in (self.channel_attention, self.spatial_attention):
             if attention is not None:

@@ -134,7 +134,7 @@ class EvaluatedRun:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How the model read the images."""
+        """The white level and the resizing that the images were read with."""
         return Preprocessing(**(self.metrics.get("preprocessing") or {}))
 
 

@@ -70,7 +70,7 @@ def replacing_folder(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def set_aside(path: str) -> Iterator[None]:
-    """Removes a file or folder, which comes back if the block fails.
+    """Removes a file or folder, and puts it back if the `with` block fails.
 
     If the process is killed within the block, a folder comes back later, see
     `keras_sspcab.runs.locks`; a file does not.

@@ -57,7 +57,7 @@ def folder_lock(
         ValueError: If another holds the lock; the message says who.
     """
     folder = os.path.abspath(folder)
-    path, made = os.path.join(folder, LOCK), _make_folders(folder)
+    path, made = os.path.join(folder, LOCK), _missing_folders(folder)
     deadline = time.monotonic() + wait_seconds
     descriptor = None
     try:
@@ -99,13 +99,12 @@ def folder_lock(
                 os.rmdir(empty)
 
 
-def _make_folders(folder: str) -> list[str]:
-    """Makes a folder; returns those that were missing, innermost first."""
+def _missing_folders(folder: str) -> list[str]:
+    """Returns a folder and those around it that do not exist yet."""
     missing, path = [], folder
     while not os.path.lexists(path):
         missing.append(path)
         path = os.path.dirname(path)
-    _make_folder(folder)
     return missing
 
 

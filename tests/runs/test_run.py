@@ -11,8 +11,9 @@ import pytest
 from sklearn.metrics import auc
 
 from keras_sspcab.data import write_texture_folder
-from keras_sspcab.runs import ConfigError, Progress, Run
+from keras_sspcab.runs import ConfigError, Run
 from keras_sspcab.runs.outputs import read_curves
+from tests.runs.listening import Listener
 
 SETTINGS = {
     "data.image_size": 32,
@@ -23,14 +24,6 @@ SETTINGS = {
     "model.smoothing": 3,
     "training.batch_size": 4,
 }
-
-
-class Listener(Progress):
-    def __init__(self):
-        self.texts = []
-
-    def message(self, text):
-        self.texts.append(text)
 
 
 @contextlib.contextmanager

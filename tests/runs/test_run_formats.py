@@ -12,9 +12,10 @@ from keras_sspcab.data import BadFilesError, image_dataset, scan_image_folder
 from keras_sspcab.export.runners import SavedModelRunner
 from keras_sspcab.export.scorer import load_scorer
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs import ConfigError, Progress, Run
+from keras_sspcab.runs import ConfigError, Run
 from keras_sspcab.runs.outputs import read_image_scores
 from keras_sspcab.scale.shards import ScoringJob, ShardScorer
+from tests.runs.listening import Listener
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -27,14 +28,6 @@ SETTINGS = {
     "model.smoothing": 3,
     "training.epochs": 1,
 }
-
-
-class Listener(Progress):
-    def __init__(self):
-        self.texts = []
-
-    def message(self, text):
-        self.texts.append(text)
 
 
 def train(path, data, progress=None, **settings):

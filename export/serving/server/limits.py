@@ -43,7 +43,7 @@ class Limits:
     async def answer(
         self, answering: Awaitable[Result], timeout: float | None = None
     ) -> Result:
-        """Waits for an answer, if there is a place for another request.
+        """Awaits the answer to a request, or refuses it if too many wait.
 
         `timeout` is the time that the client waits, if it has said so.
         """
@@ -69,7 +69,7 @@ class Limits:
             self.pending -= 1
 
     def hold(self, size: int) -> None:
-        """Counts bytes of a request until `release`; refuses too many."""
+        """Reserves the bytes of a request, or refuses too many."""
         if self.held_bytes + size > self._options.max_pending_bytes:
             raise ServingError(
                 StatusCode.RESOURCE_EXHAUSTED,
@@ -78,11 +78,11 @@ class Limits:
         self.held_bytes += size
 
     def release(self, size: int) -> None:
-        """Ends what `hold` began."""
+        """Gives back bytes that `hold` has reserved."""
         self.held_bytes -= size
 
     async def take_memory(self, size: int) -> None:
-        """Waits for memory, until `return_memory`; refuses what never fits."""
+        """Takes memory once it is free; refuses what never fits."""
         limit = self._options.max_work_bytes
         if size > limit:
             raise too_large(
@@ -105,7 +105,7 @@ class Limits:
             raise
 
     def return_memory(self, size: int) -> None:
-        """Ends what `take_memory` began, and lets others have it."""
+        """Gives back memory and wakes the requests that wait for it."""
         self.work_bytes -= size
         limit = self._options.max_work_bytes
         while self._waiting:

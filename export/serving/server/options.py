@@ -138,7 +138,7 @@ class ServerOptions:
         return is_loopback(self.host)
 
     def allows_host(self, header: str) -> bool:
-        """Whether a request with that `Host` is answered."""
+        """Whether the server answers requests with this `Host` header."""
         if not self.allowed_hosts and not self.is_loopback:
             return True
         try:
