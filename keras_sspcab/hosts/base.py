@@ -92,9 +92,10 @@ class AnomalyModel(Detector):
 
     Arguments that hosts share:
         input_shape: Of one image, clip or object, without the batch axis.
-        sspcab: Where `SSPCABLayer`s sit: a place, several, or None.
-        sspcab_options: Arguments of the `SSPCABLayer`s, such as
-            `{"loss_weight": 0.1}`.
+        sspcab: Where blocks sit: a place, several, or None.
+        sspcab_options: Arguments of the blocks, such as `{"loss_weight":
+            0.1}`, and their `"type"`, as `keras_sspcab.layers.block_layer`
+            takes them; without a type they are `SSPCABLayer`s.
         calibration: A `Calibration`; set by `calibrate`.
         name: Name of the model.
 

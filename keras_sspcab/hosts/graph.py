@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.layers import block_layer
 
 #: Hosts are built for this format, whatever the global setting of Keras.
 LAST: dict[str, Any] = {"data_format": "channels_last"}
@@ -19,7 +19,7 @@ ALIGNMENTS = ("pytorch", "keras")
 def sspcab_block(
     x: Any, place: str, options: dict[str, Any] | None, **defaults: Any
 ) -> Any:
-    """Applies an `SSPCABLayer` named `sspcab_PLACE`.
+    """Applies a block named `sspcab_PLACE`, as `block_layer` makes it.
 
     Args:
         x: Symbolic feature map.
@@ -34,8 +34,8 @@ def sspcab_block(
     >>> sspcab_block(keras.Input((8, 8, 4)), "late", {"loss_weight": 1}).shape
     (None, 8, 8, 4)
     """
-    named = {"name": f"sspcab_{place}", **LAST, **defaults, **(options or {})}
-    return SSPCABLayer(**named)(x)
+    named = {"name": f"sspcab_{place}", **LAST}
+    return block_layer(options, **{**named, **defaults})(x)
 
 
 def padded_conv(

@@ -5,6 +5,7 @@ from keras_sspcab.layers.auxiliary_loss import (
     auxiliary_losses_disabled,
     auxiliary_losses_scaled,
 )
+from keras_sspcab.layers.blocks import BLOCK_TYPES, block_layer
 from keras_sspcab.layers.corner_conv import masked_conv_form
 from keras_sspcab.layers.gradient_reversal import GradientReversal
 from keras_sspcab.layers.masked_conv import MaskedConv2D, MaskedConv3D
@@ -19,6 +20,7 @@ from keras_sspcab.layers.sspcab import SSPCABLayer
 from keras_sspcab.layers.weight_norm_conv import WeightNormConv2D
 
 __all__ = [
+    "BLOCK_TYPES",
     "AttentionMemory",
     "BilinearUpsampling2D",
     "ChannelAttention",
@@ -34,5 +36,6 @@ __all__ = [
     "WeightNormConv2D",
     "auxiliary_losses_disabled",
     "auxiliary_losses_scaled",
+    "block_layer",
     "masked_conv_form",
 ]
