@@ -9,6 +9,7 @@ from keras_sspcab.applications.future_frame import FutureFrame
 from keras_sspcab.applications.hf2vad import HF2VAD
 from keras_sspcab.applications.mnad import MNAD
 from keras_sspcab.applications.multiscale_padim import MultiScalePaDiM
+from keras_sspcab.applications.object_autoencoder import ObjectAutoEncoder
 from keras_sspcab.applications.padim import PaDiM
 from keras_sspcab.applications.patchcore import PatchCore
 from keras_sspcab.hosts import (
@@ -39,6 +40,7 @@ __all__ = [
     "FoldScores",
     "FutureFrame",
     "MultiScalePaDiM",
+    "ObjectAutoEncoder",
     "ObjectModel",
     "PaDiM",
     "PatchCore",

@@ -89,38 +89,14 @@ class AutoEncoder(AnomalyModel):
         name: str = "autoencoder",
     ) -> None:
         shape = check_input_shape(input_shape)
-        places = check_places(sspcab, PLACES)
-        first, second, latent = _check_filters(filters)
-
-        def conv(x: Any, channels: int, name: str, place: str = "") -> Any:
-            if place in places:
-                return sspcab_block(x, place, sspcab_options)
-            return padded_conv(x, channels, name, activation="relu")
-
-        def pool(x: Any, name: str) -> Any:
-            return layers.MaxPooling2D(padding="same", name=name, **LAST)(x)
-
-        def up(x: Any, like: Any, index: int) -> Any:
-            x = layers.UpSampling2D(name=f"upsampling{index}", **LAST)(x)
-            if x.shape[1:3] == like.shape[1:3] and None not in x.shape[1:3]:
-                return x
-            return CropLike(name=f"crop{index}")(x, like)
-
         image = keras.Input(shape, name="image")
-        encoded1 = conv(image, first, "encoder_conv1")
-        pooled1 = pool(encoded1, "encoder_pool1")
-        encoded2 = conv(pooled1, second, "encoder_conv2", "early")
-        pooled2 = pool(encoded2, "encoder_pool2")
-        encoded3 = conv(pooled2, latent, "encoder_conv3")
-        x = pool(encoded3, "encoder_pool3")
-        x = conv(up(x, encoded3, 1), latent, "decoder_conv1", "middle")
-        x = conv(up(x, encoded2, 2), second, "decoder_conv2")
-        x = conv(up(x, encoded1, 3), second, "decoder_conv3", "late")
-        x = padded_conv(x, shape[-1], "decoder_conv4")
-        # float32 under mixed precision too: the score is a small difference.
-        reconstruction = layers.Activation(
-            output_activation, dtype="float32", name="reconstruction"
-        )(x)
+        reconstruction = reconstruct(
+            image,
+            check_places(sspcab, PLACES),
+            filters,
+            sspcab_options,
+            output_activation,
+        )
         raw_map = SquaredError(name="error_map")(image, reconstruction)
         side = standardize_odd(smoothing, "smoothing")
         raw_map = MapSmoothing(side, name="smoothing")(raw_map)
@@ -151,6 +127,46 @@ class AutoEncoder(AnomalyModel):
                 "images."
             )
         return {"reconstruction": target}
+
+
+def reconstruct(
+    image: Any,
+    places: Sequence[str],
+    filters: Sequence[int],
+    options: dict[str, Any] | None,
+    output_activation: str,
+) -> Any:
+    """Applies the network of the paper; arguments as of `AutoEncoder`."""
+    first, second, latent = _check_filters(filters)
+
+    def conv(x: Any, channels: int, name: str, place: str = "") -> Any:
+        if place in places:
+            return sspcab_block(x, place, options)
+        return padded_conv(x, channels, name, activation="relu")
+
+    def pool(x: Any, name: str) -> Any:
+        return layers.MaxPooling2D(padding="same", name=name, **LAST)(x)
+
+    def up(x: Any, like: Any, index: int) -> Any:
+        x = layers.UpSampling2D(name=f"upsampling{index}", **LAST)(x)
+        if x.shape[1:3] == like.shape[1:3] and None not in x.shape[1:3]:
+            return x
+        return CropLike(name=f"crop{index}")(x, like)
+
+    encoded1 = conv(image, first, "encoder_conv1")
+    pooled1 = pool(encoded1, "encoder_pool1")
+    encoded2 = conv(pooled1, second, "encoder_conv2", "early")
+    pooled2 = pool(encoded2, "encoder_pool2")
+    encoded3 = conv(pooled2, latent, "encoder_conv3")
+    x = pool(encoded3, "encoder_pool3")
+    x = conv(up(x, encoded3, 1), latent, "decoder_conv1", "middle")
+    x = conv(up(x, encoded2, 2), second, "decoder_conv2")
+    x = conv(up(x, encoded1, 3), second, "decoder_conv3", "late")
+    x = padded_conv(x, image.shape[-1], "decoder_conv4")
+    # float32 under mixed precision too: the score is a small difference.
+    return layers.Activation(
+        output_activation, dtype="float32", name="reconstruction"
+    )(x)
 
 
 def _check_filters(filters: Sequence[int]) -> tuple[int, int, int]:

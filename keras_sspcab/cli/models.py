@@ -13,7 +13,11 @@ NAMES = {
         *("autoencoder", "draem", "cutpaste"),
     ),
     "videos": ("future_frame", "mnad"),
-    "objects of videos": ("hf2vad", "background_agnostic"),
+    "objects of videos": (
+        "hf2vad",
+        "background_agnostic",
+        "object_autoencoder",
+    ),
 }
 
 

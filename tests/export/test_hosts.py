@@ -17,7 +17,7 @@ from tests.export.conftest import FORMATS
 from tests.hosts import samples, small_host
 
 OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
-OBJECT_HOSTS = ("background_agnostic", "hf2vad")
+OBJECT_HOSTS = ("background_agnostic", "hf2vad", "object_autoencoder")
 
 
 def objects_of(host, count, seed=0):
