@@ -1,7 +1,7 @@
 """Arrays that are made once and kept: on disk, or images in memory.
 
 The name of a file follows from everything it was made of, so that a change of
-these makes another file. Files appear only when they are complete.
+these makes another file.
 """
 
 import collections
@@ -67,8 +67,7 @@ def cache_path(
 ) -> str:
     """Returns where something is kept that follows from files and settings.
 
-    Of each file its path, size and time of change count; see `identify`. The
-    name of the result begins with `name`, for people who look at the folder.
+    Of each file its path, size and time of change count; `name` is for people.
     """
     digest = hashlib.sha256()
     # In threads: behind URLs each of them takes its time.
@@ -90,10 +89,7 @@ def open_array(path: str) -> np.ndarray | None:
 def write_array(
     path: str, rows: Iterable[np.ndarray], dtype: Any
 ) -> np.ndarray:
-    """Stores rows of one shape as a `.npy` file, without holding them all.
-
-    Returns the array `(rows, ...)` mapped from the file, read-only.
-    """
+    """Stores rows of one shape as a `.npy` file, and maps it, read-only."""
     dtype = np.dtype(dtype).newbyteorder("<")
     with replacing(path) as temporary, open(temporary, "wb") as file:
         count = 0
@@ -130,11 +126,7 @@ def _write_header(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 def clear_image_cache() -> None:
-    """Forgets the images that `image_dataset(cache=True)` keeps in memory.
-
-    Example:
-    >>> clear_image_cache()
-    """
+    """Forgets the images that `image_dataset(cache=True)` keeps in memory."""
     _memory.clear()
 
 
@@ -145,11 +137,7 @@ def cached_images(
     cache: Any,
     preprocessing: Preprocessing | None = None,
 ) -> Reader:
-    """Decodes and resizes all images, unless that has been done before.
-
-    Returns a function from an index to float32 `(height, width, channels)`. The
-    cache is True for memory, or the path of a folder.
-    """
+    """Returns a function from an index to a resized image."""
     how = preprocessing or Preprocessing()
 
     def load(sample: ImageSample) -> np.ndarray:
@@ -167,10 +155,7 @@ def cached_images(
 def cached_masks(
     samples: Sequence[ImageSample], image_size: tuple[int, int], cache: Any
 ) -> Reader:
-    """Returns a function from an index to a mask, bool `(height, width)`.
-
-    Masks are kept like images; those of images without one are empty.
-    """
+    """Returns a function from an index to a mask, kept like images."""
 
     def load(sample: ImageSample) -> np.ndarray:
         return load_mask(sample, image_size)[0]

@@ -18,16 +18,7 @@ _Sample = TypeVar("_Sample")
 
 @dataclasses.dataclass(frozen=True)
 class FileProblem:
-    """A file that cannot be used.
-
-    Attributes:
-        path: The file: an image, a mask, or a video.
-        reason: What is wrong with it.
-
-    Example:
-    >>> str(FileProblem("a.png", "the file is empty"))
-    'a.png: the file is empty'
-    """
+    """A file that cannot be used (an image, a mask, a video), and why."""
 
     path: str
     reason: str
@@ -39,15 +30,10 @@ class FileProblem:
 class BadFilesError(ValueError):
     """Raised for files that cannot be used; `problems` lists all of them.
 
-    Args:
-        problems: A `FileProblem` for each.
-        total: How many samples were checked.
-        items: What they are, such as `"images"`.
-
     Example:
     >>> problem = FileProblem("a.png", "the file is empty")
-    >>> len(BadFilesError([problem], total=5, items="images").problems)
-    1
+    >>> BadFilesError([problem], total=5, items="images").problems[0].path
+    'a.png'
     """
 
     def __init__(
@@ -74,8 +60,7 @@ def check_samples(
 ) -> tuple[_Sample, ...]:
     """Checks samples of any kind in parallel, as `check_images` does.
 
-    Returns the good ones as `check` returns them, perhaps completed; `items` is
-    what they are, for messages.
+    Returns the good ones as `check` returns them; `items` is what they are.
     """
     on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
     checked = parallel_map(check, samples, f"Checking {items}", progress)
@@ -104,24 +89,17 @@ def check_images(
     brighter than the white level; a mask also if its size is not that of its
     image. A warning tells of masks that are empty though the image is
     defective, or mark something in a normal image, or all of an image. A JPEG
-    with damaged bytes in the middle may decode, as gray or shifted blocks, and
-    passes the check.
+    with damaged bytes in the middle may decode, as gray or shifted blocks.
 
     Args:
         samples: Samples from `scan_image_folder`.
-        on_error: `"raise"`, or `"skip"` to go on without the bad ones and warn
-            with their names.
+        on_error: `"raise"` a `BadFilesError` that lists all bad files, or
+            `"skip"` them with a warning, unless nothing would be left.
         progress: False hides the progress bar.
-        preprocessing: Has the white level of a trained model; None takes all
-            values.
+        preprocessing: That of a trained model; None takes all values.
 
     Returns:
         The good samples, in their order; with `"raise"`, all of them.
-
-    Raises:
-        BadFilesError: With all bad files and the reasons, if there are any and
-            `on_error="raise"`, or if there are no good ones.
-        ValueError: If there are no samples, or an argument is out of range.
 
     Example:
     >>> check_images([ImageSample("missing.png")])
@@ -160,14 +138,8 @@ def measure_preprocessing(
 ) -> Preprocessing:
     """Returns the preprocessing that fits normal training images.
 
-    Its white level is the lowest that covers all files with 16 bits a value.
-
-    Args:
-        samples: Samples from `scan_image_folder`, best after `check_images`.
-        progress: False hides the progress bar.
-
-    Raises:
-        ValueError: If an image cannot be read.
+    Its white level is the lowest that covers all files with 16 bits a value. A
+    ValueError names an image that cannot be read.
 
     Example:
     >>> measure_preprocessing([])
@@ -194,7 +166,7 @@ def warn_of_dark_files(
 ) -> None:
     """Warns if a model without a white level is given files that need one.
 
-    The first files are looked at: they are likely to be of one camera.
+    Only the first files are looked at: they are likely to be of one camera.
     """
     if preprocessing.white_level == WHITE_LEVELS[-1]:
         _warn_if_dark(

@@ -57,12 +57,11 @@ def image_dataset(
     Order, crops and flips follow from `(seed, epoch)` alone, to the bit, so
     that training can resume within an epoch: `image_dataset(...,
     epoch=3).skip(n)` is what follows the first `n` batches. A dataset that is
-    iterated twice repeats itself; for several epochs that differ, see `epochs`.
+    iterated twice repeats itself.
 
     Args:
         samples: Samples from `scan_image_folder`, best after `check_images`.
-        image_size: Height and width, in pixels. Images of another size are
-            resized; see `resize`.
+        image_size: Height and width, in pixels; see `resize`.
         channels: 1 for gray or 3 for color. Defaults to 3.
         batch_size: Images (or patches) a batch. Defaults to 16.
         shuffle: True to shuffle all images, differently in every epoch.
@@ -70,8 +69,8 @@ def image_dataset(
         epoch: Number of the epoch, from 0.
         cache: False reads the files in every epoch. True reads them at the call
             and keeps the resized images in memory (4 bytes a value), for all
-            datasets of the same files, until `clear_image_cache()`. A path
-            keeps them in that folder, for other runs as well.
+            datasets of the same files. A path keeps them in that folder, for
+            other runs as well.
         patch_size: Height and width of random crops of the resized image, in
             pixels; None (the default) for whole images.
         patches_per_image: Crops of each image. Shuffled, a batch holds crops of
@@ -86,16 +85,14 @@ def image_dataset(
             one; False (the default) is an error.
         epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
             epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
-        preprocessing: Has the white level of files with 16 bits and the way to
-            resize, for a trained model `model.preprocessing`. None takes the
-            default, the full range, and warns if the first image hardly uses
-            it; see `measure_preprocessing`.
+        preprocessing: That of a model, `model.preprocessing`. None takes
+            the default, and warns if the first image hardly uses the full range
+            of 16 bits; see `measure_preprocessing`.
 
     Returns:
         A `tf.data.Dataset` of images `(batch, height, width, channels)`, or of
-        pairs of them and a dict: `"label"`, int32 `(batch,)`, if
-        `with_labels`, and `"mask"`, bool `(batch, height, width)`, if
-        `with_masks`.
+        pairs of them and a dict of `"label"`, int32 `(batch,)`, and `"mask"`,
+        bool `(batch, height, width)`, or one of these.
 
     Raises:
         ValueError: If there are no samples, an argument is out of range, a mask
@@ -177,19 +174,10 @@ def image_dataset(
 def batch_array(
     images: Any, batch_size: int = 32, shuffle: bool = False
 ) -> tf.data.Dataset:
-    """Makes batches of the images of an array.
+    """Makes batches of the images `(images, height, width, channels)`.
 
-    Args:
-        images: Array `(images, height, width, channels)`.
-        batch_size: Images a batch. Defaults to 32.
-        shuffle: Whether each iteration shuffles them, as
-            `keras.utils.set_random_seed` decides.
-
-    Returns:
-        A dataset of tensors `(batch, height, width, channels)`.
-
-    Raises:
-        ValueError: If there is no image.
+    Each iteration shuffles them as `keras.utils.set_random_seed` decides, if
+    `shuffle` says so. It is an error if there is no image.
 
     Example:
     >>> len(batch_array(tf.zeros((5, 32, 32, 3)), batch_size=2))

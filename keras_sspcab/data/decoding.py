@@ -28,10 +28,7 @@ _compiling = threading.Lock()
 
 
 def image_format(head: bytes) -> str | None:
-    """Names the format of an image, such as `"PNG"`, from its first 12 bytes.
-
-    Returns None for other files.
-    """
+    """Names the format of an image by its first 12 bytes, or returns None."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     for name, magics in _MAGIC.items():
@@ -51,26 +48,20 @@ def decode_image(
     The content decides about the format, not the name of the file: PNG, JPEG,
     GIF (first frame) and BMP without compression. An alpha channel is dropped,
     palettes are looked up, and the orientation tag of cameras (EXIF) is
-    applied. Color turns to gray as the luma of BT.601, `0.299 R + 0.587 G +
-    0.114 B`, rounded; gray turns to color by repetition. JPEG is decoded by the
-    accurate integer transform, as most other programs do. Other formats are
-    turned into these by `image_dataset` and by everything else here that reads
-    files.
+    applied. Color turns to gray as the luma of BT.601, rounded. JPEG is decoded
+    by the accurate integer transform, as most other programs do.
 
     Args:
         encoded: Scalar string tensor, the content of the file.
         channels: 1 for gray or 3 for color. Defaults to 3.
         preprocessing: Has the white level of files with 16 bits; None for the
-            full range.
+            full range. Brighter values are an error.
         dtype: `tf.uint8`, which keeps the upper 8 bits below the white level,
             or `tf.float32` in [0, 1] with all of them. Defaults to `tf.uint8`.
 
     Returns:
-        Tensor `(height, width, channels)`.
-
-    Raises:
-        tf.errors.InvalidArgumentError: When run, if the content cannot be
-            decoded, or is brighter than the white level.
+        Tensor `(height, width, channels)`. What cannot be decoded raises
+        `tf.errors.InvalidArgumentError` when it is run.
 
     Example:
     >>> encoded = tf.io.encode_png(tf.zeros((8, 6, 3), tf.uint8))
@@ -95,8 +86,7 @@ def decode_image(
 def _decoder(channels: int) -> Any:
     """Compiles the decoder: eagerly, its branches cost more than a PNG.
 
-    From a file and the white level to uint16 pixels, and whether they are 16
-    bits of the file.
+    It gives uint16 pixels, and whether they are 16 bits of the file.
     """
     return tf.function(
         functools.partial(_decode, channels),

@@ -36,8 +36,7 @@ def draw_defect(
     """Draws one defect at a random place, in a random size and strength.
 
     Images are gray, `(height, width)` in [0, 1]; `foreign` is another material
-    of that shape, for `"foreign"`. Returns the defective image and its mask,
-    bool, outside of which nothing changes.
+    of that shape. Returns the defective image and its mask, bool.
     """
     defect = standardize_choice(defect, tuple(DEFECTS), "defect")
     if defect == "foreign" and foreign is None:

@@ -44,10 +44,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 def read_image(path: str) -> bytes:
-    """Returns an image file, or a PNG of it, for `decode_image`.
-
-    A ValueError says why the file cannot be used.
-    """
+    """Returns an image file, or a PNG of it; a ValueError says why not."""
     return to_decodable(read_bytes(path))
 
 
@@ -71,10 +68,9 @@ def read_pixels(
     preprocessing: Preprocessing | None = None,
     dtype: Any = tf.float32,
 ) -> tf.Tensor:
-    """Reads and decodes one image; see `decode_image`.
+    """Reads and decodes one image; a ValueError says why it cannot be used.
 
-    A dtype of None is that which holds the file, for `resize`: uint8, or
-    float32 for 16 bits. A ValueError says why it cannot be used.
+    A dtype of None is that which holds the file: uint8, or float32 for 16 bits.
     """
     encoded = read_image(path)
     if dtype is None:
@@ -102,8 +98,7 @@ def brightest_value(path: str) -> int:
 def to_decodable(encoded: bytes) -> bytes:
     """Returns the content of an image file as `decode_image` takes it.
 
-    That is the file itself, or a PNG of its first page. A ValueError says what
-    is wrong with others.
+    That is the file itself, or a PNG of its first page.
     """
     if not encoded:
         raise ValueError("the file is empty")

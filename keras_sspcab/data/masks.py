@@ -52,8 +52,7 @@ def _list_files(path: str) -> list[str]:
 def read_mask(path: str) -> np.ndarray:
     """Reads a mask, bool `(height, width)`, or merges those in a folder.
 
-    A ValueError says why it cannot be read. For what counts as defective, see
-    `decode_mask`.
+    A ValueError says why it cannot be read.
     """
     merged: Any = None
     for file in _list_files(path):
@@ -77,8 +76,7 @@ def load_mask(
 
     See `resize_mask` for the result. By the rule `"whole"`, only pixels count
     all of whose sources are defective: resized as OpenCV does, they stay white.
-    Nothing is kept then, and the number is 1 where the mask gets empty. Errors
-    name the file.
+    Nothing is kept then, and the number is 1 where the mask gets empty.
     """
     if sample.mask_path is None:
         return np.zeros(image_size, bool), 0
@@ -106,10 +104,7 @@ _DOUBTS = {
 
 
 def find_doubt(mask: np.ndarray, label: int) -> str:
-    """Says why the mask of an image may be wrong; an empty text if it is not.
-
-    `"empty"` and `"marked"` contradict the label; `"full"` may be true.
-    """
+    """Returns the kind of doubt about the mask of an image, or nothing."""
     if mask.all() and label:
         return "full"
     return "" if mask.any() == bool(label) else "empty" if label else "marked"
@@ -245,10 +240,7 @@ def resize_mask(mask: Any, image_size: Any) -> tuple[np.ndarray, int]:
 
     A connected region (8 neighbors) of which no pixel is met keeps the pixels
     that hold most of it: each at least half as much as the one that holds
-    most.
-
-    Returns:
-        The mask, bool, and how many such regions there are.
+    most. Returns the mask, bool, and how many such regions there are.
     """
     mask, size = np.asarray(mask, bool), standardize_size(image_size)
     # In single precision, like `tf.image.resize`.

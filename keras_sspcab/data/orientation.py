@@ -39,11 +39,7 @@ class Bytes:
 
 
 def apply_orientation(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-    """Turns the pixels `(height, width, channels)` of a JPEG or PNG upright.
-
-    The tag is that of the EXIF data in the file's own place for them: the
-    segment APP1 of JPEG, the chunk eXIf of PNG.
-    """
+    """Turns the pixels of a JPEG or PNG upright, as its EXIF data say."""
     # The walk over a large file takes longer than a look for the name.
     has_exif = tf.strings.regex_full_match(
         encoded, r"(?s)\C*(eXIf|Exif\x00\x00)\C*"

@@ -1,13 +1,9 @@
-"""Random numbers as pure functions of a seed, in graph code.
-
-They are those of Philox, in whatever version of TensorFlow.
+"""Random numbers of Philox as pure functions of a seed, in graph code.
 
 The order of images, crops and flips follow from integers: `fold` makes a seed
-of them, an int64 tensor of shape `(2,)`, for the functions of `tf.random`.
-
-Simulations draw many numbers for each image, for which `tf.random` takes fifty
-nodes a draw: such graphs take seconds to build. Their seed, from `fold_key`, is
-a uint64 tensor `(2,)`: the key and the upper half of the counter of Philox.
+of them, int64 `(2,)`, for `tf.random`. Simulations draw many numbers for each
+image, for which `tf.random` takes fifty nodes a draw. Their seed, of
+`fold_key`, is uint64 `(2,)`: key and upper half of the counter of Philox.
 """
 
 from collections.abc import Sequence

@@ -28,24 +28,20 @@ def resize(
     Args:
         image: uint8 tensor, or float tensor in [0, 1], of shape
             `(height, width, channels)` or `(batch, height, width, channels)`.
+            White is not known in other types, which are refused.
         image_size: Height and width, in pixels.
         method: One of:
 
             - `"bilinear"` (the default), with antialiasing: when an image
               shrinks, every pixel of it counts;
             - `"area"`: the mean over the area that a pixel covers, as OpenCV's
-              `INTER_AREA` when both sides shrink; Pillow's `BOX` counts whole
-              pixels only, and agrees for whole factors;
+              `INTER_AREA` when both sides shrink;
             - `"opencv"`: bilinear without antialiasing, as `cv2.resize` does it
               by default. uint8 images have exactly its pixels, rounded to 8
               bits; float images are not rounded.
 
     Returns:
         float32 tensor in [0, 1].
-
-    Raises:
-        ValueError: If the images are of another type, or there is no such
-            method.
 
     Example:
     >>> resize(tf.zeros((8, 6, 3), tf.uint8), (16, 20)).shape
@@ -77,18 +73,14 @@ def decode_and_resize(
     channels: int = 3,
     preprocessing: Preprocessing | None = None,
 ) -> tf.Tensor:
-    """Turns an image file into an input of a model.
-
-    This is what `image_dataset` does as well, so a model behind it sees the
-    pixels it was trained on. Formats: PNG, JPEG, BMP and GIF; see
-    `decode_image`.
+    """Turns an image file into an input of a model, as `image_dataset` does.
 
     Args:
-        encoded: Scalar string tensor, the content of the file.
+        encoded: Scalar string tensor, the content of the file; for formats, see
+            `decode_image`.
         image_size: Height and width, in pixels.
         channels: 1 for gray or 3 for color. Defaults to 3.
-        preprocessing: That of the model: the white level of files with 16 bits,
-            and the way to resize. None for the default of both.
+        preprocessing: That of the model; None for the default.
 
     Returns:
         float32 tensor `(height, width, channels)` in [0, 1].
@@ -117,10 +109,7 @@ def decode_and_resize(
 
 
 def _resize_like_opencv(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Resizes uint8 images by the integer arithmetic of `cv2.resize`.
-
-    Their shape is `(..., height, width, channels)`.
-    """
+    """Resizes uint8 images by the integer arithmetic of `cv2.resize`."""
     with tf.device("/cpu:0"):
         shape = tf.shape(image)
         pixels = tf.cast(image, tf.int32)
@@ -140,10 +129,7 @@ def _resize_like_opencv(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 def _neighbors(
     length: tf.Tensor, count: int
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], ...]:
-    """Returns what each of `count` pixels is mixed of, from a side.
-
-    That is two times index and weight, int32, with the border repeated.
-    """
+    """Returns the two indices and weights of which each new pixel is mixed."""
     centers = tf.range(count, dtype=tf.float64) + 0.5
     scale = tf.cast(length, tf.float64) / count
     position = tf.cast(centers * scale - 0.5, tf.float32)

@@ -45,14 +45,13 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
     - `"plain"`: every image below the folder, at any depth, is normal and
       belongs to `train`.
 
-    Only normal images are needed. Nothing is split off silently: see
-    `ImageFolder.with_validation`. Hidden files are left out.
+    Nothing is split off silently: see `ImageFolder.with_validation`. Hidden
+    files are left out.
 
     Args:
-        root: Local folder or URL. `gs://` is read by TensorFlow; others, such
-            as `s3://`, by fsspec: they need the extra `[io]` and the plugin
-            of fsspec, such as s3fs. A web server, `http://`, must show an
-            index page with links to what is in a folder.
+        root: Local folder or URL, such as `s3://`, `gs://` or `http://`, which
+            fsspec and its plugins read (the extra `[io]`). A web server must
+            show an index page with links to what is in a folder.
         layout: `"mvtec"`, `"plain"` or `"auto"`, which takes `"mvtec"` where
             there is a `train`, `test` or `ground_truth` folder, and says so in
             the notes.

@@ -47,14 +47,12 @@ def write_texture_folder(
     Normal images are square crops of a photograph that comes with scikit-image,
     some mirrored, and up to 4 % brighter or darker. Training crops come from
     its columns 0 to 319 and test crops from 320 to 511: no pixel is in both.
-    Into the defective ones a defect is drawn: scratch, stain, hole, foreign (a
-    patch of another texture) or blur. The mask marks the pixels where the
-    defect has an opacity of at least 0.1; all others are those of the
-    photograph. Nothing is downloaded. The folder appears when it is complete.
+    Into the defective ones a defect is drawn. The mask marks the pixels where
+    it has an opacity of at least 0.1; all others are those of the photograph.
 
     Args:
         root: Local folder to write. One that this function wrote before is
-            replaced, unless other files are in it.
+            replaced; others, and files in it from elsewhere, are refused.
         texture: `"brick"`, `"grass"` or `"gravel"`.
         image_size: Height and width, 32 to 192 pixels. Defaults to 128.
         num_train: Normal training images. Defaults to 200.
@@ -62,14 +60,11 @@ def write_texture_folder(
         num_test_defective: Defective test images, dealt evenly to the types.
             Defaults to 50.
         seed: Integer, 0 or more. The same arguments write the same images.
-        defects: Types of defects; all by default.
+        defects: Types of defects: `"scratch"`, `"stain"`, `"hole"`, `"foreign"`
+            (a patch of another texture) and `"blur"`, all by default.
 
     Returns:
         The folder as `scan_image_folder` sees it.
-
-    Raises:
-        ValueError: If an argument is out of range, or `root` holds files that
-            this function did not write.
 
     Example:
     >>> import tempfile

@@ -1,8 +1,6 @@
-import gc
 import os
 import re
 import shutil
-import weakref
 
 import numpy as np
 import pytest
@@ -34,16 +32,6 @@ def test_memory_cache_reads_files_once(textured, monkeypatch):
     clear_image_cache()
     batches(textured, cache=True)
     assert len(reads) == 14
-
-
-def test_disk_cache_serves_other_runs(textured, tmp_path, monkeypatch):
-    folder = tmp_path / "deep/cache"
-    before = batches(textured, cache=folder)
-    monkeypatch.setattr(
-        cache, "read_pixels", lambda *a: pytest.fail("read again")
-    )
-    assert_same(before, batches(textured, cache=folder))
-    assert len(os.listdir(folder)) == 1
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -102,23 +90,6 @@ def test_failing_cache_names_the_file_and_leaves_nothing(textured, tmp_path):
     assert not cache._memory
 
 
-def test_memory_cache_forgets_the_oldest(textured):
-    for side in range(3, 3 + 2 * cache._MEMORY_SLOTS):
-        cache.cached_images(textured, (side, side), 1, cache=True)
-    assert len(cache._memory) == cache._MEMORY_SLOTS
-
-
-def test_memory_is_freed(textured):
-    dataset = make(textured, cache=True)
-    list(dataset)
-    (values,) = (weakref.ref(v) for v in cache._memory.values())
-    clear_image_cache()
-    assert len(list(dataset)) == 1
-    del dataset
-    gc.collect()
-    assert values() is None
-
-
 @pytest.mark.parametrize("caching", ["ram://cache", 3, None, "", __file__])
 def test_cache_must_be_a_local_folder(textured, caching):
     with pytest.raises(ValueError, match=f"cache={caching!r}"):
@@ -126,29 +97,6 @@ def test_cache_must_be_a_local_folder(textured, caching):
 
 
 # === Arrays of any kind ===
-
-
-def test_arrays_are_written_row_by_row_and_mapped(tmp_path):
-    path = str(tmp_path / "a.npy")
-    assert cache.open_array(path) is None
-    rows = np.random.default_rng(0).random((5, 3, 2))
-    written = cache.write_array(path, iter(rows), "float16")
-    for array in (written, cache.open_array(path)):
-        assert array.dtype == np.float16
-        assert not array.flags.writeable
-        np.testing.assert_array_equal(array, rows.astype("float16"))
-
-
-def test_failing_rows_leave_no_file(tmp_path):
-    def rows():
-        yield np.zeros(3)
-        raise RuntimeError("no more")
-
-    with pytest.raises(RuntimeError, match="no more"):
-        cache.write_array(str(tmp_path / "a.npy"), rows(), "float32")
-    with pytest.raises(ValueError, match="nothing to write"):
-        cache.write_array(str(tmp_path / "a.npy"), [], "float32")
-    assert os.listdir(tmp_path) == []
 
 
 def test_paths_follow_from_files_and_settings(tmp_path):

@@ -8,9 +8,7 @@ from PIL import Image
 from keras_sspcab.data import (
     ImageSample,
     batch_array,
-    check_images,
     decode_and_resize,
-    image_dataset,
     scan_image_folder,
 )
 
@@ -119,16 +117,6 @@ def test_epochs_are_chained(samples):
 # === Patches and flips ===
 
 
-def test_runs_are_equal_and_epochs_are_not(textured):
-    variant = {**VARIANTS[3], "batch_size": 4, "epoch": 1, "epochs": 2}
-    found = batches(textured, **variant)
-    assert_same(found, batches(textured, **variant))
-    half = len(found) // 2
-    assert not all(map(np.array_equal, found[:half], found[half:]))
-    other = batches(textured, **variant, seed=1)
-    assert not all(map(np.array_equal, found, other))
-
-
 @pytest.mark.parametrize(
     ("variant", "caching"),
     [
@@ -162,28 +150,6 @@ def test_patches_are_parts_of_their_image(textured):
         assert len(matches) == 1
         places.add(tuple(matches[0]))
     assert len(places) > 14
-
-
-def test_patches_reach_every_place(tmp_path, write_image):
-    pixels = np.arange(16, dtype="uint8").reshape(4, 4)
-    sample = ImageSample(write_image(tmp_path / "small.png", pixels))
-    options = {"patch_size": 2, "patches_per_image": 300, "batch_size": 300}
-    (patches,) = batches([sample], image_size=(4, 4), **options)
-    corners = np.round(patches[:, 0, 0, 0] * 255).astype(int)
-    counts = np.bincount(corners, minlength=16).reshape(4, 4)
-    assert (counts[:3, :3] > 10).all()
-    assert counts[3].sum() == counts[:, 3].sum() == 0
-
-
-def test_shuffled_batches_hold_patches_of_different_images(samples):
-    patched = {"patch_size": 4, "patches_per_image": 3, "batch_size": 4}
-    found = batches(samples, shuffle=True, **patched)
-    owners = [np.unique(b[:, 0, 0, 0]) for b in found[:6]]
-    # Two groups of four images give three batches each.
-    assert [len(o) for o in owners] == [4] * 6
-    everything = np.concatenate(found)[:, 0, 0, 0]
-    _, counts = np.unique(everything, return_counts=True)
-    assert counts.tolist() == [3] * 11
 
 
 def test_patches_keep_label_and_mask(mvtec, write_image):
@@ -263,42 +229,3 @@ def test_arrays():
 def test_arguments_are_checked(samples, arguments, message):
     with pytest.raises(ValueError, match=message):
         make(samples, **arguments)
-
-
-def test_no_samples():
-    with pytest.raises(ValueError, match="no images"):
-        image_dataset([], 8)
-
-
-def test_remote_files(encode, color):
-    with tf.io.gfile.GFile("ram://image.png", "wb") as file:
-        file.write(encode(color, "PNG"))
-    sample = ImageSample("ram://image.png")
-    for caching in (False, True):
-        (found,) = batches(
-            [sample], image_size=(40, 32), channels=3, cache=caching
-        )
-        np.testing.assert_allclose(found[0], color / 255.0, atol=1e-7)
-
-
-def test_unknown_file_system():
-    with pytest.raises(ValueError, match=r"known for nowhere://"):
-        image_dataset([ImageSample("nowhere://a.png")], 8)
-
-
-@pytest.mark.data
-def test_screw(mvtec_screw):
-    folder = scan_image_folder(mvtec_screw).with_validation()
-    assert (len(folder.train), len(folder.validation)) == (288, 32)
-    assert len({sample.defect for sample in folder.test}) == 6
-    assert "without a mask" not in folder.summary()
-    assert check_images(folder.test) == folder.test
-    dataset = image_dataset(
-        folder.test, 64, channels=1, with_labels=True, with_masks=True
-    )
-    labels = np.concatenate([o["label"] for _, o in dataset])
-    masks = np.concatenate([o["mask"] for _, o in dataset])
-    assert labels.sum() == 119
-    assert not masks[labels == 0].any()
-    # At a quarter of the size, thin masks may vanish, but not many.
-    assert masks[labels == 1].any((1, 2)).mean() > 0.9

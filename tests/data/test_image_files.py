@@ -26,12 +26,6 @@ def read(tmp_path, encoded, channels=3, *settings):
     return read_pixels(str(path), channels, *settings).numpy()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
-def test_what_graphs_decode_stays_as_it_is(kind, color, encode):
-    encoded = encode(color, kind)
-    assert to_decodable(encoded) == encoded
-
-
 @pytest.mark.parametrize(
     ("kind", "mode", "options"),
     [

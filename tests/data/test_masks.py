@@ -231,26 +231,3 @@ def test_small_defects_never_vanish():
     expected[31:33, 32] = True
     np.testing.assert_array_equal(resized, expected)
     assert num_kept == 3
-
-
-@settings(max_examples=100)
-@given(
-    st.integers(0, 2**32 - 1),
-    st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    st.tuples(st.integers(1, 60), st.integers(1, 60)),
-)
-def test_each_region_keeps_a_pixel(seed, old, new):
-    mask = np.random.default_rng(seed).random(old) < 0.03
-    resized, _ = resize_mask(mask, new)
-    assert resized.shape == new
-    regions, count = ndimage.label(mask, np.ones((3, 3)))
-    kept = np.argwhere(resized)
-    for number in range(1, count + 1):
-        places = np.argwhere(regions == number)
-        # A pixel of the result covers a part of the region, or nearly so
-        # where it is enlarged.
-        cells = places * new // old
-        ends = ((places + 1) * new - 1) // old
-        covered = (kept[:, None] >= cells) & (kept[:, None] <= ends)
-        assert covered.all(-1).any()
-    assert resized.any() == mask.any()

@@ -5,9 +5,7 @@ from batching import dataset_of
 from PIL import Image
 
 from keras_sspcab.data.pseudo_abnormal import (
-    TINY_IMAGENET_CLASSES,
     add_pseudo_abnormal,
-    tiny_imagenet_folders,
 )
 from keras_sspcab.data.simulation import (
     FolderTextures,
@@ -109,29 +107,6 @@ def test_elements_follow_from_seed_epoch_and_position(crops):
 # === Pictures ===
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_embedded_pictures(channels):
-    pictures = pictures_of(None, 20, channels)
-    assert pictures.shape == (20, *SIZE, channels)
-    assert pictures.min() >= 0
-    assert pictures.max() <= 1
-    assert len(np.unique(pictures, axis=0)) == 20
-    assert np.median(pictures.std((1, 2))) > 0.03
-
-
-def test_pictures_are_drawn_larger_and_shrunk():
-    class Plain(TextureSource):
-        def draw(self, images, index, seed):
-            shape = tf.shape(images)[1:]
-            return tf.ones(shape) * tf.constant([0.0, 255.0, 51.0])
-
-    pictures = pictures_of(Plain(), 2, 3)
-    expected = np.full_like(pictures, [0, 1, 0.2])
-    np.testing.assert_allclose(pictures, expected, atol=1e-6)
-    # Green is near to gray.
-    np.testing.assert_allclose(pictures_of(Plain(), 2), 1.0, atol=1e-6)
-
-
 def test_folders_of_pictures(tmp_path):
     for i, name in enumerate(("a.png", "train/b.png", "train/deep/c.bmp")):
         path = tmp_path / name
@@ -170,20 +145,6 @@ def test_files_become_pictures_as_ever(tmp_path):
         found = pictures_of(tmp_path, 4, channels)
         np.testing.assert_allclose(found[0, 3, 5], pixel, atol=1e-6)
         np.testing.assert_allclose(found.mean((1, 2)).T, means, atol=1e-6)
-
-
-def test_tiny_imagenet(tmp_path):
-    assert len(set(TINY_IMAGENET_CLASSES)) == 68
-    assert {len(name) for name in TINY_IMAGENET_CLASSES} == {9}
-    for name in TINY_IMAGENET_CLASSES:
-        (tmp_path / "tiny" / "train" / name / "images").mkdir(parents=True)
-    folders = tiny_imagenet_folders(tmp_path / "tiny")
-    assert folders == tiny_imagenet_folders(tmp_path / "tiny" / "train")
-    assert folders[0].endswith("train/n01443537")
-    (tmp_path / "tiny" / "train" / "n01443537" / "images").rmdir()
-    (tmp_path / "tiny" / "train" / "n01443537").rmdir()
-    with pytest.raises(ValueError, match=r"(?s)1 of the 68.*n01443537"):
-        tiny_imagenet_folders(tmp_path / "tiny")
 
 
 # === Bad arguments ===

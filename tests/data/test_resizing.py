@@ -26,14 +26,6 @@ def random_image(shape, dtype="uint8"):
     return np.random.default_rng(0).integers(0, top, shape, dtype, True)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_same_size_keeps_the_values(method, color):
-    expected = tf.image.convert_image_dtype(color, tf.float32)
-    for image in (color, expected):
-        resized = resize(image, (40, 32), method)
-        np.testing.assert_array_equal(resized, expected)
-
-
 @pytest.mark.parametrize("size", [(13, 7), (80, 64), (10, 90)])
 def test_resize_agrees_with_pillow(size, color):
     # Pillow's bilinear filter is antialiased as well.
@@ -42,19 +34,6 @@ def test_resize_agrees_with_pillow(size, color):
         plane = Image.fromarray(color[..., i].astype("float32") / 255.0)
         expected = plane.resize(size[::-1], Image.Resampling.BILINEAR)
         np.testing.assert_allclose(resized[..., i], expected, atol=2e-5)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_resize_takes_batches(method, color):
-    batch = np.stack([color, color[::-1]])
-    resized = resize(batch, (9, 9), method)
-    assert resized.dtype == tf.float32
-    np.testing.assert_array_equal(resized[1], resize(color[::-1], 9, method))
-
-
-def test_floats_are_resized_as_bytes(color):
-    floats = tf.image.convert_image_dtype(color, tf.float32)
-    np.testing.assert_array_equal(resize(floats, 9), resize(color, 9))
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int32", "bool"])
@@ -67,11 +46,6 @@ def test_images_without_a_known_white_are_refused(dtype):
 def test_image_size_is_checked(size, color):
     with pytest.raises(ValueError, match=r"image_size|height|width"):
         resize(color, size)
-
-
-def test_methods_are_checked(color):
-    with pytest.raises(ValueError, match=r"`method`.*Did you mean|'opencv'"):
-        resize(color, 8, "opencv2")
 
 
 # === As published ===
@@ -101,15 +75,6 @@ def test_opencv_in_graphs_and_at_usual_sizes(before):
 
     expected = cv2.resize(image, (224, 256))
     np.testing.assert_array_equal(np.rint(read(encoded) * 255), expected)
-
-
-@pytest.mark.parametrize("size", [(13, 7), (80, 64), (10, 90)])
-def test_opencv_of_floats(size, color):
-    cv2 = pytest.importorskip("cv2")
-    floats = color.astype("float32") / 255
-    expected = cv2.resize(floats, size[::-1])
-    resized = resize(floats, size, "opencv")
-    np.testing.assert_allclose(resized, expected, atol=5e-5)
 
 
 @pytest.mark.parametrize("size", [(20, 16), (13, 7), (80, 9), (90, 70)])
@@ -155,21 +120,6 @@ def test_datasets_with_and_without_cache_read_alike(method, dtype, tmp_path):
         np.testing.assert_equal(
             np.allclose(batch * 255, np.rint(batch * 255), atol=1e-4), is_bytes
         )
-
-
-def test_caches_on_disk_know_the_method(tmp_path, write_image):
-    samples = [ImageSample(write_image(tmp_path / "a.png"))]
-
-    def names(how):
-        image_dataset(
-            samples, 4, 1, cache=str(tmp_path / "cache"), preprocessing=how
-        )
-        return {path.name for path in (tmp_path / "cache").iterdir()}
-
-    first = names(None)
-    assert names(Preprocessing()) == first
-    assert len(names(Preprocessing(resize="area"))) == 2
-    assert len(names(Preprocessing(resize="opencv"))) == 3
 
 
 @pytest.mark.parametrize("method", METHODS[1:])

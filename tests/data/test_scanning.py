@@ -1,7 +1,6 @@
 import os
 
 import pytest
-import tensorflow as tf
 
 from keras_sspcab.data import (
     ImageSample,
@@ -130,16 +129,6 @@ def test_plain_takes_everything_as_normal(tmp_path, touch):
     assert "left out, no images: 1 .txt" in folder.summary()
 
 
-def test_relative_root_and_home(tmp_path, touch, monkeypatch):
-    path = touch("images/sub/a.png")
-    monkeypatch.chdir(tmp_path)
-    for root in ("images/", ".", "./images"):
-        folder = scan_image_folder(root)
-        assert folder.train[0].path == "images/sub/a.png"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert scan_image_folder("~/images").train[0].path == path
-
-
 def test_links_are_followed_but_not_in_circles(tmp_path, touch):
     touch("elsewhere/x.png", "root/a/1.png", "root/b/1.png")
     links = {"a/self": "root/a", "a/up": "root", "a/b": "root/b"}
@@ -241,25 +230,8 @@ def test_arguments_are_checked(root, layout):
 # === Remote file systems ===
 
 
-def test_remote_folder():
-    names = ("train/good/0.png", "test/crack/0.png", "ground_truth/crack/0.png")
-    root = "ram://scan/part"
-    for name in names:
-        tf.io.gfile.makedirs(f"{root}/{name.rpartition('/')[0]}")
-        with tf.io.gfile.GFile(f"{root}/{name}", "wb") as file:
-            file.write(b"x")
-    folder = scan_image_folder(f"{root}/")
-    assert folder.layout == "mvtec"
-    (train,), (test,) = folder.train, folder.test
-    paths = tuple(f"{root}/{name}" for name in names)
-    assert (train.path, test.path, test.mask_path) == paths
-
-
 def test_unknown_scheme_names_the_extra():
     with pytest.raises(ValueError, match=r"known for nowhere://") as error:
         scan_image_folder("nowhere://bucket/part")
     assert "nowhere://bucket/part" in str(error.value)
     assert 'pip install "keras-sspcab[io]"' in str(error.value)
-
-
-# === Real data ===

@@ -1,7 +1,5 @@
-import json
 import os
 import pathlib
-import socket
 
 import numpy as np
 import pytest
@@ -13,8 +11,6 @@ from keras_sspcab.data import (
     textures,
     write_texture_folder,
 )
-from keras_sspcab.data.defects import DEFECTS
-from keras_sspcab.data.textures import TEXTURES, read_photograph
 
 SMALL = {
     "image_size": 48,
@@ -76,23 +72,6 @@ def test_test_crops_come_from_columns_that_training_never_sees(
         assert abs(int(pixels(sample.path).min()) - 201) <= 9
 
 
-def test_photographs_come_from_the_wheel(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError("no network in this test")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    for name in TEXTURES:
-        photograph = read_photograph(f"{name}.png", "L")
-        assert photograph.shape == (512, 512)
-        assert photograph.dtype == np.uint8
-        assert photograph.std() > 20
-
-
-def test_missing_photograph_is_no_download():
-    with pytest.raises(ValueError, match=r"nothing\.png is not in this"):
-        read_photograph("nothing.png", "L")
-
-
 def test_the_arguments_decide(tmp_path):
     write_texture_folder(tmp_path / "a", **SMALL)
     write_texture_folder(tmp_path / "b", **SMALL)
@@ -108,16 +87,6 @@ def test_the_arguments_decide(tmp_path):
     assert all(more[name] == first[name] for name in first)
 
 
-def test_card_says_what_it_is(tmp_path):
-    write_texture_folder(tmp_path / "demo", "grass", **SMALL, seed=3)
-    card = json.loads((tmp_path / "demo/dataset.json").read_text())
-    assert card["photograph"] == "skimage.data.grass (CC0)"
-    assert card["arguments"]["seed"] == 3
-    assert card["arguments"]["defects"] == list(DEFECTS)
-    on_disk = set(contents(tmp_path / "demo")) - {"dataset.json"}
-    assert set(card["files"]) == on_disk
-
-
 # === Files ===
 
 
@@ -127,14 +96,6 @@ def test_own_folder_is_replaced(tmp_path):
     write_texture_folder(tmp_path / "new", "gravel", **SMALL, seed=1)
     assert contents(tmp_path / "demo") == contents(tmp_path / "new")
     assert sorted(os.listdir(tmp_path)) == ["demo", "new"]
-
-
-def test_empty_folder_is_filled_and_parents_are_made(tmp_path):
-    (tmp_path / "empty").mkdir()
-    write_texture_folder(tmp_path / "empty", **SMALL)
-    write_texture_folder(tmp_path / "deep/er/demo", **SMALL)
-    assert contents(tmp_path / "empty") == contents(tmp_path / "deep/er/demo")
-    assert os.listdir(tmp_path / "deep/er") == ["demo"]
 
 
 @pytest.mark.parametrize("card", ["", "{}", "[]", '{"written_by": "me"}'])

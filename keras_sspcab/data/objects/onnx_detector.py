@@ -7,15 +7,45 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes, opencv
-from keras_sspcab.data.objects.onnx_graph import DetectionOutput, ImageInput
 from keras_sspcab.data.objects.proposals import ObjectProposals, named_fields
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames
 from keras_sspcab.imports import import_optional
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+# How inputs and outputs are understood: the names of files of objects follow
+# from it, as ever.
+_CONVENTIONS = {
+    **dict.fromkeys(("input_size", "layout", "scale", "mean", "std")),
+    **dict.fromkeys(("box_form", "normalized", "objectness", "num_classes")),
+    **{"resize": "letterbox", "colors": "rgb", "output": "auto"},
+}
+
+# Gray of the margins, as YOLO is trained with.
+_MARGIN = 114
+# Sizes of inputs that a model leaves open are multiples of it.
+_STRIDE = 32
+
+_TYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
+
+# Outputs by role, and words in their names.
+_ROLES = {
+    "number": ("num",),
+    "boxes": ("box",),
+    "classes": ("label", "class"),
+    "scores": ("score", "conf"),
+}
+
+# Corners `(n, 4)`, x and y of both in pixels of the input, ends exclusive,
+# confidences `(n,)`, and classes `(n,)` as the model counts them.
+_Detections = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(eq=False)
@@ -25,13 +55,18 @@ class OnnxDetector(ObjectProposals):
     Two forms of outputs are read:
 
     - separate ones: boxes `(n, 4)`, scores `(n,)` and maybe labels `(n,)`, as
-      torchvision and most exporters write them, duplicates left out;
-    - a single one, as YOLO exporters write it: rows `(1, n, 4 + 1 + classes)`,
-      with a confidence of there being an object before those of the classes,
-      or columns `(1, 4 + classes, n)`, duplicates not left out yet.
+      torchvision and most exporters write them (corners in pixels, x first), or
+      TensorFlow (`detection_boxes`: y first, in units of the input's size);
+      duplicates left out;
+    - a single one, as YOLO exporters write it (centers and sizes in pixels):
+      rows `(1, n, 4 + 1 + classes)`, with a confidence of there being an object
+      before those of the classes, or columns `(1, 4 + classes, n)`, duplicates
+      not left out yet.
 
-    Size, layout and type of the input and the form of the outputs are those of
-    the graph. It needs `pip install "keras-sspcab[export,video]"`.
+    Size, layout and type of the input are those of the graph. Frames are RGB,
+    fitted into the input with gray margins; floats lie in [0, 1]. A model that
+    needs something else is exported with that as its first and last layers. It
+    needs `pip install "keras-sspcab[export,video]"`.
 
     Args:
         path: The model.
@@ -46,32 +81,6 @@ class OnnxDetector(ObjectProposals):
             sure of two boxes of a class is left out. None suppresses nothing.
             `"auto"` (the default) is 0.45 for a single output and None for
             separate ones.
-        input_size: Height and width that frames are resized to; needed only if
-            the model takes any size and shall not see that of the frames.
-        layout: `"nchw"` or `"nhwc"`; None (the default) infers it.
-        resize: `"letterbox"` (the default) keeps the aspect ratio and fills
-            margins with gray, `"stretch"` does not keep it.
-        colors: `"rgb"` (the default) or `"bgr"`.
-        scale: What pixels from 0 to 255 are multiplied with. Defaults to 1/255
-            for float inputs; uint8 inputs take them as they are.
-        mean: Three numbers that are subtracted then.
-        std: Three numbers that the result is divided by.
-        output: `"separate"`, `"rows"`, `"columns"` or `"auto"` (the default),
-            which takes a single output's longer axis for that of the boxes.
-        box_form: `"xyxy"`, `"yxyx"`, `"xywh"` or `"cxcywh"`; None (the default)
-            takes `"xyxy"` for separate outputs and `"cxcywh"` for a single one.
-        normalized: True if boxes are in units of the input's size instead of
-            its pixels. Defaults to False.
-        objectness: Whether a single output has a confidence of there being an
-            object; None (the default): rows do, columns do not.
-        num_classes: Classes in a single output; None (the default): all
-            numbers after those before belong to classes.
-        providers: What onnxruntime runs on; None (the default) for CUDA where
-            it is there, or else the CPU.
-
-    Raises:
-        ValueError: If the model cannot be read, or is none of these.
-        ImportError: If onnxruntime is missing.
 
     Example:
     >>> detector = OnnxDetector("yolov8n.onnx")  # doctest: +SKIP
@@ -85,19 +94,6 @@ class OnnxDetector(ObjectProposals):
     cover_threshold: float | None = 0.6
     classes: Iterable[int] | None = None
     iou_threshold: float | str | None = "auto"
-    input_size: Any = None
-    layout: str | None = None
-    resize: str = "letterbox"
-    colors: str = "rgb"
-    scale: float | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    output: str = "auto"
-    box_form: str | None = None
-    normalized: bool | None = None
-    objectness: bool | None = None
-    num_classes: int | None = None
-    providers: Sequence[str] | None = None
 
     name = "onnx"
 
@@ -105,16 +101,12 @@ class OnnxDetector(ObjectProposals):
         self.path = os.path.expanduser(os.fspath(self.path))
         if self.classes is not None:
             self.classes = sorted({int(number) for number in self.classes})
-        if self.input_size is not None:
-            self.input_size = standardize_size(self.input_size)
-        self.mean = _three_numbers(self.mean, "mean")
-        self.std = _three_numbers(self.std, "std")
         self._filter = BoxFilter(
             self.min_confidence, self.min_area, self.cover_threshold
         )
-        self._session = _open(self.path, self.providers)
-        self._input = ImageInput(self._session, self)
-        self._output = DetectionOutput(self._session, self)
+        self._session = _open(self.path)
+        self._input = _Input(self._session, self.path)
+        self._output = _Output(self._session, self.path)
         threshold: Any = self.iou_threshold
         if threshold == "auto":
             threshold = None if self._output.is_separate else 0.45
@@ -128,8 +120,8 @@ class OnnxDetector(ObjectProposals):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments; the file counts by itself."""
-        fields = named_fields(self, without=("path", "providers"))
-        return {"opencv": opencv().__version__, **fields}
+        fields = named_fields(self, without=("path",))
+        return {"opencv": opencv().__version__, **_CONVENTIONS, **fields}
 
     def files(self, video: Video) -> list[str]:
         """Returns the path of the model."""
@@ -185,7 +177,7 @@ def _suppress(
     return boxes[np.sort(np.asarray(kept, "int64").reshape(-1))]
 
 
-def _open(path: str, providers: Sequence[str] | None) -> Any:
+def _open(path: str) -> Any:
     runtime = import_optional(
         "onnxruntime", "Running a detector needs onnxruntime", "export"
     )
@@ -193,11 +185,10 @@ def _open(path: str, providers: Sequence[str] | None) -> Any:
         raise ValueError(
             f"The detector does not exist. Received: path={path!r}"
         )
-    if providers is None:
-        available = runtime.get_available_providers()
-        providers = [name for name in _PROVIDERS if name in available]
+    available = runtime.get_available_providers()
+    providers = [name for name in _PROVIDERS if name in available]
     try:
-        return runtime.InferenceSession(path, providers=list(providers))
+        return runtime.InferenceSession(path, providers=providers)
     except Exception as error:
         # onnxruntime has errors of its own, without a common base.
         raise ValueError(
@@ -205,15 +196,206 @@ def _open(path: str, providers: Sequence[str] | None) -> Any:
         ) from error
 
 
-def _three_numbers(
-    values: Sequence[float] | None, name: str
-) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    three = tuple(float(value) for value in values)
-    if len(three) != 3 or (name == "std" and 0 in three):
-        raise ValueError(
-            f"The `{name}` argument must hold a number for each of three "
-            f"colors, none of them 0 for `std`. Received: {name}={values!r}"
+# === Inputs and outputs ===
+
+
+def _refusal(rule: str, path: str, nodes: Sequence[Any]) -> ValueError:
+    given = ", ".join(f"{n.name}: {n.type} {n.shape}" for n in nodes)
+    return ValueError(f"{rule} Received: {path!r} with {given}")
+
+
+class _Input:
+    """The input of a detection model."""
+
+    def __init__(self, session: Any, path: str) -> None:
+        nodes = session.get_inputs()
+        node = nodes[0]
+        shape = [size if isinstance(size, int) else None for size in node.shape]
+        if (
+            len(nodes) != 1
+            or node.type not in _TYPES
+            or len(shape) not in (3, 4)
+        ):
+            raise _refusal(
+                "The only input of a detector must be an image, uint8 or "
+                "float, (1, 3, height, width) or (1, height, width, 3), maybe "
+                "without the first axis.",
+                path,
+                nodes,
+            )
+        self.name = node.name
+        self._dtype = _TYPES[node.type]
+        self._has_batch = len(shape) == 4
+        if self._has_batch and shape[0] not in (1, None):
+            rule = "A detector must take one image at a time: export it so."
+            raise _refusal(rule, path, nodes)
+        first, middle, last = shape[-3:]
+        if (first == 3) == (last == 3):
+            raise _refusal(
+                "The input must be a color image that tells which axis is that "
+                "of the colors: export it with a size that is not 3.",
+                path,
+                nodes,
+            )
+        self._channels_first = first == 3
+        self.size = (middle, last) if self._channels_first else (first, middle)
+
+    def fit(
+        self, frame: np.ndarray
+    ) -> tuple[np.ndarray, tuple[int, int], np.ndarray, np.ndarray]:
+        """Brings a frame, uint8 `(height, width, 3)`, to the input's form.
+
+        Returns the input, its height and width, and what takes x and y of
+        corners `(4,)` from the frame to the input: a scale, then an offset.
+        """
+        own = frame.shape[:2]
+        # A side that the model leaves open becomes a multiple of the stride.
+        height, width = (
+            side or -(-of_frame // _STRIDE) * _STRIDE
+            for side, of_frame in zip(self.size, own, strict=True)
         )
-    return three
+        scale = min(height / own[0], width / own[1])
+        if None in self.size:
+            # A free axis has room for the frame as it is.
+            scale = min(1.0, scale)
+        inner = (
+            max(1, min(width, round(own[1] * scale))),
+            max(1, min(height, round(own[0] * scale))),
+        )
+        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+        if inner != own[::-1]:
+            frame = opencv().resize(frame, inner)
+        pixels = np.full((height, width, 3), _MARGIN, "uint8")
+        pixels[top : top + inner[1], left : left + inner[0]] = frame
+        scales = np.tile((inner[0] / own[1], inner[1] / own[0]), 2)
+        offsets = np.tile((float(left), float(top)), 2)
+        return self._to_tensor(pixels), (height, width), scales, offsets
+
+    def _to_tensor(self, values: np.ndarray) -> np.ndarray:
+        if self._dtype != "uint8":
+            values = values.astype("float32") * np.float32(1 / 255)
+        if self._channels_first:
+            values = values.transpose(2, 0, 1)
+        if self._has_batch:
+            values = values[np.newaxis]
+        return np.ascontiguousarray(values, self._dtype)
+
+
+class _Output:
+    """The outputs of a detection model.
+
+    `is_separate` says whether boxes, scores and classes are on their own.
+    """
+
+    def __init__(self, session: Any, path: str) -> None:
+        nodes = session.get_outputs()
+        self._path = path
+        self.is_separate = len(nodes) > 1
+        self._is_tensorflow = False
+        if self.is_separate:
+            self._roles = _assign_roles(nodes, path)
+            boxes = self._roles["boxes"].split(":")[0]
+            self._is_tensorflow = boxes.endswith("detection_boxes")
+            return
+        # Scalars have no axes.
+        shape = nodes[0].shape or [None]
+        is_batch = isinstance(shape[0], int) and shape[0] != 1
+        if len(shape) != 3 or is_batch:
+            rule = (
+                "One output must be of shape (1, n, 4 + 1 + classes) or "
+                "(1, 4 + classes, n)."
+            )
+            raise _refusal(rule, path, nodes)
+
+    def read(
+        self, values: dict[str, np.ndarray], input_size: tuple[int, int]
+    ) -> _Detections:
+        """Returns what a model detected, from its outputs in their order."""
+        if self.is_separate:
+            boxes, confidences, classes = self._read_separate(values)
+            if self._is_tensorflow:
+                sides = np.tile(input_size[::-1], 2)
+                boxes = boxes.astype("float64")[:, [1, 0, 3, 2]] * sides
+        else:
+            first = next(iter(values.values()))
+            boxes, confidences, classes = self._read_single(first)
+            center, size = np.split(boxes.astype("float64"), 2, axis=1)
+            start = center - size / 2
+            boxes = np.concatenate([start, start + size], axis=1)
+        return (
+            boxes.astype("float64"),
+            confidences.astype("float64"),
+            classes.astype("int64"),
+        )
+
+    def _read_separate(self, values: dict[str, np.ndarray]) -> _Detections:
+        given = {
+            role: values[name].reshape(-1) for role, name in self._roles.items()
+        }
+        scores = given["scores"]
+        count = len(scores)
+        classes = given.get("classes", np.zeros(count, "int64"))
+        if "number" in given:
+            count = min(count, int(given["number"][0]))
+        boxes = given["boxes"].reshape(-1, 4)
+        return boxes[:count], scores[:count], classes[:count]
+
+    def _read_single(self, output: np.ndarray) -> _Detections:
+        table = output[0]
+        received = f"Received: shape {output.shape} from {self._path!r}"
+        if table.shape[0] == table.shape[1]:
+            raise ValueError(
+                "The output must tell boxes from numbers of a box: there must "
+                f"be more boxes. {received}"
+            )
+        is_rows = table.shape[0] > table.shape[1]
+        table = table if is_rows else table.T
+        if table.shape[1] < 5:
+            raise ValueError(
+                f"A box must have 4 numbers, then confidences. {received}"
+            )
+        boxes, scores = table[:, :4], table[:, 4:]
+        if is_rows:
+            objectness, scores = scores[:, 0], scores[:, 1:]
+            if scores.shape[1] == 0:
+                return boxes, objectness, np.zeros(len(boxes), "int64")
+            scores = scores * objectness[:, np.newaxis]
+        classes = scores.argmax(axis=1)
+        return boxes, scores[np.arange(len(scores)), classes], classes
+
+
+def _assign_roles(nodes: Sequence[Any], path: str) -> dict[str, str]:
+    """Tells which output is boxes, scores, and maybe classes and number."""
+    left = list(nodes)
+    roles: dict[str, str] = {}
+    for role, words in _ROLES.items():
+        named = [n for n in left if any(w in n.name.lower() for w in words)]
+        candidates = [n for n in named if _fits(n, role, True)]
+        candidates += [n for n in left if _fits(n, role, False)]
+        if candidates:
+            roles[role] = candidates[0].name
+            left.remove(candidates[0])
+    if not {"boxes", "scores"} <= roles.keys():
+        raise _refusal(
+            "Separate outputs must be boxes (n, 4), scores (n,) and maybe "
+            "labels (n,), with or without a batch axis. Export the model so, "
+            "or with a single output.",
+            path,
+            nodes,
+        )
+    return roles
+
+
+def _fits(node: Any, role: str, is_named: bool) -> bool:
+    """Whether an output may have a role, which its name says or does not."""
+    is_float = node.type in _TYPES and node.type != "tensor(uint8)"
+    if role == "boxes":
+        # An axis of any length has a name.
+        last = node.shape[-1] if node.shape else None
+        is_open = is_named and not isinstance(last, int)
+        return is_float and len(node.shape) in (2, 3) and (last == 4 or is_open)
+    if len(node.shape) not in (1, 2):
+        return False
+    if role == "scores":
+        return is_float
+    return is_named or (role == "classes" and not is_float)

@@ -54,9 +54,7 @@ def simulate_anomalies(
 
     Args:
         dataset: Batches `(batch, height, width, channels)` of floating point
-            images in [0, 1], RGB or gray, at least 32 x 32 pixels; from
-            `image_dataset`, for example. For gray images the textures are
-            changed in color, then turned to gray.
+            images in [0, 1], RGB or gray, at least 32 x 32 pixels.
         textures: Folder or URL of images, such as that of the Describable
             Textures Dataset; a `FolderTextures` or `EmbeddedTextures`; or None
             (the default) for `EmbeddedTextures()`.
@@ -73,10 +71,6 @@ def simulate_anomalies(
         `"reconstruction"`, the clean images, of the same shape, and
         `"segmentation"`, float32 `(batch, height, width)`: 1 where the anomaly
         is, else 0.
-
-    Raises:
-        ValueError: If the dataset has other elements, an argument is out of
-            range, or the textures cannot be read.
 
     Example:
     >>> normal = tf.data.Dataset.from_tensors(tf.zeros((2, 32, 32, 3)))

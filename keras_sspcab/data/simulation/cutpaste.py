@@ -177,8 +177,7 @@ def cutpaste_views(
     and appendix A.2.
 
     Args:
-        dataset: Batches `(batch, height, width, channels)` of floating point
-            images in [0, 1], RGB or gray, at least 32 x 32 pixels.
+        dataset: Batches as for `simulate_anomalies`.
         variant: `"3way"`: normal, with a pasted rectangle and with a pasted
             scar are three classes. `"cutpaste"`, `"scar"`: two classes.
             `"union"`: two classes, the second one of both at random.
@@ -192,10 +191,6 @@ def cutpaste_views(
         A `tf.data.Dataset` of as many elements `(images, {"logits": labels})`:
         float32 `(views * batch, height, width, channels)` and int32 `(views *
         batch,)`. The normal images come first.
-
-    Raises:
-        ValueError: If the dataset has other elements, or an argument is out of
-            range.
 
     Example:
     >>> normal = tf.data.Dataset.from_tensors(tf.zeros((2, 32, 32, 3)))

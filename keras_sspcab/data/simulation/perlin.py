@@ -20,10 +20,7 @@ def perlin_noise(size: Sequence[Any], seed: tf.Tensor) -> tf.Tensor:
     pixel, the slopes of the four points around are blended by the quintic
     `6 t^5 - 15 t^4 + 10 t^3`. As in DRAEM, there are `2^n` cells along height
     and along width, with a random `n` from 0 to 5 for each; of those that leave
-    a cell 2 pixels or more. They need not divide the sides.
-
-    The size, height and width in pixels, is of integers or scalar tensors.
-    Returns float32 `(height, width)`, from -1 to 1.
+    a cell 2 pixels or more. Returns float32 `(height, width)`, from -1 to 1.
     """
     cell_seed, angle_seed = split(seed, 2)
     rows, columns = (
@@ -35,11 +32,7 @@ def perlin_noise(size: Sequence[Any], seed: tf.Tensor) -> tf.Tensor:
 
 
 def perlin_mask(size: Sequence[Any], seed: tf.Tensor) -> tf.Tensor:
-    """Draws the mask of an anomaly, bool; it may be False everywhere.
-
-    Noise is rotated by up to 90 degrees, either way. Where it is above 0.5,
-    the fixed threshold of DRAEM's code, there is the anomaly.
-    """
+    """Draws the mask of an anomaly: where noise, rotated, is above 0.5."""
     noise_seed, angle_seed = split(seed, 2)
     noise = perlin_noise(size, noise_seed)
     angle = uniform(angle_seed, -90.0, 90.0)
@@ -51,8 +44,7 @@ def lattice_noise(angles: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
 
     With `u` and `v` the distances to a lattice point in cells, and `s` the
     quintic, its part is `s(1 - |u|) s(1 - |v|) (u cos + v sin)`. So the sum
-    over all points is two products of matrices. The angles are those of the
-    gradients, float32 `(rows + 1, columns + 1)`.
+    over all points is two products of matrices.
     """
     lattice = tf.shape(angles)
     rows, slopes_of_rows = _influence(size[0], lattice[0])

@@ -9,11 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_sspcab.checks import (
-    standardize_choice,
-    standardize_int,
-    standardize_number,
-)
+from keras_sspcab.checks import standardize_choice, standardize_number
 from keras_sspcab.data.checking import check_images
 from keras_sspcab.data.decoding import decode_image
 from keras_sspcab.data.image_files import read_image_in_graph
@@ -29,6 +25,9 @@ PICTURES = (
     "hubble_deep_field", "ihc", "moon", "retina",
 )
 # fmt: on
+
+# Files of a folder that are decoded at once.
+_NUM_CHECKED = 32
 
 # Height and width that the pictures are brought to, in pixels.
 _SIDE = 512
@@ -52,9 +51,8 @@ class TextureSource(abc.ABC):
         """Draws the texture of an anomaly.
 
         Args:
-            images: float32 `(batch, height, width, channels)` in [0, 1]: the
-                images among which is the one to be changed.
-            index: Its place in the batch.
+            images: float32 `(batch, height, width, channels)` in [0, 1].
+            index: Which of them is to be changed.
             seed: uint64 tensor of shape `(2,)`.
 
         Returns:
@@ -64,18 +62,10 @@ class TextureSource(abc.ABC):
     def draw_picture(
         self, size: tuple[int, int], channels: int, seed: tf.Tensor
     ) -> tf.Tensor:
-        """Draws a picture of its own, without images that it goes into.
+        """Draws a picture of its own, float32 in [0, 1].
 
         By default a texture is drawn four times as large and then shrunk, so
         that there is no aliasing; of color, green makes the gray one.
-
-        Args:
-            size: Height and width, in pixels.
-            channels: 1 for gray or 3 for color.
-            seed: uint64 tensor of shape `(2,)`.
-
-        Returns:
-            float32 tensor `(height, width, channels)` in [0, 1].
         """
         images = tf.zeros((1, 4 * size[0], 4 * size[1], 3))
         picture = self.draw(images, tf.constant(0), seed) / 255.0
@@ -89,29 +79,19 @@ class FolderTextures(TextureSource):
     """Images below folders, such as the Describable Textures Dataset (DTD).
 
     An image is decoded when it is needed and resized to the size of the images,
-    bilinear without antialiasing, as in DRAEM's code.
+    bilinear without antialiasing, as in DRAEM's code. Of the files, 32 that are
+    evenly spread are decoded at once, to find broken ones.
 
     Args:
         folders: Local folder or URL, or several. Every image below them is a
             texture, at any depth.
-        checked: How many files are decoded at once, evenly spread, to find
-            broken ones; None for all. Defaults to 32.
-        on_error: `"raise"`, or `"skip"` to leave out broken files among the
-            checked ones and warn with their names.
-
-    Raises:
-        ValueError: If there is no folder, or one does not exist or holds no
-            images.
-        BadFilesError: If checked files cannot be decoded, with their names.
 
     Example:
     >>> FolderTextures("dtd/images").paths  # doctest: +SKIP
     ('dtd/images/banded/banded_0002.jpg', ...)
     """
 
-    def __init__(
-        self, folders: Any, checked: int | None = 32, on_error: str = "raise"
-    ) -> None:
+    def __init__(self, folders: Any) -> None:
         several = isinstance(folders, (list, tuple))
         samples = [
             sample
@@ -123,13 +103,9 @@ class FolderTextures(TextureSource):
                 "There must be at least one folder of textures. Received: "
                 f"folders={folders!r}"
             )
-        chosen = samples
-        if checked is not None:
-            checked = standardize_int(checked, "checked", 1)
-            chosen = samples[:: -(-len(samples) // checked)]
-        good = check_images(chosen, on_error=on_error, progress=checked is None)
-        bad = set(chosen) - set(good)
-        self.paths = tuple(s.path for s in samples if s not in bad)
+        chosen = samples[:: -(-len(samples) // _NUM_CHECKED)]
+        check_images(chosen, progress=False)
+        self.paths = tuple(sample.path for sample in samples)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FolderTextures) and self.paths == other.paths
@@ -164,21 +140,15 @@ class EmbeddedTextures(TextureSource):
     """Textures from scikit-image's pictures, where there is no folder of them.
 
     Random windows of pictures, zoomed, mirrored and in half of the cases
-    recolored; nothing is downloaded. Some textures are windows of another
-    image of the batch instead, or of the same one where it is alone.
-
-    `write_texture_folder` makes its demo data from `brick`, `grass` and
-    `gravel`: leave these out, so that its `"foreign"` defects are not known
-    from training.
+    recolored. Some textures are windows of another image of the batch instead,
+    or of the same one where it is alone.
 
     Args:
-        exclude: Names of pictures to leave out, of `PICTURES`.
+        exclude: Names of pictures to leave out, of `PICTURES`. Leave out those
+            of `write_texture_folder`, so that its `"foreign"` defects are not
+            known from training.
         batch_share: Share of the textures that are windows of images of the
             batch, 0 to 1. Defaults to 0.25.
-
-    Raises:
-        ValueError: If a name is unknown, no picture is left, the share is out
-            of range, or a file is missing in scikit-image.
 
     Example:
     >>> EmbeddedTextures(exclude=("brick", "grass", "gravel")).names[:2]

@@ -89,16 +89,6 @@ def test_frames_that_do_not_fit(first, second):
         DISFlow()(low, low)
 
 
-def test_a_flow_depends_on_its_frames_alone(moving, texture):
-    flow = DISFlow("fast")
-    pairs = [(moving[0], moving[1]), (texture[:-1], texture[1:])] * 2
-    flows = [flow(*pair) for pair in pairs]
-    for first, again in zip(flows[:2], flows[2:], strict=True):
-        np.testing.assert_array_equal(again, first)
-    large = DISFlow("fast")(*pairs[1])
-    np.testing.assert_array_equal(flows[1], large)
-
-
 def test_copies_and_names(monkeypatch):
     flow = pickle.loads(pickle.dumps(DISFlow("fast")))
     assert repr(flow) == "DISFlow(preset='fast')"

@@ -5,7 +5,6 @@ from object_videos import OBJECT_FRAMES, write_cubes
 from PIL import Image
 
 from keras_sspcab.data.objects import count_objects, cube_dataset, to_gray
-from keras_sspcab.data.objects.cube_files import CubeReader
 
 COUNT = 10
 
@@ -110,17 +109,6 @@ def test_batches_are_counted_and_of_known_shape(cubes, arguments, sizes):
         "appearance": tf.TensorSpec((size, 3, 4, 4, 3)),
         "motion": tf.TensorSpec((size, 3, 4, 4, 2)),
     }
-
-
-def test_few_files_are_open_at_a_time(cubes):
-    files, contents = cubes
-    reader = CubeReader(files, max_open=1)
-    for file, rows in ((0, [2, 0]), (2, [5, 5, 1]), (0, [1])):
-        np.testing.assert_array_equal(
-            reader.read(file, "motion", np.array(rows)),
-            contents[file]["motion"][rows],
-        )
-        assert len(reader._open) == 1
 
 
 def test_what_is_refused(tmp_path, cubes):

@@ -5,14 +5,13 @@ import pathlib
 import h5py
 import numpy as np
 import pytest
-from object_videos import HEIGHT, WIDTH, Given, draw_square
+from object_videos import HEIGHT, WIDTH, Given
 from PIL import Image
 from video_writing import truncate
 
-from keras_sspcab.data import DISFlow, FlowFiles, OpticalFlow
+from keras_sspcab.data import FlowFiles, OpticalFlow
 from keras_sspcab.data.objects import (
     BoxFiles,
-    MotionProposals,
     extract_cubes,
     open_cube_file,
 )
@@ -225,19 +224,6 @@ def test_boxes_that_do_not_fit_are_refused(tmp_path, noisy, boxes, message):
     with pytest.raises(ValueError, match=message):
         extract(noisy[0], tmp_path, boxes)
     assert os.listdir(tmp_path / "cubes") == []
-
-
-def test_moving_squares_from_end_to_end(tmp_path, write):
-    video = write([draw_square(8 + 2 * t, 12, 10) for t in range(6)])
-    motion = MotionProposals(blur=1, margin=0)
-    (file,) = extract(video, tmp_path, motion, DISFlow("medium"), size=32)
-    assert file.read("frames").tolist() == list(range(6))
-    boxes = file.read("boxes")
-    np.testing.assert_array_equal(boxes[3, :4], [12, 12, 25, 21])
-    # In the middle of the object, the flow is its motion.
-    middle = file.read("motion")[3, -1, 14:18, 14:18]
-    np.testing.assert_allclose(middle[..., 0], 2, atol=0.5)
-    np.testing.assert_allclose(middle[..., 1], 0, atol=0.5)
 
 
 def test_arguments_out_of_range_are_refused(tmp_path, noisy):

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 from batching import Red, dataset_of
-from PIL import Image
 from skimage import color
 
 from keras_sspcab.data.simulation import (
@@ -26,11 +24,6 @@ def simulate(images, batch_size=8, **arguments):
     )
 
 
-def assert_same(first, second):
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 @pytest.fixture(scope="module")
 def many():
     """200 small images of noise."""
@@ -39,17 +32,6 @@ def many():
 
 
 # === Elements ===
-
-
-def test_elements(clean):
-    dataset = dataset_of(clean[..., :1])
-    simulated = simulate_anomalies(dataset, anomaly_probability=1.0)
-    image = tf.TensorSpec((None, 48, 64, 1), tf.float32)
-    mask = tf.TensorSpec((None, 48, 64), tf.float32)
-    assert simulated.element_spec == (
-        image,
-        {"reconstruction": image, "segmentation": mask},
-    )
 
 
 def test_nothing_changes_outside_of_the_mask(many):
@@ -75,28 +57,6 @@ def test_shares(many):
     assert 0.2 < rotated.mean() < 0.4
     # Rotation and anomaly are independent.
     assert abs(np.corrcoef(rotated, anomalous)[0, 1]) < 0.2
-
-
-def test_impossible(many):
-    images = tf.cast(many[:40], tf.float16)
-    augmented, target, mask = simulate(
-        images, anomaly_probability=0.0, rotation_probability=0.0
-    )
-    assert not mask.any()
-    assert all(part.dtype == np.float32 for part in (augmented, target, mask))
-    expected = tf.cast(images, tf.float32)
-    assert_same((augmented, target), (expected, expected))
-
-
-def test_certain():
-    # The corners of a turned white image are black.
-    white = np.ones((200, 32, 32, 1), "float32")
-    arguments = {"anomaly_probability": 1.0, "rotation_probability": 1.0}
-    _, target, mask = simulate(white, **arguments)
-    assert mask.any((1, 2)).mean() > 0.8
-    black = (target == 0).mean((1, 2, 3))
-    assert black.min() < 0.01
-    assert 0.13 < black.max() < 1.5 - np.sqrt(2) + 0.09
 
 
 def test_opacities_are_uniform():
@@ -139,32 +99,3 @@ def test_own_textures_and_gray(many):
     np.testing.assert_allclose(found[0][inside][..., 0], expected, atol=1e-5)
     other = color.rgb2gray(rgb[0][inside])
     assert np.corrcoef(found[0][inside][..., 0], other)[0, 1] > 0.9
-
-
-def test_folders_of_textures(tmp_path, clean, pictures):
-    Image.fromarray(pictures["noise"]).save(tmp_path / "noise.png")
-    augmented, target, mask = simulate(
-        clean, textures=tmp_path, anomaly_probability=1.0
-    )
-    changed = (augmented != target).any((1, 2, 3))
-    np.testing.assert_array_equal(changed, mask.any((1, 2)))
-    assert mask.any()
-    with pytest.raises(ValueError, match="root=3"):
-        simulate(clean, textures=3)
-
-
-def test_distribution(clean):
-    devices = [d.name for d in tf.config.list_logical_devices("CPU")]
-    strategy = tf.distribute.MirroredStrategy(devices)
-    simulated = simulate_anomalies(dataset_of(clean, 4), seed=3)
-    parts = strategy.experimental_distribute_dataset(simulated)
-    images = np.concatenate(
-        [
-            replica.numpy()
-            for x, _ in parts
-            for replica in strategy.experimental_local_results(x)
-        ]
-    )
-    assert images.shape == clean.shape
-    expected = simulate(clean, batch_size=4, seed=3)[0]
-    np.testing.assert_array_equal(images, expected)

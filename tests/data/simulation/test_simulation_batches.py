@@ -99,26 +99,6 @@ def test_draws_are_the_same_in_every_version():
 # === Kinds of datasets ===
 
 
-def test_cardinality_is_kept(clean):
-    finite = dataset_of(clean)
-    cases = (finite, finite.repeat(), finite.filter(lambda x: True))
-    lengths = [int(seeds_of(case, 0).cardinality()) for case in cases]
-    assert lengths == [
-        3,
-        tf.data.experimental.INFINITE_CARDINALITY,
-        tf.data.experimental.UNKNOWN_CARDINALITY,
-    ]
-
-
-@both
-def test_static_batches_stay_static(clean, simulate):
-    dataset = dataset_of(clean).unbatch().batch(4, drop_remainder=True)
-    x, y = simulate(dataset).element_spec
-    assert None not in x.shape
-    for part in y.values():
-        assert part.shape[0] == x.shape[0]
-
-
 @both
 def test_sizes_may_be_known_only_when_run(clean, simulate):
     other = np.random.default_rng(0).random((2, 33, 40, 3), "float32")
@@ -142,13 +122,6 @@ def test_arrays_of_a_generator_stay_as_they_are(simulate):
     before = shared.copy()
     collect(simulate(open_sizes(shared)))
     np.testing.assert_array_equal(shared, before)
-
-
-@both
-def test_small_images_raise_when_run(simulate):
-    dataset = open_sizes(np.zeros((1, 31, 40, 3), "float32"))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="at least 32"):
-        collect(simulate(dataset))
 
 
 # === Errors ===

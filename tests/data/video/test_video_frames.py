@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from video_writing import noise, numbered, write_frames, write_video
+from video_writing import noise, numbered, write_frames
 
 from keras_sspcab.data import (
     Preprocessing,
@@ -10,9 +10,8 @@ from keras_sspcab.data import (
     decode_image,
     iterate_frames,
     make_video,
-    resize,
 )
-from keras_sspcab.data.video import fit_frame, read_frames
+from keras_sspcab.data.video import fit_frame
 from keras_sspcab.data.video.frames import list_frames, read_frame
 
 
@@ -26,18 +25,6 @@ def touch(folder, *files):
 
 
 # === Pixels ===
-
-
-@pytest.mark.parametrize("size", [(9, 7), (60, 64)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_resizing_is_that_of_images_to_one_step(size, channels):
-    frame = noise(1, (31, 50), channels)[0]
-    fitted = fit_frame(frame, size, channels)
-    assert fitted.dtype == np.uint8
-    assert fitted.shape == (*size, channels)
-    difference = np.abs(fitted - resize(frame, size).numpy() * 255)
-    assert difference.max() <= 1.5
-    assert difference.mean() < 0.5
 
 
 def test_colors_become_gray_as_those_of_images_do(tmp_path):
@@ -149,20 +136,6 @@ def test_formats_keep_their_order_and_can_be_left(tmp_path, extension):
     early = iterate_frames(make_video(folder))
     next(early)
     early.close()
-
-
-def test_some_frames_of_a_video(tmp_path):
-    frames = numbered(9)
-    folder = make_video(write_frames(tmp_path / "frames", frames))
-    file = make_video(write_video(tmp_path / "file.avi", frames))
-    for video in (folder, file):
-        some = read_frames(video, [7, 2], channels=1)
-        assert set(some) == {2, 7}
-        for position, pixels in some.items():
-            np.testing.assert_array_equal(pixels, frames[position])
-        assert read_frames(video, []) == {}
-        with pytest.raises(ValueError, match=r"positions \[9\]"):
-            read_frames(video, [1, 9])
 
 
 def test_bad_frames_are_named(tmp_path):
