@@ -55,23 +55,26 @@ def describe_conditions(
     comparison: Comparison,
     command: str,
     changed: Mapping[str, Mapping[str, Any]],
+    variants: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """Returns the conditions, one line each."""
+    """Returns the conditions, one line each.
+
+    `changed` are settings by host, and `variants` options of blocks by name.
+    """
     grid = comparison.grid
     records = [result.record for result in comparison.results.values()]
     lines = [f"Command: `{command}`"]
     for model in grid.models:
-        settings = changed.get(model, {})
-        text = ", ".join(
-            f"{key}={without_folders(value)!r}"
-            for key, value in settings.items()
-        )
+        text = _in_words(changed.get(model, {}))
         lines.append(f"Settings of {model}: {text or 'its defaults'}")
+    for name, options in variants.items():
+        lines.append(f"Block {name}: {_in_words(options)}")
     for model in grid.models:
-        sizes = " → ".join(
-            f"{comparison.parameters[model, block]:,}" for block in grid.blocks
+        sizes = (
+            f"{comparison.parameters[model, block]:,} ({block})"
+            for block in grid.blocks
         )
-        lines.append(f"Parameters of {model}: {sizes}")
+        lines.append(f"Parameters of {model}: {', '.join(sizes)}")
     lines.append(f"Seeds: {', '.join(map(str, grid.seeds))}")
     counts = comparison.kind.nouns.counts
     lines += [
@@ -84,6 +87,12 @@ def describe_conditions(
         lines.append(f"Versions: {_distinct(map(_versions_in, records))}")
     lines.append(_times(comparison))
     return lines
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key}={without_folders(value)!r}" for key, value in settings.items()
+    )
 
 
 def without_folders(value: Any) -> Any:

@@ -53,6 +53,8 @@ _WITH: tuple[dict[str, Any], ...] = (
     {"marker": "D", "color": _INK},
 )
 
+_PLAIN = {"ls": "", "ms": 5, "mew": 1.2, **_WITH[0]}
+
 # With more places than this along the axis, panels are as wide as the figure.
 _WIDE = 6
 # Smaller differences on the axis would look larger than they are.
@@ -78,8 +80,8 @@ def write_figure(comparison: Comparison, paths: Iterable[str]) -> None:
 
 
 def _draw(comparison: Comparison) -> Figure:
-    grid, metrics = comparison.grid, comparison.metrics
-    num_slots = len(grid.models) * len(grid.classes)
+    metrics = comparison.metrics
+    num_slots = len(_slots(comparison))
     is_wide = num_slots > _WIDE
     num_columns = 1 if is_wide else min(2, len(metrics))
     num_rows = -(-len(metrics) // num_columns)
@@ -107,15 +109,27 @@ def _draw(comparison: Comparison) -> Figure:
     return figure
 
 
+def _slots(comparison: Comparison) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Returns the places along the axis: host, class, and blocks there."""
+    grid = comparison.grid
+    groups = [(b,) for b in grid.blocks]
+    if not comparison.is_crowded:
+        groups = [grid.blocks]
+    return [*itertools.product(grid.models, grid.classes, groups)]
+
+
 def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
     grid, values = comparison.grid, comparison.values(metric.key)
-    slots = [(m, c) for m in grid.models for c in grid.classes]
-    num_blocks = len(grid.blocks)
-    distance = 0.7 / max(num_blocks, 2)
-    offsets = (np.arange(num_blocks) - (num_blocks - 1) / 2) * distance
-    for slot, (model, data_class) in enumerate(slots):
+    slots = _slots(comparison)
+    marks = dict(zip(grid.blocks, _marks(grid.blocks), strict=True))
+    if comparison.is_crowded:
+        # Their names are below; more marks than four would repeat.
+        marks = {b: marks[b] if b == OFF else _PLAIN for b in grid.blocks}
+    for slot, (model, data_class, blocks) in enumerate(slots):
+        distance = 0.7 / max(len(blocks), 2)
+        offsets = (np.arange(len(blocks)) - (len(blocks) - 1) / 2) * distance
         for seed in grid.seeds:
-            cells = [Cell(data_class, model, b, seed) for b in grid.blocks]
+            cells = [Cell(data_class, model, b, seed) for b in blocks]
             points = [
                 (slot + offset, 100 * values[cell])
                 for cell, offset in zip(cells, offsets, strict=True)
@@ -123,15 +137,15 @@ def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
             ]
             if points:
                 axes.plot(*np.transpose(points), color=_MUTED, lw=0.6, zorder=1)
-        for block, offset, mark in zip(
-            grid.blocks, offsets, _marks(grid.blocks), strict=True
-        ):
+        for block, offset in zip(blocks, offsets, strict=True):
             cells = [Cell(data_class, model, block, s) for s in grid.seeds]
             heights = [100 * values[cell] for cell in cells if cell in values]
             if not heights:
                 continue
             x = slot + offset
-            axes.plot(np.full(len(heights), x), heights, **mark, zorder=2)
+            axes.plot(
+                np.full(len(heights), x), heights, **marks[block], zorder=2
+            )
             half = 0.4 * distance
             axes.plot(
                 [x - half, x + half],
@@ -150,11 +164,13 @@ def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
 
 
 def _label_classes(axes: Any, comparison: Comparison, is_shown: bool) -> None:
-    """Names classes along the axis, or hosts where there is one class."""
+    """Names along the axis what differs there: blocks, classes or hosts."""
     grid = comparison.grid
-    names: tuple[str, ...] = grid.classes * len(grid.models)
-    if len(grid.classes) == 1:
-        names = grid.models
+    names = [data_class for _, data_class, _ in _slots(comparison)]
+    if comparison.is_crowded:
+        names = [block for _, _, (block,) in _slots(comparison)]
+    elif len(grid.classes) == 1:
+        names = [*grid.models]
     axes.tick_params(axis="x", length=0)
     if not is_shown:
         axes.set_xticks(range(len(names)), [""] * len(names))
@@ -170,22 +186,29 @@ def _label_classes(axes: Any, comparison: Comparison, is_shown: bool) -> None:
 
 
 def _separate_hosts(axes: Any, comparison: Comparison, is_named: bool) -> None:
-    """Draws lines between hosts, and names them above where classes are below.
+    """Draws lines between groups, and names them above.
 
-    The title of the panel makes room for the names.
+    Groups are hosts, or hosts with a class where blocks are along the axis. The
+    title of the panel makes room for the names.
     """
     grid = comparison.grid
-    has_names = len(grid.classes) > 1 and len(grid.models) > 1 and is_named
+    size = len(grid.classes)
+    names = list(grid.models)
+    if comparison.is_crowded:
+        size = len(grid.blocks)
+        pairs = itertools.product(grid.models, grid.classes)
+        names = [f"{model}, {data_class}" for model, data_class in pairs]
+    has_names = size > 1 and len(names) > 1 and is_named
     if has_names:
         axes.set_title(axes.get_title("left"), pad=20)
-    for i, model in enumerate(grid.models):
-        first = i * len(grid.classes) - 0.5
+    for i, name in enumerate(names):
+        first = i * size - 0.5
         if i:
             axes.axvline(first, color=_RULE, lw=1)
         if has_names:
             axes.annotate(
-                model,
-                (first + len(grid.classes) / 2, 1),
+                name,
+                (first + size / 2, 1),
                 (0, 4),
                 xycoords=axes.get_xaxis_transform(),
                 textcoords="offset points",
@@ -214,10 +237,12 @@ def _widen(axes: Any) -> None:
 
 def _legend(comparison: Comparison) -> list[Line2D]:
     blocks = comparison.grid.blocks
-    marks = [
-        Line2D([], [], label=describe_block(block), **mark)
-        for block, mark in zip(blocks, _marks(blocks), strict=True)
-    ]
+    marks = []
+    if not comparison.is_crowded:
+        marks = [
+            Line2D([], [], label=describe_block(block), **mark)
+            for block, mark in zip(blocks, _marks(blocks), strict=True)
+        ]
     is_single = len(comparison.grid.seeds) == 1
     mean = "the value" if is_single else "mean over seeds"
     return [*marks, Line2D([], [], color=_INK, lw=2, label=mean)]

@@ -13,7 +13,7 @@ _LARGEST_SEED = 2**32 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One training and its evaluation; `block` is "off", "on" or a place."""
+    """One training and its evaluation; of `block` see `parse_blocks`."""
 
     data_class: str
     model: str
@@ -34,9 +34,9 @@ class Cell:
 
 
 def describe_block(block: str) -> str:
-    """Says in words whether, and where, there is a block."""
+    """Says in words whether there is a block, and which, and where."""
     fixed = {OFF: "without the block", ON: "with the block"}
-    return fixed.get(block, f"with the block at {block}")
+    return fixed.get(block, f"with the block ({block})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +78,25 @@ def parse_names(text: str, option: str) -> tuple[str, ...]:
 
 
 def parse_blocks(text: str) -> tuple[str, ...]:
-    """Reads `--sspcab`: `"off"`, `"on"` and places, separated by commas."""
+    """Reads `--sspcab`, a list such as `"off,on,early+late,ssmctb@late"`.
+
+    `"off"` is without a block and `"on"` with it in the model's own place;
+    others are places, joined by `+`, or a variant of the block, alone for the
+    model's own place or followed by `@` and places. See `HostSettings`.
+    """
     blocks = parse_names(text, "--sspcab")
     if "none" in blocks:
         raise ValueError(
             f"--sspcab says {OFF!r} where there is no block. Received: {text!r}"
         )
+    for block in blocks:
+        variant, at, places = block.rpartition("@")
+        if (at and not variant) or "@" in variant or not all(places.split("+")):
+            raise ValueError(
+                "--sspcab takes places such as late or early+late, and "
+                "variants such as ssmctb or ssmctb@late. "
+                f"Received: {block!r} in {text!r}"
+            )
     return blocks
 
 

@@ -38,8 +38,6 @@ class Kind:
     shown: tuple[str, ...]  # metrics, unless others are asked for
     nouns: Nouns
     rows: str
-    published_in: str
-    published_mean: str = ""
     groups: Mapping[str, frozenset[str]] = dataclasses.field(
         default_factory=dict
     )
@@ -118,9 +116,6 @@ _IMAGE = Kind(
         lacking="(are there no masks?): it is not in the means",
     ),
     rows="classes",
-    published_in="Table 2, which calls pixel metrics localization and image "
-    "metrics detection",
-    published_mean="mean of all 15 classes",
     groups={"texture": _TEXTURES, "object": _OBJECTS},
     has_ensembles=True,
 )
@@ -140,7 +135,6 @@ _VIDEO = Kind(
         lacking="(are there neither masks nor tracks?)",
     ),
     rows="hosts",
-    published_in="Table 3",
 )
 
 #: By the `kind` of the hosts. Objects are those of videos.

@@ -39,8 +39,7 @@ def page(comparison: Comparison, conditions: Sequence[str]) -> str:
     """Returns `comparison.md`."""
     grid = comparison.grid
     parts = [
-        f"# {', '.join(grid.models)}: {tables.blocks_in_words(grid.blocks)} "
-        "SSPCAB",
+        f"# {', '.join(grid.models)}: {_title_of(comparison)}",
         *_results(comparison),
         *_published(comparison),
         *_differences(comparison),
@@ -51,14 +50,21 @@ def page(comparison: Comparison, conditions: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _title_of(comparison: Comparison) -> str:
+    blocks = comparison.grid.blocks
+    if comparison.is_crowded:
+        return f"{len(blocks)} settings of the block"
+    return f"{tables.blocks_in_words(blocks)} SSPCAB"
+
+
 def _results(comparison: Comparison) -> list[str]:
     grid, kind = comparison.grid, comparison.kind
-    how = f"{tables.describe_numbers(kind, grid.blocks)}. "
+    how = f"{tables.describe_numbers(comparison.rows, grid.blocks)}. "
     if len(grid.seeds) == 1:
         how += f"One seed, {grid.seeds[0]}: no spread is known."
     else:
         how += f"Mean ± sample standard deviation over {len(grid.seeds)} seeds."
-        if kind.rows == "classes":
+        if comparison.rows == "classes":
             how += (
                 " The means of several classes are taken for each seed first; "
                 "seeds that lack a class do not count."
@@ -94,12 +100,12 @@ def _published(comparison: Comparison) -> list[str]:
     table = tables.published_table(comparison)
     if table is None:
         return []
-    kind = comparison.kind
     return [
         "## Published results",
-        f"{tables.describe_numbers(kind, (OFF, ON))}, as the SSPCAB paper "
-        "gives them for its own, full trainings. Networks, epochs and "
-        f"{kind.nouns.samples} of the runs above are under Conditions.",
+        f"{tables.describe_numbers(comparison.rows, (OFF, ON))}, as the SSPCAB "
+        "paper gives them for its own, full trainings. Networks, epochs and "
+        f"{comparison.kind.nouns.samples} of the runs above are under "
+        "Conditions.",
         table,
     ]
 
@@ -107,17 +113,20 @@ def _published(comparison: Comparison) -> list[str]:
 def _differences(comparison: Comparison) -> list[str]:
     if len(comparison.grid.blocks) == 1:
         return []
-    data_class = comparison.kind.nouns.data_class
+    nouns = comparison.kind.nouns
+    data_class, data_classes = nouns.data_class, nouns.data_classes
     return [
         "## Paired differences",
         f"Percentage points, minus {comparison.grid.reference!r}, over pairs "
         f"of equal {data_class} and seed. The interval is the t interval of "
-        "the mean. Detectable is the smallest true difference that a two-sided "
+        f"the mean over seeds, of which each is the mean over its pairs; with "
+        f"fewer than {MIN_PAIRS} complete seeds, over {data_classes}. "
+        "Detectable is the smallest true difference that a two-sided "
         f"test at the {100 * (1 - LEVEL):.0f} % level finds with a power of "
-        f"{100 * POWER:.0f} %, given this many pairs of this spread: smaller "
-        "ones may exist and not show. Both assume normal, independent "
-        f"differences; pairs of one {data_class} are not independent. Fewer "
-        f"than {MIN_PAIRS} pairs have neither.",
+        f"{100 * POWER:.0f} %, given this many differences of this spread: "
+        "smaller ones may exist and not show. Both assume differences that "
+        "are independent and nearly normal; with fewer than "
+        f"{MIN_PAIRS} there is neither.",
         tables.difference_table(comparison),
     ]
 
@@ -132,7 +141,7 @@ def _ensembles(comparison: Comparison) -> list[str]:
         return [title, "None has all its seeds yet."]
     parts = [
         title,
-        f"{tables.describe_numbers(comparison.kind, grid.blocks)}. The "
+        f"{tables.describe_numbers(comparison.rows, grid.blocks)}. The "
         "calibrated scores of each image are averaged over the seeds.",
         tables.result_table(ensembles),
     ]

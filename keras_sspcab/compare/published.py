@@ -1,16 +1,54 @@
 """The results of the SSPCAB paper, to be shown beside one's own."""
 
+import dataclasses
+import types
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 
+from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.compare.kinds import canonical_name
 
 SOURCE = "[Ristea et al., CVPR 2022](https://arxiv.org/abs/2111.09099)"
 
-#: Name of the row of means in `PUBLISHED`.
+#: Name of the row of means in a table.
 MEAN = "mean"
 
-#: Percent without and with the block, with the digits that the paper gives.
-Pair = tuple[str, str]
+#: Percent by block, with the digits that the paper gives.
+Texts = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedTable:
+    """A table of the paper.
+
+    Attributes:
+        where: Where it stands, such as `"Table 1"`.
+        values: By host (`:ensemble` for its ensemble of five seeds) and metric,
+            the numbers of each class or data set, by block.
+        mean: What the row of means is called; empty if there is none.
+    """
+
+    where: str
+    values: Mapping[tuple[str, str], Mapping[str, Texts]]
+    mean: str = ""
+
+    def texts(self, host: str, metric: str, data_class: str) -> Texts:
+        """Returns the numbers of a class or data set, or of `MEAN`."""
+        by_class = self.values.get((host, metric), {})
+        return by_class.get(canonical_name(data_class), {})
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks that there are numbers of, in the order of the table."""
+        return tuple(
+            dict.fromkeys(
+                block
+                for by_class in self.values.values()
+                for texts in by_class.values()
+                for block in texts
+            )
+        )
+
 
 # Table 2: the results of DRAEM, CutPaste and CutPaste's ensemble of five seeds.
 # The means are those that the paper states. That of DRAEM's pixel AP with the
@@ -63,26 +101,44 @@ _VIDEOS = """
 """
 
 
-def _read_results() -> dict[tuple[str, str], dict[str, Pair]]:
-    results: dict[tuple[str, str], dict[str, Pair]] = defaultdict(dict)
-    for line in _IMAGES.strip().splitlines():
-        name, *numbers = line.split()
+def _read_results(
+    table: str, keys_of: Callable[[list[str]], list[tuple[str, str, str]]]
+) -> dict[tuple[str, str], dict[str, Texts]]:
+    """Reads pairs of numbers, without and with the block.
+
+    `keys_of` returns host, metric and class of each pair, from the words in
+    front of the numbers.
+    """
+    values: dict[tuple[str, str], dict[str, Texts]] = defaultdict(dict)
+    for line in table.strip().splitlines():
+        words = line.split()
+        numbers = [word for word in words if word[0].isdigit()]
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        for key, pair in zip(_IMAGE_COLUMNS, pairs, strict=True):
-            results[key][name] = pair
-    for line in _VIDEOS.strip().splitlines():
-        host, metric, *numbers = line.split()
-        pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        for name, pair in zip(_VIDEO_COLUMNS, pairs, strict=False):
-            results[host, metric][name] = pair
-    return dict(results)
+        names = words[: len(words) - len(numbers)]
+        for (host, metric, name), pair in zip(
+            keys_of(names), pairs, strict=False
+        ):
+            values[host, metric][name] = dict(zip((OFF, ON), pair, strict=True))
+    return dict(values)
 
 
-#: By host (`:ensemble` for its ensemble of five seeds) and metric, the numbers
-#: of each class or data set.
-PUBLISHED = _read_results()
+def _of_images(names: list[str]) -> list[tuple[str, str, str]]:
+    return [(*column, *names) for column in _IMAGE_COLUMNS]
 
 
-def published(host: str, metric: str, data_class: str) -> Pair | None:
-    """Returns the paper's numbers of a class or data set, or of `MEAN`."""
-    return PUBLISHED.get((host, metric), {}).get(canonical_name(data_class))
+def _of_videos(names: list[str]) -> list[tuple[str, str, str]]:
+    return [(*names, data) for data in _VIDEO_COLUMNS]
+
+
+#: The tables of the paper, by the kind of data.
+TABLES: Mapping[str, PublishedTable] = types.MappingProxyType(
+    {
+        "image": PublishedTable(
+            "Table 2, which calls pixel metrics localization and image metrics "
+            "detection",
+            _read_results(_IMAGES, _of_images),
+            "mean of all 15 classes",
+        ),
+        "video": PublishedTable("Table 3", _read_results(_VIDEOS, _of_videos)),
+    }
+)

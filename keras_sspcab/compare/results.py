@@ -12,10 +12,14 @@ import numpy as np
 from keras_sspcab.compare.classes import DataClass
 from keras_sspcab.compare.grid import Cell, Grid
 from keras_sspcab.compare.kinds import Kind
+from keras_sspcab.compare.published import PublishedTable
 from keras_sspcab.metrics import image_metrics
 from keras_sspcab.metrics.registry import Metric
 from keras_sspcab.runs import RunFolder, outputs
 from keras_sspcab.runs.outputs import ImageScore
+
+# Blocks in a cell of a table, at most.
+_MOST_SIDE_BY_SIDE = 4
 
 
 class CellState(enum.Enum):
@@ -124,7 +128,7 @@ class Comparison:
     """A grid and its results so far.
 
     `parameters` are by host and block; `ensembles` are cells of seed 0, or None
-    if they are not asked for.
+    if they are not asked for; `published` is the table of the paper to show.
     """
 
     grid: Grid
@@ -134,6 +138,17 @@ class Comparison:
     parameters: Mapping[tuple[str, str], int]
     results: Mapping[Cell, Result]
     ensembles: Mapping[Cell, Result] | None = None
+    published: PublishedTable | None = None
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are too many blocks to stand side by side."""
+        return len(self.grid.blocks) > _MOST_SIDE_BY_SIDE
+
+    @property
+    def rows(self) -> str:
+        """What stands in the rows, `"hosts"` or `"classes"`."""
+        return "hosts" if self.is_crowded else self.kind.rows
 
     def values(self, key: str) -> dict[Cell, float]:
         """Returns a metric of the finished cells, in the order of the grid."""

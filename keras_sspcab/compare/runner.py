@@ -20,6 +20,7 @@ from keras_sspcab.compare.conditions import describe_conditions, format_seconds
 from keras_sspcab.compare.grid import OFF, ON, Cell, Grid
 from keras_sspcab.compare.kinds import KINDS, Kind
 from keras_sspcab.compare.page import write_files
+from keras_sspcab.compare.published import PublishedTable
 from keras_sspcab.compare.results import (
     CellState,
     Comparison,
@@ -53,7 +54,8 @@ class ComparisonSpec:
         data: Folder of a data class, or of several.
         out: Folder of the comparison.
         models: Names of the hosts.
-        blocks: Where the block is: `"off"`, `"on"` or places.
+        blocks: Which block, and where, as in `--sspcab`: `"off"`, `"on"`,
+            places such as `"early+late"`, or variants such as `"ssmctb@late"`.
         seeds: Seeds of the trainings.
         config: A TOML file, or None; see `HostSettings`.
         settings: Settings such as `"training.epochs=5"`, or of one host,
@@ -62,6 +64,8 @@ class ComparisonSpec:
         has_ensembles: Whether ensembles over the seeds are measured.
         command: What to call to continue, for messages.
         public_command: The same without folders of this machine, for the page.
+        published: A table of the paper to show beside; None takes its Table 2
+            or 3, by the kind of data.
 
     Example:
         >>> spec = ComparisonSpec("mvtec/screw", "out", models=("draem",))
@@ -80,6 +84,7 @@ class ComparisonSpec:
     has_ensembles: bool = False
     command: str = "the same call"
     public_command: str = "a call of the library"
+    published: PublishedTable | None = None
 
 
 class CellRun(NamedTuple):
@@ -138,6 +143,7 @@ class ComparisonRun:
             )
         settings = HostSettings(spec.models, spec.config, spec.settings)
         self._changed = {m: settings.changed(m) for m in spec.models}
+        self._variants = settings.variants_in(spec.blocks)
         configs = [settings.config(m, "", OFF, 0) for m in spec.models]
         for config in configs:
             source_of(config).check()
@@ -238,7 +244,7 @@ class ComparisonRun:
             ensembles = read_ensembles(self.spec.out, self.grid, done)
             comparison = dataclasses.replace(comparison, ensembles=ensembles)
         conditions = describe_conditions(
-            comparison, self.spec.public_command, self._changed
+            comparison, self.spec.public_command, self._changed, self._variants
         )
         return comparison, write_files(self.spec.out, comparison, conditions)
 
@@ -250,6 +256,7 @@ class ComparisonRun:
             self.classes,
             self._parameters,
             read_results(self.spec.out, self.grid),
+            published=self.spec.published,
         )
 
     def _refuse_changed(self) -> None:
@@ -335,8 +342,8 @@ def _count_parameters(settings: HostSettings, model: str, block: str) -> int:
         if block in (OFF, ON):
             raise
         raise ConfigError(
-            f"--sspcab must name places that all models know. Received: "
-            f"{block}. {error}"
+            "--sspcab must name places that all models know, and variants of "
+            f"the block that can be built. Received: {block}. {error}"
         ) from error
     finally:
         keras.backend.clear_session()

@@ -6,6 +6,7 @@ from typing import Any
 from keras_sspcab.checks import did_you_mean
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.hosts import available_applications
+from keras_sspcab.layers import BLOCK_TYPES
 from keras_sspcab.runs import Config, ConfigError
 from keras_sspcab.runs.parsing import (
     KEYS,
@@ -27,12 +28,21 @@ _VARIED = {
 }
 
 
+# Tables of variants of the block in a file: `[blocks.mae] loss = "mae"`.
+_BLOCKS = "blocks"
+
+
 class HostSettings:
     """Settings by host, those that a comparison varies left out.
 
     Stronger ones come later: defaults of the host, sections of the file, tables
     of the host in the file (`[draem.training]`), options for all hosts, options
     for the host (`draem:training.epochs=3`).
+
+    Attributes:
+        variants: What is other in variants of the block, by their names: the
+            types of block besides the first, and the tables `[blocks.NAME]` of
+            the file, whose keys are those of `model.sspcab_options`.
     """
 
     def __init__(
@@ -42,10 +52,14 @@ class HostSettings:
         options: Sequence[str] = (),
     ) -> None:
         self._hosts = available_applications()
+        self.variants: dict[str, dict[str, Any]] = {
+            kind: {"type": kind} for kind in BLOCK_TYPES[1:]
+        }
         shared: dict[str, Any] = {}
         tables: dict[str, dict[str, Any]] = {}
         if path is not None:
-            shared, tables = _read_file(path, self._hosts)
+            shared, tables, variants = _read_file(path, self._hosts)
+            self.variants |= variants
         for_all, for_host = _read_options(options, models)
         self._layers: dict[str, list[Layer]] = {
             model: [
@@ -64,20 +78,49 @@ class HostSettings:
     def config(
         self, model: str, data_path: str, block: str, seed: int
     ) -> Config:
-        """Returns the configuration of a run."""
-        host = self._hosts.get(model)
-        place = {OFF: "none", ON: host.comparison_place if host else None}
+        """Returns the configuration of a run.
+
+        Of a block that is not `"off"`, a first part that names a variant is
+        one, and all else are places.
+        """
         varied: dict[str, dict[str, Any]] = {
             "data": {"path": data_path},
-            "model": {"name": model, "sspcab": place.get(block, block)},
+            "model": {"name": model, **self._place(model, block)},
             "training": {"seed": seed},
         }
-        if varied["model"]["sspcab"] is None:
-            del varied["model"]["sspcab"]
         try:
             return resolve_layers([*self._layers[model], (varied, "")])
         except ConfigError as error:
             raise ConfigError(f"Settings of {model}: {error}") from error
+
+    def _place(self, model: str, block: str) -> dict[str, Any]:
+        if block == OFF:
+            return {"sspcab": "none"}
+        variant, at, places = block.rpartition("@")
+        if not at and block in self.variants:
+            variant, places = block, ON
+        if variant and variant not in self.variants:
+            raise ConfigError(
+                f"There is no variant {variant!r} of the block."
+                f"{did_you_mean(variant, self.variants)} Known are: "
+                f"{', '.join(self.variants)}. Others are tables such as "
+                f"[{_BLOCKS}.{variant}] in a file. Received: --sspcab {block}"
+            )
+        settings: dict[str, Any] = {"sspcab": places.split("+")}
+        if places == ON:
+            host = self._hosts.get(model)
+            own = host.comparison_place if host else None
+            settings = {} if own is None else {"sspcab": own}
+        elif "+" not in places:
+            settings = {"sspcab": places}
+        if variant:
+            settings["sspcab_options"] = self.variants[variant]
+        return settings
+
+    def variants_in(self, blocks: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Returns the variants that some of the blocks are."""
+        names = [block.partition("@")[0] for block in blocks]
+        return {n: self.variants[n] for n in names if n in self.variants}
 
     def changed(self, model: str) -> dict[str, Any]:
         """Returns the settings that are not the host's defaults, by key."""
@@ -90,14 +133,20 @@ class HostSettings:
         }
 
 
+_Tables = dict[str, dict[str, Any]]
+
+
 def _read_file(
     path: str, hosts: Collection[str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Returns the sections for all hosts, and those by host."""
+) -> tuple[dict[str, Any], _Tables, _Tables]:
+    """Returns sections for all hosts, those by host, and variants."""
     shared: dict[str, Any] = {}
-    tables: dict[str, dict[str, Any]] = {}
+    tables: _Tables = {}
+    variants: _Tables = {}
     for name, value in read_toml(path).items():
-        if name in KEYS:
+        if name == _BLOCKS:
+            variants = _check_variants(value, path)
+        elif name in KEYS:
             shared[name] = value
         elif name in hosts and isinstance(value, dict):
             tables[name] = value
@@ -107,10 +156,28 @@ def _read_file(
                 f"{did_you_mean(name, (*KEYS, *hosts), form='[{}]')} "
                 "Allowed are: "
                 f"{', '.join(KEYS)}, and these for one host, such as "
-                f"[{min(hosts)}.training]. The hosts are: "
-                f"{', '.join(sorted(hosts))}"
+                f"[{min(hosts)}.training], or [{_BLOCKS}.NAME] for a variant "
+                f"of the block. The hosts are: {', '.join(sorted(hosts))}"
             )
-    return shared, tables
+    return shared, tables, variants
+
+
+def _check_variants(tables: Any, path: str) -> _Tables:
+    if not isinstance(tables, dict):
+        tables = {"": tables}
+    for name, options in tables.items():
+        if (
+            not isinstance(options, dict)
+            or name in ("", OFF, ON, "none")
+            or set(name) & set("@+,")
+        ):
+            raise ConfigError(
+                f"A variant of the block in {path} is a table such as "
+                f'[{_BLOCKS}.mae] with keys such as loss = "mae". Its name is '
+                f"not {OFF}, {ON} or none, and has no @, + or comma. "
+                f"Received: {name or _BLOCKS} = {options!r}"
+            )
+    return tables
 
 
 def _read_options(

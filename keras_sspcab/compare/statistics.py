@@ -29,13 +29,24 @@ class MeanAndSpread:
 class PairedDifference:
     """The mean of differences within pairs, and how well it is known.
 
-    See `t_interval` and `detectable_difference`; both are None with fewer than
-    `MIN_PAIRS` pairs.
+    See `t_interval` and `detectable_difference`, which take independent
+    differences; both are None with fewer than `MIN_PAIRS` of them.
+
+    Attributes:
+        mean: Mean over all pairs.
+        interval: Where the true mean lies.
+        detectable: The smallest one that would likely have been seen.
+        pairs: How many pairs of equal class and seed there are.
+        unit: What the independent differences are of: `"seeds"`, each the mean
+            over all classes, or else `"classes"`, each the mean over its seeds.
+        count: How many of these there are.
     """
 
     mean: float
     interval: tuple[float, float] | None
     detectable: float | None
+    pairs: int
+    unit: str
     count: int
 
 
@@ -69,25 +80,48 @@ def paired_difference(
 ) -> PairedDifference | None:
     """Compares two blocks of a host over pairs of equal class and seed.
 
-    The pairs are taken to be independent.
+    Trainings with other seeds are independent; pairs of one class are not, as
+    they share the test data. So the differences are those of seeds, if there
+    are enough that have all classes: the interval is for the mean of these
+    classes. Else they are those of classes: it is for classes like these.
     """
-    differences = np.array(
-        [
-            value - values[pair]
-            for cell, value in values.items()
-            if (cell.model, cell.block) == (model, block)
-            and (pair := dataclasses.replace(cell, block=reference)) in values
-        ]
-    )
-    if not differences.size:
+    differences = {
+        (cell.data_class, cell.seed): value - values[pair]
+        for cell, value in values.items()
+        if (cell.model, cell.block) == (model, block)
+        and (pair := dataclasses.replace(cell, block=reference)) in values
+    }
+    if not differences:
         return None
-    mean, count = float(differences.mean()), differences.size
-    if count < MIN_PAIRS:
-        return PairedDifference(mean, None, None, count)
-    low, high = t_interval(differences)
-    detectable = detectable_difference(differences.std(ddof=1), count)
-    return PairedDifference(
-        mean, (float(low), float(high)), float(detectable), count
+    of_classes: dict[str, list[float]] = {}
+    of_seeds: dict[int, list[float]] = {}
+    for (data_class, seed), difference in differences.items():
+        of_classes.setdefault(data_class, []).append(difference)
+        of_seeds.setdefault(seed, []).append(difference)
+    units = {
+        "seeds": [v for v in of_seeds.values() if len(v) == len(of_classes)],
+        "classes": [*of_classes.values()],
+    }
+    unit = "seeds"
+    if len(units[unit]) < MIN_PAIRS <= len(of_classes):
+        unit = "classes"
+    means = np.array([np.mean(group) for group in units[unit]])
+    known = PairedDifference(
+        float(np.mean([*differences.values()])),
+        None,
+        None,
+        len(differences),
+        unit,
+        len(means),
+    )
+    if len(means) < MIN_PAIRS:
+        return known
+    low, high = t_interval(means)
+    return dataclasses.replace(
+        known,
+        mean=float(means.mean()),
+        interval=(float(low), float(high)),
+        detectable=float(detectable_difference(means.std(ddof=1), len(means))),
     )
 
 
@@ -95,8 +129,10 @@ def t_interval(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the t interval of the mean at the level `LEVEL`.
 
     It covers the true mean as often as the level says if the differences are
-    normal, with any number of them. `differences` are `(..., n)`, n > 1; both
-    limits are `(...)`.
+    normal, with any number of them. With 5 to 10 it is 93 to 97 % also where
+    both sides of the pairs are skewed alike, or the differences have a skewness
+    of 1; where one training in ten collapses on one side alone, 80 %.
+    `differences` are `(..., n)`, n > 1; both limits are `(...)`.
     """
     count = differences.shape[-1]
     mean = differences.mean(axis=-1)

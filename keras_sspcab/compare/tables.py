@@ -3,15 +3,14 @@
 As its Table 2, with classes and means of groups in the rows, hosts and metrics
 in the columns and the values of all blocks in a cell; or as its Table 3, with
 hosts in the rows, each without and with the block, and data sets and metrics in
-the columns. `Kind.rows` says which.
+the columns. `Comparison.rows` says which.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from keras_sspcab.compare.grid import OFF, ON
-from keras_sspcab.compare.kinds import Kind
-from keras_sspcab.compare.published import MEAN, SOURCE, published
+from keras_sspcab.compare.published import MEAN, SOURCE, TABLES
 from keras_sspcab.compare.results import Comparison
 from keras_sspcab.compare.statistics import (
     LEVEL,
@@ -47,9 +46,9 @@ def blocks_in_words(blocks: Iterable[str]) -> str:
     return ARROW.join(_BLOCKS.get(block, block) for block in blocks)
 
 
-def describe_numbers(kind: Kind, blocks: Iterable[str]) -> str:
+def describe_numbers(rows: str, blocks: Iterable[str]) -> str:
     """Says what the numbers of a table are."""
-    if kind.rows == "hosts":
+    if rows == "hosts":
         return "Percent"
     return f"Percent, {blocks_in_words(blocks)} the block"
 
@@ -67,55 +66,42 @@ def result_table(comparison: Comparison) -> str:
         summaries = summaries_of(comparison, metric.key, rows[row], model)
         return [percent(summary, num_seeds) for summary in summaries]
 
-    return _arrange(
-        comparison.kind,
-        list(rows),
-        comparison.grid.models,
-        comparison.grid.blocks,
-        comparison.metrics,
-        texts_of,
-    )
+    return _arrange(comparison, list(rows), comparison.grid.blocks, texts_of)
 
 
 def published_table(comparison: Comparison, suffix: str = "") -> str | None:
     """Returns the paper's results for the classes and hosts present."""
-    kind, grid = comparison.kind, comparison.grid
+    grid = comparison.grid
+    paper = comparison.published or TABLES[comparison.kind.name]
+    mean = f"*{paper.mean}*"
 
     def texts_of(row: str, model: str, metric: Metric) -> Sequence[str] | None:
         name = MEAN if row == mean else row
-        return published(model + suffix, metric.key, name)
+        texts = paper.texts(model + suffix, metric.key, name)
+        return [texts.get(b, NOTHING) for b in paper.blocks] if texts else None
 
-    mean = f"*{kind.published_mean}*"
     names = [
         name
         for name in grid.classes
         for model, metric in itertools.product(grid.models, comparison.metrics)
-        if texts_of(name, model, metric)
+        if paper.texts(model + suffix, metric.key, name)
     ]
     if not names:
         return None
-    means = [mean] if kind.published_mean else []
-    table = _arrange(
-        kind,
-        [*dict.fromkeys(names), *means],
-        grid.models,
-        (OFF, ON),
-        comparison.metrics,
-        texts_of,
-    )
-    return f"{table}\n\nSource: {SOURCE}, {kind.published_in}."
+    rows = [*dict.fromkeys(names), *([mean] if paper.mean else [])]
+    table = _arrange(comparison, rows, paper.blocks, texts_of)
+    return f"{table}\n\nSource: {SOURCE}, {paper.where}."
 
 
 def _arrange(
-    kind: Kind,
+    comparison: Comparison,
     names: Sequence[str],
-    models: Sequence[str],
     blocks: Sequence[str],
-    metrics: Sequence[Metric],
     texts_of: TextsOf,
 ) -> str:
     """Returns a table without the columns and hosts that have no texts."""
-    is_by_class = kind.rows == "classes"
+    models, metrics = comparison.grid.models, comparison.metrics
+    is_by_class = comparison.rows == "classes"
     above, beside = (models, names) if is_by_class else (names, models)
 
     def texts(row: str, column: str, metric: Metric) -> Sequence[str] | None:
@@ -140,23 +126,22 @@ def _arrange(
             own = [cell[number] if cell else NOTHING for cell in cells]
             lines.append([_host_row(row, block), *own])
     titles = [f"{column}: {metric.title}" for column, metric in columns]
-    corner = kind.nouns.data_class if is_by_class else "host"
+    data_class = comparison.kind.nouns.data_class
+    corner = data_class if is_by_class else "host"
     return markdown([corner, *titles], lines)
 
 
 def _host_row(model: str, block: str) -> str:
     """Names a host, such as `mnad + SSPCAB`."""
-    if block == OFF:
-        return model
-    place = "" if block == ON else f" ({block})"
-    return f"{model} + SSPCAB{place}"
+    names = {OFF: model, ON: f"{model} + SSPCAB"}
+    return names.get(block, f"{model} + {block}")
 
 
 def rows_of(comparison: Comparison) -> dict[str, list[str]]:
     """Returns what numbers are averaged over, by name of the row."""
     classes = comparison.grid.classes
     rows = {name: [name] for name in classes}
-    if comparison.kind.rows == "classes":
+    if comparison.rows == "classes":
         groups = comparison.kind.group_classes(classes)
         if len(groups) > 1:
             rows |= {f"*{name} mean*": group for name, group in groups.items()}
@@ -199,6 +184,7 @@ DIFFERENCE_TITLES = (
     "detectable",
     "pairs",
 )
+_SINGULAR = {"seeds": "seed", "classes": "class"}
 
 
 def difference_table(comparison: Comparison) -> str:
@@ -237,21 +223,17 @@ def difference_cells(difference: PairedDifference | None) -> list[str]:
     """Formats a difference for the columns `DIFFERENCE_TITLES`."""
     if difference is None:
         return [NOTHING, NOTHING, NOTHING, "0"]
+    unit, count = difference.unit, difference.count
+    if count == 1:
+        unit = _SINGULAR[unit]
+    pairs = f"{difference.pairs}, of {count} {unit}"
     if difference.interval is None or difference.detectable is None:
-        pairs = (
-            "1 pair" if difference.count == 1 else f"{difference.count} pairs"
-        )
-        interval = f"no interval: {pairs}, at least {MIN_PAIRS} needed"
+        interval = f"no interval: {count} {unit}, at least {MIN_PAIRS} needed"
         detectable = NOTHING
     else:
         interval = " to ".join(map(signed, difference.interval))
         detectable = f"{100 * difference.detectable:.1f}"
-    return [
-        signed(difference.mean),
-        interval,
-        detectable,
-        f"{difference.count}",
-    ]
+    return [signed(difference.mean), interval, detectable, pairs]
 
 
 def signed(value: float) -> str:

@@ -28,8 +28,9 @@ def test_cells_have_names_and_folders_of_their_own():
     assert str(cell) == "screw, draem with the block, seed 0"
     assert cell.folder == os.path.join("runs", "screw", "draem-on-seed0")
     assert "draem without the block" in str(Cell("a", "draem", "off", 0))
-    assert "draem with the block at late" in str(Cell("a", "draem", "late", 0))
-    grid = Grid(("a", "b"), ("m", "n"), ("off", "on", "late"), (0, 1, 10))
+    assert "draem with the block (late)" in str(Cell("a", "draem", "late", 0))
+    blocks = ("off", "on", "late", "early+late", "ssmctb", "ssmctb@late")
+    grid = Grid(("a", "b"), ("m", "n"), blocks, (0, 1, 10))
     assert len({cell.folder for cell in grid}) == len(grid)
 
 
@@ -80,7 +81,11 @@ def test_lists_hold_nothing_twice_and_no_gaps():
         parse_names("a,", "--models")
 
 
-def test_none_is_called_off():
-    assert parse_blocks("off,late") == ("off", "late")
-    with pytest.raises(ValueError, match="says 'off' where there is no block"):
+def test_blocks_are_places_and_variants():
+    text = "off,late,early+late,mae@early+late,ssmctb"
+    assert parse_blocks(text) == tuple(text.split(","))
+    with pytest.raises(ValueError, match="--sspcab says 'off' where there is"):
         parse_blocks("none,on")
+    for block in ("@late", "mae@", "a@b@c", "early+", "+late", "a@early+"):
+        with pytest.raises(ValueError, match=r"such as ssmctb or ssmctb@late"):
+            parse_blocks(f"off,{block}")

@@ -147,11 +147,13 @@ def test_conditions_name_all_that_counts_but_no_folder(make):
         comparison,
         "keras-sspcab compare",
         {"draem": {"training.epochs": 3, "model.textures": "/home/me/dtd"}},
+        {"mae": {"loss": "mae", "dilation_rate": 0}},
     )
     assert lines == [
         "Command: `keras-sspcab compare`",
         "Settings of draem: training.epochs=3, model.textures='dtd'",
-        "Parameters of draem: 1,000 → 1,000",
+        "Block mae: loss='mae', dilation_rate=0",
+        "Parameters of draem: 1,000 (off), 1,000 (on)",
         "Seeds: 0, 1",
         "Images of screw: 20 normal ones to train and calibrate on, 5 normal "
         "and 7 defective ones to test",
@@ -166,7 +168,7 @@ def test_conditions_that_differ_are_counted(make):
     cell = next(iter(comparison.grid))
     other = {**comparison.results, cell: Result({}, {"hardware": "B"})}
     comparison = dataclasses.replace(comparison, results=other)
-    lines = describe_conditions(comparison, "x", {})
+    lines = describe_conditions(comparison, "x", {}, {})
     assert "Hardware: B (1 cells); A (3 cells)" in lines
     assert "Settings of draem: its defaults" in lines
 

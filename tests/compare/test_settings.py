@@ -64,6 +64,36 @@ def test_blocks_become_places():
     assert place("autoencoder", "early") == "early"
 
 
+def test_variants_of_the_block_and_several_places(write):
+    path = write(
+        """
+        [model.sspcab_options]
+        loss_weight = 0.5
+        [blocks.mae]
+        loss = "mae"
+        attention = "none"
+        """
+    )
+    settings = HostSettings(["autoencoder", "draem"], path)
+
+    def options(model, block):
+        chosen = settings.config(model, "", block, 0).model.options
+        return chosen.get("sspcab", "own"), chosen["sspcab_options"]
+
+    plain, mae = {"loss_weight": 0.5}, {"loss": "mae", "attention": None}
+    assert options("autoencoder", "early+late") == (["early", "late"], plain)
+    assert options("autoencoder", "mae@early") == ("early", plain | mae)
+    assert options("draem", "mae@on") == ("own", plain | mae)
+    # Alone, in the model's own place.
+    assert options("draem", "mae") == ("own", plain | mae)
+    assert options("autoencoder", "late") == ("late", plain)
+    assert settings.variants_in(["off", "mae@early", "late"]) == {
+        "mae": {"loss": "mae", "attention": "none"}
+    }
+    with pytest.raises(ConfigError, match="no variant 'mea'.*Did you mean"):
+        options("draem", "mea@on")
+
+
 def test_hosts_without_a_block_by_default_have_a_place_for_it():
     model = "multiscale_padim"
     settings = HostSettings([model])
@@ -127,6 +157,9 @@ def test_changed_settings_are_those_that_are_no_defaults(write):
         ("[trainign]\nepochs = 1", r"Unknown table \[trainign\] in .*c\.toml"),
         ("[dream.training]\nepochs = 1", r"The hosts are: autoencoder, "),
         ("draem = 3", r"Unknown table \[draem\]"),
+        ("blocks = 3", "A variant of the block in .*c.toml is a table"),
+        ("[blocks.on]\nloss = 'mae'", "Its name is not off, on"),
+        ("[blocks.'a@b']\nloss = 'mae'", "has no @, "),
         ("[draem]\nepochs = 1", r"in \[draem\] of .*\[epochs\]"),
         ("[draem.trainign]\nepochs = 1", r"\[trainign\] in \[draem\]"),
         (

@@ -115,22 +115,46 @@ def test_classes_without_masks_are_not_in_the_means(make):
 
 
 def test_differences_say_interval_and_pairs(make):
+    gains = {"on": (0.1, 0.2, 0.2, 0.0, 0.1, 0.1), "off": (0.0,) * 6}
     comparison = make(
-        of_values, classes=("screw", "pill", "tile"), shown=("pixel_auroc",)
+        lambda cell: {"pixel_auroc": gains[cell.block][cell.seed]},
+        classes=("screw", "tile"),
+        seeds=tuple(range(6)),
+        shown=("pixel_auroc",),
     )
     header, _, row = tables.difference_table(comparison).splitlines()
     assert header.endswith("| 95 % interval | detectable | pairs |")
-    # 0.1, 0.2, 0.2, 0.0, 0.1, 0.1: a standard error of 0.0307, times 2.57 for
-    # the interval and times 3.51 for what is detectable.
+    # A standard error of 0.0307, times 2.57 for the interval and times 3.51 for
+    # what is detectable.
     assert row == (
-        "| draem | pixel AUROC | on - off | +11.7 | +3.8 to +19.6 | 10.8 | 6 |"
+        "| draem | pixel AUROC | on - off | +11.7 | +3.8 to +19.6 | 10.8 "
+        "| 12, of 6 seeds |"
     )
     table = tables.difference_table(make(of_values))
     assert table.splitlines()[2].endswith(
-        "| +15.0 | no interval: 2 pairs, at least 5 needed | - | 2 |"
+        "| no interval: 2 seeds, at least 5 needed | - | 2, of 2 seeds |"
     )
     table = tables.difference_table(make(of_values, seeds=(0,)))
-    assert "| no interval: 1 pair, at least 5 needed | - | 1 |" in table
+    assert "| no interval: 1 seed, at least 5 needed | - | 1, of" in table
+
+
+def test_many_blocks_are_rows(make):
+    blocks = ("off", "early", "late", "early+late", "mae@late")
+    comparison = make(of_block, blocks=blocks, seeds=(0,))
+    assert tables.result_table(comparison).splitlines()[2:] == [
+        "| draem | 0.0 | 0.0 |",
+        "| draem + early | 10.0 | 5.0 |",
+        "| draem + late | 20.0 | 10.0 |",
+        "| draem + early+late | 30.0 | 15.0 |",
+        "| draem + mae@late | 40.0 | 20.0 |",
+    ]
+    assert page(comparison, []).startswith("# draem: 5 settings of the block\n")
+
+
+def of_block(cell):
+    blocks = ("off", "early", "late", "early+late", "mae@late")
+    value = 0.1 * blocks.index(cell.block)
+    return {"pixel_auroc": value, "image_auroc": value / 2}
 
 
 def test_one_block_has_no_differences(make):
