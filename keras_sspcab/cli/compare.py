@@ -9,18 +9,13 @@ import typer
 from rich.table import Table
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, options, say, show, warn
+from keras_sspcab.cli._console import options, say, show, warn
 from keras_sspcab.cli.models import list_names
 
 if TYPE_CHECKING:
     from keras_sspcab.compare import ComparisonRun
     from keras_sspcab.compare.grid import Cell
     from keras_sspcab.compare.results import Comparison
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command()(command(compare))
 
 
 def compare(

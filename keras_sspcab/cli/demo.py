@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, number, say, show, warn
+from keras_sspcab.cli._console import number, say, show, warn
 from keras_sspcab.cli.export import FORMATS
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ _FAST = {
     "num_test_good": 8,
     "num_test_defective": 10,
 }
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command()(command(demo))
 
 
 def demo(

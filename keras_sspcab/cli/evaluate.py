@@ -1,5 +1,6 @@
-"""`keras-sspcab evaluate`."""
+"""`keras-sspcab evaluate` and `report`."""
 
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,26 +9,26 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, number, say, show, warn
+from keras_sspcab.cli._console import (
+    FinishedRun,
+    OnError,
+    number,
+    say,
+    show,
+    warn,
+)
 
 if TYPE_CHECKING:
     from keras_sspcab.runs import RunFolder
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command()(command(evaluate))
-
-
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: FinishedRun,
     data: Annotated[
         str | None,
         typer.Option(help="Other images or videos than those of the run."),
     ] = None,
-    on_error: Annotated[
-        str | None, typer.Option(help="Broken images or videos: raise or skip.")
-    ] = None,
+    on_error: OnError = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,3 +133,20 @@ def _show_videos(title: str, metrics: dict[str, Any]) -> None:
         show(table)
     for name, value in metrics["conventions"].items():
         say(f"{name.replace('_', ' ')}: {value}", style="dim")
+
+
+def report(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run that was evaluated.")
+    ],
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="Open it in the browser.")
+    ] = False,
+) -> None:
+    """Write report.html: curves, metrics, and pictures of the anomalies."""
+    from keras_sspcab.report import write_report
+
+    path = write_report(run)
+    say(f"Wrote {path}", style="green")
+    if open_browser:
+        webbrowser.open(path.resolve().as_uri())

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, number, show
+from keras_sspcab.cli._console import TrainedModel, number, show
 
 if TYPE_CHECKING:
     from keras_sspcab.export import ExportResult
@@ -17,15 +17,8 @@ if TYPE_CHECKING:
 FORMATS = ("savedmodel", "tflite", "onnx")
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command()(command(export))
-
-
 def export(
-    model: Annotated[
-        Path, typer.Argument(help="Run folder, or a .keras file.")
-    ],
+    model: TrainedModel,
     to: Annotated[
         list[str],
         typer.Option(help="savedmodel, tflite or onnx. Repeatable."),

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, say, warn
+from keras_sspcab.cli._console import say, warn
 
 if TYPE_CHECKING:
     from keras_sspcab.export.serving.packaging import PackageResult
@@ -17,7 +17,7 @@ _PREVIOUS = "previous"
 _LATEST = "latest"
 
 
-class _Command(TyperCommand):
+class PackageCommand(TyperCommand):
     """Accepts `--rollback` without a value, which Typer does not."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -31,11 +31,6 @@ class _Command(TyperCommand):
                 for arg, after in zip(args, following, strict=True)
             ],
         )
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command(cls=_Command)(command(package))
 
 
 def package(

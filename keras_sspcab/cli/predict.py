@@ -8,18 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, number, say, show
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command()(command(predict))
+from keras_sspcab.cli._console import TrainedModel, number, say, show
 
 
 def predict(
-    model: Annotated[
-        Path, typer.Argument(help="Run folder, or a .keras file.")
-    ],
+    model: TrainedModel,
     images: Annotated[
         list[str] | None,
         typer.Argument(help="Image files, or folders of them; also URLs."),

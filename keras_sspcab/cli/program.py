@@ -4,21 +4,17 @@ from typing import Annotated
 
 import typer
 
-from keras_sspcab.cli import calibrate as _calibrate
-from keras_sspcab.cli import compare as _compare
-from keras_sspcab.cli import demo as _demo
-from keras_sspcab.cli import evaluate as _evaluate
-from keras_sspcab.cli import export as _export
-from keras_sspcab.cli import import_weights as _import_weights
-from keras_sspcab.cli import models as _models
-from keras_sspcab.cli import package as _package
-from keras_sspcab.cli import predict as _predict
-from keras_sspcab.cli import report as _report
-from keras_sspcab.cli import score as _score
-from keras_sspcab.cli import serve as _serve
-from keras_sspcab.cli import settings as _settings
-from keras_sspcab.cli import train as _train
-from keras_sspcab.cli._console import options
+from keras_sspcab.cli._console import command, options
+from keras_sspcab.cli.compare import compare
+from keras_sspcab.cli.demo import demo
+from keras_sspcab.cli.evaluate import evaluate, report
+from keras_sspcab.cli.export import export
+from keras_sspcab.cli.models import models, settings
+from keras_sspcab.cli.package import PackageCommand, package
+from keras_sspcab.cli.predict import predict
+from keras_sspcab.cli.score import score
+from keras_sspcab.cli.serve import serve
+from keras_sspcab.cli.train import calibrate, import_weights, train
 
 app = typer.Typer(
     name="keras-sspcab",
@@ -31,23 +27,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (
-    _models,
-    _settings,
-    _train,
-    _import_weights,
-    _evaluate,
-    _calibrate,
-    _predict,
-    _score,
-    _export,
-    _package,
-    _serve,
-    _report,
-    _compare,
-    _demo,
+for _function in (
+    *(models, settings, train, import_weights, evaluate, calibrate),
+    *(predict, score, export, package, serve, report, compare, demo),
 ):
-    _module.register(app)
+    app.command(cls=PackageCommand if _function is package else None)(
+        command(_function)
+    )
 
 
 def _show_version(value: bool) -> None:

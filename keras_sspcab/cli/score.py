@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, say
+from keras_sspcab.cli._console import say
 
 if TYPE_CHECKING:
     from keras_sspcab.scale import RayOptions, ScoringJob
 
 _RAY = "--engine=ray: "
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command()(command(score))
 
 
 def score(

@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, say, warn
+from keras_sspcab.cli._console import say, warn
 from keras_sspcab.runs.signals import deferred_signals
 
 if TYPE_CHECKING:
     from keras_sspcab.export.serving import ServerOptions
 
 _MIB = 1 << 20
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command()(command(serve))
 
 
 def serve(

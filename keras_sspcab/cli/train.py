@@ -1,4 +1,4 @@
-"""`keras-sspcab train`."""
+"""`keras-sspcab train`, `import-weights` and `calibrate`: make a model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import command, say
+from keras_sspcab.cli._console import (
+    FinishedRun,
+    ImageSize,
+    NewRun,
+    OnError,
+    Settings,
+    say,
+)
 from keras_sspcab.cli.models import NAMES, list_names
 
 if TYPE_CHECKING:
     from keras_sspcab.runs import Run
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command()(command(train))
 
 
 def train(
@@ -31,10 +33,7 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="TOML file; options override it.")
     ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Run folder. Default: runs/MODEL-DATA-NUMBER."),
-    ] = None,
+    run: NewRun = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --run.")
     ] = False,
@@ -61,13 +60,7 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Seed of all random numbers. Default: 0.")
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Side that images, frames or objects are resized to. "
-            "Default: the model's, such as 320, 256 or 64."
-        ),
-    ] = None,
+    image_size: ImageSize = None,
     channels: Annotated[
         int | None,
         typer.Option(help="1 for gray, 3 for color. Default: 3, or 1."),
@@ -79,19 +72,8 @@ def train(
             "for autoencoder."
         ),
     ] = None,
-    on_error: Annotated[
-        str | None,
-        typer.Option(help="Broken images or videos: raise (default) or skip."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="Any other setting, such as model.smoothing=5. Repeatable. "
-            "`keras-sspcab settings MODEL` lists all, with defaults.",
-        ),
-    ] = None,
+    on_error: OnError = None,
+    settings: Settings = None,
 ) -> None:
     """Train on normal images or videos, calibrate, and save the model.
 
@@ -143,4 +125,116 @@ def _finished(run: "Run") -> str:
     return (
         f"The run {run.path} is finished, after {run.config.training.epochs} "
         "epochs. A larger --epochs trains it further."
+    )
+
+
+def import_weights(
+    model: Annotated[
+        str,
+        typer.Argument(help="draem, cutpaste, future_frame, mnad or hf2vad."),
+    ],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files of the checkpoint: .pth, .pckl, .tch, .safetensors or "
+            ".npz. draem: both networks; mnad: the network and its memory; "
+            "future_frame: what the files of TensorFlow begin with."
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folder of normal images or videos, to fit the score and to "
+            "calibrate; `evaluate` takes the test data in it."
+        ),
+    ],
+    run: NewRun = None,
+    channel_order: Annotated[
+        str | None,
+        typer.Option(
+            help="Order of the colors that the checkpoint was trained on: bgr "
+            "or rgb. Default: that of its authors."
+        ),
+    ] = None,
+    image_size: ImageSize = None,
+    settings: Settings = None,
+) -> None:
+    """Make a run of a published checkpoint, without training.
+
+    Widths, tasks and blocks are found from the arrays. Nothing in the files is
+    run: a pickled module is refused, with the way to convert it. Afterwards the
+    run is evaluated, exported and served like any other.
+    """
+    from keras_sspcab.runs import Run
+    from keras_sspcab.runs.parsing import parse_setting
+    from keras_sspcab.runs.run import merge_settings
+
+    named = {"data.image_size": image_size}
+    values = merge_settings(dict(map(parse_setting, settings or [])), named)
+    import_backend()
+    from keras_sspcab.cli._progress import ConsoleProgress
+
+    opened = Run.create(run, data=data, model=model, settings=values)
+    opened.import_weights(
+        *paths, channel_order=channel_order, progress=ConsoleProgress()
+    )
+    say(f"Saved {opened.file('model.keras')}", style="green")
+
+
+def calibrate(
+    run: FinishedRun,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of normal images or videos that were not trained on. "
+            "Default: those that the training calibrates on."
+        ),
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of normal images that may be flagged, such as 0.01. "
+            "Default: as it is set in the run."
+        ),
+    ] = None,
+    decision: Annotated[
+        str | None,
+        typer.Option(
+            help="What flags an image: score, pixels (one is higher than in "
+            "normal images), or either."
+        ),
+    ] = None,
+    restore: Annotated[
+        str | None,
+        typer.Option(help="Put a former calibration back, such as: training."),
+    ] = None,
+) -> None:
+    """Measure new thresholds for a trained model, without training it.
+
+    The calibrations before are kept, in calibrations.json. Exports are those of
+    the calibration that they were made with.
+    """
+    import_backend()
+    from keras_sspcab.cli._progress import ConsoleProgress
+    from keras_sspcab.runs import Run
+
+    opened = Run(run)
+    result = opened.calibrate(
+        data,
+        false_alarms=false_alarms,
+        decision=decision,
+        restore=restore,
+        progress=ConsoleProgress(),
+    )
+    verb = "Put back" if restore is not None else "Set"
+    say(
+        f"{verb} the calibration {result.name or restore}: anomalous "
+        f"{result.describe_rule()}. `--restore NAME` puts another one of "
+        f"{opened.file('calibrations.json')} back.",
+        style="green",
+    )
+    say(
+        "Metrics, reports and exports are still those of the calibration "
+        f"before: run `keras-sspcab evaluate {opened.path}`, `report` and "
+        "`export` again."
     )

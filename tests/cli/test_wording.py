@@ -5,7 +5,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from keras_sspcab.cli._wording import name_options
+from keras_sspcab.cli._console import name_options
 
 
 def train(
