@@ -3,10 +3,9 @@
 Nothing here knows a model: it is a function that loads a `Scorer`.
 """
 
-from keras_sspcab.scale.engines import score_shards
+from keras_sspcab.scale.engines import RayOptions, score_shards
 from keras_sspcab.scale.folder import ScoreCounts
 from keras_sspcab.scale.plan import Scorer, checksum_of_model
-from keras_sspcab.scale.ray_engine import RayOptions
 from keras_sspcab.scale.shards import ScoringJob
 
 __all__ = [

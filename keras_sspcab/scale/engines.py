@@ -1,21 +1,65 @@
-"""Scores all shards with one of the engines, and checks the table."""
+"""Scores all shards in this process or on Ray, and checks the table."""
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from keras_sspcab.checks import standardize_choice
+from keras_sspcab.checks import (
+    standardize_choice,
+    standardize_int,
+    standardize_number,
+)
+from keras_sspcab.imports import import_optional
 from keras_sspcab.scale.folder import ScoreCounts, import_pyarrow
 from keras_sspcab.scale.plan import Scorer
-from keras_sspcab.scale.ray_engine import RayOptions, import_ray, score_on_ray
 from keras_sspcab.scale.shards import ScoringJob, ShardScorer
 
 _ENGINES = ("local", "ray")
+# Only numbers of shards pass through it.
+_OBJECT_STORE_BYTES = 100 * 2**20
+# Times that a shard is begun before it is given up.
+_MAX_ATTEMPTS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class RayOptions:
+    """How Ray is used.
+
+    Attributes:
+        address: That of a cluster, as in `ray.init`; None takes the one in
+            `RAY_ADDRESS`, or starts Ray on this machine until the job is done.
+        num_workers: Processes that score; None takes as many as there is room
+            for.
+        cpus_per_worker: Cores that each of them takes.
+        gpus_per_worker: GPUs that each of them takes; may be a fraction.
+
+    Example:
+    >>> RayOptions(num_workers=2).cpus_per_worker
+    1
+    """
+
+    address: str | None = None
+    num_workers: int | None = None
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_workers is not None:
+            standardize_int(self.num_workers, "num_workers", 1)
+        standardize_int(self.cpus_per_worker, "cpus_per_worker", 1)
+        standardize_number(self.gpus_per_worker, "gpus_per_worker", 0, math.inf)
 
 
 def check_engine(engine: str) -> None:
     """Raises an error unless there is such an engine and it is installed."""
     import_pyarrow()
     if standardize_choice(engine, _ENGINES, "engine") == "ray":
-        import_ray()
+        _import_ray()
 
 
 def score_shards(
@@ -63,10 +107,151 @@ def score_shards(
     with job.folder.locked():
         pending = job.pending()
         if pending and engine.lower() == "ray":
-            score_on_ray(options or RayOptions(), job, pending, on_shard)
+            _score_on_ray(options or RayOptions(), job, pending, on_shard)
         elif pending:
             shards = ShardScorer(job, scorer)
             for shard in pending:
                 shards.score(shard)
                 on_shard(shard)
         return job.folder.finish()
+
+
+# === Ray ===
+
+
+def _import_ray() -> Any:
+    purpose = "The engine 'ray' needs Ray; 'local' does without"
+    return import_optional("ray", purpose, "scale")
+
+
+def _score_on_ray(
+    options: RayOptions,
+    job: ScoringJob,
+    pending: Sequence[int],
+    on_shard: Callable[[int], object],
+) -> None:
+    """Hands shards to workers; if one cannot be scored, others may be done.
+
+    The folder, the inputs and the model must have the same paths on all
+    machines, and this package must be installed there. Ray starts a worker
+    again that has died, and repeats what it was doing.
+    """
+    ray = _import_ray()
+    with _cluster(ray, options):
+        worker = ray.remote(ShardWorker).options(
+            num_cpus=options.cpus_per_worker,
+            num_gpus=options.gpus_per_worker or None,
+            max_restarts=-1,
+            max_task_retries=_MAX_ATTEMPTS - 1,
+        )
+        count = min(_num_workers(ray, options), len(pending))
+        workers = [worker.remote(job, options) for _ in range(count)]
+        # By what is awaited, a worker and its shard; none while it starts.
+        running: dict[Any, tuple[Any, int | None]] = {
+            each.__ray_ready__.remote(): (each, None) for each in workers
+        }
+        waiting = list(reversed(pending))
+        while waiting or any(
+            shard is not None for _, shard in running.values()
+        ):
+            (done,), _ = ray.wait(list(running))
+            each, shard = running.pop(done)
+            error = _result(ray, done, job, shard)
+            if error:
+                raise ValueError(
+                    f"A worker could not score shard {shard}: {error}"
+                )
+            if shard is not None:
+                on_shard(shard)
+            if waiting:
+                following = waiting.pop()
+                running[each.score.remote(following)] = each, following
+
+
+def _result(ray: Any, done: Any, job: ScoringJob, shard: int | None) -> str:
+    """Returns the error of a worker; empty if there is none."""
+    try:
+        error = ray.get(done)
+        return error if shard is not None else ""
+    except ray.exceptions.RayActorError as error:
+        if shard is None:
+            return str(error)
+        first, after = job.plan.bounds(shard)
+        return (
+            f"{_MAX_ATTEMPTS} workers have died at the inputs {first} to "
+            f"{after - 1}. They may need more memory than there is: take a "
+            "smaller batch or fewer workers, or look for huge images"
+        )
+
+
+class ShardWorker:
+    """A process of Ray's; errors are returned, for Ray wraps them."""
+
+    def __init__(self, job: ScoringJob, options: RayOptions) -> None:
+        self._job = job
+        self._options = options
+        self._scorer: ShardScorer | None = None
+
+    def score(self, shard: int) -> str:
+        """Scores a shard; returns the error, empty if there is none."""
+        try:
+            # What was done before a worker died is not repeated.
+            if not self._job.folder.is_done(shard):
+                self._score(shard)
+        except (ValueError, OSError, ImportError) as problem:
+            return str(problem) or type(problem).__name__
+        except Exception:
+            return traceback.format_exc()
+        return ""
+
+    def _score(self, shard: int) -> None:
+        if self._scorer is None:
+            import tensorflow as tf
+
+            # No more cores than the worker has.
+            count = self._options.cpus_per_worker
+            with contextlib.suppress(RuntimeError):  # it is running already
+                tf.config.threading.set_intra_op_parallelism_threads(count)
+                tf.config.threading.set_inter_op_parallelism_threads(count)
+            self._scorer = ShardScorer(self._job)
+        self._scorer.score(shard)
+
+
+def _num_workers(ray: Any, options: RayOptions) -> int:
+    if options.num_workers is not None:
+        return options.num_workers
+    room = ray.cluster_resources()
+    count = room.get("CPU", 0) // options.cpus_per_worker
+    if options.gpus_per_worker:
+        count = min(count, room.get("GPU", 0) // options.gpus_per_worker)
+    return max(1, int(count))
+
+
+@contextlib.contextmanager
+def _cluster(ray: Any, options: RayOptions) -> Iterator[None]:
+    """Connects to Ray, or starts it; what was there before stays."""
+    if ray.is_initialized():
+        yield
+        return
+    arguments: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    if options.address or os.environ.get("RAY_ADDRESS"):
+        arguments["address"] = options.address
+    else:
+        workers = options.num_workers or 1
+        needed = workers * options.cpus_per_worker
+        arguments["num_cpus"] = max(needed, os.cpu_count() or 1)
+        arguments["include_dashboard"] = False
+        arguments["object_store_memory"] = _OBJECT_STORE_BYTES
+    try:
+        ray.init(**arguments)
+    except ConnectionError as error:
+        raise ValueError(
+            f"There is no Ray cluster at {options.address!r}: {error}"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,6 +1,5 @@
 """The folder of one table of scores: what is in it and what is still to do."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -184,10 +183,6 @@ class ScoreFolder:
         """
         counts = self._check()
         remove_leftovers(self.path)
-        for name in os.listdir(self.file("scores")):
-            if name.startswith(".part-"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.file("scores", name))
         files.write_json(
             self.success, {**dataclasses.asdict(counts), "finished": now()}
         )

@@ -193,7 +193,7 @@ def test_a_process_that_is_killed_goes_on(trained, predicted, tmp_path):
 
 @pytest.mark.slow
 def test_ray_on_this_machine(trained, predicted, tmp_path, monkeypatch):
-    pytest.importorskip("ray.data")
+    pytest.importorskip("ray")
     # With no cluster but its own.
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     out = tmp_path / "scores"

@@ -33,14 +33,16 @@ class MeanScorer:
 
 @dataclasses.dataclass
 class DyingScorer(MeanScorer):
-    """Dies once, as processes do that run out of memory."""
+    """Dies a few times, as processes do that run out of memory."""
 
     marker: str = ""
+    times: int = 1
 
     def __call__(self, images):
-        with contextlib.suppress(FileExistsError):
-            open(self.marker, "x").close()
-            os.kill(os.getpid(), signal.SIGKILL)
+        for number in range(self.times):
+            with contextlib.suppress(FileExistsError):
+                open(self.marker.format(number), "x").close()
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(images)
 
 

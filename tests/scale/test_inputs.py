@@ -90,16 +90,3 @@ def test_names_that_are_no_text_are_refused(tree):
 def test_urls(tree):
     with pytest.raises(ValueError, match=r"No file system is known for zz://"):
         list_inputs(["zz://bucket/*.png"])
-    import tensorflow as tf
-
-    root = "ram://scale/inputs"
-    tf.io.gfile.makedirs(root)
-    for name in ("a.png", "b.png", "c.txt"):
-        with tf.io.gfile.GFile(f"{root}/{name}", "w") as file:
-            file.write("content")
-    expected = [f"{root}/a.png", f"{root}/b.png"]
-    assert list_inputs([f"{root}/*.png"]) == expected
-    assert list_inputs([root]) == expected
-    assert list_inputs([f"{root}/b.png"]) == expected[1:]
-    with pytest.raises(ValueError, match=r"`\*\*` is not known"):
-        list_inputs([f"{root}/**/*.png"])

@@ -167,7 +167,6 @@ def test_damaged_files_are_written_again(make_job, images):
     # What a killed worker leaves.
     leftovers = [
         Path(folder.file("scores", ".part-00001.99.tmp.parquet")),
-        Path(folder.file("scores", ".part-00001.attempts")),
         Path(folder.file("maps/00001/.000000004.1-0123abcd.tmp.npy")),
     ]
     for leftover in leftovers:
@@ -275,7 +274,7 @@ def test_bugs_are_not_hidden(make_job):
 
 
 def test_missing_packages_name_the_extra(make_job, monkeypatch):
-    for name in ("pyarrow.parquet", "ray.data"):
+    for name in ("pyarrow.parquet", "ray"):
         monkeypatch.setitem(sys.modules, name, None)
     for engine in ("local", "ray"):
         with pytest.raises(ImportError, match=r"keras-sspcab\[scale\]"):
