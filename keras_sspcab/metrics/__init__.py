@@ -11,12 +11,7 @@ from keras_sspcab.metrics.boxes import (
     write_tracks,
 )
 from keras_sspcab.metrics.frame_level import FrameAuc, macro_auc, micro_auc
-from keras_sspcab.metrics.frame_scores import (
-    normalize_per_video,
-    smooth_gaussian,
-    smooth_mean,
-    smooth_median,
-)
+from keras_sspcab.metrics.frame_scores import normalize_per_video, smooth_frames
 from keras_sspcab.metrics.image_level import (
     Curve,
     auroc,
@@ -26,10 +21,8 @@ from keras_sspcab.metrics.image_level import (
     precision_recall_curve,
     roc_curve,
 )
-from keras_sspcab.metrics.map_regions import regions_from_maps
 from keras_sspcab.metrics.pixel_level import PixelScores, pixel_metrics
 from keras_sspcab.metrics.region_level import RegionMetrics, rbdc_tbdc
-from keras_sspcab.metrics.shortcuts import image_statistics, statistics_auroc
 
 __all__ = [
     "Curve",
@@ -40,7 +33,6 @@ __all__ = [
     "average_precision",
     "f1_optimal_threshold",
     "image_metrics",
-    "image_statistics",
     "macro_auc",
     "micro_auc",
     "normalize_per_video",
@@ -49,12 +41,8 @@ __all__ = [
     "rbdc_tbdc",
     "read_detections",
     "read_tracks",
-    "regions_from_maps",
     "roc_curve",
-    "smooth_gaussian",
-    "smooth_mean",
-    "smooth_median",
-    "statistics_auroc",
+    "smooth_frames",
     "write_detections",
     "write_tracks",
 ]

@@ -11,9 +11,13 @@ import numpy as np
 
 from keras_sspcab.checks import (
     standardize_binary,
-    standardize_int,
+    standardize_choice,
+    standardize_number,
+    standardize_odd,
     standardize_scores,
 )
+
+SMOOTHING_METHODS = ("median", "mean", "gaussian")
 
 
 def by_video(values: Any, name: str) -> dict[Any, Any]:
@@ -91,69 +95,39 @@ def normalize_per_video(scores_by_video: Any) -> Any:
     return _map_scores(normalize, scores_by_video)
 
 
-def smooth_median(scores_by_video: Any, length: int = 17) -> Any:
-    """Median filter; beyond both ends of a video the scores count as 0.
-
-    With 17 frames it is the filter of the published evaluation of HF2-VAD
-    (Liu et al., ICCV 2021).
+def smooth_frames(scores_by_video: Any, method: str, size: float) -> Any:
+    """Filters the scores of each video over time.
 
     Args:
         scores_by_video: As for `normalize_per_video`, whose form is returned.
-        length: Odd integer, frames under the filter.
+        method: `"median"` (that of 17 frames is published with HF2-VAD, Liu et
+            al., ICCV 2021) and `"gaussian"` take scores beyond both ends of a
+            video for 0; `"mean"` is that over the frames that exist.
+        size: Frames under the filter, an odd integer; of the Gaussian its
+            standard deviation in frames, above 0. It ends at four of them.
 
     Example:
-        >>> smooth_median([[1.0, 9.0, 2.0, 3.0]], length=3)
+        >>> smooth_frames([[1.0, 9.0, 2.0, 3.0]], "median", 3)
         [array([1., 2., 3., 2.])]
-    """
-    from scipy import ndimage
-
-    length = _standardize_length(length)
-    return _map_scores(
-        lambda x: ndimage.median_filter(x, length, mode="constant"),
-        scores_by_video,
-    )
-
-
-def smooth_gaussian(scores_by_video: Any, sigma: float) -> Any:
-    """Gaussian filter; beyond both ends of a video the scores count as 0.
-
-    Equals `scipy.ndimage.gaussian_filter1d` with `mode="constant"`.
-
-    Args:
-        scores_by_video: As for `normalize_per_video`, whose form is returned.
-        sigma: Standard deviation in frames. The filter ends at four of them.
-
-    Example:
-        >>> smooth_gaussian([[0.0, 1.0, 0.0]], sigma=1.0)[0].round(2)
-        array([0.24, 0.4 , 0.24])
-    """
-    from scipy import ndimage
-
-    if not 0 < sigma < np.inf:
-        raise ValueError(
-            "The `sigma` argument must be positive and finite. "
-            f"Received: sigma={sigma}"
-        )
-    return _map_scores(
-        lambda x: ndimage.gaussian_filter1d(x, sigma, mode="constant"),
-        scores_by_video,
-    )
-
-
-def smooth_mean(scores_by_video: Any, length: int) -> Any:
-    """Moving mean; near an end of a video, over the frames that exist.
-
-    Args:
-        scores_by_video: As for `normalize_per_video`, whose form is returned.
-        length: Odd integer, frames under the filter.
-
-    Example:
-        >>> smooth_mean([[1.0, 3.0, 5.0]], length=3)
+        >>> smooth_frames([[1.0, 3.0, 5.0]], "mean", 3)
         [array([2., 3., 4.])]
     """
     from scipy import ndimage
 
-    window = np.ones(_standardize_length(length))
+    method = standardize_choice(method, SMOOTHING_METHODS, "method")
+    if method == "gaussian":
+        sigma = standardize_number(size, "size", excluded=0)
+        return _map_scores(
+            lambda x: ndimage.gaussian_filter1d(x, sigma, mode="constant"),
+            scores_by_video,
+        )
+    length = standardize_odd(size, "size")
+    if method == "median":
+        return _map_scores(
+            lambda x: ndimage.median_filter(x, length, mode="constant"),
+            scores_by_video,
+        )
+    window = np.ones(length)
 
     def mean(scores: np.ndarray) -> np.ndarray:
         total = ndimage.correlate1d(scores, window, mode="constant")
@@ -189,12 +163,3 @@ def _map_scores(
     results = {video: function(array) for video, array in scores.items()}
     is_mapping = isinstance(scores_by_video, Mapping)
     return results if is_mapping else list(results.values())
-
-
-def _standardize_length(length: int) -> int:
-    if standardize_int(length, "length", 1) % 2 == 0:
-        raise ValueError(
-            "The `length` argument must be an odd number of frames. "
-            f"Received: length={length!r}"
-        )
-    return length

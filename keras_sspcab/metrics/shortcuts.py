@@ -28,24 +28,10 @@ _MIN_SPREAD = 0.1
 
 
 def image_statistics(image: Any) -> np.ndarray:
-    """Returns five global statistics of the gray values of an image.
+    """Returns mean, deviation, and 5 %, 50 % and 95 % quantiles, float64.
 
-    These are the mean, the standard deviation, and the 5 %, 50 % and 95 %
-    quantiles. They know brightness and contrast, but not where in the image
-    something is. Channels are averaged, so that a tint goes unseen.
-
-    Args:
-        image: Array `(height, width)` or `(height, width, channels)`.
-
-    Returns:
-        Array `(5,)`, float64.
-
-    Raises:
-        ValueError: If the shape is not as described, or a value is not finite.
-
-    Example:
-        >>> image_statistics([[0.0, 0.5, 1.0]])[:1]
-        array([0.5])
+    They know brightness and contrast of an image `(height, width)` or `(height,
+    width, channels)`. Channels are averaged, so that a tint goes unseen.
     """
     pixels = standardize_scores(image, "image", "float64")
     if pixels.ndim not in (2, 3) or not pixels.size:
@@ -64,37 +50,19 @@ def image_statistics(image: Any) -> np.ndarray:
 def statistics_auroc(
     normal_statistics: Any, test_statistics: Any, labels: Any
 ) -> float:
-    """Image AUROC that image statistics reach without any learning.
+    """Returns the image AUROC that image statistics reach without learning.
 
-    The score of an image is the Euclidean norm of its z-scores: each statistic
-    minus its mean over normal images, divided by their standard deviation. This
-    is a Mahalanobis distance with a diagonal covariance. The full covariance
-    would see less of a gain, along which brightness and contrast vary together
-    among normal images too.
+    The score of an image is the norm of its z-scores, by mean and deviation of
+    the statistics of normal images, `(m, k)`, m at least 2: a Mahalanobis
+    distance with a diagonal covariance. The full one would see less of a gain,
+    along which brightness and contrast vary together among normal images too.
+    Far below one half is as telling as far above: the normal test images are
+    then the odd ones.
 
     On MVTec AD's screw, in a copy whose normal test images are 0.92 times as
     bright as all others, it is 0.000 as the images come, 0.16 with each shifted
     to one median, and 0.50 with each divided by its median. On magnetic tiles
     it is 0.54.
-
-    Args:
-        normal_statistics: Array `(m, k)`, `image_statistics` of at least two
-            normal images that are not tested, such as those of the training.
-        test_statistics: Array `(n, k)`, those of the test images.
-        labels: Array `(n,)` of 0 (normal) and 1 (anomalous), or booleans.
-
-    Returns:
-        A number in [0, 1]. Far below one half is as telling as far above: the
-        normal test images are then the odd ones.
-
-    Raises:
-        ValueError: If there are not both classes, or if the arguments are not
-            as described.
-
-    Example:
-        >>> normal, tested = [[0.0], [2.0]], [[1.0], [9.0]]
-        >>> statistics_auroc(normal, tested, labels=[0, 1])
-        1.0
     """
     tested = _standardize_table(test_statistics, "test_statistics")
     labels, _ = standardize_image_arguments(labels, np.zeros(len(tested)))

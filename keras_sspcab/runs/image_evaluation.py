@@ -13,7 +13,11 @@ from keras_sspcab.data.checking import warn_of_dark_files
 from keras_sspcab.data.masks import describe_doubts, find_doubt, load_mask
 from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.metrics import PixelScores
-from keras_sspcab.metrics.shortcuts import describe_shortcut
+from keras_sspcab.metrics.shortcuts import (
+    describe_shortcut,
+    image_statistics,
+    statistics_auroc,
+)
 from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
 from keras_sspcab.runs.outputs import (
     ImageScore,
@@ -56,7 +60,7 @@ def evaluate_images(
     num_small: list[int] = []
     batches = source.whole_images(samples)
     for images in progress.track(batches, "Scoring batches of images"):
-        statistics += map(metrics.image_statistics, images.numpy())
+        statistics += map(image_statistics, images.numpy())
         outputs = {
             name: np.asarray(value)
             for name, value in model.predict_on_batch(images).items()
@@ -185,7 +189,7 @@ def _statistics_auroc(
     normal = _normal_statistics(source)
     if len(normal) < 2:  # The spread of a single one is unknown.
         return {}
-    value = metrics.statistics_auroc(normal, statistics, labels)
+    value = statistics_auroc(normal, statistics, labels)
     return {"image_statistics_auroc": value}
 
 
@@ -204,7 +208,7 @@ def _normal_statistics(source: ImageSource) -> list[np.ndarray]:
         except (ValueError, OSError):
             continue
         return [
-            metrics.image_statistics(image)
+            image_statistics(image)
             for batch in source.whole_images(checked)
             for image in batch.numpy()
         ]

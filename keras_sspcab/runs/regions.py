@@ -15,7 +15,8 @@ from keras_sspcab.data.video import (
     tracks_from_masks,
 )
 from keras_sspcab.hosts import ScoredFrame
-from keras_sspcab.metrics import read_tracks, regions_from_maps
+from keras_sspcab.metrics import read_tracks
+from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
 from keras_sspcab.runs.config import EvaluationConfig, ObjectsConfig
 from keras_sspcab.runs.sources import ObjectSource, VideoSource
 
@@ -43,17 +44,29 @@ class RegionLevels:
     def cut(
         self, anomaly_map: np.ndarray, frame_size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns boxes in a frame of that size, and their scores, of a map."""
+        """Returns boxes in a frame of that size, and their scores, of a map.
+
+        A region is scored by its largest value. Of equal boxes from several
+        levels one stays; those of higher levels come first.
+        """
         excess = _smooth(anomaly_map, self.evaluation)
         if self.normal_map is not None:
             excess = excess - self.normal_map
-        table = regions_from_maps(
-            [[excess]],
-            self.values,
-            self.evaluation.region_min_area,
-            frame_size=frame_size,
-        )
-        return np.stack([table[name] for name in _BOX], -1), table["score"]
+        best: dict[tuple[int, ...], float] = {}
+        for level in reversed(self.values):
+            labels, count = ndimage.label(excess >= level, EIGHT_NEIGHBORS)
+            areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+            peaks = ndimage.maximum(excess, labels, np.arange(1, count + 1))
+            places = ndimage.find_objects(labels)
+            for (y, x), area, peak in zip(places, areas, peaks, strict=True):
+                if area >= self.evaluation.region_min_area:
+                    box = (x.start, y.start, x.stop, y.stop)
+                    best[box] = max(float(peak), best.get(box, -np.inf))
+        height, width = frame_size
+        factors = np.array([width, height] * 2) / ([*excess.shape[::-1]] * 2)
+        # Both ends belong to a box: a pixel at x covers x to x + 1.
+        boxes = np.array(list(best), "float64").reshape(-1, 4) * factors
+        return boxes - [0, 0, 1, 1], np.array(list(best.values()), "float64")
 
     def describe(self) -> str:
         """Says how regions come about."""
@@ -182,7 +195,7 @@ def _doubled(
     limit: float | None, evaluation: EvaluationConfig
 ) -> tuple[float, ...]:
     """Returns levels from half the limit on, each twice the one before."""
-    if limit is None or limit <= 0:
+    if limit is None or not limit > 0:
         return ()
     count = evaluation.region_levels
     return tuple(limit * 2.0 ** (level - 1) for level in range(count))

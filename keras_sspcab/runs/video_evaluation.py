@@ -167,14 +167,11 @@ def _video_scores(
     if evaluation.normalization == "per_video":
         # The host knows how its paper scores whole videos.
         scores = {one.name: model.score_video(one.series) for one in scored}
-    size = evaluation.smoothing_size
-    if evaluation.smoothing == "median":
-        return metrics.smooth_median(scores, int(size))
-    if evaluation.smoothing == "mean":
-        return metrics.smooth_mean(scores, int(size))
-    if evaluation.smoothing == "gaussian":
-        return metrics.smooth_gaussian(scores, size)
-    return scores
+    method, size = evaluation.smoothing, evaluation.smoothing_size
+    if method == "none":
+        return scores
+    size = size if method == "gaussian" else int(size)
+    return metrics.smooth_frames(scores, method, size)
 
 
 def _metrics(

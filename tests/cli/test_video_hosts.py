@@ -18,7 +18,7 @@ from keras_sspcab.metrics import (
     rbdc_tbdc,
     read_detections,
     read_tracks,
-    smooth_median,
+    smooth_frames,
 )
 from keras_sspcab.runs import load_detector
 from tests.data.video_writing import write_frames
@@ -157,7 +157,7 @@ def test_evaluation_can_be_set(run, invoke):
     size = ("--set", "evaluation.smoothing_size=3")
     invoke("evaluate", run, *arguments, *size)
     after = [float(row["video_score"]) for row in read_scores(run)]
-    smooth = smooth_median(scores, 3)
+    smooth = smooth_frames(scores, "median", 3)
     np.testing.assert_allclose(after, [*smooth["x"], *smooth["y"]])
     invoke("evaluate", run, "--set", "evaluation.update_memory=true")
     invoke("evaluate", run, "--set", "evaluation.normalization=none")

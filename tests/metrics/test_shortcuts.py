@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 
-from keras_sspcab.metrics import image_statistics, statistics_auroc
-from keras_sspcab.metrics.shortcuts import describe_shortcut, is_shortcut
+from keras_sspcab.metrics.shortcuts import (
+    describe_shortcut,
+    image_statistics,
+    is_shortcut,
+    statistics_auroc,
+)
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(60) >= 30

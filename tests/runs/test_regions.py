@@ -2,10 +2,15 @@ import types
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.runs import regions
+from keras_sspcab.runs.config import EvaluationConfig
 from keras_sspcab.runs.parsing import load_config
+from tests.metrics.oracles import flood_fill_components
 
 VIDEO = types.SimpleNamespace(name="x")
 
@@ -76,3 +81,43 @@ def test_without_normal_videos_the_pixel_threshold_counts(monkeypatch):
     assert levels.values == (2.0, 4.0, 8.0, 16.0)
     assert levels.normal_map is None
     assert "half of the pixel threshold on" in levels.describe()
+
+
+def cut(anomaly_map, levels, min_area=1, frame_size=None):
+    evaluation = EvaluationConfig(
+        region_smoothing=0.0, region_min_area=min_area
+    )
+    levels = regions.RegionLevels(levels, None, "", evaluation)
+    return levels.cut(anomaly_map, frame_size or anomaly_map.shape)
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays("float32", (5, 6), elements=st.integers(0, 4).map(float)),
+    st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0]), min_size=1, max_size=3),
+    st.integers(1, 3),
+)
+def test_regions_are_those_of_a_flood_fill(anomaly_map, levels, min_area):
+    expected = {}
+    for level in levels:
+        for component in flood_fill_components(anomaly_map >= level):
+            if len(component) >= min_area:
+                ys, xs = zip(*component, strict=True)
+                box = (min(xs), min(ys), max(xs), max(ys))
+                value = max(anomaly_map[pixel] for pixel in component)
+                expected[box] = max(value, expected.get(box, value))
+    boxes, scores = cut(anomaly_map, tuple(sorted(set(levels))), min_area)
+    found = dict(zip(map(tuple, boxes), scores, strict=True))
+    assert len(found) == len(scores)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_boxes_are_scaled_to_the_frame():
+    anomaly_map = np.zeros((4, 4))
+    anomaly_map[1, 2:4] = 1.0
+    # Columns 2 and 3 of 4 are pixels 6 to 11 of 12.
+    for size, box in (((8, 12), [6, 2, 11, 3]), ((2, 2), [1, 0.5, 1, 0])):
+        boxes, _ = cut(anomaly_map, (0.5,), frame_size=size)
+        np.testing.assert_allclose(boxes, [box], atol=1e-12)
+    boxes, _ = cut(np.ones((3, 7)), (0.5,), frame_size=(50, 90))
+    np.testing.assert_allclose(boxes, [[0, 0, 89, 49]], atol=1e-12)
