@@ -1,30 +1,16 @@
-"""Listing and reading files, local or behind a URL.
-
-What TensorFlow knows (`gs://`) is read by `tf.io.gfile`, all else (`s3://`,
-`http://`, ...) by fsspec.
-"""
+"""Listing and reading files: local ones, and through fsspec those of URLs."""
 
 import collections
-import contextlib
 import functools
 import glob
 import importlib
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
-
-import tensorflow as tf
 
 _Result = TypeVar("_Result")
 
 _WEB = ("http", "https")
-
-# What TensorFlow reads without tensorflow-io.
-_OWN_SCHEMES = ("file", "gs", "ram")
-
-#: How to install what reads other URLs, for messages.
-INSTALL_HINT = 'Install it with: pip install "keras-sspcab[io]".'
 
 
 def standardize_path(path: Any, name: str = "root") -> str:
@@ -45,35 +31,17 @@ def require_file_systems(paths: Iterable[str | None]) -> None:
     """Raises a ValueError if a path is a URL that nothing can read."""
     examples = {scheme_of(path): path for path in paths if path}
     for scheme, example in examples.items():
-        refusal = "" if _is_native(scheme) else _fsspec_refusal(scheme)
-        if refusal:
-            known = sorted(s for s in tf.io.gfile.get_registered_schemes() if s)
+        if scheme and (refusal := _refusal(scheme)):
             raise ValueError(
                 f"No file system is known for {scheme}:// URLs. Received: "
-                f"{example!r}. TensorFlow knows {', '.join(known)}; others, "
-                "such as s3 and http, are read by fsspec and its plugins: "
-                f"{refusal.rstrip('.')}. {INSTALL_HINT}"
+                f"{example!r}. They are read by fsspec and its plugins: "
+                f"{refusal.rstrip('.')}. Install it with: pip install "
+                '"keras-sspcab[io]".'
             )
 
 
 @functools.cache
-def _is_native(scheme: str) -> bool:
-    """Returns whether TensorFlow reads such URLs, or local files."""
-    registered = tf.io.gfile.get_registered_schemes
-    if not scheme or (scheme in _OWN_SCHEMES and scheme in registered()):
-        return True
-    # Also where tensorflow-io, once imported, has registered them.
-    if not _fsspec_refusal(scheme):
-        return False
-    # Where it fits TensorFlow, it brings file systems: s3, http, az, ...
-    with contextlib.suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module("tensorflow_io")
-    return scheme in registered()
-
-
-@functools.cache
-def _fsspec_refusal(scheme: str) -> str:
+def _refusal(scheme: str) -> str:
     """Returns why fsspec does not read such URLs; empty if it does."""
     try:
         importlib.import_module("fsspec").get_filesystem_class(scheme)
@@ -83,11 +51,8 @@ def _fsspec_refusal(scheme: str) -> str:
 
 
 def _remote(path: str) -> tuple[Any, str]:
-    """Returns the file system of fsspec for a URL, and the path in it.
-
-    The file system is None for what TensorFlow reads.
-    """
-    if _is_native(scheme_of(path)):
+    """Returns the file system of a URL, None for others, and the path in it."""
+    if not scheme_of(path):
         return None, path
     require_file_systems([path])
     core = importlib.import_module("fsspec.core")
@@ -102,13 +67,13 @@ def scheme_of(path: str) -> str:
 def is_folder(path: str) -> bool:
     """Returns whether `path` is a folder that can be reached."""
     system, inside = _remote(path)
-    look = tf.io.gfile.isdir if system is None else system.isdir
+    look = os.path.isdir if system is None else system.isdir
     return reach(path, lambda: look(inside))
 
 
 def _exists(path: str) -> bool:
     system, inside = _remote(path)
-    look = tf.io.gfile.exists if system is None else system.exists
+    look = os.path.exists if system is None else system.exists
     return reach(path, lambda: look(inside))
 
 
@@ -200,13 +165,8 @@ def _walk(
 ) -> Iterator[tuple[str, list[str]]]:
     """Yields folders and the names of the files in them.
 
-    Links to folders are followed, but not to one that the way there came
-    through: links may form a circle.
+    Links are followed, but not to a folder that the way there came through.
     """
-    if scheme_of(folder):
-        for inside, _, names in tf.io.gfile.walk(folder):
-            yield inside, names
-        return
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -224,7 +184,7 @@ def describe_folder(root: str) -> str:
 
     def look() -> str:
         if system is None:
-            found = tf.io.gfile.listdir(root)
+            found = os.listdir(root)
         else:
             found = system.ls(inside, detail=False)
         names = sorted(n.rstrip("/").rsplit("/", 1)[-1] for n in found)
@@ -262,15 +222,14 @@ def reach(path: str, action: Callable[[], _Result]) -> _Result:
     try:
         return action()
     except Exception as error:
-        # Those who read other URLs raise what they like.
-        is_known = isinstance(error, (tf.errors.OpError, OSError))
-        if not is_known and _is_native(scheme_of(path)):
+        # Those who read URLs raise what they like.
+        if not isinstance(error, OSError) and not scheme_of(path):
             raise
         raise ValueError(f"Cannot read {path!r}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    text = getattr(error, "message", None) or str(error)
+    text = getattr(error, "strerror", None) or str(error)
     return str(text) or type(error).__name__
 
 
@@ -283,12 +242,12 @@ def read_bytes(path: str) -> bytes:
     try:
         if system is not None:
             return system.cat_file(inside)
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with open(path, "rb") as file:
             return file.read()
-    except (tf.errors.NotFoundError, FileNotFoundError):
+    except FileNotFoundError:
         raise ValueError("the file does not exist") from None
     except Exception as error:
-        if system is None and tf.io.gfile.isdir(path):
+        if isinstance(error, IsADirectoryError):
             raise ValueError("a folder, not a file") from error
         raise ValueError(f"cannot be read: {_reason(error)}") from error
 
@@ -296,14 +255,6 @@ def read_bytes(path: str) -> bytes:
 def match_urls(pattern: str) -> list[str]:
     """Lists the URLs that a pattern with `*`, `?` or `[...]` matches."""
     system, inside = _remote(pattern)
-    if system is None:
-        if "**" in pattern:
-            raise ValueError(
-                f"Behind a {scheme_of(pattern)}:// URL, `**` is not known. "
-                f"Received: {pattern!r}. Give the folder, to take all images "
-                "in it at any depth"
-            )
-        return reach(pattern, lambda: tf.io.gfile.glob(pattern))
     # What fsspec leaves out of a path, such as `s3://`.
     base = pattern.removesuffix(inside.lstrip("/"))
     found = reach(pattern, lambda: system.glob(inside))
@@ -321,9 +272,6 @@ def identify(path: str) -> tuple[Any, ...]:
     system, inside = _remote(path)
     if system is not None:
         return path, reach(path, lambda: system.ukey(inside))
-    if scheme_of(path):
-        status = reach(path, lambda: tf.io.gfile.stat(path))
-        return path, status.length, status.mtime_nsec
     try:
         local = os.stat(path)
     except OSError as error:

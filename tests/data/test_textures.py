@@ -132,7 +132,7 @@ def test_own_folder_with_other_files_is_left_alone(tmp_path):
         ({"seed": -1}, "seed=-1"),
         ({"defects": ["dent"]}, "defects='dent'"),
         ({"defects": []}, r"defects=\(\)"),
-        ({"root": "ram://demo"}, "ram://demo"),
+        ({"root": "memory://demo"}, "memory://demo"),
     ],
 )
 def test_arguments_are_checked(tmp_path, arguments, message):
