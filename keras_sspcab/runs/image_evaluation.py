@@ -21,8 +21,8 @@ from keras_sspcab.metrics.shortcuts import (
 from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
 from keras_sspcab.runs.outputs import (
     ImageScore,
-    write_image_scores,
     write_map,
+    write_rows,
 )
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import ImageSource
@@ -98,7 +98,7 @@ def evaluate_images(
                 groups = [sample.defect] if sample.label else defects
                 for group in (None, *groups):
                     pixels[group].add(mask, anomaly_map)
-    write_image_scores(folder, rows)
+    write_rows(folder, ImageScore, rows)
     num_defective = sum(sample.label for sample in samples)
     values = {
         "num_test_images": len(rows),

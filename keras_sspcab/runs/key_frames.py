@@ -13,8 +13,8 @@ from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.runs.outputs import (
     OUTCOMES,
     KeyFrame,
-    write_key_frames,
     write_map,
+    write_rows,
 )
 
 _PER_VIDEO = 2
@@ -66,7 +66,7 @@ class KeyFrames:
             for video, best in self._best.items()
             for row in _write_video(video, best)
         ]
-        write_key_frames(self._folder, rows)
+        write_rows(self._folder, KeyFrame, rows)
 
 
 def _write_video(video: Video, best: _Best) -> Iterator[KeyFrame]:

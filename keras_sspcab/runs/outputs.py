@@ -20,7 +20,7 @@ import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
@@ -55,8 +55,25 @@ _OptionalPath = Annotated[str | None, _NONE_IF_EMPTY]
 _Label = Annotated[Annotated[int, Field(ge=0, le=1)] | None, _NONE_IF_EMPTY]
 
 
-class _WithMap:
+# What other programs that write such tables may leave out.
+_OPTIONAL = {"raw_score", "mask_path", "map_file", "mask_file"}
+
+
+class _Row:
+    """A row of a table: fields in the order of its columns."""
+
+    #: The table, in the folder of predictions.
+    file = "scores.csv"
+    #: Columns that are called otherwise than the field. Those that end in
+    #: `_file` hold paths relative to the table.
+    names: ClassVar = {"score": "anomaly_score", "map_path": "map_file"}
     map_path: str | None
+
+    @classmethod
+    def columns(cls) -> dict[str, str]:
+        """Returns the names of the fields by those of the columns."""
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        return {cls.names.get(f.name, f.name): f.name for f in fields}
 
     def load_map(self) -> np.ndarray | None:
         """Returns the anomaly map `(height, width)` in float32, or None."""
@@ -64,8 +81,8 @@ class _WithMap:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageScore(_WithMap):
-    """The scores of one test image: a row of `scores.csv`.
+class ImageScore(_Row):
+    """The scores of one test image.
 
     Scores are in standard deviations above the mean of normal images, raw ones
     as they were before calibration. `defect` is `"good"` for normal images and
@@ -84,11 +101,11 @@ class ImageScore(_WithMap):
 
 
 @dataclasses.dataclass(frozen=True)
-class FrameScore:
-    """The scores of one frame of a video: a row of `scores.csv`.
+class FrameScore(_Row):
+    """The scores of one frame of a video, which counts from 0.
 
     `score` and `raw_score` are streaming scores; `video_score` is normalized
-    and smoothed over the whole video. Frames count from 0.
+    and smoothed over the whole video.
     """
 
     video: _Name
@@ -101,50 +118,32 @@ class FrameScore:
 
 
 @dataclasses.dataclass(frozen=True)
-class KeyFrame(_WithMap):
-    """A frame that is worth a look, as a picture: a row of `key_frames.csv`."""
+class KeyFrame(_Row):
+    """A frame that is worth a look, as a picture.
+
+    `outcome` is what became of it, one of the values of `OUTCOMES`.
+    """
+
+    file = "key_frames.csv"
+    names: ClassVar = {
+        **_Row.names,
+        "path": "image_file",
+        "mask_path": "mask_file",
+    }
 
     video: _Name
     frame: _Position
     label: _Label
+    outcome: str = dataclasses.field(init=False)
     score: _Number
     is_anomalous: bool
     path: _Name
-    mask_path: _OptionalPath
     map_path: _OptionalPath
+    mask_path: _OptionalPath
 
-    @property
-    def outcome(self) -> str:
-        """What became of the frame: one of the values of `OUTCOMES`."""
-        return OUTCOMES[self.label, self.is_anomalous]
-
-
-_COLUMNS: dict[type, tuple[str, ...]] = {
-    ImageScore: (
-        *("path", "label", "defect", "anomaly_score", "is_anomalous"),
-        *("raw_score", "mask_path", "map_file"),
-    ),
-    FrameScore: (
-        *("video", "frame", "label", "anomaly_score", "is_anomalous"),
-        *("raw_score", "video_score"),
-    ),
-    KeyFrame: (
-        *("video", "frame", "label", "outcome", "anomaly_score"),
-        *("is_anomalous", "image_file", "map_file", "mask_file"),
-    ),
-}
-
-# Columns that are called otherwise than the attribute. Those that end in
-# `_file` hold paths relative to the table.
-_ATTRIBUTES = {
-    "anomaly_score": "score",
-    "image_file": "path",
-    "map_file": "map_path",
-    "mask_file": "mask_path",
-}
-
-# What other programs that write such tables may leave out.
-_OPTIONAL = {"raw_score", "mask_path", "map_file", "mask_file"}
+    def __post_init__(self) -> None:
+        outcome = OUTCOMES[self.label, self.is_anomalous]
+        object.__setattr__(self, "outcome", outcome)
 
 
 # === Writing, into the folder of predictions ===
@@ -156,19 +155,27 @@ def write_map(path: str, anomaly_map: np.ndarray) -> None:
     np.save(path, np.clip(anomaly_map, -limit, limit).astype("float16"))
 
 
-def write_image_scores(folder: str, rows: Iterable[ImageScore]) -> None:
-    """Writes `scores.csv` of images."""
-    _write_rows(folder, "scores.csv", ImageScore, rows)
+def write_rows(folder: str, kind: type[_Row], rows: Iterable[_Row]) -> None:
+    """Writes the table of a kind of rows; frames by video and in order."""
 
+    def cell(row: _Row, column: str, name: str) -> Any:
+        value = getattr(row, name)
+        if column.endswith("_file") and value is not None:
+            return os.path.relpath(value, folder).replace(os.sep, "/")
+        return int(value) if isinstance(value, bool) else value
 
-def write_frame_scores(folder: str, rows: Iterable[FrameScore]) -> None:
-    """Writes `scores.csv` of scored frames, by video and in order."""
-    _write_rows(folder, "scores.csv", FrameScore, rows)
-
-
-def write_key_frames(folder: str, rows: Iterable[KeyFrame]) -> None:
-    """Writes `key_frames.csv`, in the order in which they are shown."""
-    _write_rows(folder, "key_frames.csv", KeyFrame, rows)
+    columns = kind.columns()
+    files.write_csv(
+        os.path.join(folder, kind.file),
+        list(columns),
+        (
+            {
+                column: cell(row, column, name)
+                for column, name in columns.items()
+            }
+            for row in rows
+        ),
+    )
 
 
 def write_curves(folder: str, curves: Mapping[str, Curve]) -> None:
@@ -179,23 +186,6 @@ def write_curves(folder: str, curves: Mapping[str, Curve]) -> None:
     }
     text = json.dumps(points, allow_nan=False)
     files.write_text(os.path.join(folder, "curves.json"), text + "\n")
-
-
-def _write_rows(
-    folder: str, name: str, kind: type, rows: Iterable[Any]
-) -> None:
-    def cell(row: Any, column: str) -> Any:
-        value = getattr(row, _ATTRIBUTES.get(column, column))
-        if column.endswith("_file") and value is not None:
-            return os.path.relpath(value, folder).replace(os.sep, "/")
-        return int(value) if isinstance(value, bool) else value
-
-    columns = _COLUMNS[kind]
-    files.write_csv(
-        os.path.join(folder, name),
-        columns,
-        ({column: cell(row, column) for column in columns} for row in rows),
-    )
 
 
 # === Reading ===
@@ -287,7 +277,7 @@ def _scores_of(run: RunFolder) -> str:
     return run.require("predictions/scores.csv", f"{_EVALUATE} {run.path}")
 
 
-def _read_rows(path: str, kind: type) -> Iterator[Any]:
+def _read_rows(path: str, kind: type[_Row]) -> Iterator[Any]:
     with open(path, "rb") as file:
         # The last number could be a shorter one otherwise.
         if not file.read().endswith(b"\n"):
@@ -295,8 +285,9 @@ def _read_rows(path: str, kind: type) -> Iterator[Any]:
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         try:
-            columns = _COLUMNS[kind]
-            missing = {*columns} - _OPTIONAL - {*(reader.fieldnames or ())}
+            missing = (
+                {*kind.columns()} - _OPTIONAL - {*(reader.fieldnames or ())}
+            )
             if missing:
                 names = ", ".join(sorted(missing))
                 raise _broken(path, f"no column {names}")
@@ -313,26 +304,25 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def _parse_row(
-    kind: type, cells: Mapping[str, str], path: str, line: int
+    kind: type[_Row], cells: Mapping[str, str], path: str, line: int
 ) -> Any:
-    values = {}
+    values, columns = {}, kind.columns()
     # What has too many cells, or too few, was cut off or run together.
     if None in cells or None in cells.values():
         raise _broken(path, f"line {line} has another number of cells")
-    for column in _COLUMNS[kind]:
+    for column, name in columns.items():
         value = cells.get(column) or ""
         if column.endswith("_file") and value:
             value = os.path.join(os.path.dirname(path), value)
             if column == "map_file" and not os.path.exists(value):
                 value = ""
-        values[_ATTRIBUTES.get(column, column)] = value
+        values[name] = value
     try:
         row = _adapter(kind).validate_python(values)
     except ValidationError as error:
         (name, *_), text = error.errors()[0]["loc"], error.errors()[0]["msg"]
-        columns = {v: k for k, v in _ATTRIBUTES.items() if k in cells}
-        place = f"line {line}, {columns.get(str(name), name)}"
-        raise _broken(path, f"{place}: {text}") from error
+        (column,) = (c for c, field in columns.items() if field == name)
+        raise _broken(path, f"line {line}, {column}: {text}") from error
     if "outcome" in values and values["outcome"] != row.outcome:
         raise _broken(
             path,

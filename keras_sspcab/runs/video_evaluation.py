@@ -12,7 +12,7 @@ from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.runs.config import Config, EvaluationConfig
 from keras_sspcab.runs.key_frames import KeyFrames
 from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
-from keras_sspcab.runs.outputs import FrameScore, write_frame_scores
+from keras_sspcab.runs.outputs import FrameScore, write_rows
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.regions import (
     Regions,
@@ -110,7 +110,7 @@ def evaluate_videos(
             key_frames.consider(video, frame, label)
     video_scores = _video_scores(model, scored, config.evaluation)
     rows = [row for one in scored for row in one.rows(video_scores[one.name])]
-    write_frame_scores(folder, rows)
+    write_rows(folder, FrameScore, rows)
     key_frames.write()
     if regions.exist:
         metrics.write_detections(

@@ -16,7 +16,7 @@ from keras_sspcab.compare.results import (
     state_of,
 )
 from keras_sspcab.runs import RunFolder, files
-from keras_sspcab.runs.outputs import ImageScore, write_image_scores
+from keras_sspcab.runs.outputs import ImageScore, write_rows
 from keras_sspcab.runs.parsing import load_config
 
 NAME = {"model.name": "autoencoder"}
@@ -110,7 +110,7 @@ def write_run(path, scores, labels=LABELS, root="/data", order=1):
         ImageScore(f"{root}/test/{i}.png", label, "", score, False)
         for i, (label, score) in enumerate(zip(labels, scores, strict=True))
     ]
-    write_image_scores(run.file("predictions"), rows[::order])
+    write_rows(run.file("predictions"), ImageScore, rows[::order])
     files.write_text(run.file("config.toml"), "")
     files.write_json(run.file("metrics.json"), {})
     run.update_record(evaluated={"root": root})

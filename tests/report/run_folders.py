@@ -100,7 +100,7 @@ def write_image_run(folder, label=True, maps=True, masks=True, curves=True):
                 map_path=str(map_path) if maps else None,
             )
         )
-    outputs.write_image_scores(str(predictions), rows)
+    outputs.write_rows(str(predictions), ImageScore, rows)
     if curves and label:
         labels = [truth for _, truth, _, _ in IMAGES]
         scores = [score for *_, score in IMAGES]
@@ -158,7 +158,7 @@ def write_video_run(
         for name in videos
         for i, score in enumerate(scores[name].tolist())
     ]
-    outputs.write_frame_scores(str(predictions), rows)
+    outputs.write_rows(str(predictions), FrameScore, rows)
     _write_key_frames(predictions, rows, maps, masks)
     all_labels = np.concatenate(list(labels.values()))
     num_abnormal, num_scored = int(all_labels.sum()), all_labels.size
@@ -282,4 +282,4 @@ def _write_key_frames(predictions, rows, maps, masks):
                     map_path=f"{stem}.npy" if maps else None,
                 )
             )
-    outputs.write_key_frames(str(predictions), key_frames)
+    outputs.write_rows(str(predictions), KeyFrame, key_frames)

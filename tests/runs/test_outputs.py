@@ -38,7 +38,7 @@ def test_images_are_read_as_written(run):
         ),
     ]
     outputs.write_map(f"{folder}/d.npy", np.array([[1e9, 0.25]]))
-    outputs.write_image_scores(folder, rows)
+    outputs.write_rows(folder, outputs.ImageScore, rows)
     assert outputs.read_image_scores(run) == rows
     np.testing.assert_array_equal(rows[2].load_map(), [[65504.0, 0.25]])
     assert rows[0].load_map() is None
@@ -50,7 +50,7 @@ def test_frames_are_read_as_written(run):
         outputs.FrameScore("x", 5, 0, 0.1, False, 0.2, 0.3),
         outputs.FrameScore("y", 0, None, -1e-9, False, 0.2, 0.3),
     ]
-    outputs.write_frame_scores(run.file("predictions"), rows)
+    outputs.write_rows(run.file("predictions"), outputs.FrameScore, rows)
     frames = outputs.read_frame_scores(run)
     assert frames == {"x": rows[:2], "y": rows[2:]}
 
@@ -60,11 +60,11 @@ def test_key_frames_are_read_as_written(run):
     rows = [
         outputs.KeyFrame("x", 2, 1, 0.5, False, f"{folder}/a.png", None, None),
         outputs.KeyFrame(
-            "x", 4, 0, 9.0, True, f"{folder}/b.png", f"{folder}/m.png", None
+            "x", 4, 0, 9.0, True, f"{folder}/b.png", None, f"{folder}/m.png"
         ),
     ]
     assert outputs.read_key_frames(run) is None
-    outputs.write_key_frames(folder, rows)
+    outputs.write_rows(folder, outputs.KeyFrame, rows)
     assert outputs.read_key_frames(run) == rows
     assert [row.outcome for row in rows] == ["missed", "false_alarm"]
     path = Path(folder, "key_frames.csv")
@@ -91,13 +91,13 @@ def test_runs_of_earlier_versions_are_read_and_written_alike(tmp_path):
     frames = outputs.read_frame_scores(videos)
     assert list(frames) == ["x", "y"]
     assert len(outputs.read_key_frames(videos)) == 4
-    for folder, write, values in (
-        (images, outputs.write_image_scores, rows),
-        (videos, outputs.write_frame_scores, [*frames["x"], *frames["y"]]),
+    for folder, kind, values in (
+        (images, outputs.ImageScore, rows),
+        (videos, outputs.FrameScore, [*frames["x"], *frames["y"]]),
     ):
         path = Path(folder.file("predictions/scores.csv"))
         before = path.read_bytes()
-        write(folder.file("predictions"), values)
+        outputs.write_rows(folder.file("predictions"), kind, values)
         assert path.read_bytes() == before
 
 
@@ -130,7 +130,7 @@ def test_frames_out_of_order_are_named(run):
         ([row, other, dataclasses.replace(row, frame=3)], "in one piece"),
         ([dataclasses.replace(row, video="")], "line 2, video: "),
     ):
-        outputs.write_frame_scores(run.file("predictions"), rows)
+        outputs.write_rows(run.file("predictions"), outputs.FrameScore, rows)
         with pytest.raises(ValueError, match=message):
             outputs.read_frame_scores(run)
 
