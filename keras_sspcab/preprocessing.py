@@ -25,9 +25,6 @@ class Preprocessing:
             `"opencv"`; see `keras_sspcab.data.resize`. Defaults to
             `"bilinear"`.
 
-    Raises:
-        ValueError: If an argument has another value.
-
     Example:
     >>> Preprocessing.covering(3000)
     Preprocessing(white_level=4095, resize='bilinear')

@@ -31,12 +31,7 @@ def read_detections(folder: PathLike) -> Table:
     are read in the order of their names; empty ones are fine.
 
     Returns:
-        Dict of arrays `(n,)`: `video` (names), `frame`, `x_min`, `y_min`,
-        `x_max`, `y_max` and `score` (float64).
-
-    Raises:
-        ValueError: If the folder holds no text file, or if a line is not as
-            described. The error names file and line.
+        The table; a ValueError names file and line where one is broken.
 
     Example:
         >>> import tempfile
@@ -53,15 +48,10 @@ def read_tracks(folder: PathLike) -> Table:
 
     Its files `VIDEO.txt`, of lines `track, frame, x_min, y_min, x_max, y_max`,
     are read in the order of their names. Videos without anomalies may have
-    none.
+    none; a track has one box in a frame.
 
     Returns:
-        Dict of arrays `(n,)`: `video` (names), `track`, `frame`, `x_min`,
-        `y_min`, `x_max` and `y_max` (float64).
-
-    Raises:
-        ValueError: As for `read_detections`, or if a track has two boxes in a
-            frame.
+        The table; errors are those of `read_detections`.
 
     Example:
         >>> import tempfile
@@ -85,10 +75,6 @@ def write_detections(
         detections: As for `rbdc_tbdc`.
         folder: Path of the folder to create. One that is there must be empty.
         videos: Names of videos that get a file even if it is empty.
-
-    Raises:
-        ValueError: If the folder is not empty, if a video's name is no file
-            name, or if the detections are not as described.
 
     Example:
         >>> import tempfile
@@ -120,11 +106,10 @@ def write_tracks(tracks: Any, folder: PathLike) -> None:
 def standardize_table(
     values: Any, name: str, columns: tuple[str, ...]
 ) -> Table:
-    """Returns a checked table with the columns in their order.
+    """Returns a checked table with the columns in their order, in float64.
 
     `values` has columns by name (a dict of arrays, a structured array, a data
-    frame), or is an array `(n, len(columns))` of numbers. All columns but
-    `"video"` become float64.
+    frame), or is an array `(n, len(columns))` of numbers.
     """
     table = {}
     for column, array in _split(values, name, columns).items():

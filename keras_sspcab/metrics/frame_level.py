@@ -43,14 +43,9 @@ def micro_auc(scores_by_video: Any, labels_by_video: Any) -> FrameAuc:
         labels_by_video: The same with 0 (normal) and 1 (anomalous), or
             booleans. A frame is anomalous if one of its pixels is.
 
-    Returns:
-        The AUROC over all frames, and those of the single videos without
-        sentinel frames.
-
     Raises:
-        ValueError: If there are not both classes over all videos, if the
-            videos or their lengths differ, or if the arguments are not as
-            described. The error names the video.
+        ValueError: If a class is absent from all videos, or videos or their
+            lengths differ. The error names the video.
 
     Example:
         >>> micro_auc([[0.1, 0.2], [0.3, 0.4]], [[0, 1], [0, 1]]).value
@@ -85,14 +80,9 @@ def macro_auc(
         single_class: `"sentinel"` adds the two frames to every video; `"skip"`
             adds none and takes the mean over the videos with both classes.
 
-    Returns:
-        The mean, and the values that it is made of.
-
     Raises:
-        ValueError: If no video has both classes (with `"skip"`), if a score is
-            outside [0, 1] (with `"sentinel"`), if the videos or their lengths
-            differ, or if the arguments are not as described. The error names
-            the video.
+        ValueError: As of `micro_auc`; also if no video has both classes, with
+            `"skip"`, or a score lies outside [0, 1], with `"sentinel"`.
 
     Example:
         >>> macro_auc([[0.1, 0.2], [0.3, 0.4]], [[0, 1], [0, 1]]).value

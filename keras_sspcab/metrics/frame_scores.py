@@ -78,9 +78,6 @@ def normalize_per_video(scores_by_video: Any) -> Any:
         Dict or list, as given, of float64 arrays `(n,)`. A video whose frames
         all have the same score becomes 0.
 
-    Raises:
-        ValueError: If a video's scores are not as described.
-
     Example:
         >>> normalize_per_video({"a": [2, 4, 3]})["a"]
         array([0. , 1. , 0.5])

@@ -31,9 +31,8 @@ class Curve(NamedTuple):
 def thin_curve(x: Any, y: Any, max_points: int = 500) -> Curve:
     """Keeps at most `max_points` points of a curve, evenly along its length.
 
-    Both ends stay, and no point is farther (in `|dx| + |dy|`) from a kept one
-    than the length of the curve divided by `max_points - 1`. A rising curve in
-    the unit square is at most 2 long: 500 points are exact to 0.004.
+    A rising curve in the unit square is at most 2 long, in `|dx| + |dy|`: 500
+    points are exact to 0.004.
     """
     x = np.asarray(x, dtype="float64")
     y = np.asarray(y, dtype="float64")
@@ -82,12 +81,8 @@ def auroc(labels: Any, scores: Any) -> float:
         labels: Array `(n,)` of 0 (normal) and 1 (anomalous), or booleans.
         scores: Array `(n,)` of finite numbers, larger is more anomalous.
 
-    Returns:
-        A number in [0, 1]; 0.5 is chance.
-
     Raises:
-        ValueError: If there are not both classes, or if the arguments are not
-            as described.
+        ValueError: If one of the classes is absent.
 
     Example:
         >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
@@ -103,12 +98,8 @@ def average_precision(labels: Any, scores: Any) -> float:
     """Average precision: the step-wise area under precision over recall.
 
     The sum over the distinct thresholds of the gain in recall times the
-    precision there, without interpolation.
-
-    Arguments and errors are those of `auroc`.
-
-    Returns:
-        A number in (0, 1]; chance is the share of anomalous images.
+    precision there, without interpolation; chance is the share of anomalous
+    images. Arguments and errors are those of `auroc`.
 
     Example:
         >>> round(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 3)

@@ -72,19 +72,7 @@ class PixelScores:
         self._counts: _Counts | None = None
 
     def add(self, mask: Any, anomaly_map: Any) -> None:
-        """Adds one image.
-
-        Args:
-            mask: Array `(height, width)`, 1 or True where the image is
-                anomalous, or None for an image without a defect.
-            anomaly_map: Array `(height, width)` of finite numbers, larger is
-                more anomalous. Counted in float32.
-
-        Raises:
-            ValueError: If the shapes differ or are not two-dimensional, if the
-                mask holds anything but 0 and 1, or if the map is not finite.
-                The image is not added then.
-        """
+        """Adds one image; arguments are as of `pixel_metrics`, in float32."""
         scores = standardize_scores(anomaly_map, "anomaly_map", "float32")
         shape = None if mask is None else np.shape(mask)
         if scores.ndim != 2 or shape not in (None, scores.shape):
@@ -165,14 +153,8 @@ class PixelScores:
         truth at or above a threshold, averaged over the components of all
         images. The curve runs over the share of the normal pixels of all
         images at or above it; its area up to `fpr_limit`, interpolated there,
-        is divided by `fpr_limit` (Bergmann et al., "The MVTec Anomaly
-        Detection Dataset", IJCV 2021, section 5).
-
-        Args:
-            fpr_limit: Where the area ends, in (0, 1].
-
-        Returns:
-            A number in [0, 1].
+        is divided by `fpr_limit`, in (0, 1] (Bergmann et al., "The MVTec
+        Anomaly Detection Dataset", IJCV 2021, section 5).
         """
         check_share(fpr_limit, "fpr_limit")
         fpr, overlap = self._pro_curve()
@@ -278,10 +260,6 @@ def pixel_metrics(
     Returns:
         Dict of `pixel_auroc`, `pixel_ap` and `aupro`; empty if there is no
         normal or no anomalous pixel, as none is defined then.
-
-    Raises:
-        ValueError: If there are not as many masks as maps, or if an argument is
-            not as described.
 
     Example:
         >>> pixel_metrics([[[1, 0]], None], [[[0.9, 0.2]], [[0.1, 0.1]]])

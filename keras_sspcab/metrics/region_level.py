@@ -86,12 +86,9 @@ def rbdc_tbdc(
         track_threshold: Share of a track's boxes from which on it is found,
             in (0, 1].
 
-    Returns:
-        Both criteria and their curves.
-
     Raises:
-        ValueError: If there is no ground-truth box, or if the arguments are
-            not as described. The error names the row, or file and line.
+        ValueError: If there is no ground-truth box, or one is broken. The error
+            names the row, or file and line.
 
     Example:
         >>> # Video, frame, box, score; video, track, frame, box.

@@ -1,7 +1,6 @@
-"""What a run has learnt, to look at: a page, an overlay, a picture."""
+"""What a run has learnt, to look at: a page, and an overlay."""
 
-from keras_sspcab.report.examples import save_examples_figure
 from keras_sspcab.report.heat import overlay
 from keras_sspcab.report.page import write_report
 
-__all__ = ["overlay", "save_examples_figure", "write_report"]
+__all__ = ["overlay", "write_report"]

@@ -28,7 +28,7 @@ def annotate_frame(
     scale: float = 1.0,
     boxes: Iterable[Sequence[float]] = (),
     text: str = "",
-    is_alarm: bool | None = None,
+    is_alarm: bool = False,
 ) -> np.ndarray:
     """Draws a frame with its anomaly map, boxes, and the scores so far.
 
@@ -36,8 +36,7 @@ def annotate_frame(
     it reaches the threshold. Frames below 320 pixels of width are enlarged.
     Scores are those up to this frame, NaN where there is none. `scale` is the
     map value of the strongest color; `boxes` are `(x_min, y_min, x_max, y_max)`
-    in pixels of the frame, both ends included. The frame is red if `is_alarm`
-    or, where that is None, if the latest score reaches the threshold.
+    in pixels of the frame, both ends included. The frame is red if `is_alarm`.
     """
     if not len(scores):
         raise ValueError(
@@ -60,8 +59,6 @@ def annotate_frame(
         draw.rectangle((x_0, y_0, x_1 - 1, y_1 - 1), outline=_ALARM, width=2)
     _draw_strip(draw, np.asarray(scores, "float64"), threshold, width, height)
     score = scores[-1]
-    if is_alarm is None:
-        is_alarm = threshold is not None and score >= threshold
     value = "no score yet" if np.isnan(score) else f"score {score:.2f}"
     draw.text(
         (_MARGIN, height + 2),

@@ -81,9 +81,6 @@ def overlay(
     Returns:
         RGB array `(height, width, 3)`, uint8.
 
-    Raises:
-        ValueError: If an argument is not as described.
-
     Example:
         >>> gray = np.full((1, 2, 3), 100, "uint8")
         >>> overlay(gray, [[0.0, 5.0]], scale=5.0)[0].tolist()

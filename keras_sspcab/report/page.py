@@ -39,18 +39,14 @@ def write_report(
     twice the pixel threshold, and never by the single image. Of a run on videos
     it shows the scores over time and the most telling frames instead.
 
-    Labels, masks, maps and even the images may be missing, and the curves in
-    runs of earlier versions; what depends on them is left out then, and the
-    page says so.
+    Labels, masks, maps, curves and even the images may be missing: the page
+    says so.
 
     Args:
         run_folder: Folder of a run, after `keras-sspcab evaluate`.
         output: File to write. Defaults to `report.html` in the folder.
         max_images: How many images or frames the gallery shows; about 60 KB
             each.
-
-    Returns:
-        The path of the page.
 
     Raises:
         ValueError: If a file of the run is missing or broken; the message names

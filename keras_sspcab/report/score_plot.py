@@ -19,16 +19,15 @@ def save_score_plot(
     frames: Sequence[int],
     scores: Sequence[float] | np.ndarray,
     threshold: float | None = None,
-    intervals: Sequence[tuple[int, int]] = (),
     pictures: Mapping[int, Any] | None = None,
     seconds: Sequence[float] | None = None,
     title: str = "",
 ) -> None:
     """Draws scores over frames, with key frames above, as PNG, SVG or PDF.
 
-    Frames from the threshold on are red; `intervals`, the first and last frames
-    of known anomalies, are shaded; `pictures` are uint8 frames by position.
-    With `seconds`, at which the frames are shown, there is an axis of them.
+    Frames from the threshold on are red; `pictures` are uint8 frames by
+    position. With `seconds`, at which the frames are shown, there is an axis of
+    them.
     """
     x, y = np.asarray(frames), np.asarray(scores, "float64")
     if x.shape != y.shape or not x.size:
@@ -45,15 +44,6 @@ def save_score_plot(
         height_ratios=(1, 1.6) if shown else None,
     )
     axes = figure.add_subplot(grid[-1, :])
-    for number, (first, last) in enumerate(intervals):
-        axes.axvspan(
-            first - 0.5,
-            last + 0.5,
-            color=_ALARM,
-            alpha=0.15,
-            linewidth=0,
-            label=None if number else "abnormal (ground truth)",
-        )
     axes.plot(x, y, color=_SCORE, linewidth=1.2, label="score")
     if threshold is not None:
         axes.plot(

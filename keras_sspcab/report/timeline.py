@@ -1,11 +1,10 @@
 """The scores of a video over time: drawn as SVG, and told in words."""
 
-import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import AsinhLocator, NullLocator
 
 from keras_sspcab.metrics import Curve
 from keras_sspcab.report import figures
@@ -103,7 +102,7 @@ def draw(
     numbers = np.array([frame.frame for frame in video.frames])
     scores = np.array([frame.score for frame in video.frames])
     curve = thin_extremes(numbers, scores, _MAX_POINTS)
-    low, high, middle = figures.score_range(scores, threshold)
+    *_, middle = figures.score_range(scores, threshold)
     with figures.page_axes(name, size) as (axes, result):
         axes.broken_barh(
             [
@@ -135,12 +134,11 @@ def draw(
             )
         if middle is not None:
             axes.set_yscale("asinh", linear_width=middle)
-            ticks = FixedLocator(_ticks(low, high, middle))
-            axes.yaxis.set_major_locator(ticks)
+            axes.yaxis.set_major_locator(AsinhLocator(middle, numticks=7))
             axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlim(int(numbers[0]) - 0.5, int(numbers[-1]) + 0.5)
-        axes.set_ylim(*_with_margin(low, high, middle))
+        axes.margins(y=0.06)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(visible=False, axis="x")
         axes.set(xlabel="frame", ylabel="score")
@@ -172,35 +170,3 @@ def _listed(texts: Sequence[str]) -> str:
     """Returns texts as one, the last two joined by `and`."""
     *most, last = texts
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def _with_margin(
-    low: float, high: float, middle: float | None
-) -> tuple[float, float]:
-    """Returns the ends of the axis with some room, on its own scale."""
-    if middle is None:
-        room = 0.06 * (high - low)
-        return low - room, high + room
-    ends = np.arcsinh(np.array([low, high]) / middle)
-    room = 0.06 * (ends[1] - ends[0])
-    lowest, highest = middle * np.sinh(ends + np.array([-room, room]))
-    return float(lowest), float(highest)
-
-
-def _ticks(low: float, high: float, middle: float) -> list[float]:
-    """Returns powers of ten and their negatives that are far enough apart."""
-    largest = math.ceil(math.log10(max(abs(low), abs(high))))
-    powers = [
-        10.0**n for n in range(largest, math.floor(math.log10(middle)), -1)
-    ]
-    candidates = [0.0, *powers, *(-power for power in powers)]
-    ends = np.arcsinh(np.array([low, high]) / middle)
-    chosen: list[float] = []
-    for value in candidates:
-        gaps = np.abs(
-            np.arcsinh(np.array(chosen) / middle) - np.arcsinh(value / middle)
-        )
-        is_inside = low <= value <= high
-        if is_inside and np.all(gaps > 0.12 * (ends[1] - ends[0])):
-            chosen.append(value)
-    return sorted(chosen)

@@ -46,15 +46,10 @@ def folder_lock(
     if nothing was put into it. Yields whether it is locked: one that cannot be
     written to is not, nor one in a file system that knows no locks.
 
-    Args:
-        folder: The folder.
-        wait_seconds: How long to wait for another holder.
-        command: What runs, to tell others; by default that of this process.
-        is_deep: Whether to look for leftovers in folders within, too, but for
-            those that have locks of their own.
-
-    Raises:
-        ValueError: If another holds the lock; the message says who.
+    A ValueError says who holds the lock, if another still does after some
+    seconds. `command` is what runs, to tell others; by default that of this
+    process. If `is_deep`, leftovers are looked for in folders within, too, but
+    for those that have locks of their own.
     """
     folder = os.path.abspath(folder)
     path, made = os.path.join(folder, LOCK), _missing_folders(folder)

@@ -135,10 +135,6 @@ def compile_model(model: Any, config: Config, num_samples: int) -> None:
 def load_detector(path: str) -> AnomalyModel:
     """Loads the model of a run folder or of a `.keras` file.
 
-    Raises:
-        ValueError: If there is none, it is no detector of this package, or one
-            of its weights is not finite.
-
     Example:
     >>> import tempfile
     >>> from keras_sspcab.applications import AutoEncoder

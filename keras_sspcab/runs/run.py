@@ -38,7 +38,9 @@ class Run(RunFolder):
 
     Raises:
         ConfigError: If a setting cannot be used, or cannot change any more.
-        ValueError: If there is no run in the folder.
+        ValueError: If there is no run in the folder; by all methods, if data
+            cannot be used, another process works on the run, or what comes
+            before has not been done.
 
     Example:
     >>> run = Run.create("runs/screws", data="screws", model="autoencoder")
@@ -81,10 +83,6 @@ class Run(RunFolder):
             config: A TOML file of settings; the arguments are stronger.
             settings: Other settings by `"section.key"`, such as
                 `{"data.image_size": 64}`.
-
-        Raises:
-            ConfigError: If a setting cannot be used.
-            ValueError: If the folder holds a run or other files.
         """
         named = {
             "data.path": data,
@@ -145,9 +143,8 @@ class Run(RunFolder):
             callbacks: Keras callbacks for the training.
 
         Raises:
-            ValueError: If settings or data cannot be used, if the run was begun
-                and `resume` is False, if another process works on it, or if
-                the training diverges.
+            ValueError: If settings or data cannot be used, the run was begun
+                and `resume` is False, or the training diverges.
             TrainingInterrupted: On Ctrl-C or SIGTERM; the state is saved.
         """
         from keras_sspcab.runs.training import train_run
@@ -175,10 +172,6 @@ class Run(RunFolder):
             channel_order: `"bgr"` or `"rgb"`, the order of the colors that the
                 checkpoint was trained on. Defaults to that of its authors.
             progress: Takes what there is to say.
-
-        Raises:
-            ValueError: If the files or the data cannot be used, or another
-                process works on the run.
         """
         from keras_sspcab.runs.files import sha256_of
         from keras_sspcab.runs.models import import_model
@@ -220,11 +213,6 @@ class Run(RunFolder):
 
         Returns:
             The calibration; how sure it is, says its `false_alarm_interval`.
-
-        Raises:
-            ConfigError: If a setting cannot be used.
-            ValueError: If the run is not trained, data were trained on or
-                cannot be used, or there is no such calibration.
         """
         from keras_sspcab.runs.calibration import (
             calibrate_run,
@@ -271,12 +259,6 @@ class Run(RunFolder):
 
         Returns:
             The content of `metrics.json`.
-
-        Raises:
-            ConfigError: If another setting is given, or one that contradicts
-                `as_published`, or if nothing is known for the host.
-            ValueError: If the run is not trained, another process works on it,
-                or data cannot be used.
         """
         from keras_sspcab.runs.evaluation import (
             evaluate_run,
@@ -301,11 +283,7 @@ class Run(RunFolder):
             return evaluate_run(self, config, progress, as_published)
 
     def report(self) -> "Path":
-        """Writes `report.html` about the last evaluation; returns its path.
-
-        Raises:
-            ValueError: If the run has not been evaluated.
-        """
+        """Writes `report.html` about the last evaluation; returns its path."""
         from keras_sspcab.report import write_report
 
         return write_report(self.path)
@@ -327,11 +305,8 @@ class Run(RunFolder):
             **options: As of `keras_sspcab.export.export_run`.
 
         Returns:
-            A result with `path` and `parity`.
-
-        Raises:
-            ValueError: If the run is not trained.
-            ExportMismatchError: If the artifact differs from the model.
+            A result with `path` and `parity`; if the artifact differs from the
+            model, an ExportMismatchError is raised.
         """
         # The library itself knows nothing of exports.
         export = importlib.import_module("keras_sspcab.export")
@@ -365,9 +340,6 @@ class Run(RunFolder):
             A dict for each image (`path`, and `heat_map` if one was written) or
             scored frame (`video`, `frame`, `seconds`), with `anomaly_score` in
             standard deviations above normal, `is_anomalous` and `raw_score`.
-
-        Raises:
-            ValueError: If the run is not trained, or data cannot be used.
         """
         from keras_sspcab.runs.prediction import predict_images
         from keras_sspcab.runs.video_prediction import predict_videos

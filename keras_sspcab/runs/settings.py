@@ -58,9 +58,6 @@ def list_settings(model: str | None = None) -> list[Setting]:
         model: A name in `keras_sspcab.hosts.available_applications()`. Defaults
             to that of `ModelConfig`, `"multiscale_padim"`.
 
-    Raises:
-        ValueError: If there is no model of that name.
-
     Example:
     >>> settings = {setting.key: setting for setting in list_settings("mnad")}
     >>> settings["training.batch_size"].values

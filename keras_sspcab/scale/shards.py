@@ -75,10 +75,6 @@ class ScoringJob:
             maps: Whether to write anomaly maps as well.
             batch_size: As in `ScoringJob`.
             on_error: As in `ScoringJob`.
-
-        Raises:
-            ValueError: If an argument is out of its range, there is no such
-                image, or the folder holds other scores.
         """
         batch_size = standardize_int(batch_size, "batch_size", 1)
         on_error = standardize_choice(on_error, ("raise", "row"), "on_error")

@@ -54,13 +54,7 @@ class FeatureStatistics(FittedLayer):
     def fit(self, batches: Iterable[Any]) -> None:
         """Fits to the features of normal images, without keeping them all.
 
-        Args:
-            batches: Iterable of arrays `(images, rows, columns, channels)`,
-                which is read once.
-
-        Raises:
-            ValueError: If there is no image, a shape is another than the layer
-                was built for, or a value is not finite.
+        `batches` are arrays `(images, rows, columns, channels)`, read once.
         """
         collector = self.collector()
         for features in batches:

@@ -140,10 +140,6 @@ class Calibration:
             decision: What decides: `"score"`, `"pixels"` or `"either"`.
             peaks: Array of the highest raw map value of each image. None (the
                 default) leaves `peak_threshold` out.
-
-        Raises:
-            ValueError: If there is no score or no pixel, if one is not finite,
-                or if a quantile is out of its range.
         """
         decision = standardize_choice(decision, DECISIONS, "decision")
         for value in (quantile, pixel_quantile):

@@ -78,11 +78,7 @@ class RegularityScore(FittedLayer):
         self.high = self.add_state("high", 2, initializer="ones")
 
     def fit(self, psnr: Any, distance: Any) -> None:
-        """Sets the lowest and highest values that normal frames have.
-
-        Raises:
-            ValueError: If there is no frame, or a value is not finite.
-        """
+        """Sets the lowest and highest values that normal frames have."""
         values = np.stack([psnr, distance]).astype("float32")
         if not values.size:
             raise ValueError(
@@ -143,14 +139,7 @@ class StandardizedSum(FittedLayer):
         self.std = self.add_state("std", count, initializer="ones")
 
     def fit(self, errors: Any) -> None:
-        """Takes mean and deviation of normal examples.
-
-        Args:
-            errors: Array `(examples, number of scores)`.
-
-        Raises:
-            ValueError: If there is no example, or a value is not finite.
-        """
+        """Takes mean and deviation of errors `(examples, scores)`."""
         values = np.asarray(errors, "float64")
         expected = len(self.error_weights)
         if values.ndim != 2 or values.shape[1] != expected or not len(values):

@@ -30,15 +30,7 @@ class Density(FittedLayer):
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def fit(self, embeddings: Any) -> None:
-        """Fits the density to normal embeddings.
-
-        Args:
-            embeddings: Array `(samples, dimensions)`, two samples at least.
-
-        Raises:
-            ValueError: If there are fewer samples, their dimensions are others
-                than those the layer was built for, or a value is not finite.
-        """
+        """Fits to normal embeddings `(samples, dimensions)`, two at least."""
         embeddings = np.asarray(embeddings, dtype="float64")
         dimensions = self.input_spec.axes.get(-1)
         if embeddings.ndim != 2 or embeddings.shape[1] != dimensions:

@@ -23,7 +23,7 @@ def test_frames_are_enlarged_and_kept():
 
 def test_alarms_are_red():
     calm = annotate_frame(GRAY, [0.2, 0.5], threshold=1.0)
-    alarm = annotate_frame(GRAY, [0.2, 1.5], threshold=1.0)
+    alarm = annotate_frame(GRAY, [0.2, 1.5], threshold=1.0, is_alarm=True)
     assert not (calm == RED).all(-1).any()
     assert (alarm[0] == RED).all()
     assert (strip_of(alarm) == RED).all(-1).any()

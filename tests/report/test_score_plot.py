@@ -13,7 +13,6 @@ def test_everything_is_drawn(tmp_path):
         [4, 5, 6, 7],
         [0.0, 3.0, 1.0, 2.5],
         threshold=2.0,
-        intervals=[(5, 6)],
         pictures={5: picture, 7: picture},
         seconds=[0.0, 0.04, 1.5, 1.54],
         title="a video",
@@ -25,7 +24,6 @@ def test_everything_is_drawn(tmp_path):
         "frame 7",
         "seconds",
         "threshold",
-        "abnormal (ground truth)",
     ):
         assert f"<!-- {text} -->" in svg
     assert svg.count("<image") == 2
