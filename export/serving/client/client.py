@@ -140,7 +140,7 @@ class Client:
         return self._connection.protocol
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection!r})"
+        return f"{type(self).__name__}({self._connection})"
 
     def predict(
         self, images: Images, *, timeout: float | None = _DEFAULT
@@ -331,9 +331,6 @@ class AsyncClient:
     def protocol(self) -> str:
         """`"grpc"` or `"rest"`."""
         return self._client.protocol
-
-    def __repr__(self) -> str:
-        return f"Async{self._client!r}"
 
     async def predict(
         self, images: Images, *, timeout: float | None = _DEFAULT

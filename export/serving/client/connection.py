@@ -1,5 +1,6 @@
 """The server and model that a client asks, and how it reaches them."""
 
+import dataclasses
 import ipaddress
 import os
 import ssl
@@ -8,77 +9,65 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
+@dataclasses.dataclass
 class Connection:
     """Address, secrets and model, checked against each other; see `Client`."""
 
-    def __init__(
-        self,
-        target: str,
-        model: str,
-        protocol: str | None,
-        version: int | None,
-        label: str | None,
-        token: str | None,
-        tls: bool | None,
-        tls_ca: str | os.PathLike[str] | None,
-        credentials: Any,
-    ) -> None:
-        if not model or not isinstance(model, str):
+    address: str
+    model: str
+    protocol: Any
+    version: int | None
+    label: str | None
+    token: str | None = dataclasses.field(repr=False)
+    tls: Any
+    tls_ca: str | os.PathLike[str] | None
+    credentials: Any
+
+    def __post_init__(self) -> None:
+        if not self.model or not isinstance(self.model, str):
             raise ValueError(
                 "`model` must be the name of a model on the server. "
-                f"Received: model={model!r}"
+                f"Received: model={self.model!r}"
             )
-        if version is not None and label is not None:
+        if self.version is not None and self.label is not None:
             raise ValueError(
                 "Give a version or a label, not both. Received: "
-                f"version={version!r}, label={label!r}"
+                f"version={self.version!r}, label={self.label!r}"
             )
-        is_url = target.startswith(("http://", "https://"))
-        if protocol is None:
-            protocol = "rest" if is_url else "grpc"
-        if protocol not in ("grpc", "rest"):
+        is_url = self.address.startswith(("http://", "https://"))
+        if self.protocol is None:
+            self.protocol = "rest" if is_url else "grpc"
+        if self.protocol not in ("grpc", "rest"):
             raise ValueError(
                 "`protocol` must be 'grpc' or 'rest'. "
-                f"Received: protocol={protocol!r}"
+                f"Received: protocol={self.protocol!r}"
             )
-        if protocol == "grpc" and is_url:
+        if self.protocol == "grpc" and is_url:
             raise ValueError(
                 "For gRPC the target is host:port, without http://. "
-                f"Received: target={target!r}"
+                f"Received: target={self.address!r}"
             )
-        has_tls_options = tls_ca is not None or credentials is not None
-        if tls is None:
-            tls = target.startswith("https://") or has_tls_options
-        if has_tls_options and not tls:
+        has_options = self.tls_ca is not None or self.credentials is not None
+        if self.tls is None:
+            self.tls = self.address.startswith("https://") or has_options
+        if has_options and not self.tls:
             raise ValueError(
                 "`tls_ca` and `credentials` are for TLS. Received: tls=False"
             )
-        if tls_ca is not None and not os.path.isfile(tls_ca):
-            raise ValueError(f"There is no file at {os.fspath(tls_ca)!r}")
-        if protocol == "rest":
+        if self.tls_ca is not None and not os.path.isfile(self.tls_ca):
+            raise ValueError(f"There is no file at {os.fspath(self.tls_ca)!r}")
+        if self.protocol == "rest":
             if not is_url:
-                target = f"http{'s' if tls else ''}://{target}"
-            target = target.rstrip("/")
-            if target.startswith("https://") != tls:
+                self.address = f"http{'s' if self.tls else ''}://{self.address}"
+            self.address = self.address.rstrip("/")
+            if self.address.startswith("https://") != self.tls:
                 raise ValueError(
                     "TLS needs a target that begins with https://. "
-                    f"Received: target={target!r}, tls={tls}"
+                    f"Received: target={self.address!r}, tls={self.tls}"
                 )
-        host = _find_host(target)
-        if token is not None:
-            _check_token(token, host, tls)
-        self.address = target
-        self.model = model
-        self.protocol = protocol
-        self.version = version
-        self.label = label
-        self.token = token
-        self.tls = tls
-        self.tls_ca = tls_ca
-        self.credentials = credentials
-
-    def __repr__(self) -> str:
-        return f"{self.address!r}, model={self.model!r}"
+        host = _find_host(self.address)
+        if self.token is not None:
+            _check_token(self.token, host, self.tls)
 
     def ssl_context(self) -> ssl.SSLContext:
         """Returns what verifies the server's certificate over HTTP."""
@@ -117,7 +106,7 @@ def _check_token(token: str, host: str, tls: bool) -> None:
             f"The token is sent to {host} without TLS: anyone on the way "
             "can read it.",
             # Past the constructors of the connection and the client.
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -9,21 +9,20 @@ import numpy as np
 
 from keras_sspcab.export.serving.client.connection import Connection
 from keras_sspcab.export.serving.client.messages import (
-    DTYPES,
-    STATES,
     new_message,
     parse_message,
     read_tensor,
+    to_dict,
     write_tensor,
 )
 from keras_sspcab.export.serving.client.results import (
     ModelMetadata,
     ServingClientError,
     SignatureInfo,
-    TensorInfo,
     VersionStatus,
-    tensor_info,
-    unreadable,
+    read_metadata,
+    read_status,
+    reading_answer,
 )
 
 _OPTIONS = [
@@ -70,14 +69,8 @@ class GrpcTransport:
     def status(self, timeout: float | None) -> tuple[VersionStatus, ...]:
         """Asks for the states of the model's versions."""
         answer = self._call("ModelService", "GetModelStatus", timeout)
-        return tuple(
-            VersionStatus(
-                entry.version,
-                STATES.get(entry.state, str(entry.state)),
-                entry.status.error_message,
-            )
-            for entry in answer.model_version_status
-        )
+        with reading_answer():
+            return read_status(to_dict(answer))
 
     def metadata(self, timeout: float | None) -> ModelMetadata:
         """Asks for the signatures of the model."""
@@ -87,21 +80,13 @@ class GrpcTransport:
             timeout,
             metadata_field=["signature_def"],
         )
-        packed = {entry.key: entry.value.value for entry in answer.metadata}
-        if "signature_def" not in packed:
-            raise unreadable("there are no signatures in it")
-        signatures = parse_message("SignatureDefMap", packed["signature_def"])
-        return ModelMetadata(
-            answer.model_spec.name,
-            answer.model_spec.version.value,
-            {
-                entry.key: SignatureInfo(
-                    _tensor_infos(entry.value.inputs),
-                    _tensor_infos(entry.value.outputs),
-                )
-                for entry in signatures.signature_def
-            },
-        )
+        packed = answer.metadata["signature_def"].value
+        signatures = parse_message("SignatureDefMap", packed)
+        spec = answer.model_spec
+        with reading_answer():
+            return read_metadata(
+                spec.name, spec.version.value, to_dict(signatures)
+            )
 
     def predict(
         self,
@@ -120,12 +105,9 @@ class GrpcTransport:
             "Predict",
             timeout,
             signature,
-            inputs=[
-                new_message("TensorEntry", key=name, value=write_tensor(value))
-                for name, value in inputs.items()
-            ],
+            inputs={k: write_tensor(value) for k, value in inputs.items()},
         )
-        outputs = {e.key: read_tensor(e.value) for e in answer.outputs}
+        outputs = {k: read_tensor(value) for k, value in answer.outputs.items()}
         spec = answer.model_spec
         has_version = spec.HasField("version")
         return outputs, spec.version.value if has_version else None
@@ -169,14 +151,3 @@ def _translate(error: Any) -> ServingClientError:
         code == "UNAVAILABLE" and "CERTIFICATE_VERIFY_FAILED" not in message
     ) or (code == "RESOURCE_EXHAUSTED" and "larger than max" not in message)
     return ServingClientError(code, message, is_retriable)
-
-
-def _tensor_infos(entries: Any) -> dict[str, TensorInfo]:
-    return {
-        entry.key: tensor_info(
-            DTYPES.get(entry.value.dtype, (str(entry.value.dtype),))[0],
-            [dim.size for dim in entry.value.tensor_shape.dim],
-            entry.value.tensor_shape.unknown_rank,
-        )
-        for entry in entries
-    }

@@ -4,8 +4,7 @@ They are declared here because the published classes
 (`tensorflow_serving.apis.*_pb2`) import all of TensorFlow, which takes seconds
 and half a gigabyte. The declarations live in a descriptor pool of their own, so
 that both can be used in one process. Two liberties leave the wire format as it
-is: maps are lists of entries, and packed floats are bytes, which NumPy reads
-directly.
+is: enums are numbers, and packed floats are bytes, which NumPy reads directly.
 """
 
 import math
@@ -18,14 +17,20 @@ from google.protobuf import (
     descriptor_pool,
     message_factory,
 )
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
-from keras_sspcab.export.serving.client.results import invalid, unreadable
+from keras_sspcab.export.serving.client.results import (
+    DTYPES,
+    invalid,
+    unreadable,
+)
 
 _PACKAGE = "keras_sspcab.serving"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
-#: Fields of each message: `(number, type)` by name. A star marks repeated ones.
+#: Fields of each message: `(number, type)` by name. A star marks repeated
+#: ones, a colon maps from strings.
 FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     "Int64Value": {"value": (1, "int64")},
     "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
@@ -45,7 +50,6 @@ FIELDS: dict[str, dict[str, tuple[int, str]]] = {
         "uint32_val": (16, "*uint32"),
         "uint64_val": (17, "*uint64"),
     },
-    "TensorEntry": {"key": (1, "string"), "value": (2, "TensorProto")},
     "ModelSpec": {
         "name": (1, "string"),
         "version": (2, "Int64Value"),
@@ -54,33 +58,30 @@ FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     },
     "PredictRequest": {
         "model_spec": (1, "ModelSpec"),
-        "inputs": (2, "*TensorEntry"),
+        "inputs": (2, ":TensorProto"),
     },
     "PredictResponse": {
-        "outputs": (1, "*TensorEntry"),
+        "outputs": (1, ":TensorProto"),
         "model_spec": (2, "ModelSpec"),
     },
     "GetModelMetadataRequest": {
         "model_spec": (1, "ModelSpec"),
         "metadata_field": (2, "*string"),
     },
-    "AnyEntry": {"key": (1, "string"), "value": (2, "Any")},
     "GetModelMetadataResponse": {
         "model_spec": (1, "ModelSpec"),
-        "metadata": (2, "*AnyEntry"),
+        "metadata": (2, ":Any"),
     },
     "TensorInfo": {
         "name": (1, "string"),
         "dtype": (2, "int32"),
         "tensor_shape": (3, "TensorShapeProto"),
     },
-    "TensorInfoEntry": {"key": (1, "string"), "value": (2, "TensorInfo")},
     "SignatureDef": {
-        "inputs": (1, "*TensorInfoEntry"),
-        "outputs": (2, "*TensorInfoEntry"),
+        "inputs": (1, ":TensorInfo"),
+        "outputs": (2, ":TensorInfo"),
     },
-    "SignatureEntry": {"key": (1, "string"), "value": (2, "SignatureDef")},
-    "SignatureDefMap": {"signature_def": (1, "*SignatureEntry")},
+    "SignatureDefMap": {"signature_def": (1, ":SignatureDef")},
     "GetModelStatusRequest": {"model_spec": (1, "ModelSpec")},
     "StatusProto": {"error_code": (1, "int32"), "error_message": (2, "string")},
     "ModelVersionStatus": {
@@ -93,33 +94,17 @@ FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     },
 }
 
-#: By number of `DataType`, the dtype and its field in `TensorProto`.
-DTYPES = {
-    1: ("float32", "float_val"),
-    2: ("float64", "double_val"),
-    3: ("int32", "int_val"),
-    4: ("uint8", "int_val"),
-    5: ("int16", "int_val"),
-    6: ("int8", "int_val"),
-    7: ("string", "string_val"),
-    9: ("int64", "int64_val"),
-    10: ("bool", "bool_val"),
-    14: ("bfloat16", "half_val"),
-    17: ("uint16", "int_val"),
-    19: ("float16", "half_val"),
-    22: ("uint32", "uint32_val"),
-    23: ("uint64", "uint64_val"),
-}
 
-#: Values of `ModelVersionStatus.State`.
-STATES = {
-    0: "UNKNOWN",
-    10: "START",
-    20: "LOADING",
-    30: "AVAILABLE",
-    40: "UNLOADING",
-    50: "END",
-}
+def _add_field(message: Any, name: str, number: int, kind: str) -> None:
+    field = message.field.add(name=name, number=number)
+    label = "LABEL_REPEATED" if kind.startswith("*") else "LABEL_OPTIONAL"
+    field.label = _FIELD.Label.Value(label)
+    kind = kind.removeprefix("*")
+    if kind[0].isupper():
+        field.type = _FIELD.TYPE_MESSAGE
+        field.type_name = f".{_PACKAGE}.{kind}"
+    else:
+        field.type = _FIELD.Type.Value(f"TYPE_{kind.upper()}")
 
 
 def _declare() -> dict[str, Any]:
@@ -129,16 +114,16 @@ def _declare() -> dict[str, Any]:
     for message, fields in FIELDS.items():
         declared = file.message_type.add(name=message)
         for name, (number, kind) in fields.items():
-            repeated = kind.startswith("*")
-            kind = kind.removeprefix("*")
-            field = declared.field.add(name=name, number=number)
-            label = "LABEL_REPEATED" if repeated else "LABEL_OPTIONAL"
-            field.label = _FIELD.Label.Value(label)
-            if kind in FIELDS:
-                field.type = _FIELD.TYPE_MESSAGE
-                field.type_name = f".{_PACKAGE}.{kind}"
-            else:
-                field.type = _FIELD.Type.Value(f"TYPE_{kind.upper()}")
+            if kind.startswith(":"):
+                # What a map is on the wire.
+                entry = declared.nested_type.add(
+                    name=f"{name.title().replace('_', '')}Entry"
+                )
+                entry.options.map_entry = True
+                _add_field(entry, "key", 1, "string")
+                _add_field(entry, "value", 2, kind[1:])
+                kind = f"*{message}.{entry.name}"
+            _add_field(declared, name, number, kind)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return {
@@ -163,6 +148,11 @@ def parse_message(name: str, data: bytes) -> Any:
         return _CLASSES[name].FromString(data)
     except DecodeError as error:
         raise unreadable(f"it is not a {name}") from error
+
+
+def to_dict(message: Any) -> dict[str, Any]:
+    """Returns a message as the JSON of REST, but for numbers of enums."""
+    return MessageToDict(message, preserving_proto_field_name=True)
 
 
 def write_tensor(value: "np.ndarray | Iterable[bytes]") -> Any:

@@ -4,9 +4,8 @@ https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 import base64
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -19,10 +18,11 @@ from keras_sspcab.export.serving.client.results import (
     ModelMetadata,
     ServingClientError,
     SignatureInfo,
-    TensorInfo,
     VersionStatus,
     invalid,
-    tensor_info,
+    read_metadata,
+    read_status,
+    reading_answer,
     unreadable,
 )
 from keras_sspcab.export.serving.client.retries import Deadline
@@ -84,31 +84,17 @@ class RestTransport:
 
     def status(self, timeout: float | None) -> tuple[VersionStatus, ...]:
         """Asks for the states of the model's versions."""
-        with _reading_answer():
-            return tuple(
-                VersionStatus(
-                    int(entry["version"]),
-                    entry["state"],
-                    entry.get("status", {}).get("error_message", ""),
-                )
-                for entry in self._send("", timeout)["model_version_status"]
-            )
+        with reading_answer():
+            return read_status(self._send("", timeout))
 
     def metadata(self, timeout: float | None) -> ModelMetadata:
         """Asks for the signatures of the model."""
-        with _reading_answer():
+        with reading_answer():
             answer = self._send("/metadata", timeout)
-            signatures = answer["metadata"]["signature_def"]["signature_def"]
-            return ModelMetadata(
+            return read_metadata(
                 answer["model_spec"]["name"],
-                int(answer["model_spec"]["version"]),
-                {
-                    name: SignatureInfo(
-                        _tensor_infos(entry.get("inputs")),
-                        _tensor_infos(entry.get("outputs")),
-                    )
-                    for name, entry in signatures.items()
-                },
+                answer["model_spec"]["version"],
+                answer["metadata"]["signature_def"],
             )
 
     def predict(
@@ -129,7 +115,7 @@ class RestTransport:
             {"signature_name": signature, "inputs": columns},
             option=orjson.OPT_SERIALIZE_NUMPY,
         )
-        with _reading_answer():
+        with reading_answer():
             outputs = self._send(":predict", timeout, body)["outputs"]
             if len(info.outputs) == 1:
                 # A single output comes without its name.
@@ -173,22 +159,6 @@ class RestTransport:
             return json.loads(content)
 
 
-@contextlib.contextmanager
-def _reading_answer() -> Iterator[None]:
-    """Turns whatever a malformed answer causes into one error."""
-    try:
-        yield
-    except (
-        AttributeError,
-        KeyError,
-        OverflowError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise unreadable(f"{type(error).__name__}: {error}") from error
-
-
 def _translate(error: httpx.HTTPError) -> ServingClientError:
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, httpx.TimeoutException):
@@ -215,24 +185,3 @@ def _refusal(response: httpx.Response, content: bytes) -> ServingClientError:
         # Dates are ignored: clocks differ.
         float(after) if after.isascii() and after.isdigit() else 0.0,
     )
-
-
-def _tensor_infos(entries: Any) -> dict[str, TensorInfo]:
-    infos = {}
-    for name, entry in (entries or {}).items():
-        shape = entry.get("tensor_shape", {})
-        infos[name] = tensor_info(
-            _dtype_name(entry["dtype"]),
-            [int(dim["size"]) for dim in shape.get("dim", [])],
-            bool(shape.get("unknown_rank")),
-        )
-    return infos
-
-
-def _dtype_name(name: str) -> str:
-    irregular = {
-        "DT_FLOAT": "float32",
-        "DT_DOUBLE": "float64",
-        "DT_HALF": "float16",
-    }
-    return irregular.get(name, name.removeprefix("DT_").lower())

@@ -1,7 +1,6 @@
 """What requests may take: places, time, and memory."""
 
 import asyncio
-import collections
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
@@ -25,8 +24,8 @@ class Limits:
         self._options = options
         self._tasks: set[asyncio.Future[Any]] = set()
         self._is_stopped = False
-        self._waiting: collections.deque[tuple[int, asyncio.Future[None]]]
-        self._waiting = collections.deque()
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
         self.pending = 0
         self.held_bytes = 0
         self.work_bytes = 0
@@ -90,34 +89,16 @@ class Limits:
                 f"memory, of {limit >> 20} MiB allowed. Send fewer rows at a "
                 "time, or images as files instead of numbers."
             )
-        if not self._waiting and self.work_bytes + size <= limit:
+        async with self._turn:
+            while self.work_bytes + size > limit:
+                self._freed.clear()
+                await self._freed.wait()
             self.work_bytes += size
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self.return_memory(0)  # to whom waits behind
-            else:
-                self.return_memory(size)
-            raise
 
     def return_memory(self, size: int) -> None:
-        """Gives back memory and wakes the requests that wait for it."""
+        """Gives back memory and wakes the request that waits for it."""
         self.work_bytes -= size
-        limit = self._options.max_work_bytes
-        while self._waiting:
-            wanted, turn = self._waiting[0]
-            if turn.done():  # its request has ended
-                self._waiting.popleft()
-            elif self.work_bytes + wanted <= limit:
-                self._waiting.popleft()
-                self.work_bytes += wanted
-                turn.set_result(None)
-            else:
-                break
+        self._freed.set()
 
     @contextlib.asynccontextmanager
     async def memory(self, size: int) -> AsyncIterator[None]:

@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from keras_sspcab.export.serving.client.messages import DTYPES
+from keras_sspcab.export.serving.client.results import DTYPES
 from keras_sspcab.export.serving.server.errors import invalid, too_large
 from keras_sspcab.export.serving.server.signature import Arrays, Signature
 

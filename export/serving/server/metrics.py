@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import prometheus_client as prometheus
 from grpc import StatusCode
@@ -22,28 +24,34 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = prometheus.CollectorRegistry()
+        options: dict[str, Any] = {
+            "namespace": "keras_sspcab",
+            "registry": self._registry,
+        }
+        self._gauge = functools.partial(prometheus.Gauge, **options)
+        histogram = functools.partial(prometheus.Histogram, **options)
         self._requests = prometheus.Counter(
-            "keras_sspcab_requests",
+            "requests",
             "Requests by outcome.",
             ("protocol", "method", "model", "code"),
-            registry=self._registry,
+            **options,
         )
-        self._request_seconds = self._histogram(
+        self._request_seconds = histogram(
             "request_seconds",
             "Time from the first byte of a request to its answer.",
-            _SECONDS,
             ("protocol", "method"),
+            buckets=_SECONDS,
         )
-        self._batch_rows = self._histogram(
-            "batch_rows", "Rows in a run of a model.", _ROWS
+        self._batch_rows = histogram(
+            "batch_rows", "Rows in a run of a model.", buckets=_ROWS
         )
-        self._batch_requests = self._histogram(
-            "batch_requests", "Requests in a run of a model.", _ROWS
+        self._batch_requests = histogram(
+            "batch_requests", "Requests in a run of a model.", buckets=_ROWS
         )
-        self._wait_seconds = self._histogram(
+        self._wait_seconds = histogram(
             "batch_wait_seconds",
             "Time that the first request of a run waited for it.",
-            _SECONDS,
+            buckets=_SECONDS,
         )
         self._states = self._gauge(
             "model_version_state",
@@ -107,25 +115,3 @@ class Metrics:
     def text(self) -> bytes:
         """Returns all metrics in the text format."""
         return prometheus.generate_latest(self._registry)
-
-    def _gauge(
-        self, name: str, text: str, labels: Sequence[str] = ()
-    ) -> prometheus.Gauge:
-        return prometheus.Gauge(
-            f"keras_sspcab_{name}", text, labels, registry=self._registry
-        )
-
-    def _histogram(
-        self,
-        name: str,
-        text: str,
-        buckets: Sequence[float],
-        labels: Sequence[str] = (),
-    ) -> prometheus.Histogram:
-        return prometheus.Histogram(
-            f"keras_sspcab_{name}",
-            text,
-            labels,
-            buckets=buckets,
-            registry=self._registry,
-        )
