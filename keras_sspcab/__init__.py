@@ -17,9 +17,11 @@ from keras_sspcab.imports import lazy_names, run_after_import
 if TYPE_CHECKING:
     from keras_sspcab.layers import (
         ChannelAttention,
+        ChannelTransformer,
         MaskedConv2D,
         MaskedConv3D,
         SpatialAttention,
+        SSMCTBLayer,
         SSPCABLayer,
     )
     from keras_sspcab.surgery import replace_penultimate_conv
@@ -29,8 +31,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ChannelAttention",
+    "ChannelTransformer",
     "MaskedConv2D",
     "MaskedConv3D",
+    "SSMCTBLayer",
     "SSPCABLayer",
     "SpatialAttention",
     "__version__",
@@ -47,8 +51,10 @@ __getattr__ = lazy_names(
     __name__,
     {
         "ChannelAttention": "keras_sspcab.layers",
+        "ChannelTransformer": "keras_sspcab.layers",
         "MaskedConv2D": "keras_sspcab.layers",
         "MaskedConv3D": "keras_sspcab.layers",
+        "SSMCTBLayer": "keras_sspcab.layers",
         "SSPCABLayer": "keras_sspcab.layers",
         "SpatialAttention": "keras_sspcab.layers",
         "from_torch_state_dict": "keras_sspcab.torch_weights",

@@ -1,30 +1,40 @@
 """Loads weights of PyTorch: into the block, and into whole networks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
 from keras_sspcab.layers import (
     AttentionMemory,
-    SSPCABLayer,
+    ChannelTransformer,
     WeightNormConv2D,
 )
+from keras_sspcab.layers.predictive_block import PredictiveBlock
 
 Values = list[tuple[Any, np.ndarray]]
+Block = TypeVar("Block", bound=PredictiveBlock)
 
-# How the parts of the block are called: first its convolutions top left, top
-# right, bottom left and bottom right, then both layers of the attention.
-_BLOCK_NAMES = {
-    "the authors": ("conv1", "conv3", "conv2", "conv4", "se.fc1", "se.fc2"),
-    "anomalib": (
-        *(f"masked_conv{index}" for index in range(1, 5)),
-        *("attention_module.fc1", "attention_module.fc2"),
-    ),
+# What the convolutions of a block are called, in the order of its corners (top
+# left, top right, bottom left, bottom right), by their number of spatial axes;
+# and both layers of the channel attention.
+_CONV_NAMES: dict[str, dict[int, tuple[str, ...]]] = {
+    "the authors": {
+        2: ("conv1", "conv3", "conv2", "conv4"),
+        3: (
+            *("conv1_1", "conv1", "conv3_3", "conv3"),
+            *("conv2_2", "conv2", "conv4_4", "conv4"),
+        ),
+    },
+    "anomalib": {2: tuple(f"masked_conv{index}" for index in range(1, 5))},
 }
-
-_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+_ATTENTION_NAMES = {
+    "the authors": ("se.fc1", "se.fc2"),
+    "anomalib": ("attention_module.fc1", "attention_module.fc2"),
+}
+# The transformer of a block, of maps and of volumes.
+_TRANSFORMER_NAMES = {2: "transformer", 3: "transformer_sspcab"}
 
 # Of layers that have arrays in PyTorch: the variable in Keras, the name there,
 # and the order of the axes there; an empty one is a vector in any shape.
@@ -52,8 +62,8 @@ _ARRAYS: dict[type, tuple[tuple[str, str, tuple[int, ...]], ...]] = {
 
 
 def from_torch_state_dict(
-    layer: SSPCABLayer, state_dict: Mapping[str, Any], prefix: str = ""
-) -> SSPCABLayer:
+    layer: Block, state_dict: Mapping[str, Any], prefix: str = ""
+) -> Block:
     """Copies the weights of a PyTorch block into a layer.
 
     The layer must have the same channels, `kernel_size` and, for the attention,
@@ -64,13 +74,17 @@ def from_torch_state_dict(
     Args:
         layer: A `SSPCABLayer`, built or not, with `attention="channel"` or
             `"channel_spatial"` if the attention is to be loaded, or None to
-            leave it out.
+            leave it out; or a `SSMCTBLayer` with `attention="authors"` or
+            None.
         state_dict: Arrays by name: `conv1.weight` `(c, c, k', k')` and
             `conv1.bias` `(c,)` to `conv4`, `se.fc1.weight` `(c // r, c)`,
             `se.fc2.weight` `(c, c // r)` and their biases; or the same as
-            anomalib calls them, `masked_conv1` and `attention_module.fc1`.
-            NumPy arrays or anything that `numpy.asarray` accepts; other names
-            are left alone.
+            anomalib calls them, `masked_conv1` and `attention_module.fc1`. Of
+            the transformer block, `transformer.pos_embedding` and so on
+            instead of the attention; for volumes there are eight convolutions
+            `conv1`, `conv1_1` to `conv4_4`, and the transformer is called
+            `transformer_sspcab`. NumPy arrays or anything that
+            `numpy.asarray` accepts; other names are left alone.
         prefix: What stands before these names, such as `"decoder.block."`.
 
     Returns:
@@ -101,16 +115,32 @@ def from_torch_state_dict(
 def find_block(
     state_dict: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, Any] | None:
-    """Returns the arguments of a `SSPCABLayer` for a block in a state dict.
+    """Returns the options of `block_layer` for a block in a state dict.
 
     None where there is no block behind the prefix.
     """
-    for source, names in _BLOCK_NAMES.items():
-        weight = state_dict.get(f"{prefix}{names[0]}.weight")
-        if weight is None or np.ndim(weight) != 4:
+    for source, convs in _CONV_NAMES.items():
+        weight = state_dict.get(f"{prefix}{convs[2][0]}.weight")
+        rank = np.ndim(weight) - 2
+        if weight is None or rank not in convs:
             continue
         options: dict[str, Any] = {"kernel_size": np.shape(weight)[-1]}
-        squeeze = state_dict.get(f"{prefix}{names[-2]}.weight")
+        transformer = f"{prefix}{_TRANSFORMER_NAMES[rank]}"
+        position = state_dict.get(f"{transformer}.pos_embedding")
+        if position is not None:
+            token_dim = np.shape(position)[-1]
+            width = len(_fetch(state_dict, f"{transformer}.mha.to_qkv.weight"))
+            pooled = _fetch(state_dict, f"{transformer}.projection.weight")
+            return {
+                **options,
+                "type": "ssmctb",
+                "attention": "authors",
+                "token_dim": token_dim,
+                "num_heads": width // (3 * token_dim),
+                "pool_size": round(pooled.shape[-1] ** (1 / rank)),
+            }
+        name = f"{prefix}{_ATTENTION_NAMES[source][0]}.weight"
+        squeeze = state_dict.get(name)
         if squeeze is None:
             options["attention"] = None
         else:
@@ -123,56 +153,78 @@ def find_block(
 
 
 def _block_values(
-    layer: SSPCABLayer, state_dict: Mapping[str, Any], prefix: str
+    layer: PredictiveBlock, state_dict: Mapping[str, Any], prefix: str
 ) -> tuple[Values, set[str]]:
     """Returns new values of a block's variables, and where they are from."""
-    names = _BLOCK_NAMES["the authors"]
+    source = "the authors"
     if f"{prefix}masked_conv1.weight" in state_dict:
-        names = _BLOCK_NAMES["anomalib"]
-    *convs, fc1, fc2 = (prefix + name for name in names)
-    kernel_size = layer.kernel_size
-    first = _fetch(state_dict, f"{convs[0]}.weight")
-    if first.ndim != 4:
+        source = "anomalib"
+    convs = _CONV_NAMES[source]
+    first = _fetch(state_dict, f"{prefix}{convs[2][0]}.weight")
+    rank = first.ndim - 2
+    if rank not in convs or layer.rank not in (None, rank):
+        fitting = [r for r in convs if layer.rank in (None, r)] or list(convs)
         raise ValueError(
-            f"{convs[0]}.weight must have 4 dimensions (output and input "
-            f"channels, height, width). Received: shape={first.shape}"
+            f"{prefix}{convs[2][0]}.weight must have "
+            f"{' or '.join(str(r + 2) for r in fitting)} dimensions (output "
+            "and input channels, then the axes of space). "
+            f"Received: shape={first.shape}"
         )
     channels = first.shape[1]
     if not layer.built:
-        shape: list[int | None] = [None] * 4
+        shape: list[int | None] = [None] * (rank + 2)
         shape[-1 if layer.data_format == "channels_last" else 1] = channels
         layer.build(tuple(shape))
 
     kernel = np.empty(layer.masked_conv.kernel.shape, "float32")
-    biases = np.zeros((4, channels), "float32")
-    size = kernel.shape[-1], kernel.shape[-2], kernel_size, kernel_size
-    for index, corner in enumerate(layer.masked_conv.corners):
-        name = convs[_CORNERS.index(corner)]
-        weight = _fetch(state_dict, f"{name}.weight", size)
-        rows, columns = (
-            slice(side * kernel_size, (side + 1) * kernel_size)
-            for side in corner
-        )
-        kernel[rows, columns] = weight.transpose(2, 3, 1, 0)
-        biases[index] = _fetch(state_dict, f"{name}.bias", (channels,))
+    biases = np.zeros((2**rank, channels), "float32")
+    size = layer.kernel_size
+    used: set[str] = set()
 
+    def fetch(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        used.add(prefix + name)
+        return _fetch(state_dict, prefix + name, shape)
+
+    sizes = *kernel.shape[:-3:-1], *(size for _ in range(rank))
+    space = tuple(range(2, rank + 2))
+    for index, corner in enumerate(layer.masked_conv.corners):
+        weight = fetch(f"{convs[rank][index]}.weight", sizes)
+        sides = tuple(slice(s * size, (s + 1) * size) for s in corner)
+        kernel[sides] = weight.transpose(*space, 1, 0)
+        biases[index] = fetch(f"{convs[rank][index]}.bias", (channels,))
     values: Values = [(layer.masked_conv.kernel, kernel)]
     values += _bias_values(layer.masked_conv.bias, biases, prefix + "conv")
-    used = list(convs)
-    if layer.channel_attention is not None:
-        for dense, name in (
-            (layer.channel_attention.squeeze, fc1),
-            (layer.channel_attention.excite, fc2),
-        ):
-            inputs, units = dense.kernel.shape
-            weight = _fetch(state_dict, f"{name}.weight", (units, inputs))
-            bias = _fetch(state_dict, f"{name}.bias", (units,))
-            values.append((dense.kernel, weight.T))
-            values += _bias_values(
-                dense.bias if dense.use_bias else None, bias, name
+
+    gate = layer.channel_attention
+    names: Iterable[tuple[Any, str]] = ()
+    if isinstance(gate, ChannelTransformer):
+        if gate.variant != "authors":
+            raise ValueError(
+                "The authors' transformer is not the one of their paper. "
+                'Create the layer with attention="authors". '
+                f"Received: attention={layer.attention!r}"
             )
-            used.append(name)
-    return values, {f"{n}.{leaf}" for n in used for leaf in ("weight", "bias")}
+        name = _TRANSFORMER_NAMES[rank]
+        position = fetch(f"{name}.pos_embedding", (1, *gate.position.shape))
+        values.append((gate.position, position[0]))
+        (attention,) = gate.blocks
+        names = (
+            (gate.projection, f"{name}.projection"),
+            (attention.qkv, f"{name}.mha.to_qkv"),
+            (attention.output_projection, f"{name}.mha.to_out.0"),
+        )
+    elif gate is not None:
+        parts = gate.squeeze, gate.excite
+        names = zip(parts, _ATTENTION_NAMES[source], strict=True)
+    for dense, name in names:
+        inputs, units = dense.kernel.shape
+        values.append(
+            (dense.kernel, fetch(f"{name}.weight", (units, inputs)).T)
+        )
+        if dense.use_bias or f"{prefix}{name}.bias" in state_dict:
+            bias = fetch(f"{name}.bias", (units,))
+            values += _bias_values(dense.bias, bias, prefix + name)
+    return values, used
 
 
 def assign_torch_arrays(
@@ -204,7 +256,7 @@ def assign_torch_arrays(
         prefix = torch_name(layer.name)
         if prefix is None:
             continue
-        if isinstance(layer, SSPCABLayer):
+        if isinstance(layer, PredictiveBlock):
             if find_block(arrays, f"{prefix}."):
                 new, names = _block_values(layer, arrays, f"{prefix}.")
                 values += new
@@ -307,7 +359,7 @@ def _fetch(
         raise ValueError(
             f"{name} does not fit the layer: expected the shape {shape}. "
             f"Received: shape={value.shape}. Channels, `kernel_size` and "
-            "`reduction_ratio` must be those of training."
+            "the sizes of the attention must be those of training."
         )
     return value
 

@@ -11,7 +11,7 @@ from keras import ops
 from keras.utils import PyDataset
 
 from keras_sspcab.hosts.detector import Detector
-from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.layers.predictive_block import PredictiveBlock
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -393,7 +393,7 @@ class AnomalyModel(Detector):
         blocks = [
             layer.own_loss_metric
             for layer in self._flatten_layers(include_self=False)
-            if isinstance(layer, SSPCABLayer) and layer.adds_loss
+            if isinstance(layer, PredictiveBlock) and layer.adds_loss
         ]
         return collected + (blocks if len(blocks) > 1 else [])
 

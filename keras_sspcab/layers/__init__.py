@@ -6,6 +6,7 @@ from keras_sspcab.layers.auxiliary_loss import (
     auxiliary_losses_scaled,
 )
 from keras_sspcab.layers.blocks import BLOCK_TYPES, block_layer
+from keras_sspcab.layers.channel_transformer import ChannelTransformer
 from keras_sspcab.layers.corner_conv import masked_conv_form
 from keras_sspcab.layers.gradient_reversal import GradientReversal
 from keras_sspcab.layers.masked_conv import MaskedConv2D, MaskedConv3D
@@ -16,6 +17,7 @@ from keras_sspcab.layers.resizing import (
     DepthToSpace,
     SpaceToDepth,
 )
+from keras_sspcab.layers.ssmctb import SSMCTBLayer
 from keras_sspcab.layers.sspcab import SSPCABLayer
 from keras_sspcab.layers.weight_norm_conv import WeightNormConv2D
 
@@ -24,12 +26,14 @@ __all__ = [
     "AttentionMemory",
     "BilinearUpsampling2D",
     "ChannelAttention",
+    "ChannelTransformer",
     "CropLike",
     "DepthToSpace",
     "GradientReversal",
     "MaskedConv2D",
     "MaskedConv3D",
     "PrototypeMemory",
+    "SSMCTBLayer",
     "SSPCABLayer",
     "SpaceToDepth",
     "SpatialAttention",

@@ -19,8 +19,37 @@ from keras_sspcab.layers.base import (
 )
 
 
+class DenseLayers(WeightedLayer):
+    """A layer that is made of dense layers.
+
+    Args:
+        initializer: `"keras"`, or `"authors"` to draw kernels and biases as
+            PyTorch does, whatever their initializers.
+        **kwargs: As for any layer with weights.
+    """
+
+    config_names = ("initializer",)
+
+    def __init__(self, initializer: str = "keras", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initializer = standardize_choice(
+            initializer, INITIALIZERS, "initializer"
+        )
+
+    def _dense(
+        self, name: str, inputs: int, units: int, **options: Any
+    ) -> keras.layers.Dense:
+        """Returns one of them, built."""
+        as_authors = self.initializer == "authors"
+        drawn = pytorch_initializers(inputs) if as_authors else {}
+        arguments = {**self._child_arguments(), **drawn, **options}
+        layer = keras.layers.Dense(units, name=name, **arguments)
+        layer.build((None, inputs))
+        return layer
+
+
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class ChannelAttention(WeightedLayer):
+class ChannelAttention(DenseLayers):
     """Scales each channel by a gate computed from all channels' means.
 
     Squeeze-and-Excitation: the mean over height and width of each channel
@@ -54,7 +83,7 @@ class ChannelAttention(WeightedLayer):
     148
     """
 
-    config_names = ("reduction_ratio", "initializer")
+    config_names = ("reduction_ratio",)
 
     def __init__(
         self,
@@ -62,38 +91,21 @@ class ChannelAttention(WeightedLayer):
         initializer: str = "keras",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(initializer=initializer, **kwargs)
         self.reduction_ratio = standardize_int(
             reduction_ratio, "reduction_ratio", 1
-        )
-        self.initializer = standardize_choice(
-            initializer, INITIALIZERS, "initializer"
         )
 
     def build(self, input_shape: Shape) -> None:
         channels = self._fix_channels(input_shape)
         units = max(1, channels // self.reduction_ratio)
-
-        def arguments(fan_in: int) -> dict[str, Any]:
-            as_authors = self.initializer == "authors"
-            drawn = pytorch_initializers(fan_in) if as_authors else {}
-            return {**self._child_arguments(), **drawn}
-
         with self.building_parts():
-            self.squeeze = keras.layers.Dense(
-                units,
-                activation="relu",
-                name="squeeze",
-                **arguments(channels),
+            self.squeeze = self._dense(
+                "squeeze", channels, units, activation="relu"
             )
-            self.squeeze.build((None, channels))
-            self.excite = keras.layers.Dense(
-                channels,
-                activation="sigmoid",
-                name="excite",
-                **arguments(units),
+            self.excite = self._dense(
+                "excite", units, channels, activation="sigmoid"
             )
-            self.excite.build((None, units))
 
     def call(self, inputs: Any) -> Any:
         # float16 overflows in the sum over large maps.

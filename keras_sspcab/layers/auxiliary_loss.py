@@ -1,6 +1,7 @@
 """The loss term of a block: what it is, where it is added and reported."""
 
 import contextlib
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -40,30 +41,30 @@ def _mean_absolute_error(target: Any, prediction: Any) -> Any:
     return ops.mean(ops.absolute(prediction - target))
 
 
-def _huber(target: Any, prediction: Any) -> Any:
-    """Half the squared error up to 1, less one half of the error beyond."""
+def _huber(target: Any, prediction: Any, delta: float) -> Any:
+    """Half the squared error up to delta, a straight line beyond."""
     error = ops.absolute(prediction - target)
-    return ops.mean(
-        ops.where(error < 1.0, 0.5 * ops.square(error), error - 0.5)
-    )
+    line = delta * (error - 0.5 * delta)
+    return ops.mean(ops.where(error < delta, 0.5 * ops.square(error), line))
 
 
 _BY_NAME: dict[str, LossFunction] = {
     "mse": _mean_squared_error,
     "mae": _mean_absolute_error,
-    "huber": _huber,  # SSMCTB paper, section 3.
 }
 
 
-def resolve_loss(identifier: Any) -> LossFunction | None:
+def resolve_loss(identifier: Any, delta: float = 1.0) -> LossFunction | None:
     """Returns the function of target and prediction that gives a scalar loss.
 
-    The identifier is a name, a `keras.losses.Loss`, the config of one, or None.
+    The identifier is a name, a `keras.losses.Loss`, the config of one, or None;
+    `delta` is the threshold of `"huber"`.
     """
     if identifier is None:
         return None
-    if isinstance(identifier, str) and identifier.lower() in _BY_NAME:
-        return _BY_NAME[identifier.lower()]
+    by_name = {**_BY_NAME, "huber": functools.partial(_huber, delta=delta)}
+    if isinstance(identifier, str) and identifier.lower() in by_name:
+        return by_name[identifier.lower()]
     if isinstance(identifier, dict):
         identifier = keras.losses.deserialize(identifier)
     if isinstance(identifier, keras.losses.Loss):
@@ -79,7 +80,7 @@ def resolve_loss(identifier: Any) -> LossFunction | None:
 
         return reduced
     raise ValueError(
-        f"The `loss` argument must be one of {list(_BY_NAME)}, a "
+        f"The `loss` argument must be one of {list(by_name)}, a "
         f"keras.losses.Loss, or None. Received: loss={identifier!r}"
     )
 

@@ -183,14 +183,24 @@ class ImageLayer(ConfigLayer):
     """A layer of feature maps, with the channels last or first.
 
     Its output has the shape of its input, unless a subclass says otherwise.
+
+    Attributes:
+        rank: Number of spatial axes. A subclass says which, or None to take
+            maps of two or three, until it is built.
     """
+
+    rank: int | None = 2
 
     config_names: ClassVar[tuple[str, ...]] = ("data_format",)
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.data_format = standardize_data_format(data_format)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
+        self.input_spec = (
+            keras.layers.InputSpec(min_ndim=4, max_ndim=5)
+            if self.rank is None
+            else keras.layers.InputSpec(ndim=self.rank + 2)
+        )
 
     @property
     def _channels_first(self) -> bool:
@@ -202,9 +212,12 @@ class ImageLayer(ConfigLayer):
 
     @property
     def _spatial_axes(self) -> tuple[int, ...]:
-        return (2, 3) if self._channels_first else (1, 2)
+        first = 2 if self._channels_first else 1
+        return tuple(range(first, first + self.rank))
 
     def _fix_channels(self, input_shape: Shape) -> int:
+        if self.rank is None:
+            self.rank = len(input_shape) - 2
         return self.fix_sizes(input_shape, self._channel_axis)[0]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

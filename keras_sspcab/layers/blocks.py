@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from keras_sspcab.checks import standardize_choice
+from keras_sspcab.layers.ssmctb import SSMCTBLayer
 from keras_sspcab.layers.sspcab import SSPCABLayer
 
-_BLOCKS: dict[str, type[keras.layers.Layer]] = {"sspcab": SSPCABLayer}
+_BLOCKS = {"sspcab": SSPCABLayer, "ssmctb": SSMCTBLayer}
 
 BLOCK_TYPES = tuple(_BLOCKS)
 
@@ -19,9 +20,9 @@ def block_layer(
     """Returns a new block, of the type that the options name.
 
     Args:
-        options: `"type"`, which is `"sspcab"` unless it is given, and the
-            arguments of that layer. They are plain values in a file of
-            settings: the argument `sspcab_options` of a host.
+        options: `"type"`, which is `"sspcab"` or `"ssmctb"` and the former
+            unless it is given, and arguments of that layer, `SSPCABLayer` or
+            `SSMCTBLayer`. Hosts take these as `sspcab_options`.
         **defaults: Arguments that hold unless `options` says otherwise.
 
     Raises:

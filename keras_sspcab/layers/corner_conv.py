@@ -99,7 +99,6 @@ class CornerConv(WeightedLayer):
         )
         self.activation = keras.activations.get(activation)
         self.per_corner_activation = bool(per_corner_activation)
-        self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
 
     @property
     def receptive_field(self) -> int:
@@ -121,11 +120,6 @@ class CornerConv(WeightedLayer):
     def corners(self) -> list[tuple[int, ...]]:
         """The corners in the order of the biases; 0 is first, 1 last."""
         return list(itertools.product((0, 1), repeat=self.rank))
-
-    @property
-    def _spatial_axes(self) -> tuple[int, ...]:
-        first = 2 if self._channels_first else 1
-        return tuple(range(first, first + self.rank))
 
     def build(self, input_shape: Shape) -> None:
         self._check_shape(input_shape)

@@ -3,37 +3,15 @@
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_sspcab.checks import (
-    standardize_choice,
-    standardize_int,
-    standardize_number,
-)
+from keras_sspcab.checks import standardize_int
 from keras_sspcab.layers.attention import ChannelAttention, SpatialAttention
-from keras_sspcab.layers.auxiliary_loss import (
-    BlockLossReport,
-    auxiliary_loss_scale,
-    auxiliary_losses_enabled,
-    resolve_loss,
-    serialize_loss,
-)
-from keras_sspcab.layers.base import (
-    INITIALIZERS,
-    EffectLayer,
-    Shape,
-    WeightedLayer,
-    at_least_float32,
-    pytorch_initializers,
-)
-from keras_sspcab.layers.corner_conv import PADDING_MODES
-from keras_sspcab.layers.masked_conv import MaskedConv2D
-
-ATTENTIONS = ("channel", "spatial", "channel_spatial")
+from keras_sspcab.layers.base import Shape
+from keras_sspcab.layers.predictive_block import PredictiveBlock
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class SSPCABLayer(EffectLayer, WeightedLayer):
+class SSPCABLayer(PredictiveBlock):
     """Predicts each position of a feature map from its dilated surroundings.
 
     A masked convolution with ReLU, then channel attention. The block learns to
@@ -128,19 +106,8 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
     ['loss', 'sspcab_loss']
     """
 
-    config_names = (
-        "kernel_size",
-        "dilation_rate",
-        "reduction_ratio",
-        "mask_size",
-        "loss_weight",
-        "attention",
-        "padding_mode",
-        "activation",
-        "stop_gradient",
-        "initializer",
-        "per_corner_activation",
-    )
+    config_names = ("reduction_ratio",)
+    attentions = ("channel", "spatial", "channel_spatial")
 
     def __init__(
         self,
@@ -160,65 +127,27 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
         initializer: str = "keras",
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_format=data_format, use_bias=use_bias, **kwargs)
-        self.kernel_size = standardize_int(kernel_size, "kernel_size", 1)
-        self.dilation_rate = standardize_int(dilation_rate, "dilation_rate", 0)
+        super().__init__(
+            kernel_size=kernel_size,
+            dilation_rate=dilation_rate,
+            mask_size=mask_size,
+            loss=loss,
+            loss_weight=loss_weight,
+            attention=attention,
+            padding_mode=padding_mode,
+            activation=activation,
+            use_bias=use_bias,
+            stop_gradient=stop_gradient,
+            data_format=data_format,
+            per_corner_activation=per_corner_activation,
+            initializer=initializer,
+            **kwargs,
+        )
         self.reduction_ratio = standardize_int(
             reduction_ratio, "reduction_ratio", 1
         )
-        self.mask_size = standardize_int(mask_size, "mask_size", 1)
-        self._loss_function = resolve_loss(loss)
-        self.loss = loss
-        self.loss_weight = standardize_number(loss_weight, "loss_weight")
-        if attention is not None:
-            attention = standardize_choice(attention, ATTENTIONS, "attention")
-        self.attention = attention
-        self.padding_mode = standardize_choice(
-            padding_mode, PADDING_MODES, "padding_mode"
-        )
-        self.activation = keras.activations.get(activation)
-        self.stop_gradient = bool(stop_gradient)
-        self.initializer = standardize_choice(
-            initializer, INITIALIZERS, "initializer"
-        )
-        self.per_corner_activation = bool(per_corner_activation)
-        self._loss_report = (
-            BlockLossReport(f"{self.name}_loss") if self.adds_loss else None
-        )
 
-    @property
-    def adds_loss(self) -> bool:
-        """Whether the layer adds a loss term at all."""
-        return self._loss_function is not None and self.loss_weight > 0
-
-    @property
-    def metrics(self) -> list[Any]:
-        """The metrics of the layer: `sspcab_loss` where it adds a loss."""
-        report = self._loss_report
-        return super().metrics + ([] if report is None else [report.total])
-
-    @property
-    def own_loss_metric(self) -> keras.metrics.Metric | None:
-        """The term of this block alone, `NAME_loss`; None if it adds none."""
-        return None if self._loss_report is None else self._loss_report.own
-
-    def build(self, input_shape: Shape) -> None:
-        with self.building_parts():
-            self._build_parts(input_shape, self._fix_channels(input_shape))
-
-    def _build_parts(self, input_shape: Shape, channels: int) -> None:
-        self.masked_conv = MaskedConv2D(
-            channels,
-            kernel_size=self.kernel_size,
-            dilation_rate=self.dilation_rate,
-            mask_size=self.mask_size,
-            padding_mode=self.padding_mode,
-            activation=self.activation,
-            per_corner_activation=self.per_corner_activation,
-            name="masked_conv",
-            **self._conv_arguments(channels),
-        )
-        self.masked_conv.build(input_shape)
+    def _build_gates(self, input_shape: Shape) -> None:
         self.channel_attention = self.spatial_attention = None
         if self.attention in ("channel", "channel_spatial"):
             self.channel_attention = ChannelAttention(
@@ -234,47 +163,6 @@ class SSPCABLayer(EffectLayer, WeightedLayer):
             )
             self.spatial_attention.build(input_shape)
 
-    def compute(self, inputs: Any) -> Any:
-        """Returns the block's prediction of its input; adds no loss."""
-        outputs = self.masked_conv(inputs)
-        for attention in (self.channel_attention, self.spatial_attention):
-            if attention is not None:
-                outputs = attention(outputs)
-        return outputs
-
-    def conclude(self, inputs: Any, outputs: Any, training: bool) -> None:
-        """Adds the loss of what was predicted."""
-        loss, report = self._loss_function, self._loss_report
-        if loss and report and auxiliary_losses_enabled():
-            self.check_single_pass()
-            # Both operands: a float16 difference would overflow when squared.
-            target = at_least_float32(inputs)
-            if self.stop_gradient:
-                target = ops.stop_gradient(target)
-            term = loss(target, at_least_float32(outputs))
-            # A replica without a sample, whose mean is NaN, has no loss.
-            num_samples = ops.shape(inputs)[0]
-            term = ops.where(ops.greater(num_samples, 0), term, 0.0)
-            # Keras adds it to losses of this dtype.
-            term = ops.cast(term, keras.config.floatx())
-            term = (self.loss_weight * auxiliary_loss_scale()) * term
-            self.add_loss(term)
-            report.note(term, num_samples)
-
-    def _conv_arguments(self, channels: int) -> dict[str, Any]:
-        arguments = self._child_arguments()
-        if self.initializer == "authors":
-            # Each corner is a convolution of its own there.
-            drawn = pytorch_initializers(channels * self.kernel_size**2)
-            default = keras.initializers.GlorotUniform
-            if not isinstance(self.kernel_initializer, default):
-                del drawn["kernel_initializer"]
-            arguments |= drawn
-        return arguments
-
-    def _child_arguments(self) -> dict[str, Any]:
-        arguments = super()._child_arguments()
-        return {"data_format": self.data_format, **arguments}
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "loss": serialize_loss(self.loss)}
+    @property
+    def _gates(self) -> tuple[keras.layers.Layer | None, ...]:
+        return self.channel_attention, self.spatial_attention

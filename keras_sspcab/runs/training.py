@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_sspcab.hosts import AnomalyModel, ObjectModel
-from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.layers.predictive_block import PredictiveBlock
 from keras_sspcab.runs import files
 from keras_sspcab.runs.calibration import (
     FITTED,
@@ -102,7 +102,7 @@ def train_run(
             },
         )
         layers = model._flatten_layers(include_self=False)
-        blocks = sum(isinstance(layer, SSPCABLayer) for layer in layers)
+        blocks = sum(isinstance(layer, PredictiveBlock) for layer in layers)
         progress.message(
             f"Run {run.path}: {config.model.name}, {model.count_params():,} "
             f"parameters, SSPCAB blocks: {blocks}"

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_sspcab.layers import SSPCABLayer, block_layer
+from keras_sspcab.layers import SSMCTBLayer, SSPCABLayer, block_layer
 
 
 def test_a_block_is_an_sspcab_unless_it_is_said():
@@ -11,6 +11,8 @@ def test_a_block_is_an_sspcab_unless_it_is_said():
 
 def test_options_are_stronger_than_defaults():
     options = {"type": "sspcab", "loss_weight": 0.5}
+    layer = block_layer(options, type="ssmctb", loss_weight=0.2)
+    assert type(layer) is SSMCTBLayer
     layer = block_layer(options, loss_weight=0.2, dilation_rate=2)
     assert (layer.loss_weight, layer.dilation_rate) == (0.5, 2)
     assert options["type"] == "sspcab"

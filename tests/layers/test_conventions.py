@@ -13,6 +13,16 @@ LAYERS = {
     "AttentionMemory": ({"num_slots": 7, "shrink_threshold": 0.25}, [MAPS]),
     "BilinearUpsampling2D": ({"size": 3}, [MAPS]),
     "ChannelAttention": ({"reduction_ratio": 2, "use_bias": False}, [MAPS]),
+    "ChannelTransformer": (
+        {
+            "token_dim": 6,
+            "num_heads": 3,
+            "num_blocks": 1,
+            "mlp_dim": 5,
+            "pool_size": 3,
+        },
+        [MAPS],
+    ),
     "CropLike": ({}, [MAPS, (2, 7, 3, 5)]),
     "DepthToSpace": ({}, [MAPS]),
     "GradientReversal": ({"weight": 0.25}, [MAPS]),
@@ -31,6 +41,17 @@ LAYERS = {
     ),
     "MaskedConv3D": ({"filters": 3, "bias_initializer": "ones"}, [(2, *MAPS)]),
     "PrototypeMemory": ({"num_items": 5, "margin": 0.5}, [MAPS]),
+    "SSMCTBLayer": (
+        {
+            "token_dim": 6,
+            "num_blocks": 1,
+            "delta": 0.3,
+            "loss_weight": 0.2,
+            "stop_gradient": True,
+            "kernel_regularizer": "l2",
+        },
+        [(2, *MAPS)],
+    ),
     "SSPCABLayer": (
         {
             "reduction_ratio": 4,
@@ -76,8 +97,10 @@ LISTS = ("StandardizedSum", "ZScoreSum")
 CHANNELS_FIRST = (
     "BilinearUpsampling2D",
     "ChannelAttention",
+    "ChannelTransformer",
     "DepthToSpace",
     "MaskedConv2D",
+    "SSMCTBLayer",
     "SSPCABLayer",
     "SpaceToDepth",
     "SpatialAttention",
@@ -298,6 +321,7 @@ def test_bad_arguments(cls, arguments, message):
         ("MemoryBank", (None, 4, 5, None), "must be known"),
         ("PositionGaussian", (None, None, 4, 5), "must be known"),
         ("PrototypeMemory", (None, 4, 4, None), "must be known"),
+        ("SSMCTBLayer", (8, 8, 8, None), "must be known"),
         ("SSPCABLayer", (8, 8, 8, None), "must be known"),
         ("SpaceToDepth", (1, 3, 2, 6), "height and width must be a multiple"),
     ],
