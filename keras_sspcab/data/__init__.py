@@ -13,11 +13,7 @@ from keras_sspcab.data.checking import (
 )
 from keras_sspcab.data.dataset import batch_array, image_dataset
 from keras_sspcab.data.decoding import decode_image
-from keras_sspcab.data.flow import (
-    DISFlow,
-    FlowFiles,
-    OpticalFlow,
-)
+from keras_sspcab.data.flow import DISFlow, FlowFiles, OpticalFlow
 from keras_sspcab.data.folder import ImageFolder, ImageSample
 from keras_sspcab.data.resizing import decode_and_resize, resize
 from keras_sspcab.data.scanning import scan_image_folder

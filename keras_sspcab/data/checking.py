@@ -56,14 +56,13 @@ def check_samples(
     check: Callable[[_Sample], tuple[_Sample, list[FileProblem]]],
     items: str,
     on_error: str = "raise",
-    progress: bool = True,
 ) -> tuple[_Sample, ...]:
     """Checks samples of any kind in parallel, as `check_images` does.
 
     Returns the good ones as `check` returns them; `items` is what they are.
     """
     on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
-    checked = parallel_map(check, samples, f"Checking {items}", progress)
+    checked = parallel_map(check, samples, f"Checking {items}")
     good = tuple(sample for sample, problems in checked if not problems)
     problems = [problem for _, each in checked for problem in each]
     if problems and (on_error == "raise" or not good):
@@ -80,7 +79,6 @@ def check_samples(
 def check_images(
     samples: Iterable[ImageSample],
     on_error: str = "raise",
-    progress: bool = True,
     preprocessing: Preprocessing | None = None,
 ) -> tuple[ImageSample, ...]:
     """Decodes all images and masks, as training will, and reports bad files.
@@ -95,7 +93,6 @@ def check_images(
         samples: Samples from `scan_image_folder`.
         on_error: `"raise"` a `BadFilesError` that lists all bad files, or
             `"skip"` them with a warning, unless nothing would be left.
-        progress: False hides the progress bar.
         preprocessing: That of a trained model; None takes all values.
 
     Returns:
@@ -118,7 +115,7 @@ def check_images(
         problems, doubts[sample] = _check_image(sample, preprocessing)
         return sample, problems
 
-    good = check_samples(samples, check, "images", on_error, progress)
+    good = check_samples(samples, check, "images", on_error)
     for text in describe_doubts((sample, doubts[sample]) for sample in good):
         warnings.warn(text, stacklevel=2)
     return good
@@ -134,7 +131,7 @@ def require_samples(samples: tuple[ImageSample, ...]) -> None:
 
 
 def measure_preprocessing(
-    samples: Iterable[ImageSample], progress: bool = True
+    samples: Iterable[ImageSample],
 ) -> Preprocessing:
     """Returns the preprocessing that fits normal training images.
 
@@ -146,7 +143,7 @@ def measure_preprocessing(
     Preprocessing(white_level=65535, resize='bilinear')
     """
     paths = [sample.path for sample in samples]
-    values = parallel_map(brightest_value, paths, "Measuring images", progress)
+    values = parallel_map(brightest_value, paths, "Measuring images")
     # Without such files nothing is known: the full range.
     return Preprocessing.covering(max(values, default=0) or 65535)
 

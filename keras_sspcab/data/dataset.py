@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
+from keras_sspcab.data.batching import Batching
 from keras_sspcab.data.cache import Reader, cached_images, cached_masks
 from keras_sspcab.data.checking import (
     require_samples,
@@ -14,11 +15,6 @@ from keras_sspcab.data.checking import (
 from keras_sspcab.data.decoding import (
     standardize_channels,
     standardize_size,
-)
-from keras_sspcab.data.epochs import (
-    chain_epochs,
-    order_of_epoch,
-    state_length,
 )
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.folder import ImageSample
@@ -48,7 +44,6 @@ def image_dataset(
     with_labels: bool = False,
     with_masks: bool = False,
     drop_remainder: bool = False,
-    allow_missing_masks: bool = False,
     epochs: int = 1,
     preprocessing: Preprocessing | None = None,
 ) -> tf.data.Dataset:
@@ -81,8 +76,6 @@ def image_dataset(
             the nearest neighbor, but that small defects never vanish. Those of
             normal images without a file are empty.
         drop_remainder: True drops the last batch of an epoch if it is smaller.
-        allow_missing_masks: True gives defective images without a mask an empty
-            one; False (the default) is an error.
         epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
             epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
         preprocessing: That of a model, `model.preprocessing`. None takes
@@ -108,18 +101,16 @@ def image_dataset(
     require_samples(samples)
     size = standardize_size(image_size)
     channels = standardize_channels(channels)
-    batch_size = standardize_int(batch_size, "batch_size", 1)
-    seed = standardize_int(seed, "seed", 0)
-    epoch = standardize_int(epoch, "epoch", 0)
-    epochs = standardize_int(epochs, "epochs", 1)
+    batching = Batching(
+        batch_size, shuffle, seed, epoch, epochs, drop_remainder
+    )
     patches = standardize_int(patches_per_image, "patches_per_image", 1)
     patch = _standardize_patch(patch_size, size, patches)
     missing = [s.path for s in samples if s.label and s.mask_path is None]
-    if with_masks and missing and not allow_missing_masks:
+    if with_masks and missing:
         raise ValueError(
             f"{len(missing)} defective images have no mask. Received: "
-            f"{enumerate_names(missing)}. Add the masks, or take empty ones "
-            "with allow_missing_masks=True."
+            f"{enumerate_names(missing)}. Add the masks."
         )
 
     labels = tf.constant([sample.label for sample in samples], tf.int32)
@@ -142,7 +133,7 @@ def image_dataset(
         return example
 
     def examples_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = order_of_epoch(count, shuffle, seed, epoch)
+        order = batching.order(count, epoch)
 
         def example(index: tf.Tensor) -> Example:
             stack = {k: v[tf.newaxis] for k, v in load(index).items()}
@@ -160,10 +151,8 @@ def image_dataset(
             examples = examples.batch(batch_size).map(_mix)
         return examples.unbatch().batch(batch_size, drop_remainder)
 
-    batches = chain_epochs(examples_of, epoch, epochs)
-    batches = state_length(
-        batches, count * patches, batch_size, drop_remainder, epochs
-    )
+    batches = batching.chain(examples_of)
+    batches = batching.state_length(batches, count * patches)
     if with_labels or with_masks:
         batches = batches.map(lambda example: (example.pop("image"), example))
     else:

@@ -19,7 +19,7 @@ from keras_sspcab.preprocessing import Preprocessing
 
 def problems_of(samples, **arguments):
     with pytest.raises(BadFilesError) as error:
-        check_images(samples, progress=False, **arguments)
+        check_images(samples, **arguments)
     return error.value
 
 
@@ -115,7 +115,7 @@ def test_damaged_files_never_crash(encode, color, scratch, data):
     damaged = sample_of(scratch / "damaged", bytes(content))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = check_images([good, damaged], on_error="skip", progress=False)
+        found = check_images([good, damaged], on_error="skip")
     assert found[0] == good
     assert len(found) + len(caught) == 2
 

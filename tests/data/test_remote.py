@@ -15,7 +15,7 @@ from keras_sspcab.data import (
     file_system,
     scan_image_folder,
 )
-from keras_sspcab.scale.inputs import list_inputs
+from keras_sspcab.scale.plan import list_inputs
 
 fsspec = pytest.importorskip("fsspec")
 

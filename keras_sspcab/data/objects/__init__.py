@@ -11,14 +11,11 @@ from keras_sspcab.data.objects.dataset import (
     to_gray,
 )
 from keras_sspcab.data.objects.extraction import extract_cubes
-from keras_sspcab.data.objects.masks import (
-    MaskFiles,
-    MaskSource,
-    MotionMasks,
-)
 from keras_sspcab.data.objects.onnx_detector import OnnxDetector
 from keras_sspcab.data.objects.proposals import (
+    MaskFiles,
     MergedProposals,
+    MotionMasks,
     MotionProposals,
     ObjectProposals,
 )
@@ -27,7 +24,6 @@ __all__ = [
     "BoxFiles",
     "CubeFile",
     "MaskFiles",
-    "MaskSource",
     "MergedProposals",
     "MotionMasks",
     "MotionProposals",

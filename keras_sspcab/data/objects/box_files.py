@@ -39,15 +39,14 @@ class BoxFiles(ObjectProposals):
     `.json` as COCO: `images`, with `id`, the `video` (or the folder in
     `file_name`) and the `frame_id` (or the position of the file in the video),
     and `annotations` with `image_id`, `bbox` (x, y, width, height) and `score`.
-    A list of results, which has no `images`, takes them from the file `images`,
-    or from the same keys in each result.
+    A list of results has `video` and `frame`, or `file_name`, in each result.
 
     Boxes are in pixels of the frames, with both ends inclusive; those of COCO
-    become so. Frames count from 0. A missing confidence is 1.
+    become so. A missing confidence is 1. Errors name the file and the line or
+    entry.
 
     Args:
         path: The folder or file.
-        images: For a list of COCO results: the file with `images`.
         first_frame: Number of a video's first frame in the files. Defaults to
             0.
         min_confidence: Boxes of this confidence or less are left out.
@@ -55,9 +54,6 @@ class BoxFiles(ObjectProposals):
         min_area: Boxes of fewer pixels are left out. Defaults to 0.
         cover_threshold: Share of a box's area above which it is left out if a
             larger box covers it; None (the default) keeps all.
-
-    Raises:
-        ValueError: If `path` is not as described.
 
     Example:
     >>> import os, tempfile
@@ -70,7 +66,6 @@ class BoxFiles(ObjectProposals):
     """
 
     path: Any
-    images: Any = None
     first_frame: int = 0
     min_confidence: float = 0.0
     min_area: float = 0.0
@@ -79,15 +74,12 @@ class BoxFiles(ObjectProposals):
     name = "files"
 
     def __post_init__(self) -> None:
-        for name in ("path", "images"):
-            if (path := getattr(self, name)) is not None:
-                path = os.path.expanduser(os.fspath(path))
-                setattr(self, name, path)
-                if not os.path.exists(path):
-                    raise ValueError(
-                        "The boxes of objects do not exist. "
-                        f"Received: {name}={path!r}"
-                    )
+        self.path = os.path.expanduser(os.fspath(self.path))
+        if not os.path.exists(self.path):
+            raise ValueError(
+                "The boxes of objects do not exist. "
+                f"Received: path={self.path!r}"
+            )
         standardize_int(self.first_frame, "first_frame", 0)
         self._filter = BoxFilter(
             self.min_confidence, self.min_area, self.cover_threshold
@@ -108,7 +100,7 @@ class BoxFiles(ObjectProposals):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments; the files count by themselves."""
-        return named_fields(self, without=("path", "images"))
+        return named_fields(self, without=("path",))
 
     def files(self, video: Video) -> list[str]:
         """Lists the files with the boxes of a video, or raises ValueError."""
@@ -116,23 +108,13 @@ class BoxFiles(ObjectProposals):
 
     def _find(self, video: Video) -> tuple[list[str], bool]:
         """Returns the files, and whether they are not one for each frame."""
-        files, is_single = [self.path], True
-        if os.path.isdir(self.path):
-            extensions = (".txt", ".csv", ".json", ".npy")
-            files, is_single = find_files(
-                self.path, video, "boxes", extensions, (".npy",)
-            )
-        if self.images is not None and files[0].lower().endswith(".json"):
-            files.append(self.images)
-        return files, is_single
+        if not os.path.isdir(self.path):
+            return [self.path], True
+        extensions = (".txt", ".csv", ".json", ".npy")
+        return find_files(self.path, video, "boxes", extensions, (".npy",))
 
     def boxes(self, video: Video) -> Iterator[np.ndarray]:
-        """Yields the boxes of each frame.
-
-        Raises:
-            ValueError: If there are no boxes of the video, or a file is faulty;
-                the error names the file and the line or entry.
-        """
+        """Yields the boxes of each frame."""
         files, is_single = self._find(video)
         if is_single:
             is_own, count = os.path.isdir(self.path), count_frames(video)
@@ -155,5 +137,5 @@ class BoxFiles(ObjectProposals):
         # Threads may replace it meanwhile.
         parsed = self._parsed
         if parsed is None or parsed[0] != identity:
-            self._parsed = parsed = identity, read_table(path, self.images)
+            self._parsed = parsed = identity, read_table(path)
         return parsed[1]

@@ -125,11 +125,11 @@ class BoxTable:
         )
 
 
-def read_table(path: str, images: str | None = None) -> BoxTable:
-    """Reads a file by its extension; COCO results may need that of `images`."""
+def read_table(path: str) -> BoxTable:
+    """Reads a file by its extension."""
     extension = os.path.splitext(path)[1].lower()
     if extension == ".json":
-        return _read_coco(path, images)
+        return _read_coco(path)
     if extension == ".npy":
         return _read_array(path)
     return _read_lines(path, has_header=extension == ".csv")
@@ -200,106 +200,71 @@ def _read_array(path: str) -> BoxTable:
 # === COCO ===
 
 
-def _read_coco(path: str, images_path: str | None) -> BoxTable:
+def _read_coco(path: str) -> BoxTable:
     """Reads annotations with their images, or a list of results."""
-    table = BoxTable(path)
-    content = _load_json(path)
-    kind = "annotations" if isinstance(content, dict) else "results"
-    entries = content.get(kind) if isinstance(content, dict) else content
-    if not isinstance(entries, list):
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot read the boxes {path!r}: {error}") from error
+    has_images = isinstance(content, dict)
+    names = ("videos", "images", "annotations")
+    videos, images, boxes = [], [], content
+    if has_images:
+        # Data sets of videos name these in a list of their own.
+        videos, images, boxes = (
+            {"videos": [], **content}.get(n) for n in names
+        )
+    if not all(isinstance(part, list) for part in (videos, images, boxes)):
         raise ValueError(
-            "The file must hold `images` and `annotations`, or a list of "
+            "The file must hold lists `images` and `annotations`, or a list of "
             f"results. Received: {path!r} without them"
         )
-    images: dict[Any, dict[str, Any]] = {}
-    if kind == "annotations":
-        images = _images_of(content, path)
-    elif images_path is not None:
-        images = _images_of(_load_json(images_path), images_path)
-    for key, image in images.items():
-        table.rows.setdefault(_video_of(image, table, f"image {key!r}"), [])
-    for number, entry in enumerate(entries):
-        place = f"{kind}[{number}]"
-        box = _box_of(entry, table, place)
-        key = entry.get("image_id")
-        if isinstance(key, (int, str)) and key in images:
-            image = images[key]
-        elif kind == "results" and {"video", "file_name"} & set(entry):
-            image = entry
-        else:
-            raise table.error(
-                "Each box must belong to an image. Results without `images` "
-                "need the file that has them: BoxFiles(path, images=...).",
-                f"image_id={key!r}, not among the {len(images)} images,",
-                place,
-            )
-        frame = image.get("frame_id", image.get("frame"))
-        if not isinstance(frame, (int, float)):
-            frame = os.path.basename(_file_name(image))
-        table.add(_video_of(image, table, place), frame, box, place)
+    table = BoxTable(path)
+    video_names: dict[Any, Any] = {}
+    frames: dict[Any, tuple[str, float | str]] = {}
+    for kind, entries in zip(names, (videos, images, boxes), strict=True):
+        for number, entry in enumerate(entries):
+            place = f"{kind if has_images else 'results'}[{number}]"
+            try:
+                if kind == "videos":
+                    video_names[entry["id"]] = entry["name"]
+                elif kind == "images":
+                    video, _ = frame = _frame_of(entry, video_names)
+                    frames[entry["id"]] = frame
+                    table.rows.setdefault(video, [])
+                else:
+                    video, at = (
+                        frames[entry["image_id"]]
+                        if has_images
+                        else _frame_of(entry, video_names)
+                    )
+                    x, y, width, height = map(float, entry["bbox"])
+                    score = float(entry.get("score", 1.0))
+                    box = [x, y, x + width - 1, y + height - 1, score]
+                    table.add(video, at, box, place)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise table.error(
+                    "Each image must have an `id`, and tell its video by "
+                    "`video` or the folder in `file_name`; each box must have "
+                    "the `image_id` of an image, a `bbox` of x, y, width and "
+                    "height, and maybe a `score`. Results without images must "
+                    "tell video and frame themselves.",
+                    repr(entry)[:200],
+                    place,
+                ) from None
     return table
 
 
-def _video_of(image: dict[str, Any], table: BoxTable, place: str) -> str:
-    if image.get("video") is not None:
-        return str(image["video"])
-    folder = os.path.basename(os.path.dirname(_file_name(image)))
-    if not folder:
-        raise table.error(
-            "Each image must tell its video, by `video` or by the folder in "
-            "`file_name`.",
-            f"file_name={_file_name(image)!r}",
-            place,
-        )
-    return folder
-
-
-def _box_of(entry: Any, table: BoxTable, place: str) -> list[float]:
-    try:
-        x, y, width, height = map(float, entry["bbox"])
-        confidence = float(entry.get("score", 1.0))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise table.error(
-            "Each entry must have a `bbox` of x, y, width and height, and "
-            "maybe a `score`.",
-            repr(entry)[:200],
-            place,
-        ) from None
-    return [x, y, x + width - 1, y + height - 1, confidence]
-
-
-def _images_of(content: Any, path: str) -> dict[Any, dict[str, Any]]:
-    """Returns the images of a COCO file by `id`, with the `video` of each."""
-    images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list):
-        raise ValueError(
-            f"The file must hold a list `images`. Received: {path!r} without it"
-        )
-    # Data sets of videos name these in a list of their own.
-    videos = {
-        video.get("id"): video.get("name")
-        for video in content.get("videos", [])
-        if isinstance(video, dict)
-    }
-    for number, image in enumerate(images):
-        if not isinstance(image, dict) or "id" not in image:
-            raise ValueError(
-                "Each image must have an `id`. "
-                f"Received: {image!r} in {path!r}, images[{number}]"
-            )
-    return {
-        image["id"]: {"video": videos.get(image.get("video_id")), **image}
-        for image in images
-    }
-
-
-def _file_name(image: dict[str, Any]) -> str:
-    return str(image.get("file_name", "")).replace("\\", "/")
-
-
-def _load_json(path: str) -> Any:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot read the boxes {path!r}: {error}") from error
+def _frame_of(
+    image: dict[str, Any], videos: dict[Any, Any]
+) -> tuple[str, float | str]:
+    """Returns the video, and the number of a frame or the name of its file."""
+    file = str(image.get("file_name", "")).replace("\\", "/")
+    video = image.get("video", videos.get(image.get("video_id")))
+    video = os.path.basename(os.path.dirname(file)) if video is None else video
+    if video == "":
+        raise KeyError("video")
+    frame = image.get("frame_id", image.get("frame"))
+    is_number = isinstance(frame, (int, float))
+    return str(video), frame if is_number else os.path.basename(file)

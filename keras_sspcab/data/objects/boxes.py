@@ -74,11 +74,9 @@ class BoxFilter:
     cover_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_confidence < 1:
-            raise ValueError(
-                "The `min_confidence` argument must be at least 0 and below 1. "
-                f"Received: min_confidence={self.min_confidence!r}"
-            )
+        standardize_number(
+            self.min_confidence, "min_confidence", 0, 1, excluded=1
+        )
         standardize_number(self.min_area, "min_area")
         if self.cover_threshold is not None:
             standardize_number(self.cover_threshold, "cover_threshold", 0, 1)

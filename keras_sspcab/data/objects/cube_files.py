@@ -32,8 +32,6 @@ fast in any order.
 
 import dataclasses
 import json
-import threading
-from collections.abc import Sequence
 from typing import Any
 
 import h5py
@@ -76,30 +74,20 @@ class CubeFile:
     has_masks: bool = False
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a whole dataset, such as `"boxes"`.
-
-        Raises:
-            ValueError: If the file cannot be read.
-        """
-        with _open(self.path) as file:
+        """Returns a whole dataset, such as `"boxes"`."""
+        with open_hdf5(self.path) as file:
             return file[name][()]
 
 
 def open_cube_file(path: Any) -> CubeFile:
-    """Reads what a file of objects holds.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If it is no such file, or a broken one.
+    """Reads what a file of objects holds, or raises a ValueError.
 
     Example:
     >>> open_cube_file("objects/street.h5").name  # doctest: +SKIP
     'street'
     """
     path = str(path)
-    with _open(path) as file:
+    with open_hdf5(path) as file:
         attributes = file.attrs
         kind = attributes.get("format"), attributes.get("version")
         if kind != (FORMAT, VERSION):
@@ -157,9 +145,7 @@ class CubeWriter:
             dataset.resize(start + len(values), axis=0)
             dataset[start:] = values
 
-    def finish(
-        self, attributes: dict[str, Any], settings: dict[str, Any]
-    ) -> None:
+    def finish(self, settings: Any, **attributes: Any) -> None:
         """Writes the attributes."""
         self._file.attrs.update(
             attributes,
@@ -173,35 +159,8 @@ class CubeWriter:
         self._file.close()
 
 
-class CubeReader:
-    """Reads single rows of several files, which stay open."""
-
-    def __init__(self, files: Sequence[CubeFile], max_open: int = 64) -> None:
-        self._files = files
-        self._max_open = max_open
-        self._open: dict[int, h5py.File] = {}
-        # Reading does not run in parallel anyway, and files may be closed.
-        self._lock = threading.Lock()
-
-    def read(self, file: int, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns rows of a dataset of a file, read in ascending order."""
-        with self._lock:
-            dataset = self._file(file)[name]
-            values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-            # Much faster than a list of rows in one selection.
-            for position in np.argsort(rows, kind="stable"):
-                values[position] = dataset[int(rows[position])]
-        return values
-
-    def _file(self, position: int) -> h5py.File:
-        if position not in self._open:
-            while len(self._open) >= self._max_open:
-                self._open.pop(next(iter(self._open))).close()
-            self._open[position] = _open(self._files[position].path)
-        return self._open[position]
-
-
-def _open(path: str) -> h5py.File:
+def open_hdf5(path: str) -> h5py.File:
+    """Opens a file, or raises a ValueError that names it."""
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -12,7 +12,6 @@ import numpy as np
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.cache import standardize_cache_folder
 from keras_sspcab.data.decoding import standardize_channels
-from keras_sspcab.data.flow.optical_flow import FlowSource
 from keras_sspcab.data.objects.boxes import (
     clip_boxes,
     opencv,
@@ -24,11 +23,10 @@ from keras_sspcab.data.objects.cube_files import (
     CubeWriter,
     open_cube_file,
 )
-from keras_sspcab.data.objects.masks import MaskSource
 from keras_sspcab.data.objects.proposals import ObjectProposals
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.video.folder import Video, standardize_videos
-from keras_sspcab.data.video.per_frame import zip_frames
+from keras_sspcab.data.video.per_frame import FrameSource, zip_frames
 from keras_sspcab.data.video.reading import iterate_frames, video_cache_path
 from keras_sspcab.runs.files import replacing
 
@@ -36,23 +34,21 @@ from keras_sspcab.runs.files import replacing
 def extract_cubes(
     videos: Iterable[Video],
     proposals: ObjectProposals,
-    flow: FlowSource,
+    flow: FrameSource,
     folder: Any,
     *,
     num_frames: int = 5,
     size: int = 32,
     channels: int = 3,
-    masks: MaskSource | None = None,
-    progress: bool = True,
+    masks: FrameSource | None = None,
 ) -> tuple[CubeFile, ...]:
     """Cuts the objects of videos out of frames and flows, unless that is done.
 
     Each video becomes one file; see `keras_sspcab.data.objects.cube_files` for
-    the format. A file appears only when it is complete, so that an extraction
-    that is interrupted goes on with the next video. Its name has a digest of
-    the video's files and of all settings: if something changes, another file
-    is written, and the older one stays until it is deleted. Memory does not
-    grow with the length of a video.
+    the format. An extraction that is interrupted goes on with the next video.
+    The name of a file has a digest of the video's files and of all settings: if
+    something changes, another file is written, and the older one stays. Memory
+    does not grow with the length of a video.
 
     Args:
         videos: The videos, of different names.
@@ -65,9 +61,7 @@ def extract_cubes(
         size: Height and width of the crops, in pixels. Defaults to 32.
         channels: 1 for gray or 3 for color. Defaults to 3.
         masks: What says which pixels belong to objects: `MaskFiles(...)` or
-            `MotionMasks(...)`; files of videos that it has none of, and with
-            None (the default) all, are without.
-        progress: False hides the progress bar.
+            `MotionMasks(...)`; None (the default) for none.
 
     Returns:
         A file for each video.
@@ -75,7 +69,6 @@ def extract_cubes(
     Raises:
         ValueError: If an argument is out of range, or a video, its boxes or its
             flow cannot be read.
-        ImportError: If OpenCV is missing.
 
     Example:
     >>> files = extract_cubes(  # doctest: +SKIP
@@ -84,8 +77,6 @@ def extract_cubes(
     ...     DISFlow(),
     ...     folder="objects",
     ... )
-    >>> files[0].num_objects  # doctest: +SKIP
-    1834
     """
     given = standardize_videos(videos)
     (name, count), *_ = collections.Counter(v.name for v in given).most_common()
@@ -132,18 +123,18 @@ def extract_cubes(
         ):
             written = _write_objects(writer, video, proposals, flow, own_masks)
             known = {"fingerprint": fingerprint, "video": video.name}
-            writer.finish({**written, **known}, settings)
+            writer.finish(settings, **written, **known)
         return open_cube_file(path)
 
-    return tuple(parallel_map(extract, given, "Extracting objects", progress))
+    return tuple(parallel_map(extract, given, "Extracting objects"))
 
 
 def _write_objects(
     writer: CubeWriter,
     video: Video,
     proposals: ObjectProposals,
-    flow: FlowSource,
-    masks: MaskSource | None,
+    flow: FrameSource,
+    masks: FrameSource | None,
 ) -> dict[str, Any]:
     """Writes the objects of a video and returns the file's attributes."""
     frames = iterate_frames(video, channels=writer.channels)
@@ -222,7 +213,7 @@ def _crop_all(
     """Returns crops `(n, len(arrays), size, size, channels)` of boxes.
 
     Coordinates are rounded up. Bilinear without antialiasing, or the nearest
-    neighbor. The values of a flow stay in pixels of the frame.
+    neighbor.
     """
     cv2 = opencv()
     interpolation = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR

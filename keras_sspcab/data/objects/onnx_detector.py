@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_sspcab.checks import standardize_number
 from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes, opencv
 from keras_sspcab.data.objects.proposals import ObjectProposals, named_fields
 from keras_sspcab.data.video.folder import Video
@@ -110,11 +111,8 @@ class OnnxDetector(ObjectProposals):
         threshold: Any = self.iou_threshold
         if threshold == "auto":
             threshold = None if self._output.is_separate else 0.45
-        if threshold is not None and not 0 < threshold <= 1:
-            raise ValueError(
-                "The `iou_threshold` argument must be above 0 and at most 1, "
-                f"None or 'auto'. Received: iou_threshold={threshold!r}"
-            )
+        if threshold is not None:
+            standardize_number(threshold, "iou_threshold", 0, 1, excluded=0)
         self._threshold = threshold
 
     @property

@@ -2,20 +2,31 @@
 
 import abc
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from keras_sspcab.checks import standardize_int, standardize_number
+from keras_sspcab.checks import (
+    standardize_int,
+    standardize_number,
+    standardize_odd,
+)
 from keras_sspcab.data.objects.boxes import (
     BoxFilter,
     clip_boxes,
     opencv,
     standardize_boxes,
 )
+from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.video.folder import Video
-from keras_sspcab.data.video.per_frame import FrameSource, zip_frames
+from keras_sspcab.data.video.masks import iterate_masks
+from keras_sspcab.data.video.per_frame import (
+    FrameFiles,
+    FrameSource,
+    zip_frames,
+)
 from keras_sspcab.data.video.reading import iterate_frames
 
 # Value of the background subtractor's mask for what is no shadow.
@@ -25,11 +36,8 @@ _FOREGROUND = 255
 class ObjectProposals(FrameSource):
     """Finds boxes around objects in each frame of a video.
 
-    A subclass writes `boxes` and `settings`, and `files` if it reads some. It
-    is called in threads, for several videos at a time.
-
-    Attributes:
-        name: What the proposals are called in files and reports.
+    A subclass writes `name`, `settings` and `boxes`, and `files` if it reads
+    some. It is called in threads, for several videos at a time.
 
     Example:
     >>> class MiddleOfFrames(ObjectProposals):
@@ -48,14 +56,10 @@ class ObjectProposals(FrameSource):
 
     @abc.abstractmethod
     def boxes(self, video: Video) -> Iterator[np.ndarray]:
-        """Yields the boxes in each frame of a video, in order.
+        """Yields the boxes `(n, 5)` in each frame of a video, in order.
 
-        Args:
-            video: The video.
-
-        Yields:
-            Arrays `(n, 5)`, one a frame: `x_min`, `y_min`, `x_max`, `y_max`
-            in pixels of the frame, both ends included, and a confidence.
+        They are `x_min`, `y_min`, `x_max`, `y_max` in pixels of the frame, both
+        ends included, and a confidence.
         """
 
 
@@ -74,22 +78,15 @@ class MotionProposals(ObjectProposals):
 
     Frames are blurred, the absolute differences of neighbors summed and
     thresholded, and the bounding rectangles of the outer contours are the
-    boxes, as HF2-VAD adds them to those of its detector. The first and the last
-    frame are paired with themselves. An evenly colored object that moves by
-    less than its size changes at its edges alone and gives a box for each of
-    them: `closing` joins what is near.
+    boxes, as HF2-VAD (Liu et al., ICCV 2021) adds them to those of its
+    detector. The first and the last frame are paired with themselves. An evenly
+    colored object that moves by less than its size gives a box at each of its
+    edges: `closing` joins what is near.
 
     What moves slowly changes too little from frame to frame. With
-    `background_history`, what differs from the learned background (mixtures of
-    Gaussians, MOG2 in OpenCV), to begin with the first frame, counts as well.
-
-    References:
-    - Liu et al., "A Hybrid Video Anomaly Detection Framework via
-      Memory-Augmented Flow Reconstruction and Flow-Guided Frame Prediction",
-      ICCV 2021
-    - Zivkovic and van der Heijden, "Efficient adaptive density estimation per
-      image pixel for the task of background subtraction", Pattern Recognition
-      Letters, 2006
+    `background_history`, what differs from the learned background (MOG2 in
+    OpenCV: Zivkovic and van der Heijden, 2006), to begin with the first frame,
+    counts as well.
 
     Args:
         threshold: Sum of the differences, from 0 to 254, above which a color
@@ -134,15 +131,8 @@ class MotionProposals(ObjectProposals):
         standardize_number(self.threshold, "threshold", 0, 254)
         standardize_int(self.margin, "margin", 0)
         standardize_int(self.closing, "closing", 0)
-        if standardize_int(self.blur, "blur", 1) % 2 == 0:
-            raise ValueError(
-                f"The `blur` argument must be odd. Received: blur={self.blur!r}"
-            )
-        if not self.max_aspect > 1:
-            raise ValueError(
-                "The `max_aspect` argument must be above 1. "
-                f"Received: max_aspect={self.max_aspect!r}"
-            )
+        standardize_odd(self.blur, "blur")
+        standardize_number(self.max_aspect, "max_aspect", 1, excluded=1)
         if self.background_history is not None:
             standardize_int(self.background_history, "background_history", 1)
         BoxFilter(0, self.min_area, self.cover_threshold)
@@ -158,10 +148,7 @@ class MotionProposals(ObjectProposals):
             yield self.boxes_of_mask(mask)
 
     def masks(self, video: Video) -> Iterator[np.ndarray]:
-        """Yields what has changed in each frame, uint8 `(height, width)`.
-
-        Changed pixels are not 0. Gaps are not closed yet.
-        """
+        """Yields what has changed in each frame: not 0, with gaps."""
         cv2 = opencv()
         background = None
         if self.background_history is not None:
@@ -224,15 +211,8 @@ def _triples(frames: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
 class MergedProposals(ObjectProposals):
     """Adds to detected boxes what moves outside them, as HF2-VAD does.
 
-    Motion within the detected boxes, enlarged by a margin, is erased. Then the
-    boxes of the motion that is left are added.
-
-    Args:
-        detections: `OnnxDetector(...)`, `BoxFiles(...)` or proposals of your
-            own.
-        motion: `MotionProposals(...)`.
-        margin: Pixels that detected boxes are enlarged by on each side.
-            Defaults to 2.
+    Motion within the detected boxes, enlarged by a `margin` in pixels, is
+    erased. Then the boxes of the motion that is left are added.
 
     Example:
     >>> from keras_sspcab.data.objects import BoxFiles
@@ -287,3 +267,63 @@ class MergedProposals(ObjectProposals):
                 if x_max >= x_min and y_max >= y_min:
                     mask[y_min : y_max + 1, x_min : x_max + 1] = 0
             yield np.concatenate([detected, self.motion.boxes_of_mask(mask)])
+
+
+# === Masks ===
+
+
+class MaskFiles(FrameFiles):
+    """Reads the masks of objects from files, as a segmentation gives them.
+
+    For a video called `NAME`, `folder` holds a folder `NAME` with an image for
+    each frame, in the order of their names, or an array `NAME.npy` `(frames,
+    height, width)`; videos without them have none. Pixels above 0 belong to an
+    object, so that instances may have numbers. Other sizes are brought to that
+    of the frames by the nearest neighbor.
+
+    Example:
+    >>> MaskFiles(".").has(Video("street", "street.mp4"))
+    False
+    """
+
+    what = "masks"
+    single = (".npy",)
+    several = IMAGE_EXTENSIONS
+
+    def has(self, video: Video) -> bool:
+        """Returns whether there is a file or folder for a video."""
+        base = os.path.join(self.folder, video.name)
+        return os.path.isfile(f"{base}.npy") or os.path.isdir(base)
+
+    def iterate(
+        self, video: Video, image_size: Any = None
+    ) -> Iterator[np.ndarray]:
+        """Yields the mask of each frame; a ValueError says what is missing."""
+        files, is_single = self._find(video)
+        path = files[0] if is_single else os.path.dirname(files[0])
+        masked = dataclasses.replace(video, masks=path)
+        return iterate_masks(masked, image_size)
+
+
+class MotionMasks(FrameSource):
+    """Takes what moves for the objects: masks without a trained network.
+
+    Example:
+    >>> MotionMasks(MotionProposals()).settings["name"]
+    'motion'
+    """
+
+    def __init__(self, motion: MotionProposals) -> None:
+        self.motion = motion
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Those of the motion."""
+        return {"name": "motion", "motion": self.motion.settings}
+
+    def iterate(
+        self, video: Video, image_size: Any = None
+    ) -> Iterator[np.ndarray]:
+        """Yields what moves in each frame, at the size of the frame."""
+        for mask in self.motion.masks(video):
+            yield mask > 0

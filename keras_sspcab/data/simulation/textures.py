@@ -104,7 +104,7 @@ class FolderTextures(TextureSource):
                 f"folders={folders!r}"
             )
         chosen = samples[:: -(-len(samples) // _NUM_CHECKED)]
-        check_images(chosen, progress=False)
+        check_images(chosen)
         self.paths = tuple(sample.path for sample in samples)
 
     def __eq__(self, other: object) -> bool:

@@ -3,8 +3,6 @@
 Video files are read through PyAV, which is imported at the first use.
 """
 
-from keras_sspcab.data.video.attach import attach_labels
-from keras_sspcab.data.video.checking import check_videos
 from keras_sspcab.data.video.clips import clip_dataset, count_clips
 from keras_sspcab.data.video.files import video_writer
 from keras_sspcab.data.video.folder import (
@@ -14,6 +12,7 @@ from keras_sspcab.data.video.folder import (
     make_video,
 )
 from keras_sspcab.data.video.frames import fit_frame
+from keras_sspcab.data.video.ground_truth import attach_labels, check_videos
 from keras_sspcab.data.video.masks import (
     frame_labels,
     iterate_masks,

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
+from keras_sspcab.data.batching import Batching
 from keras_sspcab.data.cache import (
     open_array,
     standardize_cache_folder,
@@ -16,7 +17,6 @@ from keras_sspcab.data.cache import (
 from keras_sspcab.data.decoding import standardize_channels, standardize_size
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.parallel import parallel_map
-from keras_sspcab.data.video.batching import Batching
 from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.frames import frame_size, read_frame
 from keras_sspcab.data.video.reading import (
@@ -81,7 +81,6 @@ def clip_dataset(
             cannot be read, or video files are to be shuffled without a cache.
             Frames that turn out to be broken later, named in the message, raise
             `tf.errors.InvalidArgumentError`.
-        ImportError: If there are video files and PyAV is missing.
 
     Example:
     >>> videos = [Video("street", "street.mp4", num_frames=250)]
@@ -152,9 +151,7 @@ def cached_frames(
 ) -> list[np.ndarray]:
     """Returns the frames of each video, decoded once and kept on disk.
 
-    Going to a frame within a compressed video means decoding all since the last
-    key frame. The arrays are uint8 `(frames, height, width, channels)`, mapped
-    from `.npy` files in the folder `cache`: only what is used is read.
+    They are uint8 `(frames, height, width, channels)`, mapped from files.
     """
     folder = standardize_cache_folder(cache)
 
@@ -177,8 +174,6 @@ def count_clips(
     videos: Iterable[Video], clip_length: int, stride: int = 1, step: int = 1
 ) -> int:
     """Returns how many clips `clip_dataset` cuts from videos.
-
-    Arguments and errors are those of `clip_dataset`.
 
     Example:
     >>> count_clips(Video("a", "a.mp4", num_frames=10), clip_length=4)

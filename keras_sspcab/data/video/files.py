@@ -51,8 +51,7 @@ def iterate_file(
 
     Times are seconds from the first frame on; those that are missing or do not
     grow follow from the frame rate. There must be `num_frames`; None takes the
-    number that the container states (AVI and MP4 do), or else the end that it
-    states (MKV mostly does).
+    number, or else the end, that the container states.
     """
     count = 0
     size = None
@@ -164,20 +163,9 @@ def video_writer(
 
     The file appears when the block has ended; if it fails, one that was there
     before stays. It is H.264, or MPEG-4 where the encoder is missing. Sides are
-    made even by repeating the last row or column.
-
-    Args:
-        path: The file, `.mp4` for instance.
-        rate: Frames a second. Defaults to 25.
-
-    Yields:
-        A function of a uint8 array `(height, width, 3)`, RGB, and optionally of
-        the time at which it is shown, in seconds from 0 on; by default as the
-        rate says. All frames have the size of the first one.
-
-    Raises:
-        ValueError: If a frame is not as described, or there is none.
-        ImportError: If PyAV is missing.
+    made even by repeating the last row or column. The function takes a uint8
+    array `(height, width, 3)`, RGB, of the size of the first one, and maybe the
+    time at which it is shown, in seconds; by default as the `rate` says.
 
     Example:
     >>> import os, tempfile

@@ -77,14 +77,12 @@ class Video:
 class VideoFolder(SampleFolder[Video]):
     """The videos below a folder, by split, as `scan_video_folder` returns it.
 
-    Frames of one video resemble each other, so `with_validation` holds out
-    whole videos. For the attributes, see `SampleFolder`.
+    `with_validation` holds out whole videos: their frames resemble each other.
 
     Example:
     >>> train = tuple(Video(f"{i}", f"videos/{i}.avi") for i in range(9))
-    >>> folder = VideoFolder("videos", "plain", train).with_validation(0.2)
-    >>> len(folder.train), len(folder.validation)
-    (7, 2)
+    >>> len(VideoFolder("videos", "plain", train).with_validation(0.2).train)
+    7
     """
 
     items = "videos"
@@ -120,12 +118,7 @@ class VideoFolder(SampleFolder[Video]):
 def make_video(path: str | os.PathLike[str], name: str | None = None) -> Video:
     """Makes a `Video` of a single folder of frames or video file.
 
-    Args:
-        path: The folder or file.
-        name: Its name; that of the file without its extension by default.
-
-    Raises:
-        ValueError: If there is nothing at `path`.
+    Its name is that of the file without its extension, unless it is given.
 
     Example:
     >>> import tempfile

@@ -33,27 +33,24 @@ def fit_frame(
     channels: int,
     preprocessing: Preprocessing | None = None,
 ) -> np.ndarray:
-    """Resizes a frame and converts it to gray or color.
+    """Resizes a frame and converts it to gray (luma of BT.601) or color.
 
     As `keras_sspcab.data.resize` does it, rounded to 8 bits; by the method
     `"bilinear"`, which is that of Pillow here, no value differs by more than
-    one step of 255. The aspect ratio is not kept.
+    one step of 255.
 
     Args:
         frame: Pillow image, which is turned as its EXIF data say; or uint8
             array `(height, width)` or `(height, width, 1 or 3)`, gray or RGB.
+            Floats are refused: whether white is 1 or 255, they do not tell.
         image_size: Height and width, in pixels; None keeps the frame's.
-        channels: 1 for gray (luma of BT.601) or 3 for color.
+        channels: 1 for gray or 3 for color.
         preprocessing: Has the way to resize, and the white level of images with
-            16 bits, of which the upper 8 bits up to it are taken. None for the
-            default of both.
+            16 bits, of which the upper 8 bits up to it are taken; brighter ones
+            are refused. None for the default of both.
 
     Returns:
         uint8 array `(height, width, channels)`.
-
-    Raises:
-        ValueError: If it is no such frame, or brighter than the white level.
-            Floats are refused: whether white is 1 or 255, they do not tell.
 
     Example:
     >>> import numpy as np

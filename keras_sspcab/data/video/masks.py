@@ -26,25 +26,13 @@ _TRACK_COLUMNS = ("track", "frame", "x_min", "y_min", "x_max", "y_max")
 
 
 def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
-    """Yields the mask of each frame.
+    """Yields the mask of each frame, bool `(height, width)`.
 
     Masks are a folder of images, read like those of images, an `.npy` file
     `(frames, height, width)`, or a `.mat` file with a cell of masks, one a
     frame: pixels above 0 are abnormal. They belong to the frames by their
-    order, wherever their numbering starts.
-
-    Args:
-        video: A video with masks.
-        image_size: Height and width that masks are resized to, by the nearest
-            neighbor, without loss of small regions; None (the default) keeps
-            theirs.
-
-    Yields:
-        bool arrays `(height, width)`, one a frame.
-
-    Raises:
-        ValueError: If the video has no masks, there are not as many as frames,
-            or one cannot be read.
+    order, wherever their numbering starts. To an `image_size`, height and
+    width, they are resized without loss of small regions.
 
     Example:
     >>> next(iterate_masks(Video("street", "street.mp4")))
@@ -95,16 +83,9 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
 def frame_labels(video: Video) -> np.ndarray:
     r"""Returns which frames of a video are abnormal.
 
-    Args:
-        video: A video with labels, or else with masks: a frame is abnormal if
-            one of its pixels is.
-
-    Returns:
-        uint8 array `(frames,)`: 0 normal, 1 abnormal.
-
-    Raises:
-        ValueError: If the video has neither, or they do not fit it. The error
-            names the file.
+    That is uint8 `(frames,)` of 0 and 1, read from its labels, or else from its
+    masks: a frame is abnormal if one of its pixels is. A ValueError names what
+    does not fit.
 
     Example:
     >>> import tempfile
@@ -154,12 +135,7 @@ def tracks_from_masks(
         min_area: Regions of fewer pixels are left out. Defaults to 1.
 
     Returns:
-        Dict of arrays `(n,)`: `video` (names), `track` (from 0 in each video),
-        `frame` (from 0), `x_min`, `y_min`, `x_max` and `y_max` (inclusive), as
-        `keras_sspcab.metrics.write_tracks` takes them.
-
-    Raises:
-        ValueError: If masks cannot be read; see `iterate_masks`.
+        Dict of arrays `(n,)` as `keras_sspcab.metrics.write_tracks` takes them.
 
     Example:
     >>> tracks_from_masks([Video("street", "street.mp4")])["frame"].size

@@ -15,7 +15,10 @@ from keras_sspcab.data.video.reading import count_frames
 
 
 class FrameSource(abc.ABC):
-    """Gives something for each frame of a video, computed or from files."""
+    """Gives something for each frame of a video, computed or from files.
+
+    Masks and flows are what `iterate` yields.
+    """
 
     @property
     @abc.abstractmethod
@@ -25,6 +28,16 @@ class FrameSource(abc.ABC):
     def files(self, video: Video) -> list[str]:
         """Lists the files that the result for a video depends on, if any."""
         return []
+
+    def has(self, video: Video) -> bool:
+        """Returns whether there is something for a video."""
+        return True
+
+    def iterate(
+        self, video: Video, image_size: Any = None
+    ) -> Iterator[np.ndarray]:
+        """Yields an array for each frame, of a size or that of the source."""
+        raise NotImplementedError
 
 
 class FrameFiles(FrameSource):

@@ -41,12 +41,9 @@ def iterate_frames(
         channels: 1 for gray or 3 for color. Defaults to 3.
 
     Returns:
-        Iterator of uint8 arrays `(height, width, channels)`.
-
-    Raises:
-        ValueError: If a frame, which the error names, cannot be decoded or has
-            another size than the first, or there are not as many as stated.
-        ImportError: If a video file is to be read and PyAV is missing.
+        Iterator of uint8 arrays `(height, width, channels)`. It raises a
+        ValueError if a frame, which it names, cannot be decoded or has another
+        size than the first, or there are not as many as stated.
 
     Example:
     >>> frames = iterate_frames(Video("street", "street.mp4"), (240, 320))
@@ -60,13 +57,9 @@ def iterate_frames(
 def iterate_timed_frames(
     video: Video, image_size: Any = None, channels: int = 3
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Yields the frames of a video in order, each with the time it is shown at.
+    """Yields the frames of a video in order, each with its time in seconds.
 
-    Arguments and errors are those of `iterate_frames`.
-
-    Returns:
-        Iterator of pairs: seconds from the first frame on, which grow, and the
-        frame. Folders of frames have 25 a second.
+    The first is shown at 0. Folders of frames have 25 a second.
 
     Example:
     >>> timed = iterate_timed_frames(Video("street", "street.mp4"))
@@ -88,18 +81,9 @@ def iterate_timed_frames(
 def read_frames(
     video: Video, positions: Iterable[int], channels: int = 3
 ) -> dict[int, np.ndarray]:
-    """Returns some frames of a video; a file is decoded up to the last one.
+    """Returns some frames of a video, from 0, by position, as `iterate_frames`.
 
-    Args:
-        video: A video.
-        positions: Positions of the frames, from 0.
-        channels: 1 for gray or 3 for color. Defaults to 3.
-
-    Returns:
-        uint8 arrays `(height, width, channels)` by position.
-
-    Raises:
-        ValueError: If a frame cannot be decoded or does not exist.
+    A file is decoded up to the last one.
 
     Example:
     >>> frames = read_frames(video, [0, 99])  # doctest: +SKIP
@@ -175,9 +159,6 @@ def video_cache_path(
 def count_frames(video: Video) -> int:
     """Returns how many frames a video has, without decoding it.
 
-    Raises:
-        ValueError: If the video cannot be read.
-
     Example:
     >>> count_frames(Video("street", "street.mp4", num_frames=250))
     250
@@ -192,11 +173,7 @@ def count_frames(video: Video) -> int:
 def frame_rate(video: Video) -> Fraction:
     """Returns the mean frames a second of a video: 25 where none are stated.
 
-    Videos of phones and screens often have no constant rate: the time of a
-    frame comes from `iterate_timed_frames`.
-
-    Raises:
-        ValueError: If a video file cannot be read.
+    The time of each frame comes from `iterate_timed_frames`.
 
     Example:
     >>> frame_rate(Video("street", "street/", "frames"))

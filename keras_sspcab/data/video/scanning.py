@@ -17,14 +17,14 @@ from keras_sspcab.data.file_system import (
     standardize_path,
 )
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
-from keras_sspcab.data.video.attach import (
+from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
+from keras_sspcab.data.video.folder import Video, VideoFolder
+from keras_sspcab.data.video.frames import list_frames, natural_key
+from keras_sspcab.data.video.ground_truth import (
     attach_files,
     attach_labels,
     attach_tracks,
 )
-from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
-from keras_sspcab.data.video.folder import Video, VideoFolder
-from keras_sspcab.data.video.frames import list_frames, natural_key
 
 _Videos = tuple[Video, ...]
 # Train videos, test videos, notes.

@@ -7,12 +7,11 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from keras_sspcab.data.flow import DISFlow, FlowFiles, FlowSource
+from keras_sspcab.data.flow import DISFlow, FlowFiles
 from keras_sspcab.data.objects import (
     BoxFiles,
     CubeFile,
     MaskFiles,
-    MaskSource,
     MergedProposals,
     MotionMasks,
     MotionProposals,
@@ -25,6 +24,7 @@ from keras_sspcab.data.objects import (
 from keras_sspcab.data.pseudo_abnormal import add_pseudo_abnormal
 from keras_sspcab.data.simulation import EmbeddedTextures, FolderTextures
 from keras_sspcab.data.video import Video, VideoFolder
+from keras_sspcab.data.video.per_frame import FrameSource
 from keras_sspcab.hosts import ScoredFrame, score_objects
 from keras_sspcab.imports import require_modules
 from keras_sspcab.runs.config import ConfigError, ObjectsConfig
@@ -188,13 +188,13 @@ def _motion_of(
     )
 
 
-def masks_of(objects: ObjectsConfig) -> MaskSource | None:
+def masks_of(objects: ObjectsConfig) -> FrameSource | None:
     """Returns what gives the masks of objects, or None."""
     if objects.masks == "motion":
         return MotionMasks(_motion_of(objects))
     return MaskFiles(objects.masks) if objects.masks else None
 
 
-def flow_of(objects: ObjectsConfig) -> FlowSource:
+def flow_of(objects: ObjectsConfig) -> FrameSource:
     """Returns what gives the optical flow."""
     return DISFlow() if objects.flow == "dis" else FlowFiles(objects.flow)

@@ -5,8 +5,7 @@ import pytest
 from video_writing import noise, write_frames
 
 from keras_sspcab.data import FlowFiles, make_video
-from keras_sspcab.data.flow.flow_files import read_flo
-from keras_sspcab.data.flow.optical_flow import resize_flow
+from keras_sspcab.data.flow import read_flo, resize_flow
 
 FLOWS = np.random.default_rng(0).normal(size=(4, 12, 16, 2)).astype("float32")
 

@@ -54,6 +54,6 @@ def write_cubes(path, frames, seed, length=3, size=4, channels=3):
         writer.append(**content)
     attributes = {"fingerprint": "0", "video": path.stem, "num_skipped": 0}
     attributes.update(num_frames=8, frame_size=np.array([32, 48]))
-    writer.finish(attributes, settings={})
+    writer.finish({}, **attributes)
     writer.close()
     return open_cube_file(path), content

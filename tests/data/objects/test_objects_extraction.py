@@ -45,7 +45,7 @@ class Difference(OpticalFlow):
 
 
 def extract(videos, tmp_path, boxes=BOXES, flow=None, **arguments):
-    arguments = {"size": 8, "progress": False, **arguments}
+    arguments = {"size": 8, **arguments}
     return extract_cubes(
         videos,
         boxes if hasattr(boxes, "settings") else Given(*boxes),

@@ -49,7 +49,6 @@ def extract(video, masks):
         size=16,
         channels=1,
         masks=masks,
-        progress=False,
     )
     return file
 

@@ -8,11 +8,12 @@ from scipy import ndimage
 from skimage import color
 
 from keras_sspcab.data.random import distinct, fold_key, split
-from keras_sspcab.data.simulation.augmenters import AUGMENTERS, augment_texture
 from keras_sspcab.data.simulation.operations import (
+    AUGMENTERS,
     add_to_hue_and_saturation,
     adjust_brightness,
     adjust_sharpness,
+    augment_texture,
     autocontrast,
     equalize,
     gamma_contrast,

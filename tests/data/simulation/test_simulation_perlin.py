@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import ndimage
 
 from keras_sspcab.data.random import fold_key, split, uniform
-from keras_sspcab.data.simulation.perlin import (
+from keras_sspcab.data.simulation.anomalies import (
     _draw_cells,
     lattice_noise,
     perlin_mask,

@@ -63,14 +63,6 @@ def test_broken_pictures(folder):
     (folder / "empty.png").touch()
     with pytest.raises(BadFilesError, match=r"(?s)broken\.jpg.*empty\.png"):
         FolderTextures(folder)
-    # Only the first of six is looked at.
-    assert len(FolderTextures(folder, checked=1).paths) == 6
-    with pytest.warns(UserWarning, match=r"(?s)broken\.jpg.*empty\.png"):
-        source = FolderTextures(folder, checked=None, on_error="skip")
-    assert len(source.paths) == 4
-    assert draws(source, np.zeros((1, 32, 32, 3)), 9).shape[0] == 9
-    with pytest.raises(ValueError, match=r"`checked` argument.*checked=0"):
-        FolderTextures(folder, checked=0)
 
 
 # === Pictures on board ===

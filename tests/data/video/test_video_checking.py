@@ -24,7 +24,7 @@ def videos(tmp_path):
 
 
 def check(videos, **arguments):
-    return check_videos(videos, progress=False, **arguments)
+    return check_videos(videos, **arguments)
 
 
 def test_all_bad_videos_are_reported_at_once(videos, tmp_path):

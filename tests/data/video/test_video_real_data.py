@@ -43,7 +43,7 @@ def test_ped2_has_the_published_numbers():
 def test_avenue_clips_are_scored_in_order():
     folder = scan("avenue_clips")
     assert folder.layout == "avenue"
-    checked = check_videos(folder.test[1:], progress=False)
+    checked = check_videos(folder.test[1:])
     assert [video.num_frames for video in checked] == [76]
     assert frame_labels(checked[0]).sum() == 53
     data = clip_dataset(checked, 5, (36, 64), batch_size=16, with_index=True)

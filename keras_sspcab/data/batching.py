@@ -1,4 +1,4 @@
-"""Batches of what is read by its number, or streamed, epoch by epoch."""
+"""Batches of items, epoch by epoch, read by their numbers or streamed."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -8,11 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.epochs import (
-    chain_epochs,
-    order_of_epoch,
-    state_length,
-)
+from keras_sspcab.data.random import ORDER, fold, permutation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +27,29 @@ class Batching:
         standardize_int(self.seed, "seed", 0)
         standardize_int(self.epoch, "epoch", 0)
         standardize_int(self.epochs, "epochs", 1)
+
+    def order(self, count: int, epoch: tf.Tensor) -> Any:
+        """Returns the numbers below `count` in the order of an epoch."""
+        if self.shuffle:
+            return permutation(count, fold(self.seed, ORDER, epoch))
+        return np.arange(count)
+
+    def chain(
+        self, batches_of: Callable[[tf.Tensor], tf.data.Dataset]
+    ) -> tf.data.Dataset:
+        """Returns the batches of one epoch after the other."""
+        epochs = tf.data.Dataset.range(self.epoch, self.epoch + self.epochs)
+        return epochs.flat_map(batches_of)
+
+    def state_length(
+        self, batches: tf.data.Dataset, count: int
+    ) -> tf.data.Dataset:
+        """Sets the length of a dataset of `count` items in each epoch."""
+        whole, rest = divmod(count, self.batch_size)
+        steps = whole + int(rest > 0 and not self.drop_remainder)
+        return batches.apply(
+            tf.data.experimental.assert_cardinality(steps * self.epochs)
+        )
 
     def read(
         self, numbers: np.ndarray, read: Callable[[np.ndarray], Any], spec: Any
@@ -56,15 +75,15 @@ class Batching:
             return tf.nest.pack_sequence_as(spec, shaped)
 
         def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = order_of_epoch(len(numbers), self.shuffle, self.seed, epoch)
+            order = self.order(len(numbers), epoch)
             ordered = tf.gather(numbers, order)
             items = tf.data.Dataset.from_tensor_slices(ordered)
             return items.batch(self.batch_size, self.drop_remainder).map(
                 gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )
 
-        batches = chain_epochs(batches_of, self.epoch, self.epochs)
-        return self._state_length(batches, len(numbers))
+        batches = self.chain(batches_of)
+        return self.state_length(batches, len(numbers))
 
     def stream(
         self, items: Callable[[], Iterable[Any]], count: int, spec: Any
@@ -72,11 +91,4 @@ class Batching:
         """Makes batches of the `count` items that `items` yields, in order."""
         batches = tf.data.Dataset.from_generator(items, output_signature=spec)
         batches = batches.batch(self.batch_size, self.drop_remainder)
-        return self._state_length(batches.repeat(self.epochs), count)
-
-    def _state_length(
-        self, batches: tf.data.Dataset, count: int
-    ) -> tf.data.Dataset:
-        return state_length(
-            batches, count, self.batch_size, self.drop_remainder, self.epochs
-        )
+        return self.state_length(batches.repeat(self.epochs), count)

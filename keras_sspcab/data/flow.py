@@ -1,4 +1,9 @@
-"""Optical flow: how far each pixel moves from one frame to the next."""
+"""Optical flow of videos: estimated, or read from files.
+
+It says how far what is at a pixel of the frame before has moved to the right
+and down, in pixels: float32 `(height, width, 2)`, and 0 for the first frame.
+OpenCV is imported at the first use.
+"""
 
 import abc
 import threading
@@ -9,11 +14,19 @@ import numpy as np
 from PIL import Image
 
 from keras_sspcab.checks import standardize_choice
+from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import fit_frame
-from keras_sspcab.data.video.per_frame import FrameSource
-from keras_sspcab.data.video.reading import iterate_frames
+from keras_sspcab.data.video.per_frame import (
+    FrameFiles,
+    FrameSource,
+    load_array,
+    require_one_a_frame,
+)
+from keras_sspcab.data.video.reading import count_frames, iterate_frames
 from keras_sspcab.imports import import_optional
+
+__all__ = ["DISFlow", "FlowFiles", "OpticalFlow"]
 
 # OpenCV crashes on some frames that are lower and wide.
 _SMALLEST_SIDE = 32
@@ -22,40 +35,16 @@ _SMALLEST_SIDE = 32
 # so that a second one would give another flow.
 _SMALL = 128
 
-
-class FlowSource(FrameSource):
-    """Gives the flows of a video: an estimator, or files.
-
-    Example:
-    >>> isinstance(DISFlow(), FlowSource)
-    True
-    """
-
-    @abc.abstractmethod
-    def iterate(
-        self, video: Video, image_size: Any = None
-    ) -> Iterator[np.ndarray]:
-        """Yields the flow from the frame before to each frame, in order.
-
-        Args:
-            video: The video.
-            image_size: Height and width of the flows, in pixels, which are
-                their unit as well; None (the default) for those of the source.
-
-        Yields:
-            float32 arrays `(height, width, 2)`, one a frame. Nothing comes
-            before the first frame: its flow is 0.
-        """
+# The first bytes of .flo files.
+_MAGIC = b"PIEH"
 
 
-class OpticalFlow(FlowSource):
+class OpticalFlow(FrameSource):
     """Estimates the flow between two frames.
 
     A subclass writes `estimate` and `settings`. It is called in threads, for
-    several pairs of frames at a time.
-
-    Attributes:
-        channels: 1 if `estimate` takes gray frames, 3 for color.
+    several pairs of frames at a time. `channels` is 1 if `estimate` takes gray
+    frames, 3 for color.
 
     Example:
     >>> class NoMotion(OpticalFlow):
@@ -72,25 +61,13 @@ class OpticalFlow(FlowSource):
 
     @abc.abstractmethod
     def estimate(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
-        """Returns the flow `(height, width, 2)` between two uint8 frames.
+        """Returns the flow between two uint8 frames.
 
-        They are `(height, width)`, or `(height, width, 3)`. See `__call__`.
+        They are `(height, width)`, or `(height, width, 3)`.
         """
 
     def __call__(self, previous: Any, current: Any) -> np.ndarray:
-        """Returns the flow between two frames, gray or in color.
-
-        Args:
-            previous: uint8 array `(height, width)`, or with 1 or 3 channels.
-            current: Array of the same shape.
-
-        Returns:
-            float32 array `(height, width, 2)`: how far what is at a pixel of
-            `previous` has moved to the right and down, in pixels.
-
-        Raises:
-            ValueError: If a frame or the flow is not as described.
-        """
+        """Returns the flow between two uint8 frames, gray or in color."""
         frames = [np.asarray(previous), np.asarray(current)]
         shape = frames[0].shape
         is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
@@ -125,14 +102,10 @@ class OpticalFlow(FlowSource):
 
 
 class DISFlow(OpticalFlow):
-    """Optical flow by dense inverse search, as OpenCV implements it.
+    """Optical flow by dense inverse search (Kroeger et al., ECCV 2016).
 
-    It needs no training and no weights, and takes a few milliseconds a frame on
-    the CPU. It needs OpenCV: `pip install "keras-sspcab[video]"`.
-
-    References:
-    - Kroeger, Timofte, Dai and Van Gool, "Fast Optical Flow using Dense
-      Inverse Search", ECCV 2016
+    It needs no weights, and takes a few milliseconds a frame on the CPU, but
+    OpenCV: `pip install "keras-sspcab[video]"`.
 
     Args:
         preset: `"ultrafast"`, `"fast"` or `"medium"` (the default), the most
@@ -221,3 +194,92 @@ def require_flow(
             f"not finite or above 1e9 at {int(unknown.any(-1).sum())} pixels"
         )
     return flow
+
+
+# === Files ===
+
+
+class FlowFiles(FrameFiles):
+    """Reads optical flow from `.flo` or `.npy` files.
+
+    For a video called `NAME`, `folder` holds either `NAME.npy` of shape
+    `(frames, height, width, 2)`, or a folder `NAME` with a `.flo` or `.npy`
+    file `(height, width, 2)` for each frame, in the order of their names. Where
+    there is one less than frames, the first frame has none. `scale` is what
+    values are multiplied by to give pixels.
+
+    Example:
+    >>> FlowFiles(".", scale=0.5).settings
+    {'name': 'files', 'scale': 0.5}
+    """
+
+    what = "flows"
+    single = (".npy",)
+    several = (".flo", ".npy")
+
+    def __init__(self, folder: Any, scale: float = 1.0) -> None:
+        super().__init__(folder)
+        self.scale = float(scale)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The scale; the files count by themselves."""
+        return {"name": "files", "scale": self.scale}
+
+    def iterate(
+        self, video: Video, image_size: Any = None
+    ) -> Iterator[np.ndarray]:
+        """Yields the flow to each frame, resized and with its values scaled."""
+        size = None if image_size is None else standardize_size(image_size)
+        flows: Any
+        flows, is_single = self._find(video)
+        path = flows[0]
+        if is_single:
+            flows = load_array(path, "flows")
+            if flows.ndim != 4:
+                raise ValueError(
+                    "The flows of a video must be an array (frames, height, "
+                    f"width, 2). Received: shape {flows.shape} in {path!r}"
+                )
+        require_one_a_frame(len(flows), video, "flow", path, or_one_less=True)
+        first = None
+        for position, item in enumerate(flows):
+            what = f"{path!r}, flow {position}" if is_single else repr(item)
+            flow = item
+            if not is_single:
+                is_flo = item.lower().endswith(".flo")
+                flow = read_flo(item) if is_flo else load_array(item, "flow")
+            flow = np.asarray(flow, "float32") * np.float32(self.scale)
+            flow = require_flow(flow, first, f"The flow {what}")
+            if first is None:
+                first = flow.shape[:2]
+                if len(flows) < count_frames(video):
+                    yield np.zeros((*(size or first), 2), "float32")
+            yield flow if size is None else resize_flow(flow, size)
+
+
+def read_flo(path: str) -> np.ndarray:
+    """Reads a `.flo` file, the format of the Middlebury benchmark.
+
+    It holds the bytes `PIEH`, width and height as int32, and then the flow row
+    by row, float32, horizontal and vertical in turn; all little-endian.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise ValueError(f"Cannot read the flow: {error}") from error
+    if not content.startswith(_MAGIC) or len(content) < 12:
+        raise ValueError(
+            f"A .flo file must begin with {_MAGIC!r}, width and height. "
+            f"Received: {path!r}, which begins with {content[:12]!r}"
+        )
+    width, height = np.frombuffer(content, "<i4", 2, offset=4).tolist()
+    expected = 12 + 8 * width * height
+    if min(width, height) < 1 or len(content) != expected:
+        raise ValueError(
+            f"A .flo file of {height}x{width} pixels must have {expected} "
+            f"bytes. Received: {path!r} of {len(content)} bytes"
+        )
+    values = np.frombuffer(content, "<f4", offset=12)
+    return values.reshape(height, width, 2).astype("float32")

@@ -1,4 +1,4 @@
-"""Finds the ground truth of videos among files, by name."""
+"""Finds the ground truth of videos by name, and checks that it fits them."""
 
 import dataclasses
 import os
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from keras_sspcab.data.checking import FileProblem, check_samples
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.video.folder import (
@@ -18,12 +19,13 @@ from keras_sspcab.data.video.frames import list_by_name
 from keras_sspcab.data.video.labels import (
     LABEL_EXTENSIONS,
     read_interval_lists,
+    read_labels,
     read_vector,
 )
-from keras_sspcab.data.video.masks import has_masks
+from keras_sspcab.data.video.masks import has_masks, iterate_masks
 from keras_sspcab.data.video.mat_files import mat_names
 from keras_sspcab.data.video.per_frame import require_one_a_frame
-from keras_sspcab.data.video.reading import count_frames
+from keras_sspcab.data.video.reading import count_frames, iterate_frames
 
 _SUFFIX = re.compile(r"[_-]?(labels?|masks?|gt)$", re.IGNORECASE)
 
@@ -46,10 +48,7 @@ def attach_labels(videos: Iterable[Video], path: str) -> tuple[Video, ...]:
 
     Returns:
         The videos with `labels` or `masks`. In a folder, those without a file
-        stay as they are.
-
-    Raises:
-        ValueError: If there is ground truth of no video, or not of all frames.
+        stay as they are; ground truth of no video is an error.
 
     Example:
     >>> import os, tempfile
@@ -172,3 +171,56 @@ def _require_matches(
             f"Received: {enumerate_names(unmatched)} in {folder!r}. They must "
             f"be named like the videos, such as {videos[0].name!r}."
         )
+
+
+# === Checks ===
+
+
+def check_videos(
+    videos: Iterable[Video], on_error: str = "raise"
+) -> tuple[Video, ...]:
+    """Decodes all videos and reads all ground truth, and reports what is bad.
+
+    A video is bad if it cannot be decoded to its end, if frames are missing or
+    change their size, or if its labels or masks do not fit the frames.
+
+    Args:
+        videos: Videos from `scan_video_folder`.
+        on_error: `"raise"` a `BadFilesError` that lists all bad videos, or
+            `"skip"` them with a warning, unless nothing would be left.
+
+    Returns:
+        The good videos in their order, with `num_frames`.
+
+    Example:
+    >>> check_videos(Video("a", "nowhere", "frames"))
+    Traceback (most recent call last):
+    ...
+    keras_sspcab.data.checking.BadFilesError: 1 bad files among 1 videos:
+      nowhere: Cannot read the folder of frames 'nowhere': No such file ...
+    """
+    given = standardize_videos(videos)
+    return check_samples(given, _check, "videos", on_error)
+
+
+def _check(video: Video) -> tuple[Video, list[FileProblem]]:
+    try:
+        count = 0
+        size: tuple[int, ...] = ()
+        for frame in iterate_frames(video, channels=1):
+            count += 1
+            size = frame.shape[:2]
+        video = dataclasses.replace(video, num_frames=count)
+        if video.labels is not None:
+            read_labels(video.labels, count)
+        if video.masks is not None:
+            for mask in iterate_masks(video):
+                if mask.shape != size:
+                    raise ValueError(
+                        "Masks must have the size of the frames. Received: "
+                        f"{mask.shape[0]}x{mask.shape[1]} pixels in "
+                        f"{video.masks!r}, frames of {size[0]}x{size[1]}"
+                    )
+    except ValueError as error:
+        return video, [FileProblem(video.path, str(error))]
+    return video, []
