@@ -186,14 +186,15 @@ def fastest_form(model: keras.Model, integer: bool = False) -> str:
     (export/README.md). With corners of one pixel, the default, a single dilated
     convolution is fastest and smallest in all of them. With larger corners one
     convolution a corner is. In integers each term of that sum would be rounded,
-    so there the corners are stacked.
+    so there the corners are stacked. TFLite has no dilated convolution of
+    volumes.
     """
-    sizes = [
-        layer.kernel_size
+    convolutions = [
+        (layer.rank, layer.kernel_size)
         for layer in model._flatten_layers()
         if isinstance(layer, (MaskedConv2D, MaskedConv3D))
     ]
-    if all(size == 1 for size in sizes):
+    if all(conv == (2, 1) for conv in convolutions):
         return "dilated"
     return "stacked" if integer else "shifted"
 

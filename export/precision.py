@@ -9,7 +9,11 @@ from typing import NamedTuple
 import keras
 
 from keras_sspcab.hosts import FeatureModel
-from keras_sspcab.layers import AttentionMemory, ChannelAttention
+from keras_sspcab.layers import (
+    AttentionMemory,
+    ChannelAttention,
+    ChannelTransformer,
+)
 
 #: Precisions that an exported graph can compute in.
 COMPUTE_PRECISIONS = ("float32", "float16", "bfloat16")
@@ -156,7 +160,8 @@ class FloatScopes:
 
     The bottleneck of the channel attention. It is a handful of numbers, which
     may all be zero in all images. Integers for a range of zero have a scale
-    that the kernels of LiteRT refuse.
+    that the kernels of LiteRT refuse. Likewise the channel transformer, with
+    the softmax in it.
 
     What is read from memories with a threshold. The weights lie around one by
     the number of slots, which integers cannot tell from zero, and are then
@@ -185,7 +190,7 @@ class FloatScopes:
             if isinstance(layer, ChannelAttention):
                 for dense in (layer.squeeze, layer.excite):
                     isolated.append(f"{layer.name}/{dense.name}")
-            if isinstance(layer, AttentionMemory):
+            if isinstance(layer, (AttentionMemory, ChannelTransformer)):
                 isolated.append(layer.name)
         is_pretrained = isinstance(model, FeatureModel)
         return cls(

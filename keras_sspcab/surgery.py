@@ -1,6 +1,7 @@
 """Puts the block into models that exist already."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,19 +10,23 @@ from keras_sspcab.layers import SSPCABLayer
 
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
+    keras.layers.Conv3D,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
 )
 
 
 def replace_penultimate_conv(
-    model: keras.Model, layer_name: str | None = None, **block_args: Any
+    model: keras.Model,
+    layer_name: str | None = None,
+    block: Callable[..., keras.layers.Layer] = SSPCABLayer,
+    **block_args: Any,
 ) -> keras.Model:
     """Clones a functional model with one convolution replaced by the block.
 
     The paper places one block instead of the host's penultimate convolution.
-    Only a convolution that keeps height, width and the number of channels can
-    be replaced. By default that is the last but one spatial convolution (those
+    Only a convolution that keeps the size and the number of channels can be
+    replaced. By default that is the last but one spatial convolution (those
     of 1x1 do not count); where it does not qualify, the nearest one before it
     that does, with a warning. All other layers keep their weights; the given
     model is not changed.
@@ -35,8 +40,12 @@ def replace_penultimate_conv(
             `keras.applications` included. Models nested in it are not searched.
         layer_name: Name of the convolution to replace. None takes the
             penultimate one.
-        **block_args: Arguments of the `SSPCABLayer`, such as `loss_weight`. Its
-            name defaults to `"sspcab"`.
+        block: The class of the block, such as `SSMCTBLayer`, or a function
+            that makes one from its arguments. Convolutions of volumes need a
+            block that takes these. Defaults to `SSPCABLayer`.
+        **block_args: Arguments of the block, such as `loss_weight`. They always
+            include `data_format` and `dtype`, by default those of the replaced
+            convolution; the name of an `SSPCABLayer` defaults to `"sspcab"`.
 
     Returns:
         A new functional (or Sequential) model with the same name, not compiled.
@@ -67,7 +76,7 @@ def replace_penultimate_conv(
             "`replace_penultimate_conv` needs a functional or Sequential "
             "model, whose layers are known as a graph. "
             f"Received: {type(model).__name__}. In a subclassed model, put "
-            "an SSPCABLayer in place of the convolution yourself."
+            "a block in place of the convolution yourself."
         )
     if not model.built:
         raise ValueError(
@@ -81,9 +90,10 @@ def replace_penultimate_conv(
         replaced = _penultimate(model, convolutions)
     else:
         replaced = _by_name(model, convolutions, layer_name)
-    block = SSPCABLayer(
+    if block is SSPCABLayer:
+        block_args.setdefault("name", "sspcab")
+    inserted = block(
         **{
-            "name": "sspcab",
             "data_format": replaced.data_format,
             "dtype": replaced.dtype_policy,
             **block_args,
@@ -92,7 +102,7 @@ def replace_penultimate_conv(
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if layer is replaced:
-            return block
+            return inserted
         return layer.__class__.from_config(layer.get_config())
 
     # Without new inputs, those of a clone would lose their names.
@@ -115,7 +125,7 @@ def replace_penultimate_conv(
         model, input_tensors=inputs, clone_function=clone
     )
     for old, new in zip(model.layers, result.layers, strict=True):
-        if new is not block:
+        if new is not inserted:
             new.set_weights(old.get_weights())
     return result
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_sspcab import SSPCABLayer, replace_penultimate_conv
+from keras_sspcab import SSMCTBLayer, SSPCABLayer, replace_penultimate_conv
 
 
 def network(*convolutions):
@@ -84,6 +84,27 @@ def test_sequential():
     assert isinstance(result, keras.Sequential)
     assert result.layers[0].name == "block"
     assert isinstance(result.layers[0], SSPCABLayer)
+
+
+@pytest.mark.parametrize(
+    "block", [SSMCTBLayer, lambda **arguments: SSMCTBLayer(**arguments)]
+)
+def test_another_block_in_a_network_of_volumes(block):
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 4, 1)),
+            layers.Conv3D(2, 3, padding="same", activation="relu"),
+            layers.Conv3D(2, 3, padding="same", dtype="float64"),
+            layers.Conv3D(1, 3, padding="same"),
+        ]
+    )
+    result = replace_penultimate_conv(model, block=block, token_dim=4)
+    inserted = result.layers[1]
+    assert isinstance(inserted, SSMCTBLayer)
+    assert inserted.name != "sspcab"
+    assert (inserted.token_dim, inserted.dtype) == (4, "float64")
+    with pytest.raises(ValueError, match="expected ndim=4, found ndim=5"):
+        replace_penultimate_conv(model)
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,8 @@ def paper_tokens(layer, values):
 
 @pytest.mark.parametrize("shape", [(2, 6, 5, 4), (2, 3, 5, 4, 4)])
 def test_gate_is_that_of_the_paper(shape):
-    layer, x = (
-        ChannelTransformer(**{**SMALL, "num_blocks": 2}),
-        features(*shape),
-    )
+    layer = ChannelTransformer(**{**SMALL, "num_blocks": 2})
+    x = features(*shape)
     result = numpy(layer(x))
     means = x.mean(tuple(range(1, x.ndim - 1)))[..., None]
     gate = paper_gate(layer, paper_tokens(layer, means))
