@@ -32,6 +32,7 @@ from keras_sspcab.data import (
     scan_image_folder,
     write_texture_folder,
 )
+from keras_sspcab.data.masks import load_mask
 from keras_sspcab.metrics import image_metrics, pixel_metrics
 from keras_sspcab.runs.files import write_csv
 
@@ -40,16 +41,10 @@ METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
 
 def load(samples: Any, size: int) -> tuple[np.ndarray, ...]:
     """Returns gray images, labels and masks as arrays."""
-    dataset = image_dataset(
-        samples,
-        image_size=(size, size),
-        channels=1,
-        batch_size=32,
-        with_labels=True,
-        with_masks=True,
-    )
-    batches = [(x.numpy(), y["label"], y["mask"]) for x, y in dataset]
-    return tuple(np.concatenate(part) for part in zip(*batches, strict=True))
+    images = image_dataset(samples, (size, size), channels=1, batch_size=32)
+    labels = np.array([sample.label for sample in samples])
+    masks = [load_mask(sample, (size, size))[0] for sample in samples]
+    return np.concatenate([*images]), labels, np.stack(masks)
 
 
 def random_patches(

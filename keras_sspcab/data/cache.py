@@ -6,7 +6,6 @@ these makes another file.
 
 import collections
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -23,7 +22,6 @@ from keras_sspcab.data.file_system import (
 )
 from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import read_pixels
-from keras_sspcab.data.masks import load_mask, mask_files
 from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.preprocessing import Preprocessing
@@ -32,11 +30,11 @@ from keras_sspcab.runs.files import replacing
 # Changes when the pixels would: older files on disk are not used then.
 _VERSION = 3
 
-# Arrays kept in memory: images and masks of three splits.
+# Arrays kept in memory, of images of a split each.
 _MEMORY_SLOTS = 6
 _memory: collections.OrderedDict[str, tf.Tensor] = collections.OrderedDict()
 
-#: Returns one image or mask, in a graph, from its index.
+#: Returns one image, in a graph, from its index.
 Reader = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -137,57 +135,33 @@ def cached_images(
     cache: Any,
     preprocessing: Preprocessing | None = None,
 ) -> Reader:
-    """Returns a function from an index to a resized image."""
-    how = preprocessing or Preprocessing()
+    """Decodes and resizes all images, unless that has been done before.
 
-    def load(sample: ImageSample) -> np.ndarray:
-        pixels = _read(sample.path, channels, how)
+    The cache is True for memory, or the path of a folder.
+    """
+    how = preprocessing or Preprocessing()
+    folder = "" if cache is True else standardize_cache_folder(cache)
+    files = [sample.path for sample in samples]
+    shape = (*image_size, channels)
+    settings = {
+        "shape": [len(samples), *shape],
+        # Files of before have it in their names.
+        "which": [1] * len(samples),
+        "version": _VERSION,
+        **how.identity(),
+    }
+    path = cache_path(folder, "images", files, settings)
+
+    def load(path: str) -> np.ndarray:
+        pixels = _read(path, channels, how)
         return resize(pixels, image_size, how.resize).numpy()
 
-    shape = (*image_size, channels)
-    files = [[sample.path] for sample in samples]
-    made = how.identity()
-    return _cached(
-        "images", samples, files, load, shape, "float32", cache, **made
-    )
-
-
-def cached_masks(
-    samples: Sequence[ImageSample], image_size: tuple[int, int], cache: Any
-) -> Reader:
-    """Returns a function from an index to a mask, kept like images."""
-
-    def load(sample: ImageSample) -> np.ndarray:
-        return load_mask(sample, image_size)[0]
-
-    files = [mask_files(sample) for sample in samples]
-    return _cached("masks", samples, files, load, image_size, "bool", cache)
-
-
-def _cached(
-    name: str,
-    samples: Sequence[ImageSample],
-    files: Sequence[Sequence[str]],
-    load: Callable[[ImageSample], np.ndarray],
-    shape: tuple[int, ...],
-    dtype: str,
-    cache: Any,
-    **settings: Any,
-) -> Reader:
-    folder = "" if cache is True else standardize_cache_folder(cache)
-    settings |= {
-        "shape": [len(samples), *shape],
-        "which": [len(of_sample) for of_sample in files],
-        "version": _VERSION,
-    }
-    path = cache_path(folder, name, itertools.chain(*files), settings)
-
     def rows() -> Iterator[np.ndarray]:
-        return parallel_iterate(load, samples, "Loading images")
+        return parallel_iterate(load, files, "Loading images")
 
     if cache is True:
         if path not in _memory:
-            row = np.dtype((dtype, shape))
+            row = np.dtype(("float32", shape))
             with tf.device("/cpu:0"):
                 values = np.fromiter(rows(), row, len(samples))
                 _memory[path] = tf.constant(values)
@@ -200,7 +174,7 @@ def _cached(
 
     array = open_array(path)
     if array is None:
-        array = write_array(path, rows(), dtype)
+        array = write_array(path, rows(), "float32")
 
     def read(index: tf.Tensor) -> tf.Tensor:
         row = tf.numpy_function(lambda i: array[i], [index], array.dtype)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.batching import Batching
-from keras_sspcab.data.cache import Reader, cached_images, cached_masks
+from keras_sspcab.data.cache import Reader, cached_images
 from keras_sspcab.data.checking import (
     require_samples,
     warn_if_nearly_black,
@@ -16,17 +16,11 @@ from keras_sspcab.data.decoding import (
     standardize_channels,
     standardize_size,
 )
-from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import read_image_in_graph
-from keras_sspcab.data.masks import load_mask
 from keras_sspcab.data.random import CROP, FLIP, fold
 from keras_sspcab.data.resizing import decode_and_resize
 from keras_sspcab.preprocessing import Preprocessing
-
-#: Tensors by name: `image`, `label`, `mask`. A stack has a leading axis for
-#: the patches of one image.
-Example = dict[str, tf.Tensor]
 
 
 def image_dataset(
@@ -41,8 +35,6 @@ def image_dataset(
     patch_size: Any = None,
     patches_per_image: int = 1,
     flip: bool = False,
-    with_labels: bool = False,
-    with_masks: bool = False,
     drop_remainder: bool = False,
     epochs: int = 1,
     preprocessing: Preprocessing | None = None,
@@ -71,10 +63,6 @@ def image_dataset(
         patches_per_image: Crops of each image. Shuffled, a batch holds crops of
             different images: `batch_size` images are processed at a time.
         flip: True mirrors left and right with probability 1/2.
-        with_labels: Adds the labels.
-        with_masks: Adds the masks: what is not black in the file, resized by
-            the nearest neighbor, but that small defects never vanish. Those of
-            normal images without a file are empty.
         drop_remainder: True drops the last batch of an epoch if it is smaller.
         epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
             epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
@@ -83,13 +71,11 @@ def image_dataset(
             of 16 bits; see `measure_preprocessing`.
 
     Returns:
-        A `tf.data.Dataset` of images `(batch, height, width, channels)`, or of
-        pairs of them and a dict of `"label"`, int32 `(batch,)`, and `"mask"`,
-        bool `(batch, height, width)`, or one of these.
+        A `tf.data.Dataset` of images `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: If there are no samples, an argument is out of range, a mask
-            is missing, or a file cannot be read into the cache.
+        ValueError: If there are no samples, an argument is out of range, or a
+            file cannot be read into the cache.
 
     Example:
     >>> samples = [ImageSample(f"{i}.png") for i in range(40)]
@@ -106,57 +92,35 @@ def image_dataset(
     )
     patches = standardize_int(patches_per_image, "patches_per_image", 1)
     patch = _standardize_patch(patch_size, size, patches)
-    missing = [s.path for s in samples if s.label and s.mask_path is None]
-    if with_masks and missing:
-        raise ValueError(
-            f"{len(missing)} defective images have no mask. Received: "
-            f"{enumerate_names(missing)}. Add the masks."
-        )
-
-    labels = tf.constant([sample.label for sample in samples], tf.int32)
     if cache is False:
-        images, masks = _from_files(samples, size, channels, preprocessing)
+        image = _from_files(samples, size, channels, preprocessing)
     else:
-        images = cached_images(samples, size, channels, cache, preprocessing)
-        if with_masks:
-            masks = cached_masks(samples, size, cache)
+        image = cached_images(samples, size, channels, cache, preprocessing)
     count = len(samples)
     if preprocessing is None:
         warn_if_nearly_black(samples[0].path)
 
-    def load(index: tf.Tensor) -> Example:
-        example = {"image": images(index)}
-        if with_labels:
-            example["label"] = labels[index]
-        if with_masks:
-            example["mask"] = masks(index)
-        return example
-
-    def examples_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = batching.order(count, epoch)
-
-        def example(index: tf.Tensor) -> Example:
-            stack = {k: v[tf.newaxis] for k, v in load(index).items()}
+    def images_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        def stack(index: tf.Tensor) -> tf.Tensor:
+            """Returns the patches of an image, or the image alone."""
+            images = image(index)[tf.newaxis]
             if patch:
                 crop_seed = fold(seed, CROP, epoch, index)
-                stack = _crop(stack, patch, patches, crop_seed)
+                images = _crop(images[0], patch, patches, crop_seed)
             if flip:
-                stack = _flip_some(stack, fold(seed, FLIP, epoch, index))
-            return stack
+                images = _flip_some(images, fold(seed, FLIP, epoch, index))
+            return images
 
-        examples = tf.data.Dataset.from_tensor_slices(order).map(
-            example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        order = batching.order(count, epoch)
+        stacks = tf.data.Dataset.from_tensor_slices(order).map(
+            stack, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         if shuffle and patches > 1:
-            examples = examples.batch(batch_size).map(_mix)
-        return examples.unbatch().batch(batch_size, drop_remainder)
+            stacks = stacks.batch(batch_size).map(_mix)
+        return stacks.unbatch().batch(batch_size, drop_remainder)
 
-    batches = batching.chain(examples_of)
+    batches = batching.chain(images_of)
     batches = batching.state_length(batches, count * patches)
-    if with_labels or with_masks:
-        batches = batches.map(lambda example: (example.pop("image"), example))
-    else:
-        batches = batches.map(lambda example: example["image"])
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
@@ -184,49 +148,36 @@ def batch_array(
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-# === Loading ===
-
-
 def _from_files(
     samples: tuple[ImageSample, ...],
     size: tuple[int, int],
     channels: int,
     preprocessing: Preprocessing | None,
-) -> tuple[Reader, Reader]:
-    """Returns functions from the index of a sample to its image and mask."""
+) -> Reader:
+    """Returns a function from the index of a sample to its image."""
     paths = tf.constant([sample.path for sample in samples])
 
     def image(index: tf.Tensor) -> tf.Tensor:
         encoded = read_image_in_graph(paths[index])
         return decode_and_resize(encoded, size, channels, preprocessing)
 
-    def mask(index: tf.Tensor) -> tf.Tensor:
-        pixels = tf.numpy_function(
-            lambda i: load_mask(samples[i], size)[0], [index], tf.bool
-        )
-        return tf.ensure_shape(pixels, size)
-
-    return image, mask
-
-
-def _mix(group: Example) -> Example:
-    """Orders `(images, patches, ...)` by patch first, then by image."""
-
-    def mix(value: tf.Tensor) -> tf.Tensor:
-        swapped = tf.transpose(value, [1, 0, *range(2, value.shape.rank)])
-        return tf.reshape(swapped, [-1, *value.shape[2:]])
-
-    return {name: mix(value) for name, value in group.items()}
+    return image
 
 
 # === Crops and flips ===
 
 
+def _mix(group: tf.Tensor) -> tf.Tensor:
+    """Orders `(images, patches, ...)` by patch first, then by image."""
+    swapped = tf.transpose(group, [1, 0, 2, 3, 4])
+    return tf.reshape(swapped, [-1, *group.shape[2:]])
+
+
 def _crop(
-    stack: Example, patch: tuple[int, int], patches: int, seed: tf.Tensor
-) -> Example:
-    """Cuts the same random windows from a single image and from its mask."""
-    height, width = stack["image"].shape[1:3]
+    image: tf.Tensor, patch: tuple[int, int], patches: int, seed: tf.Tensor
+) -> tf.Tensor:
+    """Cuts random windows from an image."""
+    height, width, _ = image.shape
     top_seed, left_seed = tf.unstack(
         tf.random.experimental.stateless_split(seed, 2, alg="philox")
     )
@@ -234,28 +185,15 @@ def _crop(
     lefts = _whole_numbers(patches, left_seed, width - patch[1] + 1)
     rows = tops[:, tf.newaxis] + tf.range(patch[0])
     columns = lefts[:, tf.newaxis] + tf.range(patch[1])
-
-    def cut(value: tf.Tensor) -> tf.Tensor:
-        if value.shape.rank < 3:
-            return tf.repeat(value, patches, axis=0)
-        bands = tf.gather(value[0], rows, axis=0)
-        return tf.gather(bands, columns, axis=2, batch_dims=1)
-
-    return {name: cut(value) for name, value in stack.items()}
+    bands = tf.gather(image, rows, axis=0)
+    return tf.gather(bands, columns, axis=2, batch_dims=1)
 
 
-def _flip_some(stack: Example, seed: tf.Tensor) -> Example:
-    """Mirrors each image of a stack, and its mask, or not."""
-    count = stack["image"].shape[0]
-    chosen = _whole_numbers(count, seed, 2) == 1
-
-    def mirror(value: tf.Tensor) -> tf.Tensor:
-        if value.shape.rank < 3:
-            return value
-        where = tf.reshape(chosen, (count,) + (1,) * (value.shape.rank - 1))
-        return tf.where(where, tf.reverse(value, [2]), value)
-
-    return {name: mirror(value) for name, value in stack.items()}
+def _flip_some(stack: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirrors each image of a stack, or not."""
+    chosen = _whole_numbers(stack.shape[0], seed, 2) == 1
+    where = chosen[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    return tf.where(where, tf.reverse(stack, [2]), stack)
 
 
 def _whole_numbers(count: int, seed: tf.Tensor, limit: int) -> tf.Tensor:

@@ -11,8 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.bitmaps import decode_bitmap
-from keras_sspcab.data.orientation import apply_orientation
+from keras_sspcab.data.headers import apply_orientation, decode_bitmap
 from keras_sspcab.preprocessing import Preprocessing
 
 #: First bytes of the formats; WebP is RIFF with a mark at byte 8.

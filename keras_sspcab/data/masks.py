@@ -34,11 +34,6 @@ _ORIENTATION = 0x0112  # in EXIF data
 _MAX_PIXELS = 2**28
 
 
-def mask_files(sample: ImageSample) -> list[str]:
-    """Lists the files of the mask of an image, if there is one."""
-    return [] if sample.mask_path is None else _list_files(sample.mask_path)
-
-
 def _list_files(path: str) -> list[str]:
     """Lists a file itself, or those in a folder of masks."""
     if is_image(path) or not is_folder(path):

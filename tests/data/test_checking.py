@@ -1,4 +1,3 @@
-import pickle
 import warnings
 
 import numpy as np
@@ -151,10 +150,3 @@ def test_datasets_that_are_nearly_black_warn(tmp_path, write_image):
     for sample in (full, plain, ImageSample("gone.png")):
         image_dataset([sample], 3)
     image_dataset([wide], 3, preprocessing=Preprocessing())
-
-
-def test_the_error_survives_pickling(tmp_path):
-    error = problems_of([ImageSample(str(tmp_path / "no.png"))])
-    copy = pickle.loads(pickle.dumps(error))
-    assert copy.problems == error.problems
-    assert str(copy) == str(error)

@@ -2,14 +2,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from batching import SIZE, VARIANTS, assert_same, batches, make, order
-from PIL import Image
+from batching import VARIANTS, assert_same, batches, make, order
 
 from keras_sspcab.data import (
     ImageSample,
     batch_array,
     decode_and_resize,
-    scan_image_folder,
 )
 
 # === Contents ===
@@ -30,44 +28,6 @@ def test_pixels_are_those_of_serving(tmp_path, color, encode, size, channels):
         for image, content in zip(found, encoded, strict=True):
             served = serve(tf.constant(content))
             np.testing.assert_array_equal(image, served)
-
-
-def test_specification(samples):
-    dataset = make(samples, batch_size=4, with_labels=True, with_masks=True)
-    images, others = dataset.element_spec
-    assert images == tf.TensorSpec((None, *SIZE, 1), tf.float32)
-    assert others == {
-        "label": tf.TensorSpec((None,), tf.int32),
-        "mask": tf.TensorSpec((None, *SIZE), tf.bool),
-    }
-    assert make(samples).element_spec == images
-    labels = make(samples, with_labels=True).element_spec[1]
-    assert list(labels) == ["label"]
-    masks = make(samples, with_masks=True).element_spec[1]
-    assert list(masks) == ["mask"]
-
-
-@pytest.mark.parametrize("caching", [False, True, "disk"])
-def test_labels_and_masks(mvtec, tmp_path, caching):
-    test = scan_image_folder(mvtec).test
-    caching = tmp_path / "cache" if caching == "disk" else caching
-    dataset = make(test, with_labels=True, with_masks=True, cache=caching)
-    ((_, others),) = list(dataset)
-    assert others["label"].numpy().tolist() == [1, 1, 1, 0, 0, 1]
-    for sample, mask in zip(test, others["mask"].numpy(), strict=True):
-        if sample.mask_path is None:
-            assert not mask.any()
-        else:
-            expected = np.asarray(Image.open(sample.mask_path)) > 0
-            np.testing.assert_array_equal(mask, expected)
-
-
-def test_missing_masks(mvtec):
-    (mvtec / "ground_truth/crack/001_mask.png").unlink()
-    test = scan_image_folder(mvtec).test
-    with pytest.raises(ValueError, match=r"no mask.*crack/001\.png"):
-        make(test, with_masks=True)
-    assert len(list(make(test, with_labels=True))) == 1
 
 
 def test_batches_and_cardinality(samples):
@@ -146,26 +106,6 @@ def test_patches_are_parts_of_their_image(textured):
         assert len(matches) == 1
         places.add(tuple(matches[0]))
     assert len(places) > 14
-
-
-def test_patches_keep_label_and_mask(mvtec, write_image):
-    # The image is its mask, so every crop must match.
-    for path in (mvtec / "test/crack").iterdir():
-        mask = mvtec / f"ground_truth/crack/{path.stem}_mask.png"
-        path.write_bytes(mask.read_bytes())
-    test = [s for s in scan_image_folder(mvtec).test if s.defect != "hole"]
-    options = {"patch_size": 5, "patches_per_image": 6, "batch_size": 99}
-    options |= {"flip": True, "shuffle": True}
-    dataset = make(test, with_labels=True, with_masks=True, **options)
-    ((images, others),) = list(dataset)
-    labels, masks = others["label"].numpy(), others["mask"].numpy()
-    assert labels.tolist().count(1) == 18
-    assert labels.tolist().count(0) == 12
-    assert masks[labels == 1].any()
-    assert not masks[labels == 0].any()
-    np.testing.assert_array_equal(
-        images.numpy()[labels == 1][..., 0] > 0.5, masks[labels == 1]
-    )
 
 
 def test_flips_mirror_about_half(textured):

@@ -185,19 +185,3 @@ def test_errors_in_graphs_name_the_file(tmp_path):
         tf.errors.InvalidArgumentError, match=r"no\.png: the file does not"
     ):
         function()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "the file is empty"),
-        (b"<svg></svg>", "not an image"),
-        (b"II*\0broken", "broken or truncated TIFF of 10 bytes"),
-        (b"RIFF\0\0\0\0WEBPVP8 ", "broken or truncated WebP"),
-        (b"BM", "broken or truncated BMP"),
-        (b"\x89PNG\r\n\x1a\n", "broken or truncated PNG"),
-    ],
-)
-def test_reasons(content, reason, tmp_path):
-    with pytest.raises(ValueError, match=reason):
-        read(tmp_path, content)

@@ -111,15 +111,6 @@ def test_lossy_masks_are_cut_halfway(options, encode):
     assert not (mask & ~ndimage.binary_dilation(TRUTH)).any()
 
 
-def test_colors_of_16_bits(encode):
-    for defective in ((0, 0, 1), (0, 0, 1, 65535)):
-        pixels = np.zeros((24, 32, len(defective)), "uint16")
-        pixels[..., 3:] = 65535
-        pixels[TRUTH] = defective
-        encoded = tf.io.encode_png(pixels).numpy()
-        np.testing.assert_array_equal(decode_mask(encoded), TRUTH)
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "wide"])
 def test_orientation(orientation, kind, encode):

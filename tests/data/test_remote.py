@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from batching import make
+from batching import assert_same, batches
 
 from keras_sspcab.data import (
     ImageSample,
@@ -15,6 +15,7 @@ from keras_sspcab.data import (
     file_system,
     scan_image_folder,
 )
+from keras_sspcab.data.masks import load_mask
 from keras_sspcab.scale.plan import list_inputs
 
 fsspec = pytest.importorskip("fsspec")
@@ -72,19 +73,14 @@ def test_scans_and_datasets_are_those_of_the_local_folder(
             local.splits[split], str(mvtec)
         )
     assert check_images(found.test) == found.test
-    masked = {"with_masks": True}
+    for one, other in zip(found.test, local.test, strict=True):
+        masks = [load_mask(sample, (12, 10))[0] for sample in (one, other)]
+        np.testing.assert_array_equal(*masks)
     for caching in (False, True, tmp_path / "cache"):
-        for read, kept in zip(
-            pairs(found.test, cache=caching, **masked),
-            pairs(local.test, cache=caching, **masked),
-            strict=True,
-        ):
-            np.testing.assert_array_equal(read, kept)
-
-
-def pairs(samples, **options):
-    ((images, others),) = make(samples, **options)
-    return images, others["mask"]
+        read, kept = (
+            batches(folder.test, cache=caching) for folder in (found, local)
+        )
+        assert_same(read, kept)
 
 
 def test_mistakes_are_named(remote):

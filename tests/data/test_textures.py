@@ -4,6 +4,7 @@ import pathlib
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from keras_sspcab.data import (
     check_images,
@@ -11,6 +12,7 @@ from keras_sspcab.data import (
     textures,
     write_texture_folder,
 )
+from keras_sspcab.data.defects import DEFECTS, draw_defect
 
 SMALL = {
     "image_size": 48,
@@ -96,6 +98,11 @@ def test_own_folder_is_replaced(tmp_path):
     write_texture_folder(tmp_path / "new", "gravel", **SMALL, seed=1)
     assert contents(tmp_path / "demo") == contents(tmp_path / "new")
     assert sorted(os.listdir(tmp_path)) == ["demo", "new"]
+    # Unless other files are in it.
+    (tmp_path / "demo/mine.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"did not write.*mine\.png"):
+        write_texture_folder(tmp_path / "demo", **SMALL)
+    assert (tmp_path / "demo/mine.png").exists()
 
 
 @pytest.mark.parametrize("card", ["", "{}", "[]", '{"written_by": "me"}'])
@@ -107,17 +114,6 @@ def test_strange_folder_is_left_alone(tmp_path, card):
     with pytest.raises(ValueError, match="There is a file in place of"):
         write_texture_folder(path, **SMALL)
     assert contents(tmp_path) == {"dataset.json": card.encode()}
-
-
-def test_own_folder_with_other_files_is_left_alone(tmp_path):
-    root = tmp_path / "demo"
-    write_texture_folder(root, **SMALL)
-    (root / "train/good/mine.png").write_bytes(b"x")
-    before = contents(root)
-    with pytest.raises(ValueError, match="did not write") as error:
-        write_texture_folder(root, **SMALL, seed=1)
-    assert "train/good/mine.png" in str(error.value)
-    assert contents(root) == before
 
 
 @pytest.mark.parametrize(
@@ -139,3 +135,52 @@ def test_arguments_are_checked(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         write_texture_folder(**{"root": tmp_path / "demo", **arguments})
     assert not (tmp_path / "demo").exists()
+
+
+def crop(texture="gravel", size=96, seed=0):
+    rng = np.random.default_rng([9, seed])
+    photograph = textures.read_photograph(f"{texture}.png", "L")
+    return textures._crop(photograph, size, rng) / 255.0
+
+
+def draw(defect, image=None, seed=0, other="grass"):
+    image = crop() if image is None else image
+    rng = np.random.default_rng(seed)
+    foreign = crop(other, len(image))
+    return draw_defect(image, defect, rng, foreign=foreign)
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize(("texture", "seed"), [("brick", 0), ("gravel", 1)])
+def test_mask_marks_what_changed(defect, texture, seed):
+    image = crop(texture, seed=seed)
+    result, mask = draw(defect, image, seed)
+    assert mask.dtype == bool
+    assert result.shape == mask.shape == image.shape
+    np.testing.assert_array_equal(result[~mask], image[~mask])
+    change = np.abs(result - image)[mask]
+    # Visible on the whole, and nearly everywhere inside.
+    assert change.mean() >= max(0.04, 0.45 * image.std())
+    assert (change > 0.0).mean() > 0.95
+    assert result.min() >= 0.0
+    assert result.max() <= 1.0
+
+
+@pytest.mark.parametrize("defect", ["hole", "foreign"])
+def test_blobs_are_one_piece_without_gaps(defect):
+    for seed in range(6):
+        mask = draw(defect, seed=seed)[1]
+        # Two parts may touch by a corner only.
+        _, pieces = ndimage.label(mask, np.ones((3, 3)))
+        assert pieces == 1
+        np.testing.assert_array_equal(mask, ndimage.binary_fill_holes(mask))
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="defect='dent'"):
+        draw("dent")
+    with pytest.raises(ValueError, match="another material"):
+        draw_defect(crop(), "foreign", np.random.default_rng(0))
+    # What cannot be seen.
+    with pytest.raises(ValueError, match="No visible 'blur'"):
+        draw("blur", np.full((64, 64), 0.5))

@@ -92,25 +92,6 @@ def test_objects_of_every_third_frame_alone(cubes):
     assert not (index["frame"] % 3).any()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sizes"),
-    [
-        ({"batch_size": 4}, [4, 4, 2]),
-        ({"batch_size": 4, "drop_remainder": True}, [4, 4]),
-        ({"batch_size": 5, "epochs": 2}, [5] * 4),
-    ],
-)
-def test_batches_are_counted_and_of_known_shape(cubes, arguments, sizes):
-    dataset = cube_dataset(cubes[0], **arguments)
-    assert dataset.cardinality().numpy() == len(sizes)
-    assert [len(batch["motion"]) for batch in dataset] == sizes
-    size = 4 if arguments.get("drop_remainder") else None
-    assert dataset.element_spec == {
-        "appearance": tf.TensorSpec((size, 3, 4, 4, 3)),
-        "motion": tf.TensorSpec((size, 3, 4, 4, 2)),
-    }
-
-
 def test_what_is_refused(tmp_path, cubes):
     files, _ = cubes
     other, _ = write_cubes(tmp_path / "other.h5", [0], 0, size=6)

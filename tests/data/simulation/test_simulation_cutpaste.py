@@ -4,7 +4,6 @@ import tensorflow as tf
 from batching import dataset_of
 from matplotlib import colors
 from scipy import ndimage, stats
-from skimage import measure
 
 from keras_sspcab.data import random
 from keras_sspcab.data.simulation.cutpaste import (
@@ -145,30 +144,6 @@ def scars():
     results = many(cut_paste_scar, image, jitter=0.0)
     changed = np.abs(results - image).max(-1) > 0.02
     return image, results, changed
-
-
-def test_scars_have_the_shape_of_the_paper(scars):
-    _, _, changed = scars
-    lengths, widths, angles = [], [], []
-    for mask in changed:
-        regions = measure.regionprops(measure.label(mask, connectivity=2))
-        # Single pixels may happen to be equal.
-        region = max(regions, key=lambda region: region.area)
-        assert region.area >= 0.9 * mask.sum()
-        # Of a rectangle, whose rim counts as a pixel here.
-        lengths.append(region.axis_major_length * np.sqrt(12) / 4)
-        widths.append(region.axis_minor_length * np.sqrt(12) / 4)
-        angles.append(np.degrees(region.orientation))
-    assert 9 < min(lengths) < 12
-    assert 23 < max(lengths) < 28
-    assert min(widths) < 4.5
-    assert 14 < max(widths) < 18.5
-    # Of nearly square ones the longer side may be the other.
-    thin = np.array(lengths) > 1.6 * np.array(widths)
-    steep = np.array(angles)[thin]
-    assert -49 < min(steep) < -38
-    assert 38 < max(steep) < 49
-    assert stats.kstest(steep, stats.uniform(-45, 90).cdf)[1] > 1e-3
 
 
 def test_scars_are_rotated_parts_of_the_image(scars):

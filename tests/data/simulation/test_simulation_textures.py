@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from skimage import data
 
 from keras_sspcab.data import BadFilesError
 from keras_sspcab.data.random import fold_key
@@ -83,15 +82,6 @@ def test_all_pictures_are_drawn(monkeypatch):
     assert source.names == tuple(
         n for n in PICTURES if n not in ("brick", "grass", "gravel")
     )
-
-
-def test_pictures_are_those_of_scikit_image():
-    brick = textures_module._picture("brick")
-    np.testing.assert_array_equal(brick, np.stack([data.brick()] * 3, -1))
-    for name in PICTURES:
-        pixels = textures_module._picture(name)
-        assert pixels.shape == (512, 512, 3)
-        assert pixels.std() > 10
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -170,13 +170,6 @@ def test_files_with_16_bits_use_those_below_the_white_level(tmp_path):
     assert measure_white([make_video(narrow)]).white_level == 65535
 
 
-def test_frames_between_quarters_are_refused(tmp_path):
-    path = write_video(tmp_path / "a.mov", noise(2, (8, 12), 3), "png", "rgb24")
-    set_display_matrix(path, 1, 1, -1, 1)
-    with pytest.raises(ValueError, match=r"a.mov', turned by -?45 degrees"):
-        read(path)
-
-
 # === Damage ===
 
 

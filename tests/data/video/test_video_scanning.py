@@ -196,7 +196,7 @@ def test_roots_without_training_videos(tmp_path):
         (tmp_path, "auto", "no training video.*holds nothing.* is train/NAME"),
         (tmp_path, "mvtec", "`layout` argument must be one of"),
         (tmp_path / "nowhere", "auto", "video folder does not exist"),
-        ("gs://bucket/videos", "auto", "local disk"),
+        ("memory://videos", "auto", "local disk"),
     ):
         with pytest.raises(ValueError, match=message):
             scan_video_folder(root, layout)

@@ -1,9 +1,18 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import io as scipy_io
-from video_writing import noise, write_frames
+from video_writing import noise, truncate, write_frames, write_video
 
-from keras_sspcab.data import attach_labels, frame_labels, make_video
+from keras_sspcab.data import (
+    BadFilesError,
+    attach_labels,
+    check_videos,
+    frame_labels,
+    make_video,
+)
+from keras_sspcab.data.video import LabelSource
 
 
 @pytest.fixture
@@ -53,3 +62,44 @@ def test_files_for_another_number_of_videos(videos, folder):
         attach_labels(videos, folder / "a.txt")
     with pytest.raises(ValueError, match="does not exist.*gone"):
         attach_labels(videos, folder / "gone")
+
+
+@pytest.fixture
+def three_videos(tmp_path):
+    return [
+        make_video(write_frames(tmp_path / "a", noise(3))),
+        make_video(write_video(tmp_path / "b.mkv", noise(5, (32, 48)))),
+        make_video(write_video(tmp_path / "c.avi", noise(40, (32, 48)))),
+    ]
+
+
+def test_all_bad_videos_are_reported_at_once(three_videos, tmp_path):
+    assert [video.num_frames for video in check_videos(three_videos)] == [
+        3,
+        5,
+        40,
+    ]
+    truncate(tmp_path / "c.avi", 0.6)
+    (tmp_path / "a/001.png").write_bytes(b"")
+    with pytest.raises(BadFilesError) as caught:
+        check_videos(three_videos)
+    assert len(caught.value.problems) == 2
+    assert "a/001.png' is empty" in str(caught.value)
+    assert "c.avi' has 40 frames" in str(caught.value)
+    with pytest.warns(UserWarning, match="2 bad files among 3 videos"):
+        (good,) = check_videos(three_videos, on_error="skip")
+    assert good.name == "b"
+
+
+def test_ground_truth_is_checked(three_videos, tmp_path):
+    np.save(tmp_path / "l.npy", [0, 1])
+    np.save(tmp_path / "m.npy", np.zeros((5, 8, 8)))
+    labels = LabelSource(str(tmp_path / "l.npy"))
+    bad = [
+        dataclasses.replace(three_videos[0], labels=labels),
+        dataclasses.replace(three_videos[1], masks=str(tmp_path / "m.npy")),
+    ]
+    with pytest.raises(BadFilesError) as caught:
+        check_videos(bad, on_error="skip")
+    assert "2 labels in" in str(caught.value)
+    assert "8x8 pixels in" in str(caught.value)
