@@ -6,7 +6,7 @@ from PIL import Image
 
 from benchmarks.correct_gain import correct_folder, correct_gain
 from keras_sspcab.data import scan_image_folder, write_texture_folder
-from keras_sspcab.metrics.shortcuts import image_statistics, statistics_auroc
+from keras_sspcab.metrics.diagnosis import image_statistics, statistics_auroc
 
 
 def test_a_gain_makes_no_difference():

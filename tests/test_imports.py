@@ -7,14 +7,6 @@ from keras_sspcab.imports import import_optional, require_modules
 PURPOSE = "Reading needs {}"
 
 
-def test_modules_that_are_there_are_imported():
-    assert (
-        import_optional("json.decoder", PURPOSE, "cli")
-        is sys.modules["json.decoder"]
-    )
-    require_modules(["json", "sys"], PURPOSE, "cli")
-
-
 @pytest.mark.parametrize("module", ["no_such_thing", "no_such_thing.inside"])
 def test_missing_modules_are_told_with_their_extra(module):
     with pytest.raises(ImportError, match="needs no_such_thing") as raised:

@@ -8,7 +8,7 @@ from keras import ops
 from keras_sspcab.optimizers import EpochCosineDecay, PyTorchAdam
 from keras_sspcab.runs.models import compile_model
 from keras_sspcab.runs.parsing import load_config
-from tests.hosts import samples, small_host
+from tests.hosts import small_host
 
 
 class Formulas:
@@ -74,64 +74,14 @@ def test_cosine_is_stepped_by_epoch():
     assert float(again(20)) == rates[20]
 
 
-def _first_step(model, batch, targets, epsilon):
-    """Returns weights after one step, and after one of the formulas."""
-    import tensorflow as tf
-
-    variables = model.trainable_variables
-    before = [ops.convert_to_numpy(v) for v in variables]
-    others = [(v, ops.convert_to_numpy(v)) for v in model.variables]
-    with tf.GradientTape() as tape:
-        outputs = model(batch, training=True)
-        loss = model.compute_loss(batch, targets, outputs)
-    gradients = [
-        np.zeros(v.shape) if g is None else ops.convert_to_numpy(g)
-        for v, g in zip(
-            variables,
-            tape.gradient(loss, [v.value for v in variables]),
-            strict=True,
-        )
-    ]
-    for variable, value in others:
-        variable.assign(value)
-    rate = float(model.optimizer.learning_rate)
-    model.train_on_batch(batch, targets)
-    return [
-        (ops.convert_to_numpy(v), Formulas(rate, epsilon)(value, gradient))
-        for v, value, gradient in zip(variables, before, gradients, strict=True)
-    ]
-
-
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="takes gradients by a tape"
-)
 @pytest.mark.parametrize(
-    "name", ["draem", "mnad", "hf2vad/0", "hf2vad/1", "hf2vad/2"]
+    ("name", "epsilon"), [("draem", 1e-8), ("mnad", 1e-8), ("hf2vad", 1e-7)]
 )
-def test_first_step_of_hosts(name):
-    name, _, number = name.partition("/")
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    try:
-        host = small_host(name, run_eagerly=True)
-        batch = samples(host, 2)
-        if name == "hf2vad":
-            model, targets, epsilon = (
-                host.training_stages()[int(number)],
-                None,
-                1e-7,
-            )
-            model.compile(run_eagerly=True)
-        elif name == "draem":
-            mask = np.zeros(batch.shape[:3])
-            mask[:, 8:16, 8:16] = 1
-            targets = {"reconstruction": batch, "segmentation": mask}
-            model, epsilon = host, 1e-8
-        else:
-            model, targets, epsilon = host, None, 1e-8
-        steps = _first_step(model, batch, targets, epsilon)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    for got, expected in steps:
-        # Where a gradient is round-off alone, its sign is as well.
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-9)
+def test_hosts_whose_papers_used_it_have_it(name, epsilon):
+    host = small_host(name, run_eagerly=True)
+    trained = host.training_stages() if name == "hf2vad" else [host]
+    assert len(trained) == (3 if name == "hf2vad" else 1)
+    for model in trained:
+        model.compile(run_eagerly=True)
+        assert isinstance(model.optimizer, PyTorchAdam)
+        assert model.optimizer.epsilon == epsilon

@@ -89,6 +89,7 @@ def test_layers_need_few_packages():
     [
         "keras_sspcab",
         "keras_sspcab.metrics",
+        "keras_sspcab.preprocessing",
         "keras_sspcab.export.serving.client",
     ],
 )

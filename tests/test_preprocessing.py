@@ -1,6 +1,4 @@
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 
@@ -41,11 +39,3 @@ def test_white_levels_are_checked(white_level):
 def test_methods_are_checked(method):
     with pytest.raises(ValueError, match=r"bilinear.*area.*opencv"):
         Preprocessing(resize=method)
-
-
-def test_needs_no_tensorflow():
-    code = (
-        "import sys, keras_sspcab.preprocessing; "
-        "sys.exit('tensorflow' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -69,7 +69,7 @@ def evaluate(
 
 def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:
     """Prints the metrics of a run as a table, and where they are."""
-    from keras_sspcab.metrics.failures import describe_failures
+    from keras_sspcab.metrics.diagnosis import describe_failures
     from keras_sspcab.scoring import Calibration
 
     split = run.record["evaluated"]["split"]

@@ -70,8 +70,7 @@ def predict(
     import_backend()
     from keras_sspcab.cli._progress import ConsoleProgress
     from keras_sspcab.runs import RunFolder, load_detector
-    from keras_sspcab.runs.prediction import predict_images
-    from keras_sspcab.runs.video_prediction import predict_videos
+    from keras_sspcab.runs.prediction import predict_images, predict_videos
 
     detector = load_detector(str(model))
     _check_kind(detector, images or [], video or [])

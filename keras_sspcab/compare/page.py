@@ -8,7 +8,7 @@ from keras_sspcab.compare.figure import write_figure
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.compare.results import Comparison
 from keras_sspcab.compare.statistics import LEVEL, MIN_PAIRS, POWER
-from keras_sspcab.metrics.shortcuts import describe_shortcut
+from keras_sspcab.metrics.diagnosis import describe_shortcut
 from keras_sspcab.runs import files
 
 

@@ -10,8 +10,13 @@ from keras_sspcab.metrics.boxes import (
     write_detections,
     write_tracks,
 )
-from keras_sspcab.metrics.frame_level import FrameAuc, macro_auc, micro_auc
-from keras_sspcab.metrics.frame_scores import normalize_per_video, smooth_frames
+from keras_sspcab.metrics.frame_level import (
+    FrameAuc,
+    macro_auc,
+    micro_auc,
+    normalize_per_video,
+    smooth_frames,
+)
 from keras_sspcab.metrics.image_level import (
     Curve,
     auroc,

@@ -34,13 +34,7 @@ def thin_curve(x: Any, y: Any, max_points: int = 500) -> Curve:
     A rising curve in the unit square is at most 2 long, in `|dx| + |dy|`: 500
     points are exact to 0.004.
     """
-    x = np.asarray(x, dtype="float64")
-    y = np.asarray(y, dtype="float64")
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(
-            "The `x` and `y` arguments must be one-dimensional and of one "
-            f"length. Received: x of shape {x.shape}, y of shape {y.shape}"
-        )
+    x, y = np.asarray(x, "float64"), np.asarray(y, "float64")
     standardize_int(max_points, "max_points", 2)
     if x.size <= max_points:
         return Curve(x, y)

@@ -1,16 +1,25 @@
 """One self-contained page about a run."""
 
+import base64
 import dataclasses
+import datetime
+import hashlib
+import importlib.resources
 import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_sspcab.metrics.failures import describe_failures
+import jinja2
+from markupsafe import Markup
+
+from keras_sspcab.checks import standardize_int
+from keras_sspcab.hosts.registry import get_application
+from keras_sspcab.metrics.diagnosis import describe_failures, describe_shortcut
 from keras_sspcab.metrics.registry import describe_convention, metrics_of
-from keras_sspcab.metrics.shortcuts import describe_shortcut
-from keras_sspcab.report import charts, gallery, rendering, timeline
+from keras_sspcab.preprocessing import Preprocessing
+from keras_sspcab.report import charts, gallery, timeline
 from keras_sspcab.report.charts import Chart
 from keras_sspcab.report.content import (
     EvaluatedRun,
@@ -18,9 +27,10 @@ from keras_sspcab.report.content import (
     VideoScores,
     read_evaluated_run,
 )
-from keras_sspcab.report.heat import HeatScale
+from keras_sspcab.report.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
 from keras_sspcab.runs import RunFolder, files
 from keras_sspcab.runs.outputs import KeyFrame
+from keras_sspcab.runs.parsing import arguments_of
 
 # How many timelines are open; the others are one click away.
 NUM_OPEN = 12
@@ -56,11 +66,7 @@ def write_report(
         >>> write_report("runs/screws")  # doctest: +SKIP
         PosixPath('runs/screws/report.html')
     """
-    if max_images < 0:
-        raise ValueError(
-            "The `max_images` argument must not be negative. "
-            f"Received: max_images={max_images}"
-        )
+    standardize_int(max_images, "max_images", 0)
     folder = RunFolder(os.fspath(run_folder))
     folder.require("config.toml", "keras-sspcab train")
     path = Path(folder.path, "report.html") if output is None else Path(output)
@@ -101,7 +107,7 @@ def _render(run: EvaluatedRun, max_images: int) -> str:
         for group in groups
     ]
     kinds = sorted({card["filter"] for _, each in cards for card in each})
-    return rendering.render(
+    return _fill(
         "report_video.html" if run.is_video else "report.html",
         run,
         scale,
@@ -209,3 +215,136 @@ def _badness(video: VideoScores) -> tuple[bool, bool, float]:
         return (True, True, 0.0)
     wrong = sum(f.is_anomalous != (f.label == 1) for f in video.frames)
     return (True, False, -wrong / len(video.frames))
+
+
+def _fill(
+    template: str, run: EvaluatedRun, scale: HeatScale, **content: Any
+) -> str:
+    """Fills a template of this folder."""
+    script = _read("report.js")
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    environment.filters["svg"] = Markup
+    environment.globals.update(
+        run=run,
+        nouns=run.nouns,
+        style=Markup(_read("report.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(digest).decode("ascii"),
+        title=_title(run),
+        facts=_facts(run),
+        versions=run.record.get("versions", {}),
+        has_maps=any(p.map_path for p in run.pictures),
+        has_masks=any(p.mask_path for p in run.pictures),
+        scale=scale,
+        gradient=_gradient(),
+        default_alpha=round(DEFAULT_ALPHA * 100),
+    )
+    return environment.get_template(template).render(**content)
+
+
+def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
+    """Returns what identifies a run, as far as it is on record."""
+    data, model, training = (
+        run.config.get(name, {}) for name in ("data", "model", "training")
+    )
+    size = data.get("image_size")
+    channels = {1: "gray", 3: "RGB"}.get(data.get("channels"), "")
+    evaluated = run.record.get("evaluated", {})
+    reading = run.metrics.get("preprocessing") or {}
+    white = reading.get("white_level")
+    options = ", ".join(
+        f"{key} {value}"
+        for key, value in model.items()
+        if key not in ("name", "sspcab") and not isinstance(value, dict)
+    )
+    facts = {
+        "Model": model.get("name"),
+        "SSPCAB": _block(model),
+        "Options": options,
+        "Data": data.get("path"),
+        "Scored": evaluated.get("split")
+        and f"{evaluated['split']} {run.nouns.data}",
+        "Clip": _clip(data) if run.is_video else "",
+        "Image size": size
+        and " \u00d7 ".join(
+            map(str, size if isinstance(size, list) else [size] * 2)
+        )
+        + (f" px, {channels}" if channels else " px"),
+        "Resizing": reading.get("resize"),
+        "White": white if white != Preprocessing.white_level else None,
+        # Some models have nothing to train.
+        "Epochs": training.get("epochs") if run.history else None,
+        "Seed": training.get("seed"),
+        "Date": _date(run),
+    }
+    return [
+        (name, str(value))
+        for name, value in facts.items()
+        if value not in (None, "")
+    ]
+
+
+def _block(model: dict[str, Any]) -> str | None:
+    """Returns where the block is; the host's own place is not in the file."""
+    place = model.get("sspcab")
+    if "sspcab" not in model and "name" in model:
+        try:
+            arguments = arguments_of(get_application(model["name"]))
+        except ValueError:
+            return None
+        if "sspcab" not in arguments:
+            return None
+        place = arguments["sspcab"].default or "none"
+    return ", ".join(place) if isinstance(place, (list, tuple)) else place
+
+
+def _read(name: str) -> str:
+    return (importlib.resources.files(__package__) / name).read_text("utf-8")
+
+
+def _title(run: EvaluatedRun) -> str:
+    data = run.config.get("data", {}).get("path", "")
+    return os.path.basename(os.path.normpath(data)) if data else run.path
+
+
+def _clip(data: dict[str, Any]) -> str:
+    """Returns what the model looks at to score a frame."""
+    length, stride = data.get("clip_length"), data.get("stride", 1)
+    if length is None:
+        return ""
+    return f"{length} frames" + (f", {stride} apart" if stride != 1 else "")
+
+
+def _date(run: EvaluatedRun) -> str:
+    """Returns when the run was evaluated."""
+    if recorded := run.record.get("evaluated", {}).get("time"):
+        time = datetime.datetime.fromisoformat(recorded)
+    else:
+        seconds = os.path.getmtime(os.path.join(run.path, "metrics.json"))
+        time = datetime.datetime.fromtimestamp(seconds).astimezone()
+    return time.strftime("%Y-%m-%d %H:%M %Z").strip()
+
+
+def _gradient() -> str:
+    """Returns the color scale as stops of a CSS gradient."""
+    rows = COLOR_TABLE[:: len(COLOR_TABLE) // 32].tolist()
+    rows.append(COLOR_TABLE[-1].tolist())
+    stops = (
+        f"rgb({red} {green} {blue} / {alpha / 255:.3f})"
+        for red, green, blue, alpha in rows
+    )
+    return ", ".join(stops)
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    if value is None:
+        return "\u2013"
+    return f"{value:.{digits}f}".replace("-", "\u2212")

@@ -13,7 +13,7 @@ from keras_sspcab.data.checking import warn_of_dark_files
 from keras_sspcab.data.masks import describe_doubts, find_doubt, load_mask
 from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.metrics import PixelScores
-from keras_sspcab.metrics.shortcuts import (
+from keras_sspcab.metrics.diagnosis import (
     describe_shortcut,
     image_statistics,
     statistics_auroc,

@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import re
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -34,31 +33,24 @@ KEYS: dict[str, set[str]] = {
 # Keys in the files of older versions, and what they are called now.
 _OLD_KEYS = {"normalisation": "normalization"}
 
-# What readers of settings call types.
+# What readers of settings call types, of Python and of JSON schemas.
 _TYPES = {
     "NoneType": '"none"',
     "Sequence": "a list",
-    "bool": "true or false",
+    **dict.fromkeys(("bool", "boolean"), "true or false"),
     "dict": "a table",
-    "float": "a number",
-    "int": "an integer",
-    "str": "a text",
+    **dict.fromkeys(("float", "number"), "a number"),
+    **dict.fromkeys(("int", "integer"), "an integer"),
+    **dict.fromkeys(("str", "string"), "a text"),
     "tuple": "a list",
 }
-
-# How "`section.key` must be ..." goes on, by Pydantic's type of error.
-_RULES = {
-    "bool_type": "true or false",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "int_type": "an integer",
-    "less_than": "less than {lt:.10g}",
-    "less_than_equal": "at most {le:g}",
-    "string_too_short": "a name or path",
-    "string_type": "a string",
-    "value_error": "{error}",
+# How JSON schemas call limits.
+_LIMITS = {
+    "minimum": "at least {:g}",
+    "exclusiveMinimum": "above {:g}",
+    "maximum": "at most {:.10g}",
+    "exclusiveMaximum": "below {:.10g}",
+    "minLength": "not empty",
 }
 
 #: Settings by section and key, and the file they come from, as it follows their
@@ -259,6 +251,16 @@ def describe_type(annotation: Any) -> str:
     return " or ".join(_TYPES[name] for name in names if name in _TYPES)
 
 
+def describe_field(section: str, key: str) -> str:
+    """Words which values a key of a section may have."""
+    schema = Config.model_json_schema()["$defs"]
+    field = schema[type(getattr(Config(), section)).__name__]["properties"][key]
+    if "enum" in field:
+        return ", ".join(map(str, field["enum"]))
+    limits = [t.format(field[k]) for k, t in _LIMITS.items() if k in field]
+    return ", ".join([_TYPES.get(field["type"], field["type"]), *limits])
+
+
 def arguments_of(host: Any) -> dict[str, inspect.Parameter]:
     """Returns what can be set in [model]: the arguments of a host by name.
 
@@ -282,15 +284,16 @@ def _describe(error: Any, origins: _Origins) -> str:
             f"Allowed are: {', '.join(KEYS)}"
         )
     subject = f"`{'.'.join(place)}`{origin}"
-    context = error.get("ctx", {})
+    rule = describe_field(*place)
     if error["type"] == "literal_error":
-        expected = context["expected"].replace("'", "")
-        allowed = re.split(r", | or ", expected)
         return (
-            f"{subject} cannot be {value!r}.{did_you_mean(value, allowed)} "
-            f"Allowed are: {', '.join(allowed)}"
+            f"{subject} cannot be {value!r}."
+            f"{did_you_mean(value, rule.split(', '))} Allowed are: {rule}"
         )
-    rule = _RULES[error["type"]].format(**context)
+    if error["type"] == "value_error":
+        rule = str(error["ctx"]["error"])
+    elif error["type"] == "finite_number":
+        rule = "a finite number"
     return f"{subject} must be {rule}. Received: {value!r}"
 
 

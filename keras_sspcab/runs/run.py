@@ -98,13 +98,6 @@ class Run(RunFolder):
         run.check_free()
         return run
 
-    @classmethod
-    def open(
-        cls, path: PathLike, settings: Mapping[str, Any] | None = None
-    ) -> "Run":
-        """Returns a run that was begun; the same as `Run(path, settings)`."""
-        return cls(path, settings)
-
     @property
     def is_up_to_date(self) -> bool:
         """Whether it is finished, and no setting has changed since."""
@@ -341,8 +334,7 @@ class Run(RunFolder):
             scored frame (`video`, `frame`, `seconds`), with `anomaly_score` in
             standard deviations above normal, `is_anomalous` and `raw_score`.
         """
-        from keras_sspcab.runs.prediction import predict_images
-        from keras_sspcab.runs.video_prediction import predict_videos
+        from keras_sspcab.runs.prediction import predict_images, predict_videos
 
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         model = self.model

@@ -2,33 +2,19 @@
 
 import inspect
 import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from keras_sspcab.hosts.registry import get_application
 from keras_sspcab.runs.config import Config, ModelConfig
 from keras_sspcab.runs.parsing import (
     arguments_of,
+    describe_field,
     describe_type,
     load_config,
 )
 
 # An entry of a docstring, under "Args:" and the like.
 _ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
-
-# How JSON schemas call types, and their limits.
-_TYPES = {
-    "boolean": "true or false",
-    "integer": "an integer",
-    "number": "a number",
-    "string": "a text",
-}
-_LIMITS = {
-    "minimum": "at least {:g}",
-    "exclusiveMinimum": "above {:g}",
-    "maximum": "at most {:.10g}",
-    "exclusiveMaximum": "below {:.10g}",
-}
 
 
 class Setting(NamedTuple):
@@ -75,9 +61,9 @@ def list_settings(model: str | None = None) -> list[Setting]:
     for name, section in Config():
         if name == "objects" and host.kind != "objects":
             continue
-        fields = type(section).model_json_schema()["properties"]
         texts = {**meanings, **describe_entries(type(section))}
-        allowed = {key: _words_of_schema(s) for key, s in fields.items()}
+        keys = type(section).model_fields
+        allowed = {key: describe_field(name, key) for key in keys}
         if name == "model":
             for key, argument in arguments_of(host).items():
                 allowed[key] = describe_type(
@@ -114,16 +100,3 @@ def describe_entries(cls: type) -> dict[str, str]:
             sentence, *_ = re.split(r"(?<=\.)\s+(?=[A-Z])", text, maxsplit=1)
             texts[name] = " ".join(sentence.split())
     return texts
-
-
-def _words_of_schema(schema: Mapping[str, Any]) -> str:
-    """Words the JSON schema of a field."""
-    if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
-    kind = _TYPES.get(schema["type"], schema["type"])
-    limits = [
-        text.format(schema[name])
-        for name, text in _LIMITS.items()
-        if name in schema
-    ]
-    return ", ".join([kind, *limits])

@@ -1,18 +1,32 @@
 """Scores the test videos of a run and measures how good the scores are."""
 
+import dataclasses
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from keras_sspcab import metrics
-from keras_sspcab.data.video import Video, count_frames, frame_labels
+from keras_sspcab.data.video import (
+    Video,
+    count_frames,
+    frame_labels,
+    iterate_masks,
+    read_frames,
+)
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.runs.config import Config, EvaluationConfig
-from keras_sspcab.runs.key_frames import KeyFrames
 from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
-from keras_sspcab.runs.outputs import FrameScore, write_rows
+from keras_sspcab.runs.outputs import (
+    OUTCOMES,
+    FrameScore,
+    KeyFrame,
+    write_map,
+    write_rows,
+)
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.regions import (
     Regions,
@@ -23,6 +37,77 @@ from keras_sspcab.runs.regions import (
 from keras_sspcab.runs.sources import VideoSource
 from keras_sspcab.scoring import describe_fault
 
+# Of key frames.
+_PER_VIDEO = 2
+
+# By outcome, a frame and its anomaly map.
+_Best = dict[str, tuple[KeyFrame, np.ndarray]]
+
+
+class KeyFrames:
+    """The frames of each test video that are worth a look, for the report."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._best: dict[Video, _Best] = {}
+
+    def consider(
+        self, video: Video, scored: ScoredFrame, label: int | None
+    ) -> None:
+        """Keeps a frame if it tells more than those of its video so far."""
+        best = self._best.setdefault(video, {})
+        number = len(self._best) - 1
+        stem = f"{self._folder}/key_frames/{number:04d}-{scored.frame:06d}"
+        row = KeyFrame(
+            video.name,
+            scored.frame,
+            label,
+            float(scored.outputs["anomaly_score"]),
+            bool(scored.outputs["is_anomalous"]),
+            path=f"{stem}.png",
+            mask_path=f"{stem}-mask.png",
+            map_path=f"{stem}.npy",
+        )
+        # Of those that were missed, the one furthest below the threshold.
+        sign = -1 if row.outcome == "missed" else 1
+        before = best.get(row.outcome)
+        if before is None or sign * row.score > sign * before[0].score:
+            # Of a view, the whole batch would be kept.
+            best[row.outcome] = row, scored.outputs["anomaly_map"].copy()
+
+    def write(self) -> None:
+        """Writes pictures, maps, masks and the table of key frames."""
+        os.makedirs(os.path.join(self._folder, "key_frames"))
+        rows = [
+            row
+            for video, best in self._best.items()
+            for row in _write_video(video, best)
+        ]
+        write_rows(self._folder, KeyFrame, rows)
+
+
+def _write_video(video: Video, best: _Best) -> Iterator[KeyFrame]:
+    # The most instructive ones come first.
+    outcomes = [name for name in OUTCOMES.values() if name in best]
+    chosen = [best[name] for name in outcomes[:_PER_VIDEO]]
+    positions = sorted({row.frame for row, _ in chosen})
+    pictures = read_frames(video, positions)
+    masks: dict[int, np.ndarray] = {}
+    if video.masks is not None:
+        first_ones = itertools.islice(iterate_masks(video), positions[-1] + 1)
+        masks = {i: m for i, m in enumerate(first_ones) if i in positions}
+    for row, anomaly_map in chosen:
+        Image.fromarray(pictures[row.frame]).save(row.path)
+        write_map(str(row.map_path), anomaly_map)
+        mask = masks.get(row.frame)
+        if mask is None or not mask.any():
+            yield dataclasses.replace(row, mask_path=None)
+        else:
+            pixels = mask.astype("uint8") * 255
+            Image.fromarray(pixels).save(str(row.mask_path))
+            yield row
+
+
 Series = dict[str, np.ndarray]
 
 
@@ -30,8 +115,7 @@ class _ScoredVideo:
     """The scores of one video: values of its scored frames by output."""
 
     def __init__(self, video: Video, model: Any) -> None:
-        self.name = video.name
-        self.video = video
+        self.name, self.video = video.name, video
         self.num_frames = count_frames(video)
         # Labels of all frames, or None.
         self.truth: np.ndarray | None = None
@@ -199,7 +283,7 @@ def _metrics(
         criteria = {"rbdc": measured.rbdc, "tbdc": measured.tbdc}
     per_video: dict[str, dict[str, Any]] = {}
     for one in scored:
-        values: dict[str, Any] = {
+        values = per_video[one.name] = {
             "num_frames": one.num_frames,
             "num_scored_frames": len(one.frames),
         }
@@ -207,7 +291,6 @@ def _metrics(
             values |= _counts(one.labels)
         if auc.get(one.name) is not None:
             values["auc"] = auc[one.name]
-        per_video[one.name] = values
     smoothing: str = evaluation.smoothing
     if smoothing != "none":
         smoothing = f"{smoothing} {evaluation.smoothing_size:g}"

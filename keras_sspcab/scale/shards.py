@@ -18,8 +18,7 @@ from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 from keras_sspcab.runs.outputs import write_map
 from keras_sspcab.scale.folder import ScoreFolder, read_inputs
-from keras_sspcab.scale.inputs import list_inputs
-from keras_sspcab.scale.plan import ScorePlan, Scorer
+from keras_sspcab.scale.plan import ScorePlan, Scorer, list_inputs
 from keras_sspcab.scoring import describe_fault
 
 
@@ -67,7 +66,7 @@ class ScoringJob:
         Args:
             inputs: Files, folders and patterns with `*`, `?`, `[...]` and,
                 where files are local, `**` for any depth. Also behind a URL
-                (`gs://`, others with the extra `[io]`).
+                (with the extra `[io]`).
             load_scorer: Loads the model, also on other machines.
             scorer: The model.
             folder: Where the scores are written.

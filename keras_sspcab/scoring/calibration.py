@@ -125,10 +125,10 @@ class Calibration:
     ) -> "Calibration":
         """Measures raw scores and raw map values of normal images.
 
-        From few images, fewer than `1 / (1 - quantile) - 1`, no score is as
-        high as the quantile: the threshold is then what a further image stays
-        below with that probability if scores are normally distributed, by
-        Student's t, and never below the highest score.
+        Where fewer than `1 / (1 - quantile) - 1` images have no score as high
+        as the quantile, the threshold is what a further image stays below with
+        that probability if scores are normally distributed, by Student's t, and
+        never below the highest score.
 
         Args:
             scores: Array of raw scores, one an image.
@@ -258,8 +258,6 @@ class Calibration:
 def describe_fault(outputs: Mapping[str, Any]) -> str | None:
     """Says what is not finite in the outputs for one image, or None.
 
-    Such an image has no verdict.
-
     Example:
     >>> describe_fault({"anomaly_score": np.nan})
     'the model gives the score nan'
@@ -299,8 +297,7 @@ class CalibratedScores(ScoringLayer):
     """Turns raw scores and maps into the outputs that all detectors share.
 
     The calibration is plain numbers in the layer's config, not weights: it
-    travels with every saved file and becomes constants in every exported graph,
-    and the parameter count stays that of the published network.
+    travels with saved files and becomes constants in exported graphs.
 
     Args:
         calibration: A `Calibration`, the dict of one, or None (raw scores,
@@ -311,9 +308,9 @@ class CalibratedScores(ScoringLayer):
         raw_map: Tensor `(batch, height, width)`.
 
     Output:
-        Dict of `anomaly_score` `(batch,)` and `anomaly_map` `(batch, height,
-        width)`, float32, in standard deviations above the mean of normal
-        images, and `is_anomalous` `(batch,)`, bool.
+        Dict of `anomaly_score` and `anomaly_map`, of the same shapes and in
+        standard deviations above the mean of normal images, and
+        `is_anomalous` `(batch,)`, bool.
 
     Example:
     >>> layer = CalibratedScores(Calibration(score_mean=1.0, threshold=3.0))

@@ -1,8 +1,5 @@
-import pytest
-
-from keras_sspcab.applications import AnomalyModel, available_applications
+from keras_sspcab.applications import available_applications
 from keras_sspcab.cli.models import NAMES
-from keras_sspcab.hosts import registry
 from keras_sspcab.runs import ModelConfig
 
 
@@ -19,14 +16,6 @@ def test_every_host_is_listed(invoke):
         assert cells[-1] == ("needed" if host.guide.needs_gpu else "-")
     assert row_of(f"{ModelConfig().name} (default)", text)
     assert text.count("(default)") == 1
-
-
-@pytest.mark.parametrize("name", sorted(available_applications()))
-def test_facts_fit_into_the_table(name):
-    guide = available_applications()[name].guide
-    for fact in (guide.purpose, guide.training_time, guide.expectation):
-        assert len(fact) <= 100
-        assert not fact.endswith(".")
 
 
 def test_help_texts_name_every_model(invoke):
@@ -55,12 +44,3 @@ def test_settings_are_listed(invoke):
     for key in ("data.image_size", "model.num_items", "training.epochs"):
         assert key in text
     assert "Did you mean 'mnad'" in invoke("settings", "mnat", code=2).stderr
-
-
-def test_host_without_a_guide_is_listed(invoke, monkeypatch):
-    class Foreign(AnomalyModel):
-        kind = "video"
-
-    monkeypatch.setitem(registry.hosts, "foreign", Foreign)
-    cells = row_of("foreign", invoke("models").stdout)
-    assert cells == ["foreign", "video", "-", "-", "-", "-"]

@@ -272,17 +272,3 @@ def test_export_of_a_host_and_its_networks(hf2vad, invoke, tmp_path):
 def test_single_networks_are_of_hosts_of_objects(trained, invoke):
     result = invoke("export", trained, "--to=onnx", "--networks", code=2)
     assert "--networks is for hosts that look at objects" in result.output
-
-
-def test_thresholds_are_measured_anew(run, tmp_path, invoke):
-    copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
-    # Of the same name as a video that was trained on.
-    write_frames(tmp_path / "new/0", moving(20, 1)[0])
-    first = load_detector(str(copy)).calibration
-    invoke("calibrate", copy, "--data", tmp_path / "new", "--decision=either")
-    new = load_detector(str(copy)).calibration
-    assert new.num_images > first.num_images
-    assert new.decision == "either"
-    invoke("calibrate", copy, "--restore=training")
-    assert load_detector(str(copy)).calibration == first

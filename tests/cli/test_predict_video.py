@@ -12,7 +12,7 @@ from keras_sspcab.data.video import (
     iterate_timed_frames,
     make_video,
 )
-from keras_sspcab.runs.video_prediction import predict_videos
+from keras_sspcab.runs.prediction import predict_videos
 from tests.data.video_writing import truncate, write_frames, write_video
 
 COUNT = 12

@@ -82,16 +82,6 @@ def test_macro_skips_videos_of_one_class(case):
     assert set(result.single_class) == set(scores) - set(kept)
 
 
-def test_micro_and_macro_differ_by_hand():
-    # Each video is ordered well, but the second one lies above the first.
-    scores = [[0.1, 0.2], [0.3, 0.4]]
-    labels = [[0, 1], [0, 1]]
-    assert micro_auc(scores, labels).value == pytest.approx(0.75)
-    assert macro_auc(scores, labels, single_class="skip").value == 1.0
-    normalized = normalize_per_video(scores)
-    assert micro_auc(normalized, labels).value == 1.0
-
-
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [
@@ -126,11 +116,6 @@ def test_sentinels_need_scores_between_them(bad):
         macro_auc(scores, labels)
     macro_auc(normalize_per_video(scores), labels)
     macro_auc(scores, labels, single_class="skip")
-
-
-def test_unknown_convention():
-    with pytest.raises(ValueError, match="single_class='drop'"):
-        macro_auc([[0, 1]], [[0, 1]], single_class="drop")
 
 
 def test_only_numpy_is_imported():

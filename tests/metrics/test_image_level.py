@@ -135,16 +135,3 @@ def test_image_curves_carry_the_metrics():
     recall, precision = precision_recall_curve(labels, scores)
     steps = np.sum(np.diff(recall) * precision[1:])
     assert steps == pytest.approx(average_precision(labels, scores), abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "max_points", "message"),
-    [
-        ([0, 1], [0], 5, r"shape \(2,\), y of shape \(1,\)"),
-        ([[0, 1]], [[0, 1]], 5, "one-dimensional"),
-        ([0, 1], [0, 1], 1, "max_points=1"),
-    ],
-)
-def test_bad_curves_are_named(x, y, max_points, message):
-    with pytest.raises(ValueError, match=message):
-        thin_curve(x, y, max_points)

@@ -14,10 +14,6 @@ from keras_sspcab.metrics import PixelScores, pixel_level, pixel_metrics
 from tests.metrics.oracles import brute_force_aupro, pro_points
 
 
-def aupro(masks, maps, limit=0.3):
-    return gather(zip(masks, maps, strict=True)).aupro(limit)
-
-
 def gather(images):
     pixels = PixelScores()
     for mask, scores in images:
@@ -70,19 +66,6 @@ def test_pixel_metrics_are_those_of_the_definitions(case, limit, block_size):
             brute_force_aupro(masks, maps, limit), abs=1e-12
         ),
     }
-
-
-def test_components_touch_at_corners_and_weigh_the_same():
-    # One diagonal pair and one region of 4: 8 neighbors make 2 regions.
-    mask = np.zeros((4, 8), bool)
-    mask[0, 0] = mask[1, 1] = True
-    mask[0:2, 5:7] = True
-    scores = np.where(mask, 0.0, 1.0)
-    scores[0:2, 5:7] = 2.0
-    # The square is found before any normal pixel, the pair after all.
-    assert aupro([mask], [scores], 0.3) == pytest.approx(0.5)
-    scores[0, 0] = 2.0
-    assert aupro([mask], [scores], 0.3) == pytest.approx(0.75)
 
 
 def test_arrays_generators_and_none_agree():

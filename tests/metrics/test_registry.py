@@ -20,13 +20,6 @@ def test_objects_have_the_metrics_of_videos():
     assert "image_auroc" not in keys
 
 
-def test_metrics_that_are_not_there_are_left_out():
-    there = {"aupro": 0.5, "image_auroc": 0.7, "num_test_images": 3}
-    chosen = metrics_of("image", there)
-    assert [metric.key for metric in chosen] == ["image_auroc", "aupro"]
-    assert metrics_of("video", there) == []
-
-
 @pytest.mark.parametrize(
     ("key", "value", "title", "text"),
     [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.report import overlay, pictures
+from keras_sspcab.report import gallery, overlay
 
 
 def decode(uri):
@@ -17,7 +17,7 @@ def decode(uri):
 def test_the_page_shows_what_overlay_draws():
     heat = np.linspace(-3, 15, 64, dtype="float32").reshape(8, 8)
     layer = np.asarray(
-        decode(pictures.heat_uri(heat, 10.0, 320)).convert("RGBA")
+        decode(gallery.heat_uri(heat, 10.0, 320)).convert("RGBA")
     ).astype(float)
     image = np.full((8, 8, 3), [10, 20, 200], "uint8")
     opacity = layer[..., 3:] / 255
@@ -30,9 +30,9 @@ def test_the_page_shows_what_overlay_draws():
 def test_photos_are_shrunk(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(np.zeros((300, 900, 3), "uint8")).save(path)
-    photo = pictures.load_photo(str(path), 320)
+    photo = gallery.load_photo(str(path), 320)
     assert photo.size == (320, 107)
-    assert decode(pictures.photo_uri(photo)).size == (320, 107)
+    assert decode(gallery.photo_uri(photo)).size == (320, 107)
 
 
 @pytest.mark.parametrize(
@@ -48,40 +48,21 @@ def test_photos_are_shrunk(tmp_path):
 def test_all_kinds_of_images_are_read(tmp_path, pixels, expected):
     path = tmp_path / "a.png"
     Image.fromarray(pixels).save(path)
-    assert pictures.load_photo(str(path)).getpixel((1, 1)) == expected
+    assert gallery.load_photo(str(path)).getpixel((1, 1)) == expected
 
 
 def test_what_cannot_be_read_is_none(tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     for path in (broken, tmp_path / "gone.png", tmp_path):
-        assert pictures.load_photo(str(path)) is None
-        assert pictures.load_mask(str(path), (4, 4)) is None
-
-
-def test_masks_are_resized_by_the_nearest_neighbor(tmp_path):
-    path = tmp_path / "mask.png"
-    mask = np.zeros((8, 8), "uint8")
-    mask[:4, 4:] = 1  # not 255: everything above 0 counts
-    Image.fromarray(mask).save(path)
-    resized = pictures.load_mask(str(path), (2, 4))
-    assert resized.tolist() == [[False, False, True, True], [False] * 4]
-
-
-def test_masks_are_those_that_are_measured(tmp_path):
-    for i in range(2):
-        # Identities in 16 bits, in a folder of masks.
-        mask = np.zeros((4, 4), "uint16")
-        mask[i, i] = 1 + i
-        Image.fromarray(mask).save(tmp_path / f"{i}.png")
-    merged = pictures.load_mask(str(tmp_path), (4, 4))
-    assert np.argwhere(merged).tolist() == [[0, 0], [1, 1]]
+        assert gallery.load_photo(str(path)) is None
+        assert gallery.load_mask(str(path), (4, 4)) is None
 
 
 def test_outline_runs_around_the_mask_also_at_the_border():
     mask = np.zeros((10, 12), bool)
     mask[0:4, 2:6] = True
-    path = pictures.outline(mask)
+    path = gallery.draw_outline(mask)
     assert path.count("M") == 1
     numbers = np.array(
         path.strip("MZ").replace("L", " ").split(), dtype=float

@@ -13,7 +13,6 @@ from keras_sspcab.metrics import (
     normalize_per_video,
 )
 from keras_sspcab.report import write_report
-from keras_sspcab.report.page import NUM_OPEN
 from tests.report.run_folders import (
     HOSTILE,
     VIDEOS,
@@ -144,22 +143,6 @@ def test_the_gallery_groups_key_frames(page):
     assert "8 of 8 frames" in page
 
 
-def test_many_videos_stay_usable(tmp_path):
-    rng = np.random.default_rng(0)
-    videos = {
-        f"{number:02d}": ([0, 1] * 20, rng.normal(size=40).tolist())
-        for number in range(NUM_OPEN + 3)
-    }
-    page = page_of(write_video_run(tmp_path / "run", videos=videos))
-    opened, folded = page.split("<details>")[:2]
-    assert opened.count('class="chart wide timeline"') == NUM_OPEN
-    assert folded.count('class="chart wide timeline"') == 3
-    assert "<summary>3 more videos</summary>" in folded
-    areas = [float(row.split(" | ")[1]) for row in rows_of(page)[1:]]
-    assert areas == sorted(areas)
-    assert len(areas) == NUM_OPEN + 3
-
-
 def test_without_labels(tmp_path):
     page = page_of(write_video_run(tmp_path / "run", label=False))
     text = text_of(page)
@@ -176,16 +159,6 @@ def test_without_labels(tmp_path):
         *("Video", "run", "walk", "quiet", HOSTILE)
     ]
     assert rows_of(page)[0] == "Video | Flagged without a label | Frames"
-
-
-def test_without_tracks(video_run):
-    conventions = {"tracks": "none", "smoothing": "gaussian 3", "jitter": "big"}
-    change_metrics(video_run, rbdc=None, tbdc=None, conventions=conventions)
-    text = text_of(page_of(video_run))
-    assert "There are none, so RBDC and TBDC are not defined." in text
-    assert "Gaussian with a standard deviation of 3 frames." in text
-    assert "jitter Big." in text
-    assert "TBDC 0" not in text
 
 
 def test_labels_of_some_videos_only(video_run):

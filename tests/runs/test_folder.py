@@ -183,9 +183,3 @@ def test_full_disks_are_told(tmp_path, small_disk, name, save):
     assert os.listdir(tmp_path) == [name]
     with files.replacing(str(path)) as temporary:
         save(temporary)
-
-
-def test_csv_has_the_columns_asked_for(tmp_path):
-    path = tmp_path / "t.csv"
-    files.write_csv(str(path), ["a", "b"], [{"a": 1, "b": "x,y"}, {"a": None}])
-    assert path.read_bytes() == b'a,b\n1,"x,y"\n,\n'

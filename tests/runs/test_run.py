@@ -85,7 +85,7 @@ def test_the_whole_road_is_silent(images, tmp_path, capfd):
 
     # More epochs, in another object for the same folder.
     listener = Listener()
-    more = Run.open(path, {"training.epochs": 2, "calibration.quantile": 0.9})
+    more = Run(path, {"training.epochs": 2, "calibration.quantile": 0.9})
     assert not more.is_up_to_date
     with expecting("rough"):
         more.train(resume=True, progress=listener)
@@ -94,7 +94,7 @@ def test_the_whole_road_is_silent(images, tmp_path, capfd):
         assert expected in text
     with open(path / "history.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
-    again = Run.open(path)
+    again = Run(path)
     assert again.config.training.epochs == 2
     before = (path / "model.keras").read_bytes()
     again.train(resume=True)

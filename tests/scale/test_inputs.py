@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from keras_sspcab.scale.inputs import list_inputs
+from keras_sspcab.scale.plan import list_inputs
 
 TREE = (
     "a.png",

@@ -258,14 +258,6 @@ def test_what_does_not_belong_is_found(make_job):
         score_shards(job)
 
 
-@pytest.mark.parametrize(
-    "options", [{"batch_size": 0}, {"on_error": "skip"}, {"batch_size": 2.5}]
-)
-def test_arguments_are_checked(make_job, options):
-    with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
-        make_job(**options)
-
-
 def test_bugs_are_not_hidden(make_job):
     with pytest.raises(RuntimeError, match="the model has a bug"):
         score_shards(make_job(BuggyScorer))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_sspcab.scoring import MemoryBank
-from keras_sspcab.scoring.patches import PatchReservoir, k_center
+from keras_sspcab.scoring.memory_bank import PatchReservoir, k_center
 from tests.scoring.helpers import assert_fit_fails, numpy
 
 
@@ -89,7 +89,7 @@ def plain_k_center(points, count, first):
 
 @pytest.mark.parametrize("farthest", [3, 50, 5000])
 def test_choice_is_the_greedy_one(farthest, monkeypatch):
-    module = "keras_sspcab.scoring.patches"
+    module = "keras_sspcab.scoring.memory_bank"
     monkeypatch.setattr(f"{module}._FARTHEST", farthest)
     monkeypatch.setattr(f"{module}._BLOCK", 64)
     points = features(10)[..., :3].reshape(-1, 3)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_sspcab.scoring import PositionGaussian
-from keras_sspcab.scoring.moments import FoldedMoments
+from keras_sspcab.scoring.position_gaussian import FoldedMoments
 from tests.scoring.helpers import assert_fit_fails, numpy
 
 GRID = (3, 4, 5)
