@@ -17,6 +17,7 @@ clients and direct calls all share the same cores.
 import argparse
 import concurrent.futures
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -71,14 +72,16 @@ def export(folder: Path, images: list[Any], size: int) -> Path:
 
 def serve(folder: str, max_batch_size: int, pipe: Any) -> None:
     """Runs a server until the pipe says so; the process of one."""
+    import tensorflow  # noqa: F401
+
     from keras_sspcab.export.serving import Server, ServerOptions
 
     options = ServerOptions(
         grpc_port=0,
         rest_port=0,
         max_batch_size=max_batch_size,
-        own_process=True,
     )
+    gc.freeze()  # as `keras-sspcab serve` does
     with Server(folder, options) as server:
         pipe.send({"grpc": server.grpc_target, "rest": server.rest_url})
         pipe.recv()

@@ -10,7 +10,6 @@ from keras_sspcab.imports import lazy_names
 
 if TYPE_CHECKING:
     from keras_sspcab.export.artifacts import ExportResult
-    from keras_sspcab.export.models import export_model, export_networks
     from keras_sspcab.export.onnx import export_onnx
     from keras_sspcab.export.parity import (
         ExportMismatchError,
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
         check_parity,
     )
     from keras_sspcab.export.runners import load_runner
-    from keras_sspcab.export.runs import export_run
+    from keras_sspcab.export.runs import (
+        export_model,
+        export_networks,
+        export_run,
+    )
     from keras_sspcab.export.saved_model import export_saved_model
     from keras_sspcab.export.scorer import load_scorer
     from keras_sspcab.export.serving.client import (
@@ -55,8 +58,8 @@ _HOMES = {
     "ExportResult": "artifacts",
     "ParityResult": "parity",
     "check_parity": "parity",
-    "export_model": "models",
-    "export_networks": "models",
+    "export_model": "runs",
+    "export_networks": "runs",
     "export_onnx": "onnx",
     "export_run": "runs",
     "export_saved_model": "saved_model",

@@ -19,7 +19,7 @@ from keras_sspcab.export.artifacts import (
 from keras_sspcab.export.audit import audit_saved_model
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.export.precision import COMPUTE_PRECISIONS
-from keras_sspcab.export.versions import find_versions
+from keras_sspcab.export.serving.manifest import find_versions
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 

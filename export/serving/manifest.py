@@ -1,4 +1,4 @@
-"""Checksums of all files of a version."""
+"""Folders of versions, and checksums of all files in them."""
 
 import os
 import pathlib
@@ -10,8 +10,33 @@ from keras_sspcab.runs.files import sha256_of
 #: Name of the file. `sha256sum --check MANIFEST.sha256` reads it, too.
 MANIFEST_NAME = "MANIFEST.sha256"
 
+#: Versions travel as 64-bit integers.
+MAX_VERSION = 2**63 - 1
+
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _SHOWN = 5
+
+
+def is_version(name: str) -> bool:
+    """Says whether a name is that of a version: a number."""
+    return name.isascii() and name.isdigit()
+
+
+def find_versions(path: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Returns the folders of versions in a model's folder, by number.
+
+    Names that are no number are passed over, as by TensorFlow Serving: they
+    are versions that are still being written.
+    """
+    if not path.is_dir():
+        return {}
+    return {
+        int(entry.name): entry
+        for entry in path.iterdir()
+        if is_version(entry.name)
+        and int(entry.name) <= MAX_VERSION
+        and entry.is_dir()
+    }
 
 
 def write_manifest(folder: pathlib.Path) -> None:

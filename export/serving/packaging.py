@@ -26,11 +26,11 @@ from keras_sspcab.export.serving.repository import (
     Repository,
     check_name,
     staging_folder,
-    write_lock,
 )
 from keras_sspcab.export.serving.warmup import write_warmup
 from keras_sspcab.imports import import_optional
 from keras_sspcab.runs import load_detector
+from keras_sspcab.runs.locks import folder_lock
 
 # Limits of batches, unless told otherwise. Warm-up requests travel with every
 # version.
@@ -125,7 +125,7 @@ def package_model(
     repository = Repository(directory)
     inference = Inference(model, allow_uncalibrated=True)
     inputs = collect_images(inference, images, MAX_IMAGES)
-    with write_lock(repository.directory):
+    with folder_lock(repository.directory, is_deep=False):
         version = repository.next_version(name, version)
         sizes = _batch_sizes(repository.directory, max_batch_size, inputs)
         with staging_folder(repository.directory) as staging:

@@ -5,19 +5,19 @@ import os
 import pathlib
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.export.serving.manifest import make_readable, verify_version
+from keras_sspcab.export.serving.manifest import (
+    MAX_VERSION,
+    find_versions,
+    make_readable,
+    verify_version,
+)
 from keras_sspcab.export.serving.model_config import ModelsConfig
-from keras_sspcab.export.versions import MAX_VERSION, find_versions
+from keras_sspcab.runs.files import temporary_path
 from keras_sspcab.runs.locks import folder_lock
-
-#: Folder for versions that are being written or removed. It is in the same
-#: file system as `models`, and no server looks there.
-STAGING = ".staging"
 
 # Names are part of paths and URLs; a number would be taken for a version.
 _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -151,7 +151,7 @@ class Repository:
                 that were packaged.
         """
         name = self.resolve(name)
-        with write_lock(self.directory):
+        with folder_lock(self.directory, is_deep=False):
             versions = self.versions(name)
             listed = f"There are: {', '.join(map(str, versions))}"
             if version is None:
@@ -176,7 +176,7 @@ class Repository:
         Its files are checked first. None is the only model.
         """
         name = self.resolve(name)
-        with write_lock(self.directory):
+        with folder_lock(self.directory, is_deep=False):
             newest = self.versions(name)[-1]
             self._serve(name, newest, pinned=False)
         return newest
@@ -200,31 +200,18 @@ def check_name(name: str) -> None:
 
 
 @contextlib.contextmanager
-def write_lock(directory: pathlib.Path) -> Iterator[None]:
-    """Lets one process at a time write to a repository, and tidies it.
-
-    What is in the staging folder when a process gets the lock was left there by
-    one that was killed.
-    """
-    with folder_lock(directory, is_deep=False) as is_locked:
-        if is_locked:
-            shutil.rmtree(directory / STAGING, ignore_errors=True)
-        yield
-
-
-@contextlib.contextmanager
 def staging_folder(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty folder in a repository, which is removed at the end."""
-    # Not by `tempfile`: a server that runs as another user must be able to
-    # read what becomes of this folder.
-    folder = directory / STAGING / uuid.uuid4().hex
+    """Yields an empty folder in a repository, which is removed at the end.
+
+    It is in the same file system as `models`, and no server looks there. What
+    a killed process leaves of it goes with the next lock.
+    """
+    folder = pathlib.Path(temporary_path(directory / "staging"))
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()
 
 
 def _move_durably(staged: pathlib.Path, target: pathlib.Path) -> None:

@@ -53,22 +53,16 @@ def _random_inputs(
     for tensor in detector.inputs:
         shape = tuple(tensor.shape[1:])
         if None in shape:
-            size = _image_size(detector, run)
+            if run is None:
+                raise ValueError(
+                    f"{detector.name} takes images of any size, and a .keras "
+                    "file does not say which. Serve its run folder, or export "
+                    "it with `keras-sspcab export` and serve that."
+                )
+            from keras_sspcab.runs import RunFolder
+
+            height, width = RunFolder(os.fspath(run)).config.data.image_size
+            size = height, width
             shape = (*shape[:-3], *size, shape[-1])
         inputs[tensor.name] = noise.random((_NUM_CHECKED, *shape), "float32")
     return inputs, size
-
-
-def _image_size(
-    detector: "AnomalyModel", run: pathlib.Path | None
-) -> tuple[int, int]:
-    if run is None:
-        raise ValueError(
-            f"{detector.name} takes images of any size, and a .keras file "
-            "does not say which. Serve its run folder, or export it with "
-            "`keras-sspcab export` and serve that."
-        )
-    from keras_sspcab.runs import RunFolder
-
-    height, width = RunFolder(os.fspath(run)).config.data.image_size
-    return height, width

@@ -1,5 +1,6 @@
 """`keras-sspcab serve`."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -122,7 +123,6 @@ def serve(
         max_work_bytes=max_memory * _MIB,
         max_image_pixels=round(max_pixels * 1e6),
         allow_non_finite=allow_non_finite,
-        own_process=True,
         token=None if token_file is None else _read_token(token_file),
         tls_certificate=tls_certificate,
         tls_key=tls_key,
@@ -138,8 +138,14 @@ def serve(
 
 
 def _serve(folder: Path, options: "ServerOptions") -> None:
+    import tensorflow  # noqa: F401
+
     from keras_sspcab.export.serving.server import Server
 
+    # A full collection would visit all of TensorFlow and delay every request;
+    # the lists in a JSON request set it off.
+    gc.collect()
+    gc.freeze()
     with (
         _log_to_console(),
         deferred_signals(message="Stopped at once.") as stopping,

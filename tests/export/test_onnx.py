@@ -30,13 +30,6 @@ def check(results, expected):
         )
 
 
-def test_results(onnx_file, detector, textures):
-    images = textures["test"][:3]
-    results = run(onnx_file.path, images)
-    assert set(results) == OUTPUTS
-    check(results, detector.predict(images, verbose=0))
-
-
 def test_file(onnx_file, detector):
     proto = onnx.load(onnx_file.path)
     onnx.checker.check_model(proto, full_check=True)
@@ -51,20 +44,6 @@ def test_file(onnx_file, detector):
     assert metadata["value_range"] == "[0, 1]"
     calibration = json.loads(metadata["calibration"])
     assert calibration == detector.calibration.summary()
-
-
-def test_report(onnx_file):
-    folder = onnx_file.path.parent
-    assert sorted(os.listdir(folder)) == [
-        "bricks.onnx",
-        "bricks.onnx.parity.json",
-    ]
-    report = json.loads((folder / "bricks.onnx.parity.json").read_text())
-    assert report["format"] == "onnx"
-    assert report["opset"] == 17
-    assert report["image_size"] == [SIZE, SIZE]
-    assert report["parity"] == onnx_file.parity.to_dict()
-    assert onnx_file.parity.passes
 
 
 @pytest.mark.parametrize("opset", [13, 18])

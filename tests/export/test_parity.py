@@ -83,49 +83,34 @@ def test_changed_threshold(detector, artifact, textures):
     assert not result.passes
 
 
-def test_scores_are_compared_in_standard_deviations(judge):
-    comparison = judge(
-        {"anomaly_score": [0.0, 1.0]}, {"anomaly_score": [0.0, 1.03]}
+@pytest.mark.parametrize(
+    ("name", "expected", "received", "relative", "unit", "options"),
+    [
+        # Two per cent of a raw value of three standard deviations.
+        ("anomaly_score", [0.0, 1.0], [0.0, 1.06], 0.02, ZSCORE_UNIT, {}),
+        # Large scores are compared relatively.
+        ("anomaly_score", [1000.0], [1001.0], 1e-3, ZSCORE_UNIT, {}),
+        # Of one image there is no standard deviation.
+        (
+            *("anomaly_score", [0.01, 0.02], [0.01, 0.03]),
+            *(0.5, VALUE_UNIT, {"num_images": 1}),
+        ),
+        ("anomaly_map", [[[0.0]]], [[[0.03]]], 0.03, ZSCORE_UNIT, {}),
+        # Other outputs are compared with the largest value.
+        ("raw_score", [0.1, 2.0], [0.2, 2.0], 0.05, VALUE_UNIT, {}),
+    ],
+)
+def test_differences(judge, name, expected, received, relative, unit, options):
+    comparison = judge({name: expected}, {name: received}, **options)
+    output = comparison.outputs[name]
+    assert output.relative_difference == pytest.approx(relative)
+    assert output.max_difference == pytest.approx(
+        np.max(np.subtract(received, expected))
     )
-    output = comparison.outputs["anomaly_score"]
-    assert output.max_difference == pytest.approx(0.03)
-    assert output.unit == ZSCORE_UNIT
-    # Of a raw value of 3 standard deviations that is one per cent.
-    assert output.relative_difference == pytest.approx(0.01)
-    # Large scores are compared relatively.
-    output = judge(
-        {"anomaly_score": [1000.0]}, {"anomaly_score": [1001.0]}
-    ).outputs["anomaly_score"]
-    assert output.relative_difference == pytest.approx(1e-3)
-
-
-def test_single_pixels_may_be_off_by_more(judge):
-    maps = np.zeros((1, 2, 2))
-    output = judge({"anomaly_map": maps}, {"anomaly_map": maps + 0.03}).outputs[
-        "anomaly_map"
-    ]
-    assert output.relative_difference == pytest.approx(0.03)
-    assert output.tolerance == 0.04
-    assert output.passes
-
-
-def test_scores_of_one_image_have_no_standard_deviation(judge):
-    output = judge(
-        {"anomaly_score": [0.01, 0.02]},
-        {"anomaly_score": [0.01, 0.03]},
-        num_images=1,
-    ).outputs["anomaly_score"]
-    assert output.unit == VALUE_UNIT
-    assert output.relative_difference == pytest.approx(0.5)
-    assert not output.passes
-
-
-def test_other_outputs_are_compared_with_the_largest_value(judge):
-    output = judge(
-        {"raw_score": [0.1, 2.0]}, {"raw_score": [0.2, 2.0]}
-    ).outputs["raw_score"]
-    assert output.relative_difference == pytest.approx(0.05)
-    assert output.unit == VALUE_UNIT
+    assert output.unit == unit
+    # Single pixels may be off by four times as much.
+    assert output.tolerance == (0.04 if name == "anomaly_map" else 0.01)
+    assert output.passes == (relative <= output.tolerance)
 
 
 @pytest.mark.parametrize(

@@ -216,28 +216,6 @@ def test_encoded_images_need_gray_or_color(tmp_path):
         export_saved_model(model, tmp_path, check=False, serving_bytes=True)
 
 
-def test_models_with_two_inputs(tmp_path):
-    inputs = [
-        keras.Input((4,), name="left"),
-        keras.Input((3,), name="right", dtype="int32"),
-    ]
-    right = keras.layers.Embedding(5, 2)(inputs[1])
-    right = keras.layers.Flatten()(right)
-    x = keras.layers.Concatenate()([inputs[0], right])
-    model = keras.Model(inputs, {"sum": keras.layers.Dense(2)(x)})
-    rng = np.random.default_rng(0)
-    images = {
-        "left": rng.random((5, 4)).astype("float32"),
-        "right": rng.integers(0, 5, (5, 3)),
-    }
-    result = export_saved_model(model, tmp_path, images=images)
-    assert result.parity.passes
-    loaded = tf.saved_model.load(str(result.path))
-    # Encoded images are for detectors, by default.
-    assert list(loaded.signatures) == ["serving_default"]
-    assert loaded.signatures["serving_default"].structured_outputs["sum"]
-
-
 def test_mixed_precision(make_mixed_detector, textures, tmp_path):
     model = make_mixed_detector("mixed_float16")
     result = export_saved_model(

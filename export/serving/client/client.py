@@ -2,7 +2,8 @@
 
 import asyncio
 import functools
-import time
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -31,9 +32,10 @@ from keras_sspcab.export.serving.client.retries import (
 )
 from keras_sspcab.imports import import_optional
 
-# While waiting for a server, these may pass.
-_NOT_YET = ("NOT_FOUND", "DEADLINE_EXCEEDED")
+# While waiting for a server, an attempt may take this long.
 _PROBE_SECONDS = 5.0
+
+_PACKAGES = {"grpc": ("grpc", "google.protobuf"), "rest": ("httpx", "orjson")}
 
 # Calls of an asynchronous client that run at the same time.
 _ASYNC_THREADS = 32
@@ -208,34 +210,34 @@ class Client:
                 this client.
         """
         deadline = self._deadline(timeout)
-        pauses = RetryPolicy(max_backoff=1.0)
-        last: ServingClientError | None = None
-        attempt = 0
-        while deadline.allows(0):
+
+        def probe(left: float | None) -> tuple[VersionStatus, ...]:
             self._check_open()
             try:
                 versions = self._transport.status(
-                    min(deadline.remaining() or _PROBE_SECONDS, _PROBE_SECONDS)
+                    min(left or _PROBE_SECONDS, _PROBE_SECONDS)
                 )
-                if ready := tuple(v for v in versions if v.is_available):
-                    return ready
-                states = "; ".join(
-                    f"version {v.version} is {v.state} {v.error}".rstrip()
-                    for v in versions
-                )
-                last = ServingClientError("NOT_FOUND", states or "no version")
             except ServingClientError as error:
-                if not error.retriable and error.code not in _NOT_YET:
-                    raise
-                # A timeout says less than the failure before it.
-                if last is None or error.code != "DEADLINE_EXCEEDED":
-                    last = error
-            pause = pauses.pause(attempt)
-            if not deadline.allows(pause):
-                break
-            time.sleep(pause)
-            attempt += 1
-        raise deadline.exceeded(last)
+                is_late = not deadline.allows(0.1)
+                if error.code == "NOT_FOUND" or (
+                    error.code == "DEADLINE_EXCEEDED" and not is_late
+                ):
+                    raise ServingClientError(
+                        "UNAVAILABLE", str(error), retriable=True
+                    ) from error
+                raise
+            if ready := tuple(v for v in versions if v.is_available):
+                return ready
+            states = "; ".join(
+                f"version {v.version} is {v.state} {v.error}".rstrip()
+                for v in versions
+            )
+            raise ServingClientError(
+                "NOT_FOUND", states or "no version", retriable=True
+            )
+
+        policy = RetryPolicy(sys.maxsize, max_backoff=1.0)
+        return call_with_retries(probe, policy, deadline)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -383,17 +385,9 @@ class AsyncClient:
 
 def _connect(connection: Connection) -> Any:
     """Returns the transport; each needs only its own packages."""
-    purpose = f"The client for {connection.protocol} needs it"
-    if connection.protocol == "grpc":
-        import_optional("grpc", purpose, "transport")
-        import_optional("google.protobuf", purpose, "transport")
-        from keras_sspcab.export.serving.client.grpc_transport import (
-            GrpcTransport,
-        )
-
-        return GrpcTransport(connection)
-    import_optional("httpx", purpose, "transport")
-    import_optional("orjson", purpose, "transport")
-    from keras_sspcab.export.serving.client.rest_transport import RestTransport
-
-    return RestTransport(connection)
+    protocol = connection.protocol
+    for package in _PACKAGES[protocol]:
+        purpose = f"The client for {protocol} needs it"
+        import_optional(package, purpose, "transport")
+    module = importlib.import_module(f"{__package__}.{protocol}_transport")
+    return module.Transport(connection)

@@ -38,7 +38,7 @@ _OPTIONS = [
 ]
 
 
-class GrpcTransport:
+class Transport:
     """Sends requests over gRPC; threads may share it."""
 
     def __init__(self, connection: Connection) -> None:

@@ -8,6 +8,7 @@ is: enums are numbers, and packed floats are bytes, which NumPy reads directly.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,77 +30,79 @@ from keras_sspcab.export.serving.client.results import (
 _PACKAGE = "keras_sspcab.serving"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
-#: Fields of each message: `(number, type)` by name. A star marks repeated
-#: ones, a colon maps from strings.
-FIELDS: dict[str, dict[str, tuple[int, str]]] = {
-    "Int64Value": {"value": (1, "int64")},
-    "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
-    "Dim": {"size": (1, "int64"), "name": (2, "string")},
-    "TensorShapeProto": {"dim": (2, "*Dim"), "unknown_rank": (3, "bool")},
-    "TensorProto": {
-        "dtype": (1, "int32"),
-        "tensor_shape": (2, "TensorShapeProto"),
-        "tensor_content": (4, "bytes"),
-        "float_val": (5, "bytes"),
-        "double_val": (6, "bytes"),
-        "int_val": (7, "*int32"),
-        "string_val": (8, "*bytes"),
-        "int64_val": (10, "*int64"),
-        "bool_val": (11, "*bool"),
-        "half_val": (13, "*int32"),
-        "uint32_val": (16, "*uint32"),
-        "uint64_val": (17, "*uint64"),
-    },
-    "ModelSpec": {
-        "name": (1, "string"),
-        "version": (2, "Int64Value"),
-        "signature_name": (3, "string"),
-        "version_label": (4, "string"),
-    },
-    "PredictRequest": {
-        "model_spec": (1, "ModelSpec"),
-        "inputs": (2, ":TensorProto"),
-    },
-    "PredictResponse": {
-        "outputs": (1, ":TensorProto"),
-        "model_spec": (2, "ModelSpec"),
-    },
-    "GetModelMetadataRequest": {
-        "model_spec": (1, "ModelSpec"),
-        "metadata_field": (2, "*string"),
-    },
-    "GetModelMetadataResponse": {
-        "model_spec": (1, "ModelSpec"),
-        "metadata": (2, ":Any"),
-    },
-    "TensorInfo": {
-        "name": (1, "string"),
-        "dtype": (2, "int32"),
-        "tensor_shape": (3, "TensorShapeProto"),
-    },
-    "SignatureDef": {
-        "inputs": (1, ":TensorInfo"),
-        "outputs": (2, ":TensorInfo"),
-    },
-    "SignatureDefMap": {"signature_def": (1, ":SignatureDef")},
-    "GetModelStatusRequest": {"model_spec": (1, "ModelSpec")},
-    "StatusProto": {"error_code": (1, "int32"), "error_message": (2, "string")},
-    "ModelVersionStatus": {
-        "version": (1, "int64"),
-        "state": (2, "int32"),
-        "status": (3, "StatusProto"),
-    },
-    "GetModelStatusResponse": {
-        "model_version_status": (1, "*ModelVersionStatus")
-    },
+# As in .proto files, but that keys of maps are always strings.
+_MESSAGES = """
+Int64Value { int64 value = 1; }
+Any { string type_url = 1; bytes value = 2; }
+Dim { int64 size = 1; string name = 2; }
+TensorShapeProto { repeated Dim dim = 2; bool unknown_rank = 3; }
+TensorProto {
+  int32 dtype = 1; TensorShapeProto tensor_shape = 2; bytes tensor_content = 4;
+  bytes float_val = 5; bytes double_val = 6; repeated int32 int_val = 7;
+  repeated bytes string_val = 8; repeated int64 int64_val = 10;
+  repeated bool bool_val = 11; repeated int32 half_val = 13;
+  repeated uint32 uint32_val = 16; repeated uint64 uint64_val = 17;
 }
+ModelSpec {
+  string name = 1; Int64Value version = 2; string signature_name = 3;
+  string version_label = 4;
+}
+PredictRequest { ModelSpec model_spec = 1; map TensorProto inputs = 2; }
+PredictResponse { map TensorProto outputs = 1; ModelSpec model_spec = 2; }
+GetModelMetadataRequest {
+  ModelSpec model_spec = 1; repeated string metadata_field = 2;
+}
+GetModelMetadataResponse { ModelSpec model_spec = 1; map Any metadata = 2; }
+TensorInfo {
+  string name = 1; int32 dtype = 2; TensorShapeProto tensor_shape = 3;
+}
+SignatureDef { map TensorInfo inputs = 1; map TensorInfo outputs = 2; }
+SignatureDefMap { map SignatureDef signature_def = 1; }
+GetModelStatusRequest { ModelSpec model_spec = 1; }
+StatusProto { int32 error_code = 1; string error_message = 2; }
+ModelVersionStatus {
+  int64 version = 1; int32 state = 2; StatusProto status = 3;
+}
+GetModelStatusResponse {
+  repeated ModelVersionStatus model_version_status = 1;
+}
+"""
 
 
-def _add_field(message: Any, name: str, number: int, kind: str) -> None:
-    field = message.field.add(name=name, number=number)
-    label = "LABEL_REPEATED" if kind.startswith("*") else "LABEL_OPTIONAL"
-    field.label = _FIELD.Label.Value(label)
-    kind = kind.removeprefix("*")
+def _declare() -> dict[str, Any]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="keras_sspcab/serving.proto", package=_PACKAGE, syntax="proto3"
+    )
+    for message, fields in re.findall(r"(\w+) \{([^}]*)\}", _MESSAGES):
+        declared = file.message_type.add(name=message)
+        for label, kind, name, number in re.findall(
+            r"(repeated |map |)(\w+) (\w+) = (\d+);", fields
+        ):
+            if label == "map ":
+                # What a map is on the wire.
+                entry = declared.nested_type.add(
+                    name=f"{name.title().replace('_', '')}Entry"
+                )
+                entry.options.map_entry = True
+                _add_field(entry, "key", 1, "string")
+                _add_field(entry, "value", 2, kind)
+                kind = f"{message}.{entry.name}"
+            _add_field(declared, name, int(number), kind, bool(label))
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return {
+        message.name: message_factory.GetMessageClass(
+            pool.FindMessageTypeByName(f"{_PACKAGE}.{message.name}")
+        )
+        for message in file.message_type
+    }
+
+
+def _add_field(
+    message: Any, name: str, number: int, kind: str, is_list: bool = False
+) -> None:
+    label = _FIELD.LABEL_REPEATED if is_list else _FIELD.LABEL_OPTIONAL
+    field = message.field.add(name=name, number=number, label=label)
     if kind[0].isupper():
         field.type = _FIELD.TYPE_MESSAGE
         field.type_name = f".{_PACKAGE}.{kind}"
@@ -107,45 +110,19 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
         field.type = _FIELD.Type.Value(f"TYPE_{kind.upper()}")
 
 
-def _declare() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="keras_sspcab/serving.proto", package=_PACKAGE, syntax="proto3"
-    )
-    for message, fields in FIELDS.items():
-        declared = file.message_type.add(name=message)
-        for name, (number, kind) in fields.items():
-            if kind.startswith(":"):
-                # What a map is on the wire.
-                entry = declared.nested_type.add(
-                    name=f"{name.title().replace('_', '')}Entry"
-                )
-                entry.options.map_entry = True
-                _add_field(entry, "key", 1, "string")
-                _add_field(entry, "value", 2, kind[1:])
-                kind = f"*{message}.{entry.name}"
-            _add_field(declared, name, number, kind)
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(
-            pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
-        )
-        for name in FIELDS
-    }
-
-
-_CLASSES = _declare()
+#: The class of each message, by name.
+CLASSES = _declare()
 
 
 def new_message(name: str, /, **fields: Any) -> Any:
     """Returns a new message."""
-    return _CLASSES[name](**fields)
+    return CLASSES[name](**fields)
 
 
 def parse_message(name: str, data: bytes) -> Any:
     """Returns a message from its serialized form."""
     try:
-        return _CLASSES[name].FromString(data)
+        return CLASSES[name].FromString(data)
     except DecodeError as error:
         raise unreadable(f"it is not a {name}") from error
 

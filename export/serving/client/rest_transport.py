@@ -54,7 +54,7 @@ _RETRIABLE = (429, 502, 503)
 _DIGITS = 12
 
 
-class RestTransport:
+class Transport:
     """Sends requests over HTTP; threads may share it."""
 
     def __init__(self, connection: Connection) -> None:
@@ -104,7 +104,7 @@ class RestTransport:
         info: SignatureInfo,
         timeout: float | None,
     ) -> tuple[dict[str, np.ndarray], int | None]:
-        """Asks for predictions; see `GrpcTransport.predict`."""
+        """Asks for predictions; see `grpc_transport`."""
         columns = {
             name: np.ascontiguousarray(value)
             if isinstance(value, np.ndarray)

@@ -66,28 +66,26 @@ class GrpcService:
         method: Callable[[bytes, Any, Any], Awaitable[bytes]],
     ) -> Any:
         predictor = self._predictor
-        limits = predictor.limits
 
         async def answer(_: Any, context: Any) -> bytes:
-            held = 0
             try:
-                with predictor.metrics.count_request(
-                    "grpc", predictor.models.names
-                ) as labels:
+                with (
+                    predictor.metrics.count_request(
+                        "grpc", predictor.models.names
+                    ) as labels,
+                    predictor.limits.holding() as hold,
+                ):
                     labels.method = name
                     metadata = dict(context.invocation_metadata() or ())
                     predictor.authorize(metadata.get("authorization"))
-                    data = await limits.receive(context.read())
+                    data = await predictor.limits.receive(context.read())
                     if not isinstance(data, bytes):
                         raise invalid("There is no message in the request.")
-                    limits.hold(len(data))
-                    held = len(data)
+                    hold(len(data))
                     return await method(data, labels, context)
             except ServingError as error:
                 forget_origin(error)
                 code, message = error.code, error.message
-            finally:
-                limits.release(held)
             # Raises, and so ends the call.
             return await context.abort(code, message)
 

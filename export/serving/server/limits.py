@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from grpc import StatusCode
@@ -67,18 +67,28 @@ class Limits:
         finally:
             self.pending -= 1
 
-    def hold(self, size: int) -> None:
-        """Reserves the bytes of a request, or refuses too many."""
-        if self.held_bytes + size > self._options.max_pending_bytes:
-            raise ServingError(
-                StatusCode.RESOURCE_EXHAUSTED,
-                "The server is busy with other requests. Try again later.",
-            )
-        self.held_bytes += size
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Yields a function that reserves bytes of a request, or refuses.
 
-    def release(self, size: int) -> None:
-        """Gives back bytes that `hold` has reserved."""
-        self.held_bytes -= size
+        They are given back at the end of the block.
+        """
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self.held_bytes + size > self._options.max_pending_bytes:
+                raise ServingError(
+                    StatusCode.RESOURCE_EXHAUSTED,
+                    "The server is busy with other requests. Try again later.",
+                )
+            self.held_bytes += size
+            held += size
+
+        try:
+            yield hold
+        finally:
+            self.held_bytes -= held
 
     async def take_memory(self, size: int) -> None:
         """Takes memory once it is free; refuses what never fits."""

@@ -19,51 +19,42 @@ class ServerOptions:
     """How the embedded server listens, batches and protects itself.
 
     Args:
-        host: Address to listen at. Defaults to the loopback, which other
+        host: Address to listen at; by default the loopback, which other
             machines cannot reach.
-        grpc_port: Port of gRPC; 0 takes a free one. Defaults to 8500.
-        rest_port: Port of REST and the web page; 0 takes a free one. Defaults
-            to 8501.
-        allowed_hosts: Names under which REST and the page are asked for, as in
-            the URL, besides `localhost` and addresses. Other names are refused,
-            as web sites of strangers may use them to reach this machine through
-            a browser. Without any, they are refused if `host` is a loopback.
+        grpc_port: Port of gRPC; 0 takes a free one.
+        rest_port: Port of REST and the web page; 0 takes a free one.
+        allowed_hosts: Names under which REST and the page are asked for,
+            besides `localhost` and addresses. Without any, other names are
+            refused if `host` is a loopback: web sites of strangers may use them
+            to reach this machine through a browser.
         versions: Versions to serve. None serves those that `models.config`
             chooses or, without one, the newest of each model.
         labels: Versions by label for all models, besides those of
             `models.config`.
-        poll_seconds: Seconds between checks for new versions. Defaults to 1.
+        poll_seconds: Seconds between checks for new versions.
         max_batch_size: Rows that are joined into one run of the model; larger
-            requests are split. 1 turns batching off. Defaults to 32.
+            requests are split. 1 turns batching off.
         batch_timeout: Longest time in seconds that a request waits for others
-            while the model is busy. Defaults to 0.005.
+            while the model is busy.
         threads: Concurrent runs of models. None takes the number of processors,
             but at most 4.
-        max_queue: Requests that are accepted and not yet answered. Defaults
-            to 128.
+        max_queue: Requests that are accepted and not yet answered.
         timeout: Seconds to answer a request, from its last byte. Clients may
-            ask for less. Defaults to 30.
+            ask for less.
         read_timeout: Seconds for a client to send a request, and to receive an
-            answer. Defaults to 15.
+            answer.
         max_connections: Concurrent connections of REST, and requests of gRPC.
-            Defaults to 128.
-        max_request_bytes: Size of a request. Defaults to 32 MiB.
-        max_rows: Rows of a request. Defaults to 1024.
+        max_request_bytes: Size of a request.
+        max_rows: Rows of a request.
         max_pending_bytes: Bytes of all requests that are not yet answered.
-            Defaults to 256 MiB.
         max_work_bytes: Memory for reading requests and for their answers, of
             which JSON takes many times its size. Requests wait for it; larger
-            ones are refused. Defaults to 1 GiB.
+            ones are refused.
         max_image_pixels: Height times width of an encoded image, read from its
-            header before it is decoded. Defaults to 2**25, about 33 million.
+            header before it is decoded.
         allow_non_finite: Whether to accept NaN and infinity, and to answer with
-            them, as TensorFlow Serving does. They are no scores, and no JSON,
-            so they are refused by default.
-        own_process: Whether this process does nothing but serve, as that of
-            `keras-sspcab serve`. What has been loaded is then left out of
-            Python's garbage collection, which delays requests otherwise.
+            them, as TensorFlow Serving does; they are no scores, and no JSON.
         drain_seconds: Seconds for requests to finish when the server stops.
-            Defaults to 10.
         token: Secret that clients must send as `authorization: Bearer TOKEN`.
             None lets everyone in. The health pages need none.
         tls_certificate: PEM file of the certificate chain; with `tls_key`.
@@ -97,7 +88,6 @@ class ServerOptions:
     max_work_bytes: int = 1024 * _MIB
     max_image_pixels: int = 2**25
     allow_non_finite: bool = False
-    own_process: bool = False
     drain_seconds: float = 10.0
     token: str | None = dataclasses.field(default=None, repr=False)
     tls_certificate: str | os.PathLike[str] | None = None

@@ -1,8 +1,11 @@
 """The REST API of TensorFlow Serving, health, metrics and the web page."""
 
+import functools
+import importlib.resources
 import re
 import zlib
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote
 
 from grpc import StatusCode
@@ -11,7 +14,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from keras_sspcab.export.serving.server import page
 from keras_sspcab.export.serving.server.errors import (
     ServingError,
     as_serving_error,
@@ -19,6 +21,7 @@ from keras_sspcab.export.serving.server.errors import (
     invalid,
     too_large,
 )
+from keras_sspcab.export.serving.server.images import ENCODED_INPUT
 from keras_sspcab.export.serving.server.json_tensors import (
     JsonRequest,
     memory_needed,
@@ -28,12 +31,18 @@ from keras_sspcab.export.serving.server.messages import (
     metadata_json,
     status_json,
 )
+from keras_sspcab.export.serving.server.models import Models
 from keras_sspcab.export.serving.server.predictor import (
     Prediction,
     Predictor,
     Question,
 )
-from keras_sspcab.export.serving.server.versions import LoadedVersion, ModelSpec
+from keras_sspcab.export.serving.server.versions import (
+    LoadedVersion,
+    ModelSpec,
+    Version,
+)
+from keras_sspcab.scoring import Calibration
 
 _PATH = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
@@ -48,6 +57,24 @@ _METHODS = {
     ("GET", ""): "GetModelStatus",
 }
 _HTTP_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+# Files of the page by path: their names and media types.
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+_FILE_HEADERS = {
+    # Only this server, and files that the visitor drops.
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
 
 
 class RestApi:
@@ -68,7 +95,7 @@ class RestApi:
                 Route("/metrics", self._show_metrics),
                 # Where TensorFlow Serving has them.
                 Route("/monitoring/prometheus/metrics", self._show_metrics),
-                *(Route(path, page.respond) for path in page.FILES),
+                *(Route(path, _respond_file) for path in _FILES),
                 Route("/page.json", self._page_data),
                 Route("/v1/{rest:path}", self._api, methods=_HTTP_METHODS),
             ],
@@ -101,7 +128,7 @@ class RestApi:
     async def _page_data(self, request: Request) -> Response:
         self._authorize(request)
         models = self._predictor.models
-        data = await self._predictor.in_thread(page.describe, models)
+        data = await self._predictor.in_thread(_describe, models)
         return JSONResponse(data)
 
     async def _api(self, request: Request) -> Response:
@@ -125,28 +152,43 @@ class RestApi:
 
     async def _predict(self, request: Request, spec: ModelSpec) -> Response:
         limits = self._predictor.limits
-        body = _Body(self._predictor)
+        max_bytes = self._predictor.options.max_request_bytes
+        encoding = request.headers.get("content-encoding", "identity").lower()
         try:
-            content = await limits.receive(body.read(request))
-            answer = await limits.answer(self._answer(body, content, spec))
+            with limits.holding() as hold:
+                content = await limits.receive(
+                    _read_body(request, hold, max_bytes)
+                )
+                if encoding not in ("identity", "gzip", "x-gzip"):
+                    raise ServingError(
+                        StatusCode.INVALID_ARGUMENT,
+                        "A body may be compressed by gzip, and by nothing "
+                        f"else. Received: content-encoding {encoding!r}",
+                        http=415,
+                    )
+                answer = await limits.answer(
+                    self._answer(content, encoding != "identity", spec, hold)
+                )
         except ClientDisconnect as error:
             raise ServingError(
                 StatusCode.CANCELLED, "The client has gone."
             ) from error
-        finally:
-            body.release()
         return Response(answer, media_type="application/json")
 
     async def _answer(
-        self, body: "_Body", content: bytes, spec: ModelSpec
+        self,
+        content: bytes,
+        is_compressed: bool,
+        spec: ModelSpec,
+        hold: Callable[[int], None],
     ) -> bytes:
         predictor = self._predictor
-        if body.is_compressed:
+        if is_compressed:
             limit = predictor.options.max_request_bytes
             content = await predictor.in_thread(
                 _unpack, content, limit, memory=limit
             )
-            body.hold(len(content))
+            hold(len(content))
         memory = await predictor.in_thread(memory_needed, content)
         is_row = False
 
@@ -167,48 +209,22 @@ class RestApi:
         self._predictor.authorize(request.headers.get("authorization"))
 
 
-class _Body:
-    """The body of a request, within the limits of its size and of the sum."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        self._limits = predictor.limits
-        self._max_bytes = predictor.options.max_request_bytes
-        self._held = 0
-        self.is_compressed = False
-
-    async def read(self, request: Request) -> bytes:
-        encoding = request.headers.get("content-encoding", "identity").lower()
-        self.is_compressed = encoding in ("gzip", "x-gzip")
-        parts: list[bytes] = []
-        is_too_large = False
-        async for part in request.stream():
-            if is_too_large:
-                # Discarded: a client that is still sending reads no answer.
-                continue
-            self.hold(len(part))
+async def _read_body(
+    request: Request, hold: Callable[[int], None], max_bytes: int
+) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            # Discarded: a client that is still sending reads no answer.
+            parts.clear()
+        else:
+            hold(len(part))
             parts.append(part)
-            if self._held > self._max_bytes:
-                is_too_large = True
-                parts.clear()
-                self.release()
-        if is_too_large:
-            raise too_large(f"A request may have {self._max_bytes} bytes.")
-        if not self.is_compressed and encoding != "identity":
-            raise ServingError(
-                StatusCode.INVALID_ARGUMENT,
-                "A body may be compressed by gzip, and by nothing else. "
-                f"Received: content-encoding {encoding!r}",
-                http=415,
-            )
-        return b"".join(parts)
-
-    def hold(self, size: int) -> None:
-        self._limits.hold(size)
-        self._held += size
-
-    def release(self) -> None:
-        self._limits.release(self._held)
-        self._held = 0
+    if size > max_bytes:
+        raise too_large(f"A request may have {max_bytes} bytes.")
+    return b"".join(parts)
 
 
 def _unpack(content: bytes, max_bytes: int) -> bytes:
@@ -254,3 +270,43 @@ async def _respond_error(_: Request, error: Exception) -> Response:
         # The rest of the body is not waited for.
         headers["connection"] = "close"
     return JSONResponse({"error": failure.message}, failure.http, headers)
+
+
+async def _respond_file(request: Request) -> Response:
+    name, media_type = _FILES[request.url.path]
+    return Response(
+        _read_file(name), media_type=media_type, headers=_FILE_HEADERS
+    )
+
+
+def _describe(models: Models) -> dict[str, Any]:
+    """Returns the models that take encoded images, and the colors of maps."""
+    # The same as in the report.
+    from keras_sspcab.report.heat import COLOR_TABLE
+
+    newest: dict[str, Version] = {}
+    for version in sorted(models.all_versions(), key=lambda v: v.number):
+        if version.is_available and version.loaded:
+            signature = version.loaded.signatures.get("serving_bytes")
+            if signature is not None and ENCODED_INPUT in signature.inputs:
+                newest[version.model] = version
+    descriptions = []
+    for name, version in sorted(newest.items()):
+        report = version.loaded.report if version.loaded else {}
+        calibration = Calibration.from_dict(report.get("calibration") or {})
+        descriptions.append(
+            {
+                "name": name,
+                "version": version.number,
+                "threshold": calibration.threshold,
+                "pixel_threshold": calibration.pixel_threshold,
+                "peak_threshold": calibration.peak_threshold,
+                "rule": calibration.describe_rule(),
+            }
+        )
+    return {"models": descriptions, "colors": COLOR_TABLE.tolist()}
+
+
+@functools.cache
+def _read_file(name: str) -> bytes:
+    return (importlib.resources.files(__package__) / name).read_bytes()

@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import gc
 import logging
 import os
 import threading
@@ -178,8 +177,6 @@ class Server:
         try:
             await models.refresh()
             _check_all_loaded(models)
-            if options.own_process:
-                _freeze_garbage_collection()
             api = RestApi(
                 predictor, lambda: not (stopping.is_set() or models.missing)
             )
@@ -210,37 +207,19 @@ class Server:
         finally:
             predictor.close()
             models.close()
-            if options.own_process:
-                gc.unfreeze()
 
 
 async def _poll(models: Any, options: ServerOptions) -> None:
     last_error = ""
-    before = [(v, v.state) for v in models.all_versions()]
     while True:
         await asyncio.sleep(options.poll_seconds)
         try:
             await models.refresh()
             last_error = ""
-            states = [(v, v.state) for v in models.all_versions()]
-            if options.own_process and states != before:
-                before = states
-                _freeze_garbage_collection()
         except Exception as error:  # the folder may be gone for a while
             if str(error) != last_error:
                 _log.error("Cannot look for new versions: %s", error)
             last_error = str(error)
-
-
-def _freeze_garbage_collection() -> None:
-    """Collects old models, and excludes everything loaded from collections.
-
-    A full collection visits all that TensorFlow has loaded and delays every
-    request meanwhile; the lists in a JSON request trigger it.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def _check_all_loaded(models: Any) -> None:

@@ -1,78 +1,32 @@
 """Reads the files beside the models, as those do who use them."""
 
+import json
 import re
 import shlex
 from importlib import metadata
 
 import yaml
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_format,
-    wrappers_pb2,
-)
 
 GPU_IMAGE = (
     f"tensorflow/serving:{metadata.version('tensorflow-serving-api')}-gpu"
 )
 MANIFESTS = ("docker-compose.yml", "kubernetes.yaml", "kserve.yaml")
 
-_FIELD = descriptor_pb2.FieldDescriptorProto
-
-# Messages that TensorFlow Serving's package for Python leaves out; they are
-# declared in its session_bundle_config.proto and monitoring_config.proto. The
-# text format knows fields by name and type; their numbers do not matter to it.
-_MESSAGES = {
-    "BatchingParameters": {
-        "max_batch_size": ".google.protobuf.Int64Value",
-        "batch_timeout_micros": ".google.protobuf.Int64Value",
-        "max_enqueued_batches": ".google.protobuf.Int64Value",
-        "num_batch_threads": ".google.protobuf.Int64Value",
-        "thread_pool_name": ".google.protobuf.StringValue",
-        "allowed_batch_sizes": "repeated int64",
-        "pad_variable_length_inputs": "bool",
-        "enable_large_batch_splitting": ".google.protobuf.BoolValue",
-        "max_execution_batch_size": ".google.protobuf.Int64Value",
-    },
-    "PrometheusConfig": {"enable": "bool", "path": "string"},
-    "MonitoringConfig": {
-        "prometheus_config": ".tensorflow.serving.PrometheusConfig"
-    },
-}
+_FIELD = re.compile(r"(\w+)\s*(?:\{([^{}]*)\}|:\s*(\S+))")
 
 
-def _declare():
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    file = descriptor_pb2.FileDescriptorProto(
-        name="serving_configs.proto",
-        package="tensorflow.serving",
-        syntax="proto3",
-        dependency=[wrappers_pb2.DESCRIPTOR.name],
-    )
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, (field, kind) in enumerate(fields.items(), start=1):
-            repeated = kind.startswith("repeated ")
-            label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
-            kind = kind.removeprefix("repeated ")
-            added = message.field.add(name=field, number=number, label=label)
-            if kind.startswith("."):
-                added.type, added.type_name = _FIELD.TYPE_MESSAGE, kind
-            else:
-                added.type = _FIELD.Type.Value(f"TYPE_{kind.upper()}")
-    pool.AddSerializedFile(file.SerializeToString())
-    for name in ("BatchingParameters", "MonitoringConfig"):
-        descriptor = pool.FindMessageTypeByName(f"tensorflow.serving.{name}")
-        yield message_factory.GetMessageClass(descriptor)
+def parse_fields(text):
+    """The fields of a message in the text format; those of one name in order.
 
-
-BatchingParameters, MonitoringConfig = _declare()
-
-
-def parse(directory, file, message):
-    return text_format.Parse((directory / file).read_text(), message())
+    TensorFlow Serving's package for Python leaves out the messages themselves.
+    """
+    text = re.sub(r"#.*", "", text)
+    assert not _FIELD.sub("", text).strip()
+    fields = {}
+    for name, message, value in _FIELD.findall(text):
+        value = parse_fields(message) if message else json.loads(value)
+        fields.setdefault(name, []).append(value)
+    return fields
 
 
 def documents(directory, file):
@@ -105,6 +59,15 @@ def pods(directory):
     for pod in specs.values():
         assert len(pod["containers"]) == 1
     return specs
+
+
+def containers(directory):
+    """All containers of pods; those that serve come last in their pods."""
+    return [
+        container
+        for pod in pods(directory).values()
+        for container in (*pod["initContainers"], *pod["containers"])
+    ]
 
 
 def arguments(directory):

@@ -8,20 +8,17 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import typer
-from typer.testing import CliRunner
 
-from keras_sspcab.cli import package as package_command
 from keras_sspcab.data import write_texture_folder
 from keras_sspcab.export.serving import Repository
 from keras_sspcab.runs import RunFolder
 from keras_sspcab.runs.parsing import load_config
+from tests.cli import conftest
 from tests.export.serving.deployment_files import (
     blocks,
     compose,
@@ -32,10 +29,13 @@ from tests.export.serving.models import (
     SIZE,
     copy_repository,
     copy_version,
+    package,
     run_directly,
     tiny_detector,
 )
 from tests.export.serving.served import serve
+
+invoke = conftest.invoke
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +60,6 @@ def run(tmp_path_factory):
     run.start(load_config(overrides=settings))
     tiny_detector().save(run.file("model.keras"))
     return run.path
-
-
-@pytest.fixture
-def invoke():
-    """Runs `keras-sspcab package`; checks its exit code."""
-    app = typer.Typer()
-    package_command.register(app)
-    app.callback()(lambda: None)
-
-    def invoke(*arguments, code=0):
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-        assert result.exit_code == code, (result.output, result.exception)
-        return result
-
-    return invoke
 
 
 def test_requests_of_the_readme(directory, tmp_path):
@@ -160,6 +145,7 @@ def test_packaging_while_rolled_back_warns(directory, run, tmp_path, invoke):
     assert "rolled back and serves 2" in result.stderr
     assert "--rollback latest" in result.stderr
     assert "Removed version 1" in result.stdout
+    assert repository.versions(NAME) == [2, 4]
     # In front of another option, too.
     result = invoke("package", "--rollback", *to, code=2)
     assert "no version of screws before 2" in result.stderr
@@ -274,14 +260,11 @@ def test_only_damage_to_what_is_served_stops_containers(
 
 
 def test_servers_may_read_the_files_whatever_the_umask(tmp_path):
-    code = (
-        "import os; os.umask(0o077)\n"
-        "from tests.export.serving.models import package\n"
-        f"package({str(tmp_path / 'repository')!r})"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True
-    )
+    before = os.umask(0o077)
+    try:
+        package(tmp_path / "repository")
+    finally:
+        os.umask(before)
     paths = [tmp_path / "repository", *(tmp_path / "repository").rglob("*")]
     assert len(paths) > 15
     for path in paths:

@@ -35,30 +35,6 @@ def flip(version):
         file.write(b"X")
 
 
-def lose(version):
-    (version / "variables" / "variables.index").unlink()
-
-
-def link(version):
-    os.symlink("..", version / "linked")
-
-
-def rename(version):
-    (version / "saved_model.pb").rename(version / "saved_model.pbtxt")
-
-
-def remove_manifest(version):
-    (version / MANIFEST_NAME).unlink()
-
-
-def empty_manifest(version):
-    (version / MANIFEST_NAME).write_bytes(b"")
-
-
-def garble_manifest(version):
-    (version / MANIFEST_NAME).write_bytes(b"\xff\xfe nonsense\n")
-
-
 def list_a_file_outside(version):
     (version.parent / "outside").write_bytes(b"")
     line = (version / MANIFEST_NAME).read_text().splitlines()[0]
@@ -70,12 +46,27 @@ def list_a_file_outside(version):
     ("damage", "problem"),
     [
         (flip, "saved_model.pb differs"),
-        (lose, "variables/variables.index is missing"),
-        (link, "linked is extra"),
-        (rename, "saved_model.pb is missing; saved_model.pbtxt is extra"),
-        (remove_manifest, "MANIFEST.sha256 is missing"),
-        (empty_manifest, "MANIFEST.sha256 is empty"),
-        (garble_manifest, "line 1 of MANIFEST.sha256 is no checksum"),
+        (
+            lambda v: (v / "variables" / "variables.index").unlink(),
+            "variables/variables.index is missing",
+        ),
+        (lambda v: os.symlink("..", v / "linked"), "linked is extra"),
+        (
+            lambda v: (v / "saved_model.pb").rename(v / "x"),
+            "saved_model.pb is missing; x is extra",
+        ),
+        (
+            lambda v: (v / MANIFEST_NAME).unlink(),
+            "MANIFEST.sha256 is missing",
+        ),
+        (
+            lambda v: (v / MANIFEST_NAME).write_bytes(b""),
+            "MANIFEST.sha256 is empty",
+        ),
+        (
+            lambda v: (v / MANIFEST_NAME).write_bytes(b"\xff\xfe nonsense\n"),
+            "line 1 of MANIFEST.sha256 is no checksum",
+        ),
         (list_a_file_outside, "../outside is missing"),
     ],
 )

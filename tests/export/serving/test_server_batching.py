@@ -10,16 +10,14 @@ import tensorflow as tf
 
 from keras_sspcab.export.serving.server.batching import Batcher, Part
 from keras_sspcab.export.serving.server.signature import Signature
-from tests.export.serving.models import assert_same, direct, encoded, images
+from tests.export.serving.models import direct, encoded, images
 from tests.export.serving.served import (
     Gate,
     b64,
-    calling,
     http_call,
     in_threads,
     metric,
     predict_path,
-    predict_request,
     serve,
     wait_until,
 )
@@ -184,40 +182,6 @@ def test_batches_for_xla_are_padded_to_powers_of_two():
 def server():
     with serve(threads=1, max_batch_size=8, batch_timeout=5.0) as server:
         yield server
-
-
-def test_requests_of_different_sizes_share_runs(server, monkeypatch):
-    batches = [images(count, seed=count) for count in (1, 2, 3, 1, 2, 5)]
-    expected = [direct(image=batch) for batch in batches]
-    runs = metric(server, "keras_sspcab_batch_rows_count")
-    rows = metric(server, "keras_sspcab_batch_rows_sum")
-    gate = Gate(monkeypatch)
-    with (
-        calling(server) as caller,
-        concurrent.futures.ThreadPoolExecutor(len(batches)) as pool,
-    ):
-        futures = [
-            pool.submit(caller.predict, predict_request(image=batch))
-            for batch in batches
-        ]
-        assert gate.entered.acquire(timeout=20)
-        wait_until(lambda: metric(server, "keras_sspcab_waiting_requests") == 5)
-        gate.open()
-        for future, wanted in zip(futures, expected, strict=True):
-            assert_same(future.result()[0], wanted)
-    assert metric(server, "keras_sspcab_batch_rows_sum") == rows + 14
-    # 14 rows in runs of 8 at most, the first request by itself.
-    runs = metric(server, "keras_sspcab_batch_rows_count") - runs
-    assert 2 <= runs <= 4
-
-
-def test_a_request_that_is_too_large_is_split(server):
-    batch = images(19)
-    runs = metric(server, "keras_sspcab_batch_rows_count")
-    with calling(server) as caller:
-        outputs, _ = caller.predict(predict_request(image=batch))
-    assert_same(outputs, direct(image=batch))
-    assert metric(server, "keras_sspcab_batch_rows_count") == runs + 3
 
 
 def test_a_broken_image_harms_nobody_else(server, monkeypatch):

@@ -77,15 +77,15 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("item", BOMBS.values(), ids=BOMBS)
-def test_bodies_that_grow_in_memory_are_not_parsed(item, monkeypatch):
-    """Eight at a time, of each item; others are answered meanwhile."""
+@pytest.mark.parametrize("name", ["objects", "lists in lists", "numbers"])
+def test_bodies_that_grow_in_memory_are_not_parsed(name, monkeypatch):
+    """Eight at a time; others are answered meanwhile."""
     parsed = []
     parse = JsonRequest.parse
     monkeypatch.setattr(
         JsonRequest, "parse", lambda body: parsed.append(body) or parse(body)
     )
-    body = repeated(item, 4 * MIB)
+    body = repeated(BOMBS[name], 4 * MIB)
     with serve(max_work_bytes=32 * MIB) as server:
 
         def attack():
@@ -278,8 +278,8 @@ def test_compressed_bodies_are_refused(server, body, encoding, status, message):
     assert message in answer["error"]
 
 
-@pytest.mark.parametrize("batch", [np.full((1, 32, 32, 1), 1e20, "float32")])
-def test_answers_that_are_not_finite_are_errors(server, caller, batch):
+def test_answers_that_are_not_finite_are_errors(server, caller):
+    batch = np.full((1, 32, 32, 1), 1e20, "float32")
     with pytest.raises(grpc.RpcError) as error:
         caller.predict(predict_request(image=batch))
     assert code_of(error) == "INTERNAL"

@@ -28,10 +28,10 @@ from tests.export.serving.models import (
     images,
     model_path,
     run_directly,
-    tiny_detector,
     two_input_model,
 )
 from tests.export.serving.served import (
+    TOKEN,
     calling,
     http_call,
     predict_path,
@@ -96,18 +96,28 @@ def serving(*arguments):
 def test_a_model_is_served_until_the_signal(tmp_path):
     folder = tmp_path / NAME
     add_version(folder, 1)
-    with serving(folder) as program:
+    token = tmp_path / "token"
+    token.write_text(f"{TOKEN}\n")
+    token.chmod(0o600)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with serving(folder, f"--token-file={token}") as program:
         server = program.addresses()
         with calling(server) as caller:
-            outputs, _ = caller.predict(predict_request(image=images(2)))
+            request = predict_request(image=images(2))
+            options = {"metadata": list(headers.items())}
+            outputs, _ = caller.predict(request, **options)
             assert_same(outputs, direct(image=images(2)))
             # It tells of versions that come and go.
             add_version(folder, 2, version=2)
             program.read_until(f"Serving version 2 of {NAME}")
-            outputs, spec = caller.predict(predict_request(image=images(2)))
+            _, spec = caller.predict(request, **options)
             assert spec.version.value == 2
+        body = {"inputs": images(2).tolist()}
+        assert http_call(server, predict_path(), body)[0] == 401
+        assert http_call(server, predict_path(), body, headers)[0] == 200
         code, output = program.stop()
     assert code == 0, output
+    assert TOKEN not in output
     # Of TensorFlow's own messages there is none.
     assert [line.split()[0] for line in output.splitlines()] == [
         *("Serving", "Page", "gRPC:", "Stop"),
@@ -115,26 +125,6 @@ def test_a_model_is_served_until_the_signal(tmp_path):
     ]
     with pytest.raises(ConnectionRefusedError):
         http_call(server, "/healthz")
-
-
-def test_a_keras_file_and_a_token(tmp_path):
-    tiny_detector().save(tmp_path / "screws.keras")
-    token = tmp_path / "token"
-    token.write_text("correct-horse-battery\n")
-    token.chmod(0o600)
-    with serving(tmp_path / "screws.keras", f"--token-file={token}") as program:
-        assert "Exported" in program.read_until("Exported")
-        server = program.addresses()
-        name = tiny_detector().name
-        body = {"inputs": images(2).tolist()}
-        assert http_call(server, predict_path(name), body)[0] == 401
-        headers = {"authorization": "Bearer correct-horse-battery"}
-        status, answer = http_call(server, predict_path(name), body, headers)
-        assert status == 200
-        assert_same(answer["outputs"], direct(image=images(2)))
-        code, output = program.stop(signal.SIGINT)
-    assert code == 0, output
-    assert "correct-horse" not in output
 
 
 @pytest.mark.parametrize(

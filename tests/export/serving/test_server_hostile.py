@@ -1,4 +1,4 @@
-"""Hostile input: it is refused, and the server goes on."""
+"""Images of all formats, and hostile input: it is refused."""
 
 import io
 import itertools
@@ -11,7 +11,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.export.serving.models import assert_same, direct, encoded, images
+from tests.export.serving.models import (
+    SIZE,
+    assert_same,
+    direct,
+    encoded,
+    images,
+)
 from tests.export.serving.served import (
     assert_still_serving,
     b64,
@@ -217,3 +223,74 @@ def test_requests_have_a_largest_size(server, caller):
     status, answer = http_call(server, predict_path(), body)
     assert status == 413
     assert "1048576 bytes" in answer["error"]
+
+
+# Images are answered as they were trained on, or refused.
+
+
+@pytest.fixture(scope="module")
+def gray():
+    """16 levels, for palettes of 4 bits."""
+    return np.round(images(1)[0, ..., 0] * 15).astype("uint8") * 17
+
+
+def encode(gray, kind):
+    image = Image.fromarray(gray)
+    options = {}
+    if kind == "reversed palette":
+        image = Image.fromarray(255 - gray).convert("P")
+        image.putpalette([v for i in range(256) for v in [255 - i] * 3])
+    elif kind == "upside down":
+        image = image.transpose(Image.Transpose.ROTATE_180)
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 3
+    kinds = {"reversed palette": "BMP", "upside down": "PNG"}
+    if kind == "WEBP":
+        options["lossless"] = True
+    stream = io.BytesIO()
+    image.save(stream, kinds.get(kind, kind), **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["BMP", "GIF", "TIFF", "WEBP", "reversed palette", "upside down"],
+)
+def test_formats_have_the_same_answer(server, gray, kind):
+    png = encode(gray, "PNG")
+    status, answer = ask_with_files(server, png, encode(gray, kind))
+    assert status == 200
+    first, second = answer["predictions"]
+    assert first == second
+    (expected,) = direct("serving_bytes", image_bytes=[png])["anomaly_score"]
+    assert first["anomaly_score"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_images_of_the_faults(server, faults):
+    for name in ("palette.bmp", "bit1.bmp"):
+        file = (faults / "images" / name).read_bytes()
+        with Image.open(io.BytesIO(file)) as image:
+            stream = io.BytesIO()
+            image.convert("RGB").save(stream, "PNG")
+        status, answer = ask_with_files(server, file, stream.getvalue())
+        assert status == 200
+        first, second = answer["predictions"]
+        assert first == second
+    for name in ("cut.jpg", "empty.png", "html.png"):
+        status, _ = ask_with_files(
+            server, (faults / "images" / name).read_bytes()
+        )
+        assert status == 400
+
+
+def test_broken_files_are_refused_as_what_they_are(server, gray):
+    whole = encode(gray, "GIF")
+    for file, message in (
+        (whole[:200], "broken or truncated GIF"),
+        (encode(gray, "TIFF")[:300], "TIFF"),
+        (encoded(np.zeros((SIZE, SIZE))).replace(b"IHDR", b"IHDX"), "PNG"),
+    ):
+        status, answer = ask_with_files(server, file)
+        assert status == 400
+        assert message in answer["error"]
+        assert "Image 0" in answer["error"]

@@ -204,7 +204,8 @@ def test_metrics_count_what_was_sent():
     good = {"signature_name": "serving_bytes", "instances": [b64(file)] * 2}
     with serve() as server, calling(server) as caller:
         for count in (1, 1, 3, 40):  # 40 rows are run as 32 and 8
-            caller.predict(predict_request(image=images(count)))
+            outputs, _ = caller.predict(predict_request(image=images(count)))
+            assert_same(outputs, direct(image=images(count)))
         with pytest.raises(grpc.RpcError):
             caller.predict(predict_request(image=images(1)[:, :5]))
         assert http_call(server, predict_path(), good)[0] == 200

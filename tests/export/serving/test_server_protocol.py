@@ -3,12 +3,9 @@
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
-from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tests.export.serving.models import (
     NAME,
-    OUTPUTS,
     SIZE,
     assert_same,
     direct,
@@ -46,40 +43,6 @@ def test_grpc_predicts_as_the_saved_model(caller):
     request.inputs["image"].ClearField("tensor_content")
     request.inputs["image"].float_val.extend(batch.ravel().tolist())
     assert_same(caller.predict(request)[0], expected)
-
-
-def test_grpc_predicts_from_files(caller):
-    files = [
-        encoded(images(1)[0]),
-        encoded(images(1, 1)[0], "JPEG"),
-        encoded(np.ones((50, 40)), "BMP"),
-        encoded(images(1, 2)[0], "GIF"),
-    ]
-    request = predict_request(signature="serving_bytes", image_bytes=files)
-    outputs, spec = caller.predict(request)
-    assert_same(outputs, direct("serving_bytes", image_bytes=files))
-    assert spec.signature_name == "serving_bytes"
-
-
-def test_grpc_metadata_is_that_of_the_file(caller):
-    response = caller.metadata()
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata["signature_def"].Unpack(signatures)
-    assert response.model_spec.version.value == 1
-    signature = signatures.signature_def["serving_default"]
-    assert signature.inputs["image"].dtype == tf.float32.as_datatype_enum
-    shape = [dim.size for dim in signature.inputs["image"].tensor_shape.dim]
-    assert shape == [-1, SIZE, SIZE, 1]
-    assert set(signature.outputs) == set(OUTPUTS)
-    assert signature.method_name == "tensorflow/serving/predict"
-    assert "serving_bytes" in signatures.signature_def
-
-
-def test_grpc_status(caller):
-    for choice in ({}, {"version": 1}, {"label": "stable"}):
-        (status,) = caller.status(**choice).model_version_status
-        assert (status.version, status.state) == (1, 30)
-        assert status.status.error_code == 0
 
 
 def test_grpc_chooses_outputs_and_versions(caller):
@@ -174,14 +137,6 @@ def test_rest_predicts_by_rows_and_by_columns(server):
             status, answer = http_call(server, predict_path(), body)
             assert status == 200, answer
             assert_same(outputs_of(answer), expected)
-
-
-@pytest.mark.parametrize("where", ["/versions/1", "/labels/stable"])
-def test_rest_predicts_by_version_and_label(server, where):
-    body = {"inputs": images(1).tolist()}
-    status, answer = http_call(server, predict_path(where=where), body)
-    assert status == 200
-    assert_same(outputs_of(answer), direct(image=images(1)))
 
 
 def test_rest_status_and_metadata(server):
