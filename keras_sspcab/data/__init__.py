@@ -7,7 +7,6 @@ at its first use.
 from keras_sspcab.data.cache import clear_image_cache
 from keras_sspcab.data.checking import (
     BadFilesError,
-    FileProblem,
     check_images,
     measure_preprocessing,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "BadFilesError",
     "DISFlow",
     "EmbeddedTextures",
-    "FileProblem",
     "FlowFiles",
     "FolderTextures",
     "ImageFolder",

@@ -20,7 +20,6 @@ class Batching:
     seed: int
     epoch: int
     epochs: int
-    drop_remainder: bool
 
     def __post_init__(self) -> None:
         standardize_int(self.batch_size, "batch_size", 1)
@@ -45,11 +44,8 @@ class Batching:
         self, batches: tf.data.Dataset, count: int
     ) -> tf.data.Dataset:
         """Sets the length of a dataset of `count` items in each epoch."""
-        whole, rest = divmod(count, self.batch_size)
-        steps = whole + int(rest > 0 and not self.drop_remainder)
-        return batches.apply(
-            tf.data.experimental.assert_cardinality(steps * self.epochs)
-        )
+        steps = -(-count // self.batch_size) * self.epochs
+        return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
     def read(
         self, numbers: np.ndarray, read: Callable[[np.ndarray], Any], spec: Any
@@ -60,7 +56,6 @@ class Batching:
         `tf.TensorSpec` of one.
         """
         specs = tf.nest.flatten(spec)
-        size = self.batch_size if self.drop_remainder else None
 
         def gather(numbers: tf.Tensor) -> Any:
             values = tf.numpy_function(
@@ -69,7 +64,7 @@ class Batching:
                 [item.dtype for item in specs],
             )
             shaped = [
-                tf.ensure_shape(value, (size, *item.shape))
+                tf.ensure_shape(value, (None, *item.shape))
                 for value, item in zip(values, specs, strict=True)
             ]
             return tf.nest.pack_sequence_as(spec, shaped)
@@ -78,7 +73,7 @@ class Batching:
             order = self.order(len(numbers), epoch)
             ordered = tf.gather(numbers, order)
             items = tf.data.Dataset.from_tensor_slices(ordered)
-            return items.batch(self.batch_size, self.drop_remainder).map(
+            return items.batch(self.batch_size).map(
                 gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )
 
@@ -90,5 +85,5 @@ class Batching:
     ) -> tf.data.Dataset:
         """Makes batches of the `count` items that `items` yields, in order."""
         batches = tf.data.Dataset.from_generator(items, output_signature=spec)
-        batches = batches.batch(self.batch_size, self.drop_remainder)
+        batches = batches.batch(self.batch_size)
         return self.state_length(batches.repeat(self.epochs), count)

@@ -124,7 +124,11 @@ def _write_header(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 def clear_image_cache() -> None:
-    """Forgets the images that `image_dataset(cache=True)` keeps in memory."""
+    """Forgets the images that `image_dataset(cache=True)` keeps in memory.
+
+    Example:
+    >>> clear_image_cache()
+    """
     _memory.clear()
 
 

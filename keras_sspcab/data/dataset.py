@@ -35,7 +35,6 @@ def image_dataset(
     patch_size: Any = None,
     patches_per_image: int = 1,
     flip: bool = False,
-    drop_remainder: bool = False,
     epochs: int = 1,
     preprocessing: Preprocessing | None = None,
 ) -> tf.data.Dataset:
@@ -56,14 +55,13 @@ def image_dataset(
         epoch: Number of the epoch, from 0.
         cache: False reads the files in every epoch. True reads them at the call
             and keeps the resized images in memory (4 bytes a value), for all
-            datasets of the same files. A path keeps them in that folder, for
-            other runs as well.
+            datasets of the same files, until `clear_image_cache()`. A path
+            keeps them in that folder, for other runs as well.
         patch_size: Height and width of random crops of the resized image, in
             pixels; None (the default) for whole images.
         patches_per_image: Crops of each image. Shuffled, a batch holds crops of
             different images: `batch_size` images are processed at a time.
         flip: True mirrors left and right with probability 1/2.
-        drop_remainder: True drops the last batch of an epoch if it is smaller.
         epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
             epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
         preprocessing: That of a model, `model.preprocessing`. None takes
@@ -87,9 +85,7 @@ def image_dataset(
     require_samples(samples)
     size = standardize_size(image_size)
     channels = standardize_channels(channels)
-    batching = Batching(
-        batch_size, shuffle, seed, epoch, epochs, drop_remainder
-    )
+    batching = Batching(batch_size, shuffle, seed, epoch, epochs)
     patches = standardize_int(patches_per_image, "patches_per_image", 1)
     patch = _standardize_patch(patch_size, size, patches)
     if cache is False:
@@ -117,7 +113,7 @@ def image_dataset(
         )
         if shuffle and patches > 1:
             stacks = stacks.batch(batch_size).map(_mix)
-        return stacks.unbatch().batch(batch_size, drop_remainder)
+        return stacks.unbatch().batch(batch_size)
 
     batches = batching.chain(images_of)
     batches = batching.state_length(batches, count * patches)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import fit_frame
@@ -34,6 +33,9 @@ _SMALLEST_SIDE = 32
 # On smaller frames, OpenCV's object changes its parameters at the first call,
 # so that a second one would give another flow.
 _SMALL = 128
+
+# OpenCV's object keeps buffers and works for one thread at a time.
+_local = threading.local()
 
 # The first bytes of .flo files.
 _MAGIC = b"PIEH"
@@ -107,10 +109,6 @@ class DISFlow(OpticalFlow):
     It needs no weights, and takes a few milliseconds a frame on the CPU, but
     OpenCV: `pip install "keras-sspcab[video]"`.
 
-    Args:
-        preset: `"ultrafast"`, `"fast"` or `"medium"` (the default), the most
-            accurate one.
-
     Example:
     >>> rng = np.random.default_rng(0)
     >>> frame = rng.integers(0, 255, (48, 64), dtype="uint8")
@@ -118,24 +116,11 @@ class DISFlow(OpticalFlow):
     True
     """
 
-    def __init__(self, preset: str = "medium") -> None:
-        self.preset = standardize_choice(
-            preset, ("ultrafast", "fast", "medium"), "preset"
-        )
-        # OpenCV's object keeps buffers and works for one thread at a time.
-        self._local = threading.local()
-
-    def __repr__(self) -> str:
-        return f"DISFlow(preset={self.preset!r})"
-
-    def __reduce__(self) -> Any:
-        return type(self), (self.preset,)
-
     @property
     def settings(self) -> dict[str, Any]:
         """The preset and OpenCV's version."""
         version = _opencv().__version__
-        return {"name": "DIS", "preset": self.preset, "opencv": version}
+        return {"name": "DIS", "preset": "medium", "opencv": version}
 
     def estimate(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
         """Returns the flow between two gray frames."""
@@ -146,13 +131,13 @@ class DISFlow(OpticalFlow):
                 f"{previous.shape[1]}"
             )
         is_small = max(previous.shape) < _SMALL
-        estimator = getattr(self._local, "estimator", None)
+        estimator = getattr(_local, "estimator", None)
         if estimator is None or is_small:
             cv2 = _opencv()
-            preset = f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}"
-            estimator = cv2.DISOpticalFlow_create(getattr(cv2, preset))
+            preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+            estimator = cv2.DISOpticalFlow_create(preset)
             if not is_small:
-                self._local.estimator = estimator
+                _local.estimator = estimator
         return estimator.calc(previous, current, None)
 
 

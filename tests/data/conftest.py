@@ -6,7 +6,8 @@ import pytest
 from batching import SIZE
 from PIL import Image
 
-from keras_sspcab.data import ImageSample, clear_image_cache
+from keras_sspcab.data import ImageSample
+from keras_sspcab.data.cache import clear_image_cache
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from batching import SIZE, assert_same, batches, make
 
-from keras_sspcab.data import cache, clear_image_cache
+from keras_sspcab.data import cache
+from keras_sspcab.data.cache import clear_image_cache
 
 
 def test_memory_cache_reads_files_once(textured, monkeypatch):

@@ -61,18 +61,6 @@ def test_all_bad_files_are_reported_with_reasons(tmp_path, color, encode):
     assert isinstance(error, ValueError)
 
 
-def test_skip_returns_the_good_ones_and_warns(tmp_path, color, encode):
-    good = sample_of(tmp_path / "good.png", encode(color, "PNG"))
-    bad = sample_of(tmp_path / "bad.png", b"")
-    other = sample_of(tmp_path / "other.jpg", encode(color, "JPEG"))
-    with pytest.warns(UserWarning, match=r"bad\.png: the file is empty") as w:
-        found = check_images([good, bad, other], on_error="skip")
-    assert found == (good, other)
-    assert "2 images remain" in str(w[0].message)
-    # Nothing is left.
-    assert len(problems_of([bad], on_error="skip").problems) == 1
-
-
 def test_masks_are_checked_too(mvtec, write_image):
     masks = mvtec / "ground_truth/crack"
     write_image(masks / "000_mask.png", size=(10, 12))

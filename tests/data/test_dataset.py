@@ -32,8 +32,6 @@ def test_pixels_are_those_of_serving(tmp_path, color, encode, size, channels):
 
 def test_batches_and_cardinality(samples):
     assert len(make(samples, batch_size=4)) == 3
-    assert len(make(samples, batch_size=4, drop_remainder=True)) == 2
-    assert len(batches(samples, batch_size=4, drop_remainder=True)) == 2
     assert len(make(samples, batch_size=11)) == 1
     assert len(make(samples, batch_size=4, epochs=5)) == 15
     patched = make(samples, batch_size=4, patch_size=3, patches_per_image=2)
@@ -153,13 +151,9 @@ def test_arrays():
         ({"batch_size": 0}, "batch_size=0"),
         ({"image_size": (0, 4)}, "height=0|image_size"),
         ({"channels": 2}, "channels=2"),
-        ({"seed": -1}, "seed=-1"),
-        ({"epoch": -1}, "epoch=-1"),
         ({"epochs": 0}, "epochs=0"),
         ({"patch_size": (13, 4)}, r"patch_size=\(13, 4\), image_size"),
-        ({"patch_size": 0}, "patch_size|height"),
         ({"patches_per_image": 2}, "patches_per_image=2, patch_size=None"),
-        ({"patches_per_image": 0, "patch_size": 2}, "patches_per_image=0"),
     ],
 )
 def test_arguments_are_checked(samples, arguments, message):

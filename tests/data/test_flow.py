@@ -1,4 +1,3 @@
-import pickle
 import struct
 import sys
 
@@ -38,26 +37,17 @@ def video(tmp_path, moving):
     return make_video(write_frames(tmp_path / "a", moving))
 
 
-@pytest.mark.parametrize(
-    ("preset", "tolerance", "shift"),
-    [
-        ("ultrafast", 0.5, (5, 3)),
-        ("fast", 0.4, (-4, 2)),
-        ("medium", 0.15, (5, -6)),
-    ],
-)
-def test_a_shifted_texture(texture, preset, tolerance, shift):
-    right, down = shift
+def test_a_shifted_texture(texture):
+    right, down = 5, -6
     previous = texture[20:130, 30:170]
     current = texture[20 - down : 130 - down, 30 - right : 170 - right]
-    flow = DISFlow(preset)(previous, current)
+    flow = DISFlow()(previous, current)
     assert flow.shape == (110, 140, 2)
     assert flow.dtype == np.float32
     inner = flow[12:-12, 12:-12]
-    np.testing.assert_allclose(
-        inner.mean(axis=(0, 1)), [right, down], atol=tolerance
-    )
-    assert np.median(np.abs(inner - [right, down])) < tolerance
+    mean = inner.mean(axis=(0, 1))
+    np.testing.assert_allclose(mean, [right, down], atol=0.15)
+    assert np.median(np.abs(inner - [right, down])) < 0.15
 
 
 def test_the_flow_to_each_frame_of_a_video(video, moving):
@@ -91,12 +81,7 @@ def test_frames_that_do_not_fit(first, second):
         DISFlow()(low, low)
 
 
-def test_copies_and_names(monkeypatch):
-    flow = pickle.loads(pickle.dumps(DISFlow("fast")))
-    assert repr(flow) == "DISFlow(preset='fast')"
-    assert flow.settings["preset"] == "fast"
-    with pytest.raises(ValueError, match="`preset`.*'slow'"):
-        DISFlow("slow")
+def test_without_opencv_the_way_out_is_named(monkeypatch):
     frame = np.zeros((40, 40), "uint8")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r"keras-sspcab\[video\]"):

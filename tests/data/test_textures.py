@@ -121,11 +121,7 @@ def test_strange_folder_is_left_alone(tmp_path, card):
     [
         ({"texture": "wood"}, "texture='wood'"),
         ({"image_size": 193}, "image_size=193"),
-        ({"image_size": 16}, "image_size=16"),
         ({"num_train": 0}, "num_train=0"),
-        ({"num_test_good": -1}, "num_test_good=-1"),
-        ({"num_test_defective": 1.5}, "num_test_defective=1.5"),
-        ({"seed": -1}, "seed=-1"),
         ({"defects": ["dent"]}, "defects='dent'"),
         ({"defects": []}, r"defects=\(\)"),
         ({"root": "memory://demo"}, "memory://demo"),

@@ -209,13 +209,11 @@ def _read_coco(path: str) -> BoxTable:
         raise ValueError(f"Cannot read the boxes {path!r}: {error}") from error
     has_images = isinstance(content, dict)
     names = ("videos", "images", "annotations")
-    videos, images, boxes = [], [], content
+    parts: tuple[Any, ...] = ([], [], content)
     if has_images:
         # Data sets of videos name these in a list of their own.
-        videos, images, boxes = (
-            {"videos": [], **content}.get(n) for n in names
-        )
-    if not all(isinstance(part, list) for part in (videos, images, boxes)):
+        parts = tuple(map({"videos": [], **content}.get, names))
+    if not all(isinstance(part, list) for part in parts):
         raise ValueError(
             "The file must hold lists `images` and `annotations`, or a list of "
             f"results. Received: {path!r} without them"
@@ -223,7 +221,7 @@ def _read_coco(path: str) -> BoxTable:
     table = BoxTable(path)
     video_names: dict[Any, Any] = {}
     frames: dict[Any, tuple[str, float | str]] = {}
-    for kind, entries in zip(names, (videos, images, boxes), strict=True):
+    for kind, entries in zip(names, parts, strict=True):
         for number, entry in enumerate(entries):
             place = f"{kind if has_images else 'results'}[{number}]"
             try:
@@ -266,5 +264,6 @@ def _frame_of(
     if video == "":
         raise KeyError("video")
     frame = image.get("frame_id", image.get("frame"))
-    is_number = isinstance(frame, (int, float))
-    return str(video), frame if is_number else os.path.basename(file)
+    if not isinstance(frame, (int, float)):
+        frame = os.path.basename(file)
+    return str(video), frame

@@ -40,7 +40,6 @@ def cube_dataset(
     epoch: int = 0,
     epochs: int = 1,
     with_index: bool = False,
-    drop_remainder: bool = False,
     step: int = 1,
     with_masks: bool = False,
 ) -> tf.data.Dataset:
@@ -63,7 +62,6 @@ def cube_dataset(
         epoch: Number of the epoch, from 0.
         epochs: Epochs in the dataset, from `epoch` on. Defaults to 1.
         with_index: True adds where objects come from.
-        drop_remainder: True drops the last batch of an epoch if it is smaller.
         step: Frames from one whose objects are taken to the next, in each
             video. Defaults to 1.
         with_masks: True adds `"mask"` `(batch, size, size, 1)`, 1 on objects.
@@ -84,9 +82,7 @@ def cube_dataset(
     TensorShape([None, 5, 32, 32, 3])
     """
     given = _standardize_files(files)
-    batching = Batching(
-        batch_size, shuffle, seed, epoch, epochs, drop_remainder
-    )
+    batching = Batching(batch_size, shuffle, seed, epoch, epochs)
     frames = [file.read("frames") for file in given]
     numbers = _numbers_of(frames, step)
     if not len(numbers):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.checks import standardize_number
 from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes, opencv
 from keras_sspcab.data.objects.proposals import ObjectProposals, named_fields
 from keras_sspcab.data.video.folder import Video
@@ -22,7 +21,11 @@ _CONVENTIONS = {
     **dict.fromkeys(("input_size", "layout", "scale", "mean", "std")),
     **dict.fromkeys(("box_form", "normalized", "objectness", "num_classes")),
     **{"resize": "letterbox", "colors": "rgb", "output": "auto"},
+    "iou_threshold": "auto",
 }
+
+# Intersection over union from which on a box of a single output counts twice.
+_MAX_OVERLAP = 0.45
 
 # Gray of the margins, as YOLO is trained with.
 _MARGIN = 114
@@ -61,8 +64,8 @@ class OnnxDetector(ObjectProposals):
       duplicates left out;
     - a single one, as YOLO exporters write it (centers and sizes in pixels):
       rows `(1, n, 4 + 1 + classes)`, with a confidence of there being an object
-      before those of the classes, or columns `(1, 4 + classes, n)`, duplicates
-      not left out yet.
+      before those of the classes, or columns `(1, 4 + classes, n)`. Duplicates,
+      which overlap by more than 0.45, are left out here.
 
     Size, layout and type of the input are those of the graph. Frames are RGB,
     fitted into the input with gray margins; floats lie in [0, 1]. A model that
@@ -78,10 +81,6 @@ class OnnxDetector(ObjectProposals):
             larger box covers it. Defaults to 0.6; None keeps all.
         classes: Numbers of the classes to keep, as the model counts them; None
             (the default) keeps all.
-        iou_threshold: Overlap (intersection over union) above which the less
-            sure of two boxes of a class is left out. None suppresses nothing.
-            `"auto"` (the default) is 0.45 for a single output and None for
-            separate ones.
 
     Example:
     >>> detector = OnnxDetector("yolov8n.onnx")  # doctest: +SKIP
@@ -94,7 +93,6 @@ class OnnxDetector(ObjectProposals):
     min_area: float = 100
     cover_threshold: float | None = 0.6
     classes: Iterable[int] | None = None
-    iou_threshold: float | str | None = "auto"
 
     name = "onnx"
 
@@ -108,12 +106,6 @@ class OnnxDetector(ObjectProposals):
         self._session = _open(self.path)
         self._input = _Input(self._session, self.path)
         self._output = _Output(self._session, self.path)
-        threshold: Any = self.iou_threshold
-        if threshold == "auto":
-            threshold = None if self._output.is_separate else 0.45
-        if threshold is not None:
-            standardize_number(threshold, "iou_threshold", 0, 1, excluded=0)
-        self._threshold = threshold
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -154,23 +146,21 @@ class OnnxDetector(ObjectProposals):
             raise ValueError(
                 f"A detector must give finite boxes. Received: {self.path!r}"
             )
-        if self._threshold is not None:
-            boxes = _suppress(boxes, classes[keep], self._threshold)
+        if not self._output.is_separate:
+            boxes = _suppress(boxes, classes[keep])
         # Corners are between pixels: a box ends before the second one.
         boxes[:, 2:4] -= 1
         return self._filter(clip_boxes(boxes, frame.shape))
 
 
-def _suppress(
-    boxes: np.ndarray, classes: np.ndarray, threshold: float
-) -> np.ndarray:
+def _suppress(boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Returns the boxes that non-maximum suppression leaves of each class."""
     kept = opencv().dnn.NMSBoxesBatched(
         np.column_stack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).tolist(),
         boxes[:, 4].tolist(),
         classes.tolist(),
         0.0,
-        threshold,
+        _MAX_OVERLAP,
     )
     return boxes[np.sort(np.asarray(kept, "int64").reshape(-1))]
 
@@ -213,30 +203,21 @@ class _Input:
             len(nodes) != 1
             or node.type not in _TYPES
             or len(shape) not in (3, 4)
+            or shape[:-3] not in ([], [1], [None])
+            or (shape[-3] == 3) == (shape[-1] == 3)
         ):
             raise _refusal(
-                "The only input of a detector must be an image, uint8 or "
-                "float, (1, 3, height, width) or (1, height, width, 3), maybe "
-                "without the first axis.",
+                "The only input of a detector must be one color image, uint8 "
+                "or float, (1, 3, height, width) or (1, height, width, 3), "
+                "maybe without the first axis. Export it so.",
                 path,
                 nodes,
             )
         self.name = node.name
         self._dtype = _TYPES[node.type]
         self._has_batch = len(shape) == 4
-        if self._has_batch and shape[0] not in (1, None):
-            rule = "A detector must take one image at a time: export it so."
-            raise _refusal(rule, path, nodes)
-        first, middle, last = shape[-3:]
-        if (first == 3) == (last == 3):
-            raise _refusal(
-                "The input must be a color image that tells which axis is that "
-                "of the colors: export it with a size that is not 3.",
-                path,
-                nodes,
-            )
-        self._channels_first = first == 3
-        self.size = (middle, last) if self._channels_first else (first, middle)
+        self._channels_first = shape[-3] == 3
+        self.size = shape[-2:] if self._channels_first else shape[-3:-1]
 
     def fit(
         self, frame: np.ndarray
@@ -299,11 +280,12 @@ class _Output:
         shape = nodes[0].shape or [None]
         is_batch = isinstance(shape[0], int) and shape[0] != 1
         if len(shape) != 3 or is_batch:
-            rule = (
+            raise _refusal(
                 "One output must be of shape (1, n, 4 + 1 + classes) or "
-                "(1, 4 + classes, n)."
+                "(1, 4 + classes, n).",
+                path,
+                nodes,
             )
-            raise _refusal(rule, path, nodes)
 
     def read(
         self, values: dict[str, np.ndarray], input_size: tuple[int, int]
@@ -320,11 +302,8 @@ class _Output:
             center, size = np.split(boxes.astype("float64"), 2, axis=1)
             start = center - size / 2
             boxes = np.concatenate([start, start + size], axis=1)
-        return (
-            boxes.astype("float64"),
-            confidences.astype("float64"),
-            classes.astype("int64"),
-        )
+        confidences = confidences.astype("float64")
+        return boxes.astype("float64"), confidences, classes.astype("int64")
 
     def _read_separate(self, values: dict[str, np.ndarray]) -> _Detections:
         given = {

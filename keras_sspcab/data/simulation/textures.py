@@ -2,14 +2,13 @@
 
 import abc
 import functools
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_sspcab.checks import standardize_choice, standardize_number
+from keras_sspcab.checks import standardize_number
 from keras_sspcab.data.checking import check_images
 from keras_sspcab.data.decoding import decode_image
 from keras_sspcab.data.image_files import read_image_in_graph
@@ -144,30 +143,17 @@ class EmbeddedTextures(TextureSource):
     or of the same one where it is alone.
 
     Args:
-        exclude: Names of pictures to leave out, of `PICTURES`. Leave out those
-            of `write_texture_folder`, so that its `"foreign"` defects are not
-            known from training.
         batch_share: Share of the textures that are windows of images of the
             batch, 0 to 1. Defaults to 0.25.
 
     Example:
-    >>> EmbeddedTextures(exclude=("brick", "grass", "gravel")).names[:2]
-    ('cell', 'chelsea')
+    >>> EmbeddedTextures().batch_share
+    0.25
     """
 
-    def __init__(
-        self, exclude: Iterable[str] = (), batch_share: float = 0.25
-    ) -> None:
-        names = [exclude] if isinstance(exclude, str) else list(exclude)
-        excluded = {standardize_choice(n, PICTURES, "exclude") for n in names}
-        self.names = tuple(name for name in PICTURES if name not in excluded)
-        if not self.names:
-            raise ValueError(
-                "At least one picture must be left. Received: "
-                f"exclude={sorted(excluded)}"
-            )
+    def __init__(self, batch_share: float = 0.25) -> None:
         self.batch_share = standardize_number(batch_share, "batch_share", 0, 1)
-        pictures = np.stack([_picture(name) for name in self.names])
+        pictures = np.stack([_picture(name) for name in PICTURES])
         self._pictures = tf.constant(pictures)
 
     def draw(
@@ -186,7 +172,7 @@ class EmbeddedTextures(TextureSource):
         self, size: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         picture_seed, window_seed, *seeds = split(seed, 4)
-        picture = integers(picture_seed, 0, len(self.names) - 1)
+        picture = integers(picture_seed, 0, len(PICTURES) - 1)
         # In the shape of the images, so that nothing is stretched.
         shape = tf.cast(size, tf.float32)
         shape /= tf.reduce_max(shape)

@@ -40,7 +40,6 @@ def clip_dataset(
     epoch: int = 0,
     cache: Any = False,
     with_index: bool = False,
-    drop_remainder: bool = False,
     epochs: int = 1,
 ) -> tf.data.Dataset:
     """Makes batches of clips, float32 in [0, 1], channels last.
@@ -67,7 +66,6 @@ def clip_dataset(
         cache: A local folder for decoded frames, which take height * width *
             channels bytes each; False (the default) for none.
         with_index: Adds where clips come from.
-        drop_remainder: True drops the last batch of an epoch if it is smaller.
         epochs: Epochs in the dataset, from `epoch` on. Defaults to 1.
 
     Returns:
@@ -90,9 +88,7 @@ def clip_dataset(
     given = standardize_videos(videos)
     size = standardize_size(image_size)
     channels = standardize_channels(channels)
-    batching = Batching(
-        batch_size, shuffle, seed, epoch, epochs, drop_remainder
-    )
+    batching = Batching(batch_size, shuffle, seed, epoch, epochs)
     if cache is True:
         raise ValueError(
             "Frames of videos are cached on disk only. Received: cache=True. "

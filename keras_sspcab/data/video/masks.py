@@ -121,7 +121,7 @@ def _read_file(path: str) -> np.ndarray:
 
 
 def tracks_from_masks(
-    videos: Iterable[Video], min_area: int = 1
+    videos: Iterable[Video],
 ) -> dict[str, np.ndarray]:
     """Derives tracks from pixel masks, for `keras_sspcab.metrics.rbdc_tbdc`.
 
@@ -132,7 +132,6 @@ def tracks_from_masks(
 
     Args:
         videos: Videos with masks. Those without are taken for normal ones.
-        min_area: Regions of fewer pixels are left out. Defaults to 1.
 
     Returns:
         Dict of arrays `(n,)` as `keras_sspcab.metrics.write_tracks` takes them.
@@ -145,7 +144,7 @@ def tracks_from_masks(
         (video.name, row)
         for video in standardize_videos(videos)
         if video.masks is not None
-        for row in _track(video, min_area)
+        for row in _track(video)
     ]
     table = np.array([row for _, row in rows], "int64")
     columns = table.reshape(-1, len(_TRACK_COLUMNS)).T
@@ -155,22 +154,17 @@ def tracks_from_masks(
     }
 
 
-def _track(video: Video, min_area: int) -> list[tuple[int, ...]]:
+def _track(video: Video) -> list[tuple[int, ...]]:
     """Returns the rows of a video, by track and frame."""
     # Regions, numbered through all frames, and pairs that share a pixel.
     boxes: list[tuple[int, Any]] = []
     pairs = [np.empty((0, 2), "int64")]
     previous = None
     for frame, mask in enumerate(iterate_masks(video)):
-        regions, count = ndimage.label(mask, EIGHT_NEIGHBORS)
-        areas = np.bincount(regions.ravel(), minlength=count + 1)
+        regions, _ = ndimage.label(mask, EIGHT_NEIGHBORS)
         # -1 is no region.
-        numbers = np.full(count + 1, -1)
-        for region, box in enumerate(ndimage.find_objects(regions), 1):
-            if areas[region] >= min_area:
-                numbers[region] = len(boxes)
-                boxes.append((frame, box))
-        current = numbers[regions]
+        current = np.where(regions, regions + len(boxes), 0) - 1
+        boxes += [(frame, box) for box in ndimage.find_objects(regions)]
         if previous is not None:
             both = (previous >= 0) & (current >= 0)
             shared = np.stack([previous[both], current[both]], axis=1)

@@ -126,11 +126,6 @@ def test_a_single_output(build, outputs, factor):
     detector = OnnxDetector(path, min_confidence=0.3, **ALL)
     # The second box overlaps the first, of the same class, by 15/17.
     assert_detected(detector.detect(FRAME), [0, 2], factor)
-    for threshold, count in ((None, 3), (0.89, 3), (0.87, 2)):
-        detector = OnnxDetector(
-            path, min_confidence=0.3, iou_threshold=threshold, **ALL
-        )
-        assert len(detector.detect(FRAME)) == count
     # Another class is not suppressed.
     outputs = columns()
     outputs["output0"][0, 4 + 1, 1], outputs["output0"][0, 4 + 2, 1] = 0, 0.8
@@ -202,18 +197,18 @@ def test_free_sizes_are_those_of_the_frame():
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind", "message"),
+    ("shape", "kind"),
     [
-        ((2, 3, 32, 48), "float", "one image at a time"),
-        ((1, 3, 32, 3), "float", "which axis"),
-        ((1, 1, 32, 48), "float", "a color image"),
-        ((1, "a", "b", "c"), "float", "which axis"),
-        ((32, 48), "float", "must be an image"),
-        ((1, 3, 32, 48), "int64", "must be an image"),
+        ((2, 3, 32, 48), "float"),
+        ((1, 3, 32, 3), "float"),
+        ((1, 1, 32, 48), "float"),
+        ((1, "a", "b", "c"), "float"),
+        ((32, 48), "float"),
+        ((1, 3, 32, 48), "int64"),
     ],
 )
-def test_inputs_that_are_no_image_are_refused(shape, kind, message):
-    with pytest.raises(ValueError, match=message):
+def test_inputs_that_are_no_image_are_refused(shape, kind):
+    with pytest.raises(ValueError, match="must be one color image"):
         fed(shape, kind)
 
 
@@ -241,11 +236,6 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(ValueError, match=r"broken\.onnx.*cannot be loaded"):
         OnnxDetector(tmp_path / "broken.onnx")
-
-
-def test_arguments_out_of_range_are_refused(build):
-    with pytest.raises(ValueError, match="iou_threshold"):
-        OnnxDetector(build(separate()), iou_threshold=2)
 
 
 def test_without_onnxruntime_the_way_out_is_named(tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ from skimage import color
 
 from keras_sspcab.data.random import fold_key, split, uniform
 from keras_sspcab.data.simulation import (
-    EmbeddedTextures,
     simulate_anomalies,
 )
 from keras_sspcab.data.simulation.anomalies import (
@@ -67,33 +66,6 @@ def test_shares(many):
     assert 0.2 < rotated.mean() < 0.4
     # Rotation and anomaly are independent.
     assert abs(np.corrcoef(rotated, anomalous)[0, 1]) < 0.2
-
-
-def test_opacities_are_uniform():
-    arguments = {
-        "textures": EmbeddedTextures(batch_share=0.0),
-        "anomaly_probability": 1.0,
-        "rotation_probability": 0.0,
-    }
-    shape = (200, 32, 32, 1)
-    black, _, mask = simulate(np.zeros(shape, "float32"), **arguments)
-    white, _, other_mask = simulate(np.ones(shape, "float32"), **arguments)
-    np.testing.assert_array_equal(mask, other_mask)
-
-    def opacities(black, white):
-        shows = [
-            (w - b)[m == 1]
-            for b, w, m in zip(black, white, mask, strict=True)
-            if m.any()
-        ]
-        for values in shows:
-            np.testing.assert_allclose(values, values.mean(), atol=1e-6)
-        return 1 - np.array([values.mean() for values in shows])
-
-    found = opacities(black[..., 0], white[..., 0])
-    assert 0.2 <= found.min() < 0.23
-    assert 0.97 < found.max() <= 1.0
-    assert abs(found.mean() - 0.6) < 0.04
 
 
 def test_own_textures_and_gray(many):

@@ -70,14 +70,6 @@ def test_frames_have_their_own_times(tmp_path, name, start):
     assert times_of(path) == pytest.approx([t / 1000 for t in TIMES])
 
 
-def test_times_that_are_missing_follow_from_the_rate(tmp_path):
-    # Streams without a container have none.
-    path = write_video(tmp_path / "a.m4v", numbered(6, (48, 64)), "mpeg4")
-    folder = write_frames(tmp_path / "frames", numbered(6))
-    for video in (path, folder):
-        assert times_of(video) == pytest.approx(np.arange(6) / 25)
-
-
 def write_streams(path, *streams):
     """Writes pairs of frames and a disposition as streams of one file."""
     import av
