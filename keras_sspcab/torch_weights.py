@@ -121,8 +121,7 @@ def find_block(
     """
     for source, convs in _CONV_NAMES.items():
         weight = state_dict.get(f"{prefix}{convs[2][0]}.weight")
-        rank = np.ndim(weight) - 2
-        if weight is None or rank not in convs:
+        if weight is None or (rank := np.ndim(weight) - 2) not in convs:
             continue
         options: dict[str, Any] = {"kernel_size": np.shape(weight)[-1]}
         transformer = f"{prefix}{_TRANSFORMER_NAMES[rank]}"
@@ -162,8 +161,8 @@ def _block_values(
     convs = _CONV_NAMES[source]
     first = _fetch(state_dict, f"{prefix}{convs[2][0]}.weight")
     rank = first.ndim - 2
-    if rank not in convs or layer.rank not in (None, rank):
-        fitting = [r for r in convs if layer.rank in (None, r)] or list(convs)
+    if rank not in convs or layer.rank not in (0, rank):
+        fitting = [r for r in convs if layer.rank in (0, r)] or list(convs)
         raise ValueError(
             f"{prefix}{convs[2][0]}.weight must have "
             f"{' or '.join(str(r + 2) for r in fitting)} dimensions (output "

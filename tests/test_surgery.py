@@ -94,7 +94,7 @@ def test_another_block_in_a_network_of_volumes(block):
         [
             keras.Input((6, 6, 4, 1)),
             layers.Conv3D(2, 3, padding="same", activation="relu"),
-            layers.Conv3D(2, 3, padding="same", dtype="float64"),
+            layers.Conv3D(2, 3, padding="same", dtype="mixed_bfloat16"),
             layers.Conv3D(1, 3, padding="same"),
         ]
     )
@@ -102,7 +102,7 @@ def test_another_block_in_a_network_of_volumes(block):
     inserted = result.layers[1]
     assert isinstance(inserted, SSMCTBLayer)
     assert inserted.name != "sspcab"
-    assert (inserted.token_dim, inserted.dtype) == (4, "float64")
+    assert (inserted.token_dim, inserted.compute_dtype) == (4, "bfloat16")
     with pytest.raises(ValueError, match="expected ndim=4, found ndim=5"):
         replace_penultimate_conv(model)
 

@@ -62,7 +62,8 @@ def resolve_loss(identifier: Any, delta: float = 1.0) -> LossFunction | None:
     """
     if identifier is None:
         return None
-    by_name = {**_BY_NAME, "huber": functools.partial(_huber, delta=delta)}
+    huber: LossFunction = functools.partial(_huber, delta=delta)
+    by_name = {**_BY_NAME, "huber": huber}
     if isinstance(identifier, str) and identifier.lower() in by_name:
         return by_name[identifier.lower()]
     if isinstance(identifier, dict):

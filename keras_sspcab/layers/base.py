@@ -185,11 +185,11 @@ class ImageLayer(ConfigLayer):
     Its output has the shape of its input, unless a subclass says otherwise.
 
     Attributes:
-        rank: Number of spatial axes. A subclass says which, or None to take
-            maps of two or three, until it is built.
+        rank: Number of spatial axes. A subclass has its own, or 0 to take that
+            of its input, two or three, when it is built.
     """
 
-    rank: int | None = 2
+    rank: int = 2
 
     config_names: ClassVar[tuple[str, ...]] = ("data_format",)
 
@@ -197,9 +197,9 @@ class ImageLayer(ConfigLayer):
         super().__init__(**kwargs)
         self.data_format = standardize_data_format(data_format)
         self.input_spec = (
-            keras.layers.InputSpec(min_ndim=4, max_ndim=5)
-            if self.rank is None
-            else keras.layers.InputSpec(ndim=self.rank + 2)
+            keras.layers.InputSpec(ndim=self.rank + 2)
+            if self.rank
+            else keras.layers.InputSpec(min_ndim=4, max_ndim=5)
         )
 
     @property
@@ -216,7 +216,7 @@ class ImageLayer(ConfigLayer):
         return tuple(range(first, first + self.rank))
 
     def _fix_channels(self, input_shape: Shape) -> int:
-        if self.rank is None:
+        if not self.rank:
             self.rank = len(input_shape) - 2
         return self.fix_sizes(input_shape, self._channel_axis)[0]
 

@@ -30,7 +30,7 @@ class SelfAttention(DenseLayers):
         self.sums_heads = sums_heads
 
     def build(self, input_shape: Shape) -> None:
-        self.size = self._fix_channels(input_shape)
+        (self.size,) = self.fix_sizes(input_shape, -1)
         width = self.num_heads * self.size
         self.qkv = self._dense("qkv", self.size, 3 * width, use_bias=False)
         self.output_projection = (
@@ -73,7 +73,7 @@ class TransformerBlock(DenseLayers):
         self.mlp_dim = mlp_dim
 
     def build(self, input_shape: Shape) -> None:
-        size = self._fix_channels(input_shape)
+        (size,) = self.fix_sizes(input_shape, -1)
         self.attention_norm = self._norm("attention_norm", input_shape)
         self.attention = SelfAttention(
             self.num_heads,
@@ -192,7 +192,7 @@ class ChannelTransformer(TransformerSizes, DenseLayers):
     """
 
     config_names = ("variant",)
-    rank = None
+    rank = 0
 
     def __init__(
         self,

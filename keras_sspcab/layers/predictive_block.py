@@ -40,7 +40,7 @@ class PredictiveBlock(EffectLayer, WeightedLayer):
     loss.
     """
 
-    config_names = (
+    config_names: ClassVar[tuple[str, ...]] = (
         "kernel_size",
         "dilation_rate",
         "mask_size",

@@ -101,7 +101,7 @@ class SSMCTBLayer(TransformerSizes, PredictiveBlock):
 
     config_names = ("delta",)
     attentions = tuple(_VARIANTS)
-    rank = None
+    rank = 0
 
     def __init__(
         self,

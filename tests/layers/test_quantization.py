@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sspcab import ChannelAttention, SSPCABLayer
+from keras_sspcab import ChannelAttention, SSMCTBLayer, SSPCABLayer
 
 MODES = ("int8", "int4", "float8")
 
@@ -17,6 +17,7 @@ def block():
 PLACES = {
     "attention": lambda: ChannelAttention(4),
     "block": block,
+    "transformer block": lambda: SSMCTBLayer(token_dim=8, num_blocks=1),
     "nested": lambda: keras.Sequential([keras.Input((8, 8, 16)), block()]),
 }
 

@@ -250,6 +250,21 @@ def test_open_sizes(rank):
         )
 
 
+def test_channels_first_everywhere():
+    # The tokens within have no such format.
+    x = features(2, 4, 6, 6)
+    given = SSMCTBLayer(data_format="channels_first", **SMALL)
+    given.build(x.shape)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        layer = SSMCTBLayer(**SMALL)
+        layer.build(x.shape)
+        layer.set_weights(given.get_weights())
+        np.testing.assert_array_equal(numpy(layer(x)), numpy(given(x)))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
