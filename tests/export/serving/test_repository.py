@@ -1,12 +1,20 @@
 import os
+import shutil
+import signal
+import subprocess
 import sys
+import textwrap
 
 import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from keras_sspcab.export import ExportResult
 from keras_sspcab.export.serving import packaging
+from keras_sspcab.export.serving import repository as repository_module
+from keras_sspcab.export.serving.model_config import ModelsConfig
 from keras_sspcab.export.serving.repository import Repository
+from keras_sspcab.runs.locks import folder_lock
 from tests.export.serving.models import (
     IMAGES,
     NAME,
@@ -50,12 +58,6 @@ def test_layout(directory, packaged_result):
     assert result.parity.num_images == len(IMAGES)
 
 
-def test_other_users_can_read_it(directory):
-    for path in directory.rglob("*"):
-        wanted = 0o005 if path.is_dir() else 0o004
-        assert path.stat().st_mode & wanted == wanted, path
-
-
 def test_models_config_is_read_by_the_official_message(directory):
     (config,) = parse_config(directory)
     assert config.name == NAME
@@ -89,7 +91,7 @@ def test_the_oldest_versions_go_but_for_a_pinned_one(repository):
     assert repository.versions(NAME) == [1, 3]
     repository.unpin()
     assert repository.prune(NAME, 1) == [1]
-    assert not (repository.directory / ".staging").exists()
+    assert not list(repository.directory.glob(".*"))
 
 
 def test_a_version_is_removed_in_one_step(repository, monkeypatch):
@@ -103,9 +105,9 @@ def test_a_version_is_removed_in_one_step(repository, monkeypatch):
         patch.setattr("shutil.rmtree", check)
         with pytest.raises(KeyboardInterrupt):
             repository.prune(NAME, 2)
-    assert (repository.directory / ".staging").exists()
+    assert list(repository.directory.glob(".staging.*"))
     repository.unpin()  # whatever writes next tidies up
-    assert not (repository.directory / ".staging").exists()
+    assert not list(repository.directory.glob(".*"))
 
 
 def test_rollback_to_a_version_and_forward(repository):
@@ -122,14 +124,6 @@ def test_rollback_to_a_version_and_forward(repository):
     assert policy.latest.num_versions == 1
     copy_version(repository, 4)
     assert repository.served() == (4,)
-
-
-def test_new_versions_wait_while_rolled_back(repository):
-    repository.rollback()
-    result = package(repository.directory)
-    assert (result.version, result.served) == (4, (2,))
-    # Three to keep, and the one that is served.
-    assert repository.versions(NAME) == [2, 3, 4]
 
 
 @pytest.mark.parametrize("broken", [2, 3])
@@ -175,16 +169,6 @@ def test_a_broken_models_config_is_named(repository):
         repository.rollback()
 
 
-def test_paths_of_models(tmp_path):
-    path = tmp_path / "screws.keras"
-    tiny_detector().save(path)
-    result = packaging.package_model(path, tmp_path / "repository", IMAGES)
-    assert result.name == tiny_detector().name
-    with pytest.raises(ValueError, match="no run folder"):
-        packaging.package_model(tmp_path / "run", tmp_path / "other", IMAGES)
-    assert not (tmp_path / "other").exists()
-
-
 def test_an_empty_directory_has_no_models(tmp_path):
     with pytest.raises(ValueError, match="There is no model in"):
         Repository(tmp_path / "nowhere").rollback()
@@ -196,3 +180,108 @@ def test_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="tensorflow-serving-api"):
         package(tmp_path / "repository")
     assert os.listdir(tmp_path) == []
+
+
+# What is left of a packaging that ends in the middle.
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("module", "stage"),
+    [
+        (packaging, "export_saved_model"),
+        (packaging, "write_warmup"),
+        (packaging, "write_deployment"),
+        (repository_module, "verify_version"),
+        (repository_module, "_move_durably"),
+        (os, "rename"),
+    ],
+)
+def test_nothing_is_left_of_an_interruption(
+    repository, monkeypatch, module, stage
+):
+    before = (repository.directory / "models.config").read_bytes()
+    with monkeypatch.context() as patch:
+        # A copy takes less time, and renames nothing itself.
+        patch.setattr(packaging, "export_saved_model", _copying(repository))
+        patch.setattr(module, stage, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            package(repository.directory)
+    models = repository.directory / "models" / NAME
+    assert sorted(os.listdir(models)) == ["1", "2", "3"]
+    assert not list(repository.directory.glob(".*"))
+    assert (repository.directory / "models.config").read_bytes() == before
+
+
+def _copying(repository):
+    """Takes the place of the export: a copy of version 1."""
+
+    def export(_, directory, version, *args, **options):
+        path = directory / str(version)
+        shutil.copytree(repository.path(NAME, 1), path)
+        return ExportResult(path, None)
+
+    return export
+
+
+def test_an_artifact_that_differs_is_not_published(repository):
+    with pytest.raises(ValueError, match="differs from the model"):
+        package(repository.directory, precision="float16", tolerance=1e-12)
+    assert repository.versions(NAME) == [1, 2, 3]
+    assert not list(repository.directory.glob(".*"))
+
+
+def test_killed_before_the_configuration_is_written(tmp_path, monkeypatch):
+    directory = tmp_path / "repository"
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelsConfig, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            package(directory)
+    repository = Repository(directory)
+    # The version is whole, and the next command makes up for the rest.
+    assert repository.versions(NAME) == [1]
+    assert not (directory / "models.config").exists()
+    assert repository.unpin() == 1
+    assert repository.served() == (1,)
+    assert ModelsConfig(directory).names == [NAME]
+
+
+def test_killed(repository, tmp_path):
+    tiny_detector().save(tmp_path / "model.keras")
+    script = textwrap.dedent("""
+        import os, signal, sys
+        import numpy as np
+        import keras_sspcab.applications
+        from keras_sspcab.export.serving import packaging
+
+        def kill(path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        packaging.write_manifest = kill
+        images = np.zeros((1, 32, 32, 1), "float32")
+        packaging.package_model(sys.argv[1], sys.argv[2], images, "screws")
+    """)
+    directory = repository.directory
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "model.keras", directory],
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    staged = list(directory.glob(f".staging.*/{NAME}/4/saved_model.pb"))
+    assert len(staged) == 1  # it was killed in the middle
+    assert repository.versions(NAME) == [1, 2, 3]
+    # Its lock has gone with it, and what it left goes with the next.
+    assert package(directory).version == 4
+    assert not list(directory.glob(".*"))
+
+
+def test_one_at_a_time(repository):
+    with (
+        folder_lock(repository.directory),
+        pytest.raises(ValueError, match=f"in use by process {os.getpid()}"),
+    ):
+        repository.rollback()
+    assert repository.rollback() == 2

@@ -1,5 +1,6 @@
 """Slow clients, too many of them, and those that go away."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -11,6 +12,8 @@ import grpc
 import numpy as np
 import pytest
 
+from keras_sspcab.export.serving.server.limits import Limits
+from keras_sspcab.export.serving.server.options import ServerOptions
 from tests.export.serving.models import assert_same, direct, images
 from tests.export.serving.served import (
     Gate,
@@ -34,8 +37,8 @@ HEAD = (
 ).encode()
 
 
-def ask(server):
-    body = {"inputs": images(1).tolist()}
+def ask(server, rows=1):
+    body = {"inputs": images(rows).tolist()}
     return http_call(server, predict_path(), body)
 
 
@@ -116,55 +119,35 @@ def test_answers_that_are_not_read_are_dropped():
         assert_still_serving(server, caller)
 
 
-def test_the_number_of_waiting_requests_has_a_limit(monkeypatch):
-    with (
-        serve(max_queue=3, threads=1) as server,
-        calling(server) as caller,
-    ):
+@pytest.mark.parametrize(
+    ("options", "rows", "count"),
+    [({"max_queue": 3}, 1, 3), ({"max_pending_bytes": 40_000}, 8, 1)],
+)
+def test_waiting_requests_have_limits(monkeypatch, options, rows, count):
+    """Of their number, and of their bytes."""
+    with serve(threads=1, **options) as server, calling(server) as caller:
         gate = Gate(monkeypatch)
+        request = predict_request(image=images(rows))
 
         def good():
-            return caller.predict(predict_request(image=images(1)))[0]
+            return caller.predict(request)[0]
 
         def check():
-            wait_until(lambda: pending(server) == 3)
+            wait_until(lambda: pending(server) == count)
             with pytest.raises(grpc.RpcError) as error:
                 good()
             assert code_of(error) == "RESOURCE_EXHAUSTED"
-            status, answer = ask(server)
+            status, answer = ask(server, rows)
             assert status == 503
             assert "Try again later" in answer["error"]
             # Who asks how the server is still gets an answer.
             assert http_call(server, "/healthz")[0] == 200
             gate.open()
 
-        *answers, failure = in_threads([good, good, good, check])
+        *answers, failure = in_threads([good] * count + [check])
         assert failure is None
         for outputs in answers:
-            assert_same(outputs, direct(image=images(1)))
-        assert_still_serving(server, caller)
-
-
-def test_the_bytes_of_waiting_requests_have_a_limit(monkeypatch):
-    with (
-        serve(max_pending_bytes=40_000, threads=1) as server,
-        calling(server) as caller,
-    ):
-        gate = Gate(monkeypatch)
-
-        def large():
-            return caller.predict(predict_request(image=images(8)))[0]
-
-        def check():
-            assert gate.entered.acquire(timeout=20)
-            with pytest.raises(grpc.RpcError) as error:
-                large()
-            assert code_of(error) == "RESOURCE_EXHAUSTED"
-            gate.open()
-
-        outputs, failure = in_threads([large, check])
-        assert failure is None
-        assert_same(outputs, direct(image=images(8)))
+            assert_same(outputs, direct(image=images(rows)))
         assert_still_serving(server, caller)
 
 
@@ -224,3 +207,48 @@ def test_the_number_of_connections_has_a_limit():
         wait_until(lambda: ask_health().startswith(b"HTTP/1.1 503"))
         stack.close()
         wait_until(lambda: ask_health().startswith(b"HTTP/1.1 200"))
+
+
+# Memory is given in turn, and returned whatever happens.
+
+
+def run(scenario, **options):
+    asyncio.run(scenario(Limits(ServerOptions(**options))))
+
+
+def test_memory_is_given_in_turn():
+    async def scenario(limits):
+        await limits.take_memory(80)
+        order = []
+
+        async def take(name, size):
+            async with limits.memory(size):
+                order.append(name)
+
+        large = asyncio.create_task(take("large", 60))
+        small = asyncio.create_task(take("small", 10))
+        await asyncio.sleep(0)
+        # There is room for the small one, but the large one came first.
+        assert order == []
+        limits.return_memory(80)
+        await asyncio.gather(large, small)
+        assert order == ["large", "small"]
+        assert limits.work_bytes == 0
+
+    run(scenario, max_work_bytes=100)
+
+
+def test_who_goes_away_leaves_memory_to_others():
+    async def scenario(limits):
+        await limits.take_memory(100)
+        tasks = [asyncio.create_task(limits.take_memory(100)) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # while it waits
+        await asyncio.sleep(0)
+        limits.return_memory(100)
+        tasks[1].cancel()  # when it has just been given memory
+        await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [True, True, False]
+        assert limits.work_bytes == 100
+
+    run(scenario, max_work_bytes=100)
