@@ -13,9 +13,7 @@ class PyTorchAdam(keras.optimizers.Adam):
 
     PyTorch adds epsilon to the root of the corrected second moment, Keras to
     that of the uncorrected one. What Keras calls 1e-8 therefore acts like
-    3.2e-7 in PyTorch's first step, 1e-7 in the tenth and 1.3e-8 in the
-    thousandth, and where gradients are as small as that, the first updates
-    differ by much.
+    3.2e-7 in PyTorch's first step and 1.3e-8 in the thousandth.
 
     Args:
         learning_rate: As in `keras.optimizers.Adam`, like all arguments.

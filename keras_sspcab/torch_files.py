@@ -88,11 +88,10 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, Any]:
     """Reads a file of `torch.save`, in the zip format or the older one.
 
     It must hold a dict, or a single tensor, which becomes `{"tensor": ...}`.
-    Tensors and parameters in it become read-only NumPy
-    arrays, which share memory where they do in torch; `bfloat16` becomes
-    `float32`. No code of the file is run: its pickle is read by an interpreter
-    that knows containers, numbers, text and tensors, and refuses everything
-    else with a ValueError.
+    Tensors and parameters become read-only NumPy arrays, `bfloat16` `float32`.
+    No code of the file is run: its pickle is read by an interpreter that knows
+    containers, numbers, text and tensors, and refuses everything else with a
+    ValueError.
     """
     path = os.fspath(path)
     with open(path, "rb") as file:

@@ -45,10 +45,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Trains with `model.fit`, and continues where an earlier call stopped.
 
-    All state lies in the checkpoint: weights, random generators, optimizers,
-    metrics, epoch, step and history. It is written after each epoch and within
-    it, completely or not at all. After a kill, the same call continues with the
-    very next batch, and ends as if it had never been interrupted.
+    All state lies in the checkpoint, which is written after each epoch and
+    within it. After a kill, the same call continues with the very next batch,
+    and ends as if it had never been interrupted.
 
     For that, the data of an epoch must follow from its number, as those of
     `keras_sspcab.data.image_dataset(..., epoch=epoch)` do. Keras and TensorFlow
@@ -71,21 +70,18 @@ def train(
         every_steps: A checkpoint is due after so many steps; 0: no such rule.
         every_seconds: The same after so many seconds; 0: no such rule.
         history_csv: File for the history, one row an epoch; written after each.
-        callbacks: Keras callbacks. They see one training from
-            `on_train_begin` to `on_train_end`, and true numbers of steps;
-            `params["first_epoch"]` and `params["first_step"]` say where it
-            continues.
+        callbacks: Keras callbacks. They see one training, and true numbers of
+            steps; `params["first_epoch"]` and `params["first_step"]` say where
+            it continues.
 
     Returns:
         One dict an epoch: `epoch` (from 1), `loss` and what else `fit` reports.
 
     Raises:
-        TrainingDiverged: If a result is NaN or infinite. The last checkpoint
-            stays.
+        TrainingDiverged: If a result is NaN or infinite.
         TrainingInterrupted: On Ctrl-C or SIGTERM.
         CheckpointError: If the checkpoint is broken, or that of another model
             or with other settings.
-        ValueError: If a data set is empty or of unknown length.
 
     Example:
     >>> import tempfile

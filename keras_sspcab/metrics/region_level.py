@@ -62,11 +62,8 @@ def rbdc_tbdc(
     neither way. A track is found once enough of its boxes are. The criteria
     are the areas under the shares of found boxes and tracks over the number of
     false positives per frame, from 0 to 1 (Ramachandra and Jones, "Street
-    Scene", WACV 2020).
-
-    Of the two conventions in print for "enough", the one of the published
-    evaluation code is used: at the threshold is enough. Tracks of videos
-    without any detection count.
+    Scene", WACV 2020). At the threshold is enough, as in the published
+    evaluation code. Tracks of videos without any detection count.
 
     Args:
         detections: Boxes with scores, larger is more anomalous: anything with
@@ -74,10 +71,9 @@ def rbdc_tbdc(
             and `score` (a dict of arrays, a data frame), an array `(n, 7)` in
             this order, or a folder for `read_detections`. Coordinates are
             inclusive: `x_min=0, x_max=9` is 10 pixels wide.
-        tracks: Boxes of the ground truth: the columns `video`, `track`,
-            `frame`, `x_min`, `y_min`, `x_max` and `y_max`, an array `(m, 7)`
-            in this order, or a folder for `read_tracks`. Videos and frames are
-            named and counted as in `detections`; a track's number means the
+        tracks: Boxes of the ground truth, likewise: the columns `video`,
+            `track`, `frame`, `x_min`, `y_min`, `x_max` and `y_max`, an array
+            `(m, 7)`, or a folder for `read_tracks`. A track's number means the
             same track only within its video.
         num_frames: How many frames all test videos have together, also those
             without anomalies.

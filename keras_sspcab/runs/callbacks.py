@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -188,35 +187,3 @@ class FlushedTensorBoard(keras.callbacks.TensorBoard):
         super().on_epoch_end(epoch, logs)
         for writer in self._writers.values():
             writer.flush()
-
-
-class DurationEstimate(keras.callbacks.Callback):
-    """Says once how long a training will take, going by its first steps."""
-
-    # The first one is longer: the step is compiled in it.
-    _MEASURED = 3
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__()
-        self._say = say
-        self._steps = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self._steps > self._MEASURED:
-            return
-        if self._steps == 0:
-            self._started = time.monotonic()
-        if self._steps == self._MEASURED:
-            seconds = (time.monotonic() - self._started) / self._MEASURED
-            epochs = self.params["epochs"] - self._epoch
-            left = epochs * self.params["steps"] - batch - 1
-            minutes = math.ceil(left * seconds / 60)
-            unit = "minute" if minutes == 1 else "minutes"
-            self._say(
-                f"On this machine {left} more steps will take about {minutes} "
-                f"{unit}."
-            )
-        self._steps += 1

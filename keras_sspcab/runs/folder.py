@@ -26,19 +26,13 @@ _PACKAGES = (
 class RunFolder:
     """Paths and records of one run.
 
-    Files:
+    Files of a training, besides those that other commands write:
         config.toml: the resolved configuration.
         run.json: versions, seed, data summary, command, times, state.
         checkpoint.npz: everything needed to continue the training.
         history.csv: one row an epoch.
         logs/: for TensorBoard.
         model.keras: the trained and calibrated model.
-        metrics.json, predictions/: written by `evaluate`.
-        report.html: written by `report`.
-        export/: written by `export`.
-
-    Args:
-        path: The folder; it need not exist.
 
     Example:
     >>> folder = RunFolder("runs/screws")

@@ -318,10 +318,11 @@ def _parse_row(
                 value = ""
         values[name] = value
     try:
-        row = _adapter(kind).validate_python(values)
+        # Classes are hashed as such.
+        row = _adapter(kind).validate_python(values)  # type: ignore[arg-type]
     except ValidationError as error:
-        (name, *_), text = error.errors()[0]["loc"], error.errors()[0]["msg"]
-        (column,) = (c for c, field in columns.items() if field == name)
+        (field, *_), text = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        (column,) = (c for c, name in columns.items() if name == field)
         raise _broken(path, f"line {line}, {column}: {text}") from error
     if "outcome" in values and values["outcome"] != row.outcome:
         raise _broken(

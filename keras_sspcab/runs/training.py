@@ -21,11 +21,7 @@ from keras_sspcab.runs.calibration import (
     save_model,
     tell_calibration,
 )
-from keras_sspcab.runs.callbacks import (
-    DurationEstimate,
-    FlushedTensorBoard,
-    TrainingInterrupted,
-)
+from keras_sspcab.runs.callbacks import FlushedTensorBoard, TrainingInterrupted
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.folder import RunFolder, now
 from keras_sspcab.runs.models import build_model, compile_model, construct
@@ -136,14 +132,12 @@ def _fit(
 ) -> None:
     """Trains a model, or one stage of it after the other."""
     config, training = source.config, source.config.training
-    callbacks = list(callbacks)
     if model.guide.needs_gpu and not _has_gpu():
         warnings.warn(
             f"{config.model.name} needs a GPU to be useful at its defaults, "
             "and there is none here. `keras-sspcab models` lists others",
             stacklevel=2,
         )
-        callbacks.append(DurationEstimate(progress.message))
     settings = {
         **_fixed_settings(config, model),
         f"training {source.noun}": source.fingerprint(folder),

@@ -32,16 +32,15 @@ class Calibration:
     Scores and maps are reported in standard deviations above the mean of the
     normal images (`z`): 0 is a typical normal image, whatever the model.
 
-    An image is anomalous by its score from `threshold` on, and by its pixels if
-    the highest reaches `peak_threshold`. What is not finite is anomalous.
+    What is not finite is anomalous.
 
     Attributes:
         score_mean: Mean raw score of the normal images.
         score_std: Standard deviation of the raw score, positive.
         map_mean: Mean raw value of the pixels of the normal images.
         map_std: Standard deviation of these, positive.
-        threshold: An image is anomalous from this score (in `z`) on. None: not
-            calibrated, nothing is anomalous.
+        threshold: An image is anomalous by its score (in `z`) from here on.
+            None: not calibrated, nothing is anomalous.
         pixel_threshold: The same for a pixel of the map, as maps are colored.
         quantile: Share of the normal images that shall not be flagged.
         pixel_quantile: Share of their pixels below `pixel_threshold`.

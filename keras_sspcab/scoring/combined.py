@@ -45,8 +45,8 @@ class RegularityScore(FittedLayer):
     may leave it.
 
     Reference:
-    - [Park et al., CVPR 2020](https://arxiv.org/abs/2003.13228), which takes
-      the extremes of the video that is scored, and so needs all of it first.
+    - [Park et al., CVPR 2020](https://arxiv.org/abs/2003.13228), with the
+      extremes of the video that is scored.
 
     Args:
         psnr_weight: Share of the PSNR, in [0, 1].

@@ -102,9 +102,8 @@ def _unit(embeddings: Any) -> tuple[Any, Any]:
 class PatchEmbedding(ScoringLayer):
     """Applies a network to all patches of an image.
 
-    All patches of a batch are worked at together. They are many: of an image of
-    256 x 256, 3,249 patches of 32 x 32 take 0.2 GB for each map of 64 channels
-    behind the first convolution of a ResNet-18. Keep batches small.
+    All patches of a batch are worked at together. They are many: keep batches
+    small.
 
     Args:
         network: A Keras model from patches to feature maps, which are averaged.

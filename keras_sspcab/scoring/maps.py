@@ -72,9 +72,8 @@ class AnomalyProbability(ScoringLayer):
 class GradCAM(ScoringLayer):
     """Gradient-weighted class activation map of a globally pooled network.
 
-    Where the score depends on a feature map only through its mean over all
-    places, its derivative is the same at all of them: that by the pooled
-    features divided by the number of places. The map is the sum of the channels
+    Where the score depends on a feature map only through its mean, its
+    derivative is the same at all places. The map is the sum of the channels
     with these weights, negative parts cut off.
 
     References:

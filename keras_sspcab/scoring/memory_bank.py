@@ -22,9 +22,8 @@ _BLOCK = 4096
 class PatchReservoir:
     """A random sample of patches, of a stream of any length.
 
-    Each patch gets a random number, and those with the smallest are kept: every
-    patch has the same chance. Which fold a patch is of is kept along with it,
-    so that folds can be left out one at a time.
+    Each patch gets a random number, and those with the smallest are kept, with
+    their folds, which can be left out one at a time.
     """
 
     def __init__(self, max_patches: int = 100_000, seed: int = 0) -> None:
@@ -71,11 +70,9 @@ class PatchReservoir:
 def k_center(patches: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """Chooses patches one by one, always that farthest from those chosen.
 
-    Distances are those of a random projection to 128 dimensions, where there
-    are more. Only the farthest patches are compared with each new one, as long
-    as the farthest of all must be among them; then the others catch up with all
-    new ones at once. The choice is the same as without, in a fraction of the
-    time. The indices are fewer than `count` if there are no more that differ.
+    Only the farthest patches are compared with each new one, as long as the
+    farthest of all must be among them; then the others catch up with all new
+    ones at once. The indices are fewer than `count` if no more differ.
     """
     rng = np.random.default_rng(seed)
     points = _projected(np.asarray(patches, "float32"), rng)
@@ -131,10 +128,9 @@ _FAR = 1e30
 class MemoryBank(FeatureStatistics):
     """Distance of each patch to the nearest one of a memory of normal patches.
 
-    A patch is the features at one position. `fit` chooses those that represent
-    all the others best: one after the other, always that which is farthest from
-    those chosen so far (greedy k-center), as seen in a random projection. The
-    patches to choose from are a random sample.
+    A patch is the features at one position. `fit` chooses from a random sample
+    of them one after the other, always that which is farthest from those chosen
+    so far (greedy k-center), as seen in a random projection.
 
     The score of an image is the distance of its farthest patch, weighted by how
     usual its neighborhood is: with `m` the nearest entry of the memory, and

@@ -37,7 +37,6 @@ class MapUpsampling(_SeparableUpsampling):
 
     Bilinear interpolation that aligns the outer edges of the pixels, then a
     Gaussian filter, beyond the border of which the map goes on as it is there.
-    Both are linear: the matrices are constants where all sizes are known.
 
     Args:
         sigma: Standard deviation of the Gaussian, in pixels of the image. It is
@@ -98,8 +97,7 @@ class ReceptiveFieldUpsampling(_SeparableUpsampling):
 
     A transposed convolution with one kernel of the size of the patches, divided
     by that of ones: a pixel gets the weighted mean of the scores of the patches
-    in which it lies, also at the border, where these are fewer. As the kernel
-    is separable, the whole is two products of matrices.
+    in which it lies.
 
     References:
     - [Liznerski et al., ICLR 2021](https://arxiv.org/abs/2007.01760), and its

@@ -70,12 +70,12 @@ def test_output_reads_well_in_a_log(invoke, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(AutoEncoder, "guide", HostGuide(needs_gpu=True))
     monkeypatch.setattr(training, "_has_gpu", lambda: False)
-    result = invoke("train", "--data", images, *TRAINING, "--epochs=3")
+    result = invoke("train", "--data", images, *TRAINING)
     run = os.path.join("runs", "autoencoder-brick-1")
     for text in (
         "validation: 3 of 12 normal images held out of train",
         "SSPCAB blocks: 1",
-        "epoch 1/3  loss ",
+        "epoch 1/2  loss ",
         "sspcab_loss ",
         "Calibrated on 3 normal images, held out of the training",
         f"Saved {os.path.join(run, 'model.keras')}",
@@ -87,9 +87,6 @@ def test_output_reads_well_in_a_log(invoke, images, tmp_path, monkeypatch):
     # What takes long is told before it begins.
     warning = "autoencoder needs a GPU to be useful at its defaults"
     assert result.output.index(warning) < result.output.index("epoch 1")
-    # Three steps in each of three epochs, of which four tell how long it takes.
-    estimate = "On this machine 5 more steps will take about 1 minute."
-    assert result.stdout.count(estimate) == 1
 
 
 def test_terminal_shows_a_bar(monkeypatch, capsys):
