@@ -83,7 +83,7 @@ class OutputDifference:
         return self.relative_difference <= self.tolerance
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class ParityResult:
     """The comparison of an artifact with its model.
 
@@ -109,7 +109,9 @@ class ParityResult:
     precision: str
     tolerance: float
     num_images: int
-    outputs: dict[str, OutputDifference]
+    outputs: dict[str, OutputDifference] = dataclasses.field(
+        default_factory=dict
+    )
     flags_differing: int = 0
     flags_beyond_tolerance: int = 0
 
@@ -201,7 +203,9 @@ def check_parity(
             ),
         )
     inputs = collect_images(inference, images, MAX_IMAGES)
-    comparison = Comparison(inference, tolerance)
+    count = len(next(iter(inputs.values())))
+    result = ParityResult(path.name, precision, tolerance, count)
+    comparison = Comparison(inference, result)
     comparison.add(
         _in_batches(inference.predict, inputs), _in_batches(runner, inputs)
     )
@@ -214,21 +218,13 @@ def check_parity(
                 _in_batches(runner.run_encoded, files),
                 prefix="serving_bytes/",
             )
-    return ParityResult(
-        artifact=path.name,
-        precision=precision,
-        tolerance=tolerance,
-        num_images=len(next(iter(inputs.values()))),
-        outputs=comparison.outputs,
-        flags_differing=comparison.flags_differing,
-        flags_beyond_tolerance=comparison.flags_beyond_tolerance,
-    )
+    return result
 
 
 class Comparison:
-    """The differences of the runs of a model and its artifact."""
+    """Adds the differences of runs of a model and its artifact to a result."""
 
-    def __init__(self, inference: Inference, tolerance: float) -> None:
+    def __init__(self, inference: Inference, result: ParityResult) -> None:
         self._is_detector = inference.is_detector
         self._zscores: tuple[str, ...] = ()
         if inference.is_detector:
@@ -236,10 +232,7 @@ class Comparison:
             # Of one image there is no standard deviation.
             if self._calibration.num_images > 1:
                 self._zscores = ("anomaly_score", "anomaly_map")
-        self._tolerance = tolerance
-        self.outputs: dict[str, OutputDifference] = {}
-        self.flags_differing = 0
-        self.flags_beyond_tolerance = 0
+        self._result = result
 
     def add(
         self,
@@ -265,43 +258,45 @@ class Comparison:
             if name == "is_anomalous" and self._is_detector:
                 self._add_flags(reference, expected != received)
             else:
-                self.outputs[prefix + name] = self._difference(
+                self._result.outputs[prefix + name] = self._difference(
                     name, expected, received
                 )
 
     def _add_flags(
         self, reference: dict[str, np.ndarray], differs: np.ndarray
     ) -> None:
-        self.flags_differing += int(differs.sum())
+        self._result.flags_differing += int(differs.sum())
         names = ["anomaly_score", "anomaly_map"]
         if self._calibration.decision == "score":
             names.pop()
         if set(names) <= set(reference):
             # Sure is a flag that is the same at both ends of what is allowed.
             low, high = (
-                [reference[n] + sign * self._band(n, reference) for n in names]
+                [
+                    reference[n]
+                    + sign * self._allowed(n) * self._scale(n, reference[n])
+                    for n in names
+                ]
                 for sign in (-1, 1)
             )
             decide = self._calibration.decide
             differs = differs & (
                 decide(low[0], low[-1]) == decide(high[0], high[-1])
             )
-        self.flags_beyond_tolerance += int(differs.sum())
-
-    def _band(self, name: str, reference: dict[str, np.ndarray]) -> np.ndarray:
-        scale = self._scale(name, reference[name])
-        return self._allowed(name) * scale
+        self._result.flags_beyond_tolerance += int(differs.sum())
 
     def _allowed(self, name: str) -> float:
         is_map = self._is_detector and name == "anomaly_map"
-        return self._tolerance * (PIXEL_FACTOR if is_map else 1.0)
+        return self._result.tolerance * (PIXEL_FACTOR if is_map else 1.0)
 
     def _difference(
         self, name: str, expected: np.ndarray, received: np.ndarray
     ) -> OutputDifference:
         if not np.issubdtype(expected.dtype, np.floating):
             share = float(np.mean(expected != received))
-            return OutputDifference(share, SHARE_UNIT, share, self._tolerance)
+            return OutputDifference(
+                share, SHARE_UNIT, share, self._result.tolerance
+            )
         expected = expected.astype("float64")
         with np.errstate(invalid="ignore"):
             difference = np.abs(expected - received)

@@ -13,6 +13,7 @@ from keras_sspcab.export.parity import (
     VALUE_UNIT,
     ZSCORE_UNIT,
     Comparison,
+    ParityResult,
 )
 from keras_sspcab.scoring import Calibration
 
@@ -41,12 +42,12 @@ def judge(detector):
         )
         names = list(expected)
         inference = Inference(detector, names, allow_uncalibrated=True)
-        comparison = Comparison(inference, tolerance)
-        comparison.add(
+        result = ParityResult("m.onnx", "float32", tolerance, len(expected))
+        Comparison(inference, result).add(
             {k: np.asarray(v) for k, v in expected.items()},
             {k: np.asarray(v) for k, v in received.items()},
         )
-        return comparison
+        return result
 
     yield compare
     detector.calibration = kept
@@ -101,8 +102,8 @@ def test_changed_threshold(detector, artifact, textures):
     ],
 )
 def test_differences(judge, name, expected, received, relative, unit, options):
-    comparison = judge({name: expected}, {name: received}, **options)
-    output = comparison.outputs[name]
+    result = judge({name: expected}, {name: received}, **options)
+    output = result.outputs[name]
     assert output.relative_difference == pytest.approx(relative)
     assert output.max_difference == pytest.approx(
         np.max(np.subtract(received, expected))
@@ -123,12 +124,12 @@ def test_differences(judge, name, expected, received, relative, unit, options):
     ],
 )
 def test_flags_count_outside_of_the_band(judge, score, flag, differing, beyond):
-    comparison = judge(
+    result = judge(
         {"anomaly_score": [score], "is_anomalous": [score >= 2]},
         {"anomaly_score": [score], "is_anomalous": [flag]},
     )
-    assert comparison.flags_differing == differing
-    assert comparison.flags_beyond_tolerance == beyond
+    assert result.flags_differing == differing
+    assert result.flags_beyond_tolerance == beyond
 
 
 @pytest.mark.parametrize(
@@ -139,26 +140,26 @@ def test_flags_by_pixels_count_outside_of_their_band(judge, peak, beyond):
     maps = np.full((1, 2, 2), 0.0)
     maps[0, 1, 1] = peak
     outputs = {"anomaly_score": [0.0], "anomaly_map": maps}
-    comparison = judge(
+    result = judge(
         {**outputs, "is_anomalous": [True]},
         {**outputs, "is_anomalous": [False]},
         pixel_threshold=3.0,
         peak_threshold=4.0,
         decision="pixels",
     )
-    assert comparison.flags_differing == 1
-    assert comparison.flags_beyond_tolerance == beyond
+    assert result.flags_differing == 1
+    assert result.flags_beyond_tolerance == beyond
 
 
 def test_flags_alone_must_agree(judge):
-    comparison = judge({"is_anomalous": [True]}, {"is_anomalous": [False]})
-    assert comparison.flags_beyond_tolerance == 1
+    result = judge({"is_anomalous": [True]}, {"is_anomalous": [False]})
+    assert result.flags_beyond_tolerance == 1
 
 
 def test_not_a_number(judge):
     nan, inf = np.nan, np.inf
-    comparison = judge({"raw_score": [1.0, 1.0]}, {"raw_score": [1.0, nan]})
-    assert comparison.outputs["raw_score"].relative_difference == inf
+    result = judge({"raw_score": [1.0, 1.0]}, {"raw_score": [1.0, nan]})
+    assert result.outputs["raw_score"].relative_difference == inf
     for value in (nan, inf, -inf):
         with pytest.raises(ValueError, match="anomaly_score with values that"):
             judge({"anomaly_score": [value]}, {"anomaly_score": [value]})

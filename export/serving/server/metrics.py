@@ -28,8 +28,9 @@ class Metrics:
             "namespace": "keras_sspcab",
             "registry": self._registry,
         }
-        self._gauge = functools.partial(prometheus.Gauge, **options)
-        histogram = functools.partial(prometheus.Histogram, **options)
+        gauge: Any = functools.partial(prometheus.Gauge, **options)
+        self._gauge = gauge
+        histogram: Any = functools.partial(prometheus.Histogram, **options)
         self._requests = prometheus.Counter(
             "requests",
             "Requests by outcome.",
@@ -53,12 +54,12 @@ class Metrics:
             "Time that the first request of a run waited for it.",
             buckets=_SECONDS,
         )
-        self._states = self._gauge(
+        self._states = gauge(
             "model_version_state",
             "State of a version: 30 is available, 50 has ended.",
             ("model", "version"),
         )
-        self._failures = self._gauge(
+        self._failures = gauge(
             "model_version_broken",
             "1 for a version that cannot be loaded.",
             ("model", "version"),

@@ -66,9 +66,9 @@ class Tried:
     path: pathlib.Path
 
     @classmethod
-    def embedded(cls, server, model=NAME, path=None):
-        path = path or model_path() / "1"
-        return cls(server.grpc_target, server.rest_url, model, 1, path)
+    def embedded(cls, server):
+        path = model_path() / "1"
+        return cls(server.grpc_target, server.rest_url, NAME, 1, path)
 
     @classmethod
     def real(cls):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_sspcab.export import Client, ServingClientError, export_saved_model
-from tests.export.serving.conformance import KINDS, Tried, check
+from tests.export.serving.conformance import KINDS, check
 from tests.export.serving.models import (
     IMAGES,
     SIGNATURES,
@@ -60,11 +60,7 @@ def ask(server, request):
     )
 
 
-def tried(server, kind):
-    return Tried.embedded(server, kind, packaged(kind)[0])
-
-
-def test_open_sizes(server, ask):
+def test_open_sizes(ask):
     rng = np.random.default_rng(0)
     sizes = [(24, 32), (16, 40), (24, 32)]
     images = [rng.random((*size, 3), "float32") for size in sizes]
@@ -73,16 +69,16 @@ def test_open_sizes(server, ask):
         predictions = client.predict([*images[:2], photo, images[2]])
     maps = [prediction.anomaly_map.shape for prediction in predictions]
     assert maps == [(24, 32), (16, 40), (24, 32), (24, 32)]
-    model = tried(server, "open")
-    check(predictions[2:3], model.direct("serving_bytes", image_bytes=[photo]))
-    del predictions[2]
+    path, _ = packaged("open")
+    expected = run_directly(path, "serving_bytes", image_bytes=[photo])
+    check([predictions.pop(2)], expected)
     for prediction, image in zip(predictions, images, strict=True):
-        check([prediction], model.direct(image=image[None]))
+        check([prediction], run_directly(path, image=image[None]))
 
 
-def test_clips(server, ask):
-    clips = packaged("video")[1]["clip"]
-    expected = tried(server, "video").direct(clip=clips)
+def test_clips(ask):
+    path, inputs = packaged("video")
+    clips, expected = inputs["clip"], run_directly(path, **inputs)
     with ask("video", max_batch_size=4) as client:
         check(client.predict(clips), expected)
         check(client.predict(list(clips[..., 0])), expected)
@@ -90,9 +86,9 @@ def test_clips(server, ask):
             client.predict(encoded(clips[0, 0]))
 
 
-def test_several_inputs(server, ask):
-    objects = packaged("objects")[1]
-    expected = tried(server, "objects").direct(**objects)
+def test_several_inputs(ask):
+    path, objects = packaged("objects")
+    expected = run_directly(path, **objects)
     with ask("objects", max_batch_size=4) as client:
         check(client.predict(objects), expected)
         rows = [

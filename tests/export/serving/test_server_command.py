@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -67,9 +66,9 @@ class Program:
             rest_port=urllib.parse.urlsplit(url).port, grpc_target=target
         )
 
-    def stop(self, number=signal.SIGTERM):
+    def stop(self):
         """Returns the exit code and all that was printed."""
-        self.process.send_signal(number)
+        self.process.terminate()
         self.output += self.process.stdout.read()
         return self.process.wait(timeout=30), self.output
 
