@@ -21,8 +21,8 @@ from tests.export.serving_loader import ServedModel
 
 
 @pytest.mark.parametrize("kind", SIGNATURES)
-def test_graphs_alone_agree_with_python(kind):
-    """TensorFlow Serving loads versions from their graphs."""
+def test_the_loader_of_tensorflow_serving_agrees_with_python(kind):
+    """TensorFlow Serving loads versions by TensorFlow's C API."""
     path, inputs = packaged(kind)
     with contextlib.closing(ServedModel(path)) as served:
         # TensorFlow adds one that initializes what there is to initialize.
