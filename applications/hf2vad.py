@@ -80,8 +80,8 @@ for _layer, _part in {
 _BLOCKS = {"memory": "memAE.up_1.conv.conv.3"}
 _NAMES["sspcab_memory"] = _BLOCKS["memory"]
 
-# Of the paper that the block is from: 0.1 dominated in this host.
-_LOSS_WEIGHT = 0.01
+# Of the papers that the blocks are from: 0.1 dominated in this host.
+_LOSS_WEIGHTS = {"sspcab": 0.01, "ssmctb": 0.001}
 
 
 @register_application("hf2vad")
@@ -125,8 +125,8 @@ class HF2VAD(ObjectModel):
         base_width: Channels of the prediction at the largest scale. Defaults to
             64.
         dropout_rate: Dropout in its residual blocks. Defaults to 0.1.
-        sspcab_options: Arguments of the `SSPCABLayer`s; `loss_weight` is 0.01
-            unless given.
+        sspcab_options: Arguments of the blocks; `loss_weight` is 0.01 unless
+            given, for `SSMCTBLayer` 0.001.
         flow_weight: Weight of the squared error of flow. Defaults to 1.
         entropy_weight: Weight of the entropy of the memories. Defaults to
             0.0002.
@@ -238,7 +238,10 @@ class HF2VAD(ObjectModel):
         ]
 
         # === Networks ===
-        block = {"loss_weight": _LOSS_WEIGHT, **(sspcab_options or {})}
+        block = dict(sspcab_options or {})
+        block.setdefault(
+            "loss_weight", _LOSS_WEIGHTS.get(block.get("type", "sspcab"), 0.1)
+        )
 
         def block_of(place: str) -> dict[str, Any] | None:
             named = {"name": f"sspcab_{place}", **block}

@@ -16,6 +16,9 @@ Forward is inference on one batch; a training step is the forward pass with the
 block's loss and the gradients of all weights and of the input. Peak memory is
 the growth of the process during its first training step, each in a fresh one
 (Linux only: leave it out with --no-memory elsewhere).
+
+On a GPU, made visible by CUDA_VISIBLE_DEVICES=0, float32 is computed without
+TensorFloat-32 unless --precision tf32 says so.
 """
 
 import argparse
@@ -47,12 +50,13 @@ class Case:
     kernel_size: int = 1
     xla: bool = False
     batch: int = 4
+    precision: str = "float32"
 
     @property
     def title(self) -> str:
         engine = "XLA" if self.xla else "graph"
         return (
-            f"{engine:5} k'={self.kernel_size} "
+            f"{engine:5} {self.precision} k'={self.kernel_size} "
             f"{self.batch}x{self.size}x{self.size}x{self.channels}"
         )
 
@@ -77,15 +81,23 @@ def make_functions(
     variant: str, case: Case
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Returns forward and training step of a variant as compiled functions."""
+    import keras
     import tensorflow as tf
 
     from keras_sspcab.layers import masked_conv_form
 
+    policy = "mixed_bfloat16" if case.precision == "bfloat16" else "float32"
+    keras.config.set_dtype_policy(policy)
+    tf.config.experimental.enable_tensor_float_32_execution(
+        case.precision == "tf32"
+    )
     layer = make_layer(variant, case.channels, case.kernel_size)
     shape = (case.batch, case.size, case.size, case.channels)
     layer.build((None, *shape[1:]))
     x = tf.nn.relu(tf.random.stateless_normal(shape, (1, 2)))
     upstream = tf.random.stateless_normal(shape, (3, 4))
+    if case.precision == "bfloat16":
+        x, upstream = (tf.cast(y, tf.bfloat16) for y in (x, upstream))
     form = variant if variant not in ("block", "conv3x3") else "auto"
 
     @tf.function(jit_compile=case.xla)
@@ -98,7 +110,8 @@ def make_functions(
         with masked_conv_form(form), tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = layer(inputs, training=True)
-            loss = tf.reduce_sum(outputs * upstream) + sum(layer.losses)
+            loss = tf.reduce_sum(tf.cast(outputs * upstream, tf.float32))
+            loss += sum(layer.losses)
         return tape.gradient(loss, [inputs, *layer.trainable_weights])
 
     return lambda: forward(x), lambda: train(x)
@@ -217,6 +230,13 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--kernel-sizes", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("float32", "tf32", "bfloat16"),
+        default=["float32"],
+    )
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--no-xla", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
@@ -225,10 +245,16 @@ def main() -> None:
 
     rows = []
     engines = (False,) if arguments.no_xla else (False, True)
-    for xla, kernel_size, size, channels in itertools.product(
-        engines, arguments.kernel_sizes, arguments.sizes, arguments.channels
+    for precision, xla, kernel_size, size, channels in itertools.product(
+        arguments.precision,
+        engines,
+        arguments.kernel_sizes,
+        arguments.sizes,
+        arguments.channels,
     ):
-        case = Case(channels, size, kernel_size, xla)
+        case = Case(
+            channels, size, kernel_size, xla, arguments.batch, precision
+        )
         rows += measure(case, arguments.seconds)
         if not (arguments.no_memory or xla):
             values = {name: peak_memory(name, case) for name in COLUMNS}

@@ -2,8 +2,9 @@
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,7 +14,7 @@ from keras_sspcab.cli._console import options, say, show, warn
 from keras_sspcab.cli.models import list_names
 
 if TYPE_CHECKING:
-    from keras_sspcab.compare import ComparisonRun
+    from keras_sspcab.compare import ComparisonRun, ComparisonSpec
     from keras_sspcab.compare.grid import Cell
     from keras_sspcab.compare.results import Comparison
 
@@ -32,7 +33,9 @@ def compare(
     sspcab: Annotated[
         str,
         typer.Option(
-            help="off, on (the model's own place for the block), or places."
+            help="off, on (the model's own place for the block), places such "
+            "as early+late, and variants such as ssmctb, ssmctb@late or those "
+            "of tables [blocks.NAME] in --config."
         ),
     ] = "off,on",
     seeds: Annotated[
@@ -84,8 +87,7 @@ def compare(
     # As the user has set it: `import_backend` silences this process.
     environment = dict(os.environ)
     import_backend()
-    from keras_sspcab.cli._progress import ConsoleProgress
-    from keras_sspcab.compare import ComparisonRun, ComparisonSpec
+    from keras_sspcab.compare import ComparisonSpec
     from keras_sspcab.compare.grid import (
         parse_blocks,
         parse_names,
@@ -99,31 +101,18 @@ def compare(
         )
     data = data.expanduser().absolute()
     out = out or Path("runs") / f"compare-{data.resolve().name}"
-
-    def spell(is_public: bool) -> str:
-        """The command; for the page without the folders of this machine."""
-        from keras_sspcab.compare.conditions import without_folders
-
-        parts = ["--models", models, "--sspcab", sspcab, "--seeds", seeds]
-        parts += ["--data", data.resolve().name if is_public else str(data)]
-        if not is_public:
-            parts += ["--out", str(out)]
-        if config is not None:
-            parts += ["--config", config.name if is_public else str(config)]
-        for text in settings or ():
-            key, equals, value = text.partition("=")
-            shown = without_folders(value) if is_public else value
-            parts += ["--set", f"{key}{equals}{shown}"]
-        for key in metric or ():
-            parts += ["--metric", key]
-        if ensemble:
-            parts.append("--ensemble")
-        return shlex.join(["keras-sspcab", "compare", *parts])
-
-    cell_command = ["-m", "keras_sspcab.cli._cell"]
-    if options.debug:
-        cell_command.append("--debug")
-    runs = ComparisonRun(
+    given = {
+        "--models": models,
+        "--sspcab": sspcab,
+        "--seeds": seeds,
+        "--data": data,
+        "--out": out,
+        "--config": config,
+        "--set": settings,
+        "--metric": metric,
+        "--ensemble": ensemble,
+    }
+    runs = start(
         ComparisonSpec(
             data=str(data),
             out=str(out),
@@ -134,19 +123,58 @@ def compare(
             settings=settings or (),
             metrics=metric or (),
             has_ensembles=ensemble,
-            command=spell(is_public=False),
-            public_command=spell(is_public=True),
+            command=spell("compare", given),
+            public_command=spell("compare", given, is_public=True),
         ),
-        ConsoleProgress(),
-        cell_command,
         environment,
     )
+    if dry_run:
+        show_cells(runs)
+    else:
+        run_all(runs)
+
+
+def spell(name: str, given: Mapping[str, Any], is_public: bool = False) -> str:
+    """Returns the command; for the page without folders of this machine."""
+    from keras_sspcab.compare.conditions import without_folders
+
+    parts = ["keras-sspcab", name]
+    for option, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        for one in values:
+            if one is None or one is False or (is_public and option == "--out"):
+                continue
+            if is_public and isinstance(one, Path):
+                one = one.resolve().name
+            if is_public and option == "--set":
+                key, equals, text = one.partition("=")
+                one = f"{key}{equals}{without_folders(text)}"
+            if option:
+                parts.append(option)
+            if one is not True:
+                parts.append(str(one))
+    return shlex.join(parts)
+
+
+def start(
+    spec: "ComparisonSpec", environment: Mapping[str, str]
+) -> "ComparisonRun":
+    """Checks what is to be compared; cells get the environment of the user."""
+    from keras_sspcab.cli._progress import ConsoleProgress
+    from keras_sspcab.compare import ComparisonRun
+
+    cell_command = ["-m", "keras_sspcab.cli._cell"]
+    if options.debug:
+        cell_command.append("--debug")
+    runs = ComparisonRun(spec, ConsoleProgress(), cell_command, environment)
     if runs.left_out:
         nouns = runs.kind.nouns
         warn(f"No {nouns.data_classes}, left out: {', '.join(runs.left_out)}")
-    if dry_run:
-        _list(runs)
-        return
+    return runs
+
+
+def run_all(runs: "ComparisonRun") -> None:
+    """Runs all cells, and shows the results."""
     failures = runs.run()
     comparison, paths = runs.write()
     if comparison.results:
@@ -157,7 +185,8 @@ def compare(
         raise typer.Exit(1)
 
 
-def _list(runs: "ComparisonRun") -> None:
+def show_cells(runs: "ComparisonRun") -> None:
+    """Lists the cells and their states."""
     table = Table(title=runs.describe())
     table.add_column("cell", justify="right")
     table.add_column("what")

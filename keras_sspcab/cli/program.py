@@ -12,6 +12,7 @@ from keras_sspcab.cli.export import export
 from keras_sspcab.cli.models import models, settings
 from keras_sspcab.cli.package import PackageCommand, package
 from keras_sspcab.cli.predict import predict
+from keras_sspcab.cli.reproduce import reproduce
 from keras_sspcab.cli.score import score
 from keras_sspcab.cli.serve import serve
 from keras_sspcab.cli.train import calibrate, import_weights, train
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 for _function in (
     *(models, settings, train, import_weights, evaluate, calibrate),
-    *(predict, score, export, package, serve, report, compare, demo),
+    *(predict, score, export, package, serve, report, compare, reproduce, demo),
 ):
     app.command(cls=PackageCommand if _function is package else None)(
         command(_function)

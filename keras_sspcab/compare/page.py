@@ -1,7 +1,12 @@
 """The files of a comparison: two tables, a page of them, and a figure."""
 
+import base64
+import html
+import importlib.resources
 import os
 from collections.abc import Sequence
+
+from markdown_it import MarkdownIt
 
 from keras_sspcab.compare import tables
 from keras_sspcab.compare.figure import write_figure
@@ -15,7 +20,7 @@ from keras_sspcab.runs import files
 def write_files(
     root: str, comparison: Comparison, conditions: Sequence[str]
 ) -> list[str]:
-    """Writes `comparison.csv`, `.md`, `.png` and `.svg`, each at once."""
+    """Writes `comparison.csv`, `.md`, `.html`, `.png`, `.svg`, each at once."""
     os.makedirs(root, exist_ok=True)
     paths = [os.path.join(root, "comparison.csv")]
     _write_csv(paths[0], comparison)
@@ -23,8 +28,10 @@ def write_files(
     if ensembles is not None:
         paths.append(os.path.join(root, "comparison-ensembles.csv"))
         _write_csv(paths[-1], ensembles, is_of_seeds=False)
+    text = page(comparison, conditions)
     paths.append(os.path.join(root, "comparison.md"))
-    files.write_text(paths[-1], page(comparison, conditions))
+    files.write_text(paths[-1], text)
+    picture = ""
     if comparison.results and comparison.metrics:
         pictures = [
             os.path.join(root, f"comparison.{suffix}")
@@ -32,7 +39,37 @@ def write_files(
         ]
         write_figure(comparison, pictures)
         paths += pictures
+        picture = pictures[0]
+    paths.append(os.path.join(root, "comparison.html"))
+    files.write_text(paths[-1], html_page(text, picture))
     return paths
+
+
+def html_page(text: str, picture: str) -> str:
+    """Returns a page of Markdown as one file, with a picture at its end.
+
+    It is styled as the report of a run is.
+    """
+    style = importlib.resources.files("keras_sspcab.report") / "report.css"
+    body = MarkdownIt().enable("table").render(text)
+    # Wide tables scroll by themselves.
+    body = body.replace("<table>", '<div class="scroll"><table>')
+    body = body.replace("</table>", "</table></div>")
+    if picture:
+        with open(picture, "rb") as file:
+            data = base64.b64encode(file.read()).decode()
+        body += (
+            '<p><img style="max-width: 100%" alt="Every training, as a dot" '
+            f'src="data:image/png;base64,{data}"></p>\n'
+        )
+    title = html.escape(text.partition("\n")[0].removeprefix("# "))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"\n<title>{title}</title>\n"
+        f"<style>\n{style.read_text('utf-8')}</style>\n"
+        f"</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+    )
 
 
 def page(comparison: Comparison, conditions: Sequence[str]) -> str:

@@ -38,6 +38,12 @@ class PublishedTable:
         return by_class.get(canonical_name(data_class), {})
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes or data sets, without the row of means."""
+        names = (name for by_class in self.values.values() for name in by_class)
+        return tuple(name for name in dict.fromkeys(names) if name != MEAN)
+
+    @property
     def blocks(self) -> tuple[str, ...]:
         """The blocks that there are numbers of, in the order of the table."""
         return tuple(

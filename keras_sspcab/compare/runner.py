@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_sspcab.compare import cell as cells
+from keras_sspcab.compare import cell as processes
 from keras_sspcab.compare.classes import find_classes
 from keras_sspcab.compare.conditions import describe_conditions, format_seconds
 from keras_sspcab.compare.grid import OFF, ON, Cell, Grid
@@ -41,6 +41,7 @@ from keras_sspcab.runs.sources import source_of
 _FREE_SETTINGS = (
     "data.path",
     "data.cache",
+    "objects.folder",
     "training.checkpoint_every_steps",
     "training.checkpoint_every_seconds",
 )
@@ -60,6 +61,7 @@ class ComparisonSpec:
         config: A TOML file, or None; see `HostSettings`.
         settings: Settings such as `"training.epochs=5"`, or of one host,
             `"draem:training.epochs=5"`.
+        preset: Weaker settings than those of the file, in its form.
         metrics: Keys of the metrics to show; empty for the usual ones.
         has_ensembles: Whether ensembles over the seeds are measured.
         command: What to call to continue, for messages.
@@ -80,6 +82,7 @@ class ComparisonSpec:
     seeds: tuple[int, ...] = (0, 1, 2)
     config: str | None = None
     settings: Sequence[str] = ()
+    preset: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     metrics: Sequence[str] = ()
     has_ensembles: bool = False
     command: str = "the same call"
@@ -103,6 +106,9 @@ class ComparisonRun:
         grid: The cells.
         classes: The data classes.
         left_out: Names of folders that are no data class.
+        cells: The cells with their runs.
+        changed: By host, the settings that are not its defaults.
+        notes: What else is to be said under the conditions.
 
     Args:
         spec: What to compare.
@@ -125,7 +131,7 @@ class ComparisonRun:
         self,
         spec: ComparisonSpec,
         progress: Progress | None = None,
-        cell_command: Sequence[str] = cells.CELL_COMMAND,
+        cell_command: Sequence[str] = processes.CELL_COMMAND,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         _hide_gpus()
@@ -141,8 +147,12 @@ class ComparisonRun:
                 "seeds. Received: --ensemble with --models "
                 f"{','.join(spec.models)}. Leave --ensemble out"
             )
-        settings = HostSettings(spec.models, spec.config, spec.settings)
-        self._changed = {m: settings.changed(m) for m in spec.models}
+        # Objects are cut out once for all cells.
+        objects = {"folder": os.path.abspath(os.path.join(spec.out, "objects"))}
+        preset = {**spec.preset}
+        preset["objects"] = {**objects, **preset.get("objects", {})}
+        settings = HostSettings(spec.models, spec.config, spec.settings, preset)
+        self.changed = {m: settings.changed(m) for m in spec.models}
         self._variants = settings.variants_in(spec.blocks)
         configs = [settings.config(m, "", OFF, 0) for m in spec.models]
         for config in configs:
@@ -157,25 +167,26 @@ class ComparisonRun:
             for model in spec.models
             for block in spec.blocks
         }
+        self.notes: tuple[str, ...] = ()
         self._fingerprints: dict[Any, str] = {}
-        self._runs: list[CellRun] = []
+        self.cells: list[CellRun] = []
         paths = {found.name: found.path for found in self.classes}
         for cell in self.grid:
             run = RunFolder(os.path.join(spec.out, cell.folder))
             data = paths[cell.data_class]
             config = settings.config(cell.model, data, cell.block, cell.seed)
-            self._runs.append(CellRun(cell, run, config))
+            self.cells.append(CellRun(cell, run, config))
 
     def describe(self) -> str:
         """Says how many cells there are, and in which states."""
-        states = [state_of(one.run) for one in self._runs]
+        states = [state_of(one.run) for one in self.cells]
         counts = {state: states.count(state) for state in CellState}
         parts = [f"{n} {state.value}" for state, n in counts.items() if n]
         return f"{len(states)} cells: {', '.join(parts)}"
 
     def examine(self) -> Iterator[tuple[Cell, CellState, dict[str, Any]]]:
         """Yields cells, their states, and settings that are others now."""
-        for one in self._runs:
+        for one in self.cells:
             yield one.cell, state_of(one.run), self._changes(one)
 
     def run(self) -> dict[Cell, str]:
@@ -201,31 +212,31 @@ class ComparisonRun:
         self._progress.message(f"{self.describe()}, in {self.spec.out}")
         began = time.monotonic()
         failures: dict[Cell, str] = {}
-        for number, one in enumerate(self._runs, 1):
+        for number, one in enumerate(self.cells, 1):
             if state_of(one.run) is CellState.DONE:
                 continue
-            title = f"cell {number}/{len(self._runs)}: {one.cell}"
+            title = f"cell {number}/{len(self.cells)}: {one.cell}"
             times = self._times(number, time.monotonic() - began)
             self._progress.message(f"\n{title}{times}")
             try:
-                cells.run_in_own_process(
+                processes.run_in_own_process(
                     one.run,
                     one.config,
                     self._cell_command,
                     self._environment,
                     shlex.split(self.spec.command),
                 )
-            except cells.CellInterrupted as error:
-                raise cells.CellInterrupted(
+            except processes.CellInterrupted as error:
+                raise processes.CellInterrupted(
                     error.signal,
                     f"Stopped in {title}. What is done is kept. "
                     f"Continue with: {self.spec.command}",
                 ) from error
-            except cells.CellError as error:
+            except processes.CellError as error:
                 failures[one.cell] = str(error)
                 warnings.warn(f"{one.cell}, has failed. {error}", stacklevel=2)
                 continue
-            if number < len(self._runs):
+            if number < len(self.cells):
                 self._write()
         return failures
 
@@ -244,8 +255,9 @@ class ComparisonRun:
             ensembles = read_ensembles(self.spec.out, self.grid, done)
             comparison = dataclasses.replace(comparison, ensembles=ensembles)
         conditions = describe_conditions(
-            comparison, self.spec.public_command, self._changed, self._variants
+            comparison, self.spec.public_command, self.changed, self._variants
         )
+        conditions += self.notes
         return comparison, write_files(self.spec.out, comparison, conditions)
 
     def _results(self) -> Comparison:
@@ -261,7 +273,7 @@ class ComparisonRun:
 
     def _refuse_changed(self) -> None:
         lines = []
-        for one in self._runs:
+        for one in self.cells:
             texts = [
                 f"{key} was {old!r} and is {new!r} now"
                 for key, (old, new) in self._changes(one).items()
@@ -270,7 +282,7 @@ class ComparisonRun:
                 lines.append(f"{one.run.path}: {', '.join(texts)}")
         if lines:
             raise ValueError(
-                f"{len(lines)} of {len(self._runs)} cells were run with other "
+                f"{len(lines)} of {len(self.cells)} cells were run with other "
                 "settings:\n" + "\n".join(lines) + "\nUse the same settings, "
                 "choose another --out, or remove these folders to run them "
                 "again"
@@ -302,7 +314,7 @@ class ComparisonRun:
     def _times(self, number: int, elapsed: float) -> str:
         """Says how long it has taken and will take, as far as is known."""
         comparison = self._results()
-        rest = {one.cell for one in self._runs[number - 1 :]}
+        rest = {one.cell for one in self.cells[number - 1 :]}
         left = comparison.seconds_left(rest & {*comparison.missing})
         if left is None:
             return ""

@@ -35,9 +35,10 @@ _BLOCKS = "blocks"
 class HostSettings:
     """Settings by host, those that a comparison varies left out.
 
-    Stronger ones come later: defaults of the host, sections of the file, tables
-    of the host in the file (`[draem.training]`), options for all hosts, options
-    for the host (`draem:training.epochs=3`).
+    Stronger ones come later: defaults of the host, the preset, sections of the
+    file, tables of the host in the file (`[draem.training]`), options for all
+    hosts, options for the host (`draem:training.epochs=3`). A preset has the
+    form of the file.
 
     Attributes:
         variants: What is other in variants of the block, by their names: the
@@ -50,26 +51,29 @@ class HostSettings:
         models: Sequence[str],
         path: str | None = None,
         options: Sequence[str] = (),
+        preset: Mapping[str, Any] | None = None,
     ) -> None:
         self._hosts = available_applications()
         self.variants: dict[str, dict[str, Any]] = {
             kind: {"type": kind} for kind in BLOCK_TYPES[1:]
         }
-        shared: dict[str, Any] = {}
-        tables: dict[str, dict[str, Any]] = {}
+        files = [(preset or {}, "")]
         if path is not None:
-            shared, tables, variants = _read_file(path, self._hosts)
-            self.variants |= variants
+            files.append((read_toml(path), f" in {path}"))
         for_all, for_host = _read_options(options, models)
-        self._layers: dict[str, list[Layer]] = {
-            model: [
-                (shared, f" in {path}"),
-                (tables.get(model, {}), f" in [{model}] of {path}"),
-                (nest_settings(for_all), ""),
-                (nest_settings(for_host.get(model, {})), ""),
-            ]
-            for model in {**dict.fromkeys(models), **tables}
-        }
+        self._layers: dict[str, list[Layer]] = {m: [] for m in models}
+        for values, origin in files:
+            shared, tables, variants = _take_apart(values, origin, self._hosts)
+            self.variants |= variants
+            # Also of hosts that are not compared: they must be right.
+            for model in tables:
+                self._layers.setdefault(model, [])
+            for model, layers in self._layers.items():
+                own = f" in [{model}]{origin.replace(' in ', ' of ')}"
+                layers += [(shared, origin), (tables.get(model, {}), own)]
+        for model, layers in self._layers.items():
+            layers.append((nest_settings(for_all), ""))
+            layers.append((nest_settings(for_host.get(model, {})), ""))
         for model, layers in self._layers.items():
             for sections, origin in layers:
                 _refuse_varied(sections, origin)
@@ -129,30 +133,30 @@ class HostSettings:
         return {
             key: value
             for key, (_, value) in differences(defaults, config).items()
-            if key not in _VARIED
+            if key not in (*_VARIED, "objects.folder")
         }
 
 
 _Tables = dict[str, dict[str, Any]]
 
 
-def _read_file(
-    path: str, hosts: Collection[str]
+def _take_apart(
+    values: Mapping[str, Any], origin: str, hosts: Collection[str]
 ) -> tuple[dict[str, Any], _Tables, _Tables]:
     """Returns sections for all hosts, those by host, and variants."""
     shared: dict[str, Any] = {}
     tables: _Tables = {}
     variants: _Tables = {}
-    for name, value in read_toml(path).items():
+    for name, value in values.items():
         if name == _BLOCKS:
-            variants = _check_variants(value, path)
+            variants = _check_variants(value, origin)
         elif name in KEYS:
             shared[name] = value
         elif name in hosts and isinstance(value, dict):
             tables[name] = value
         else:
             raise ConfigError(
-                f"Unknown table [{name}] in {path}."
+                f"Unknown table [{name}]{origin}."
                 f"{did_you_mean(name, (*KEYS, *hosts), form='[{}]')} "
                 "Allowed are: "
                 f"{', '.join(KEYS)}, and these for one host, such as "
@@ -162,7 +166,7 @@ def _read_file(
     return shared, tables, variants
 
 
-def _check_variants(tables: Any, path: str) -> _Tables:
+def _check_variants(tables: Any, origin: str) -> _Tables:
     if not isinstance(tables, dict):
         tables = {"": tables}
     for name, options in tables.items():
@@ -172,7 +176,7 @@ def _check_variants(tables: Any, path: str) -> _Tables:
             or set(name) & set("@+,")
         ):
             raise ConfigError(
-                f"A variant of the block in {path} is a table such as "
+                f"A variant of the block{origin} is a table such as "
                 f'[{_BLOCKS}.mae] with keys such as loss = "mae". Its name is '
                 f"not {OFF}, {ON} or none, and has no @, + or comma. "
                 f"Received: {name or _BLOCKS} = {options!r}"

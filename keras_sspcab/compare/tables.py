@@ -86,6 +86,9 @@ def published_table(comparison: Comparison, suffix: str = "") -> str | None:
         for model, metric in itertools.product(grid.models, comparison.metrics)
         if paper.texts(model + suffix, metric.key, name)
     ]
+    if not names and comparison.published is not None:
+        # Asked for by itself: beside other data than the paper's.
+        names = list(paper.classes)
     if not names:
         return None
     rows = [*dict.fromkeys(names), *([mean] if paper.mean else [])]

@@ -65,6 +65,13 @@ def test_places_of_the_block(places):
     assert blocks == {f"sspcab_{place}": 0.01 for place in places}
 
 
+def test_weight_of_the_other_block():
+    memory = small(sspcab_options={"type": "ssmctb"}).get_layer(
+        "memory_autoencoder"
+    )
+    assert memory.get_layer("sspcab_memory").loss_weight == 0.001
+
+
 # === Scores ===
 
 

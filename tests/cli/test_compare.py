@@ -92,7 +92,7 @@ def test_every_cell_has_a_run_with_its_settings(compared, images):
 def test_page_is_complete_and_names_no_folder(compared, images):
     text = (compared / "comparison.md").read_text()
     assert "| brick | 50.5 ± 0.7 → 50.5 ± 0.7 | 75.0 ± 0.0 → 80.0" in text
-    assert "no interval: 2 pairs, at least 5 needed" in text
+    assert "no interval: 2 seeds, at least 5 needed" in text
     assert "## Ensembles of 2 seeds" in text
     assert (
         "--data brick --config c.toml --metric pixel_ap --metric image_auroc "
@@ -116,7 +116,7 @@ def test_progress_names_cell_and_time(compared):
     assert "cell 1/4: brick, autoencoder without the block, seed 0\n" in text
     assert "cell 4/4: brick, autoencoder with the block, seed 1 (" in text
     assert " so far, about 62 s left" in text
-    assert "no interval: 2 pairs, at least 5 needed" in text
+    assert "no interval: 2 seeds, at least 5 needed" in text
     assert "comparison.md" in text.splitlines()[-1]
 
 

@@ -96,7 +96,7 @@ def test_hosts_of_videos_are_compared_over_data_sets(
     assert "ped2" not in published
     assert (
         "| mnad | micro AUC | on - off | +5.0 "
-        "| no interval: 4 pairs, at least 5 needed | - | 4 |"
+        "| no interval: 2 seeds, at least 5 needed | - | 4, of 2 seeds |"
     ) in section(text, "Paired differences")
     conditions = section(text, "Conditions")
     assert (

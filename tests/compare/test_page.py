@@ -45,6 +45,7 @@ def test_files_are_complete(make, tmp_path):
     assert sorted(os.listdir(root)) == [
         "comparison-ensembles.csv",
         "comparison.csv",
+        "comparison.html",
         "comparison.md",
         "comparison.png",
         "comparison.svg",
@@ -69,11 +70,20 @@ def test_files_are_complete(make, tmp_path):
     text = (root / "comparison.md").read_text()
     assert text.startswith("# draem: without → with SSPCAB\n")
     assert text.endswith("## Conditions\n\n- one\n- two\n")
+    html = (root / "comparison.html").read_text()
+    assert "<title>draem: without → with SSPCAB</title>" in html
+    assert "<li>two</li>" in html
+    assert html.count("<table>") == text.count("| --- |")
+    assert html.count('src="data:image/png;base64,') == 1
 
 
 def test_nothing_is_drawn_before_there_is_a_result(make, tmp_path):
     write_files(str(tmp_path), make(lambda cell: None), [])
-    assert sorted(os.listdir(tmp_path)) == ["comparison.csv", "comparison.md"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "comparison.csv",
+        "comparison.html",
+        "comparison.md",
+    ]
 
 
 def test_test_sets_that_statistics_separate_are_named(make):
