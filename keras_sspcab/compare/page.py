@@ -16,6 +16,15 @@ from keras_sspcab.compare.statistics import LEVEL, MIN_PAIRS, POWER
 from keras_sspcab.metrics.diagnosis import describe_shortcut
 from keras_sspcab.runs import files
 
+# Besides that of reports.
+_STYLE = """
+main { padding-top: 2rem; }
+main > * { margin-top: 1rem; }
+main > h2 { margin: 2.5rem 0 0; }
+td, th { white-space: nowrap; }
+img { max-width: 100%; }
+"""
+
 
 def write_files(
     root: str, comparison: Comparison, conditions: Sequence[str]
@@ -46,7 +55,7 @@ def write_files(
 
 
 def html_page(text: str, picture: str) -> str:
-    """Returns a page of Markdown as one file, with a picture at its end.
+    """Returns a page of Markdown as one file, with a picture of the results.
 
     It is styled as the report of a run is.
     """
@@ -58,16 +67,20 @@ def html_page(text: str, picture: str) -> str:
     if picture:
         with open(picture, "rb") as file:
             data = base64.b64encode(file.read()).decode()
-        body += (
-            '<p><img style="max-width: 100%" alt="Every training, as a dot" '
+        image = (
+            '<p><img alt="Every training, as a dot" '
             f'src="data:image/png;base64,{data}"></p>\n'
+        )
+        results, heading, rest = body.partition("</div>\n<h2>")
+        body = (
+            f"{results}</div>\n{image}<h2>{rest}" if heading else body + image
         )
     title = html.escape(text.partition("\n")[0].removeprefix("# "))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"\n<title>{title}</title>\n"
-        f"<style>\n{style.read_text('utf-8')}</style>\n"
+        f"<style>\n{style.read_text('utf-8')}{_STYLE}</style>\n"
         f"</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
 
