@@ -1,9 +1,11 @@
+import gc
 import os
 import re
+import weakref
 
 import numpy as np
 import pytest
-from batching import SIZE, assert_same, batches, make
+from batching import SIZE, VARIANTS, assert_same, batches, make
 
 from keras_sspcab.data import cache
 from keras_sspcab.data.cache import clear_image_cache
@@ -22,6 +24,30 @@ def test_memory_cache_reads_files_once(textured, monkeypatch):
     clear_image_cache()
     batches(textured, cache=True)
     assert len(reads) == 14
+
+
+def test_memory_has_a_limit_and_is_freed(textured):
+    for side in range(3, 3 + 2 * cache._MEMORY_SLOTS):
+        dataset = make(textured, image_size=(side, side), cache=True)
+    assert len(cache._memory) == cache._MEMORY_SLOTS
+    values = weakref.ref(next(reversed(cache._memory.values())))
+    clear_image_cache()
+    assert len(list(dataset)) == 1
+    del dataset
+    gc.collect()
+    assert values() is None
+
+
+@pytest.mark.parametrize("variant", VARIANTS[3:])
+def test_caching_changes_nothing(textured, tmp_path, variant, monkeypatch):
+    variant = {**variant, "epochs": 2}
+    plain = batches(textured, **variant)
+    for caching in (True, tmp_path / "deep/cache"):
+        assert_same(plain, batches(textured, **variant, cache=caching))
+    # What is on disk serves other runs.
+    monkeypatch.setattr(cache, "read_pixels", lambda *_: pytest.fail("again"))
+    assert_same(plain, batches(textured, **variant, cache=caching))
+    assert len(os.listdir(caching)) == 1
 
 
 @pytest.mark.parametrize("on_disk", [False, True])

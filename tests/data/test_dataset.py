@@ -104,6 +104,35 @@ def test_patches_are_parts_of_their_image(textured):
         assert len(matches) == 1
         places.add(tuple(matches[0]))
     assert len(places) > 14
+    options = {"patch_size": (3, 5), "batch_size": 99}
+    first, again, *others = (
+        batches(textured, **options, epoch=epoch, seed=seed)[0]
+        for epoch, seed in ((0, 0), (0, 0), (1, 0), (0, 1))
+    )
+    np.testing.assert_array_equal(first, again)
+    assert all((other != first).any() for other in others)
+
+
+def test_patches_reach_every_place(tmp_path, write_image):
+    pixels = np.arange(16, dtype="uint8").reshape(4, 4)
+    sample = ImageSample(write_image(tmp_path / "small.png", pixels))
+    options = {"patch_size": 2, "patches_per_image": 300, "batch_size": 300}
+    (patches,) = batches([sample], image_size=(4, 4), **options)
+    corners = np.round(patches[:, 0, 0, 0] * 255).astype(int)
+    counts = np.bincount(corners, minlength=16).reshape(4, 4)
+    assert (counts[:3, :3] > 10).all()
+    assert counts[3].sum() == counts[:, 3].sum() == 0
+
+
+def test_shuffled_batches_hold_patches_of_different_images(samples):
+    patched = {"patch_size": 4, "patches_per_image": 3, "batch_size": 4}
+    found = batches(samples, shuffle=True, **patched)
+    owners = [np.unique(b[:, 0, 0, 0]) for b in found[:6]]
+    # Two groups of four images give three batches each.
+    assert [len(o) for o in owners] == [4] * 6
+    everything = np.concatenate(found)[:, 0, 0, 0]
+    _, counts = np.unique(everything, return_counts=True)
+    assert counts.tolist() == [3] * 11
 
 
 def test_flips_mirror_about_half(textured):
@@ -148,6 +177,8 @@ def test_arrays():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"samples": []}, "no images"),
+        ({"samples": [ImageSample("no://a.png")]}, "known for no://"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"image_size": (0, 4)}, "height=0|image_size"),
         ({"channels": 2}, "channels=2"),
@@ -158,4 +189,4 @@ def test_arrays():
 )
 def test_arguments_are_checked(samples, arguments, message):
     with pytest.raises(ValueError, match=message):
-        make(samples, **arguments)
+        make(**{"samples": samples, **arguments})

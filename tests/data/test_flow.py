@@ -65,6 +65,14 @@ def test_the_flow_to_each_frame_of_a_video(video, moving):
     np.testing.assert_allclose(inner.mean((0, 1, 2)), [1.5, 1], atol=0.15)
 
 
+def test_a_flow_depends_on_its_frames_alone(moving, texture):
+    flow = DISFlow()
+    pairs = [(moving[0], moving[1]), (texture[:-1], texture[1:])]
+    first, again = ([flow(*pair) for pair in pairs] for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

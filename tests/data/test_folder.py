@@ -51,6 +51,11 @@ def test_with_validation_refuses_a_fraction(fraction):
         folder(1).with_validation()
 
 
+def test_labels_are_0_or_1():
+    with pytest.raises(ValueError, match=r"label=2 for 'x\.png'"):
+        ImageSample("x.png", label=2)
+
+
 def test_summary_counts_and_names_what_is_missing():
     test = (
         ImageSample("/d/test/good/0.png"),

@@ -76,6 +76,22 @@ def test_16_bit_tiff_is_scaled_by_the_white_level(mode, tmp_path, encode):
     assert brightest_value(str(tmp_path / "image")) == 4095
 
 
+def test_the_brightest_value_is_of_16_bits_and_not_of_alpha(tmp_path, encode):
+    path = tmp_path / "image"
+    color = np.full((2, 2, 3), [10, 500, 20], "uint16")
+    opaque = np.full((2, 2, 1), 65535, "uint16")
+    for pixels, expected in (
+        (color, 500),
+        (np.concatenate([color, opaque], -1), 500),
+        (np.concatenate([color[..., :1], opaque], -1), 10),
+        (np.full((2, 2, 1), 200, "uint8"), 0),
+    ):
+        path.write_bytes(tf.io.encode_png(pixels).numpy())
+        assert brightest_value(str(path)) == expected
+    path.write_bytes(encode(np.zeros((2, 2), "uint8"), "JPEG"))
+    assert brightest_value(str(path)) == 0
+
+
 @pytest.mark.parametrize("kind", ["float", "32 bits", "colors", "reversed"])
 def test_pixels_without_a_place_in_the_range_are_refused(
     kind, tmp_path, encode

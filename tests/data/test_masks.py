@@ -92,6 +92,15 @@ def test_what_is_defective(image, options, encode):
     np.testing.assert_array_equal(mask, TRUTH)
 
 
+def test_colors_of_16_bits(encode):
+    for defective in ((0, 0, 1), (0, 0, 1, 65535)):
+        pixels = np.zeros((24, 32, len(defective)), "uint16")
+        pixels[..., 3:] = 65535
+        pixels[TRUTH] = defective
+        encoded = tf.io.encode_png(pixels).numpy()
+        np.testing.assert_array_equal(decode_mask(encoded), TRUTH)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -173,6 +182,14 @@ def test_damaged_masks_never_crash(data):
         assert decode_mask(bytes(content)).dtype == bool
 
 
+@settings(max_examples=40)
+@given(st.binary(max_size=100))
+def test_random_bytes_are_no_masks(content):
+    for head in (b"", b"\x89PNG\r\n\x1a\n", b"II*\0", b"BM", b"GIF89a"):
+        with pytest.raises(ValueError):
+            decode_mask(head + content)
+
+
 # === Folders of masks ===
 
 
@@ -222,3 +239,26 @@ def test_small_defects_never_vanish():
     expected[31:33, 32] = True
     np.testing.assert_array_equal(resized, expected)
     assert num_kept == 3
+
+
+@settings(max_examples=50)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+)
+def test_each_region_keeps_a_pixel(seed, old, new):
+    mask = np.random.default_rng(seed).random(old) < 0.03
+    resized, _ = resize_mask(mask, new)
+    assert resized.shape == new
+    regions, count = ndimage.label(mask, np.ones((3, 3)))
+    kept = np.argwhere(resized)
+    for number in range(1, count + 1):
+        places = np.argwhere(regions == number)
+        # A pixel of the result covers a part of the region, or nearly so
+        # where it is enlarged.
+        cells = places * new // old
+        ends = ((places + 1) * new - 1) // old
+        covered = (kept[:, None] >= cells) & (kept[:, None] <= ends)
+        assert covered.all(-1).any()
+    assert resized.any() == mask.any()

@@ -129,6 +129,16 @@ def test_plain_takes_everything_as_normal(tmp_path, touch):
     assert "left out, no images: 1 .txt" in folder.summary()
 
 
+def test_relative_root_and_home(tmp_path, touch, monkeypatch):
+    path = touch("images/sub/a.png")
+    monkeypatch.chdir(tmp_path)
+    for root in ("images/", ".", "./images"):
+        folder = scan_image_folder(root)
+        assert folder.train[0].path == "images/sub/a.png"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert scan_image_folder("~/images").train[0].path == path
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path, touch):
     touch("elsewhere/x.png", "root/a/1.png", "root/b/1.png")
     links = {"a/self": "root/a", "a/up": "root", "a/b": "root/b"}

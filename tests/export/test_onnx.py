@@ -46,6 +46,13 @@ def test_file(onnx_file, detector):
     assert calibration == detector.calibration.summary()
 
 
+def test_results(onnx_file, detector, textures):
+    images = textures["test"][:3]
+    results = run(onnx_file.path, images)
+    assert set(results) == OUTPUTS
+    check(results, detector.predict(images, verbose=0))
+
+
 @pytest.mark.parametrize("opset", [13, 18])
 def test_other_opsets(detector, textures, tmp_path, opset):
     path = tmp_path / "model.onnx"

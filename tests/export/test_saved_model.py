@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 
 from keras_sspcab.data import decode_and_resize
 from keras_sspcab.export import export_saved_model, load_runner
@@ -16,11 +17,17 @@ OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
 
 
 @pytest.fixture(scope="module")
-def serve(saved_model):
-    """A function that runs a signature as TensorFlow Serving does."""
+def served(saved_model):
+    """The SavedModel as TensorFlow Serving loads it."""
     served = ServedModel(saved_model.path)
-    yield served.run
+    yield served
     served.close()
+
+
+@pytest.fixture
+def serve(served):
+    """A function that runs a signature."""
+    return served.run
 
 
 def check(results, expected):
@@ -45,6 +52,25 @@ def test_float_images(serve, detector, textures, batch):
     check(results, detector.predict(images, verbose=0))
     if batch > 1:
         assert 0 < results["is_anomalous"].sum() < batch
+
+
+def test_signatures_leave_the_batch_open_and_are_float32(served):
+    float32 = types_pb2.DT_FLOAT
+    image = served.signatures["serving_default"].inputs["image"]
+    sizes = [dim.size for dim in image.tensor_shape.dim]
+    assert (image.dtype, sizes) == (float32, [-1, SIZE, SIZE, 1])
+    file = served.signatures["serving_bytes"].inputs["image_bytes"]
+    assert [dim.size for dim in file.tensor_shape.dim] == [-1]
+    for signature in ("serving_default", "serving_bytes"):
+        outputs = served.signatures[signature].outputs
+        assert {
+            name: (info.dtype, info.tensor_shape.dim[0].size)
+            for name, info in outputs.items()
+        } == {
+            "anomaly_score": (float32, -1),
+            "anomaly_map": (float32, -1),
+            "is_anomalous": (types_pb2.DT_BOOL, -1),
+        }
 
 
 def test_encoded_images(serve, detector, textures):

@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_sspcab import SSPCABLayer
 from keras_sspcab.export import check_parity, export_tflite
-from keras_sspcab.export.precision import Graph, Operation
+from keras_sspcab.export.precision import FloatScopes, Graph, Operation
 from tests.export.conftest import SIZE
 
 
@@ -65,6 +65,23 @@ def test_only_builtin_operations_and_no_variables(precision, request):
     assert not {n for n in names if n.startswith("Flex") or "VAR" in n}
     # What dilated convolutions become where a converter is not sure of them.
     assert not names & {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_bare_interpreter_gives_the_same(
+    precision, request, detector, textures
+):
+    images = textures["test"][:2]
+    expected = detector.predict(images, verbose=0)
+    path = request.getfixturevalue(precision).path
+    for i in range(2):
+        results = run(path, images[i : i + 1])
+        assert set(results) == {"anomaly_score", "anomaly_map", "is_anomalous"}
+        for name, value in results.items():
+            tolerance = 1e-3 if precision == "float32" else 0.1
+            np.testing.assert_allclose(
+                value, expected[name][i : i + 1], rtol=1e-4, atol=tolerance
+            )
 
 
 def test_weights_are_halved(float32, float16, detector, textures):
@@ -223,6 +240,23 @@ def test_arguments(detector, options, message):
     options = {"path": "m.tflite", "check": False, **options}
     with pytest.raises(ValueError, match=message):
         export_tflite(detector, **options)
+
+
+def test_operations_with_several_outputs_stay_float_by_their_kind():
+    graph = Graph(
+        (
+            Operation("SPLIT", False, (0,), (1, 2)),
+            Operation("CONV_2D", False, (1,), (3,)),
+            Operation("MEAN", False, (3,), (4,)),
+            Operation("TOPK_V2", False, (4,), (5, 6)),
+        ),
+        ("a", "b", "c", "d/conv", "top/mean", "top/values", "top/places"),
+    )
+    scopes = FloatScopes(("top",), ())
+    names = ["top/mean", "top/values", "top/places"]
+    assert scopes.find(graph) == (names, ["TOPK_V2"])
+    scopes = FloatScopes((), (), first_convolutions=1)
+    assert scopes.find(graph) == (["b", "c", "d/conv"], ["SPLIT"])
 
 
 def test_foreign_operations():

@@ -118,6 +118,18 @@ def test_sentinels_need_scores_between_them(bad):
     macro_auc(scores, labels, single_class="skip")
 
 
+def test_micro_and_macro_differ_by_hand():
+    # Each video is ordered well, but the second one lies above the first.
+    scores = [[0.1, 0.2], [0.3, 0.4]]
+    labels = [[0, 1], [0, 1]]
+    assert micro_auc(scores, labels).value == pytest.approx(0.75)
+    assert macro_auc(scores, labels, single_class="skip").value == 1.0
+    normalized = normalize_per_video(scores)
+    assert micro_auc(normalized, labels).value == 1.0
+    with pytest.raises(ValueError, match="single_class='drop'"):
+        macro_auc(scores, labels, single_class="drop")
+
+
 def test_only_numpy_is_imported():
     code = (
         "import sys, keras_sspcab.metrics; print(*{'scipy', 'sklearn', "

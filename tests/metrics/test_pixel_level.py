@@ -68,6 +68,19 @@ def test_pixel_metrics_are_those_of_the_definitions(case, limit, block_size):
     }
 
 
+def test_components_touch_at_corners_and_weigh_the_same():
+    # One diagonal pair and one region of 4: 8 neighbors make 2 regions.
+    mask = np.zeros((4, 8), bool)
+    mask[0, 0] = mask[1, 1] = True
+    mask[0:2, 5:7] = True
+    scores = np.where(mask, 0.0, 1.0)
+    scores[0:2, 5:7] = 2.0
+    # The square is found before any normal pixel, the pair after all.
+    assert pixel_metrics([mask], [scores])["aupro"] == pytest.approx(0.5)
+    scores[0, 0] = 2.0
+    assert pixel_metrics([mask], [scores])["aupro"] == pytest.approx(0.75)
+
+
 def test_arrays_generators_and_none_agree():
     rng = np.random.default_rng(0)
     masks = rng.random((4, 9, 7)) > 0.8

@@ -51,6 +51,16 @@ def test_all_kinds_of_images_are_read(tmp_path, pixels, expected):
     assert gallery.load_photo(str(path)).getpixel((1, 1)) == expected
 
 
+def test_masks_are_those_that_are_measured(tmp_path):
+    for i in range(2):
+        # Identities in 16 bits, in a folder of masks.
+        mask = np.zeros((4, 4), "uint16")
+        mask[i, i] = 1 + i
+        Image.fromarray(mask).save(tmp_path / f"{i}.png")
+    merged = gallery.load_mask(str(tmp_path), (4, 4))
+    assert np.argwhere(merged).tolist() == [[0, 0], [1, 1]]
+
+
 def test_what_cannot_be_read_is_none(tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n nothing")

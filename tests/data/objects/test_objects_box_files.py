@@ -3,12 +3,16 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from object_videos import draw_square
 
 from keras_sspcab.data import Video
 from keras_sspcab.data.objects import BoxFiles
 from keras_sspcab.data.objects.boxes import (
+    BoxFilter,
     clip_boxes,
+    drop_covered,
     standardize_boxes,
 )
 
@@ -225,3 +229,52 @@ def test_boxes_are_clipped_and_completed():
     boxes = standardize_boxes([[1, 2, 3, 4]], "Boxes")
     assert boxes.tolist() == [[1, 2, 3, 4, 1]]
     assert standardize_boxes([], "Boxes").shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1, 2, 3]], r"Boxes must be an array .* \(1, 3\)"),
+        ([1, 2, 3, 4], r"shape \(4,\)"),
+        ([[0, 0, 1, 1], [0, np.nan, 1, 1]], "must be finite.*row 1"),
+    ],
+)
+def test_arrays_that_are_no_boxes_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        standardize_boxes(values, "Boxes")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("min_confidence", 1.0), ("min_area", np.nan), ("cover_threshold", 1.5)],
+)
+def test_filters_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        BoxFilter(**{name: value})
+
+
+interval = st.lists(st.integers(0, 7), min_size=2, max_size=2).map(sorted)
+box = st.tuples(interval, interval).map(lambda c: [*zip(*c, strict=True)])
+
+
+@settings(max_examples=60)
+@given(st.lists(box, min_size=1, max_size=6), st.sampled_from([0.3, 0.5, 0.9]))
+def test_covered_boxes_are_those_that_counting_pixels_finds(corners, threshold):
+    masks = np.zeros((len(corners), 8, 8), bool)
+    for mask, ((left, top), (right, bottom)) in zip(
+        masks, corners, strict=True
+    ):
+        mask[top : bottom + 1, left : right + 1] = True
+    areas = masks.sum((1, 2))
+    boxes = np.reshape(corners, (-1, 4))
+    kept = [
+        i
+        for i in range(len(boxes))
+        if not any(
+            (masks[i] & masks[j]).sum() > threshold * areas[i]
+            for j in range(len(boxes))
+            if (areas[j], j) > (areas[i], i)
+        )
+    ]
+    result = drop_covered(boxes, threshold)
+    np.testing.assert_array_equal(result, boxes[kept])

@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,6 +6,7 @@ from object_videos import OBJECT_FRAMES, write_cubes
 from PIL import Image
 
 from keras_sspcab.data.objects import count_objects, cube_dataset, to_gray
+from keras_sspcab.data.objects import dataset as dataset_module
 
 COUNT = 10
 
@@ -90,6 +92,34 @@ def test_objects_of_every_third_frame_alone(cubes):
     motion = joined(contents, "motion")[taken]
     np.testing.assert_array_equal(objects["motion"], motion)
     assert not (index["frame"] % 3).any()
+
+
+def test_batches_are_counted_and_of_known_shape(cubes):
+    dataset = cube_dataset(cubes[0], batch_size=4, epochs=2)
+    assert dataset.cardinality().numpy() == 6
+    assert [len(batch["motion"]) for batch in dataset] == [4, 4, 2] * 2
+    assert dataset.element_spec == {
+        "appearance": tf.TensorSpec((None, 3, 4, 4, 3)),
+        "motion": tf.TensorSpec((None, 3, 4, 4, 2)),
+    }
+
+
+def test_few_files_are_open_at_a_time(cubes, monkeypatch):
+    files, contents = cubes
+    opened = []
+
+    def watch(path):
+        everything = h5py.h5f.OBJ_ALL
+        opened.append(h5py.h5f.get_obj_count(everything, h5py.h5f.OBJ_FILE))
+        return h5py.File(path, "r")
+
+    monkeypatch.setattr(dataset_module, "_MAX_OPEN", 1)
+    monkeypatch.setattr(dataset_module, "open_hdf5", watch)
+    objects = collect(cube_dataset([files[0], files[2]] * 3, batch_size=1))
+    expected = joined([contents[0], contents[2]] * 3, "motion")
+    np.testing.assert_array_equal(objects["motion"], expected)
+    assert len(opened) >= 6
+    assert max(opened) <= opened[0] + 1
 
 
 def test_what_is_refused(tmp_path, cubes):

@@ -226,6 +226,14 @@ def test_boxes_that_do_not_fit_are_refused(tmp_path, noisy, boxes, message):
     assert os.listdir(tmp_path / "cubes") == []
 
 
+def test_arguments_out_of_range_are_refused(tmp_path, noisy):
+    for name, value in (("size", 1), ("num_frames", 0), ("channels", 2)):
+        with pytest.raises(ValueError, match=name):
+            extract(noisy[0], tmp_path, **{name: value})
+    with pytest.raises(ValueError, match="'noisy' more than once"):
+        extract([noisy[0]] * 2, tmp_path)
+
+
 def test_files_of_other_kinds_are_refused(tmp_path, noisy):
     (file,) = extract(noisy[0], tmp_path)
     with h5py.File(file.path, "r+") as content:

@@ -98,6 +98,26 @@ def test_small_and_long_rectangles_are_left_out(write, part, count, arguments):
     assert [len(of_frame) for of_frame in boxes] == [count, count]
 
 
+def test_boxes_are_enlarged_and_clipped_unless_they_are_covered(write):
+    video = write([draw_square(1 + t, 25) for t in range(3)])
+    # The square covers columns 0 + 1 to 8 and rows 25 to 30.
+    assert detect(video, margin=2)[1] == [[0, 23, 10, 31]]
+    # An L, and a square within its bounding rectangle.
+    parts = ((4, 28), (4, 8)), ((24, 28), (4, 40)), ((8, 16), (20, 28))
+    video = write([EMPTY, painted(*parts)], "covered")
+    assert detect(video)[0] == [[4, 4, 39, 27]]
+    both = detect(video, cover_threshold=None)
+    assert both[0] == [[4, 4, 39, 27], [20, 8, 27, 15]]
+
+
+def test_sums_saturate_rather_than_wrap(write):
+    black, white = (np.full((32, 48, 3), v, "uint8") for v in (0, 255))
+    boxes = detect(write([black, white, black]), threshold=254)
+    assert boxes[1] == [[0, 0, 47, 31]]
+    # A single frame has no motion.
+    assert detect(write([white], "single")) == [[]]
+
+
 def test_slow_objects_are_detected_before_a_learned_background(write):
     # One appears and then rests.
     video = write([draw_square(0, 0, 1)] * 8 + [draw_square(20, 10, 8)] * 6)

@@ -4,6 +4,7 @@ import tensorflow as tf
 from batching import dataset_of
 from matplotlib import colors
 from scipy import ndimage, stats
+from skimage import measure
 
 from keras_sspcab.data import random
 from keras_sspcab.data.simulation.cutpaste import (
@@ -97,6 +98,23 @@ def test_color_jitter_is_that_of_torchvision():
     assert len(orders) > 15
 
 
+def test_gray_jitter_is_brightness_and_contrast():
+    image = np.random.default_rng(0).uniform(0.4, 0.6, (32, 40, 1))
+    image = image.astype("float32")
+    results = many(color_jitter, image, amount=0.1).astype("float64")
+    # Both orders of the two give the same where nothing is cut off.
+    brightness = results.mean((1, 2, 3)) / image.mean()
+    contrast = results.std((1, 2, 3)) / image.std() / brightness
+    for factors in (brightness, contrast):
+        assert stats.kstest(factors, stats.uniform(0.9, 0.2).cdf)[1] > 1e-3
+    assert abs(np.corrcoef(brightness, contrast)[0, 1]) < 0.2
+    np.testing.assert_allclose(
+        results[3],
+        brightness[3] * (image.mean() + contrast[3] * (image - image.mean())),
+        atol=1e-5,
+    )
+
+
 # === Patches ===
 
 
@@ -127,6 +145,20 @@ def test_patches(size):
     assert 2.8 < max(ratios) < 4.2
 
 
+def test_patch_is_jittered_and_the_rest_is_not():
+    image = np.full((40, 40, 3), 0.5, "float32")
+    results = many(cut_paste, image, 50, jitter=0.2)
+    changed = [(result != image).any(-1) for result in results]
+    assert np.mean([0.015 < mask.mean() < 0.17 for mask in changed]) > 0.9
+    values = [
+        result[mask][0, 0]
+        for result, mask in zip(results, changed, strict=True)
+    ]
+    assert min(values) >= 0.4 - 1e-6
+    assert max(values) <= 0.6 + 1e-6
+    assert len(set(values)) > 40
+
+
 # === Scars ===
 
 
@@ -139,6 +171,36 @@ def scars():
     results = many(cut_paste_scar, image, jitter=0.0)
     changed = np.abs(results - image).max(-1) > 0.02
     return image, results, changed
+
+
+def test_scars_have_the_shape_of_the_paper(scars):
+    _, _, changed = scars
+    lengths, widths, angles = [], [], []
+    for mask in changed:
+        regions = measure.regionprops(measure.label(mask, connectivity=2))
+        # Single pixels may happen to be equal.
+        region = max(regions, key=lambda region: region.area)
+        assert region.area >= 0.9 * mask.sum()
+        # Of a rectangle, whose rim counts as a pixel here.
+        lengths.append(region.axis_major_length * np.sqrt(12) / 4)
+        widths.append(region.axis_minor_length * np.sqrt(12) / 4)
+        angles.append(np.degrees(region.orientation))
+    assert 9 < min(lengths) < 12
+    assert 23 < max(lengths) < 28
+    assert min(widths) < 4.5
+    assert 14 < max(widths) < 18.5
+    # Of nearly square ones the longer side may be the other.
+    thin = np.array(lengths) > 1.6 * np.array(widths)
+    steep = np.array(angles)[thin]
+    assert -49 < min(steep) < -38
+    assert 38 < max(steep) < 49
+    assert stats.kstest(steep, stats.uniform(-45, 90).cdf)[1] > 1e-3
+
+
+def test_scars_keep_a_constant_image():
+    image = np.full((32, 32, 3), 0.5, "float32")
+    results = many(cut_paste_scar, image, 100, jitter=0.0)
+    np.testing.assert_allclose(results, 0.5, atol=1e-6)
 
 
 def test_scars_are_rotated_parts_of_the_image(scars):
@@ -183,6 +245,18 @@ def test_elements(clean, variant, classes, channels):
         expected = np.repeat(range(classes), count)
         np.testing.assert_array_equal(labels, expected)
         assert 0 <= images.min() <= images.max() <= 1
+
+
+def test_views_of_an_image_share_their_colors(clean):
+    ((images, _),) = collect(cutpaste_views(dataset_of(clean, 5)))
+    normal, patch, scar = images.reshape(3, 5, 48, 64, 3)
+    assert (np.abs(normal - clean).mean((1, 2, 3)) > 1e-3).all()
+    changed = (np.abs(patch - normal).max(-1) > 0).mean((1, 2))
+    assert (changed > 0.01).all()
+    assert (changed < 0.2).all()
+    changed = (np.abs(scar - normal).max(-1) > 0).sum((1, 2))
+    assert (changed > 15).all()
+    assert (changed < 18 * 27).all()
 
 
 def test_variants(clean):

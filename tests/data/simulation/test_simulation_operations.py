@@ -20,6 +20,7 @@ from keras_sspcab.data.simulation.operations import (
     posterize,
     rotate,
     solarize,
+    to_gray,
 )
 
 
@@ -43,6 +44,13 @@ def test_those_of_pillow(pictures, function, oracle, amounts):
             found = function(tf.constant(picture, tf.float32), amount)
             expected = np.asarray(oracle(Image.fromarray(picture), amount))
             np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+def test_gray_is_that_of_pillow(pictures):
+    for picture in pictures.values():
+        expected = Image.fromarray(picture).convert("L")
+        found = to_gray(tf.constant(picture, tf.float32))[..., 0]
+        np.testing.assert_allclose(found, expected, atol=0.51)
 
 
 # === Those of imgaug ===
@@ -126,6 +134,63 @@ def test_rotation_is_that_of_scipy(degrees, shape):
 
 
 # === With random strength ===
+
+
+@pytest.fixture(scope="module")
+def augmented(pictures):
+    """Each change, 60 times, on a photograph."""
+    image = tf.constant(pictures["photograph"], tf.float32)
+    results = {}
+    for name, augmenter in AUGMENTERS.items():
+        compiled = tf.function(lambda seed, f=augmenter: f(image, seed))
+        results[name] = np.stack([compiled(fold_key(i)) for i in range(60)])
+    return results
+
+
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_seeds_change_the_strength(augmented, name):
+    images = augmented[name]
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, np.round(images))
+    assert 0 <= images.min() <= images.max() <= 255
+    # Of 60 results; half of those of `solarize` do nothing.
+    least, most = {
+        "invert": (1, 1),
+        "equalize": (1, 1),
+        "posterize": (8, 8),
+        "autocontrast": (14, 21),
+        "solarize": (18, 45),
+    }.get(name, (50, 60))
+    assert least <= len(np.unique(images.reshape(60, -1), axis=0)) <= most
+
+
+def test_random_gammas_and_rotations_are_within_their_ranges(
+    pictures, augmented
+):
+    image = pictures["photograph"].astype("float32")
+    inner = (image > 30) & (image < 225)
+    ratio = np.log((augmented["gamma_contrast"] + 0.5) / 255) / np.log(
+        np.where(inner, image, 128) / 255
+    )
+    gammas = [
+        np.median(r[..., c][inner[..., c]]) for r in ratio for c in range(3)
+    ]
+    assert 0.48 < min(gammas) < 0.6
+    assert 1.8 < max(gammas) < 2.03
+    assert abs(np.mean(gammas) - 1.25) < 0.15
+    # Zeros in the corners, as many as rotations by up to 45 degrees make.
+    zeros = (augmented["rotate"] == 0).all(-1).mean((1, 2))
+    most = (np.round(rotate(image, 45.0)) == 0).all(-1).mean()
+    assert 0.8 * most < zeros.max() <= most + 0.01
+    assert zeros.min() < 0.3 * most
+
+
+def test_each_is_drawn_equally_often_at_each_place():
+    draw = tf.function(lambda seed: distinct(seed, 3, 10))
+    drawn = np.stack([draw(fold_key(i)) for i in range(1000)])
+    for place in range(3):
+        share = np.bincount(drawn[:, place], minlength=10) / 1000
+        assert abs(share - 0.1).max() < 0.05
 
 
 def test_three_different_ones_in_the_order_drawn(pictures):

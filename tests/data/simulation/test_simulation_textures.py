@@ -1,7 +1,10 @@
+import socket
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from skimage import data
 
 from keras_sspcab.data import BadFilesError
 from keras_sspcab.data.random import fold_key
@@ -11,6 +14,7 @@ from keras_sspcab.data.simulation import (
     FolderTextures,
 )
 from keras_sspcab.data.simulation import textures as textures_module
+from keras_sspcab.data.textures import read_photograph
 
 
 def draws(source, images, count, index=0):
@@ -57,6 +61,13 @@ def test_every_picture_of_a_folder_is_drawn(folder):
     assert counts.min() >= 6
 
 
+def test_a_picture_of_the_right_size_is_not_resized(tmp_path, pictures):
+    Image.fromarray(pictures["noise"]).save(tmp_path / "noise.png")
+    source = FolderTextures(str(tmp_path))
+    (texture,) = draws(source, np.zeros((1, 33, 47, 3)), 1)
+    np.testing.assert_array_equal(texture, pictures["noise"])
+
+
 def test_broken_pictures(folder):
     (folder / "banded" / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
     (folder / "empty.png").touch()
@@ -65,6 +76,30 @@ def test_broken_pictures(folder):
 
 
 # === Pictures on board ===
+
+
+def test_pictures_are_those_of_scikit_image_without_a_network(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    brick = textures_module._picture("brick")
+    np.testing.assert_array_equal(brick, np.stack([data.brick()] * 3, -1))
+    for name in PICTURES:
+        pixels = textures_module._picture(name)
+        assert pixels.shape == (512, 512, 3)
+        assert pixels.std() > 10
+    with pytest.raises(ValueError, match=r"nothing\.png is not in this"):
+        read_photograph("nothing.png", "L")
+
+
+def test_textures_vary():
+    textures = draws(EmbeddedTextures(), np.ones((1, 48, 40, 3)) * 0.5, 100)
+    assert_textures(textures, (48, 40))
+    deviations = textures.std((1, 2)).max(-1)
+    # Windows of the image itself, which is plain.
+    assert 0.13 < (deviations == 0).mean() < 0.4
+    assert (deviations > 8).mean() > 0.5
 
 
 def test_all_pictures_are_drawn(monkeypatch):

@@ -147,6 +147,30 @@ def test_what_breaks_later_is_named(folders, tmp_path):
     truncate(path, 0.6)
     with pytest.raises(tf.errors.InvalidArgumentError, match="a.avi' has 40"):
         list(make(make_video(path)))
+    with pytest.raises(ValueError, match="a.avi' has 40 frames"):
+        keep([make_video(path)], tmp_path / "cache")
+    assert os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize(("size", "channels"), [((12, 16), 1), ((8, 10), 3)])
+def test_files_folders_and_caches_give_the_same_pixels(
+    tmp_path, size, channels
+):
+    frames = noise(6, SIZE, channels)
+    folder = make_video(write_frames(tmp_path / "a", frames))
+    file = make_video(write_video(tmp_path / "a.mkv", frames))
+    arguments = {"image_size": size, "channels": channels, "batch_size": 10}
+    first, *others = (
+        next(iter(make(video, 2, cache=cache, **arguments))).numpy()
+        for cache in (False, str(tmp_path / "cache"))
+        for video in (folder, file)
+    )
+    assert first.shape == (5, 2, *size, channels)
+    if size == SIZE:
+        expected = frames[:5].astype("float32") / 255
+        np.testing.assert_allclose(first[:, 0], expected, atol=1e-6)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
 
 
 # === Caches ===

@@ -5,6 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from video_writing import (
     noise,
     numbered,
@@ -70,6 +72,22 @@ def test_frames_have_their_own_times(tmp_path, name, start):
     assert times_of(path) == pytest.approx([t / 1000 for t in TIMES])
 
 
+def test_times_that_are_missing_follow_from_the_rate(tmp_path):
+    # Streams without a container have none.
+    path = write_video(tmp_path / "a.m4v", numbered(6, (48, 64)), "mpeg4")
+    folder = write_frames(tmp_path / "frames", numbered(6))
+    for video in (path, folder):
+        assert times_of(video) == pytest.approx(np.arange(6) / 25)
+
+
+def test_titles_need_not_be_text(tmp_path):
+    path = write_video(tmp_path / "a.avi", numbered(3, (48, 64)), "mpeg4")
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"\xff\xe9\xff\xff"))
+    assert len(read(path)) == 3
+
+
 def write_streams(path, *streams):
     """Writes pairs of frames and a disposition as streams of one file."""
     import av
@@ -130,6 +148,23 @@ def test_frames_are_turned_upright(tmp_path, matrix, displayed):
     assert small.shape == (6, 4, 3)
     last = read_frames(make_video(path), [2])[2]
     np.testing.assert_array_equal(last, expected[2])
+    set_display_matrix(path, 1, 1, -1, 1)
+    with pytest.raises(ValueError, match=r"a.mov', turned by -?45 degrees"):
+        read(path)
+
+
+def test_some_frames_of_a_video(tmp_path):
+    frames = numbered(9)
+    folder = write_frames(tmp_path / "frames", frames)
+    file = write_video(tmp_path / "file.avi", frames)
+    for video in map(make_video, (folder, file)):
+        some = read_frames(video, [7, 2], channels=1)
+        assert sorted(some) == [2, 7]
+        for position, pixels in some.items():
+            np.testing.assert_array_equal(pixels, frames[position])
+        assert read_frames(video, []) == {}
+        with pytest.raises(ValueError, match=r"positions \[9\]"):
+            read_frames(video, [1, 9])
 
 
 def test_cut_by_an_edit_list(tmp_path):
@@ -163,6 +198,15 @@ def test_files_with_16_bits_use_those_below_the_white_level(tmp_path):
 
 
 # === Damage ===
+
+
+def test_frames_that_change_their_size(tmp_path):
+    path = write_video(tmp_path / "a.mpg", noise(6, (32, 48)), "mpeg2video")
+    other = write_video(tmp_path / "b.mpg", noise(6, (64, 48)), "mpeg2video")
+    with path.open("ab") as file:
+        file.write(other.read_bytes())
+    with pytest.raises(ValueError, match=r"frame \d+ of 64x48 .* of 32x48"):
+        read(path)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +243,25 @@ def test_files_that_are_no_video(tmp_path, content, reason):
     path.write_bytes(content)
     for action in (read, lambda path: count_frames(make_video(path))):
         with pytest.raises(ValueError, match=f"a.avi' cannot be .*{reason}"):
+            action(path)
+    with pytest.raises(ValueError, match="does not exist"):
+        make_video(tmp_path / "b.avi")
+    with pytest.raises(ValueError, match="`kind` argument.*'files'"):
+        Video("a", "a", "files")
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from(
+        [b"", b"RIFF\0\0\0\0AVI ", b"\x1aE\xdf\xa3", b"\0\0\1\xba"]
+    ),
+    st.binary(max_size=300),
+)
+def test_random_bytes_are_refused_by_name(tmp_path_factory, head, content):
+    path = tmp_path_factory.mktemp("random") / "a.avi"
+    path.write_bytes(head + content)
+    for action in (read, lambda path: count_frames(make_video(path))):
+        with pytest.raises(ValueError, match=r"a\.avi"):
             action(path)
 
 

@@ -12,7 +12,7 @@ from keras_sspcab.data import (
     frame_labels,
     make_video,
 )
-from keras_sspcab.data.video import LabelSource
+from keras_sspcab.data.video import LabelSource, Video, VideoFolder
 
 
 @pytest.fixture
@@ -89,6 +89,17 @@ def test_all_bad_videos_are_reported_at_once(three_videos, tmp_path):
     with pytest.warns(UserWarning, match="2 bad files among 3 videos"):
         (good,) = check_videos(three_videos, on_error="skip")
     assert good.name == "b"
+
+
+def test_whole_videos_are_held_out():
+    train = tuple(Video(f"{i:02d}", f"{i:02d}.avi") for i in range(10))
+    split = VideoFolder("root", "plain", train).with_validation(0.2)
+    assert (len(split.train), len(split.validation)) == (8, 2)
+    assert {*split.train, *split.validation} == set(train)
+    assert "validation: 2 of 10 normal videos" in split.summary()
+    single = VideoFolder("root", "plain", train[:1])
+    with pytest.raises(ValueError, match="at least two.*with 1. Cut a long"):
+        single.with_validation()
 
 
 def test_ground_truth_is_checked(three_videos, tmp_path):

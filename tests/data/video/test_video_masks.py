@@ -13,6 +13,7 @@ from keras_sspcab.data import (
     make_video,
     tracks_from_masks,
 )
+from keras_sspcab.data.masks import resize_mask
 from keras_sspcab.data.video import LabelSource
 from keras_sspcab.metrics import read_tracks, write_tracks
 
@@ -61,6 +62,14 @@ def test_masks_of_each_kind(tmp_path, video, masks, name):
     masked = dataclasses.replace(video, masks=path)
     with pytest.raises(ValueError, match="4 in .* the 5 frames of .*v'"):
         list(iterate_masks(masked))
+
+
+@pytest.mark.parametrize("size", [(24, 48), (7, 11)])
+def test_resizing_is_that_of_images(tmp_path, video, size):
+    masks = noise(5)[..., 0] > 127
+    video = dataclasses.replace(video, masks=save(tmp_path / "m.npy", masks))
+    for mask, resized in zip(masks, iterate_masks(video, size), strict=True):
+        np.testing.assert_array_equal(resized, resize_mask(mask, size)[0])
 
 
 def test_labels_come_before_masks(tmp_path, video, masks):
