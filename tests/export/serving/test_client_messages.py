@@ -15,7 +15,11 @@ from tensorflow_serving.apis import (
 
 from keras_sspcab.export import ServingClientError
 from keras_sspcab.export.serving.client import messages
-from keras_sspcab.export.serving.client.results import DTYPES, STATES
+from keras_sspcab.export.serving.client.results import (
+    DTYPES,
+    STATES,
+    read_status,
+)
 from keras_sspcab.export.serving.server.messages import write_tensor
 
 
@@ -98,3 +102,11 @@ def test_tensors_of_other_kinds():
         read(tensor)
     with pytest.raises(ServingClientError, match="unknown type 99"):
         read(tensor_pb2.TensorProto(dtype=99))
+
+
+def test_the_version_0_has_a_state():
+    answer = messages.new_message(
+        "GetModelStatusResponse", model_version_status=[{"state": 30}]
+    )
+    (status,) = read_status(messages.to_dict(answer))
+    assert (status.version, status.is_available) == (0, True)

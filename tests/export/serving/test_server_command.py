@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from tests.export.serving.models import (
     images,
     model_path,
     run_directly,
+    tiny_detector,
     two_input_model,
 )
 from tests.export.serving.served import (
@@ -66,9 +68,9 @@ class Program:
             rest_port=urllib.parse.urlsplit(url).port, grpc_target=target
         )
 
-    def stop(self):
+    def stop(self, number=signal.SIGTERM):
         """Returns the exit code and all that was printed."""
-        self.process.terminate()
+        self.process.send_signal(number)
         self.output += self.process.stdout.read()
         return self.process.wait(timeout=30), self.output
 
@@ -124,6 +126,21 @@ def test_a_model_is_served_until_the_signal(tmp_path):
     ]
     with pytest.raises(ConnectionRefusedError):
         http_call(server, "/healthz")
+
+
+def test_a_keras_file_is_served_until_ctrl_c(tmp_path):
+    tiny_detector().save(tmp_path / "screws.keras")
+    with serving(tmp_path / "screws.keras") as program:
+        assert "Exported" in program.read_until("Exported")
+        server = program.addresses()
+        body = {"inputs": images(2).tolist()}
+        path = predict_path(tiny_detector().name)
+        status, answer = http_call(server, path, body)
+        assert status == 200
+        assert_same(answer["outputs"], direct(image=images(2)))
+        code, output = program.stop(signal.SIGINT)
+    assert code == 0, output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

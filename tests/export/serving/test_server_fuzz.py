@@ -178,6 +178,37 @@ def test_image_files_with_errors(server, data):
         )
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["image", "image_bytes", "b64", "x"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@FUZZING
+@given(
+    inputs=JSON,
+    key=st.sampled_from(["instances", "inputs"]),
+    signature=st.sampled_from(["serving_default", "serving_bytes"]),
+)
+def test_rest_with_any_values(server, inputs, key, signature):
+    body = {"signature_name": signature, key: inputs}
+    assert ask_rest(server, body) is None
+
+
+@FUZZING
+@given(content=st.binary(min_size=1, max_size=400))
+def test_ports_with_any_bytes(server, content):
+    assert ask_rest(server, content) is None
+    for port in (server.rest_port, server.grpc_port):
+        assert not send(port, content).startswith(b"HTTP/1.1 5")
+
+
 @FUZZING
 @given(data=st.binary(max_size=300), method=st.sampled_from(METHODS))
 def test_grpc_with_any_bytes(caller, method, data):

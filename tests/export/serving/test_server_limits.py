@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.limits import Limits
 from keras_sspcab.export.serving.server.options import ServerOptions
 from tests.export.serving.models import assert_same, direct, images
@@ -234,6 +235,15 @@ def test_memory_is_given_in_turn():
         await asyncio.gather(large, small)
         assert order == ["large", "small"]
         assert limits.work_bytes == 0
+
+    run(scenario, max_work_bytes=100)
+
+
+def test_what_never_fits_is_refused():
+    async def scenario(limits):
+        with pytest.raises(ServingError, match="Send fewer rows") as error:
+            await limits.take_memory(101)
+        assert error.value.http == 413
 
     run(scenario, max_work_bytes=100)
 

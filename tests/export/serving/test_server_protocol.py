@@ -3,9 +3,11 @@
 import grpc
 import numpy as np
 import pytest
+from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tests.export.serving.models import (
     NAME,
+    OUTPUTS,
     SIZE,
     assert_same,
     direct,
@@ -53,6 +55,37 @@ def test_grpc_chooses_outputs_and_versions(caller):
     assert spec.version.value == 1
     request.model_spec.version_label = "stable"
     assert caller.predict(request)[1].version.value == 1
+
+
+def test_grpc_predicts_from_files(caller):
+    files = [
+        encoded(images(1)[0]),
+        encoded(images(1, 1)[0], "JPEG"),
+        encoded(np.ones((50, 40)), "BMP"),
+        encoded(images(1, 2)[0], "GIF"),
+    ]
+    request = predict_request(signature="serving_bytes", image_bytes=files)
+    outputs, spec = caller.predict(request)
+    assert_same(outputs, direct("serving_bytes", image_bytes=files))
+    assert spec.signature_name == "serving_bytes"
+
+
+def test_grpc_status_and_metadata(caller):
+    for choice in ({}, {"version": 1}, {"label": "stable"}):
+        (status,) = caller.status(**choice).model_version_status
+        assert (status.version, status.state) == (1, 30)
+        assert status.status.error_code == 0
+    response = caller.metadata()
+    assert response.model_spec.version.value == 1
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(signatures)
+    assert set(signatures.signature_def) >= {"serving_default", "serving_bytes"}
+    signature = signatures.signature_def["serving_default"]
+    assert signature.method_name == "tensorflow/serving/predict"
+    image = signature.inputs["image"]
+    sizes = [dim.size for dim in image.tensor_shape.dim]
+    assert (image.dtype, sizes) == (1, [-1, SIZE, SIZE, 1])
+    assert set(signature.outputs) == set(OUTPUTS)
 
 
 def _changed(inputs=None, output=(), **spec):
@@ -137,6 +170,14 @@ def test_rest_predicts_by_rows_and_by_columns(server):
             status, answer = http_call(server, predict_path(), body)
             assert status == 200, answer
             assert_same(outputs_of(answer), expected)
+
+
+@pytest.mark.parametrize("where", ["/versions/1", "/labels/stable"])
+def test_rest_predicts_by_version_and_label(server, where):
+    body = {"inputs": images(1).tolist()}
+    status, answer = http_call(server, predict_path(where=where), body)
+    assert status == 200
+    assert_same(outputs_of(answer), direct(image=images(1)))
 
 
 def test_rest_status_and_metadata(server):
