@@ -8,7 +8,7 @@ from keras import ops
 from keras_sspcab.optimizers import EpochCosineDecay, PyTorchAdam
 from keras_sspcab.runs.models import compile_model
 from keras_sspcab.runs.parsing import load_config
-from tests.hosts import small_host
+from tests.hosts import samples, small_host
 
 
 class Formulas:
@@ -74,14 +74,52 @@ def test_cosine_is_stepped_by_epoch():
     assert float(again(20)) == rates[20]
 
 
+@pytest.fixture
+def in_float64():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="takes gradients by a tape"
+)
 @pytest.mark.parametrize(
     ("name", "epsilon"), [("draem", 1e-8), ("mnad", 1e-8), ("hf2vad", 1e-7)]
 )
-def test_hosts_whose_papers_used_it_have_it(name, epsilon):
+def test_first_step_of_hosts_whose_papers_used_it(name, epsilon, in_float64):
+    import tensorflow as tf
+
     host = small_host(name, run_eagerly=True)
-    trained = host.training_stages() if name == "hf2vad" else [host]
-    assert len(trained) == (3 if name == "hf2vad" else 1)
-    for model in trained:
-        model.compile(run_eagerly=True)
+    batch, targets = samples(host, 2), None
+    if name == "draem":
+        mask = np.zeros(batch.shape[:3])
+        mask[:, 8:16, 8:16] = 1
+        targets = {"reconstruction": batch, "segmentation": mask}
+    stages = host.training_stages() if name == "hf2vad" else [host]
+    assert len(stages) == (3 if name == "hf2vad" else 1)
+    for model in stages:
+        if name == "hf2vad":
+            model.compile(run_eagerly=True)
         assert isinstance(model.optimizer, PyTorchAdam)
-        assert model.optimizer.epsilon == epsilon
+        variables = model.trainable_variables
+        before = [ops.convert_to_numpy(v) for v in variables]
+        others = [(v, ops.convert_to_numpy(v)) for v in model.variables]
+        with tf.GradientTape() as tape:
+            outputs = model(batch, training=True)
+            loss = model.compute_loss(batch, targets, outputs)
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        for variable, value in others:
+            variable.assign(value)
+        model.train_on_batch(batch, targets)
+        rate = float(model.optimizer.learning_rate)
+        for variable, value, gradient in zip(
+            variables, before, gradients, strict=True
+        ):
+            given = 0.0 if gradient is None else ops.convert_to_numpy(gradient)
+            expected = Formulas(rate, epsilon)(value, given)
+            # Where a gradient is round-off alone, its sign is as well.
+            np.testing.assert_allclose(
+                ops.convert_to_numpy(variable), expected, rtol=1e-4, atol=1e-9
+            )

@@ -10,7 +10,7 @@ import tensorflow as tf
 # Red, green and blue of 32 bits, as TensorFlow takes them to lie.
 _USUAL_MASKS = b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"
 
-# Names of EXIF data in a file that are looked at.
+# Names of EXIF data in a PNG, and segments of a JPEG, that are looked at.
 _MAX_NAMES = 1000
 
 
@@ -88,41 +88,75 @@ def _orientation(file: _Bytes) -> tf.Tensor:
 
 
 def _find_exif(file: _Bytes) -> tf.Tensor:
-    """Returns where EXIF data begin, or -1.
+    """Returns where EXIF data begin, or -1."""
+    return tf.cond(
+        file.holds(_constant(0), b"\xff\xd8"),
+        lambda: _find_in_jpeg(file),
+        lambda: _find_in_png(file),
+    )
 
-    They are in the segment APP1 of a JPEG, or in the chunk eXIf of a PNG, into
-    which some programs write the mark of JPEG as well.
+
+def _find_in_jpeg(file: _Bytes) -> tf.Tensor:
+    """Goes from segment to segment, up to the EXIF data or the pixels.
+
+    Other segments, and what follows the pixels, may hold other images.
     """
 
-    def name(text: bytes) -> tf.Tensor:
-        parts = [file.data[i:][: file.size] == b for i, b in enumerate(text)]
-        return tf.reduce_all(parts, axis=0)
+    def step(place: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        first, marker = tf.unstack(file.window(place, 2))
+        # Filling in front of a marker, and what is no marker, is passed over.
+        is_marker = (first == 0xFF) & (marker != 0xFF)
+        is_alone = (marker <= 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
+        length = tf.where(
+            is_alone, _constant(0), file.number(place + 2, 2, True)
+        )
+        is_exif = is_marker & (marker == 0xE1)
+        is_exif &= file.holds(place + 4, b"Exif\0\0")
+        is_exif &= file.holds(place + 10, b"II*\0") | file.holds(
+            place + 10, b"MM\0*"
+        )
+        is_end = is_marker & ((marker == 0xDA) | (marker == 0xD9))
+        following = place + tf.where(is_marker, 2 + length, _constant(1))
+        return (
+            tf.where(is_end, file.size, following),
+            tf.where(is_exif, place + 10, _constant(-1)),
+        )
 
-    places = tf.where(name(b"Exif") | name(b"eXIf"))[:_MAX_NAMES, 0]
-    around = tf.range(-4, 14, dtype=tf.int64)
-    windows = tf.gather(file.data, tf.maximum(places[:, None] + around, 0))
+    _, found = tf.while_loop(
+        lambda place, found: (found < 0) & (place < file.size),
+        step,
+        (_constant(2), _constant(-1)),
+        maximum_iterations=_MAX_NAMES,
+        parallel_iterations=1,
+    )
+    return found
 
-    def holds(offset: int, *texts: bytes) -> tf.Tensor:
-        part = windows[:, 4 + offset : 4 + offset + len(texts[0])]
-        equal = [tf.reduce_all(part == list(text), axis=1) for text in texts]
-        return tf.reduce_any(equal, axis=0)
+
+def _find_in_png(file: _Bytes) -> tf.Tensor:
+    """Looks for the chunk eXIf, wherever it is.
+
+    Some programs write the mark of JPEG into it as well.
+    """
+    parts = [file.data[i:][: file.size] == b for i, b in enumerate(b"eXIf")]
+    places = tf.where(tf.reduce_all(parts, axis=0))[:_MAX_NAMES, 0]
+    around = tf.range(14, dtype=tf.int64)
+    windows = tf.gather(file.data, places[:, None] + around)
+
+    def holds(offset: int, text: bytes) -> tf.Tensor:
+        part = windows[:, offset : offset + len(text)]
+        return tf.reduce_all(part == list(text), axis=1)
 
     def is_tiff(offset: int) -> tf.Tensor:
-        return holds(offset, b"II*\0", b"MM\0*")
+        return holds(offset, b"II*\0") | holds(offset, b"MM\0*")
 
-    in_jpeg = file.holds(_constant(0), b"\xff\xd8") & holds(-4, b"\xff\xe1")
-    in_png = file.holds(_constant(1), b"PNG") & holds(0, b"eXIf")
-    starts = [
-        tf.boolean_mask(places + offset, is_here & is_tiff(offset))
-        for offset, is_here in (
-            (6, in_jpeg & holds(0, b"Exif\0\0")),
-            (4, in_png),
-            (10, in_png & holds(4, b"Exif\0\0")),
-        )
-    ]
+    is_marked = holds(4, b"Exif\0\0") & is_tiff(10)
+    starts = (
+        tf.boolean_mask(places + 4, is_tiff(4)),
+        tf.boolean_mask(places + 10, is_marked),
+    )
     found = tf.concat(starts, 0)
     return tf.cond(
-        tf.size(found) > 0,
+        file.holds(_constant(1), b"PNG") & (tf.size(found) > 0),
         lambda: tf.reduce_min(found),
         lambda: _constant(-1),
     )

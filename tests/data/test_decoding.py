@@ -1,5 +1,6 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -22,13 +23,14 @@ def pillow(encoded, mode="RGB"):
     return np.asarray(Image.open(io.BytesIO(encoded)).convert(mode))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP"])
-def test_color_is_exact(kind, color, encode):
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
+def test_color_is_that_of_pillow(kind, color, encode):
     encoded = encode(color, kind)
-    np.testing.assert_array_equal(decode_image(encoded, 3), color)
+    expected = pillow(encoded)
+    np.testing.assert_array_equal(decode_image(encoded, 3), expected)
     gray = decode_image(encoded, 1)
     assert gray.dtype == tf.uint8
-    np.testing.assert_array_equal(gray[..., 0], luma(color))
+    np.testing.assert_array_equal(gray[..., 0], luma(expected))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
@@ -74,6 +76,27 @@ def test_16_bit_png_is_scaled_by_the_white_level(white, channels, encode):
     np.testing.assert_array_equal(
         upper[..., 0], values.astype(int) * 256 // (white + 1)
     )
+
+
+def test_the_white_level_is_that_of_16_bits_in_color_and_of_no_others(
+    color, encode
+):
+    values = np.random.default_rng(0).integers(0, 4096, (9, 7, 3), "uint16")
+    encoded = tf.io.encode_png(values)
+    settings = Preprocessing(4095), tf.float32
+    for channels, expected in ((3, values), (1, luma(values)[..., None])):
+        np.testing.assert_allclose(
+            decode_image(encoded, channels, *settings),
+            expected / 4095,
+            atol=1e-7,
+        )
+    for kind in ("PNG", "JPEG", "BMP", "GIF"):
+        encoded = encode(color, kind)
+        plain = decode_image(encoded, 3)
+        np.testing.assert_array_equal(
+            decode_image(encoded, 3, *settings),
+            tf.image.convert_image_dtype(plain, tf.float32),
+        )
 
 
 def test_brighter_than_the_white_level_is_an_error(encode):
@@ -134,6 +157,12 @@ def test_orientation_stands_anywhere_before_the_pixels(color, encode):
     for middle in (segment, other + comment + b"\xff\xff" + segment):
         moved = plain[:2] + middle + plain[2:]
         np.testing.assert_array_equal(decode_image(moved, 3), expected)
+    # That of an image within another segment, or behind, is not this one's.
+    inside = b"\xff\xe2" + struct.pack(">H", len(segment) + 2) + segment
+    for content in (plain[:2] + inside + plain[2:], plain + marked):
+        np.testing.assert_array_equal(
+            decode_image(content, 3), decode_image(plain, 3)
+        )
     marked = with_orientation(turned, "PNG", 6)
     start = marked.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(marked[start : start + 4], "big")
@@ -142,6 +171,14 @@ def test_orientation_stands_anywhere_before_the_pixels(color, encode):
         decode_image(moved, 3), decode_image(marked, 3)
     )
     assert decode_image(moved, 3).shape == (32, 40, 3)
+    # Thousands of other parts, each with the name in it, cost no time.
+    part = b"teStExif\0\0"
+    check = struct.pack(">I", zlib.crc32(part))
+    parts = (struct.pack(">I", 6) + part + check) * 900
+    many = encode(color, "PNG")[:33] + parts + moved[33:]
+    np.testing.assert_array_equal(
+        decode_image(many, 3), decode_image(marked, 3)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -206,6 +243,16 @@ def test_palettes_of_bmp(bits, top_down, width):
         np.testing.assert_array_equal(gray, luma(expected))
 
 
+def test_bmp_of_32_bits_and_of_a_reversed_gray_palette(color, encode):
+    rgba = np.concatenate([color, np.full((40, 32, 1), 7, "uint8")], -1)
+    np.testing.assert_array_equal(decode_image(encode(rgba, "BMP"), 3), color)
+    pixels = np.arange(256).reshape(16, 16)
+    encoded = bitmap(pixels, 8, [[255 - i] * 3 for i in range(256)])
+    np.testing.assert_array_equal(
+        decode_image(encoded, 1)[..., 0], 255 - pixels
+    )
+
+
 def test_other_bmp_are_refused_as_what_they_are(color, encode):
     rgb565 = bytearray(encode(color, "BMP"))
     rgb565[28] = 16
@@ -229,6 +276,20 @@ def test_broken_bmp_is_an_error(bits):
 
 
 # === Other formats ===
+
+
+def test_the_first_frame_of_an_animation(color):
+    first, *others = (Image.fromarray(color[..., i]) for i in range(3))
+    stream = io.BytesIO()
+    first.save(stream, "GIF", save_all=True, append_images=others)
+    decoded = decode_image(stream.getvalue(), 1)[..., 0]
+    np.testing.assert_array_equal(decoded, color[..., 0])
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"RIFF", b"\x89PNG\r\n\x1a\n"])
+def test_garbage_is_an_error(content):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_image(content)
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4, True, None, "RGB"])

@@ -122,6 +122,15 @@ def test_folders_of_pictures(tmp_path):
         assert set(values.ravel()) == expected
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_on_board(channels):
+    pictures = pictures_of(None, 12, channels)
+    assert pictures.shape == (12, *SIZE, channels)
+    assert 0 <= pictures.min() <= pictures.max() <= 1
+    assert len(np.unique(pictures, axis=0)) == 12
+    assert np.median(pictures.std((1, 2))) > 0.03
+
+
 def test_files_become_pictures_as_ever(tmp_path):
     # Trainings that are resumed with another version see the same pictures.
     rows, columns = np.mgrid[:60, :40]

@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 
@@ -36,8 +37,14 @@ def pixels(path):
 
 
 def test_layout_counts_and_masks(tmp_path):
-    folder = write_texture_folder(tmp_path / "demo", **SMALL)
-    assert folder == scan_image_folder(tmp_path / "demo", layout="mvtec")
+    root = tmp_path / "deep/er/demo"
+    folder = write_texture_folder(root, **SMALL)
+    assert os.listdir(tmp_path / "deep/er") == ["demo"]
+    assert folder == scan_image_folder(root, layout="mvtec")
+    card = json.loads((root / "dataset.json").read_text())
+    assert card["photograph"] == "skimage.data.brick (CC0)"
+    assert card["arguments"]["defects"] == list(DEFECTS)
+    assert set(card["files"]) == set(contents(root)) - {"dataset.json"}
     assert len(folder.train) == 4
     defects = [sample.defect for sample in folder.test]
     assert {d: defects.count(d) for d in defects} == {
@@ -95,6 +102,7 @@ def test_the_arguments_decide(tmp_path):
 def test_own_folder_is_replaced(tmp_path):
     write_texture_folder(tmp_path / "demo", **SMALL)
     write_texture_folder(tmp_path / "demo", "gravel", **SMALL, seed=1)
+    (tmp_path / "new").mkdir()
     write_texture_folder(tmp_path / "new", "gravel", **SMALL, seed=1)
     assert contents(tmp_path / "demo") == contents(tmp_path / "new")
     assert sorted(os.listdir(tmp_path)) == ["demo", "new"]
@@ -170,6 +178,41 @@ def test_blobs_are_one_piece_without_gaps(defect):
         _, pieces = ndimage.label(mask, np.ones((3, 3)))
         assert pieces == 1
         np.testing.assert_array_equal(mask, ndimage.binary_fill_holes(mask))
+
+
+def test_kinds_of_defects_look_like_them():
+    image = crop()
+
+    def detail(pixels, where):
+        return np.abs(ndimage.laplace(pixels))[where].mean()
+
+    for seed in range(4):
+        result, mask = draw("hole", image, seed)
+        assert result[mask].mean() < 0.6 * image.mean()
+        mask = draw("scratch", image, seed)[1]
+        assert ndimage.distance_transform_edt(mask).max() < 5.0
+        result, mask = draw("blur", image, seed)
+        inner = ndimage.binary_erosion(mask, iterations=4)
+        assert detail(result, inner) < 0.5 * detail(image, inner)
+        result, mask = draw("foreign", image, seed)
+        around = ndimage.binary_dilation(mask, iterations=4)
+        assert abs(result[mask].mean() - image[around].mean()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("defect", "smallest", "largest"),
+    [
+        ("scratch", 0.001, 0.04),
+        ("stain", 0.008, 0.2),
+        ("hole", 0.001, 0.05),
+        ("foreign", 0.005, 0.15),
+        ("blur", 0.008, 0.2),
+    ],
+)
+def test_sizes_are_realistic_and_varied(defect, smallest, largest):
+    shares = [draw(defect, seed=seed)[1].mean() for seed in range(8)]
+    assert smallest < min(shares)
+    assert 1.2 * min(shares) < max(shares) < largest
 
 
 def test_bad_arguments():

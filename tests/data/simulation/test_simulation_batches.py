@@ -106,7 +106,11 @@ def test_sizes_may_be_known_only_when_run(clean, simulate):
     assert simulated.element_spec[0].shape.as_list() == [None, None, None, 3]
     first, second = collect(simulated)
     assert second[0].shape[1:] == other.shape[1:]
-    (static,) = collect(simulate(dataset_of(clean, 5)))
+    fixed = simulate(tf.data.Dataset.from_tensors(clean))
+    x, y = fixed.element_spec
+    assert None not in x.shape
+    assert {part.shape[0] for part in y.values()} == {x.shape[0]}
+    (static,) = collect(fixed)
     for part, expected in zip(first, static, strict=True):
         assert (abs(part - expected) > 2 / 255).mean() < 1e-3
 
@@ -122,6 +126,17 @@ def test_arrays_of_a_generator_stay_as_they_are(simulate):
     before = shared.copy()
     collect(simulate(open_sizes(shared)))
     np.testing.assert_array_equal(shared, before)
+
+
+def test_lengths_are_kept(clean):
+    finite = dataset_of(clean)
+    cases = (finite, finite.repeat(), finite.filter(lambda x: True))
+    lengths = [int(seeds_of(case, 0).cardinality()) for case in cases]
+    assert lengths == [
+        3,
+        tf.data.experimental.INFINITE_CARDINALITY,
+        tf.data.experimental.UNKNOWN_CARDINALITY,
+    ]
 
 
 # === Errors ===
@@ -141,6 +156,13 @@ def test_wrong_shapes(shape, message, simulate):
     dataset = tf.data.Dataset.from_tensors(np.zeros(shape, "float32"))
     with pytest.raises(ValueError, match=f"{message}.*Received: shape"):
         simulate(dataset)
+
+
+@both
+def test_small_images_raise_when_run(simulate):
+    dataset = open_sizes(np.zeros((1, 31, 40, 3), "float32"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at least 32"):
+        collect(simulate(dataset))
 
 
 @both
