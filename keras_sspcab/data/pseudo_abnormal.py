@@ -12,6 +12,7 @@ from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.data.random import PICTURE, fold_in, fold_key
 from keras_sspcab.data.simulation.textures import (
     EmbeddedTextures,
+    FolderTextures,
     TextureSource,
 )
 
@@ -22,7 +23,7 @@ def add_pseudo_abnormal(
     dataset: tf.data.Dataset,
     seed: int = 0,
     epoch: int = 0,
-    images: TextureSource | None = None,
+    images: Any = None,
     speed: float = 3.0,
 ) -> tf.data.Dataset:
     """Adds as many pseudo-abnormal crops to each batch of normal ones.
@@ -41,10 +42,10 @@ def add_pseudo_abnormal(
             height, width, 2)`, and whatever else.
         seed: Integer, 0 or more.
         epoch: Number of the epoch, from 0.
-        images: A `TextureSource`; None (the default) for ten photographs of
-            scikit-image: few for a result that counts. The framework's authors
-            take UIUC textures, Oxford flowers, anime faces and 68 classes of
-            Tiny ImageNet.
+        images: A `TextureSource`, or folders for `FolderTextures`; None (the
+            default) for ten photographs of scikit-image: few for a result that
+            counts. The framework's authors take UIUC textures, Oxford flowers,
+            anime faces and 68 classes of Tiny ImageNet.
         speed: How much faster than normal, more than 1: motion at its own speed
             is normal. The factor of the framework is not known; 3 is a guess.
 
@@ -57,7 +58,11 @@ def add_pseudo_abnormal(
     seed = standardize_int(seed, "seed", 0)
     epoch = standardize_int(epoch, "epoch", 0)
     speed = standardize_number(speed, "speed", 1.0, excluded=1.0)
-    source = images or EmbeddedTextures(batch_share=0.0)
+    source = images
+    if images is None:
+        source = EmbeddedTextures(batch_share=0.0)
+    elif not isinstance(images, TextureSource):
+        source = FolderTextures(images)
     start = fold_key(seed, PICTURE, epoch)
     _, height, width, channels = spec["appearance"].shape
     picture = tf.TensorSpec((height, width, channels), tf.float32)

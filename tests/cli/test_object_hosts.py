@@ -159,6 +159,20 @@ def test_report_and_predict(run, videos, invoke, tmp_path):
     assert (tmp_path / "x-annotated.mp4").stat().st_size > 1000
 
 
+def test_thresholds_are_measured_anew(run, tmp_path, invoke):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    # Of the same name as a video that was trained on.
+    write_frames(tmp_path / "new/0", moving(20, 1)[0])
+    first = load_detector(str(copy)).calibration
+    invoke("calibrate", copy, "--data", tmp_path / "new", "--decision=either")
+    new = load_detector(str(copy)).calibration
+    assert new.num_images > first.num_images
+    assert new.decision == "either"
+    invoke("calibrate", copy, "--restore=training")
+    assert load_detector(str(copy)).calibration == first
+
+
 def test_resumed_run_is_that_of_one_go(run, invoke, tmp_path):
     missing = ("checkpoint-classifiers.npz", "model.keras")
     copy = unfinished(run, tmp_path, *missing)

@@ -70,6 +70,8 @@ def test_all_bad_files_are_reported_with_reasons(tmp_path, color, encode):
     with pytest.warns(UserWarning, match="the file is empty") as caught:
         assert check_images(iter(samples), on_error="skip") == tuple(good)
     assert "4 images remain" in str(caught[0].message)
+    with pytest.raises(ValueError, match="on_error='ignore'"):
+        check_images(samples, on_error="ignore")
     # Nothing is left.
     assert len(problems_of(samples[4:], on_error="skip").problems) == 8
 

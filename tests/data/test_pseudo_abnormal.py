@@ -118,7 +118,7 @@ def test_folders_of_pictures(tmp_path):
         (str(tmp_path), {11, 35, 59}),
         ([tmp_path / "train"], {35, 59}),
     ):
-        values = np.round(255 * pictures_of(FolderTextures(images), 30))
+        values = np.round(255 * pictures_of(images, 30))
         assert set(values.ravel()) == expected
 
 
@@ -164,6 +164,8 @@ def test_bad_datasets(crops):
     [
         ({"seed": -1}, "seed=-1"),
         ({"epoch": 0.5}, "epoch=0.5"),
+        ({"images": 3}, "root=3"),
+        ({"images": []}, "at least one folder"),
         ({"speed": 1}, "`speed` argument.*above 1"),
         ({"speed": float("nan")}, "`speed` argument"),
     ],

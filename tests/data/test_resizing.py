@@ -53,6 +53,8 @@ def test_batches_floats_and_the_same_size(method, color):
 def test_images_without_a_known_white_are_refused(dtype):
     with pytest.raises(ValueError, match=f"dtype={dtype}"):
         resize(np.zeros((4, 4, 1), dtype), 2)
+    with pytest.raises(ValueError, match=r"`method`.*'opencv'"):
+        resize(np.zeros((4, 4, 1), "uint8"), 2, "cubic")
 
 
 @pytest.mark.parametrize("size", [0, (3,), (4, -1), (4, 4, 3), "big", (2.5, 2)])

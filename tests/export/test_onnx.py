@@ -44,6 +44,14 @@ def test_file(onnx_file, detector):
     assert metadata["value_range"] == "[0, 1]"
     calibration = json.loads(metadata["calibration"])
     assert calibration == detector.calibration.summary()
+    folder = onnx_file.path.parent
+    names = ["bricks.onnx", "bricks.onnx.parity.json"]
+    assert sorted(os.listdir(folder)) == names
+    report = json.loads((folder / names[1]).read_text())
+    assert (report["format"], report["opset"]) == ("onnx", 17)
+    assert report["image_size"] == [SIZE, SIZE]
+    assert report["parity"] == onnx_file.parity.to_dict()
+    assert onnx_file.parity.passes
 
 
 def test_results(onnx_file, detector, textures):

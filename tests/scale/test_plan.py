@@ -39,6 +39,13 @@ def test_shards_part_the_inputs(count, shard_size):
     assert sizes <= {shard_size}
 
 
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match="no inputs"):
+        make_plan([])
+    with pytest.raises(ValueError, match="shard_size"):
+        make_plan(shard_size=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

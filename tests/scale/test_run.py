@@ -45,6 +45,14 @@ def test_one_row_for_each_image(make_job, images):
     }
 
 
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 0}, {"on_error": "skip"}, {"batch_size": 2.5}]
+)
+def test_arguments_are_checked(make_job, options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
+        make_job(**options)
+
+
 def test_a_table_that_is_done_stays(make_job):
     job = make_job()
     first = score_shards(job)
