@@ -112,7 +112,7 @@ def _draw(comparison: Comparison) -> Figure:
 def _slots(comparison: Comparison) -> list[tuple[str, str, tuple[str, ...]]]:
     """Returns the places along the axis: host, class, and blocks there."""
     grid = comparison.grid
-    groups = [(b,) for b in grid.blocks]
+    groups: list[tuple[str, ...]] = [(b,) for b in grid.blocks]
     if not comparison.is_crowded:
         groups = [grid.blocks]
     return [*itertools.product(grid.models, grid.classes, groups)]

@@ -129,11 +129,13 @@ def _read_results(
 
 
 def _of_images(names: list[str]) -> list[tuple[str, str, str]]:
-    return [(*column, *names) for column in _IMAGE_COLUMNS]
+    (name,) = names
+    return [(host, metric, name) for host, metric in _IMAGE_COLUMNS]
 
 
 def _of_videos(names: list[str]) -> list[tuple[str, str, str]]:
-    return [(*names, data) for data in _VIDEO_COLUMNS]
+    host, metric = names
+    return [(host, metric, data) for data in _VIDEO_COLUMNS]
 
 
 #: The tables of the paper, by the kind of data.
