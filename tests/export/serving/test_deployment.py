@@ -139,6 +139,8 @@ def test_kubernetes_scales_the_deployment(directory):
     target = scaler["scaleTargetRef"]
     assert target["kind"] == "Deployment"
     assert target["name"] == deployment["metadata"]["name"]
+    for limits in (scaler, kserve(directory)):
+        assert 1 <= limits["minReplicas"] < limits["maxReplicas"]
     # A number here would undo the autoscaler at every `kubectl apply`.
     assert "replicas" not in deployment["spec"]
     # The metric is a share of what is requested.
@@ -193,8 +195,12 @@ def test_policies_are_for_the_pods(directory, file):
     assert policy["egress"] == []
     (rule,) = policy["ingress"]
     assert [port["port"] for port in rule["ports"]] == ports
+    # From pods alone.
+    peers = {kind for peer in rule["from"] for kind in peer}
+    assert peers <= {"podSelector", "namespaceSelector"}
     budget = documents["PodDisruptionBudget"]["spec"]
     assert budget["selector"]["matchLabels"] == labels
+    assert budget["maxUnavailable"] == 1
 
 
 def test_gpus(directory, tmp_path):
