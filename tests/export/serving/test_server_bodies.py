@@ -264,7 +264,7 @@ def test_bodies_that_were_sent_once(server, faults, tmp_path):
 @pytest.mark.parametrize(
     ("body", "encoding", "status", "message"),
     [
-        (gzip.compress(b" " * (64 * MIB, mtime=0)), "gzip", 413, "unpacked"),
+        (gzip.compress(b" " * (64 * MIB), mtime=0), "gzip", 413, "unpacked"),
         (gzip.compress(b"{}", mtime=0)[:-4], "gzip", 400, "no whole gzip file"),
         (gzip.compress(b"{}", mtime=0) * 2, "gzip", 400, "more than one"),
         (b"{}", "gzip", 400, "no gzip file"),
