@@ -108,8 +108,15 @@ def test_exit_code_tells_of_anomalies(
     path = saved(trained, tmp_path, threshold=threshold)
     image = images / "test" / "good" / "000.png"
     is_anomalous = threshold < 0
-    result = invoke("predict", path, image)
+    out = tmp_path / "s.json"
+    result = invoke("predict", path, image, f"--out={out}")
     assert ("1 of 1 anomalous" in result.stdout) is is_anomalous
+    (row,) = json.loads(out.read_text())
+    assert (row["path"], row["is_anomalous"]) == (str(image), is_anomalous)
+    assert set(row) == {
+        *("path", "anomaly_score", "is_anomalous", "raw_score"),
+        *("error", "conflict"),
+    }
     invoke("predict", path, image, "--fail-on-anomaly", code=int(is_anomalous))
 
 

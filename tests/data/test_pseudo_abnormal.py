@@ -122,6 +122,19 @@ def test_folders_of_pictures(tmp_path):
         assert set(values.ravel()) == expected
 
 
+def test_pictures_are_drawn_larger_and_shrunk():
+    class Plain(TextureSource):
+        def draw(self, images, index, seed):
+            assert images.shape[1:3] == (4 * SIZE[0], 4 * SIZE[1])
+            return tf.ones(images.shape[1:]) * [0.0, 255.0, 51.0]
+
+    pictures = pictures_of(Plain(), 2, 3)
+    expected = np.full_like(pictures, [0, 1, 0.2])
+    np.testing.assert_allclose(pictures, expected, atol=1e-6)
+    # Green is near to gray.
+    np.testing.assert_allclose(pictures_of(Plain(), 2), 1.0, atol=1e-6)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_on_board(channels):
     pictures = pictures_of(None, 12, channels)

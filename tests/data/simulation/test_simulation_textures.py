@@ -115,6 +115,49 @@ def test_all_pictures_are_drawn(monkeypatch):
     assert counts.min() > 0.3 * counts.mean()
 
 
+@pytest.mark.parametrize("sides", [(0.25, 0.75), (1.0, 0.4)])
+def test_windows_lie_anywhere_and_half_are_mirrored(sides):
+    # The pixels tell where they were.
+    ramps = np.mgrid[0:101, 0:101].transpose(1, 2, 0)[np.newaxis] / 100
+    crop = tf.function(
+        lambda seed: textures_module._crop(
+            tf.constant(ramps, tf.float32),
+            tf.constant(0),
+            tf.constant(sides),
+            [9, 7],
+            seed,
+        )
+    )
+    windows = np.stack([crop(fold_key(i)) for i in range(80)])
+    assert -1e-6 <= windows.min() <= windows.max() <= 1 + 1e-6
+    first, last = windows[:, 0, 0], windows[:, -1, -1]
+    for axis, side in enumerate(sides):
+        ends = first[:, axis], last[:, axis]
+        np.testing.assert_allclose(abs(ends[1] - ends[0]), side, atol=1e-5)
+        assert 20 < (ends[1] > ends[0]).sum() < 60
+        low = np.minimum(*ends)
+        if side < 1:
+            assert low.min() < 0.15 * (1 - side)
+            assert low.max() > 0.85 * (1 - side)
+
+
+def test_half_are_recolored():
+    ramp = np.linspace(0, 255, 256, dtype="float32")
+    image = tf.constant(np.tile(ramp[:, None, None], (1, 2, 3)))
+    recolor = tf.function(lambda seed: textures_module._recolor(image, seed))
+    results = np.stack([recolor(fold_key(i)) for i in range(100)])
+    changed = results[(results != image.numpy()).any((1, 2, 3))]
+    assert 35 <= len(changed) <= 65
+    # Straight from one color to another.
+    middle = (changed[:, 0] + changed[:, -1]) / 2
+    found = changed[:, 127:129].mean(1)
+    np.testing.assert_allclose(found, middle, atol=1)
+    ends = changed[:, 0, 0]
+    assert ends.min() < 10
+    assert ends.max() > 245
+    assert ends.std(axis=1).mean() > 20
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_windows_come_from_other_images(channels):
     images = np.ones((4, 32, 40, channels)) * np.arange(4).reshape(4, 1, 1, 1)
