@@ -81,6 +81,12 @@ def reproduce(
     standardize_choice(table, (*PAPER_TABLES, "table6"), "TABLE")
     budget = standardize_choice(budget, BUDGETS, "budget")
     if table == "table6":
+        given = {"--data": data, "--seeds": seeds, "--set": settings}
+        if extra := [option for option, value in given.items() if value]:
+            raise ValueError(
+                "table6 measures time, on random images. Received: "
+                f"{', '.join(extra)}. Leave it out"
+            )
         _time(budget, out or Path("runs") / f"table6-{budget}", dry_run)
         return
     if data is None:
@@ -89,7 +95,7 @@ def reproduce(
     seeds = seeds or str(paper.seeds)
     data = data.expanduser().absolute()
     out = out or Path("runs") / f"{table}-{budget}-{data.resolve().name}"
-    given = {
+    parts = {
         "": table,
         "--data": data,
         "--budget": budget,
@@ -109,8 +115,8 @@ def reproduce(
             preset=paper.preset,
             metrics=paper.metrics,
             has_ensembles=paper.has_ensembles and len(numbers) > 1,
-            command=spell("reproduce", given),
-            public_command=spell("reproduce", given, is_public=True),
+            command=spell("reproduce", parts),
+            public_command=spell("reproduce", parts, is_public=True),
             published=paper.published,
         ),
         environment,

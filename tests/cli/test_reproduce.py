@@ -171,6 +171,7 @@ def test_table_6(invoke, tmp_path, monkeypatch):
     [
         (["table7"], "table1"),
         (["table1"], "table1 needs --data"),
+        (["table6", "--data=x"], "on random images. Received: --data"),
         (["table1", "--budget=gpu"], "paper"),
         (["table1", "--data=nowhere"], "no folder of videos"),
     ],
