@@ -18,15 +18,15 @@ from keras_sspcab.data.file_system import (
     standardize_path,
 )
 from keras_sspcab.data.folder import ImageFolder
+from keras_sspcab.data.image_files import load_photo
 from keras_sspcab.data.scanning import scan_image_folder
 from keras_sspcab.runs.files import replacing_folder
 
 #: Photographs in scikit-image's wheel, 512 x 512, gray, CC0.
 TEXTURES = ("brick", "grass", "gravel")
 
-# Columns of the photographs: training never sees what the test shows.
-_TRAIN_COLUMNS = slice(0, 320)
-_TEST_COLUMNS = slice(320, 512)
+# Of the columns of a photograph: training never sees what the test shows.
+_TRAIN_SHARE = 0.625
 
 _MARKER = "dataset.json"
 _WRITER = "keras_sspcab.data.write_texture_folder"
@@ -44,17 +44,19 @@ def write_texture_folder(
 ) -> ImageFolder:
     """Writes a demo data set in the MVTec AD layout.
 
-    Normal images are square crops of a photograph that comes with scikit-image,
-    some mirrored, and up to 4 % brighter or darker. Training crops come from
-    its columns 0 to 319 and test crops from 320 to 511: no pixel is in both.
+    Normal images are square crops of a photograph, some mirrored, and up to 4 %
+    brighter or darker. Training crops come from the left five eighths of its
+    columns and test crops from the others: no pixel is in both.
     Into the defective ones a defect is drawn. The mask marks the pixels where
     it has an opacity of at least 0.1; all others are those of the photograph.
 
     Args:
         root: Local folder to write. One that this function wrote before is
             replaced; others, and files in it from elsewhere, are refused.
-        texture: `"brick"`, `"grass"` or `"gravel"`.
-        image_size: Height and width, 32 to 192 pixels. Defaults to 128.
+        texture: `"brick"`, `"grass"` or `"gravel"`, which come with
+            scikit-image, or the path of a photograph, which is read as gray.
+        image_size: Height and width, at least 32 pixels, at most the width of
+            the test part, 192 of those that come along. Defaults to 128.
         num_train: Normal training images. Defaults to 200.
         num_test_good: Normal test images. Defaults to 40.
         num_test_defective: Defective test images, dealt evenly to the types.
@@ -75,12 +77,13 @@ def write_texture_folder(
     >>> len(folder.train), len(folder.test)
     (3, 3)
     """
-    texture = standardize_choice(texture, TEXTURES, "texture")
+    ground = _photograph(texture)
     image_size = standardize_int(image_size, "image_size", 32)
-    largest = _TEST_COLUMNS.stop - _TEST_COLUMNS.start
+    middle = round(_TRAIN_SHARE * ground.shape[1])
+    largest = min(ground.shape[1] - middle, ground.shape[0])
     if image_size > largest:
         raise ValueError(
-            f"The `image_size` argument must be at most {largest}, the width "
+            f"The `image_size` argument must be at most {largest}, the size "
             "of the part of the photograph kept for the test. "
             f"Received: image_size={image_size}"
         )
@@ -99,10 +102,9 @@ def write_texture_folder(
     root = _standardize_target(root)
 
     photographs = {
-        name: read_photograph(f"{name}.png", "L") for name in TEXTURES
+        name: _photograph(name) for name in TEXTURES if name != texture
     }
-    ground = photographs.pop(texture)
-    train, test = ground[:, _TRAIN_COLUMNS], ground[:, _TEST_COLUMNS]
+    train, test = ground[:, :middle], ground[:, middle:]
     with replacing_folder(root) as folder:
         files = []
 
@@ -131,9 +133,13 @@ def write_texture_folder(
 
         card = {
             "written_by": _WRITER,
-            "photograph": f"skimage.data.{texture} (CC0)",
-            "train_columns": [_TRAIN_COLUMNS.start, _TRAIN_COLUMNS.stop],
-            "test_columns": [_TEST_COLUMNS.start, _TEST_COLUMNS.stop],
+            "photograph": (
+                f"skimage.data.{texture} (CC0)"
+                if texture in TEXTURES
+                else os.path.basename(texture)
+            ),
+            "train_columns": [0, middle],
+            "test_columns": [middle, ground.shape[1]],
             "arguments": {
                 "texture": texture,
                 "image_size": image_size,
@@ -149,6 +155,19 @@ def write_texture_folder(
         with open(path, "w", encoding="utf-8") as file:
             json.dump(card, file, indent=2)
     return scan_image_folder(root, layout="mvtec")
+
+
+def _photograph(texture: str) -> np.ndarray:
+    """Reads a photograph as gray, by its name or path."""
+    if texture in TEXTURES:
+        return read_photograph(f"{texture}.png", "L")
+    path = os.path.expanduser(texture)
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"The `texture` argument must be one of {list(TEXTURES)}, or the "
+            f"path of a photograph. Received: texture={texture!r}"
+        )
+    return np.asarray(load_photo(path).convert("L"))
 
 
 def read_photograph(name: str, mode: str) -> np.ndarray:

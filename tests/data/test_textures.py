@@ -113,6 +113,28 @@ def test_own_folder_is_replaced(tmp_path):
     assert (tmp_path / "demo/mine.png").exists()
 
 
+def test_a_photograph_of_ones_own(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (100, 160), "uint8")
+    # Left and right tell the parts apart.
+    pixels[:, :100] //= 2
+    pixels[:, 100:] = 128 + pixels[:, 100:] // 2
+    Image.fromarray(pixels).save(tmp_path / "wall.png")
+    path = str(tmp_path / "wall.png")
+    folder = write_texture_folder(
+        tmp_path / "demo", path, **{**SMALL, "image_size": 60}
+    )
+    read = [np.asarray(Image.open(s.path)) for s in folder.train]
+    assert max(image.max() for image in read) <= 1.04 * 127 + 1
+    good = [s.path for s in folder.test if not s.label]
+    assert min(np.asarray(Image.open(p)).min() for p in good) >= 0.96 * 128 - 1
+    card = json.loads((tmp_path / "demo/dataset.json").read_text())
+    assert card["photograph"] == "wall.png"
+    assert card["test_columns"] == [100, 160]
+    with pytest.raises(ValueError, match="at most 60"):
+        write_texture_folder(tmp_path / "demo", path, image_size=61)
+
+
 @pytest.mark.parametrize("card", ["", "{}", "[]", '{"written_by": "me"}'])
 def test_strange_folder_is_left_alone(tmp_path, card):
     path = tmp_path / "dataset.json"
