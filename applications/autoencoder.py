@@ -136,7 +136,10 @@ def reconstruct(
     options: dict[str, Any] | None,
     output_activation: str,
 ) -> Any:
-    """Applies the network of the paper; arguments as of `AutoEncoder`."""
+    """Returns an image as the paper's network reconstructs it.
+
+    The arguments are those of `AutoEncoder`.
+    """
     first, second, latent = _check_filters(filters)
 
     def conv(x: Any, channels: int, name: str, place: str = "") -> Any:

@@ -1,4 +1,4 @@
-"""Asks whether what DRAEM learns on simulated anomalies carries over.
+"""Compares DRAEM on simulated anomalies with DRAEM on real defects.
 
 Run: python -m benchmarks.transfer RUN [RUN ...]
 

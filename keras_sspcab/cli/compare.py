@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from keras_sspcab.compare.results import Comparison
 
 
+ModelSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="[MODEL:]SECTION.KEY=VALUE",
+        help="A setting of all models, or of one. Repeatable. "
+        "`keras-sspcab settings MODEL` lists them, with defaults.",
+    ),
+]
+
+
 def compare(
     data: Annotated[
         Path,
@@ -51,15 +62,7 @@ def compare(
             help="TOML file; a table draem.training is for one model alone."
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="[MODEL:]SECTION.KEY=VALUE",
-            help="A setting of all models, or of one. Repeatable. "
-            "`keras-sspcab settings MODEL` lists them, with defaults.",
-        ),
-    ] = None,
+    settings: ModelSettings = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(

@@ -9,7 +9,13 @@ from rich.table import Table
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import say, show, warn
-from keras_sspcab.cli.compare import run_all, show_cells, spell, start
+from keras_sspcab.cli.compare import (
+    ModelSettings,
+    run_all,
+    show_cells,
+    spell,
+    start,
+)
 
 if TYPE_CHECKING:
     from keras_sspcab.compare import ComparisonRun
@@ -44,14 +50,7 @@ def reproduce(
         str | None,
         typer.Option(help="How many seeds, or a list such as 3,5,7."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="[MODEL:]SECTION.KEY=VALUE",
-            help="A setting of all models, or of one. Repeatable.",
-        ),
-    ] = None,
+    settings: ModelSettings = None,
     dry_run: Annotated[
         bool,
         typer.Option(

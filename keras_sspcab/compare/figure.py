@@ -53,8 +53,6 @@ _WITH: tuple[dict[str, Any], ...] = (
     {"marker": "D", "color": _INK},
 )
 
-_PLAIN = {"ls": "", "ms": 5, "mew": 1.2, **_WITH[0]}
-
 # With more places than this along the axis, panels are as wide as the figure.
 _WIDE = 6
 # Smaller differences on the axis would look larger than they are.
@@ -121,10 +119,7 @@ def _slots(comparison: Comparison) -> list[tuple[str, str, tuple[str, ...]]]:
 def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
     grid, values = comparison.grid, comparison.values(metric.key)
     slots = _slots(comparison)
-    marks = dict(zip(grid.blocks, _marks(grid.blocks), strict=True))
-    if comparison.is_crowded:
-        # Their names are below; more marks than four would repeat.
-        marks = {b: marks[b] if b == OFF else _PLAIN for b in grid.blocks}
+    marks = _marks(comparison)
     for slot, (model, data_class, blocks) in enumerate(slots):
         distance = 0.7 / max(len(blocks), 2)
         offsets = (np.arange(len(blocks)) - (len(blocks) - 1) / 2) * distance
@@ -218,14 +213,15 @@ def _separate_hosts(axes: Any, comparison: Comparison, is_named: bool) -> None:
             )
 
 
-def _marks(blocks: tuple[str, ...]) -> list[dict[str, Any]]:
+def _marks(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Returns how the values of each block are drawn."""
-    others = itertools.cycle(_WITH)
+    # Where blocks are named along the axis, marks need not tell them apart.
+    others = itertools.cycle(_WITH[:1] if comparison.is_crowded else _WITH)
     common = {"ls": "", "ms": 5, "mew": 1.2}
-    return [
-        common | (_WITHOUT if block == OFF else next(others))
-        for block in blocks
-    ]
+    return {
+        block: common | (_WITHOUT if block == OFF else next(others))
+        for block in comparison.grid.blocks
+    }
 
 
 def _widen(axes: Any) -> None:
@@ -236,12 +232,11 @@ def _widen(axes: Any) -> None:
 
 
 def _legend(comparison: Comparison) -> list[Line2D]:
-    blocks = comparison.grid.blocks
     marks = []
     if not comparison.is_crowded:
         marks = [
             Line2D([], [], label=describe_block(block), **mark)
-            for block, mark in zip(blocks, _marks(blocks), strict=True)
+            for block, mark in _marks(comparison).items()
         ]
     is_single = len(comparison.grid.seeds) == 1
     mean = "the value" if is_single else "mean over seeds"

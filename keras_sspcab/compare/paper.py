@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.resources
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +14,7 @@ from keras_sspcab.compare.results import CellState, state_of
 from keras_sspcab.compare.runner import CellRun, ComparisonRun
 from keras_sspcab.hosts import get_application
 from keras_sspcab.runs.estimation import TrainingEstimate, estimate_training
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from keras_sspcab.runs.parsing import read_toml
 
 #: The tables of detectors; Table 6 is about time, see `timing`.
 PAPER_TABLES = ("table1", "table2", "table3", "table4", "table5")
@@ -65,7 +60,7 @@ class PaperTable:
     @property
     def title(self) -> str:
         """What to call it: `"Table 1"`."""
-        return self.name.replace("table", "Table ")
+        return _title(self.name)
 
     def missing(self, run: ComparisonRun) -> list[str]:
         """Says what the paper had and this comparison has not, and where from.
@@ -74,11 +69,7 @@ class PaperTable:
         which no setting is given.
         """
         names = {canonical_name(name) for name in run.grid.classes}
-        of_mvtec = {
-            name
-            for by_class in TABLES["image"].values.values()
-            for name in by_class
-        }
+        of_mvtec = {*TABLES["image"].classes}
         lines = []
         for key, facts in self.data.items():
             if not names & (of_mvtec if key == "mvtec" else {key}):
@@ -175,9 +166,11 @@ def read_paper_table(name: str, budget: str) -> PaperTable:
 @functools.cache
 def _read_file() -> dict[str, Any]:
     folder = importlib.resources.files("keras_sspcab.compare")
-    return tomllib.loads(
-        folder.joinpath("paper_tables.toml").read_text("utf-8")
-    )
+    return read_toml(str(folder / "paper_tables.toml"))
+
+
+def _title(name: str) -> str:
+    return name.replace("table", "Table ")
 
 
 def _read_published(
@@ -193,7 +186,7 @@ def _read_published(
         for i, metric in enumerate(metrics)
     }
     return PublishedTable(
-        name.replace("table", "Table "),
+        _title(name),
         {
             (models[0], metric): {table["data"][0]: texts}
             for metric, texts in by_metric.items()
