@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_216 := .venv-tf216
+PEERS := .build/peers
 BIN := $(VENV)/bin
 # Files of tests run side by side; their fixtures are made once a file.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile \
@@ -10,7 +11,8 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile \
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export CUDA_VISIBLE_DEVICES ?=
 
-.PHONY: help install demo test test-main test-jax test-tf216 lint bench clean
+.PHONY: help install demo test test-main test-jax test-tf216 lint docs matrix bench \
+	bench-peers clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -21,8 +23,9 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable \
-		'.[cpu,export,serve,video,scale,io,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps tensorflow-serving-api
+		'.[cpu,export,openvino,serve,video,scale,io,tracking,docs,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps tensorflow-serving-api \
+		axe-playwright-python  # its axe.min.js alone, for tests
 	touch $@
 
 # TensorFlow 2.16 is the oldest one supported; tensorflow-io has native
@@ -34,6 +37,14 @@ $(VENV_216)/.installed: pyproject.toml
 		'.[cli,export,io,video,pretrained]' \
 		'tensorflow-cpu==2.16.*' 'tensorflow-io==0.37.1' \
 		'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100'
+	touch $@
+
+# PyTorch's own index has smaller wheels, for CPUs alone.
+$(PEERS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet --editable '.[cpu,export]' \
+		'torch==2.13.*' 'torchvision==0.28.*' 'anomalib==2.7.*' onnxscript
 	touch $@
 
 demo: install  ## train, evaluate, report and export on real photographs
@@ -67,8 +78,17 @@ lint: install  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/type_check.py
 
+docs: install  ## the documentation, in .build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+matrix: install  ## oldest and newest of what is supported; ONLY=python3.13
+	$(BIN)/python tools/matrix.py $(ONLY)
+
 bench: install  ## measure the block; tables in benchmarks/README.md
 	$(BIN)/python benchmarks/layer.py
+
+bench-peers: $(PEERS)/.installed  ## measure against torch and anomalib
+	$(PEERS)/bin/python -m benchmarks.peers --output benchmarks/results/peers
 
 clean:  ## remove the environments and caches
 	rm -rf $(VENV) $(VENV_216) .build build dist *.egg-info

@@ -33,7 +33,6 @@ from keras_sspcab.hosts.published import (
     with_blocks,
 )
 from keras_sspcab.hosts.registry import register_application
-from keras_sspcab.layers import BilinearUpsampling2D
 from keras_sspcab.losses import FocalLoss, ReconstructionLoss
 from keras_sspcab.optimizers import PyTorchAdam
 from keras_sspcab.scoring import (
@@ -368,8 +367,7 @@ class _Networks:
         return self.activate(_conv(x, channels[1], f"{name}_conv2"))
 
     def up(self, x: Any, channels: int, name: str) -> Any:
-        x = BilinearUpsampling2D(name=f"{name}_upsampling", **LAST)(x)
-        return self.activate(_conv(x, channels, f"{name}_conv0"))
+        return self.activate(_conv(x, channels, f"{name}_conv0", enlarges=True))
 
     def block(self, x: Any, place: str) -> Any:
         # The reference draws the kernels of all its convolutions like this.
@@ -387,6 +385,8 @@ class _Networks:
         return normalized_relu(x, name, gamma_initializer=gamma)
 
 
-def _conv(x: Any, channels: int, name: str) -> Any:
+def _conv(x: Any, channels: int, name: str, **arguments: Any) -> Any:
     kernel = keras.initializers.RandomNormal(0.0, 0.02)
-    return padded_conv(x, channels, name, kernel_initializer=kernel)
+    return padded_conv(
+        x, channels, name, kernel_initializer=kernel, **arguments
+    )

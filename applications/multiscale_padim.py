@@ -31,6 +31,9 @@ SCALES = ((8, 16), (16, 32))
 _TOP_SHARES = (0.005, 0.05)
 _MAP_WEIGHTS = (1.0, 0.5)
 
+# The layers that add both scales, and what of held-out images they are for.
+_SUMS = {"score_sum": "scores", "map_sum": "pixels"}
+
 
 @register_application("multiscale_padim")
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -171,15 +174,18 @@ class MultiScalePaDiM(FeatureModel):
             ].reshape(-1, len(_MAP_WEIGHTS)),
         }
 
+    def fit_sums(self, held_out: dict[str, np.ndarray]) -> None:
+        for name, key in _SUMS.items():
+            self.get_layer(name).fit(held_out[key])
+
     def finish_scoring(
         self, held_out: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Finds the scales of the sums, and returns the sums."""
-        sums = []
-        for name, key in (("score_sum", "scores"), ("map_sum", "pixels")):
-            layer = self.get_layer(name)
-            layer.fit(held_out[key])
-            parts = list(np.moveaxis(held_out[key], -1, 0))
-            sums.append(keras.ops.convert_to_numpy(layer(parts)))
-        scores, pixels = sums
+        """Returns the sums of both scales."""
+        scores, pixels = (
+            keras.ops.convert_to_numpy(
+                self.get_layer(name)(list(np.moveaxis(held_out[key], -1, 0)))
+            )
+            for name, key in _SUMS.items()
+        )
         return scores, pixels, pixels.reshape(len(scores), -1).max(axis=1)

@@ -63,7 +63,7 @@ def litert_runner(inference, form):
 
     content = tflite.convert(inference.freeze(1, form))
     interpreter = Interpreter(model_content=content, num_threads=1)
-    signature = interpreter.get_signature_runner()
+    signature = interpreter.get_signature_runner("serving_default")
 
     def run(image):
         signature(image=image)

@@ -1,21 +1,12 @@
-"""Measures the hosts on pretrained features: latency, and few normal images.
+"""Measures the latency of the hosts on pretrained features.
 
-Run: python benchmarks/feature_hosts.py --data FOLDER [FOLDER ...]
-        [--what latency few_images] [--output benchmarks/results/x.csv]
+Run: python benchmarks/feature_hosts.py --data FOLDER
+        [--output benchmarks/results/x.csv]
 
-Folders are as those of MVTec AD.
-
-latency: one image a call. The exported hosts take turns with ONNX Runtime on
-their backbone alone (up to the deepest tap that the host with several scales
-needs), and are reported as ratios of medians to it: what scoring adds.
-
-few_images: the default host fitted to some of the normal images, drawn at
-random, several times, and tested on all test images. Its thresholds come from
-the same few images. Means and standard deviations over the draws, which use the
-same images of the training set in part; with all of them there is one draw.
-
-Prints Markdown tables. With both, `--output` is a stem: `x_latency.csv` and
-`x_few_images.csv`.
+The folder is as those of MVTec AD. One image a call: the exported hosts take
+turns with ONNX Runtime on their backbone alone (up to the deepest tap that the
+host with several scales needs), and are reported as ratios of medians to it:
+what scoring adds. Prints a Markdown table.
 """
 
 import argparse
@@ -37,7 +28,6 @@ from keras_sspcab.applications import MultiScalePaDiM, PaDiM, PatchCore
 from keras_sspcab.backbones import load_backbone
 from keras_sspcab.data import image_dataset, scan_image_folder
 from keras_sspcab.export import export_model
-from keras_sspcab.metrics import image_metrics
 from keras_sspcab.runs.files import write_csv
 
 #: All stages that the default host reads.
@@ -87,7 +77,7 @@ def make_runner(path: Path, threads: int) -> Callable[[np.ndarray], Any]:
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(str(path), num_threads=threads)
-        runner = interpreter.get_signature_runner()
+        runner = interpreter.get_signature_runner("serving_default")
         # The interpreter is kept along with its runner.
         return lambda x, kept=interpreter: runner(image=x)
     import onnxruntime
@@ -133,44 +123,6 @@ def measure_latency(
     return rows
 
 
-def measure_few_images(
-    data: Path, counts: list[int], draws: int, size: int
-) -> list[dict[str, Any]]:
-    """Fits to some of the normal images; returns one row for each draw."""
-    folder = scan_image_folder(data)
-    normal = load(folder.train, size)
-    test = load(folder.test, size)
-    labels = np.array([sample.label for sample in folder.test])
-    model = MultiScalePaDiM((size, size, 3))
-    model.compile(jit_compile=False)
-    rows = []
-    for count in counts:
-        count = count or len(normal)
-        for draw in range(draws if count < len(normal) else 1):
-            rng = np.random.default_rng(draw)
-            chosen = rng.choice(len(normal), count, replace=False)
-            start = time.perf_counter()
-            model.fit(normal[chosen], verbose=0)
-            seconds = time.perf_counter() - start
-            model.calibrate(quantile=0.95)
-            outputs = model.predict(test, batch_size=16, verbose=0)
-            flags = outputs["is_anomalous"]
-            metrics = image_metrics(labels, outputs["anomaly_score"])
-            rows.append(
-                {
-                    "data": data.name,
-                    "images": count,
-                    "draw": draw,
-                    "image_auroc": metrics["image_auroc"],
-                    "flagged": float(flags[labels == 1].mean()),
-                    "false_alarms": float(flags[labels == 0].mean()),
-                    "seconds_to_fit": seconds,
-                }
-            )
-            print(rows[-1], flush=True)
-    return rows
-
-
 def format_latency(rows: list[dict[str, Any]]) -> str:
     lines = ["| what | threads | ms | ratio | MB |", "|---|---|---|---|---|"]
     for row in rows:
@@ -181,70 +133,24 @@ def format_latency(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def format_few_images(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| data | normal images | image AUROC | flagged | false alarms |",
-        "|---|---|---|---|---|",
-    ]
-    for data, count in dict.fromkeys((r["data"], r["images"]) for r in rows):
-        part = [r for r in rows if (r["data"], r["images"]) == (data, count)]
-        cells = []
-        for name in ("image_auroc", "flagged", "false_alarms"):
-            values = [100 * row[name] for row in part]
-            cell = f"{statistics.mean(values):.1f}"
-            if len(values) > 1:
-                cell += f" ± {statistics.stdev(values):.1f}"
-            cells.append(cell)
-        lines.append(f"| {data} | {count} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
-    parser.add_argument(
-        "--what",
-        nargs="+",
-        choices=("latency", "few_images"),
-        default=("latency", "few_images"),
-    )
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument(
-        "--counts",
-        type=int,
-        nargs="+",
-        default=[1, 5, 10, 20, 0],
-        help="numbers of normal images, 0 for all",
-    )
-    parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
-    for what in arguments.what:
-        if what == "latency":
-            samples = scan_image_folder(arguments.data[0]).train[:40]
-            rows = measure_latency(
-                load(samples, arguments.size),
-                arguments.threads,
-                arguments.rounds,
-            )
-            print(format_latency(rows))
-        else:
-            rows = []
-            for data in arguments.data:
-                rows += measure_few_images(
-                    data, arguments.counts, arguments.draws, arguments.size
-                )
-            print(format_few_images(rows))
-        if output := arguments.output:
-            if len(arguments.what) > 1:
-                output = output.with_name(f"{output.stem}_{what}.csv")
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_csv(str(output), list(rows[0]), rows)
+    samples = scan_image_folder(arguments.data).train[:40]
+    images = load(samples, arguments.size)
+    rows = measure_latency(images, arguments.threads, arguments.rounds)
+    print(format_latency(rows))
+    if output := arguments.output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(str(output), list(rows[0]), rows)
 
 
 if __name__ == "__main__":

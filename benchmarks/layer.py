@@ -1,6 +1,6 @@
 """Times the block against the convolution it replaces, and against other forms.
 
-Run: python benchmarks/layer.py [--quick] [--output benchmarks/results/x.csv]
+Run: python benchmarks/layer.py [--output benchmarks/results/x.csv]
 
 Everything is measured side by side in one run, the variants taking turns, and
 reported as ratios of medians, so that another machine or a busy one changes
@@ -10,12 +10,18 @@ them little:
 (b) shifted: four k' x k' convolutions on shifted views, summed, with ReLU: the
     masked convolution as the paper states it, without attention and loss;
 (c) masked: one k x k convolution with a kernel that is zero outside of the
-    corners, likewise.
+    corners, likewise;
+(d) authors: their block as a user of Keras would write it: four convolutions on
+    crops, summed, with ReLU, squeeze-and-excitation and squared error.
 
 Forward is inference on one batch; a training step is the forward pass with the
 block's loss and the gradients of all weights and of the input. Peak memory is
 the growth of the process during its first training step, each in a fresh one
 (Linux only: leave it out with --no-memory elsewhere).
+
+With --one-thread the minimum of the processor's time on one thread counts
+instead of the median of the clock's: it is the same on a busy machine, and what
+tests/layers/test_speed.py compares with.
 
 On a GPU, made visible by CUDA_VISIBLE_DEVICES=0, float32 is computed without
 TensorFloat-32 unless --precision tf32 says so.
@@ -36,9 +42,17 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
-CHANNELS = (32, 64, 128, 256, 512)
+CHANNELS = (3, 16, 32, 64, 128, 256, 512)
 SIZES = (16, 64)
-COLUMNS = ("block", "dilated", "stacked", "shifted", "masked", "conv3x3")
+COLUMNS = (
+    "block",
+    "dilated",
+    "stacked",
+    "shifted",
+    "masked",
+    "authors",
+    "conv3x3",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +86,48 @@ def make_layer(variant: str, channels: int, kernel_size: int) -> Any:
         )
     if variant == "block":
         return keras_sspcab.SSPCABLayer(kernel_size=kernel_size)
+    if variant == "authors":
+        return make_authors_block(channels, kernel_size)
     return keras_sspcab.MaskedConv2D(
         channels, kernel_size=kernel_size, activation="relu"
     )
+
+
+def make_authors_block(channels: int, kernel_size: int) -> Any:
+    """Returns the block for a dilation of 1, as four layers on crops."""
+    import keras
+    from keras import ops
+
+    layers = keras.layers
+    offset, margin = kernel_size + 3, kernel_size + 1
+
+    class AuthorsBlock(layers.Layer):
+        def build(self, input_shape: Any) -> None:
+            self.convs = [layers.Conv2D(channels, kernel_size) for _ in "1234"]
+            self.squeeze = layers.Dense(max(1, channels // 8), "relu")
+            self.excite = layers.Dense(channels, "sigmoid")
+            for conv in self.convs:
+                conv.build(input_shape)
+            self.squeeze.build((None, channels))
+            self.excite.build((None, self.squeeze.units))
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            x = keras.layers.ZeroPadding2D(margin)(inputs)
+            first, last = slice(None, -offset), slice(offset, None)
+            corners = itertools.product((first, last), repeat=2)
+            maps = [
+                conv(x[:, rows, columns])
+                for conv, (rows, columns) in zip(
+                    self.convs, corners, strict=True
+                )
+            ]
+            x = ops.relu(sum(maps[1:], maps[0]))
+            gate = self.excite(self.squeeze(ops.mean(x, axis=(1, 2))))
+            outputs = x * gate[:, None, None, :]
+            self.add_loss(0.1 * ops.mean(ops.square(outputs - inputs)))
+            return outputs
+
+    return AuthorsBlock()
 
 
 def make_functions(
@@ -82,6 +135,7 @@ def make_functions(
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Returns forward and training step of a variant as compiled functions."""
     import keras
+    import numpy as np
     import tensorflow as tf
 
     from keras_sspcab.layers import masked_conv_form
@@ -94,11 +148,15 @@ def make_functions(
     layer = make_layer(variant, case.channels, case.kernel_size)
     shape = (case.batch, case.size, case.size, case.channels)
     layer.build((None, *shape[1:]))
-    x = tf.nn.relu(tf.random.stateless_normal(shape, (1, 2)))
-    upstream = tf.random.stateless_normal(shape, (3, 4))
+    # Drawn by NumPy: memory that TensorFlow has freed is used again, and would
+    # be missing from the growth of the process.
+    rng = np.random.default_rng(0)
+    x = tf.constant(np.maximum(rng.standard_normal(shape, "float32"), 0))
+    upstream = tf.constant(rng.standard_normal(shape, "float32"))
     if case.precision == "bfloat16":
         x, upstream = (tf.cast(y, tf.bfloat16) for y in (x, upstream))
-    form = variant if variant not in ("block", "conv3x3") else "auto"
+    is_whole = variant in ("block", "authors", "conv3x3")
+    form = "auto" if is_whole else variant
 
     @tf.function(jit_compile=case.xla)
     def forward(inputs: Any) -> Any:
@@ -118,9 +176,10 @@ def make_functions(
 
 
 def time_side_by_side(
-    functions: dict[str, Callable[[], Any]], seconds: float
+    functions: dict[str, Callable[[], Any]], seconds: float, one_thread: bool
 ) -> dict[str, float]:
-    """Returns the median seconds of each function, called in turns."""
+    """Returns the usual seconds of each function, called in turns."""
+    clock = time.process_time if one_thread else time.perf_counter
     for function in functions.values():
         for _ in range(3):
             wait(function())
@@ -128,10 +187,11 @@ def time_side_by_side(
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline or len(times["conv3x3"]) < 7:
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             wait(function())
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append(clock() - start)
+    usual = min if one_thread else statistics.median
+    return {name: usual(values) for name, values in times.items()}
 
 
 def wait(result: Any) -> None:
@@ -166,17 +226,21 @@ def _status(field: str) -> int:
     raise OSError(f"The kernel does not report {field}.")
 
 
-def measure(case: Case, seconds: float) -> list[dict[str, Any]]:
+def measure(
+    case: Case, variants: list[str], seconds: float, one_thread: bool
+) -> list[dict[str, Any]]:
     variants = [
         variant
-        for variant in COLUMNS
+        for variant in variants
         if not (case.xla and variant == "masked" and case.kernel_size > 1)
     ]
     functions = {name: make_functions(name, case) for name in variants}
     rows = []
     for index, what in enumerate(("forward", "training step")):
         times = time_side_by_side(
-            {name: both[index] for name, both in functions.items()}, seconds
+            {name: both[index] for name, both in functions.items()},
+            seconds,
+            one_thread,
         )
         rows.append({"case": case, "what": what, "values": times})
     return rows
@@ -186,8 +250,8 @@ def report(rows: list[dict[str, Any]]) -> str:
     """Formats rows as a Markdown table of ratios."""
     lines = [
         "| case | what | conv3x3 | block / (a) | block / (b) | block / (c) "
-        "| dilated : stacked : shifted : masked |",
-        "|---|---|---|---|---|---|---|",
+        "| block / (d) | dilated : stacked : shifted : masked |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         values = row["values"]
@@ -207,7 +271,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['case'].title} | {row['what']} "
             f"| {base * scale:.2f} {unit} | {ratio('conv3x3')} "
-            f"| {ratio('shifted')} | {ratio('masked')} | {' : '.join(forms)} |"
+            f"| {ratio('shifted')} | {ratio('masked')} | {ratio('authors')} "
+            f"| {' : '.join(forms)} |"
         )
     return "\n".join(lines)
 
@@ -238,11 +303,21 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument(
+        "--variants", nargs="+", choices=COLUMNS, default=COLUMNS
+    )
+    parser.add_argument("--one-thread", action="store_true")
     parser.add_argument("--no-xla", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
+    if arguments.one_thread:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    variants = list(dict.fromkeys([*arguments.variants, "conv3x3"]))
     rows = []
     engines = (False,) if arguments.no_xla else (False, True)
     for precision, xla, kernel_size, size, channels in itertools.product(
@@ -255,9 +330,9 @@ def main() -> None:
         case = Case(
             channels, size, kernel_size, xla, arguments.batch, precision
         )
-        rows += measure(case, arguments.seconds)
+        rows += measure(case, variants, arguments.seconds, arguments.one_thread)
         if not (arguments.no_memory or xla):
-            values = {name: peak_memory(name, case) for name in COLUMNS}
+            values = {name: peak_memory(name, case) for name in variants}
             rows.append({"case": case, "what": "peak memory", "values": values})
         print(f"measured {case.title}", flush=True)
     print(report(rows))

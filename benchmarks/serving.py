@@ -8,7 +8,9 @@ joins requests into batches of up to 32, the other runs each by itself. Clients
 are threads of this process, each with a connection of its own, which ask again
 as soon as they have an answer. "direct" calls the SavedModel in this process,
 from as many threads. Cases take turns, so that what else the machine does falls
-on all of them; figures are medians over the turns.
+on all of them; figures are medians over the turns, and ratios those within a
+turn. As servers, clients and direct calls share the cores, the time that the
+processors work for a request is given, too: that of the server alone.
 
 Prints a Markdown table. The load of the machine is printed, too: servers,
 clients and direct calls all share the same cores.
@@ -42,6 +44,8 @@ BATCH_SIZES = (1, 32)
 KINDS = ("file", "floats")
 
 Ask = Callable[[int], Any]
+# Seconds that the processors have worked for a process.
+Clock = Callable[[], float]
 
 
 def make_images(count: int, size: int) -> dict[str, list[Any]]:
@@ -84,12 +88,15 @@ def serve(folder: str, max_batch_size: int, pipe: Any) -> None:
     gc.freeze()  # as `keras-sspcab serve` does
     with Server(folder, options) as server:
         pipe.send({"grpc": server.grpc_target, "rest": server.rest_url})
-        pipe.recv()
+        while pipe.recv() != "stop":
+            pipe.send(time.process_time())
 
 
 @contextlib.contextmanager
-def serving(folder: Path, max_batch_size: int) -> Iterator[dict[str, str]]:
-    """Yields the addresses of a server in another process."""
+def serving(
+    folder: Path, max_batch_size: int
+) -> Iterator[tuple[dict[str, str], Clock]]:
+    """Yields the addresses of a server in another process, and its clock."""
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
     process = context.Process(
@@ -99,7 +106,12 @@ def serving(folder: Path, max_batch_size: int) -> Iterator[dict[str, str]]:
     try:
         if not pipe.poll(120):
             raise TimeoutError("The server has not come up.")
-        yield pipe.recv()
+
+        def clock() -> float:
+            pipe.send("time")
+            return float(pipe.recv())
+
+        yield pipe.recv(), clock
         pipe.send("stop")
     finally:
         process.join(20)
@@ -140,7 +152,10 @@ def served(
 
 
 def measure(
-    askers: list[Ask], seconds: float, pool: concurrent.futures.Executor
+    askers: list[Ask],
+    seconds: float,
+    pool: concurrent.futures.Executor,
+    clock: Clock,
 ) -> dict[str, float]:
     """Lets all askers ask at once, for a while."""
     barrier = threading.Barrier(len(askers) + 1)
@@ -160,6 +175,7 @@ def measure(
 
     futures = [pool.submit(run, ask, 7 * i) for i, ask in enumerate(askers)]
     barrier.wait()
+    worked = clock()
     start = time.perf_counter()
     end[0] = start + seconds
     barrier.wait()
@@ -168,6 +184,7 @@ def measure(
     p50, p95, p99 = 1000 * np.percentile(times, [50, 95, 99])
     return {
         "requests_per_second": len(times) / elapsed,
+        "cpu_ms": 1000 * (clock() - worked) / len(times),
         "p50_ms": p50,
         "p95_ms": p95,
         "p99_ms": p99,
@@ -177,42 +194,58 @@ def measure(
 def format_table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "| request | way | batches of | clients | requests/s | of direct "
-        "| of single | p50 ms | p95 | p99 |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| of single | CPU ms | of direct | p50 ms | p95 | p99 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        gain = row["gain_of_batching"]
         lines.append(
             f"| {row['request']} | {row['way']} "
             f"| {row['max_batch_size'] or ''} | {row['clients']} "
-            f"| {row['requests_per_second']:.0f} | {row['of_direct']:.2f} "
-            f"| {'' if gain is None else format(gain, '.2f')} "
+            f"| {row['requests_per_second']:.0f} | {row['of_direct']} "
+            f"| {row['gain_of_batching']} "
+            f"| {row['cpu_ms']:.1f} | {row['cpu_of_direct']} "
             f"| {row['p50_ms']:.1f} | {row['p95_ms']:.1f} "
             f"| {row['p99_ms']:.1f} |"
         )
     return "\n".join(lines)
 
 
-def compare(rows: list[dict[str, Any]]) -> None:
-    """Adds the ratios to direct calls and to single runs."""
+def compare(results: dict[Any, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """Returns the medians of all cases, and their ratios within the turns."""
 
-    def rate(row: dict[str, Any], **changes: Any) -> float | None:
-        wanted = {
-            key: {**row, **changes}[key]
-            for key in ("request", "way", "max_batch_size", "clients")
-        }
-        for other in rows:
-            if all(other[key] == value for key, value in wanted.items()):
-                return other["requests_per_second"]
-        return None
+    def ratio(name: str, above: Any, below: Any) -> str:
+        """Returns the median, and the least and largest."""
+        if above not in results or below not in results or above == below:
+            return ""
+        low, middle, high = np.percentile(
+            [
+                a[name] / b[name]
+                for a, b in zip(results[above], results[below], strict=True)
+            ],
+            [0, 50, 100],
+        )
+        return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
-    for row in rows:
-        own = row["requests_per_second"]
-        base = rate(row, way="direct", max_batch_size=None)
-        single = rate(row, max_batch_size=1)
-        row["of_direct"] = own / base if base else None
-        is_batched = row["max_batch_size"] == max(BATCH_SIZES) and single
-        row["gain_of_batching"] = own / single if is_batched else None
+    rows = []
+    for case, turns in results.items():
+        (kind, way, max_batch_size), clients = case
+        direct = (kind, "direct", None), clients
+        single = (kind, way, min(BATCH_SIZES)), clients
+        rows.append(
+            {
+                "request": kind,
+                "way": way,
+                "max_batch_size": max_batch_size,
+                "clients": clients,
+                **{
+                    k: float(np.median([t[k] for t in turns])) for k in turns[0]
+                },
+                "of_direct": ratio("requests_per_second", case, direct),
+                "gain_of_batching": ratio("requests_per_second", case, single),
+                "cpu_of_direct": ratio("cpu_ms", direct, case),
+            }
+        )
+    return rows
 
 
 def main() -> None:
@@ -233,45 +266,39 @@ def main() -> None:
         pool = stack.enter_context(
             concurrent.futures.ThreadPoolExecutor(max(CLIENTS))
         )
+        clocks: dict[int | None, Clock] = {None: time.process_time}
         makers: dict[tuple[str, str, int | None], Callable[[], Ask]] = {
             (kind, "direct", None): direct(path, kind, images[kind])
             for kind in KINDS
         }
         for max_batch_size in BATCH_SIZES:
-            targets = stack.enter_context(serving(root / NAME, max_batch_size))
+            targets, clocks[max_batch_size] = stack.enter_context(
+                serving(root / NAME, max_batch_size)
+            )
             for kind in KINDS:
                 for way, target in targets.items():
                     makers[kind, way, max_batch_size] = served(
                         stack, target, images[kind]
                     )
+        keys = sorted(makers, key=lambda key: (key[0], key[1], key[2] or 0))
         askers = {
-            key: [make() for _ in range(max(CLIENTS))]
-            for key, make in makers.items()
+            key: [makers[key]() for _ in range(max(CLIENTS))] for key in keys
         }
-        cases = [(key, count) for key in askers for count in CLIENTS]
-        results: dict[Any, list[dict[str, float]]] = {c: [] for c in cases}
+        # Those that are compared follow each other.
+        results: dict[Any, list[dict[str, float]]] = {
+            (key, count): [] for key in keys for count in CLIENTS
+        }
         for _ in range(arguments.repetitions):
-            for key, count in cases:
+            for key, count in sorted(results, key=lambda c: (c[0][0], c[1])):
                 results[key, count].append(
-                    measure(askers[key][:count], arguments.seconds, pool)
+                    measure(
+                        askers[key][:count],
+                        arguments.seconds,
+                        pool,
+                        clocks[key[2]],
+                    )
                 )
-    rows = [
-        {
-            "request": key[0],
-            "way": key[1],
-            "max_batch_size": key[2],
-            "clients": count,
-            "size": arguments.size,
-            **{
-                name: float(np.median([r[name] for r in results[key, count]]))
-                for name in results[key, count][0]
-            },
-        }
-        for key, count in sorted(
-            cases, key=lambda c: (KINDS.index(c[0][0]), c[0][1], c[0][2] or 0)
-        )
-    ]
-    compare(rows)
+    rows = [{**row, "size": arguments.size} for row in compare(results)]
     print(f"Load after: {os.getloadavg()[0]:.1f}")
     print(format_table(rows))
     if arguments.output:

@@ -1,4 +1,4 @@
-"""Exports to SavedModel, TFLite and ONNX, each checked against the model.
+"""Exports to SavedModel, TFLite, ONNX and OpenVINO, each checked.
 
 And `Client`, which asks servers of them; it does without TensorFlow, so all
 names are imported when they are used.
@@ -11,6 +11,7 @@ from keras_sspcab.imports import lazy_names
 if TYPE_CHECKING:
     from keras_sspcab.export.artifacts import ExportResult
     from keras_sspcab.export.onnx import export_onnx
+    from keras_sspcab.export.openvino import export_openvino
     from keras_sspcab.export.parity import (
         ExportMismatchError,
         ParityResult,
@@ -46,6 +47,7 @@ __all__ = [
     "export_model",
     "export_networks",
     "export_onnx",
+    "export_openvino",
     "export_run",
     "export_saved_model",
     "export_tflite",
@@ -61,6 +63,7 @@ _HOMES = {
     "export_model": "runs",
     "export_networks": "runs",
     "export_onnx": "onnx",
+    "export_openvino": "openvino",
     "export_run": "runs",
     "export_saved_model": "saved_model",
     "export_tflite": "tflite",

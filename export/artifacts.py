@@ -1,7 +1,9 @@
 """Artifacts appear whole and checked, or not at all."""
 
 import contextlib
+import ctypes
 import dataclasses
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -23,6 +25,7 @@ from keras_sspcab.runs import files
 _PACKAGES = (
     *("keras-sspcab", "keras", "tensorflow", "tensorflow-cpu", "numpy"),
     *("tf2onnx", "onnx", "onnxruntime", "ai-edge-litert"),
+    *("openvino", "nncf"),
 )
 
 
@@ -58,6 +61,18 @@ def staging_path(target: pathlib.Path) -> Iterator[pathlib.Path]:
             shutil.rmtree(staged)
         else:
             staged.unlink(missing_ok=True)
+        _return_memory()
+
+
+def _return_memory() -> None:
+    """Gives what is free back to the system.
+
+    Converters need many times the size of the weights for a moment, in objects
+    that refer to each other; the C library of Linux would keep it even then.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class ParityCheck:
@@ -115,11 +130,21 @@ class ParityCheck:
                 }
                 for spec in frozen.specs
             },
+            "optional_inputs": {
+                spec.name: {"dtype": spec.dtype.name} for spec in frozen.options
+            },
             "outputs": list(frozen.output_names),
+            "regions": inference.regions,
+            "region_labels": inference.region_labels,
             "image_size": None if size is None else list(size),
             "calibration": inference.calibration,
             "preprocessing": inference.preprocessing.to_dict(),
             "sha256": files.sha256_of(file),
+            **(
+                {"sha256_weights": files.sha256_of(weights)}
+                if (weights := staged.with_suffix(".bin")).is_file()
+                else {}
+            ),
             "packages": _package_versions(),
             "parity": None if parity is None else parity.to_dict(),
         }
@@ -151,16 +176,25 @@ def publish_file(
     frozen: FrozenInference,
     **facts: Any,
 ) -> ExportResult:
-    """Saves a file, checks it, and moves it and its report into place."""
-    path = target.with_name(f"{target.name}.parity.json")
-    with staging_path(target) as staged, staging_path(path) as staged_report:
+    """Saves a file, checks it, and moves it and its report into place.
+
+    What is saved beside it, such as its weights, comes along.
+    """
+    report_name = f"{target.name}.parity.json"
+    with staging_path(target) as folder:
+        folder.mkdir()
+        staged = folder / target.name
         save(staged)
         parity, report = check.run(staged, target, frozen)
-        files.write_json(str(staged_report), {**facts, **report})
-        # Between these two moves the old report is gone, never wrong.
-        path.unlink(missing_ok=True)
-        os.replace(staged, target)
-        os.replace(staged_report, path)
+        files.write_json(str(folder / report_name), {**facts, **report})
+        last = (target.name, report_name)
+        names = [n for n in sorted(os.listdir(folder)) if n not in last]
+        # Between these moves the old report is gone, never wrong; so is a file
+        # that would be read together with what is new beside it.
+        for name in (report_name, *([target.name] if names else [])):
+            target.with_name(name).unlink(missing_ok=True)
+        for name in (*names, *last):
+            os.replace(folder / name, target.with_name(name))
     return ExportResult(target, parity)
 
 

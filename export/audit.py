@@ -22,8 +22,11 @@ _UNWANTED = {
     "random operation": r"(Stateless)?(Random.*|Multinomial)",
 }
 
-# Left over by TensorFlow's own loops and conditions; computes nothing.
-_PLUMBING = re.compile(r"Const|Pack|Identity|Shape|TensorListReserve")
+# Left over by TensorFlow's own loops and conditions; computes nothing, or a
+# size of a tensor.
+_PLUMBING = re.compile(
+    r"Const|Pack|Identity|Shape|StridedSlice|TensorListReserve"
+)
 
 # TensorFlow writes them into every SavedModel.
 _SAVERS = re.compile(r"__inference__traced_(save|restore)_\d+")

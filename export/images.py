@@ -1,5 +1,6 @@
 """Takes the images that a check or a quantization is given."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,11 +8,19 @@ import numpy as np
 
 from keras_sspcab.export.inference import Inference
 
+# Pixels of all images that are used, at most.
+_MAX_PIXELS = 2**25
+
+#: How many representative images are used, at most.
+MAX_REPRESENTATIVE_IMAGES = 100
+
 
 def collect_images(
     inference: Inference, images: Any, limit: int, argument: str = "images"
 ) -> dict[str, np.ndarray]:
     """Returns the first images, at least one, by name of the model's input.
+
+    Of large ones there are fewer than the limit.
 
     They are given as an array, a dict of arrays by input name, or an iterable
     of such batches, of which tuples count by their first part.
@@ -20,6 +29,8 @@ def collect_images(
     count = 0
     for batch in _batches(images):
         arrays = _standardize(inference, batch, argument)
+        pixels = max(math.prod(a.shape[1:-1]) for a in arrays.values())
+        limit = min(limit, max(1, _MAX_PIXELS // pixels))
         for name, array in arrays.items():
             parts[name].append(array[: limit - count])
         count += len(parts[name][-1])
@@ -31,6 +42,27 @@ def collect_images(
             "will see them in use."
         )
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def collect_representative(
+    inference: Inference, data: Any, batch_size: int = 1
+) -> dict[str, np.ndarray]:
+    """Returns the images on which integers measure their ranges."""
+    if data is None:
+        raise ValueError(
+            'precision="int8" needs `representative_data`: real normal images '
+            "(a hundred, say) on which the ranges of activations are measured."
+        )
+    inputs = collect_images(
+        inference, data, MAX_REPRESENTATIVE_IMAGES, "representative_data"
+    )
+    count = len(next(iter(inputs.values())))
+    if count < batch_size:
+        raise ValueError(
+            "`representative_data` must fill one batch at least. Received: "
+            f"{count} images, batch_size={batch_size}"
+        )
+    return inputs
 
 
 def _batches(images: Any) -> Iterable[Any]:

@@ -1,6 +1,7 @@
 """The one inference function of a model, which all formats export."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,20 +16,33 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 from keras_sspcab.data.decoding import standardize_size
-from keras_sspcab.export.precision import computing_in
-from keras_sspcab.hosts import AnomalyModel, require_finite_weights
+from keras_sspcab.export.precision import OPTIONS_SCOPE, computing_in
+from keras_sspcab.hosts import (
+    AnomalyModel,
+    ProductModel,
+    require_finite_weights,
+)
 from keras_sspcab.layers import (
     MaskedConv2D,
     MaskedConv3D,
     auxiliary_losses_disabled,
     masked_conv_form,
 )
+from keras_sspcab.optional_inputs import (
+    DECISION_INPUTS,
+    OptionalInput,
+    left_out,
+)
 from keras_sspcab.preprocessing import Preprocessing
+from keras_sspcab.scoring import decide_with
 
-#: What an `AnomalyModel` exports unless it is told otherwise.
+#: What an `AnomalyModel` exports unless it is told otherwise, and more where
+#: regions have thresholds of their own, or there are several products.
 DETECTOR_OUTPUTS = ("anomaly_score", "anomaly_map", "is_anomalous")
+REGION_OUTPUTS = ("region_scores", "region_is_anomalous")
+PRODUCT_OUTPUT = "product_index"
 
-# Protocol buffers, which all three formats are made of, end at 2 GiB.
+# Protocol buffers, which most formats are made of, end at 2 GiB.
 _MAX_WEIGHT_BYTES = 1_900_000_000
 
 
@@ -50,7 +64,18 @@ class Inference:
         _check_model(model, allow_uncalibrated)
         self.model = model
         self.is_detector = isinstance(model, AnomalyModel)
-        self.specs = _input_specs(model)
+        # What takes optional inputs of the model's own.
+        self._graph = model
+        if isinstance(model, ProductModel):
+            self._graph = model.graph_with_options()
+        self._all_specs = _input_specs(self._graph)
+        own = model.optional_inputs if self.is_detector else ()
+        optional = {option.name for option in own}
+        self.specs = [s for s in self._all_specs if s.name not in optional]
+        #: What requests may leave out.
+        self.options: tuple[OptionalInput, ...] = own
+        if self.is_detector and model.calibration.is_calibrated:
+            self.options = (*own, *DECISION_INPUTS)
         if image_size is not None:
             size = self.image_size(image_size)
             spec = self.specs[0]
@@ -59,6 +84,10 @@ class Inference:
         known = _output_names(model)
         if outputs is None:
             outputs = DETECTOR_OUTPUTS if self.is_detector else known
+            if self.is_detector and model.region_parts:
+                outputs = (*outputs, *REGION_OUTPUTS)
+            if PRODUCT_OUTPUT in known:
+                outputs = (*outputs, PRODUCT_OUTPUT)
         if not outputs:
             raise ValueError(
                 "At least one output must be exported. "
@@ -86,14 +115,51 @@ class Inference:
         return self.model.calibration.summary() if self.is_detector else None
 
     @property
+    def regions(self) -> list[str]:
+        """Names of the regions of interest, as those of their scores."""
+        regions = getattr(self.model, "regions", None)
+        return [part.name for part in regions.parts] if regions else []
+
+    @property
+    def region_labels(self) -> dict[str, Any] | None:
+        """Where regions lie in an input; None if not the same in each."""
+        regions = getattr(self.model, "regions", None)
+        is_fixed = getattr(self.model, "alignment", None) is None
+        return regions.to_dict() if regions and is_fixed else None
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """How files become inputs of an `AnomalyModel`."""
         return self.model.preprocessing if self.is_detector else Preprocessing()
 
+    def metadata(self) -> dict[str, str]:
+        """What files say of themselves; of a detector also ranges and scale.
+
+        The range is as in `[0, 1]`, of several inputs by name, in JSON.
+        """
+        if not self.is_detector:
+            return {"model": self.model.name}
+        ranges = {name: self.value_range(name) for name in self.input_names}
+        limits = next(iter(ranges.values()))
+        if len(ranges) > 1:
+            text = json.dumps(ranges)
+        else:
+            text = f"[{limits[0]:g}, {limits[1]:g}]" if limits else "null"
+        regions = {"regions": json.dumps(self.regions)} if self.regions else {}
+        return {
+            "model": self.model.name,
+            "value_range": text,
+            "calibration": json.dumps(self.calibration),
+            **regions,
+        }
+
     def predict(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one batch through Keras, as `model.predict` does."""
-        arrays = [inputs[name] for name in self.input_names]
-        named = self._named(self.model.predict_on_batch(self._pack(arrays)))
+        rows = len(inputs[self.input_names[0]])
+        for option in self.options:
+            left_out = np.full(rows, option.default, option.dtype)
+            inputs.setdefault(option.name, left_out)
+        named = self._named(self._graph.predict_on_batch(self._pack(inputs)))
         return {name: np.asarray(named[name]) for name in self.output_names}
 
     def freeze(
@@ -102,6 +168,7 @@ class Inference:
         form: str | None = None,
         precision: str = "float32",
         jit_compile: bool = False,
+        with_options: bool = True,
     ) -> "FrozenInference":
         """Traces the function into a graph without variables or losses.
 
@@ -112,10 +179,35 @@ class Inference:
             tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype, spec.name)
             for spec in self.specs
         ]
+        options = [
+            tf.TensorSpec((batch_size,), option.dtype, option.name)
+            for option in self.options
+        ]
+        asked = [*specs, *options] if with_options else specs
 
-        @tf.function(input_signature=specs, autograph=False)
+        @tf.function(input_signature=asked, autograph=False)
         def infer(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            named = self._named(self.model(self._pack(inputs), training=False))
+            values = {
+                spec.name: value
+                for spec, value in zip(asked, inputs, strict=True)
+            }
+            with tf.name_scope(OPTIONS_SCOPE):
+                for option in self.options:
+                    value = values.get(
+                        option.name, _fill(option.default, option.dtype, 1)
+                    )
+                    if batch_size != 1:
+                        rows = tf.shape(inputs[0])[:1]
+                        value = tf.broadcast_to(value, rows)
+                    values[option.name] = value
+            named = self._named(self._graph(self._pack(values), training=False))
+            if with_options and DECISION_INPUTS[0].name in values:
+                with tf.name_scope(OPTIONS_SCOPE):
+                    named |= decide_with(
+                        self.model.calibration,
+                        named,
+                        *(values[one.name] for one in DECISION_INPUTS),
+                    )
             return {name: _widen(named[name]) for name in self.output_names}
 
         # All that shapes the graph must hold while it is traced; a function
@@ -127,8 +219,12 @@ class Inference:
         ):
             concrete = infer.get_concrete_function()
         return FrozenInference(
-            convert_variables_to_constants_v2(concrete),
+            # Loops stay what they are, which all converters understand.
+            convert_variables_to_constants_v2(
+                concrete, lower_control_flow=False
+            ),
             specs,
+            options if with_options else [],
             self.output_names,
             jit_compile,
         )
@@ -155,9 +251,10 @@ class Inference:
             )
         return wanted
 
-    def _pack(self, inputs: Sequence[Any]) -> Any:
-        """Puts flat inputs into the structure that the model takes."""
-        return keras.tree.pack_sequence_as(_inputs(self.model), list(inputs))
+    def _pack(self, inputs: Mapping[str, Any]) -> Any:
+        """Puts named inputs into the structure that the model takes."""
+        flat = [inputs[spec.name] for spec in self._all_specs]
+        return keras.tree.pack_sequence_as(_inputs(self._graph), flat)
 
     def _named(self, results: Any) -> dict[str, Any]:
         names = _output_names(self.model)
@@ -166,17 +263,31 @@ class Inference:
 
 @dataclasses.dataclass(frozen=True)
 class FrozenInference:
-    """A graph of tensors in, dict of tensors out, without variables."""
+    """A graph of tensors in, dict of tensors out, without variables.
+
+    `options` are specs of inputs after the others, which may be left out.
+    """
 
     function: Any
     specs: list[tf.TensorSpec]
+    options: list[tf.TensorSpec]
     output_names: tuple[str, ...]
     jit_compile: bool = False
 
     def __call__(self, *inputs: Any) -> dict[str, Any]:
+        missing = (len(self.specs) + len(self.options)) - len(inputs)
+        left = [
+            _fill(left_out(spec.dtype.name), spec.dtype, spec.shape[0] or 1)
+            for spec in self.options[len(self.options) - missing :]
+        ]
+        results = self.function(*inputs, *left)
         # TensorFlow flattens dicts in the order of their keys.
-        results = self.function(*inputs)
         return dict(zip(sorted(self.output_names), results, strict=True))
+
+
+def _fill(value: float, dtype: Any, count: int) -> tf.Tensor:
+    """Returns a vector; as a constant, NaN would be taken for weights."""
+    return tf.fill([count], tf.constant(value, dtype))
 
 
 def fastest_form(model: keras.Model, integer: bool = False) -> str:

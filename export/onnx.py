@@ -1,11 +1,13 @@
 """Export to ONNX."""
 
-import json
+import contextlib
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.export.artifacts import (
@@ -15,6 +17,7 @@ from keras_sspcab.export.artifacts import (
 )
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.imports import import_optional
+from keras_sspcab.optional_inputs import left_out
 
 #: Opsets that tf2onnx writes and current runtimes read.
 OPSETS = range(13, 19)
@@ -35,6 +38,10 @@ def export_onnx(
 
     The batch is open, and so are height and width where the model leaves them
     open. The metadata of the file hold the range of values and the calibration.
+
+    A calibrated `AnomalyModel` has two inputs more, `threshold` and
+    `sensitivity`, which may be left out: a value for all images, `(1,)`, or one
+    for each, `(batch,)`. See `Calibration.adjusted`.
 
     Args:
         model: An `AnomalyModel`, or any functional or sequential Keras model.
@@ -76,7 +83,10 @@ def export_onnx(
     parity_check = ParityCheck(inference, images, check, image_size, tolerance)
     frozen = inference.freeze()
     proto = convert(frozen, opset)
-    _add_metadata(proto, inference)
+    proto.producer_name = "keras-sspcab"
+    for key, value in inference.metadata().items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
     return publish_file(
         path,
         lambda staged: _check_and_save(proto, staged),
@@ -91,26 +101,59 @@ def convert(frozen: FrozenInference, opset: int) -> Any:
     """Returns a graph as an ONNX model."""
     import tf2onnx
 
+    specs = [*frozen.specs, *frozen.options]
     function = tf.function(
-        frozen.__call__, input_signature=frozen.specs, autograph=False
+        frozen.__call__, input_signature=specs, autograph=False
     )
-    proto, _ = tf2onnx.convert.from_function(
-        function, input_signature=frozen.specs, opset=opset
-    )
-    _name_open_axes(proto, frozen)
+    with _without_copies():
+        proto, _ = tf2onnx.convert.from_function(
+            function, input_signature=specs, opset=opset
+        )
+    _name_open_axes(proto, specs)
+    _add_defaults(proto, frozen.options)
     return proto
 
 
-def _name_open_axes(proto: Any, frozen: FrozenInference) -> None:
+def _add_defaults(proto: Any, options: Sequence[tf.TensorSpec]) -> None:
+    """Gives inputs default values, which callers may override."""
+    from onnx import numpy_helper
+
+    for spec in options:
+        value = np.full(1, left_out(spec.dtype.name), spec.dtype.as_numpy_dtype)
+        proto.graph.initializer.append(
+            numpy_helper.from_array(value, spec.name)
+        )
+
+
+@contextlib.contextmanager
+def _without_copies() -> Iterator[None]:
+    """Lets tf2onnx change its graph in place, and raise what goes wrong then.
+
+    To go on after errors, it copies all weights for each of its many passes,
+    and there is no other way to tell it not to: gigabytes for large networks.
+    """
+    name = "TF2ONNX_CATCH_ERRORS"
+    before = os.environ.get(name)
+    os.environ[name] = "FALSE"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _name_open_axes(proto: Any, specs: Sequence[tf.TensorSpec]) -> None:
     """Gives open axes names that say what they are."""
-    specs = {spec.name: spec for spec in frozen.specs}
+    shapes = {spec.name: spec.shape for spec in specs}
     for value in proto.graph.input:
         axes = value.type.tensor_type.shape.dim
         names = ["batch", *(f"axis{i}" for i in range(1, len(axes)))]
         if len(axes) >= 4:
             names[-3:-1] = ["height", "width"]
         for axis, name, size in zip(
-            axes, names, specs[value.name].shape, strict=True
+            axes, names, shapes[value.name], strict=True
         ):
             if size is None:
                 axis.dim_param = name
@@ -118,28 +161,6 @@ def _name_open_axes(proto: Any, frozen: FrozenInference) -> None:
         axes = value.type.tensor_type.shape.dim
         if axes and not axes[0].HasField("dim_value"):
             axes[0].dim_param = "batch"
-
-
-def _add_metadata(proto: Any, inference: Inference) -> None:
-    proto.producer_name = "keras-sspcab"
-    metadata = {"model": inference.model.name}
-    if inference.is_detector:
-        metadata["value_range"] = _value_ranges(inference)
-        metadata["calibration"] = json.dumps(inference.calibration)
-    for key, value in metadata.items():
-        entry = proto.metadata_props.add()
-        entry.key, entry.value = key, value
-
-
-def _value_ranges(inference: Inference) -> str:
-    """As in `[0, 1]`, or those of several inputs by name, as JSON."""
-    ranges = {
-        name: inference.value_range(name) for name in inference.input_names
-    }
-    if len(ranges) > 1:
-        return json.dumps(ranges)
-    (limits,) = ranges.values()
-    return "null" if limits is None else f"[{limits[0]:g}, {limits[1]:g}]"
 
 
 def _check_and_save(proto: Any, path: pathlib.Path) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 
 from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data import decode_and_resize
+from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.runners import SavedModelRunner, load_runner
 from keras_sspcab.preprocessing import Preprocessing
+from keras_sspcab.scoring import Calibration
 
 #: Largest relative difference allowed, by the precision of the artifact. The
 #: README says what has been measured.
@@ -35,6 +37,9 @@ PIXEL_FACTOR = 4.0
 MAX_IMAGES = 64
 
 _BATCH_SIZE = 8
+
+# Outputs that are values of single pixels.
+_OF_PIXELS = ("anomaly_map", "region_scores")
 
 # What differences are measured in.
 ZSCORE_UNIT = "standard deviations of normal images"
@@ -156,7 +161,8 @@ def check_parity(
 
     Args:
         model: The model that was exported.
-        path: The folder of a SavedModel, a `.tflite` or an `.onnx` file.
+        path: The folder of a SavedModel, a `.tflite`, `.onnx` or (OpenVINO)
+            `.xml` file.
         images: Real images: an array, or an iterable of batches; the first 64
             count.
         tolerance: Largest relative difference allowed, see `OutputDifference`;
@@ -206,9 +212,14 @@ def check_parity(
     count = len(next(iter(inputs.values())))
     result = ParityResult(path.name, precision, tolerance, count)
     comparison = Comparison(inference, result)
-    comparison.add(
-        _in_batches(inference.predict, inputs), _in_batches(runner, inputs)
-    )
+    reference = _in_batches(inference.predict, inputs)
+    comparison.add(reference, _in_batches(runner, inputs))
+    if "threshold" in runner.option_names:
+        few = {name: array[:_BATCH_SIZE] for name, array in inputs.items()}
+        comparison.add_options(
+            {name: array[:_BATCH_SIZE] for name, array in reference.items()},
+            lambda **options: runner(**few, **options),
+        )
     if isinstance(runner, SavedModelRunner) and runner.takes_encoded_images:
         height, width = inference.image_size(image_size)
         if height is not None and width is not None:
@@ -227,11 +238,12 @@ class Comparison:
     def __init__(self, inference: Inference, result: ParityResult) -> None:
         self._is_detector = inference.is_detector
         self._zscores: tuple[str, ...] = ()
+        self._calibration = Calibration()
         if inference.is_detector:
             self._calibration = inference.model.calibration
             # Of one image there is no standard deviation.
             if self._calibration.num_images > 1:
-                self._zscores = ("anomaly_score", "anomaly_map")
+                self._zscores = ("anomaly_score", *_OF_PIXELS)
         self._result = result
 
     def add(
@@ -256,38 +268,75 @@ class Comparison:
                     f"the model of shape {expected.shape}."
                 )
             if name == "is_anomalous" and self._is_detector:
-                self._add_flags(reference, expected != received)
-            else:
+                differs = expected != received
+                self._result.flags_differing += int(differs.sum())
+                self._result.flags_beyond_tolerance += self._count_sure(
+                    reference, differs, self._calibration
+                )
+            elif name != "region_is_anomalous":  # is part of the former
                 self._result.outputs[prefix + name] = self._difference(
                     name, expected, received
                 )
 
-    def _add_flags(
-        self, reference: dict[str, np.ndarray], differs: np.ndarray
+    def add_options(
+        self,
+        reference: dict[str, np.ndarray],
+        run: Callable[..., dict[str, np.ndarray]],
     ) -> None:
-        self._result.flags_differing += int(differs.sum())
-        names = ["anomaly_score", "anomaly_map"]
-        if self._calibration.decision == "score":
-            names.pop()
+        """Compares the flags at other thresholds; `run` takes these by name."""
+        needed = {"anomaly_score", "is_anomalous", *self._decides_by()}
+        if self._calibration.products:
+            needed.add("product_index")
+        if not needed <= set(reference):
+            return
+        scores = reference["anomaly_score"]
+        options = {"threshold": np.median(scores), "sensitivity": 0.75}
+        for name, value in options.items():
+            calibration = self._calibration.adjusted(**{name: float(value)})
+            received = run(**{name: np.full(len(scores), value, "float32")})
+            differs = (
+                _decide(calibration, reference) != received["is_anomalous"]
+            )
+            count = self._count_sure(reference, differs, calibration)
+            self._result.flags_differing += count
+            self._result.flags_beyond_tolerance += count
+
+    def _decides_by(self) -> list[str]:
+        """The outputs besides the score that flags follow from."""
+        parts = self._calibration.products or (self._calibration,)
+        by_pixels = any(part.decision != "score" for part in parts)
+        return ["anomaly_map"] * by_pixels + ["region_scores"] * bool(
+            self._calibration.regions
+        )
+
+    def _count_sure(
+        self,
+        reference: dict[str, np.ndarray],
+        differs: np.ndarray,
+        calibration: Calibration,
+    ) -> int:
+        """Counts flags that differ by more than the tolerance explains."""
+        names = ["anomaly_score", *self._decides_by()]
         if set(names) <= set(reference):
             # Sure is a flag that is the same at both ends of what is allowed.
             low, high = (
-                [
-                    reference[n]
-                    + sign * self._allowed(n) * self._scale(n, reference[n])
-                    for n in names
-                ]
+                _decide(
+                    calibration,
+                    reference
+                    | {
+                        n: reference[n]
+                        + sign * self._allowed(n) * self._scale(n, reference[n])
+                        for n in names
+                    },
+                )
                 for sign in (-1, 1)
             )
-            decide = self._calibration.decide
-            differs = differs & (
-                decide(low[0], low[-1]) == decide(high[0], high[-1])
-            )
-        self._result.flags_beyond_tolerance += int(differs.sum())
+            differs = differs & (low == high)
+        return int(differs.sum())
 
     def _allowed(self, name: str) -> float:
-        is_map = self._is_detector and name == "anomaly_map"
-        return self._result.tolerance * (PIXEL_FACTOR if is_map else 1.0)
+        is_pixel = self._is_detector and name in _OF_PIXELS
+        return self._result.tolerance * (PIXEL_FACTOR if is_pixel else 1.0)
 
     def _difference(
         self, name: str, expected: np.ndarray, received: np.ndarray
@@ -318,24 +367,47 @@ class Comparison:
         # The raw value is `z + mean / std` standard deviations: rounding it
         # moves z by a share of that, however small z is.
         values = self._calibration
-        offset = (
-            values.score_mean / values.score_std
-            if name == "anomaly_score"
-            else values.map_mean / values.map_std
-        )
-        return np.maximum(np.maximum(1.0, size), abs(offset))
+        parts = values.products or (values,)
+        offsets = [part.score_mean / part.score_std for part in parts]
+        if name == "anomaly_map":
+            offsets = [part.map_mean / part.map_std for part in parts]
+        offset = np.abs(offsets).max()
+        if name == "region_scores":
+            offset = np.abs(
+                [part.score_mean / part.score_std for part in values.regions]
+            )
+        return np.maximum(np.maximum(1.0, size), offset)
+
+
+def _decide(
+    calibration: Calibration, outputs: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Returns the flags that follow from the outputs."""
+    if calibration.products:
+        index = outputs["product_index"]
+        flags = index < 0
+        for number, part in enumerate(calibration.products):
+            flags = np.where(index == number, _decide(part, outputs), flags)
+        return flags
+    flags = calibration.decide(
+        outputs["anomaly_score"], outputs.get("anomaly_map")
+    )
+    for number, part in enumerate(calibration.regions):
+        flags = flags | part.decide(outputs["region_scores"][:, number], None)
+    return flags
 
 
 def _in_batches(
     function: Callable[..., dict[str, np.ndarray]],
     inputs: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    count = len(next(iter(inputs.values())))
+    first = next(iter(inputs.values()))
+    count, size = len(first), _BATCH_SIZE
+    if first.ndim > 3:
+        size = images_at_once(first.shape[-3:-1])
     parts = [
-        function(
-            **{n: a[start : start + _BATCH_SIZE] for n, a in inputs.items()}
-        )
-        for start in range(0, count, _BATCH_SIZE)
+        function(**{n: a[start : start + size] for n, a in inputs.items()})
+        for start in range(0, count, size)
     ]
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 

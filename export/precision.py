@@ -18,6 +18,12 @@ from keras_sspcab.layers import (
 #: Precisions that an exported graph can compute in.
 COMPUTE_PRECISIONS = ("float32", "float16", "bfloat16")
 
+#: Precisions of files that are made for small devices.
+FILE_PRECISIONS = ("float32", "float16", "int8")
+
+#: Where a graph has what takes optional inputs.
+OPTIONS_SCOPE = "optional_inputs"
+
 # Others, of integers or quantized weights, say more than a precision.
 _FLOAT_POLICIES = {*COMPUTE_PRECISIONS, "mixed_float16", "mixed_bfloat16"}
 
@@ -88,11 +94,11 @@ def _precise_layers(layers: Iterable[keras.layers.Layer]) -> set[int]:
     return precise
 
 
-# === Integers, in TFLite ===
+# === Integers, in TFLite and OpenVINO ===
 
 
 class Operation(NamedTuple):
-    """One operation of a TFLite file, and the indices of its tensors."""
+    """One operation, called as in TFLite, and the indices of its tensors."""
 
     name: str
     is_custom: bool
@@ -102,7 +108,7 @@ class Operation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """The main graph of a TFLite file, in the order of execution."""
+    """The main graph of an artifact, in the order of execution."""
 
     operations: tuple[Operation, ...]
     tensor_names: tuple[str, ...]
@@ -155,8 +161,8 @@ class FloatScopes:
 
     Scoring. A score is the small difference of two images: eight bits for the
     range of all errors leave nothing of the small ones that matter. The layers
-    of `keras_sspcab.scoring`, all that follows them, and the sigmoid before
-    them stay float; in integers, a sigmoid has steps of 1/256.
+    of `keras_sspcab.scoring`, all that follows them, optional inputs, and the
+    sigmoid before them stay float; in integers, a sigmoid has steps of 1/256.
 
     The bottleneck of the channel attention. It is a handful of numbers, which
     may all be zero in all images. Integers for a range of zero have a scale
@@ -183,7 +189,7 @@ class FloatScopes:
     @classmethod
     def of(cls, model: keras.Model) -> "FloatScopes":
         """Returns those of a model."""
-        scoring, isolated = [], []
+        scoring, isolated = [OPTIONS_SCOPE], []
         for layer in model._flatten_layers():
             if _is_scoring(layer):
                 scoring.append(layer.name)
@@ -205,7 +211,7 @@ class FloatScopes:
         The converter does not know operations with several outputs, such as
         the selection of the largest values, by the names of these.
         """
-        kept = self._kept(graph)
+        kept = self.kept(graph)
         kinds = {
             operation.name
             for operation in graph.operations
@@ -214,7 +220,8 @@ class FloatScopes:
         }
         return [graph.tensor_names[t] for t in sorted(kept)], sorted(kinds)
 
-    def _kept(self, graph: Graph) -> set[int]:
+    def kept(self, graph: Graph) -> set[int]:
+        """Returns the indices of the tensors that stay float."""
         scored: set[int] = set()
         for operation in graph.operations:  # in the order of execution
             if scored.intersection(operation.inputs) or _lies_in(

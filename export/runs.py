@@ -10,30 +10,45 @@ import numpy as np
 
 from keras_sspcab.checks import standardize_choice
 from keras_sspcab.export.artifacts import ExportResult
-from keras_sspcab.export.images import collect_images
+from keras_sspcab.export.images import (
+    MAX_REPRESENTATIVE_IMAGES,
+    collect_images,
+)
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.onnx import export_onnx
+from keras_sspcab.export.openvino import PACKAGES, export_openvino
 from keras_sspcab.export.parity import MAX_IMAGES
 from keras_sspcab.export.saved_model import export_saved_model
-from keras_sspcab.export.tflite import MAX_REPRESENTATIVE_IMAGES, export_tflite
+from keras_sspcab.export.tflite import export_tflite
 from keras_sspcab.hosts import AnomalyModel, ObjectModel
 from keras_sspcab.imports import require_modules
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.locks import folder_lock
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.sources import Source, config_for, source_of
+from keras_sspcab.runs.tracking import log_run
 
 #: Exporters by name of the format.
 EXPORTERS: dict[str, Callable[..., ExportResult]] = {
     "savedmodel": export_saved_model,
     "tflite": export_tflite,
     "onnx": export_onnx,
+    "openvino": export_openvino,
 }
 
-# What each format is written and compared with.
+# What each format is written and compared with, and the extra that brings it.
 _PACKAGES = {
-    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
-    "tflite": ("ai_edge_litert",),
+    "onnx": ("export", ("tf2onnx", "onnx", "onnxruntime")),
+    "tflite": ("export", ("ai_edge_litert",)),
+    "openvino": ("openvino", PACKAGES),
+}
+
+# Ends of the names of files; a SavedModel is a folder.
+_SUFFIXES = {
+    "savedmodel": "",
+    "tflite": ".tflite",
+    "onnx": ".onnx",
+    "openvino": ".xml",
 }
 
 # Images or clips that every artifact is compared with the model on; of objects
@@ -51,9 +66,9 @@ def export_model(
     Args:
         model: An `AnomalyModel`, or any functional or sequential Keras model.
         path: Base folder of a SavedModel, or the file to write.
-        to: `"savedmodel"`, `"tflite"` or `"onnx"`.
-        **options: Arguments of `export_saved_model`, `export_tflite` or
-            `export_onnx`, such as `images`.
+        to: `"savedmodel"`, `"tflite"`, `"onnx"` or `"openvino"`.
+        **options: Arguments of `export_saved_model`, `export_tflite`,
+            `export_onnx` or `export_openvino`, such as `images`.
 
     Returns:
         The path and the comparison with the model.
@@ -91,7 +106,7 @@ def export_networks(
     Args:
         model: The host; see its property `networks`.
         directory: Where the artifacts are written: `NAME/1` as a SavedModel,
-            `NAME.tflite` or `NAME.onnx`.
+            `NAME.tflite`, `NAME.onnx` or `NAME.xml`.
         to: As of `export_model`.
         images: Real objects: inputs of the host, as a dict of arrays or an
             iterable of such batches; the first 64 count.
@@ -125,11 +140,10 @@ def export_networks(
             model, representative_data, MAX_REPRESENTATIVE_IMAGES
         )
     folder = pathlib.Path(directory)
-    suffix = "" if to == "savedmodel" else f".{to}"
     return {
         name: EXPORTERS[to](
             network,
-            folder / f"{name}{suffix}",
+            folder / f"{name}{_SUFFIXES[to]}",
             **{argument: inputs[name] for argument, inputs in given.items()},
             **options,
         )
@@ -165,6 +179,8 @@ class RunExporter:
         is_run = path.suffix != ".keras"
         folder = (path if is_run else path.parent) / "export"
         self._folder = pathlib.Path(destination or folder)
+        is_logged = is_run and destination is None
+        self._run = RunFolder(str(path)) if is_logged else None
         self._compared, self._normal = find_inputs(
             self.detector, path if is_run else None, data
         )
@@ -177,11 +193,14 @@ class RunExporter:
         name = self.detector.name
         if format != "savedmodel":
             suffix = "" if precision == "float32" else f"-{precision}"
-            name = f"{name}{suffix}.{format}"
+            name = f"{name}{suffix}{_SUFFIXES[format]}"
         path = self._folder / format / name
         options = {**self._options(precision), **options}
         with folder_lock(self._folder / format):
-            return export_model(self.detector, path, format, **options)
+            result = export_model(self.detector, path, format, **options)
+        if self._run is not None:
+            log_run(self._run)
+        return result
 
     def export_networks(
         self, format: str, precision: str
@@ -212,7 +231,7 @@ def export_run(
 
     Args:
         run: Run folder, or a `.keras` file.
-        format: `"savedmodel"`, `"tflite"` or `"onnx"`.
+        format: `"savedmodel"`, `"tflite"`, `"onnx"` or `"openvino"`.
         destination: Folder in which one for the format is made. Defaults to
             `export` beside the model.
         data: Folder of normal images or videos to compare on. Defaults to those
@@ -240,11 +259,8 @@ def export_run(
 def require_packages(*formats: str) -> None:
     """Raises an ImportError unless all that the formats need is installed."""
     for format in formats:
-        require_modules(
-            _PACKAGES.get(format, ()),
-            f"Export to {format} needs {{}}",
-            "export",
-        )
+        extra, modules = _PACKAGES.get(format, ("export", ()))
+        require_modules(modules, f"Export to {format} needs {{}}", extra)
 
 
 def find_inputs(

@@ -1,5 +1,6 @@
 """Export to SavedModel, in the layout of TensorFlow Serving."""
 
+import functools
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from keras_sspcab.export.audit import audit_saved_model
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.export.precision import COMPUTE_PRECISIONS
 from keras_sspcab.export.serving.manifest import find_versions
+from keras_sspcab.optional_inputs import OPTIONS_SUFFIX
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 
@@ -40,15 +42,19 @@ def export_saved_model(
 ) -> ExportResult:
     """Writes `directory/version/`, which TensorFlow Serving can serve.
 
-    Signatures, both with any batch size and the same outputs by name:
+    Signatures, all with any batch size and the same outputs by name:
         serving_default: Float images `(batch, height, width, channels)` in
             [0, 1], under the name of the model's input (`image`).
         serving_bytes: `image_bytes`, a vector of strings: the contents of PNG,
             JPEG, BMP or GIF files. They are decoded and resized in the graph
             as `keras_sspcab.data` does it in training, by the method to resize
             and with the white level of files with 16 bits that it had there.
+        serving_default_options, serving_bytes_options: The same, of a
+            calibrated `AnomalyModel`, with `threshold` and `sensitivity` as
+            further inputs, `(batch,)`; see `Calibration.adjusted`. NaN leaves
+            one out.
 
-    The weights are constants in the graph: nothing has to be restored, both
+    The weights are constants in the graph: nothing has to be restored, all
     signatures share one copy, and no losses, metrics or optimizer can slip in.
     The price is the limit of 2 GB.
 
@@ -135,31 +141,37 @@ def write_saved_model(
         lambda: tf.constant(json.dumps(preprocessing.to_dict())),
         input_signature=[],
     )
-    module.infer = tf.function(
+    function = tf.function(
         frozen.__call__,
-        input_signature=frozen.specs,
         autograph=False,
         jit_compile=frozen.jit_compile or None,
     )
-    signatures = {"serving_default": module.infer}
-    if size is not None:
-        channels = frozen.specs[0].shape[-1]
 
-        def infer_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            images = tf.map_fn(
-                lambda file: decode_and_resize(
-                    file, size, channels, preprocessing
-                ),
-                image_bytes,
-                fn_output_signature=tf.TensorSpec((*size, channels)),
-            )
-            return module.infer(images)
-
-        spec = tf.TensorSpec((None,), tf.string, "image_bytes")
-        module.infer_encoded = tf.function(
-            infer_encoded, input_signature=[spec], autograph=False
+    def infer_encoded(
+        infer: Any, image_bytes: tf.Tensor, *options: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        channels, to_size = frozen.specs[0].shape[-1], size or ()
+        images = tf.map_fn(
+            lambda file: decode_and_resize(
+                file, to_size, channels, preprocessing
+            ),
+            image_bytes,
+            fn_output_signature=tf.TensorSpec((*to_size, channels)),
         )
-        signatures["serving_bytes"] = module.infer_encoded
+        return infer(images, *options)
+
+    encoded = tf.TensorSpec((None,), tf.string, "image_bytes")
+    signatures = {}
+    for options, suffix in ([], ""), (frozen.options, OPTIONS_SUFFIX):
+        if suffix and not options:
+            continue
+        infer = function.get_concrete_function(*frozen.specs, *options)
+        signatures[f"serving_default{suffix}"] = infer
+        if size is not None:
+            # Both call the same: XLA compiles it once.
+            signatures[f"serving_bytes{suffix}"] = tf.function(
+                functools.partial(infer_encoded, infer), autograph=False
+            ).get_concrete_function(encoded, *options)
     tf.saved_model.save(module, str(path), signatures)
 
 

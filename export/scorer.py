@@ -1,17 +1,21 @@
 """Loads a model, trained or exported, to score single images with."""
 
+import functools
+import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_sspcab.export.audit import require_finite_constants
 from keras_sspcab.export.runners import SavedModelRunner
+from keras_sspcab.optional_inputs import product_index
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.scale import checksum_of_model
+from keras_sspcab.scoring import Calibration, DriftReference
 
 _SAVED_MODEL = "saved_model.pb"
 
@@ -26,7 +30,10 @@ class ImageScorer:
         function: Callable[[np.ndarray], dict[str, Any]],
         checksum: str,
         preprocessing: Preprocessing,
-        is_calibrated: bool = True,
+        calibration: Calibration | None = None,
+        decision: str = "",
+        region_names: Sequence[str] = (),
+        product_names: Sequence[str] = (),
     ) -> None:
         height, width, channels = shape
         if height is None or width is None or channels not in (1, 3):
@@ -39,26 +46,44 @@ class ImageScorer:
         self.channels = channels
         self.checksum = checksum
         self.preprocessing = preprocessing
-        self.is_calibrated = is_calibrated
+        self.calibration = calibration
+        self.decision = decision
+        self.region_names = tuple(region_names)
+        self.product_names = tuple(product_names)
         self._function = function
+
+    @property
+    def reference(self) -> DriftReference | None:
+        """What normal images were like, as far as it is known."""
+        return self.calibration.reference if self.calibration else None
 
     def __call__(self, images: np.ndarray) -> dict[str, Any]:
         """Scores a batch of float32 images in [0, 1]."""
         return self._function(images)
 
 
-def load_scorer(path: Any) -> ImageScorer:
+def load_scorer(
+    path: Any,
+    threshold: float | None = None,
+    sensitivity: float | None = None,
+    product: str | None = None,
+) -> ImageScorer:
     """Loads a run folder, a `.keras` file or a version of a SavedModel.
 
     Args:
         path: Its path.
+        threshold: The score to flag images from, in place of what was
+            calibrated; see `Calibration.adjusted`.
+        sensitivity: From 0 to 1, instead; 0.5 is as calibrated.
+        product: Which of several products all images show. None recognizes it.
 
     Returns:
-        A `keras_sspcab.scale.Scorer`, which also knows whether it
-        `is_calibrated`.
+        A `keras_sspcab.scale.Scorer`, which also has the `calibration` of the
+        model; that is None where an export does not note it.
 
     Raises:
-        ValueError: If there is no such model, or it looks at videos.
+        ValueError: If there is no such model, it looks at videos, or an export
+            takes no threshold.
 
     Example:
     >>> scorer = load_scorer("runs/screws")  # doctest: +SKIP
@@ -66,18 +91,22 @@ def load_scorer(path: Any) -> ImageScorer:
     array([0.4, 7.1], dtype=float32)
     """
     folder = pathlib.Path(path)
+    given = {"threshold": threshold, "sensitivity": sensitivity}
+    options = {k: value for k, value in given.items() if value is not None}
     if (folder / _SAVED_MODEL).is_file():
-        return _load_saved_model(str(path))
+        return _load_saved_model(str(path), options, product)
     versions = sorted(folder.glob(f"[0-9]*/{_SAVED_MODEL}"))
     if versions:
         raise ValueError(
             f"{path} is a folder of versions. Give one of them, such as "
             f"{versions[-1].parent}"
         )
-    return _load_detector(str(path))
+    return _load_detector(str(path), options, product)
 
 
-def _load_detector(path: str) -> ImageScorer:
+def _load_detector(
+    path: str, options: dict[str, float], product: str | None
+) -> ImageScorer:
     file = path
     if not path.endswith(".keras"):
         file = RunFolder(path).require("model.keras", "keras-sspcab train")
@@ -87,17 +116,27 @@ def _load_detector(path: str) -> ImageScorer:
     detector = load_detector(file)
     if detector.kind != "image":
         raise _looks_at_videos(path, detector.name)
+    detector.calibration = detector.calibration.adjusted(**options)
+    score: Callable[..., Any] = detector.predict_on_batch
+    names = _product_names(detector.calibration)
+    if product is not None:
+        score = functools.partial(score, product=product_index(names, product))
     return ImageScorer(
         path,
         tuple(detector.input_shape[1:]),
-        detector.predict_on_batch,
+        score,
         checksum,
         detector.preprocessing,
-        detector.calibration.is_calibrated,
+        detector.calibration,
+        _describe(options, product),
+        [part.name for part in detector.region_parts],
+        names,
     )
 
 
-def _load_saved_model(path: str) -> ImageScorer:
+def _load_saved_model(
+    path: str, options: dict[str, float], product: str | None
+) -> ImageScorer:
     from keras_sspcab.export.serving.manifest import (
         MANIFEST_NAME,
         verify_version,
@@ -118,13 +157,54 @@ def _load_saved_model(path: str) -> ImageScorer:
             f"{path} holds no anomaly detector of images. Received: input "
             f"{name} of shape {shape}, outputs {sorted(runner.output_names)}"
         )
+    if unknown := sorted(set(options) - set(runner.option_names)):
+        raise ValueError(
+            f"The export in {path} takes no {unknown[0]}: it is of an earlier "
+            "version, or of a model without thresholds. Export it again"
+        )
+    known = _stored_calibration(pathlib.Path(path))
+    # Checks the options in any case.
+    calibration = (known or Calibration(threshold=0.0)).adjusted(**options)
+    has_regions = "region_scores" in runner.output_names
+    names = _product_names(calibration)
+    given: dict[str, Any] = {k: np.float32(v) for k, v in options.items()}
+    if product is not None:
+        given["product"] = np.int32(product_index(names, product))
     return ImageScorer(
         path,
         shape[1:],
-        lambda images: runner(**{name: images}),
+        lambda images: runner(
+            **{name: images},
+            **{
+                option: np.full(len(images), value)
+                for option, value in given.items()
+            },
+        ),
         checksum,
         runner.preprocessing,
+        known and calibration,
+        _describe(options, product),
+        [part.name for part in calibration.regions] if has_regions else [],
+        names if "product_index" in runner.output_names else (),
     )
+
+
+def _product_names(calibration: Calibration) -> list[str]:
+    return [part.name for part in calibration.products]
+
+
+def _describe(options: dict[str, float], product: str | None) -> str:
+    texts = [f"{name}={value:g}" for name, value in options.items()]
+    return ", ".join([*texts, *([f"product={product}"] if product else [])])
+
+
+def _stored_calibration(folder: pathlib.Path) -> Calibration | None:
+    """Returns what an export notes beside it; None where it does not."""
+    try:
+        report = json.loads((folder / "parity.json").read_text("utf-8"))
+        return Calibration.from_dict(report["calibration"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _looks_at_videos(path: str, name: str) -> ValueError:

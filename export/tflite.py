@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
@@ -17,19 +18,16 @@ from keras_sspcab.export.artifacts import (
     ParityCheck,
     publish_file,
 )
-from keras_sspcab.export.images import collect_images
+from keras_sspcab.export.images import collect_representative
 from keras_sspcab.export.inference import (
     FrozenInference,
     Inference,
     fastest_form,
 )
-from keras_sspcab.export.precision import FloatScopes, Graph
+from keras_sspcab.export.precision import FILE_PRECISIONS, FloatScopes, Graph
+from keras_sspcab.hosts import ProductModel
 from keras_sspcab.imports import import_optional
-
-PRECISIONS = ("float32", "float16", "int8")
-
-#: How many representative images are used, at most.
-MAX_REPRESENTATIVE_IMAGES = 100
+from keras_sspcab.optional_inputs import OPTIONS_SUFFIX, left_out
 
 
 def export_tflite(
@@ -49,8 +47,10 @@ def export_tflite(
 
     Shapes are fixed: with open ones the converter cannot keep the channels of
     up-sampled maps, and delegates refuse the graph. The signature
-    `serving_default` has inputs and outputs by name. Inputs and outputs are
-    float in every precision.
+    `serving_default` has inputs and outputs by name, and
+    `serving_default_options`, of a calibrated `AnomalyModel`, also `threshold`
+    and `sensitivity`, `(batch,)`: see `Calibration.adjusted`; NaN leaves one
+    out. Inputs and outputs are float in every precision.
 
     Precisions:
         float32: As in Keras.
@@ -101,13 +101,20 @@ def export_tflite(
     path = pathlib.Path(path)
     if path.suffix != ".tflite":
         raise ValueError(f"`path` must end in .tflite. Received: path={path}")
-    precision = standardize_choice(precision, PRECISIONS, "precision")
+    precision = standardize_choice(precision, FILE_PRECISIONS, "precision")
+    if precision == "int8" and isinstance(model, ProductModel):
+        # TensorFlow's converter crashes on what is in loops.
+        raise ValueError(
+            f"{model.name} has several products, which TFLite cannot hold in "
+            "integers. Received: precision='int8'. Take float32, or export "
+            "the model of each product"
+        )
     batch_size = standardize_int(batch_size, "batch_size", minimum=1)
     inference = Inference(model, outputs, allow_uncalibrated, image_size)
     _check_sizes(inference)
     representative = None
     if precision == "int8":
-        representative = _representative_inputs(
+        representative = collect_representative(
             inference, representative_data, batch_size
         )
     parity_check = ParityCheck(
@@ -141,26 +148,6 @@ def _check_sizes(inference: Inference) -> None:
             )
 
 
-def _representative_inputs(
-    inference: Inference, data: Any, batch_size: int
-) -> dict[str, np.ndarray]:
-    if data is None:
-        raise ValueError(
-            'precision="int8" needs `representative_data`: real normal images '
-            "(a hundred, say) on which the ranges of activations are measured."
-        )
-    inputs = collect_images(
-        inference, data, MAX_REPRESENTATIVE_IMAGES, "representative_data"
-    )
-    count = len(next(iter(inputs.values())))
-    if count < batch_size:
-        raise ValueError(
-            "`representative_data` must fill one batch at least. Received: "
-            f"{count} images, batch_size={batch_size}"
-        )
-    return inputs
-
-
 def convert(
     frozen: FrozenInference,
     precision: str = "float32",
@@ -168,38 +155,101 @@ def convert(
     float_scopes: FloatScopes | None = None,
 ) -> bytes:
     """Returns the content of a TFLite file."""
+    specs = [*frozen.specs, *frozen.options]
+    name = "serving_default" + (OPTIONS_SUFFIX if frozen.options else "")
     folder = tempfile.mkdtemp()
     try:
         # Only a SavedModel keeps the names of inputs and outputs.
         module = tf.Module()
         module.infer = tf.function(
-            frozen.__call__, input_signature=frozen.specs, autograph=False
+            frozen.__call__, input_signature=specs, autograph=False
         )
-        tf.saved_model.save(module, folder, {"serving_default": module.infer})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if precision == "float32":
-            return converter.convert()
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        tf.saved_model.save(module, folder, {name: module.infer})
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=[name]
+        )
         if precision == "float16":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
-            return converter.convert()
+        if precision != "int8":
+            return _leave_out(converter.convert(), frozen.options)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: _batches(
-            representative or {}, frozen.specs[0].shape[0]
+            representative or {}, frozen
         )
         converter.target_spec.supported_ops = [
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         ]
-        return _quantize(converter, float_scopes or FloatScopes())
+        content = _quantize(converter, float_scopes or FloatScopes())
+        return _leave_out(content, frozen.options)
     finally:
         shutil.rmtree(folder)
 
 
+class _AlignedBuilder(flatbuffers.Builder):
+    """Aligns vectors as the schema wants buffers, which Python leaves out."""
+
+    def StartVector(self, size: int, count: int, alignment: int) -> Any:  # noqa: N802
+        return super().StartVector(size, count, max(alignment, 16))
+
+
+def _leave_out(content: bytes, options: Sequence[tf.TensorSpec]) -> bytes:
+    """Adds a signature that leaves the optional inputs out, as the first.
+
+    It is the same graph with constants in their place. The weights are stored
+    once: both refer to the same buffers.
+    """
+    if not options:
+        return content
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    copies = schema.ModelT.InitFromPackedBuf(content, 0)
+    # The copies, of loops as well, come behind.
+    for graph in copies.subgraphs:
+        for operator in graph.operators:
+            attributes = getattr(operator.builtinOptions, "__dict__", {})
+            for key in attributes:
+                if key.lower().endswith("subgraphindex"):
+                    attributes[key] += len(model.subgraphs)
+    with_options = copies.signatureDefs[0]
+    with_options.subgraphIndex += len(model.subgraphs)
+    without = model.signatureDefs[0]
+    without.signatureKey = b"serving_default"
+    names = {spec.name.encode(): spec for spec in options}
+    main = model.subgraphs[without.subgraphIndex]
+    for entry in [e for e in without.inputs if e.name in names]:
+        tensor = main.tensors[entry.tensorIndex]
+        spec = names[entry.name]
+        value = np.full(
+            tensor.shape, left_out(spec.dtype.name), spec.dtype.as_numpy_dtype
+        )
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(value.tobytes(), "uint8")
+        tensor.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+        without.inputs.remove(entry)
+        main.inputs = [i for i in main.inputs if i != entry.tensorIndex]
+    model.subgraphs += copies.subgraphs
+    model.signatureDefs.append(with_options)
+    builder = _AlignedBuilder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def _batches(
-    inputs: dict[str, np.ndarray], size: int
+    inputs: dict[str, np.ndarray], frozen: FrozenInference
 ) -> Iterator[dict[str, np.ndarray]]:
-    count = len(next(iter(inputs.values())))
+    count, size = len(next(iter(inputs.values()))), frozen.specs[0].shape[0]
+    # What is not a number has no range; nothing computes in integers with it.
+    ones = {
+        spec.name: np.ones(size, spec.dtype.as_numpy_dtype)
+        for spec in frozen.options
+    }
     for start in range(0, count - size + 1, size):
-        yield {n: array[start : start + size] for n, array in inputs.items()}
+        yield ones | {
+            n: array[start : start + size] for n, array in inputs.items()
+        }
 
 
 def _quantize(converter: Any, float_scopes: FloatScopes) -> bytes:

@@ -2,7 +2,7 @@
 
 `import keras_sspcab` makes the layers loadable from saved models, on any
 backend of Keras. `keras_sspcab.applications` holds the host models and
-`keras_sspcab.export` takes them to SavedModel, TFLite and ONNX.
+`keras_sspcab.export` takes them to SavedModel, TFLite, ONNX and OpenVINO.
 
 Keras itself is imported when a name that needs it is used: the metrics and the
 serving client do without.

@@ -319,7 +319,8 @@ def _torch_variables(
             return maps.transpose(0, 2, 3, 1).reshape(slots.shape)
 
         yield f"{name}.memMatrix", layer.slots, reorder
-    for attribute, leaf, axes in _ARRAYS.get(type(layer), ()):
+    kinds = (kind for kind in type(layer).__mro__ if kind in _ARRAYS)
+    for attribute, leaf, axes in _ARRAYS.get(next(kinds, object), ()):
         variable = getattr(layer, attribute)
         if variable is None:
             continue

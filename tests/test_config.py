@@ -106,7 +106,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
         (
             "[data]\npth = 'x'",
             r"Unknown key `data\.pth` in .*c\.toml\. Did you mean `path`\? "
-            r"Allowed in \[data\] are: cache, channels,",
+            r"Allowed in \[data\] are: brightness, cache,",
         ),
         (
             "[model]\nname = 'autoencoder'\nfilter = 3",
@@ -130,7 +130,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
         ("[training]\nlearning_rate = '1'", "must be a number"),
         ("[training]\nlearning_rate = nan", "must be a finite number"),
         ("[data]\nimage_size = [1, 2, 3]", "integer or a list of two"),
-        ("[data]\nimage_size = 0", "must be a positive integer or"),
+        ("[data]\nimage_size = -8", "must be a positive integer or"),
         ("[data]\nchannels = 4", r"cannot be 4. Allowed are: 1, 3$"),
         (
             "[data]\npatch_size = 400",
@@ -144,7 +144,7 @@ def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
         (
             "[data]\nlayout = 'mvtek'",
             r"`data\.layout` in .*c\.toml cannot be 'mvtek'. Did you mean "
-            r"'mvtec'\? Allowed are: auto, mvtec, plain, ucsd, avenue",
+            r"'mvtec'\? Allowed are: auto, mvtec, plain, products, ucsd",
         ),
         ("[data]\npatches_per_image = 0", "at least 1"),
         ("[training]\nseed = -1", "at least 0"),

@@ -89,7 +89,7 @@ def test_onnx_that_breaks_beside_older_tensorflows_is_left_out():
 
 def test_extras_that_documents_name_exist():
     named = set()
-    for path in (ROOT / "README.md", ROOT / "export" / "README.md"):
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for names in re.findall(
             r'pip install [^\n]*?\[([a-z,]+)\]"', path.read_text()
         ):

@@ -1,5 +1,6 @@
 """The package as it is installed: wheel, sdist, and several source trees."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,18 @@ def build(form, folder):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     return build("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def test_no_link_on_a_package_index_is_broken(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("/METADATA"))
+        text = archive.read(name).decode()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) >= 1
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert "Project-URL: Paper, https://arxiv.org" in text
+    # Where links were, their texts are.
+    assert "Thresholds and false alarms".lower() in text.lower()
 
 
 @pytest.fixture(scope="module")

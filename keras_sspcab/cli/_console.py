@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import logging
+import os
 import re
 import signal
 import sys
@@ -15,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 #: Arguments and options of several commands.
@@ -27,14 +30,41 @@ NewRun = Annotated[
     typer.Option(help="Run folder. Default: runs/MODEL-DATA-NUMBER."),
 ]
 ImageSize = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        help="Side that images, frames or objects are resized to. Default: "
-        "the model's, such as 320, 256 or 64."
+        help="Side that images, frames or objects are resized to, or "
+        "HEIGHTxWIDTH. Default: the model's, such as 320, 256 or 64."
     ),
 ]
 OnError = Annotated[
     str | None, typer.Option(help="Broken images or videos: raise or skip.")
+]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Where it is logged: tensorboard (files in the run folder), "
+        "mlflow or wandb. Repeatable. Default: tensorboard."
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Score to flag from, instead of the calibrated threshold."
+    ),
+]
+Sensitivity = Annotated[
+    float | None,
+    typer.Option(
+        help="From 0 to 1, instead of the calibrated threshold, which is 0.5; "
+        "1 flags all above the mean of normal images."
+    ),
+]
+Product = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of several products the images show. Default: it is "
+        "recognized."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -47,9 +77,14 @@ Settings = Annotated[
 ]
 
 # Arguments and settings by the options that they come from.
-_OPTIONS = {"name": "model", "path": "data", "root": "data", "paths": "images"}
+_OPTIONS = {
+    **{"name": "model", "path": "data", "root": "data", "paths": "images"},
+    "loggers": "log",
+}
 
-_SECTIONS = "data|model|training|objects|calibration|evaluation"
+_SECTIONS = (
+    "data|inspection|model|training|objects|calibration|evaluation|tracking"
+)
 
 # Where the output is no terminal, there is no width to respect; tables would
 # be folded.
@@ -152,6 +187,59 @@ def warnings_shown() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def log_to_console(name: str) -> Iterator[None]:
+    """Prints what a part of this package logs while it runs."""
+
+    class ConsoleHandler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            write = say if record.levelno < logging.WARNING else warn
+            write(record.getMessage())
+
+    log = logging.getLogger(name)
+    before = log.level, log.propagate
+    handler = ConsoleHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
+
+
+def read_token(path: Path) -> str:
+    """Reads the token in a file, which others should not be able to read."""
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        warn(f"Others can read the token in {path}; chmod 600 it.")
+    return path.read_text("utf-8").strip()
+
+
+def optional_value(
+    option: str, default: str, is_value: Callable[[str], object]
+) -> type[TyperCommand]:
+    """Returns a command that accepts an option without a value.
+
+    Typer does not. What follows the option is its value if `is_value`.
+    """
+
+    class Command(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            following = [*args[1:], "-"]
+            return super().parse_args(
+                ctx,
+                [
+                    f"{option}={default}"
+                    if arg == option and not is_value(after)
+                    else arg
+                    for arg, after in zip(args, following, strict=True)
+                ],
+            )
+
+    return Command
+
+
 def name_options(
     message: str, command: Callable[..., None], given: Mapping[str, Any]
 ) -> str:
@@ -177,7 +265,8 @@ def name_options(
         section, key = match.groups()
         alias = _OPTIONS.get(key)
         name = alias or key
-        is_option = section in ("data", "model", "training") and name in options
+        sections = ("data", "inspection", "model", "training", "tracking")
+        is_option = section in sections and name in options
         if is_option and (alias or given.get(name) is not None):
             return options[name]
         return f"--set {section}.{key}" if "settings" in options else match[0]

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import options, say, show, warn
+from keras_sspcab.cli._console import Log, options, say, show, warn
 from keras_sspcab.cli.models import list_names
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def compare(
             help="TOML file; a table draem.training is for one model alone."
         ),
     ] = None,
+    log: Log = None,
     settings: ModelSettings = None,
     metric: Annotated[
         list[str] | None,
@@ -111,10 +112,12 @@ def compare(
         "--data": data,
         "--out": out,
         "--config": config,
+        "--log": log,
         "--set": settings,
         "--metric": metric,
         "--ensemble": ensemble,
     }
+    logged = [f"tracking.loggers={log}"] if log else []
     runs = start(
         ComparisonSpec(
             data=str(data),
@@ -123,7 +126,7 @@ def compare(
             blocks=parse_blocks(sspcab),
             seeds=numbers,
             config=None if config is None else str(config),
-            settings=settings or (),
+            settings=[*logged, *(settings or ())],
             metrics=metric or (),
             has_ensembles=ensemble,
             command=spell("compare", given),

@@ -9,10 +9,11 @@ from rich.table import Table
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import number, say, show, warn
-from keras_sspcab.cli.export import FORMATS
 
 if TYPE_CHECKING:
     from keras_sspcab.runs import Run, RunFolder
+
+_FORMATS = ("savedmodel", "tflite", "onnx")
 
 # How `--fast` writes the texture.
 _FAST = {
@@ -103,7 +104,7 @@ def _installed_formats() -> list[str]:
     from keras_sspcab.export.runs import require_packages
 
     formats = []
-    for name in FORMATS:
+    for name in _FORMATS:
         try:
             require_packages(name)
         except ImportError as error:

@@ -85,15 +85,17 @@ def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:
         say(f"{text}.", style="dim")
     for text in describe_failures(metrics):
         warn(text)
-    say(f"Wrote {run.file('metrics.json')} and {run.file('predictions')}")
+    folder = "predictions" if "per_product" not in metrics else "products"
+    say(f"Wrote {run.file('metrics.json')} and {run.file(folder)}")
 
 
 def _show_images(title: str, metrics: dict[str, Any]) -> None:
     from keras_sspcab.metrics.registry import metrics_of
 
     columns = metrics_of("image", metrics)
+    parts = metrics.get("per_product")
     table = Table(title=title)
-    table.add_column("defect")
+    table.add_column("defect" if parts is None else "product")
     table.add_column("images", justify="right")
     for metric in columns:
         table.add_column(metric.title, justify="right")
@@ -102,10 +104,16 @@ def _show_images(title: str, metrics: dict[str, Any]) -> None:
         cells = [number(values.get(metric.key)) for metric in columns]
         table.add_row(name, str(count), *cells)
 
-    add("all", metrics["num_test_images"], metrics)
-    table.add_section()
-    for defect, values in metrics["per_defect"].items():
-        add(defect, values["num_images"], values)
+    if parts is None:
+        add("all", metrics["num_test_images"], metrics)
+        table.add_section()
+        for defect, values in metrics["per_defect"].items():
+            add(defect, values["num_images"], values)
+    else:
+        for product, values in parts.items():
+            add(product, values["num_test_images"], values)
+        table.add_section()
+        add("mean", metrics["num_test_images"], metrics)
     show(table)
 
 
@@ -139,6 +147,14 @@ def report(
     run: Annotated[
         Path, typer.Argument(help="Folder of a run that was evaluated.")
     ],
+    max_images: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How many pictures it shows; more than 300 are written into "
+            "a folder beside it.",
+        ),
+    ] = 60,
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open it in the browser.")
     ] = False,
@@ -146,7 +162,7 @@ def report(
     """Write report.html: curves, metrics, and pictures of the anomalies."""
     from keras_sspcab.report import write_report
 
-    path = write_report(run)
+    path = write_report(run, max_images=max_images)
     say(f"Wrote {path}", style="green")
     if open_browser:
         webbrowser.open(path.resolve().as_uri())

@@ -14,17 +14,21 @@ from keras_sspcab.cli._console import TrainedModel, number, show
 if TYPE_CHECKING:
     from keras_sspcab.export import ExportResult
 
-FORMATS = ("savedmodel", "tflite", "onnx")
+FORMATS = ("savedmodel", "tflite", "onnx", "openvino")
+_FORMATS_WITH_PRECISION = ("tflite", "openvino")
 
 
 def export(
     model: TrainedModel,
     to: Annotated[
         list[str],
-        typer.Option(help="savedmodel, tflite or onnx. Repeatable."),
+        typer.Option(help=f"{', '.join(FORMATS)}. Repeatable."),
     ],
     precision: Annotated[
-        str, typer.Option(help="float32; for tflite also float16 or int8.")
+        str,
+        typer.Option(
+            help="float32; for tflite and openvino also float16 or int8."
+        ),
     ] = "float32",
     out: Annotated[
         Path | None,
@@ -81,9 +85,10 @@ def _check_formats(to: Sequence[str], precision: str) -> None:
                 f"--to must be one of {', '.join(FORMATS)}. Received: {name}"
                 f"{did_you_mean(name, FORMATS, '.')}"
             )
-        if precision != "float32" and name != "tflite":
+        if precision != "float32" and name not in _FORMATS_WITH_PRECISION:
             raise ValueError(
-                f"The precision {precision!r} is for tflite only. Received: "
+                f"The precision {precision!r} is for "
+                f"{' and '.join(_FORMATS_WITH_PRECISION)} only. Received: "
                 f"--to {name} --precision {precision}"
             )
 

@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import say, warn
+from keras_sspcab.cli._console import optional_value, say, warn
 
 if TYPE_CHECKING:
     from keras_sspcab.export.serving.packaging import PackageResult
@@ -16,21 +15,10 @@ if TYPE_CHECKING:
 _PREVIOUS = "previous"
 _LATEST = "latest"
 
-
-class PackageCommand(TyperCommand):
-    """Accepts `--rollback` without a value, which Typer does not."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        following = [*args[1:], "-"]
-        return super().parse_args(
-            ctx,
-            [
-                f"--rollback={_PREVIOUS}"
-                if arg == "--rollback" and after.startswith("-")
-                else arg
-                for arg, after in zip(args, following, strict=True)
-            ],
-        )
+#: Accepts `--rollback` without a value.
+PackageCommand = optional_value(
+    "--rollback", _PREVIOUS, lambda after: not after.startswith("-")
+)
 
 
 def package(

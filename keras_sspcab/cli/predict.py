@@ -8,7 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import TrainedModel, number, say, show
+from keras_sspcab.cli._console import (
+    Product,
+    Sensitivity,
+    Threshold,
+    TrainedModel,
+    number,
+    say,
+    show,
+)
 
 
 def predict(
@@ -52,6 +60,9 @@ def predict(
     on_error: Annotated[
         str, typer.Option(help="Broken images: raise or skip.")
     ] = "raise",
+    threshold: Threshold = None,
+    sensitivity: Sensitivity = None,
+    product: Product = None,
 ) -> None:
     """Score images or videos with a trained model.
 
@@ -74,6 +85,7 @@ def predict(
 
     detector = load_detector(str(model))
     _check_kind(detector, images or [], video or [])
+    detector.calibration = detector.calibration.adjusted(threshold, sensitivity)
     if video:
         is_run = model.suffix != ".keras"
         predictions = predict_videos(
@@ -90,7 +102,12 @@ def predict(
         _show_videos(predictions)
     else:
         rows = predict_images(
-            detector, images or [], heat_maps, on_error, ConsoleProgress()
+            detector,
+            images or [],
+            heat_maps,
+            on_error,
+            ConsoleProgress(),
+            product,
         )
         written = [] if heat_maps is None else [str(heat_maps)]
         _write(out, rows)
@@ -152,6 +169,9 @@ def _show_images(rows: list[dict[str, Any]]) -> None:
     table = Table()
     table.add_column("image", overflow="fold")
     table.add_column("score", justify="right")
+    has_products = "product" in rows[0] if rows else False
+    if has_products:
+        table.add_column("product")
     table.add_column("result")
     for row in rows:
         result = "[green]normal[/green]"
@@ -161,7 +181,9 @@ def _show_images(rows: list[dict[str, Any]]) -> None:
             result = f"[red]error:[/red] {row['error']}"
         elif row["conflict"] is not None:
             result = f"{result}, but {row['conflict']}"
-        table.add_row(Text(row["path"]), number(row["anomaly_score"]), result)
+        cells = [Text(row["product"])] if has_products else []
+        score = number(row["anomaly_score"])
+        table.add_row(Text(row["path"]), score, *cells, result)
     show(table)
 
 

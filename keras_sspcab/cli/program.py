@@ -7,8 +7,10 @@ import typer
 from keras_sspcab.cli._console import command, options
 from keras_sspcab.cli.compare import compare
 from keras_sspcab.cli.demo import demo
+from keras_sspcab.cli.download import download
 from keras_sspcab.cli.evaluate import evaluate, report
 from keras_sspcab.cli.export import export
+from keras_sspcab.cli.mark import mark
 from keras_sspcab.cli.models import models, settings
 from keras_sspcab.cli.package import PackageCommand, package
 from keras_sspcab.cli.predict import predict
@@ -16,6 +18,7 @@ from keras_sspcab.cli.reproduce import reproduce
 from keras_sspcab.cli.score import score
 from keras_sspcab.cli.serve import serve
 from keras_sspcab.cli.train import calibrate, import_weights, train
+from keras_sspcab.cli.watch import WatchCommand, watch
 
 app = typer.Typer(
     name="keras-sspcab",
@@ -28,13 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_CLASSES = {package: PackageCommand, watch: WatchCommand}
 for _function in (
-    *(models, settings, train, import_weights, evaluate, calibrate),
-    *(predict, score, export, package, serve, report, compare, reproduce, demo),
+    *(models, settings, download, train, import_weights, evaluate, calibrate),
+    *(predict, score, watch, export, package, serve, mark, report, compare),
+    *(reproduce, demo),
 ):
-    app.command(cls=PackageCommand if _function is package else None)(
-        command(_function)
-    )
+    app.command(cls=_CLASSES.get(_function))(command(_function))
 
 
 def _show_version(value: bool) -> None:

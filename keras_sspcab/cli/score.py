@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import say
+from keras_sspcab.cli._console import Product, Sensitivity, Threshold, say
 
 if TYPE_CHECKING:
-    from keras_sspcab.scale import RayOptions, ScoringJob
+    from keras_sspcab.scale import RayOptions, ScoreCounts, ScoringJob
 
 _RAY = "--engine=ray: "
 
@@ -40,8 +40,12 @@ def score(
         int, typer.Option(help="Images in a file of scores.")
     ] = 1000,
     batch_size: Annotated[
-        int, typer.Option(help="Images that are computed together.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            help="Images that are computed together. Default: 32, or fewer if "
+            "they are large."
+        ),
+    ] = None,
     on_error: Annotated[
         str,
         typer.Option(
@@ -51,6 +55,9 @@ def score(
     maps: Annotated[
         bool, typer.Option("--maps", help="Also write the anomaly maps.")
     ] = False,
+    threshold: Threshold = None,
+    sensitivity: Sensitivity = None,
+    product: Product = None,
     workers: Annotated[
         int | None,
         typer.Option(help=f"{_RAY}processes. Default: as many as fit."),
@@ -96,10 +103,11 @@ def score(
         tf.config.set_visible_devices([], "GPU")
     # Workers may have another working folder.
     path = os.path.abspath(model)
-    scorer = load_scorer(path)
+    load = functools.partial(load_scorer, path, threshold, sensitivity, product)
+    scorer = load()
     job = ScoringJob.start(
         inputs,
-        functools.partial(load_scorer, path),
+        load,
         scorer,
         out,
         shard_size,
@@ -110,7 +118,7 @@ def score(
     counts = _score(job, engine, scorer, options)
     say(
         f"{counts.num_anomalous} of {counts.num_scored} anomalous"
-        if scorer.is_calibrated
+        if scorer.calibration is None or scorer.calibration.is_calibrated
         else "The model is not calibrated: nothing is flagged."
     )
     if counts.num_errors:
@@ -119,12 +127,32 @@ def score(
             "`error` says why.",
             style="yellow",
         )
+    _tell_drift(counts)
     noun = "file" if counts.num_shards == 1 else "files"
     say(
         f"Wrote {counts.num_inputs} rows in {counts.num_shards} {noun} to "
         f"{out / 'scores'}",
         style="green",
     )
+
+
+def _tell_drift(counts: "ScoreCounts") -> None:
+    for drift in counts.drifts:
+        say(f"{drift.describe()}.", style="yellow")
+    if counts.drifts:
+        # The order of files is not that of time.
+        say(
+            f"That is the mean of all {counts.num_compared} images beside the "
+            f"normal ones of the model. {counts.drifts[0].advise()}."
+        )
+    if shards := counts.drifting_shards:
+        first = ", ".join(f"part-{shard:05d}" for shard in shards[:5])
+        more = f" and {len(shards) - 5} more" if len(shards) > 5 else ""
+        say(
+            f"{len(shards)} of {counts.num_shards} shards differ by "
+            f"themselves: {first}{more}.",
+            style="yellow",
+        )
 
 
 def _score(

@@ -1,17 +1,13 @@
 """`keras-sspcab serve`."""
 
 import gc
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keras_sspcab.cli._backend import import_backend
-from keras_sspcab.cli._console import say, warn
+from keras_sspcab.cli._console import log_to_console, read_token, say
 from keras_sspcab.runs.signals import deferred_signals
 
 if TYPE_CHECKING:
@@ -88,6 +84,13 @@ def serve(
         bool,
         typer.Option("--allow-non-finite", help="Let NaN into the model."),
     ] = False,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for images that are marked on the page as false "
+            "alarm or missed; the page also serves older versions then."
+        ),
+    ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(help="File with the token that clients must send."),
@@ -123,7 +126,8 @@ def serve(
         max_work_bytes=max_memory * _MIB,
         max_image_pixels=round(max_pixels * 1e6),
         allow_non_finite=allow_non_finite,
-        token=None if token_file is None else _read_token(token_file),
+        feedback=feedback,
+        token=None if token_file is None else read_token(token_file),
         tls_certificate=tls_certificate,
         tls_key=tls_key,
     )
@@ -147,7 +151,7 @@ def _serve(folder: Path, options: "ServerOptions") -> None:
     gc.collect()
     gc.freeze()
     with (
-        _log_to_console(),
+        log_to_console("keras_sspcab.export.serving"),
         deferred_signals(message="Stopped at once.") as stopping,
         Server(folder, options) as server,
     ):
@@ -169,31 +173,3 @@ def _parse_label(text: str) -> tuple[str, int]:
             f"--label must be of the form LABEL=VERSION. Received: {text!r}"
         )
     return name, int(version)
-
-
-def _read_token(path: Path) -> str:
-    if os.name == "posix" and path.stat().st_mode & 0o077:
-        warn(f"Others can read the token in {path}; chmod 600 it.")
-    return path.read_text("utf-8").strip()
-
-
-@contextmanager
-def _log_to_console() -> Iterator[None]:
-    """Prints what the server logs of versions that come and go."""
-
-    class ConsoleHandler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            write = say if record.levelno < logging.WARNING else warn
-            write(record.getMessage())
-
-    log = logging.getLogger("keras_sspcab.export.serving")
-    before = log.level, log.propagate
-    handler = ConsoleHandler()
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.level, log.propagate = before

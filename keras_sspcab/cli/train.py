@@ -9,6 +9,7 @@ from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import (
     FinishedRun,
     ImageSize,
+    Log,
     NewRun,
     OnError,
     Settings,
@@ -19,12 +20,28 @@ from keras_sspcab.cli.models import NAMES, list_names
 if TYPE_CHECKING:
     from keras_sspcab.runs import Run
 
+Feedback = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of images marked as false alarm or missed; see "
+        "`keras-sspcab mark`."
+    ),
+]
+
 
 def train(
     data: Annotated[
         str | None,
         typer.Option(
             help="Folder of images (MVTec layout, or only normal) or of videos."
+        ),
+    ] = None,
+    products: Annotated[
+        bool | None,
+        typer.Option(
+            "--products",
+            help="--data holds a folder for each of several products: one "
+            "model of them all, with statistics for each.",
         ),
     ] = None,
     model: Annotated[
@@ -61,6 +78,13 @@ def train(
         int | None, typer.Option(help="Seed of all random numbers. Default: 0.")
     ] = None,
     image_size: ImageSize = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help="How images of another aspect ratio fit in: stretch, pad "
+            "(gray beside them) or crop (their middle). Default: stretch."
+        ),
+    ] = None,
     channels: Annotated[
         int | None,
         typer.Option(help="1 for gray, 3 for color. Default: 3, or 1."),
@@ -72,7 +96,50 @@ def train(
             "for autoencoder."
         ),
     ] = None,
+    symmetric: Annotated[
+        str | None,
+        typer.Option(
+            help="What leaves a normal image normal: rotate, flip, or "
+            "rotate,flip. Helps where images are few."
+        ),
+    ] = None,
+    brightness: Annotated[
+        float | None,
+        typer.Option(
+            help="Share by which normal images may be darker or brighter, such "
+            "as 0.1."
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the tiles that large images are looked at in, in "
+            "pixels. Default: the whole image at once, made smaller."
+        ),
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of a tile that its neighbor sees too. Default: 0.25."
+        ),
+    ] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            help="Regions of interest: a mask, or shapes in TOML. What is "
+            "outside does not count."
+        ),
+    ] = None,
+    align: Annotated[
+        bool | None,
+        typer.Option(
+            "--align",
+            help="Rotate and shift each image so that it lies as a normal one.",
+        ),
+    ] = None,
+    feedback: Feedback = None,
     on_error: OnError = None,
+    log: Log = None,
     settings: Settings = None,
 ) -> None:
     """Train on normal images or videos, calibrate, and save the model.
@@ -86,16 +153,25 @@ def train(
 
     named = {
         "data.path": data,
+        "data.layout": "products" if products else None,
         "data.image_size": image_size,
+        "data.fit": fit,
         "data.channels": channels,
         "data.patch_size": patch_size,
+        "data.symmetric": symmetric,
+        "data.brightness": brightness,
         "data.on_error": on_error,
+        "inspection.tile": tile,
+        "inspection.overlap": overlap,
+        "inspection.roi": roi,
+        "inspection.align": align,
         "model.name": model,
         "model.sspcab": sspcab,
         "training.epochs": epochs,
         "training.batch_size": batch_size,
         "training.learning_rate": learning_rate,
         "training.seed": seed,
+        "tracking.loggers": log,
     }
     values = merge_settings(dict(map(parse_setting, settings or [])), named)
     import_backend()
@@ -112,10 +188,11 @@ def train(
         )
     else:
         opened = Run(run, values)
-        if opened.is_up_to_date:
+        if feedback is None and opened.is_up_to_date:
+            opened.train(resume)
             say(_finished(opened))
             return
-    opened.train(resume, ConsoleProgress())
+    opened.train(resume, ConsoleProgress(), feedback=feedback)
     say(f"Saved {opened.file('model.keras')}", style="green")
 
 
@@ -204,9 +281,21 @@ def calibrate(
             "normal images), or either."
         ),
     ] = None,
+    feedback: Feedback = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Score of images to flag from, such as 4.2; or f1: that of "
+            "the best F1 of the test images that were evaluated last."
+        ),
+    ] = None,
     restore: Annotated[
         str | None,
         typer.Option(help="Put a former calibration back, such as: training."),
+    ] = None,
+    product: Annotated[
+        str | None,
+        typer.Option(help="Which of several products. Default: each."),
     ] = None,
 ) -> None:
     """Measure new thresholds for a trained model, without training it.
@@ -225,6 +314,9 @@ def calibrate(
         decision=decision,
         restore=restore,
         progress=ConsoleProgress(),
+        feedback=feedback,
+        threshold=_threshold(threshold),
+        product=product,
     )
     verb = "Put back" if restore is not None else "Set"
     say(
@@ -238,3 +330,17 @@ def calibrate(
         f"before: run `keras-sspcab evaluate {opened.path}`, `report` and "
         "`export` again."
     )
+
+
+def _threshold(text: str | None) -> float | str | None:
+    from keras_sspcab.runs.thresholds import BEST_F1
+
+    if text is None or text == BEST_F1:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(
+            f"The `threshold` argument must be a score, or {BEST_F1}. "
+            f"Received: threshold={text!r}"
+        ) from error

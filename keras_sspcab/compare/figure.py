@@ -15,9 +15,17 @@ from keras_sspcab.compare.results import Comparison
 from keras_sspcab.metrics.registry import Metric
 from keras_sspcab.runs import files
 
-# The light colors of the report's style sheet.
-_INK, _MUTED, _RULE = "#16191d", "#565e68", "#d9dde2"
-_ACCENT, _TEAL, _RUST = "#1f5fbf", "#00796b", "#b03a08"
+# The light colors of the design of pages, where they follow the theme.
+COLORS = {
+    "#16191d": "var(--ink)",
+    "#565e68": "var(--muted)",
+    "#d9dde2": "var(--rule)",
+    "#1f5fbf": "var(--accent)",
+    "#00796b": "var(--normal)",
+    "#b03a08": "var(--anomalous)",
+    "#ffffff": "var(--surface)",
+}
+_INK, _MUTED, _RULE, _ACCENT, _TEAL, _RUST, _WHITE = COLORS
 
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "comparison",
@@ -44,7 +52,7 @@ _STYLE: dict[Any, Any] = {
 _WITHOUT: dict[str, Any] = {
     "marker": "o",
     "color": _MUTED,
-    "markerfacecolor": "white",
+    "markerfacecolor": _WHITE,
 }
 _WITH: tuple[dict[str, Any], ...] = (
     {"marker": "o", "color": _ACCENT},
@@ -88,7 +96,7 @@ def _draw(comparison: Comparison) -> Figure:
         figsize=(max(width * num_columns, 6.4), 2.4 * num_rows + 0.8),
         dpi=160,
         layout="constrained",
-        facecolor="white",
+        facecolor=_WHITE,
     )
     FigureCanvasAgg(figure)
     panels = figure.subplots(num_rows, num_columns, squeeze=False)

@@ -1,28 +1,54 @@
 """The files of a comparison: two tables, a page of them, and a figure."""
 
-import base64
 import html
-import importlib.resources
+import itertools
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from markdown_it import MarkdownIt
 
 from keras_sspcab.compare import tables
-from keras_sspcab.compare.figure import write_figure
+from keras_sspcab.compare.figure import COLORS, write_figure
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.compare.results import Comparison
 from keras_sspcab.compare.statistics import LEVEL, MIN_PAIRS, POWER
 from keras_sspcab.metrics.diagnosis import describe_shortcut
+from keras_sspcab.pages import design
+from keras_sspcab.report import figures
 from keras_sspcab.runs import files
 
-# Besides that of reports.
-_STYLE = """
-main { padding-top: 2rem; }
-main > * { margin-top: 1rem; }
-main > h2 { margin: 2.5rem 0 0; }
-td, th { white-space: nowrap; }
-img { max-width: 100%; }
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>
+{style}
+main > * {{ margin-top: 1rem; }}
+main > h2 {{ margin: 2.5rem 0 0; }}
+main > h2:first-child {{ margin-top: 1rem; }}
+main > p, main > ul {{ max-width: 56rem; overflow-wrap: anywhere; }}
+td, th {{ white-space: nowrap; }}
+.chart {{ max-width: {width}rem; min-width: 30rem; }}
+</style>
+</head>
+<body>
+<header>
+<p class="eyebrow">Comparison</p>
+<h1>{title}</h1>
+</header>
+<main>
+{body}
+</main>
+<footer>Written by keras-sspcab</footer>
+</body>
+</html>
 """
 
 
@@ -48,7 +74,7 @@ def write_files(
         ]
         write_figure(comparison, pictures)
         paths += pictures
-        picture = pictures[0]
+        picture = Path(pictures[1]).read_text("utf-8")
     paths.append(os.path.join(root, "comparison.html"))
     files.write_text(paths[-1], html_page(text, picture))
     return paths
@@ -57,31 +83,38 @@ def write_files(
 def html_page(text: str, picture: str) -> str:
     """Returns a page of Markdown as one file, with a picture of the results.
 
-    It is styled as the report of a run is.
+    Args:
+        text: Markdown, whose first line is the title.
+        picture: SVG of `write_figure`; "" if there is none.
     """
-    style = importlib.resources.files("keras_sspcab.report") / "report.css"
-    body = MarkdownIt().enable("table").render(text)
-    # Wide tables scroll by themselves.
-    body = body.replace("<table>", '<div class="scroll"><table>')
-    body = body.replace("</table>", "</table></div>")
+    first, _, rest = text.partition("\n")
+    title = html.escape(first.removeprefix("# "))
+    body = MarkdownIt().enable("table").render(rest)
+    numbers = itertools.count(1)
+    # Wide tables scroll by themselves, with the keys of the cursor, too.
+    body = re.sub(
+        "<table>",
+        lambda _: (
+            '<div class="scroll" tabindex="0" role="region" '
+            f'aria-label="Table {next(numbers)}"><table>'
+        ),
+        body,
+    ).replace("</table>", "</table></div>")
+    width = 0.0
     if picture:
-        with open(picture, "rb") as file:
-            data = base64.b64encode(file.read()).decode()
-        image = (
-            '<p><img alt="Every training, as a dot" '
-            f'src="data:image/png;base64,{data}"></p>\n'
+        (points,) = re.findall(r'<svg[^>]* width="([\d.]+)pt"', picture)
+        width = float(points) * 1.4 / 12
+        before, results, *after = body.split("<h2>", 2)
+        chart = (
+            '<div class="scroll" tabindex="0" role="region" '
+            'aria-label="Figure"><figure class="chart"><div role="img" '
+            'aria-label="Every training, as a dot; their means are in Table 1">'
+            f"{figures.for_page(picture, 'comparison', COLORS)}"
+            "</div></figure></div>"
         )
-        results, heading, rest = body.partition("</div>\n<h2>")
-        body = (
-            f"{results}</div>\n{image}<h2>{rest}" if heading else body + image
-        )
-    title = html.escape(text.partition("\n")[0].removeprefix("# "))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"\n<title>{title}</title>\n"
-        f"<style>\n{style.read_text('utf-8')}{_STYLE}</style>\n"
-        f"</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+        body = "<h2>".join([before, f"{results}{chart}\n", *after])
+    return _PAGE.format(
+        title=title, body=body.strip(), style=design(), width=round(width)
     )
 
 

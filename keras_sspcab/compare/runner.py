@@ -296,7 +296,7 @@ class ComparisonRun:
         changes = {
             key: values
             for key, values in differences(before, one.config).items()
-            if key not in _FREE_SETTINGS
+            if key not in _FREE_SETTINGS and not key.startswith("tracking.")
         }
         data = one.config.data
         if not changes and before.data.path != data.path:

@@ -134,6 +134,7 @@ class HostSettings:
             key: value
             for key, (_, value) in differences(defaults, config).items()
             if key not in (*_VARIED, "objects.folder")
+            and not key.startswith("tracking.")
         }
 
 

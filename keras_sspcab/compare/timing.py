@@ -128,7 +128,8 @@ def measure(
         for device in ("CPU", "GPU"):
             if device not in devices:
                 continue
-            timing = _time_pair(host, device, pair, seconds)
+            rounds = time_pair(device, pair, seconds)
+            timing = _summarize(host, device, rounds)
             timings.append(timing)
             if progress is not None:
                 progress.message(" ".join(timing.cells()))
@@ -138,9 +139,17 @@ def measure(
     return timings
 
 
-def _time_pair(
-    host: str, device: str, pair: Sequence[keras.Model], seconds: float
-) -> Timing:
+def time_pair(
+    device: str, pair: Sequence[keras.Model], seconds: float
+) -> list[tuple[float, ...]]:
+    """Returns the seconds of neighboring calls of two models, batch 1.
+
+    Example:
+    >>> inputs = keras.Input((2,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    >>> len(time_pair("CPU", [model, model], seconds=0.0)[0])
+    2
+    """
     rng = np.random.default_rng(0)
     with tf.device(f"/{device}:0"):
         inputs = [
@@ -165,20 +174,19 @@ def _time_pair(
                     for call, x in zip(calls, inputs, strict=True)
                 )
             )
-    kept = rounds[_WARM_UP:]
-    ratios = [with_block / without for without, with_block in kept]
-    low, _, high = statistics.quantiles(ratios, n=4)
+    return rounds[_WARM_UP:]
+
+
+def _summarize(
+    host: str, device: str, rounds: Sequence[tuple[float, ...]]
+) -> Timing:
+    ratios = [with_block / without for without, with_block in rounds]
+    low, middle, high = statistics.quantiles(ratios, n=4)
     without, with_block = (
-        1000 * statistics.median(times) for times in zip(*kept, strict=True)
+        1000 * statistics.median(times) for times in zip(*rounds, strict=True)
     )
     return Timing(
-        host,
-        device,
-        without,
-        with_block,
-        statistics.median(ratios),
-        (low, high),
-        len(kept),
+        host, device, without, with_block, middle, (low, high), len(rounds)
     )
 
 

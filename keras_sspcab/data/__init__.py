@@ -12,8 +12,11 @@ from keras_sspcab.data.checking import (
 )
 from keras_sspcab.data.dataset import batch_array, image_dataset
 from keras_sspcab.data.decoding import decode_image
+from keras_sspcab.data.downloading import download
 from keras_sspcab.data.flow import DISFlow, FlowFiles, OpticalFlow
 from keras_sspcab.data.folder import ImageFolder, ImageSample
+from keras_sspcab.data.marked import MarkedImages
+from keras_sspcab.data.region_files import read_regions
 from keras_sspcab.data.resizing import decode_and_resize, resize
 from keras_sspcab.data.scanning import scan_image_folder
 from keras_sspcab.data.simulation import (
@@ -23,6 +26,7 @@ from keras_sspcab.data.simulation import (
     simulate_anomalies,
 )
 from keras_sspcab.data.textures import write_texture_folder
+from keras_sspcab.data.tiles import tile_dataset
 from keras_sspcab.data.video import (
     Video,
     VideoFolder,
@@ -46,6 +50,7 @@ __all__ = [
     "FolderTextures",
     "ImageFolder",
     "ImageSample",
+    "MarkedImages",
     "OpticalFlow",
     "Preprocessing",
     "Video",
@@ -59,16 +64,19 @@ __all__ = [
     "cutpaste_views",
     "decode_and_resize",
     "decode_image",
+    "download",
     "frame_labels",
     "image_dataset",
     "iterate_frames",
     "iterate_masks",
     "make_video",
     "measure_preprocessing",
+    "read_regions",
     "resize",
     "scan_image_folder",
     "scan_video_folder",
     "simulate_anomalies",
+    "tile_dataset",
     "tracks_from_masks",
     "write_texture_folder",
 ]

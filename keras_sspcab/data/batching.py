@@ -1,7 +1,7 @@
 """Batches of items, epoch by epoch, read by their numbers or streamed."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,23 @@ import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.random import ORDER, fold, permutation
+
+# Images up to this many pixels are small.
+_SMALL = 512 * 512
+
+
+def images_at_once(image_size: Sequence[int], most: int = 8) -> int:
+    """Returns how many images of a size are in memory at a time.
+
+    The most that small ones may be, fewer of large ones. By default it is for
+    a step in which nothing is trained.
+
+    Example:
+    >>> images_at_once((320, 320)), images_at_once((3000, 4000))
+    (8, 1)
+    """
+    height, width = image_size
+    return max(1, min(most, most * _SMALL // (height * width)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +54,21 @@ class Batching:
         self, batches_of: Callable[[tf.Tensor], tf.data.Dataset]
     ) -> tf.data.Dataset:
         """Returns the batches of one epoch after the other."""
+        if self.epochs == 1:
+            return batches_of(tf.constant(self.epoch, tf.int64))
         epochs = tf.data.Dataset.range(self.epoch, self.epoch + self.epochs)
         return epochs.flat_map(batches_of)
 
-    def state_length(
-        self, batches: tf.data.Dataset, count: int
-    ) -> tf.data.Dataset:
-        """Sets the length of a dataset of `count` items in each epoch."""
+    def complete(self, batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
+        """Sets the length and options of a dataset of `count` items."""
         steps = -(-count // self.batch_size) * self.epochs
-        return batches.apply(tf.data.experimental.assert_cardinality(steps))
+        options = tf.data.Options()
+        # Its thread may sleep when an iterator is deleted, which then waits,
+        # often as long as all batches took.
+        options.autotune.enabled = False
+        return batches.with_options(options).apply(
+            tf.data.experimental.assert_cardinality(steps)
+        )
 
     def read(
         self, numbers: np.ndarray, read: Callable[[np.ndarray], Any], spec: Any
@@ -55,19 +78,9 @@ class Batching:
         `numbers` are the items of an epoch in order, `spec` the nested
         `tf.TensorSpec` of one.
         """
-        specs = tf.nest.flatten(spec)
 
         def gather(numbers: tf.Tensor) -> Any:
-            values = tf.numpy_function(
-                lambda numbers: tf.nest.flatten(read(numbers)),
-                [numbers],
-                [item.dtype for item in specs],
-            )
-            shaped = [
-                tf.ensure_shape(value, (None, *item.shape))
-                for value, item in zip(values, specs, strict=True)
-            ]
-            return tf.nest.pack_sequence_as(spec, shaped)
+            return read_in_graph(read, numbers, spec)
 
         def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
             order = self.order(len(numbers), epoch)
@@ -78,7 +91,7 @@ class Batching:
             )
 
         batches = self.chain(batches_of)
-        return self.state_length(batches, len(numbers))
+        return self.complete(batches, len(numbers))
 
     def stream(
         self, items: Callable[[], Iterable[Any]], count: int, spec: Any
@@ -86,4 +99,21 @@ class Batching:
         """Makes batches of the `count` items that `items` yields, in order."""
         batches = tf.data.Dataset.from_generator(items, output_signature=spec)
         batches = batches.batch(self.batch_size)
-        return self.state_length(batches.repeat(self.epochs), count)
+        return self.complete(batches.repeat(self.epochs), count)
+
+
+def read_in_graph(
+    read: Callable[[np.ndarray], Any], numbers: tf.Tensor, spec: Any
+) -> Any:
+    """Calls `read` with numbers in a graph; see `Batching.read`."""
+    specs = tf.nest.flatten(spec)
+    values = tf.numpy_function(
+        lambda numbers: tf.nest.flatten(read(numbers)),
+        [numbers],
+        [item.dtype for item in specs],
+    )
+    shaped = [
+        tf.ensure_shape(value, (None, *item.shape))
+        for value, item in zip(values, specs, strict=True)
+    ]
+    return tf.nest.pack_sequence_as(spec, shaped)

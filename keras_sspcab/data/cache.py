@@ -7,14 +7,16 @@ these makes another file.
 import collections
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from keras_sspcab.data.batching import read_in_graph
 from keras_sspcab.data.file_system import (
     identify,
     scheme_of,
@@ -30,12 +32,21 @@ from keras_sspcab.runs.files import replacing
 # Changes when the pixels would: older files on disk are not used then.
 _VERSION = 3
 
+# Of tensors, in bytes.
+_ALIGNMENT = 64
+
 # Arrays kept in memory, of images of a split each.
 _MEMORY_SLOTS = 6
 _memory: collections.OrderedDict[str, tf.Tensor] = collections.OrderedDict()
 
-#: Returns one image, in a graph, from its index.
-Reader = Callable[[tf.Tensor], tf.Tensor]
+
+class Images(NamedTuple):
+    """How images are read in a graph."""
+
+    #: Returns what there is of some images, by their numbers.
+    read: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+    #: Makes an image of what there is of it.
+    finish: Callable[..., tf.Tensor]
 
 
 # === Arrays on disk ===
@@ -138,7 +149,7 @@ def cached_images(
     channels: int,
     cache: Any,
     preprocessing: Preprocessing | None = None,
-) -> Reader:
+) -> Images:
     """Decodes and resizes all images, unless that has been done before.
 
     The cache is True for memory, or the path of a folder.
@@ -158,33 +169,79 @@ def cached_images(
 
     def load(path: str) -> np.ndarray:
         pixels = _read(path, channels, how)
-        return resize(pixels, image_size, how.resize).numpy()
+        return resize(pixels, image_size, how.resize, how.fit).numpy()
 
     def rows() -> Iterator[np.ndarray]:
         return parallel_iterate(load, files, "Loading images")
 
+    scales = _scales(how)
     if cache is True:
         if path not in _memory:
-            row = np.dtype(("float32", shape))
+            array = _collect(rows(), (len(files), *shape), scales)
             with tf.device("/cpu:0"):
-                values = np.fromiter(rows(), row, len(samples))
-                _memory[path] = tf.constant(values)
+                # Which copies nothing.
+                kept = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+            _memory[path] = kept
         _memory.move_to_end(path)
         while len(_memory) > _MEMORY_SLOTS:
             _memory.popitem(last=False)
         # Datasets hold on to what they use, even when it is forgotten here.
         kept = _memory[path]
-        return lambda index: tf.gather(kept, index)
+        scale = scales[kept.dtype.name]
+        return Images(
+            lambda numbers: (tf.gather(kept, numbers),),
+            lambda row: tf.cast(row, tf.float32) * scale,
+        )
 
-    array = open_array(path)
-    if array is None:
-        array = write_array(path, rows(), "float32")
+    stored = open_array(path)
+    if stored is None:
+        stored = write_array(path, rows(), "float32")
+    spec = (tf.TensorSpec(shape, stored.dtype),)
+    return Images(
+        lambda numbers: read_in_graph(lambda i: stored[i], numbers, spec),
+        lambda row: row,
+    )
 
-    def read(index: tf.Tensor) -> tf.Tensor:
-        row = tf.numpy_function(lambda i: array[i], [index], array.dtype)
-        return tf.ensure_shape(row, shape)
 
-    return read
+def _scales(how: Preprocessing) -> dict[str, float]:
+    """Returns the types that images are kept in, by the value of one step."""
+    return {"uint8": 1 / 255, "uint16": 1 / how.white_level, "float32": 1.0}
+
+
+def _collect(
+    rows: Iterable[np.ndarray],
+    shape: tuple[int, ...],
+    scales: dict[str, float],
+) -> np.ndarray:
+    """Gathers rows in the smallest type that loses nothing."""
+
+    def in_steps(row: np.ndarray, dtype: str) -> np.ndarray | None:
+        if dtype == "float32":
+            return row
+        steps = np.rint(row / scales[dtype]).astype(dtype)
+        restored = steps.astype("float32") * np.float32(scales[dtype])
+        return steps if np.array_equal(restored, row) else None
+
+    array = np.empty(0)
+    for i, row in enumerate(rows):
+        if i == 0:
+            fits = (n for n in scales if in_steps(row, n) is not None)
+            array = _empty(shape, next(fits))
+        values = in_steps(row, array.dtype.name)
+        if values is None:
+            wider, scale = _empty(shape, "float32"), scales[array.dtype.name]
+            np.multiply(array[:i], scale, out=wider[:i], dtype="float32")
+            array, values = wider, row
+        array[i] = values
+    return array
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Returns an array that lies where tensors do, so that it can be one."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + _ALIGNMENT, "uint8")
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _read(path: str, channels: int, preprocessing: Preprocessing) -> tf.Tensor:

@@ -140,7 +140,7 @@ def measure_preprocessing(
 
     Example:
     >>> measure_preprocessing([])
-    Preprocessing(white_level=65535, resize='bilinear')
+    Preprocessing(white_level=65535, resize='bilinear', fit='stretch')
     """
     paths = [sample.path for sample in samples]
     values = parallel_map(brightest_value, paths, "Measuring images")

@@ -6,21 +6,30 @@ from typing import Any
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data.batching import Batching
-from keras_sspcab.data.cache import Reader, cached_images
+from keras_sspcab.data.batching import (
+    Batching,
+    images_at_once,
+    read_in_graph,
+)
+from keras_sspcab.data.cache import Images, cached_images
 from keras_sspcab.data.checking import (
     require_samples,
     warn_if_nearly_black,
 )
 from keras_sspcab.data.decoding import (
+    WIDE,
+    decode_plain,
     standardize_channels,
     standardize_size,
 )
 from keras_sspcab.data.folder import ImageSample
-from keras_sspcab.data.image_files import read_image_in_graph
-from keras_sspcab.data.random import CROP, FLIP, fold
-from keras_sspcab.data.resizing import decode_and_resize
+from keras_sspcab.data.image_files import PLAIN_SPEC, plain_reader
+from keras_sspcab.data.random import CROP, FLIP, TURN, fold
+from keras_sspcab.data.resizing import resize_decoded
 from keras_sspcab.preprocessing import Preprocessing
+
+# Images that are read at once, and small ones that are decoded.
+_NUM_READ, _NUM_DECODED = 8, 64
 
 
 def image_dataset(
@@ -35,6 +44,7 @@ def image_dataset(
     patch_size: Any = None,
     patches_per_image: int = 1,
     flip: bool = False,
+    rotate: int = 0,
     epochs: int = 1,
     preprocessing: Preprocessing | None = None,
 ) -> tf.data.Dataset:
@@ -54,14 +64,17 @@ def image_dataset(
         seed: Integer, 0 or more.
         epoch: Number of the epoch, from 0.
         cache: False reads the files in every epoch. True reads them at the call
-            and keeps the resized images in memory (4 bytes a value), for all
-            datasets of the same files, until `clear_image_cache()`. A path
-            keeps them in that folder, for other runs as well.
+            and keeps the resized images in memory, for all datasets of the same
+            files, until `clear_image_cache()`: in 1 or 2 bytes a value if that
+            loses nothing, as where the files have the size already, and in 4
+            else. A path keeps them in that folder, for other runs as well.
         patch_size: Height and width of random crops of the resized image, in
             pixels; None (the default) for whole images.
         patches_per_image: Crops of each image. Shuffled, a batch holds crops of
             different images: `batch_size` images are processed at a time.
         flip: True mirrors left and right with probability 1/2.
+        rotate: 90 or 180 rotates by a random multiple of so many degrees; by 90
+            images (or patches) must be square. 0 (the default) does not.
         epochs: Epochs in the dataset, from `epoch` on, for `model.fit(data,
             epochs=n, steps_per_epoch=len(data) // n)`. Defaults to 1.
         preprocessing: That of a model, `model.preprocessing`. None takes
@@ -86,38 +99,57 @@ def image_dataset(
     size = standardize_size(image_size)
     channels = standardize_channels(channels)
     batching = Batching(batch_size, shuffle, seed, epoch, epochs)
+    # Large images wait for nobody: each takes its memory.
+    num_decoded = images_at_once(size, _NUM_DECODED)
+    is_large = num_decoded < _NUM_DECODED
+    ahead = num_decoded if is_large else tf.data.AUTOTUNE
     patches = standardize_int(patches_per_image, "patches_per_image", 1)
     patch = _standardize_patch(patch_size, size, patches)
     if cache is False:
-        image = _from_files(samples, size, channels, preprocessing)
+        images = _file_images(samples, size, channels, preprocessing)
     else:
-        image = cached_images(samples, size, channels, cache, preprocessing)
+        images = cached_images(samples, size, channels, cache, preprocessing)
     count = len(samples)
     if preprocessing is None:
         warn_if_nearly_black(samples[0].path)
 
     def images_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        def stack(index: tf.Tensor) -> tf.Tensor:
-            """Returns the patches of an image, or the image alone."""
-            images = image(index)[tf.newaxis]
+        def read(numbers: tf.Tensor) -> Any:
+            return numbers, images.read(numbers)
+
+        def finish(number: tf.Tensor, values: Any) -> tf.Tensor:
+            """Returns an image or, where there are several, its patches."""
+            image = images.finish(*values)
+            if not (patch or flip or rotate):
+                return image
+            stack = image[tf.newaxis]
             if patch:
-                crop_seed = fold(seed, CROP, epoch, index)
-                images = _crop(images[0], patch, patches, crop_seed)
+                crop_seed = fold(seed, CROP, epoch, number)
+                stack = _crop(image, patch, patches, crop_seed)
             if flip:
-                images = _flip_some(images, fold(seed, FLIP, epoch, index))
-            return images
+                stack = _flip_some(stack, fold(seed, FLIP, epoch, number))
+            if rotate:
+                turn_seed = fold(seed, TURN, epoch, number)
+                stack = _rotate_each(stack, rotate, turn_seed)
+            return stack if patches > 1 else stack[0]
 
         order = batching.order(count, epoch)
-        stacks = tf.data.Dataset.from_tensor_slices(order).map(
-            stack, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        # Calls of Python cost time: each reads several.
+        numbers = tf.data.Dataset.from_tensor_slices(order).batch(_NUM_READ)
+        finished = (
+            numbers.map(read, tf.data.AUTOTUNE, deterministic=True)
+            .unbatch()
+            .map(finish, ahead, deterministic=True)
         )
         if shuffle and patches > 1:
-            stacks = stacks.batch(batch_size).map(_mix)
-        return stacks.unbatch().batch(batch_size)
+            finished = finished.batch(batch_size).map(_mix)
+        if patches > 1:
+            finished = finished.unbatch()
+        return finished.batch(batch_size)
 
     batches = batching.chain(images_of)
-    batches = batching.state_length(batches, count * patches)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    batches = batching.complete(batches, count * patches)
+    return batches.prefetch(1 if is_large else tf.data.AUTOTUNE)
 
 
 def batch_array(
@@ -144,20 +176,28 @@ def batch_array(
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _from_files(
+def _file_images(
     samples: tuple[ImageSample, ...],
     size: tuple[int, int],
     channels: int,
     preprocessing: Preprocessing | None,
-) -> Reader:
-    """Returns a function from the index of a sample to its image."""
-    paths = tf.constant([sample.path for sample in samples])
+) -> Images:
+    how = preprocessing or Preprocessing()
 
-    def image(index: tf.Tensor) -> tf.Tensor:
-        encoded = read_image_in_graph(paths[index])
-        return decode_and_resize(encoded, size, channels, preprocessing)
+    def finish(encoded: tf.Tensor, form: tf.Tensor) -> tf.Tensor:
+        return resize_decoded(
+            lambda dtype: decode_plain(encoded, form, channels, how, dtype),
+            lambda: form == WIDE,
+            size,
+            channels,
+            how,
+        )
 
-    return image
+    paths = [sample.path for sample in samples]
+    reader = plain_reader(paths, channels, how)
+    return Images(
+        lambda numbers: read_in_graph(reader, numbers, PLAIN_SPEC), finish
+    )
 
 
 # === Crops and flips ===
@@ -190,6 +230,18 @@ def _flip_some(stack: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     chosen = _whole_numbers(stack.shape[0], seed, 2) == 1
     where = chosen[:, tf.newaxis, tf.newaxis, tf.newaxis]
     return tf.where(where, tf.reverse(stack, [2]), stack)
+
+
+def _rotate_each(stack: tf.Tensor, step: int, seed: tf.Tensor) -> tf.Tensor:
+    """Rotates each image of a stack by a multiple of so many degrees."""
+    turned = [stack, tf.reverse(stack, [1, 2])]
+    if step == 90:
+        turned += [
+            tf.reverse(tf.transpose(stack, [0, 2, 1, 3]), [axis])
+            for axis in (1, 2)
+        ]
+    chosen = _whole_numbers(stack.shape[0], seed, len(turned))
+    return tf.gather(tf.stack(turned, 1), chosen, axis=1, batch_dims=1)
 
 
 def _whole_numbers(count: int, seed: tf.Tensor, limit: int) -> tf.Tensor:

@@ -175,6 +175,10 @@ class ImageFolder(SampleFolder[ImageSample]):
     """
 
     items = "images"
+    advice = (
+        ". Add images, or take a model that holds none out: multiscale_padim, "
+        "padim or patchcore"
+    )
 
     def name_of(self, sample: ImageSample) -> str:
         """Returns the path of an image below the root."""

@@ -3,9 +3,11 @@
 What no graph decodes is turned into a PNG by Pillow, without loss.
 """
 
+import contextlib
 import io
 import re
 import struct
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,16 @@ from PIL import (
 )
 
 from keras_sspcab.data.decoding import (
+    BITMAP,
+    PICTURE,
+    WIDE,
     decode_image,
+    decode_in_full,
     has_16_bits,
     image_format,
 )
-from keras_sspcab.data.file_system import read_bytes
+from keras_sspcab.data.file_system import read_bytes, scheme_of
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.preprocessing import Preprocessing
 
 # Without `Image.open`: its limit of pixels is global to the process, and warns.
@@ -48,18 +55,69 @@ def read_image(path: str) -> bytes:
     return to_decodable(read_bytes(path))
 
 
-def read_image_in_graph(path: tf.Tensor) -> tf.Tensor:
-    """Returns what `read_image` does; the error names the file."""
+def read_plain(
+    path: str, channels: int, preprocessing: Preprocessing | None = None
+) -> tuple[bytes, int]:
+    """Returns an image file and its form, for `decode_plain`.
 
-    def read(path: bytes) -> Any:
-        name = path.decode()
-        try:
-            # An object: arrays of bytes lose zeros at their end.
-            return np.array(read_image(name), object)
-        except ValueError as error:
-            raise ValueError(f"Cannot use the image {name}: {error}") from error
+    What is in another form is decoded, and becomes a PNG without compression:
+    in a graph, each branch of `decode_image` costs time with every image. A
+    ValueError names the file.
+    """
+    try:
+        encoded = read_image(path)
+        form = _form_of(encoded)
+        if form is None:
+            with _explaining(encoded):
+                pixels, is_wide = decode_in_full(
+                    encoded, channels, preprocessing
+                )
+            form = WIDE if is_wide else PICTURE
+            pixels = pixels if is_wide else tf.cast(pixels, tf.uint8)
+            encoded = tf.io.encode_png(pixels, compression=0).numpy()
+    except ValueError as error:
+        raise ValueError(f"Cannot use the image {path}: {error}") from error
+    return encoded, form
 
-    return tf.ensure_shape(tf.numpy_function(read, [path], tf.string), ())
+
+#: Of what a function of `plain_reader` returns for one image.
+PLAIN_SPEC = (tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int32))
+
+
+def plain_reader(
+    paths: Sequence[str],
+    channels: int,
+    preprocessing: Preprocessing | None = None,
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Returns a function from numbers of paths to what `read_plain` returns."""
+    is_remote = any(map(scheme_of, paths))
+
+    def load(path: str) -> tuple[bytes, int]:
+        return read_plain(path, channels, preprocessing)
+
+    def read(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chosen = [paths[number] for number in numbers]
+        found = (
+            parallel_map(load, chosen, "", progress=False)
+            if is_remote
+            else map(load, chosen)
+        )
+        files, forms = zip(*found, strict=True)
+        # Objects: arrays of bytes lose zeros at their end.
+        return np.array(files, object), np.array(forms, "int32")
+
+    return read
+
+
+def _form_of(encoded: bytes) -> int | None:
+    """Returns the form of a file; None where it has to be decoded first."""
+    kind = image_format(encoded[:12])
+    if kind == "PNG" and encoded[24:25] != b"\x10" and b"eXIf" not in encoded:
+        return PICTURE
+    if kind == "JPEG" and b"Exif\0\0" not in encoded:
+        return PICTURE
+    is_bitmap = kind == "BMP" and _is_plain_bitmap(encoded)
+    return BITMAP if is_bitmap and encoded[28] in (24, 32) else None
 
 
 def read_pixels(
@@ -72,11 +130,28 @@ def read_pixels(
 
     A dtype of None is that which holds the file: uint8, or float32 for 16 bits.
     """
-    encoded = read_image(path)
+    return pixels_of(read_bytes(path), channels, preprocessing, dtype)
+
+
+def pixels_of(
+    content: bytes,
+    channels: int,
+    preprocessing: Preprocessing | None = None,
+    dtype: Any = tf.float32,
+) -> tf.Tensor:
+    """Decodes what is in an image file, as `read_pixels` does."""
+    encoded = to_decodable(content)
     if dtype is None:
         dtype = tf.float32 if has_16_bits(encoded) else tf.uint8
-    try:
+    with _explaining(encoded):
         return decode_image(encoded, channels, preprocessing, dtype)
+
+
+@contextlib.contextmanager
+def _explaining(encoded: bytes) -> Iterator[None]:
+    """Turns errors of the decoder into a ValueError that says what is wrong."""
+    try:
+        yield
     except tf.errors.OpError as error:
         # What an assertion says is meant for people, all else is not.
         said = re.search(r"assertion failed: \[(.*?)\]", error.message or "")

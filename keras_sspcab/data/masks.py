@@ -8,7 +8,7 @@ import io
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +27,7 @@ from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import is_image
 from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
+from keras_sspcab.preprocessing import Preprocessing
 
 _ORIENTATION = 0x0112  # in EXIF data
 
@@ -64,24 +65,46 @@ def read_mask(path: str) -> np.ndarray:
     return merged
 
 
-def load_mask(
-    sample: ImageSample, image_size: tuple[int, int], rule: str = "nearest"
-) -> tuple[np.ndarray, int]:
-    """Reads and resizes the mask of an image; without one, it is empty.
+class FittedMask(NamedTuple):
+    """A mask as large as the input of a model."""
 
-    See `resize_mask` for the result. By the rule `"whole"`, only pixels count
-    all of whose sources are defective: resized as OpenCV does, they stay white.
-    Nothing is kept then, and the number is 1 where the mask gets empty.
+    #: Which pixels are defective, bool `(height, width)`.
+    mask: np.ndarray
+    #: How many defects are too small for it; see `load_mask`.
+    num_small: int = 0
+    #: Share of the defective pixels that are cut off.
+    share_cut: float = 0.0
+
+
+def load_mask(
+    sample: ImageSample,
+    image_size: tuple[int, int],
+    rule: str = "nearest",
+    preprocessing: Preprocessing | None = None,
+) -> FittedMask:
+    """Reads the mask of a sample, resized like its image; empty if none.
+
+    See `resize_mask`. By the rule `"whole"`, only pixels count all of whose
+    sources are defective: resized as OpenCV does, they stay white. Nothing is
+    kept then, and the number of small defects is 1 where the mask gets empty.
     """
+    fitted = np.zeros(image_size, bool)
     if sample.mask_path is None:
-        return np.zeros(image_size, bool), 0
+        return FittedMask(fitted)
+    how = preprocessing or Preprocessing()
     try:
-        mask = read_mask(sample.mask_path)
+        whole = read_mask(sample.mask_path)
+        source, target = how.place(whole.shape, image_size)
+        mask, filled = whole[source], fitted[target]
         if rule == "nearest":
-            return resize_mask(mask, image_size)
-        gray = np.where(mask, np.uint8(255), np.uint8(0))[..., None]
-        whole = resize(gray, image_size, "opencv").numpy()[..., 0] == 1.0
-        return whole, int(mask.any() and not whole.any())
+            filled[:], num_small = resize_mask(mask, filled.shape)
+        else:
+            gray = np.where(mask, np.uint8(255), np.uint8(0))[..., None]
+            resized = resize(gray, filled.shape, "opencv").numpy()
+            filled[:] = resized[..., 0] == 1.0
+            num_small = int(mask.any() and not filled.any())
+        cut = 1.0 - mask.sum() / max(1, whole.sum())
+        return FittedMask(fitted, num_small, cut if whole.any() else 0.0)
     except ValueError as error:
         raise ValueError(
             f"Cannot use the mask {sample.mask_path}: {error}"

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 # Independent streams of random numbers, for `fold`.
-ORDER, CROP, FLIP, PICTURE = range(4)
+ORDER, CROP, FLIP, PICTURE, TILES, TURN = range(6)
 
 _PHILOX = 1
 

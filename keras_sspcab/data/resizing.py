@@ -1,6 +1,7 @@
 """Pixels to the size that a model takes, as TensorFlow graph code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, get_args
 
 import tensorflow as tf
@@ -11,19 +12,27 @@ from keras_sspcab.data.decoding import (
     has_16_bits,
     standardize_size,
 )
-from keras_sspcab.preprocessing import Preprocessing, ResizeMethod
+from keras_sspcab.preprocessing import (
+    BLANK,
+    Fit,
+    Preprocessing,
+    ResizeMethod,
+    largest_inside,
+)
 
 # The bits of OpenCV's weights.
 _UNIT = 2048
 
 
 def resize(
-    image: Any, image_size: Sequence[int], method: str = "bilinear"
+    image: Any,
+    image_size: Sequence[int],
+    method: str = "bilinear",
+    fit: str = "stretch",
 ) -> tf.Tensor:
     """Resizes to exactly `image_size` and scales to [0, 1].
 
-    The aspect ratio is not kept. An image that has the size already keeps its
-    values.
+    An image that has the size already keeps its values.
 
     Args:
         image: uint8 tensor, or float tensor in [0, 1], of shape
@@ -39,6 +48,9 @@ def resize(
             - `"opencv"`: bilinear without antialiasing, as `cv2.resize` does it
               by default. uint8 images have exactly its pixels, rounded to 8
               bits; float images are not rounded.
+        fit: What becomes of the aspect ratio: `"stretch"` (the default) changes
+            it; `"pad"` keeps it and puts gray of 0.5 at two sides; `"crop"`
+            keeps it and cuts off what is too much, at two sides alike.
 
     Returns:
         float32 tensor in [0, 1].
@@ -55,15 +67,58 @@ def resize(
             "Images must be uint8, or float in [0, 1]: what is white in others "
             f"is not known. Received: dtype={image.dtype.name}"
         )
-    if method == "opencv" and image.dtype == tf.uint8:
-        image = _resize_like_opencv(image, size)
-    image = tf.image.convert_image_dtype(image, tf.float32)
-    if method == "area":
-        # GPUs do not know how.
-        with tf.device("/cpu:0"):
-            resized = tf.image.resize(image, size, "area")
-    else:
-        resized = tf.image.resize(image, size, antialias=method == "bilinear")
+
+    fit = standardize_choice(fit, get_args(Fit), "fit")
+    if fit == "stretch":
+        return _stretch(image, size, method)
+    # As `Preprocessing.place` does it.
+    shape = tf.shape(image, tf.int64)[-3:-1]
+    room, ratio = (shape, size) if fit == "crop" else (size, shape)
+    inner = tf.stack(
+        largest_inside(
+            tf.unstack(tf.cast(room, tf.int64)),
+            tf.unstack(tf.cast(ratio, tf.int64)),
+            tf.minimum,
+            tf.maximum,
+        )
+    )
+    before = (tf.cast(room, tf.int64) - inner) // 2
+    if fit == "crop":
+        top, left = tf.unstack(before)
+        height, width = tf.unstack(inner)
+        image = image[..., top : top + height, left : left + width, :]
+        return _stretch(image, size, method)
+    content = _stretch(image, tf.cast(inner, tf.int32), method)
+    margins = tf.stack([before, size - inner - before], axis=-1)
+    rest = tf.zeros((1, 2), tf.int64)
+    batch = rest[: len(image.shape) - 3]
+    paddings = tf.concat([batch, margins, rest], 0)
+    padded = tf.pad(content, paddings, constant_values=BLANK)
+    return tf.ensure_shape(padded, (*image.shape[:-3], *size, image.shape[-1]))
+
+
+def _stretch(image: tf.Tensor, size: Any, method: str) -> tf.Tensor:
+    """Resizes to `size`, which may be a tensor; ignores the ratio."""
+
+    def change() -> tf.Tensor:
+        pixels = image
+        if method == "opencv" and pixels.dtype == tf.uint8:
+            pixels = _resize_like_opencv(pixels, size)
+        pixels = tf.image.convert_image_dtype(pixels, tf.float32)
+        # GPUs know no areas.
+        with tf.device("/cpu:0") if method == "area" else nullcontext():
+            return tf.image.resize(
+                pixels,
+                size,
+                "area" if method == "area" else "bilinear",
+                antialias=method == "bilinear",
+            )
+
+    resized = tf.cond(
+        tf.reduce_all(tf.shape(image)[-3:-1] == size),
+        lambda: tf.image.convert_image_dtype(image, tf.float32),
+        change,
+    )
     return tf.clip_by_value(resized, 0.0, 1.0)
 
 
@@ -90,25 +145,37 @@ def decode_and_resize(
     >>> decode_and_resize(encoded, image_size=32).shape
     TensorShape([32, 32, 3])
     """
-    size = standardize_size(image_size)
-    preprocessing = preprocessing or Preprocessing()
+    return resize_decoded(
+        lambda dtype: decode_image(encoded, channels, preprocessing, dtype),
+        lambda: has_16_bits(encoded),
+        standardize_size(image_size),
+        channels,
+        preprocessing or Preprocessing(),
+    )
+
+
+def resize_decoded(
+    decode: Callable[[Any], tf.Tensor],
+    is_wide: Callable[[], tf.Tensor],
+    size: tuple[int, int],
+    channels: int,
+    how: Preprocessing,
+) -> tf.Tensor:
+    """Resizes what `decode` returns for a dtype, of a file of 8 or 16 bits."""
 
     def read(dtype: Any) -> tf.Tensor:
-        pixels = decode_image(encoded, channels, preprocessing, dtype)
-        return resize(pixels, size, preprocessing.resize)
+        return resize(decode(dtype), size, how.resize, how.fit)
 
-    if preprocessing.resize == "opencv":
+    if how.resize == "opencv":
         image = tf.cond(
-            has_16_bits(encoded),
-            lambda: read(tf.float32),
-            lambda: read(tf.uint8),
+            is_wide(), lambda: read(tf.float32), lambda: read(tf.uint8)
         )
     else:
         image = read(tf.float32)
     return tf.ensure_shape(image, (*size, channels))
 
 
-def _resize_like_opencv(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def _resize_like_opencv(image: tf.Tensor, size: Any) -> tf.Tensor:
     """Resizes uint8 images by the integer arithmetic of `cv2.resize`."""
     with tf.device("/cpu:0"):
         shape = tf.shape(image)
@@ -127,11 +194,11 @@ def _resize_like_opencv(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def _neighbors(
-    length: tf.Tensor, count: int
+    length: tf.Tensor, count: Any
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], ...]:
     """Returns the two indices and weights of which each new pixel is mixed."""
-    centers = tf.range(count, dtype=tf.float64) + 0.5
-    scale = tf.cast(length, tf.float64) / count
+    centers = tf.cast(tf.range(count), tf.float64) + 0.5
+    scale = tf.cast(length, tf.float64) / tf.cast(count, tf.float64)
     position = tf.cast(centers * scale - 0.5, tf.float32)
     first = tf.floor(position)
     share = position - first

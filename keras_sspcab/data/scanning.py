@@ -25,6 +25,9 @@ IMAGE_EXTENSIONS = (
 
 _EXTENSIONS = f"Extensions of images: {' '.join(IMAGE_EXTENSIONS)}"
 
+# What a folder in the layout of MVTec AD consists of.
+_SPLITS = ("train", "validation", "test", "ground_truth")
+
 _MVTEC_TREE = (
     "The MVTec AD layout is train/good/*, test/good/*, test/DEFECT/* and "
     "ground_truth/DEFECT/NAME_mask.png; only train/good is needed."
@@ -34,7 +37,7 @@ _MVTEC_TREE = (
 def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
     """Lists the images below a folder, in a fixed order, with their labels.
 
-    Two layouts are known:
+    Three layouts are known:
 
     - `"mvtec"`, that of MVTec AD. `train/good` holds the normal images to train
       on. Optional: `validation/good` with more normal images; `test/good` and
@@ -44,6 +47,8 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
       folder with that name holds several masks of one image, as in MVTec LOCO.
     - `"plain"`: every image below the folder, at any depth, is normal and
       belongs to `train`.
+    - `"products"`: a folder for each of several products, laid out as one of
+      the others; see `find_products`. It is never taken for that unasked.
 
     Nothing is split off silently: see `ImageFolder.with_validation`. Hidden
     files are left out.
@@ -52,9 +57,9 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
         root: Local folder or URL, such as `s3://`, `gs://` or `http://`, which
             fsspec and its plugins read (the extra `[io]`). A web server must
             show an index page with links to what is in a folder.
-        layout: `"mvtec"`, `"plain"` or `"auto"`, which takes `"mvtec"` where
-            there is a `train`, `test` or `ground_truth` folder, and says so in
-            the notes.
+        layout: `"mvtec"`, `"plain"`, `"products"` or `"auto"`, which takes
+            `"mvtec"` where there is a `train`, `test` or `ground_truth` folder,
+            else `"plain"`, and says so in the notes.
 
     Returns:
         An `ImageFolder`, sorted by path.
@@ -71,9 +76,13 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
     ...     len(scan_image_folder(root).train)
     1
     """
-    layout = standardize_choice(layout, ("auto", "mvtec", "plain"), "layout")
+    layout = standardize_choice(
+        layout, ("auto", "mvtec", "plain", "products"), "layout"
+    )
     root = standardize_path(root)
     require_folder(root)
+    if layout == "products":
+        return _scan_products(root)
     files = list_files(root)
     notes: tuple[str, ...] = ()
     if layout == "auto":
@@ -81,6 +90,33 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
         notes = (f"layout: {layout}, because {reason}",)
     scan = _scan_mvtec if layout == "mvtec" else _scan_plain
     return scan(root, files, notes)
+
+
+def find_products(root: Any) -> dict[str, str]:
+    """Returns the folders of several products below a folder, by name.
+
+    Raises:
+        ValueError: If there are none, or the folder is that of one product.
+
+    Example:
+    >>> find_products("lines")  # doctest: +SKIP
+    {'nuts': 'lines/nuts', 'screws': 'lines/screws'}
+    """
+    root = standardize_path(root)
+    require_folder(root)
+    images = [file for file in list_files(root) if is_image(file)]
+    loose = [file for file in images if "/" not in file]
+    names = sorted({file.split("/", 1)[0] for file in images} - {*loose})
+    parts = [name for name in names if name in _SPLITS]
+    if loose or parts or not names:
+        found = loose or parts or [describe_folder(root)]
+        raise ValueError(
+            "A folder of several products holds one for each, with its images, "
+            f"and no others. Received: root={root!r} with "
+            f"{enumerate_names(found)}. For a single product, leave the layout "
+            "out."
+        )
+    return {name: join(root, name) for name in names}
 
 
 def is_image(file: str) -> bool:
@@ -104,10 +140,24 @@ def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
         raise ValueError(
             "The folder holds several data sets in the MVTec AD layout. "
             f"Received: root={root!r}. Choose one of its folders: "
-            f"{enumerate_names(sorted(inner))}. To train on every image below "
-            'it, pass layout="plain".'
+            f"{enumerate_names(sorted(inner))}. For one model of all of them, "
+            'with statistics for each, pass layout="products"; to train on '
+            'every image below it as one product, layout="plain".'
         )
     return "plain", "there is no train folder: every image counts as normal"
+
+
+def _scan_products(root: str) -> ImageFolder:
+    """Returns the images of all products as those of one folder."""
+    folders = [scan_image_folder(path) for path in find_products(root).values()]
+    splits = {
+        name: tuple(s for folder in folders for s in folder.splits[name])
+        for name in ("train", "validation", "test")
+    }
+    notes = tuple(
+        f"{folder.root}: {note}" for folder in folders for note in folder.notes
+    )
+    return ImageFolder(root, "products", **splits, notes=notes)
 
 
 def _scan_plain(

@@ -1,7 +1,7 @@
 """What hosts are made of: base classes, checks, scoring, and the registry.
 
 The hosts themselves are in `keras_sspcab.applications`; how to write one is in
-`docs/adding_a_host.md`.
+`docs/how_to/add_a_host.md`.
 """
 
 from keras_sspcab.hosts.arguments import (
@@ -16,7 +16,9 @@ from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel, FoldScores
 from keras_sspcab.hosts.frames import FrameModel
 from keras_sspcab.hosts.graph import output_frame, sspcab_block, stacked_frames
+from keras_sspcab.hosts.inspection import InspectionModel
 from keras_sspcab.hosts.objects import ObjectModel
+from keras_sspcab.hosts.products import ProductModel
 from keras_sspcab.hosts.registry import (
     available_applications,
     get_application,
@@ -29,6 +31,7 @@ from keras_sspcab.hosts.video_scoring import (
     score_frames,
     score_objects,
 )
+from keras_sspcab.variants import ImageVariants
 
 __all__ = [
     "AnomalyModel",
@@ -36,7 +39,10 @@ __all__ = [
     "FoldScores",
     "FrameModel",
     "HostGuide",
+    "ImageVariants",
+    "InspectionModel",
     "ObjectModel",
+    "ProductModel",
     "PublishedEvaluation",
     "ScoredFrame",
     "Stage",

@@ -79,7 +79,7 @@ class AnomalyModel(Detector):
     hands inputs and outputs to `super().__init__`. It takes `input_shape`,
     `calibration` and `name`; whatever else it takes can be set in the section
     `[model]` of a run, and goes into the config by itself. It overrides
-    `default_losses`, and of the rest what differs. `docs/adding_a_host.md`
+    `default_losses`, and of the rest what differs. `docs/how_to/add_a_host.md`
     shows two complete hosts.
 
     Outputs of `predict`, a dict of arrays:

@@ -3,18 +3,48 @@
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_sspcab.layers.quantization import quantize_parts, quantized_parts
+from keras_sspcab.optional_inputs import OptionalInput
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.scoring import CalibratedScores, Calibration
+from keras_sspcab.regions import Region
+from keras_sspcab.scoring import (
+    CalibratedScores,
+    Calibration,
+    input_statistics,
+    join_statistics,
+)
 
 #: Pixels kept for the quantile of the map, at most; 40 MB as float32.
 MAX_PIXELS = 10_000_000
+
+
+class NormalScores(NamedTuple):
+    """What a calibration measures in normal images, all of it raw.
+
+    Example:
+    >>> zeros = np.zeros(4)
+    >>> NormalScores(zeros, np.zeros(400), zeros, {}).scores.shape
+    (4,)
+    """
+
+    #: One an image, or a frame of video.
+    scores: np.ndarray
+    #: Values of the maps, a part of them where there are many.
+    pixels: np.ndarray
+    #: The highest value of the map of each.
+    peaks: np.ndarray
+    #: As of `input_statistics`, in any order.
+    statistics: dict[str, np.ndarray]
+    #: How many of them are changed copies of a single image.
+    stand_ins: int = 0
+    #: The highest value of the map in each region, `(images, regions)`.
+    of_regions: np.ndarray | None = None
 
 
 class Untracked:
@@ -53,6 +83,12 @@ class Detector(keras.Model):
 
     #: How images become inputs: the white level of 16 bits, how to resize.
     preprocessing = Preprocessing()
+
+    #: Those of the inputs that requests may leave out, by name.
+    optional_inputs: tuple[OptionalInput, ...] = ()
+
+    #: Parts of the image with thresholds of their own.
+    region_parts: tuple[Region, ...] = ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Detector":
         """Notes the arguments of the constructor."""
@@ -107,8 +143,12 @@ class Detector(keras.Model):
 
     @calibration.setter
     def calibration(self, value: Calibration) -> None:
-        self.get_layer("calibration").calibration = value
+        self.apply_calibration(value)
         self.discard_compiled()
+
+    def apply_calibration(self, value: Calibration) -> None:
+        """Gives a calibration to the layers that decide by it."""
+        self.get_layer("calibration").calibration = value
 
     def discard_compiled(self) -> None:
         """Discards compiled functions, which hold old numbers as constants."""
@@ -125,6 +165,7 @@ class Detector(keras.Model):
         pixel_quantile: float = 0.999,
         batch_size: int = 32,
         decision: str | None = None,
+        extra_data: Any = None,
     ) -> Calibration:
         """Measures what is normal, on images that were not trained on.
 
@@ -147,6 +188,8 @@ class Detector(keras.Model):
             decision: What flags an image: its `"score"`; its `"pixels"`, if one
                 is higher than in normal images; or `"either"`. None (the
                 default) leaves it as it is.
+            extra_data: More normal images, such as false alarms of the field,
+                which count beside those of `data`.
 
         Returns:
             The new calibration, also at `self.calibration`. How sure it is,
@@ -158,24 +201,36 @@ class Detector(keras.Model):
         if quantile is None:
             settings = self.default_settings.get("calibration", {})
             quantile = settings.get("quantile", 0.99)
-        scores, pixels, peaks = self.normal_scores(data, batch_size)
+        normal = self.normal_scores(data, batch_size)
+        if extra_data is not None:
+            extra = self.normal_scores(extra_data, batch_size)
+            counts = len(normal.scores), len(extra.scores)
+            normal = NormalScores(
+                np.concatenate([normal.scores, extra.scores]),
+                _join_pixels(normal.pixels, extra.pixels, *counts),
+                np.concatenate([normal.peaks, extra.peaks]),
+                join_statistics([normal.statistics, extra.statistics]),
+                normal.stand_ins,
+                None
+                if normal.of_regions is None
+                else np.concatenate([normal.of_regions, extra.of_regions]),
+            )
         self.calibration = Calibration.measure(
-            scores,
-            pixels,
+            normal.scores,
+            normal.pixels,
             quantile,
             pixel_quantile,
             decision or self.calibration.decision,
-            peaks,
+            normal.peaks,
+            normal.statistics,
+            normal.stand_ins,
+            self.region_parts,
+            normal.of_regions,
         )
         return self.calibration
 
-    def normal_scores(
-        self, data: Any, batch_size: int = 32
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns what `calibrate` measures, all of it raw.
-
-        Scores of images or frames, pixels, and the highest pixel of each.
-        """
+    def normal_scores(self, data: Any, batch_size: int = 32) -> NormalScores:
+        """Returns what `calibrate` measures."""
         if data is None:
             raise ValueError(
                 f"{self.name} is calibrated with normal images that it was not "
@@ -183,19 +238,25 @@ class Detector(keras.Model):
             )
         # Maps come out in the scale of the present calibration.
         present = self.calibration
-        scores, maps, indices = [], [], []
+        scores, maps, indices, statistics = [], [], [], []
         for inputs, index in self.input_batches(data, batch_size):
             outputs = self.predict_on_batch(inputs)
             scores.append(np.asarray(outputs["raw_score"]))
             normalized = np.asarray(outputs["anomaly_map"])
             maps.append(normalized * present.map_std + present.map_mean)
             indices.append(index)
+            statistics.append(input_statistics(inputs))
         peaks = [part.max(axis=(1, 2)) for part in maps]
-        return (
+        return NormalScores(
             _highest_by_frame(scores, indices),
-            _thin_out(maps, MAX_PIXELS),
+            thin_out(maps, MAX_PIXELS),
             _highest_by_frame(peaks, indices),
+            join_statistics(statistics),
         )
+
+    def counted_pixels(self, images: Any) -> np.ndarray | None:
+        """Returns which pixels of images count, bool; None for all of them."""
+        return None
 
     def input_batches(
         self, data: Any, batch_size: int = 32
@@ -413,7 +474,19 @@ def _highest_by_frame(
     return highest
 
 
-def _thin_out(maps: Sequence[np.ndarray], limit: int) -> np.ndarray:
+def _join_pixels(
+    first: np.ndarray, second: np.ndarray, num_first: int, num_second: int
+) -> np.ndarray:
+    """Joins pixels of two sets so that each image has the same weight."""
+    share = len(first) * num_second / (len(second) * num_first)
+    if share < 1:
+        first, second = second, first
+        share = 1 / share
+    # The one of which more was kept for each image is thinned out.
+    return np.concatenate([first[:: max(1, round(share))], second])
+
+
+def thin_out(maps: Sequence[np.ndarray], limit: int) -> np.ndarray:
     """Returns at most about `limit` values, evenly spread over the maps."""
     if not maps:
         return np.empty(0, "float32")

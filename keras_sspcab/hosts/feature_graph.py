@@ -31,12 +31,15 @@ class FeatureGraph:
             list of these for several groups of taps.
         residual: What the block could not predict; None without a block.
         weights: Where those of the backbone come from.
+        maps: What the backbone gives, `(batch, rows, columns, channels)` for
+            each tap.
     """
 
     image: Any
     features: Any
     residual: Any
     weights: dict[str, str | None]
+    maps: list[Any]
 
 
 def feature_graph(
@@ -101,7 +104,14 @@ def feature_graph(
                 f"Received: neighborhood={neighborhood}"
             )
     image = keras.Input(shape, name="image")
-    features, *others = _joined_groups(image, groups, sizes, backbone, weights)
+    taps = list(dict.fromkeys(tap for group in groups for tap in group))
+    network = load_backbone(backbone, taps, weights, image.shape[-1])
+    maps = [
+        # Models can begin here, which takes one layer for each.
+        layers.Identity(name=f"backbone_map{number}")(tap_map)
+        for number, tap_map in enumerate(keras.tree.flatten(network(image)))
+    ]
+    features, *others = _joined_groups(groups, sizes, taps, network, maps)
     unpredicted = None
     if places:
         features = layers.BatchNormalization(
@@ -125,6 +135,7 @@ def feature_graph(
         [features, *others] if has_groups else features,
         unpredicted,
         describe_weights(backbone, weights),
+        maps,
     )
 
 
@@ -166,20 +177,18 @@ class NearestAlignment(keras.layers.Layer):
 
 
 def _joined_groups(
-    image: Any,
     groups: Sequence[Sequence[int | str]],
     neighborhoods: Sequence[int],
-    backbone: str,
-    weights: Any,
+    taps: list[int | str],
+    network: keras.Model,
+    maps: list[Any],
 ) -> list[Any]:
     """Joins the maps of each group of taps on the grid of its finest."""
-    taps = list(dict.fromkeys(tap for group in groups for tap in group))
-    network = load_backbone(backbone, taps, weights, image.shape[-1])
+    image = network.inputs[0]
     probe = network.compute_output_spec(
         keras.KerasTensor((1, _PROBE, _PROBE, image.shape[-1]), image.dtype)
     )
     sides = [spec.shape[1] for spec in keras.tree.flatten(probe)]
-    maps = keras.tree.flatten(network(image))
     return [
         _joined(
             [taps.index(tap) for tap in group],

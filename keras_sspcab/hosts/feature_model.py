@@ -4,22 +4,35 @@ import dataclasses
 import math
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
 from keras_sspcab.hosts.base import AnomalyModel, Settings
-from keras_sspcab.hosts.detector import MAX_PIXELS, Untracked
+from keras_sspcab.hosts.detector import (
+    MAX_PIXELS,
+    NormalScores,
+    Untracked,
+)
 from keras_sspcab.hosts.feature_graph import FeatureGraph
-from keras_sspcab.scoring import Calibration
+from keras_sspcab.scoring import (
+    Calibration,
+    input_statistics,
+    join_statistics,
+)
+from keras_sspcab.variants import (
+    SYMMETRIES,
+    ImageVariants,
+    shifted_copies,
+)
 
 #: Parts of the normal images, each scored by what the others tell.
 NUM_FOLDS = 5
 
-# Images that are worked at together.
-_BATCH = 16
+# Images that are worked at together, if they have no more values than this.
+_BATCH, _LARGE = 16, 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +44,11 @@ class FoldScores:
         pixels: Values of their raw maps, a part of them where there are many.
         peaks: The highest value of the map of each image.
         are_held_out: Whether each image was scored by the statistics of others.
-            With a single image there are none: its own score says little about
-            those of other normal images.
+            With a single image there are none: these are the scores of changed
+            copies of it.
+        changed: What the images score when they are turned, `"rotate"`, and
+            mirrored, `"flip"`, if that was asked for.
+        statistics: As of `input_statistics`, in the order of the images.
 
     Example:
     >>> zeros = np.zeros(4)
@@ -44,6 +60,8 @@ class FoldScores:
     pixels: np.ndarray
     peaks: np.ndarray
     are_held_out: bool
+    changed: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    statistics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class FeatureModel(AnomalyModel):
@@ -70,7 +88,19 @@ class FeatureModel(AnomalyModel):
     layer that is fitted has two methods, as `PositionGaussian` and `MemoryBank`
     do: `collector()` returns an object with `update(values, folds)` and
     `without(fold)`, and `fit_collected` takes what `without` returns. A host
-    that weighs several maps overrides `score_held_out` and `finish_scoring`.
+    that weighs several maps overrides `score_held_out`, `fit_sums` and
+    `finish_scoring`.
+
+    With a single image there are no folds. Copies of it stand in: its symmetric
+    variants, if there are more than two, each scored by the statistics of the
+    others; else copies that are shifted by a tenth. A threshold of these is a
+    guess.
+
+    Attributes:
+        variants: What leaves a normal image normal, none by default. The
+            statistics are fitted to all variants of each image.
+        compares_variants: Whether `fit_scoring` also scores held-out images
+            turned and mirrored, for `are_as_normal`. Defaults to False.
 
     Arguments that these hosts share:
         input_shape: `(height, width, channels)` with 1 or 3 channels; sides of
@@ -121,6 +151,9 @@ class FeatureModel(AnomalyModel):
     #: What `fit_scoring` has measured; None before, and in a loaded model.
     fold_scores: FoldScores | None = None
 
+    variants = ImageVariants()
+    compares_variants = False
+
     def __init__(
         self,
         graph: FeatureGraph,
@@ -149,6 +182,21 @@ class FeatureModel(AnomalyModel):
                 graph.image, {"residual": graph.residual}
             )
         self.backbone_weights = graph.weights
+        self._ends = Untracked((graph.maps, raw_score, raw_map))
+
+    @property
+    def backbone_maps(self) -> list[Any]:
+        """What the backbone gives, symbolic, for the model's input."""
+        return self._ends.value[0]
+
+    def scoring_head(self) -> keras.Model:
+        """Returns what follows the backbone, with the layers of this model.
+
+        Its inputs are the image, of which the size counts, and
+        `backbone_maps`; its outputs are raw score and raw map.
+        """
+        maps, raw_score, raw_map = self._ends.value
+        return keras.Model([self.inputs[0], *maps], [raw_score, raw_map])
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
@@ -164,57 +212,110 @@ class FeatureModel(AnomalyModel):
 
     # === Statistics ===
 
-    def fit_scoring(self, data: Any) -> None:
+    def fit_scoring(
+        self,
+        data: Any,
+        cut: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        observe: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
         """Fits the statistics, and scores each fold by those of the others.
 
         Args:
             data: Normal images, one at least: an array, or an iterable of
                 batches that yields the same images each time, in any order;
                 what can be read only once is kept in memory.
+            cut: Cuts a batch of images into the pieces that the model looks at,
+                as many of each, one image after the other. By default they are
+                the images.
+            observe: Gets the images of each fold in batches once more, while
+                the statistics are those of the others.
 
         Raises:
             ValueError: If there is no image, or a feature is not finite.
         """
         if not hasattr(data, "shape") and iter(data) is data:
             data = list(data)
-        folds = _Folds()
-        collectors = {
-            name: self.get_layer(name).collector() for name in self._fitted
-        }
-        num_pixels = 0
+        images = self._collect(data, self.variants, cut)
+        looks, is_single = images.looks, images.folds.count == 1
+        first = images.first[np.newaxis]
+        views = self.variants.symmetric_of(first)
+        if is_single and len(views) > 2:  # two have no spread
+            data = np.concatenate(views)
+            lit = dataclasses.replace(self.variants, symmetric=())
+            images = self._collect(data, lit, cut)
+        if images.folds.count == 1:
+            data = shifted_copies(first[0])
+        parts, changed = self._score_folds(images, data, cut)
+        held_out = _joined(parts)
+        self.fit_sums(held_out)
+        if observe is not None:
+            for batch in images.held_out(lambda: self._images(data)):
+                observe(batch)
+        images.fit_layers()
+        self.fold_scores = FoldScores(
+            *self.finish_scoring(held_out),
+            not is_single,
+            {
+                name: self.finish_scoring(_joined(part))[0]
+                for name, part in changed.items()
+            },
+            join_statistics(looks),
+        )
+        self.discard_compiled()
+
+    def _collect(
+        self, data: Any, variants: ImageVariants, cut: Any
+    ) -> "_Collected":
+        """Gathers the features of images and their variants, by fold."""
+        collected = _Collected(
+            {name: self.get_layer(name) for name in self._fitted}
+        )
         for images in _rebatched(self._images(data)):
-            numbers = folds.assign(images)
-            statistics = self._statistics.value.predict_on_batch(images)
-            for name, values in statistics.items():
-                collectors[name].update(np.asarray(values), numbers)
-            num_pixels += math.prod(images.shape[:3])
-        if not num_pixels:
+            folds = collected.add_images(images)
+            for variant in variants.of(images):
+                pieces = cut(variant)
+                owners = np.repeat(folds, len(pieces) // len(images))
+                for start in range(0, len(pieces), _BATCH):
+                    rows = slice(start, start + _BATCH)
+                    features = self._statistics.value.predict_on_batch(
+                        pieces[rows]
+                    )
+                    collected.add_features(features, owners[rows])
+        if not collected.num_pixels:
             raise ValueError(
                 f"{self.name} needs normal images to fit its statistics to. "
                 "Received: none"
             )
+        return collected
 
-        def fit_layers(left_out: int | None) -> None:
-            for name, collector in collectors.items():
-                layer = self.get_layer(name)
-                layer.fit_collected(collector.without(left_out))
+    def _score_folds(self, collected: "_Collected", data: Any, cut: Any) -> Any:
+        """Scores each fold by the statistics of the others.
 
+        Returns what `score_held_out` does, of all batches and, if that is asked
+        for, of the same batches turned and mirrored.
+        """
         # Odd, so that not all of them lie in the same columns.
-        step = -(-num_pixels // MAX_PIXELS) // 2 * 2 + 1
-        parts = []
-        for fold in range(folds.count):
-            fit_layers(fold if folds.count > 1 else None)
-            for images in _rebatched(folds.select(self._images(data), fold)):
-                parts.append(self.score_held_out(images, step))
-        fit_layers(None)
-        held_out = {
-            key: np.concatenate([part[key] for part in parts])
-            for key in parts[0]
-        }
-        self.fold_scores = FoldScores(
-            *self.finish_scoring(held_out), folds.count > 1
-        )
-        self.discard_compiled()
+        step = -(-collected.num_pixels // MAX_PIXELS) // 2 * 2 + 1
+        parts: list[Any] = []
+        changed: dict[str, list[Any]] = {}
+        names = SYMMETRIES if self.compares_variants else ()
+        for images in collected.held_out(lambda: self._images(data)):
+            parts += self._score_pieces(cut(images), step)
+            for name in names if collected.folds.count > 1 else ():
+                alone = dataclasses.replace(self.variants, symmetric=(name,))
+                # Each image once, as one of its variants.
+                views = np.stack(alone.symmetric_of(images)[1:])
+                rows = np.arange(len(images))
+                part = cut(views[rows % len(views), rows])
+                scores = self._score_pieces(part, step)
+                changed.setdefault(name, []).extend(scores)
+        return parts, changed
+
+    def _score_pieces(self, pieces: np.ndarray, step: int) -> list[Any]:
+        return [
+            self.score_held_out(pieces[start : start + _BATCH], step)
+            for start in range(0, len(pieces), _BATCH)
+        ]
 
     def _images(self, data: Any) -> Iterator[np.ndarray]:
         return (images for images, _ in self.input_batches(data))
@@ -233,15 +334,16 @@ class FeatureModel(AnomalyModel):
             "peaks": maps.max(axis=(1, 2)),
         }
 
+    def fit_sums(self, held_out: dict[str, np.ndarray]) -> None:
+        """Fits what weighs several maps to those of held-out images."""
+
     def finish_scoring(
         self, held_out: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns raw scores, pixels and peaks of held-out images."""
         return held_out["scores"], held_out["pixels"], held_out["peaks"]
 
-    def normal_scores(
-        self, data: Any, batch_size: int = 32
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def normal_scores(self, data: Any, batch_size: int = 32) -> NormalScores:
         """Those of the images given, or without any `fold_scores`."""
         if data is not None:
             return super().normal_scores(data, batch_size)
@@ -252,7 +354,13 @@ class FeatureModel(AnomalyModel):
                 "normal images. Received: data=None"
             )
         found = self.fold_scores
-        return found.scores, found.pixels, found.peaks
+        return NormalScores(
+            found.scores,
+            found.pixels,
+            found.peaks,
+            found.statistics,
+            0 if found.are_held_out else len(found.scores),
+        )
 
 
 def untracked_model(inputs: Any, outputs: Any) -> Untracked:
@@ -262,6 +370,56 @@ def untracked_model(inputs: Any, outputs: Any) -> Untracked:
         # Compiling takes longer than what it would save.
         model.jit_compile = False
     return Untracked(model)
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+
+
+class _Collected:
+    """Features of images by fold, for the layers that are fitted to them."""
+
+    def __init__(self, layers: dict[str, Any]) -> None:
+        self._layers = layers
+        self._collectors = {
+            name: layer.collector() for name, layer in layers.items()
+        }
+        self.folds = _Folds()
+        self.num_pixels = 0
+        self.looks: list[dict[str, np.ndarray]] = []
+
+    def add_images(self, images: np.ndarray) -> np.ndarray:
+        """Takes note of a batch of images; returns the fold of each."""
+        if not self.num_pixels:
+            self.first = images[0]
+        self.num_pixels += math.prod(images.shape[:3])
+        self.looks.append(input_statistics(images))
+        return self.folds.assign(images)
+
+    def add_features(self, features: dict[str, Any], folds: Any) -> None:
+        for name, values in features.items():
+            self._collectors[name].update(np.asarray(values), folds)
+
+    def held_out(
+        self, images: Callable[[], Iterable[np.ndarray]]
+    ) -> Iterator[np.ndarray]:
+        """Yields batches of each fold while the layers know only the others.
+
+        Of a single fold, images are all from elsewhere.
+        """
+        folds = self.folds
+        for fold in range(folds.count):
+            if folds.count == 1:
+                self.fit_layers()
+                yield from _rebatched(images())
+            else:
+                self.fit_layers(fold)
+                yield from _rebatched(folds.select(images(), fold))
+
+    def fit_layers(self, left_out: int | None = None) -> None:
+        """Fits the layers to all of the images but a fold."""
+        for name, layer in self._layers.items():
+            layer.fit_collected(self._collectors[name].without(left_out))
 
 
 class _Folds:
@@ -315,7 +473,10 @@ def _checksum(image: Any) -> int:
 
 
 def _rebatched(batches: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Yields batches of one size, for which functions are traced only once."""
+    """Yields batches of one size, for which functions are traced only once.
+
+    Large images come in smaller ones.
+    """
     waiting: list[np.ndarray] = []
     for images in batches:
         for image in np.asarray(images):
@@ -323,7 +484,7 @@ def _rebatched(batches: Iterable[Any]) -> Iterator[np.ndarray]:
                 yield np.stack(waiting)
                 waiting = []
             waiting.append(image)
-            if len(waiting) == _BATCH:
+            if len(waiting) * image.size >= _LARGE or len(waiting) == _BATCH:
                 yield np.stack(waiting)
                 waiting = []
     if waiting:

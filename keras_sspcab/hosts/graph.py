@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_sspcab.hosts.fast_layers import BatchNormalization, Conv2D
 from keras_sspcab.layers import block_layer
 
 #: Hosts are built for this format, whatever the global setting of Keras.
@@ -43,12 +44,12 @@ def padded_conv(
 ) -> Any:
     """Applies a convolution padded to the size of its input."""
     named = {"padding": "same", "name": name, **LAST, **arguments}
-    return layers.Conv2D(channels, kernel_size, **named)(x)
+    return Conv2D(channels, kernel_size, **named)(x)
 
 
 def normalized_relu(x: Any, name: str, **arguments: Any) -> Any:
     """Applies PyTorch's batch normalization, and a ReLU."""
-    x = layers.BatchNormalization(
+    x = BatchNormalization(
         momentum=0.9, epsilon=1e-5, name=f"{name}_norm", **arguments
     )(x)
     return layers.ReLU(name=f"{name}_relu")(x)

@@ -159,13 +159,21 @@ class VideoStream:
         )
         self._next = 0
 
-    def push(self, frame: Any) -> ScoredFrame | None:
+    @property
+    def span(self) -> int:
+        """Frames that a clip spans, from its first to its last."""
+        return self._window.maxlen or 1
+
+    def push(self, frame: Any, score: bool = True) -> ScoredFrame | None:
         """Takes the next frame and scores it.
 
         Args:
             frame: Pillow image, or uint8 array `(height, width)`, `(height,
                 width, 1)` or `(height, width, 3)` (RGB) of any size; not
                 floats.
+            score: Whether to score it, the default. Where frames come faster
+                than they can be scored, leave some unscored, but push all: the
+                model sees motion from one to the next.
 
         Returns:
             The scored frame; None until there are as many as a clip spans.
@@ -180,7 +188,7 @@ class VideoStream:
         pixels = fit_frame(frame, self._size, self._channels, how)
         self._window.append(pixels.astype("float32") / 255.0)
         number, self._next = self._next, self._next + 1
-        if len(self._window) < (self._window.maxlen or 1):
+        if not score or len(self._window) < self.span:
             return None
         clip = np.stack(list(self._window)[:: self._stride])
         scored = self._model.predict_on_batch(clip[None])
@@ -189,10 +197,10 @@ class VideoStream:
             raise ValueError(f"Frame {number} has no verdict: {fault}")
         self._scores.append(float(outputs["anomaly_score"]))
         if self._scores.maxlen != 1:
-            score = np.float32(np.mean(self._scores))
-            outputs["anomaly_score"] = np.asarray(score)
+            mean = np.float32(np.mean(self._scores))
+            outputs["anomaly_score"] = np.asarray(mean)
             outputs["is_anomalous"] = self._model.calibration.decide(
-                score, outputs["anomaly_map"]
+                mean, outputs["anomaly_map"]
             )
         return ScoredFrame(0, number, outputs)
 

@@ -11,6 +11,11 @@ from keras_sspcab.layers.corner_conv import masked_conv_form
 from keras_sspcab.layers.gradient_reversal import GradientReversal
 from keras_sspcab.layers.masked_conv import MaskedConv2D, MaskedConv3D
 from keras_sspcab.layers.memories import AttentionMemory, PrototypeMemory
+from keras_sspcab.layers.registration import (
+    ImageRegistration,
+    RegistrationGain,
+)
+from keras_sspcab.layers.resampling import RigidResampling
 from keras_sspcab.layers.resizing import (
     BilinearUpsampling2D,
     CropLike,
@@ -30,9 +35,12 @@ __all__ = [
     "CropLike",
     "DepthToSpace",
     "GradientReversal",
+    "ImageRegistration",
     "MaskedConv2D",
     "MaskedConv3D",
     "PrototypeMemory",
+    "RegistrationGain",
+    "RigidResampling",
     "SSMCTBLayer",
     "SSPCABLayer",
     "SpaceToDepth",

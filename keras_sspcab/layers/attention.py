@@ -10,6 +10,7 @@ from keras_sspcab.checks import (
     standardize_int,
     standardize_odd,
 )
+from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_enabled
 from keras_sspcab.layers.base import (
     INITIALIZERS,
     Shape,
@@ -112,7 +113,28 @@ class ChannelAttention(DenseLayers):
         means = ops.mean(at_least_float32(inputs), axis=self._spatial_axes)
         gate = self.excite(self.squeeze(ops.cast(means, self.compute_dtype)))
         gate = ops.expand_dims(gate, self._spatial_axes)
+        return _scale(inputs, gate, self._spatial_axes)
+
+
+def _scale(inputs: Any, gate: Any, axes: tuple[int, ...]) -> Any:
+    """Multiplies; its gradient holds one map less at a time on TensorFlow."""
+    is_plain = keras.config.backend() != "tensorflow"
+    if is_plain or not auxiliary_losses_enabled():
         return ops.multiply(inputs, gate)
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def multiply(x: Any, factor: Any) -> tuple[Any, Any]:
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            of_factor = tf.reduce_sum(upstream * x, axes, keepdims=True)
+            # In this order, the second product can take the place of upstream.
+            with tf.control_dependencies([of_factor]):
+                upstream = tf.identity(upstream)
+            return upstream * factor, of_factor
+
+        return x * factor, gradient
+
+    return multiply(inputs, gate)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")

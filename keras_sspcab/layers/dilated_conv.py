@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_enabled
 
 Padding = Sequence[tuple[int, int]]
+
+# Bytes to which TensorFlow aligns memory.
+_ALIGNMENT = 64
 
 
 def dilated_conv(
@@ -66,10 +70,12 @@ def _conv2d_tensorflow(
     @tf.custom_gradient
     def differentiable(x: Any, taps: Any) -> tuple[Any, Any]:
         def gradient(upstream: Any) -> tuple[Any, Any]:
-            return (
-                _gradient_of_inputs(upstream, taps, dilation, padding),
-                _gradient_of_kernel(x, upstream, taps, dilation, padding),
-            )
+            of_kernel = gradient_of_kernel(x, upstream, taps, dilation, padding)
+            # One after the other: what the first needs is freed by then.
+            with tf.control_dependencies([of_kernel]):
+                upstream = tf.identity(upstream)
+            of_inputs = _gradient_of_inputs(upstream, taps, dilation, padding)
+            return of_inputs, of_kernel
 
         return convolve(x, taps), gradient
 
@@ -89,27 +95,50 @@ def _gradient_of_inputs(
     return _conv2d_tensorflow(upstream, turned, dilation, mirrored)
 
 
-def _gradient_of_kernel(
+def gradient_of_kernel(
     inputs: Any, upstream: Any, kernel: Any, dilation: int, padding: Padding
 ) -> Any:
-    """One matrix product for each tap, over all positions."""
+    """Returns the gradient by a kernel: for each tap, a product of matrices.
+
+    Inputs and errors are laid out in rows of the same length, with zeros at
+    their ends. Then a tap is a shift of the flattened maps, and a slice of
+    them, which is not copied if pixels are as long as TensorFlow aligns memory.
+    With fewer channels each tap has a crop of the inputs instead.
+    """
     import tensorflow as tf
 
-    height, width, channels, filters = kernel.shape
-    padded = tf.pad(inputs, [[0, 0], *padding, [0, 0]])
-    shape = tf.shape(upstream)
-    errors = tf.reshape(upstream, (-1, filters))
+    taps = np.ndindex(*kernel.shape[:2])
     products = []
-    for row in range(height):
-        for column in range(width):
-            view = padded[
-                :,
-                row * dilation : row * dilation + shape[1],
-                column * dilation : column * dilation + shape[2],
-                :,
-            ]
-            view = tf.reshape(view, (-1, channels))
-            # Filters first: faster than its transpose for few channels.
-            products.append(tf.matmul(errors, view, transpose_a=True))
-    gradient = tf.transpose(tf.stack(products), (0, 2, 1))
-    return tf.reshape(gradient, (height, width, channels, filters))
+    if inputs.shape[-1] * inputs.dtype.size < _ALIGNMENT:
+        padded = tf.pad(inputs, [(0, 0), *padding, (0, 0)])
+        height, width = tf.unstack(tf.shape(upstream)[1:3])
+        errors = tf.reshape(upstream, (-1, upstream.shape[-1]))
+        for tap in taps:
+            top, left = (step * dilation for step in tap)
+            crop = padded[:, top : top + height, left : left + width]
+            seen = tf.reshape(crop, (-1, inputs.shape[-1]))
+            products.append(tf.matmul(seen, errors, transpose_a=True))
+        return tf.reshape(tf.stack(products), kernel.shape)
+    margins = [max(pair) for pair in padding]
+    sides = [tf.shape(inputs)[axis + 1] + margins[axis] for axis in (0, 1)]
+
+    def flatten(maps: Any) -> Any:
+        shape = tf.shape(maps)
+        ends = [(0, sides[axis] - shape[axis + 1]) for axis in (0, 1)]
+        padded = tf.pad(maps, [(0, 0), *ends, (0, 0)])
+        return tf.reshape(padded, (-1, maps.shape[-1]))
+
+    seen, errors = flatten(inputs), flatten(upstream)
+    total = tf.shape(seen)[0]
+    for tap in taps:
+        down, right = (
+            step * dilation - before
+            for step, (before, _) in zip(tap, padding, strict=True)
+        )
+        shift = down * sides[1] + right
+        if (down, right) < (0, 0):
+            pair = seen[: total + shift], errors[-shift:]
+        else:
+            pair = seen[shift:], errors[: total - shift]
+        products.append(tf.matmul(*pair, transpose_a=True))
+    return tf.reshape(tf.stack(products), kernel.shape)

@@ -45,29 +45,7 @@ class BilinearUpsampling2D(ImageLayer):
         self.size = standardize_int(size, "size", minimum=1)
 
     def call(self, inputs: Any) -> Any:
-        shape = ops.shape(inputs)
-        height, width = (shape[axis] for axis in self._spatial_axes)
-        rows, columns = self._shares(height), self._shares(width)
-        # Products with small matrices: gathering the neighbors would be
-        # slower, and its gradient much slower.
-        if self._channels_first:
-            return ops.matmul(ops.matmul(rows, inputs), ops.transpose(columns))
-        batch, channels = shape[0], shape[3]
-        x = ops.reshape(inputs, (batch, height, width * channels))
-        x = ops.matmul(rows, x)
-        x = ops.reshape(x, (batch, height * self.size, width, channels))
-        return ops.matmul(columns, x)
-
-    def _shares(self, side: Any) -> Any:
-        """Shares of the input pixels in each output pixel of an axis."""
-        # Half precision cannot tell large positions apart.
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        span = ops.maximum(ops.cast(side * self.size - 1, dtype), 1.0)
-        step = ops.cast(side - 1, dtype) / span
-        source = ops.cast(ops.arange(side * self.size), dtype) * step
-        pixels = ops.cast(ops.arange(side), dtype)
-        distance = ops.abs(source[:, None] - pixels[None, :])
-        return ops.cast(ops.maximum(1.0 - distance, 0.0), self.compute_dtype)
+        return enlarge_bilinearly(inputs, self.size, self.data_format)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(
@@ -76,6 +54,56 @@ class BilinearUpsampling2D(ImageLayer):
             else side
             for axis, side in enumerate(input_shape)
         )
+
+
+def enlarge_bilinearly(inputs: Any, size: int, data_format: str) -> Any:
+    """Enlarges maps as `BilinearUpsampling2D` says."""
+    shape, dtype = ops.shape(inputs), inputs.dtype
+    is_first = data_format == "channels_first"
+    height, width = shape[2:] if is_first else shape[1:3]
+    is_short = keras.backend.standardize_dtype(dtype) != "float64"
+    if keras.config.backend() == "tensorflow" and is_short and not is_first:
+        return _resize_natively(inputs, height * size, width * size)
+    rows = bilinear_shares(height, size, dtype)
+    columns = bilinear_shares(width, size, dtype)
+    # Products with small matrices: gathering the neighbors would be slower, and
+    # its gradient much slower.
+    if is_first:
+        return ops.matmul(ops.matmul(rows, inputs), ops.transpose(columns))
+    batch, channels = shape[0], shape[3]
+    x = ops.reshape(inputs, (batch, height, width * channels))
+    x = ops.matmul(rows, x)
+    x = ops.reshape(x, (batch, height * size, width, channels))
+    return ops.matmul(columns, x)
+
+
+def _resize_natively(inputs: Any, height: Any, width: Any) -> Any:
+    """One operation, faster than products and known to every runtime."""
+    import tensorflow as tf
+
+    # It computes in float32, which half precision needs as well.
+    enlarged = tf.raw_ops.ResizeBilinear(
+        images=tf.cast(inputs, "float32"),
+        size=[height, width],
+        align_corners=True,
+    )
+    return tf.cast(enlarged, inputs.dtype)
+
+
+def bilinear_shares(side: Any, size: int, dtype: Any) -> Any:
+    """Returns the shares of `side` pixels in each pixel of the enlarged axis.
+
+    A tensor `(side * size, side)`.
+    """
+    # Half precision cannot tell large positions apart.
+    dtype = keras.backend.standardize_dtype(dtype)
+    precise = keras.backend.result_type(dtype, "float32")
+    span = ops.maximum(ops.cast(side * size - 1, precise), 1.0)
+    step = ops.cast(side - 1, precise) / span
+    source = ops.cast(ops.arange(side * size), precise) * step
+    pixels = ops.cast(ops.arange(side), precise)
+    distance = ops.abs(source[:, None] - pixels[None, :])
+    return ops.cast(ops.maximum(1.0 - distance, 0.0), dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")

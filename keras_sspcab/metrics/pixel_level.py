@@ -1,8 +1,8 @@
-"""Metrics of one score per pixel: exact, and in little memory."""
+"""Metrics of one score per pixel, in bounded memory."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,13 @@ from keras_sspcab.checks import (
     standardize_scores,
 )
 from keras_sspcab.metrics.image_level import Curve, thin_curve
+from keras_sspcab.metrics.score_counts import ScoreCounts, join
 
-# Normal pixels are kept in sorted blocks of this many (16 MiB).
-BLOCK_SIZE = 2**22
+# Those of 500 images of 256 x 256 pixels, in 130 MB.
+MAX_NORMAL = 2**25
+
+# With a weight each, and more for computing: 600 MB.
+MAX_ANOMALOUS = 2**22
 
 # Components of a mask touch at edges or corners, as in MVTec's own evaluation.
 EIGHT_NEIGHBORS = np.ones((3, 3), dtype=bool)
@@ -36,15 +40,21 @@ class _Counts:
 
 
 class PixelScores:
-    """Gathers masks and anomaly maps image by image, for exact metrics.
+    """Gathers masks and anomaly maps image by image.
 
-    The results equal those of scikit-learn on the concatenated pixels in
-    float32, ties included: nothing is binned. A normal pixel costs 4 bytes and
-    an anomalous one 8 (score and component); the masks are not kept. Computing
-    adds up to 100 bytes an anomalous pixel, and 32 MiB for the block at work.
+    Metrics are those of scikit-learn on the concatenated pixels in float32,
+    ties included, and exact up to `max_normal` normal and `max_anomalous`
+    anomalous pixels, at 4 and 12 bytes each. With more, memory stays below 40
+    and 150 bytes of these numbers: scores are rounded, by at most `rounding`.
 
     Metrics and curves raise a `ValueError` if there is no normal or no
     anomalous pixel. Curves have at most `max_points` points; see `thin_curve`.
+
+    Args:
+        max_normal: Distinct scores of normal pixels to keep. Defaults to about
+            34 million.
+        max_anomalous: Distinct scores of anomalous ones. Defaults to about 4
+            million.
 
     Attributes:
         num_images: How many images were added.
@@ -56,23 +66,77 @@ class PixelScores:
         >>> pixels.add([[1, 0, 0]], [[0.9, 0.2, 0.1]])
         >>> pixels.compute()
         {'pixel_auroc': 1.0, 'pixel_ap': 1.0, 'aupro': 1.0}
+        >>> pixels.rounding
+        0.0
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, max_normal: int = MAX_NORMAL, max_anomalous: int = MAX_ANOMALOUS
+    ) -> None:
         self.num_images = 0
-        self.num_normal = 0
-        self.num_anomalous = 0
-        self._component_sizes: list[np.ndarray] = []
-        self._num_components = 0
-        self._anomalous: list[np.ndarray] = []
-        self._components: list[np.ndarray] = []
-        self._blocks: list[np.ndarray] = []
-        self._pending: list[np.ndarray] = []
-        self._num_pending = 0
+        # Shared with what it was joined from, which must not grow then.
+        self._normal = [ScoreCounts(max_normal)]
+        self._anomalous = [ScoreCounts(max_anomalous)]
         self._counts: _Counts | None = None
 
-    def add(self, mask: Any, anomaly_map: Any) -> None:
-        """Adds one image; arguments are as of `pixel_metrics`, in float32."""
+    @classmethod
+    def joined(cls, parts: "Iterable[PixelScores]") -> "PixelScores":
+        """Returns the scores of all parts together, without copying any.
+
+        Nothing may be added to the result, nor to a part after it was measured.
+        """
+        result = cls()
+        result._normal, result._anomalous = [], []
+        for part in parts:
+            result.num_images += part.num_images
+            result._normal += part._normal
+            result._anomalous += part._anomalous
+        return result
+
+    @property
+    def num_normal(self) -> int:
+        """How many normal pixels there are."""
+        return sum(part.total for part in self._normal)
+
+    @property
+    def num_anomalous(self) -> int:
+        """How many anomalous pixels there are."""
+        return sum(part.total for part in self._anomalous)
+
+    @property
+    def rounding(self) -> float:
+        """By how much a score was changed at most; 0 if all are exact."""
+        steps = [part.step for part in (*self._normal, *self._anomalous)]
+        return max(steps, default=0.0) / 2
+
+    @property
+    def num_kept(self) -> int:
+        """How many scores are in memory."""
+        parts = (*self._normal, *self._anomalous)
+        return sum(part.num_kept for part in parts)
+
+    @staticmethod
+    def bound(
+        parts: "Collection[PixelScores]",
+        max_normal: int = MAX_NORMAL,
+        max_anomalous: int = MAX_ANOMALOUS,
+    ) -> None:
+        """Rounds scores if parts keep more together than one of them may.
+
+        None of them may have been measured.
+        """
+        for limit, counts in (
+            (max_normal, [part._normal[0] for part in parts]),
+            (max_anomalous, [part._anomalous[0] for part in parts]),
+        ):
+            if sum(each.num_kept for each in counts) > limit:
+                max(counts, key=lambda each: each.num_kept).halve()
+
+    def add(self, mask: Any, anomaly_map: Any, counted: Any = None) -> None:
+        """Adds one image; arguments are as of `pixel_metrics`, in float32.
+
+        `counted` says which pixels count, bool; None (the default) for all.
+        """
         scores = standardize_scores(anomaly_map, "anomaly_map", "float32")
         shape = None if mask is None else np.shape(mask)
         if scores.ndim != 2 or shape not in (None, scores.shape):
@@ -84,10 +148,13 @@ class PixelScores:
         if mask is None:
             mask = np.zeros(scores.shape, dtype=bool)
         mask = standardize_binary(mask, "mask")
+        normal = ~mask
+        if counted is not None:
+            normal, mask = normal & counted, mask & counted
         if mask.any():
             self._add_anomalous(mask, scores)
         # Indexing by a mask copies: the caller's map is not kept alive.
-        self._add_normal(scores[~mask])
+        self._normal[0].add(scores[normal])
         self.num_images += 1
         self._counts = None
 
@@ -95,29 +162,10 @@ class PixelScores:
         from scipy import ndimage
 
         numbers, num_components = ndimage.label(mask, EIGHT_NEIGHBORS)
-        components = numbers[mask].astype("int32") - 1
-        self._component_sizes.append(
-            np.bincount(components, minlength=num_components)
-        )
-        self._components.append(components + np.int32(self._num_components))
-        self._anomalous.append(scores[mask])
-        self._num_components += num_components
-        self.num_anomalous += components.size
-
-    def _add_normal(self, scores: np.ndarray) -> None:
-        self._pending.append(scores)
-        self._num_pending += scores.size
-        self.num_normal += scores.size
-        if self._num_pending >= BLOCK_SIZE:
-            self._sort_pending()
-
-    def _sort_pending(self) -> None:
-        """Moves the pending pixels to a sorted block of their own."""
-        if self._num_pending:
-            block = np.concatenate(self._pending)
-            block.sort()
-            self._blocks.append(block)
-        self._pending, self._num_pending = [], 0
+        components = numbers[mask] - 1
+        # Each component weighs the same, so its pixels weigh by its size.
+        sizes = np.bincount(components, minlength=num_components)
+        self._anomalous[0].add(scores[mask], 1.0 / sizes[components])
 
     def compute(self, fpr_limit: float = 0.3) -> dict[str, float]:
         """Returns all pixel-level metrics; see `pixel_metrics`."""
@@ -199,32 +247,22 @@ class PixelScores:
         return self._counts
 
     def _sort_and_count(self) -> _Counts:
-        self._sort_pending()
-        scores = np.concatenate(self._anomalous)
-        order = np.argsort(scores)[::-1]
-        scores = scores[order]
-        # Each component weighs the same, so its pixels weigh by its size.
-        sizes = np.concatenate(self._component_sizes)
-        weights = (1.0 / (sizes * sizes.size))[
-            np.concatenate(self._components)[order]
-        ]
-        del order
-        ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-        thresholds = scores[ends]
-        overlap = np.cumsum(weights)[ends]
-        del weights, scores
-        alarms = np.zeros(thresholds.size, dtype="int64")
-        alarms_before = np.zeros_like(alarms)
-        for block in self._blocks:
-            below = np.searchsorted(block, thresholds, side="left")
-            alarms += block.size - below
-            below = np.searchsorted(block, thresholds, side="right")
-            alarms_before += block.size - below
+        found = join([b for part in self._anomalous for b in part.blocks()])
+        thresholds = found.scores[::-1]
+        hits = np.cumsum(found.counts[::-1])  # type: ignore[index]
+        overlap = np.cumsum(found.weights[::-1])  # type: ignore[index]
+        alarms = np.full(thresholds.size, self.num_normal, dtype="int64")
+        alarms_before = alarms.copy()
+        for part in self._normal:
+            for block in part.blocks():
+                below, up_to = block.count_below(thresholds)
+                alarms -= below
+                alarms_before -= up_to
         return _Counts(
-            hits=ends + 1,
+            hits=hits,
             alarms_before=alarms_before,
             alarms=alarms,
-            overlap=np.minimum(overlap, 1.0),
+            overlap=overlap / overlap[-1],  # the number of components
         )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -191,11 +191,11 @@ def page_axes(
             transparent=True,
             metadata={"Date": None, "Creator": None},
         )
-    result.append(_for_page(buffer.getvalue(), name))
+    result.append(for_page(buffer.getvalue(), name, _VARIABLES))
 
 
-def _for_page(svg: str, name: str) -> str:
-    """Makes a file of matplotlib's an element of a page."""
+def for_page(svg: str, name: str, variables: Mapping[str, str]) -> str:
+    """Makes a file of matplotlib's an element of a page, in its colors."""
     svg = svg[svg.index("<svg") :]
     for element in ("metadata", "style"):
         svg = re.sub(rf"<{element}.*?</{element}>", "", svg, flags=re.DOTALL)
@@ -206,7 +206,7 @@ def _for_page(svg: str, name: str) -> str:
     svg = svg.replace('xlink:href="#', f'href="#{name}-')
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--font)", svg)
-    for color, variable in _VARIABLES.items():
+    for color, variable in variables.items():
         svg = svg.replace(color, variable)
     # The page says what it shows, and how large it is.
     opening = svg[: svg.index(">")]

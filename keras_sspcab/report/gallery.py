@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,12 @@ from skimage import measure
 from keras_sspcab.data import image_files, masks
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.report.content import EvaluatedRun, Nouns
-from keras_sspcab.report.heat import COLOR_TABLE, LEVELS, heat_levels
+from keras_sspcab.report.heat import (
+    COLOR_TABLE,
+    LEVELS,
+    heat_levels,
+    seen_part,
+)
 from keras_sspcab.runs.outputs import ImageScore, KeyFrame
 
 # Coarser colors halve the size of the page; no eye tells 64 steps from 256.
@@ -47,13 +52,19 @@ def load_mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
         return None
 
 
-def photo_uri(photo: Image.Image) -> str:
-    """Returns an image as a JPEG data URI."""
-    return _uri(photo, "jpeg", quality=85, optimize=True)
+def data_uri(content: bytes, kind: str) -> str:
+    """Returns an encoded image as an address that holds all of it."""
+    encoded = base64.b64encode(content).decode("ascii")
+    return f"data:image/{kind};base64,{encoded}"
 
 
-def heat_uri(anomaly_map: np.ndarray, scale: float, max_side: int) -> str:
-    """Returns the colors of a map as a transparent PNG data URI."""
+def encode_photo(photo: Image.Image) -> bytes:
+    """Returns an image as JPEG."""
+    return _encode(photo, "jpeg", quality=85, optimize=True)
+
+
+def encode_heat(anomaly_map: np.ndarray, scale: float, max_side: int) -> bytes:
+    """Returns the colors of a map as transparent PNG."""
     height, width = anomaly_map.shape
     picture = Image.fromarray(anomaly_map.astype("float32"))
     shrink = max_side / max(height, width)
@@ -65,7 +76,7 @@ def heat_uri(anomaly_map: np.ndarray, scale: float, max_side: int) -> str:
     indexed = Image.fromarray(step.astype("uint8"))
     kept = np.rint(np.linspace(0, LEVELS - 1, _STEPS)).astype(int)
     indexed.putpalette(COLOR_TABLE[kept, :3].tobytes())
-    return _uri(
+    return _encode(
         indexed, "png", optimize=True, transparency=bytes(COLOR_TABLE[kept, 3])
     )
 
@@ -81,11 +92,10 @@ def draw_outline(mask: np.ndarray) -> str:
     return "".join(parts)
 
 
-def _uri(image: Image.Image, kind: str, **options: object) -> str:
+def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/{kind};base64,{encoded}"
+    return buffer.getvalue()
 
 
 MAX_SIDE = 480
@@ -103,6 +113,11 @@ class Group:
     order: str
     members: list[Picture]
     shown: int = 0
+
+    @property
+    def is_alarming(self) -> bool:
+        """Whether the verdict is a mistake, or a flag that none can check."""
+        return self.key in ("missed", "false-alarm", "flagged")
 
 
 # Key, title, verdict and order; label, whether flagged, and whether the highest
@@ -187,11 +202,16 @@ def _share_out(groups: Sequence[Group], max_images: int) -> None:
 
 
 def make_cards(
-    run: EvaluatedRun, group: Group, limit: float, targets: Mapping[str, str]
+    run: EvaluatedRun,
+    group: Group,
+    limit: float,
+    targets: Mapping[str, str],
+    keep: Callable[[bytes, str], str],
 ) -> list[dict[str, Any]]:
-    """Returns what the page shows of a group, with images as data URIs.
+    """Returns what the page shows of a group.
 
     `targets` are the identifiers in the page that names of videos lead to.
+    `keep` takes an encoded image and its format, and returns its address.
     """
     common = _common_folder(picture.path for picture in run.pictures)
     cards = []
@@ -207,15 +227,22 @@ def make_cards(
         photo = load_photo(picture.path, MAX_SIDE, run.preprocessing)
         anomaly_map = picture.load_map()
         size, heat, outline = (MAX_SIDE, MAX_SIDE), None, None
+        regions = None
         conflict = None
         if anomaly_map is not None:
             # Maps of frames may be painted of those of objects.
             if isinstance(picture, ImageScore):
+                regions = picture.load_regions()
                 conflict = run.calibration.describe_conflict(
                     picture.score, anomaly_map
                 )
+            if photo is not None:
+                how, whole = run.preprocessing, photo.size[::-1]
+                shape = anomaly_map.shape
+                regions = seen_part(how, shape, whole, regions)
+                anomaly_map = how.restore(anomaly_map, whole)
             size = (anomaly_map.shape[1], anomaly_map.shape[0])
-            heat = heat_uri(anomaly_map, limit, MAX_SIDE)
+            heat = keep(encode_heat(anomaly_map, limit, MAX_SIDE), "png")
         if photo is not None:
             size = photo.size
         if picture.mask_path is not None:
@@ -228,9 +255,11 @@ def make_cards(
                 "kind": kind,
                 "filter": filtered_by,
                 "target": target,
-                "photo": None if photo is None else photo_uri(photo),
+                "photo": photo and keep(encode_photo(photo), "jpeg"),
                 "heat": heat,
                 "outline": outline,
+                "regions": None if regions is None else draw_outline(regions),
+                "map_size": None if regions is None else regions.shape[::-1],
                 "size": size,
                 "conflict": conflict,
             }

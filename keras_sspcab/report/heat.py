@@ -1,15 +1,19 @@
 """The colors of anomaly maps, on a scale that no image can move."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from PIL import Image
 
+from keras_sspcab.preprocessing import Preprocessing
+
 LEVELS = 256
 DEFAULT_ALPHA = 0.75
+#: Of borders of regions, which no heat map and hardly any part has.
+REGION_COLOR = (150, 110, 255)
 
 
 def _color_table() -> np.ndarray:
@@ -108,6 +112,41 @@ def overlay(
     opacity = alpha * colors[..., 3:] / 255
     mixed = (1 - opacity) * pixels + opacity * colors[..., :3]
     return np.rint(mixed).astype("uint8")
+
+
+def seen_part(
+    how: Preprocessing,
+    image_size: Sequence[int],
+    source_size: Sequence[int],
+    regions: np.ndarray | None,
+) -> np.ndarray | None:
+    """Returns which part of a photo counts, to be stretched to it.
+
+    None for all of it. `regions` are those that count in the input.
+    """
+    if regions is None and how.fit != "crop":
+        return None
+    inside = np.ones(image_size, bool) if regions is None else regions
+    seen = how.restore(inside, source_size, outside=False)
+    return None if seen.all() else seen
+
+
+def outline_regions(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Draws the border of regions of interest into a picture, uint8 RGB.
+
+    `inside` is bool `(map_height, map_width)`, stretched to the picture.
+    """
+    from scipy import ndimage
+
+    height, width = picture.shape[:2]
+    mask = Image.fromarray(inside.astype("uint8")).resize((width, height))
+    stretched = np.asarray(mask) > 0
+    # Seen in pictures of any size.
+    strength = max(1, max(height, width) // 300)
+    border = stretched ^ ndimage.binary_erosion(stretched, iterations=strength)
+    outlined = picture.copy()
+    outlined[border] = REGION_COLOR
+    return outlined
 
 
 def _standardize_image(image: Any) -> np.ndarray:

@@ -5,9 +5,13 @@ import dataclasses
 import datetime
 import hashlib
 import importlib.resources
+import itertools
 import os
+import re
+import shutil
+import urllib.parse
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.registry import get_application
 from keras_sspcab.metrics.diagnosis import describe_failures, describe_shortcut
 from keras_sspcab.metrics.registry import describe_convention, metrics_of
+from keras_sspcab.pages import design
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.report import charts, gallery, timeline
 from keras_sspcab.report.charts import Chart
@@ -31,9 +36,14 @@ from keras_sspcab.report.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
 from keras_sspcab.runs import RunFolder, files
 from keras_sspcab.runs.outputs import KeyFrame
 from keras_sspcab.runs.parsing import arguments_of
+from keras_sspcab.runs.thresholds import ThresholdChoice, threshold_choices
+from keras_sspcab.runs.tracking import log_run
+from keras_sspcab.scoring.false_alarms import just_above
 
 # How many timelines are open; the others are one click away.
 NUM_OPEN = 12
+# How many pictures are in the page itself, about 30 KB each.
+MAX_EMBEDDED = 300
 
 
 def write_report(
@@ -43,11 +53,14 @@ def write_report(
 ) -> Path:
     """Writes an HTML page about an evaluated run.
 
-    The page needs no network and no other file: it can be mailed. It shows what
-    was trained, the metrics, curves, and a gallery that begins with the worst
-    misses. The colors of the maps are fixed by the calibration, from 0 to
-    twice the pixel threshold, and never by the single image. Of a run on videos
-    it shows the scores over time and the most telling frames instead.
+    The page needs no network and, up to 300 pictures, no other file: it can be
+    mailed. More are in a folder beside it, such as `report_pictures`, and are
+    loaded when they come into view. It shows what was trained, the metrics,
+    curves, and a gallery that begins with the worst misses. The colors of the
+    maps are fixed by the calibration, from 0 to twice the pixel threshold, and
+    never by the single image. Of a run on videos it shows the scores over time
+    and the most telling frames instead. Of several products each has a page, to
+    which this one leads.
 
     Labels, masks, maps, curves and even the images may be missing: the page
     says so.
@@ -55,12 +68,13 @@ def write_report(
     Args:
         run_folder: Folder of a run, after `keras-sspcab evaluate`.
         output: File to write. Defaults to `report.html` in the folder.
-        max_images: How many images or frames the gallery shows; about 60 KB
+        max_images: How many images or frames the gallery shows; about 30 KB
             each.
 
     Raises:
         ValueError: If a file of the run is missing or broken; the message names
             it, and the command that writes it. A page that was there stays.
+            Also if the folder for pictures holds anything else.
 
     Example:
         >>> write_report("runs/screws")  # doctest: +SKIP
@@ -70,11 +84,84 @@ def write_report(
     folder = RunFolder(os.fspath(run_folder))
     folder.require("config.toml", "keras-sspcab train")
     path = Path(folder.path, "report.html") if output is None else Path(output)
+    # The configuration may be one that this version cannot read.
+    if folder.record.get("products"):
+        return _write_products(folder, path, max_images)
     # It could be evaluated anew while it is read.
     with folder.locked():
         run = read_evaluated_run(run_folder)
-        files.write_text(str(path), _render(run, max_images))
+        groups = gallery.group_pictures(run.pictures, max_images, run.nouns)
+        pictures = path.with_name(f"{path.stem}_pictures")
+        if sum(group.shown for group in groups) <= MAX_EMBEDDED:
+            files.write_text(str(path), _render(run, groups, gallery.data_uri))
+            if _holds_pictures(pictures):
+                shutil.rmtree(pictures)
+        else:
+            if pictures.exists() and not _holds_pictures(pictures):
+                raise ValueError(
+                    f"{pictures} is where the pictures of the page belong, but "
+                    "holds other files. Move them, or choose another `output`"
+                )
+            with files.replacing_folder(str(pictures)) as temporary:
+                keep = _Keeper(temporary, pictures.name)
+                page = _render(run, groups, keep, pictures.name)
+            files.write_text(str(path), page)
+        log_run(folder)
     return path
+
+
+def _write_products(folder: RunFolder, path: Path, max_images: int) -> Path:
+    """Writes a page about each product, and one that leads to them."""
+    file = folder.require("metrics.json", "keras-sspcab evaluate")
+    metrics = files.read_json(file, "Evaluate the run again")
+    rows = []
+    for name, values in metrics["per_product"].items():
+        page = write_report(folder.product(name).path, max_images=max_images)
+        link = os.path.relpath(page, path.parent).replace(os.sep, "/")
+        recognized = {
+            key: counts.get(name, 0)
+            for key, counts in metrics["recognition"].items()
+            if isinstance(counts, dict)
+        }
+        rows.append(
+            {
+                "name": name,
+                "link": urllib.parse.quote(link),
+                "metrics": values,
+                "recognized": recognized,
+            }
+        )
+    content = _environment().get_template("report_products.html")
+    text = content.render(
+        title=os.path.basename(os.path.abspath(folder.path)),
+        path=folder.path,
+        rows=rows,
+        mean=metrics,
+        columns=metrics_of("image", metrics),
+    )
+    files.write_text(str(path), text)
+    return path
+
+
+class _Keeper:
+    """Writes pictures into a folder; returns their addresses beside it."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._folder, self._name = folder, urllib.parse.quote(name)
+        self._numbers = itertools.count()
+
+    def __call__(self, content: bytes, kind: str) -> str:
+        file = f"{next(self._numbers):06d}.{kind}"
+        Path(self._folder, file).write_bytes(content)
+        return f"{self._name}/{file}"
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Returns whether this is a folder that `_Keeper` has filled."""
+    return folder.is_dir() and all(
+        re.fullmatch(r"\d{6,}\.(jpeg|png)", path.name)
+        for path in folder.iterdir()
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +175,15 @@ class VideoRow:
     summary: str
 
 
-def _render(run: EvaluatedRun, max_images: int) -> str:
+def _render(
+    run: EvaluatedRun,
+    groups: Sequence[gallery.Group],
+    keep: Callable[[bytes, str], str],
+    pictures: str = "",
+) -> str:
     scale = HeatScale.of(
         run.pixel_threshold, (picture.load_map() for picture in run.pictures)
     )
-    groups = gallery.group_pictures(run.pictures, max_images, run.nouns)
     outcome = OutcomeCounts(run.scored)
     kind = "video" if run.is_video else "image"
     rankings = [
@@ -103,7 +194,7 @@ def _render(run: EvaluatedRun, max_images: int) -> str:
     own = _video_content(run) if run.is_video else _image_content(run)
     targets = {r.video.name: r.key for r in own.get("rows", ()) if r.chart}
     cards = [
-        (group, gallery.make_cards(run, group, scale.limit, targets))
+        (group, gallery.make_cards(run, group, scale.limit, targets, keep))
         for group in groups
     ]
     kinds = sorted({card["filter"] for _, each in cards for card in each})
@@ -120,6 +211,7 @@ def _render(run: EvaluatedRun, max_images: int) -> str:
         ranking_charts=charts.ranking_charts(run),
         training_charts=charts.training_charts(run),
         groups=cards,
+        pictures=pictures,
         outcomes=[(g.key, g.title) for g in groups if g.shown],
         kinds=[(kind, kind) for kind in kinds],
         num_shown=sum(group.shown for group in groups),
@@ -138,9 +230,47 @@ def _image_content(run: EvaluatedRun) -> dict[str, Any]:
     return {
         "shortcut": describe_shortcut(run.metrics),
         "notes": run.metrics.get("notes", ()),
+        "inputs": _input_rows(run),
+        "choices": _threshold_rows(run),
         "defects": _defect_rows(run, per_defect),
         "defect_columns": columns,
     }
+
+
+def _threshold_rows(run: EvaluatedRun) -> list[ThresholdChoice]:
+    """Returns the threshold in use, and others to choose from."""
+    calibration = run.calibration
+    if calibration.threshold is None or calibration.decision != "score":
+        return []
+    thresholds = {"in use": calibration.threshold}
+    if (best := run.metrics.get("image_f1_threshold")) is not None:
+        thresholds["best F1 of these images"] = best
+    normal = [image.score for image in run.images if image.label == 0]
+    if normal:
+        thresholds["above all normal ones of these images"] = just_above(
+            max(normal)
+        )
+    return threshold_choices(run.images, thresholds)
+
+
+def _input_rows(run: EvaluatedRun) -> list[dict[str, Any]]:
+    """Returns what normal images are like, and what the test images are."""
+    reference = run.calibration.reference
+    drift = run.metrics.get("drift") or {}
+    values = drift.get("values", {})
+    if reference is None:
+        return []
+    changed = {each["statistic"] for each in drift.get("drifts", ())}
+    return [
+        {
+            "range": each,
+            "value": values[each.name],
+            "shift": each.shift(values[each.name]),
+            "is_drifting": each.name in changed,
+        }
+        for each in reference.ranges
+        if each.name in values
+    ]
 
 
 def _defect_rows(
@@ -221,6 +351,23 @@ def _fill(
     template: str, run: EvaluatedRun, scale: HeatScale, **content: Any
 ) -> str:
     """Fills a template of this folder."""
+    environment = _environment()
+    environment.globals.update(
+        run=run,
+        nouns=run.nouns,
+        title=_title(run),
+        facts=_facts(run),
+        versions=run.record.get("versions", {}),
+        has_maps=any(p.map_path for p in run.pictures),
+        has_masks=any(p.mask_path for p in run.pictures),
+        scale=scale,
+        gradient=_gradient(),
+        default_alpha=round(DEFAULT_ALPHA * 100),
+    )
+    return environment.get_template(template).render(**content)
+
+
+def _environment() -> jinja2.Environment:
     script = _read("report.js")
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     environment = jinja2.Environment(
@@ -233,21 +380,11 @@ def _fill(
     environment.filters["number"] = _number
     environment.filters["svg"] = Markup
     environment.globals.update(
-        run=run,
-        nouns=run.nouns,
-        style=Markup(_read("report.css")),
+        style=Markup(design() + _read("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(digest).decode("ascii"),
-        title=_title(run),
-        facts=_facts(run),
-        versions=run.record.get("versions", {}),
-        has_maps=any(p.map_path for p in run.pictures),
-        has_masks=any(p.mask_path for p in run.pictures),
-        scale=scale,
-        gradient=_gradient(),
-        default_alpha=round(DEFAULT_ALPHA * 100),
     )
-    return environment.get_template(template).render(**content)
+    return environment
 
 
 def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:

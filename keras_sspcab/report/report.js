@@ -48,6 +48,10 @@ function arrange() {
     group.hidden = !group.querySelector(".card:not([hidden])");
   }
   sorted.hidden = !order;
+  showCount();
+}
+
+function showCount() {
   const count = cards.filter(isShown).length;
   document.getElementById("count").value = `${count} of ${cards.length}`;
 }
@@ -55,7 +59,9 @@ function arrange() {
 if (picks) {
   picks.hidden = false;
   picks.addEventListener("change", arrange);
-  arrange();
+  const isChosen = [...picks.querySelectorAll("select")].some((s) => s.value);
+  // To move thousands of cards to where they are takes its time.
+  (isChosen ? arrange : showCount)();
 }
 
 const viewer = document.getElementById("viewer");
@@ -86,9 +92,9 @@ function step(by) {
 }
 
 if (viewer) {
-  for (const card of cards) {
-    card.querySelector(".frame").addEventListener("click", () => enlarge(card));
-  }
+  document.querySelector("#gallery").addEventListener("click", ({ target }) => {
+    if (target.closest(".frame")) enlarge(target.closest(".card"));
+  });
   const on = (id, action) =>
     document.getElementById(id).addEventListener("click", action);
   on("previous", () => step(-1));

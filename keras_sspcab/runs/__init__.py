@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         EvaluationConfig,
         ModelConfig,
         ObjectsConfig,
+        TrackingConfig,
         TrainingConfig,
     )
     from keras_sspcab.runs.folder import RunFolder
@@ -40,6 +41,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Setting",
+    "TrackingConfig",
     "TrainingConfig",
     "list_settings",
     "load_detector",

@@ -7,15 +7,23 @@ import warnings
 from typing import Any
 
 from keras_sspcab.checks import standardize_number
+from keras_sspcab.data import ImageSample, MarkedImages
 from keras_sspcab.hosts import AnomalyModel
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.marks import (
+    marks_of,
+    read_marks,
+    tell_missed,
+    with_marks,
+)
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.parsing import load_config, write_config
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import Source, source_of
 from keras_sspcab.scoring import Calibration
+from keras_sspcab.scoring.false_alarms import are_as_normal
 
 #: What the calibration of the training is called.
 FIRST = "training"
@@ -26,26 +34,63 @@ FITTED, SCORED = "Fitting to normal batches", "Scoring normal batches"
 # With fewer images, the threshold is little more than a guess.
 _FEW_IMAGES = 20
 
+# Numbers of images whose symmetries are looked for: fewer cannot tell, and more
+# need none.
+_LEAST_TO_COMPARE, _MOST_TO_COMPARE = 5, 50
+
 
 def calibrate_on_own(
-    model: AnomalyModel, source: Source, folder: Any, progress: Progress
+    model: AnomalyModel,
+    source: Source,
+    folder: Any,
+    progress: Progress,
+    extra_data: Any = None,
+    seeks_symmetries: bool = False,
 ) -> str:
-    """Calibrates on the normal data of a run; returns where they come from."""
+    """Calibrates on the normal data of a run; returns where they come from.
+
+    On request few images are scored turned and mirrored as well.
+    """
     if not model.calibrates_by_folds:
         held_out = source.scoring_dataset(folder.validation)
-        _calibrate(model, source, progress.track(held_out, SCORED))
+        held_out = progress.track(held_out, SCORED)
+        _calibrate(model, source, held_out, extra_data)
         return "held out of the training"
     noun = _noun(source)
     progress.message(f"Fitting statistics to {len(folder.train)} normal {noun}")
     normal = source.scoring_dataset(folder.train, is_reread=True)
-    model.fit_scoring(progress.track(normal, FITTED))
-    _calibrate(model, source, None)
-    if model.fold_scores.are_held_out:
-        return "each scored by the statistics of others"
-    return (
-        "which the statistics come from as well, so that nearly every other "
-        "image lies above"
+    host: Any = getattr(model, "host", model)
+    host.variants = source.variants(folder)
+    host.compares_variants = (
+        seeks_symmetries
+        and _LEAST_TO_COMPARE <= len(folder.train) <= _MOST_TO_COMPARE
+        and not source.data.symmetric
     )
+    model.fit_scoring(progress.track(normal, FITTED))
+    _calibrate(model, source, None, extra_data)
+    if model.calibration.stand_ins:
+        return "of which changed copies stood in for others"
+    return "each scored by the statistics of others"
+
+
+def propose_symmetries(model: AnomalyModel, progress: Progress) -> None:
+    """Names symmetries of few images, by how these scored when changed."""
+    # Of tiles there are none: those of an image are too much alike.
+    found: Any = getattr(model, "fold_scores", None)
+    changed = {} if found is None else found.changed
+    names = [
+        name
+        for name, scores in changed.items()
+        if are_as_normal(found.scores, scores)
+    ]
+    if names:
+        words = {"rotate": "turned", "flip": "mirrored"}
+        progress.message(
+            f"These {len(found.scores)} images look as normal when they are "
+            f"{' and '.join(words[name] for name in names)}. If parts may lie "
+            f"so, train with --symmetric {','.join(names)}: few images tell "
+            "more then."
+        )
 
 
 def tell_calibration(
@@ -54,17 +99,15 @@ def tell_calibration(
     """Says what the thresholds are, and how far to trust them."""
     noun, calibration = _noun(source), model.calibration
     count = calibration.num_images
-    if count < _FEW_IMAGES:
-        warnings.warn(
-            f"The threshold is rough: it was measured on only {count} normal "
-            f"{noun}, {origin}. More help",
-            stacklevel=2,
-        )
     progress.message(
         f"Calibrated on {count} normal {noun}, {origin}: anomalous "
         f"{calibration.describe_rule()}."
     )
-    progress.message(f"{calibration.describe_false_alarms(noun)}.")
+    certainty = calibration.describe_false_alarms(noun)
+    if count < _FEW_IMAGES:
+        warnings.warn(f"{certainty}. More images help", stacklevel=2)
+    else:
+        progress.message(f"{certainty}.")
 
 
 def calibrate_run(
@@ -72,6 +115,7 @@ def calibrate_run(
     data: str | None,
     false_alarms: float | None,
     decision: str | None,
+    feedback: str | None,
     progress: Progress,
 ) -> Calibration:
     """Measures new thresholds for a trained model; see `Run.calibrate`."""
@@ -86,20 +130,28 @@ def calibrate_run(
     before = model.calibration
     source = source_of(config, run)
     source.preprocessing = model.preprocessing
+    marked = None if feedback is None else read_marks(feedback, source)
+    alarms = None if marked is None else _new_alarms(marked, run, source)
     if data is None:
         label = FIRST
-        origin = calibrate_on_own(model, source, source.split(), progress)
+        folder = with_marks(source.split(), source)
+        origin = calibrate_on_own(model, source, folder, progress, alarms)
     else:
         label = os.path.basename(os.path.abspath(data))
         samples = _new_samples(source, data, progress)
         normal = source.scoring_dataset(samples)
-        _calibrate(model, source, progress.track(normal, SCORED))
+        _calibrate(model, source, progress.track(normal, SCORED), alarms)
         origin = f"in {data}"
+    if alarms is not None:
+        label += "+feedback"
+        origin += f", and marked as false alarms in {feedback}"
     time = files.now()
     after, model.calibration = model.calibration, before
     calibration = dataclasses.replace(after, name=f"{label}@{time}")
-    _install(run, model, calibration, config, time)
+    install(run, model, calibration, config, time)
     tell_calibration(model, source, origin, progress)
+    if marked is not None:
+        tell_missed(model, source, marked, progress)
     return calibration
 
 
@@ -114,9 +166,13 @@ def restore_calibration(run: RunFolder, name: str) -> Calibration:
         )
     calibration = Calibration.from_dict(known[name])
     names = ("quantile", "pixel_quantile", "decision")
-    settings = {f"calibration.{n}": getattr(calibration, n) for n in names}
+    settings = {
+        f"calibration.{name}": value
+        for name in names
+        if (value := getattr(calibration, name)) is not None
+    }
     config = load_config(run.file("config.toml"), settings)
-    _install(run, model, calibration, config, known[name]["time"])
+    install(run, model, calibration, config, known[name]["time"])
     return calibration
 
 
@@ -132,13 +188,16 @@ def save_model(run: RunFolder, model: AnomalyModel) -> None:
         model.save(temporary)
 
 
-def _calibrate(model: AnomalyModel, source: Source, data: Any) -> None:
+def _calibrate(
+    model: AnomalyModel, source: Source, data: Any, extra_data: Any = None
+) -> None:
     limits = source.config.calibration
     model.calibrate(
         data,
         limits.quantile,
         limits.pixel_quantile,
         decision=limits.decision,
+        extra_data=extra_data,
     )
 
 
@@ -166,6 +225,19 @@ def _new_samples(source: Source, data: str, progress: Progress) -> Any:
     return source.check_samples(samples, source.data.on_error)
 
 
+def _new_alarms(
+    marked: MarkedImages, run: RunFolder, source: Source
+) -> Any | None:
+    """Returns the false alarms that the run has not learned from, if any."""
+    own = {path.name for path in marks_of(run).false_alarms}
+    samples = tuple(
+        ImageSample(str(path))
+        for path in marked.false_alarms
+        if path.name not in own
+    )
+    return source.scoring_dataset(samples) if samples else None
+
+
 def _history(run: RunFolder, model: AnomalyModel) -> dict[str, Any]:
     """Returns all calibrations so far by name, with that of the model."""
     path, advice = run.file("calibrations.json"), "Remove it to go on without"
@@ -176,7 +248,7 @@ def _history(run: RunFolder, model: AnomalyModel) -> dict[str, Any]:
     return entries
 
 
-def _install(
+def install(
     run: RunFolder,
     model: AnomalyModel,
     calibration: Calibration,

@@ -1,6 +1,7 @@
 """What a run is made of: the sections of its `config.toml`."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,7 +14,8 @@ from pydantic import (
     field_validator,
 )
 
-from keras_sspcab.preprocessing import ResizeMethod
+from keras_sspcab.preprocessing import Fit, ResizeMethod
+from keras_sspcab.variants import SYMMETRIES
 
 
 class ConfigError(ValueError):
@@ -26,7 +28,12 @@ class ConfigError(ValueError):
 
 
 def _to_size(value: Any) -> tuple[int, int]:
+    if isinstance(value, str) and re.fullmatch(r"\d+(x\d+)?", value):
+        numbers = [int(side) for side in value.split("x")]
+        value = numbers[0] if len(numbers) == 1 else numbers
     sides = (value, value) if isinstance(value, int) else value
+    if (value == 0 and type(value) is int) or value in ([0, 0], (0, 0)):
+        return 0, 0
     if not (
         isinstance(sides, (list, tuple))
         and len(sides) == 2
@@ -34,6 +41,26 @@ def _to_size(value: Any) -> tuple[int, int]:
     ):
         raise ValueError("a positive integer or a list of two, [height, width]")
     return sides[0], sides[1]
+
+
+#: Where a run can be logged; see `TrackingConfig`.
+LOGGERS = ("tensorboard", "mlflow", "wandb")
+
+
+def _list_of(names: Sequence[str]) -> str:
+    return f"a list of {', '.join(names)}"
+
+
+def _some_of(names: Sequence[str]) -> BeforeValidator:
+    """Checks a list of some of the names; in a text, commas part them."""
+
+    def to_tuple(value: Any) -> tuple[str, ...]:
+        given = value.split(",") if isinstance(value, str) else value
+        if not isinstance(given, (list, tuple)) or {*given} - {*names}:
+            raise ValueError(_list_of(names))
+        return tuple(dict.fromkeys(given))
+
+    return BeforeValidator(to_tuple)
 
 
 # Errors of validators complete the sentence "`section.key` must be ...".
@@ -47,6 +74,17 @@ Size = Annotated[
     tuple[int, int],
     BeforeValidator(_to_size),
     WithJsonSchema({"type": "an integer or [height, width]"}),
+]
+
+Loggers = Annotated[
+    tuple[str, ...],
+    _some_of(LOGGERS),
+    WithJsonSchema({"type": _list_of(LOGGERS)}),
+]
+Symmetries = Annotated[
+    tuple[str, ...],
+    _some_of(SYMMETRIES),
+    WithJsonSchema({"type": _list_of(SYMMETRIES)}),
 ]
 
 
@@ -63,19 +101,28 @@ class DataConfig(_Section):
 
     Attributes:
         path: Folder of the images or videos.
-        layout: Of images `"mvtec"`; of videos `"ucsd"`, `"avenue"` or
+        layout: Of images `"mvtec"`, or `"products"` for a folder of each of
+            several products; of videos `"ucsd"`, `"avenue"` or
             `"shanghaitech"`; of both `"plain"` (normal ones only, or the
             project's own layout) or `"auto"`.
         image_size: `(height, width)` that images are resized to; one number
-            for squares.
+            for squares; 0 for that of the training images, which must agree.
         channels: 1 reads images as gray, 3 as RGB.
         white_level: The value that is white in images with 16 bits, such as
             4095 of a camera with 12; 0 finds it in the training images.
         resize: How: `"bilinear"`, `"area"` or `"opencv"`, as most published
             code; see `keras_sspcab.data.resize`.
+        fit: What becomes of the aspect ratio of images: `"stretch"` changes it,
+            `"pad"` fills up with gray that does not count, `"crop"` cuts off.
         patch_size: Side of the random crops to train on; 0 for whole images.
         patches_per_image: Crops taken of each image in each epoch.
         flip: Whether training images are flipped at random, left to right.
+        symmetric: What leaves a normal image normal: `"rotate"` (by 90 degrees,
+            or 180 where images are not square), `"flip"` (mirrored). Statistics
+            of frozen features are fitted to all such variants, other models
+            trained on one at random.
+        brightness: Share by which normal images may be darker or brighter, for
+            statistics of frozen features.
         validation_fraction: Share of the normal training images held out to
             calibrate the thresholds.
         validation_seed: Seed that chooses the held-out ones, whatever the
@@ -96,15 +143,24 @@ class DataConfig(_Section):
 
     path: str = ""
     layout: Literal[
-        "auto", "mvtec", "plain", "ucsd", "avenue", "shanghaitech"
+        "auto",
+        "mvtec",
+        "plain",
+        "products",
+        "ucsd",
+        "avenue",
+        "shanghaitech",
     ] = "auto"
     image_size: Size = (256, 256)
     channels: Literal[1, 3] = 3
     white_level: Literal[0, 255, 1023, 4095, 16383, 65535] = 0
     resize: ResizeMethod = "bilinear"
+    fit: Fit = "stretch"
     patch_size: NotNegative = 0
     patches_per_image: Positive = 8
     flip: bool = False
+    symmetric: Symmetries = ()
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     validation_seed: Seed = 0
     on_error: Literal["raise", "skip"] = "raise"
@@ -117,12 +173,48 @@ class DataConfig(_Section):
     @classmethod
     def _check_patch_size(cls, value: int, info: ValidationInfo) -> int:
         size = info.data.get("image_size")
-        if size is not None and value > min(size):
+        if size is not None and any(size) and value > min(size):
             raise ValueError(
                 "0 (whole images) or at most the image size, which is "
                 f"{list(size)}"
             )
         return value
+
+
+class InspectionConfig(_Section):
+    """Section `[inspection]`: what of an image is looked at, and how.
+
+    For hosts of images; see `keras_sspcab.hosts.InspectionModel`.
+
+    Attributes:
+        tile: Side of the tiles that the host looks at, in pixels; 0 for the
+            whole image at once. With tiles, `data.image_size` is by default
+            that of the images.
+        overlap: Share of a tile's side that neighbors have in common at least.
+        roi: Regions of interest, a mask or shapes in TOML: what is outside does
+            not count; see `keras_sspcab.data.read_regions`. Empty for all of
+            the image.
+        align: Whether images are rotated and shifted so that they lie as one of
+            the normal ones does; see `keras_sspcab.layers.ImageRegistration`.
+        max_angle: Largest angle that is tried for it, in degrees.
+        max_shift: Largest shift, as a share of the longer side of the image.
+
+    Example:
+    >>> InspectionConfig(tile=256).is_used
+    True
+    """
+
+    tile: NotNegative = 0
+    overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    roi: str = ""
+    align: bool = False
+    max_angle: Annotated[float, Field(ge=0, le=180)] = 180.0
+    max_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+
+    @property
+    def is_used(self) -> bool:
+        """Whether images need more than the host."""
+        return bool(self.tile or self.roi or self.align)
 
 
 class _OpenSection(_Section):
@@ -310,6 +402,30 @@ class EvaluationConfig(_OpenSection):
         return value
 
 
+class TrackingConfig(_Section):
+    """Section `[tracking]`: where a run is logged. It changes no result.
+
+    Attributes:
+        loggers: `"tensorboard"` writes files into `logs/` of the run folder;
+            `"mlflow"` and `"wandb"` (Weights & Biases) are told of settings,
+            metrics, report, model and exports, and need the extra `[tracking]`.
+        project: Name of the experiment in MLflow, of the project in Weights &
+            Biases; empty for that of their environment, or `keras-sspcab`.
+        mlflow_uri: Address of MLflow's server or database; empty for that of
+            MLflow's environment.
+        upload_model: Whether model and exports are uploaded as well.
+
+    Example:
+    >>> TrackingConfig(loggers="mlflow").loggers
+    ('mlflow',)
+    """
+
+    loggers: Loggers = ("tensorboard",)
+    project: str = ""
+    mlflow_uri: str = ""
+    upload_model: bool = True
+
+
 class Config(_Section):
     """The whole configuration of a run; see the sections.
 
@@ -325,8 +441,15 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     objects: ObjectsConfig = ObjectsConfig()
+    inspection: InspectionConfig = InspectionConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def needs_inspection(self) -> bool:
+        """Whether the host is put into an `InspectionModel`."""
+        return self.inspection.is_used or self.data.fit == "pad"
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Returns the sections as plain values, as they stand in a file."""

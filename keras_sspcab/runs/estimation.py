@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import math
+import statistics
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras_sspcab.hosts import ObjectModel
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.models import build_model, compile_model
 from keras_sspcab.runs.sources import source_of
+from keras_sspcab.runs.training import training_parts
 
 # The first step compiles, and the next ones may still allocate.
 _WARM_UP = 2
@@ -64,7 +66,7 @@ def estimate_training(config: Config, num_steps: int = 3) -> TrainingEstimate:
     3.4
     """
     training = config.training
-    side = config.data.patch_size
+    side = config.data.patch_size or config.inspection.tile
     height, width = (side, side) if side else config.data.image_size
     fitting = max(1, _MOST_PIXELS // (height * width))
     size = min(training.batch_size, fitting)
@@ -73,11 +75,9 @@ def estimate_training(config: Config, num_steps: int = 3) -> TrainingEstimate:
     )
     source = source_of(small)
     folder = source.split()
-    share = 1.0
+    small, share = source.config, 1.0
     model = build_model(small)
-    parts: list[Any] = [model] if model.needs_training else []
     if isinstance(model, ObjectModel):
-        parts = [*model.training_stages()]
         some = folder.train[:: max(1, len(folder.train) // _MOST_VIDEOS)]
         counts, all_counts = (
             sum(video.num_frames for video in videos)
@@ -85,42 +85,46 @@ def estimate_training(config: Config, num_steps: int = 3) -> TrainingEstimate:
         )
         share = counts / all_counts
         folder = dataclasses.replace(folder, train=some)
-    samples = source.epoch_size(folder)
-    steps = math.ceil(samples / share / training.batch_size) * training.epochs
-    seconds = []
-    for part in parts:
+    parts, seconds, steps = [], [], 0
+    if model.needs_training:
+        parts = training_parts(model, source, folder)
+    for part, make, samples in parts:
+        batches = math.ceil(samples / share / training.batch_size)
+        steps += batches * training.epochs
         compile_model(part, small, samples)
-        make = source.training_datasets(
-            folder, getattr(part, "needs_pseudo_abnormal", False)
-        )
-        clock = _Clock(_WARM_UP)
+        clock = StepClock(_WARM_UP)
         # A short set of data: some hosts look at it again after the training.
         few = make(0).repeat().take(_WARM_UP + num_steps)
         part.fit(few, callbacks=[clock], shuffle=False, verbose=0)
-        seconds.append(clock.mean * training.batch_size / size)
+        mean = statistics.fmean(clock.seconds)
+        seconds.append(mean * training.batch_size / size)
     keras.backend.clear_session()
     gc.collect()
-    return TrainingEstimate(
-        steps * len(parts), sum(seconds) / max(len(seconds), 1)
-    )
+    return TrainingEstimate(steps, sum(seconds) / max(len(seconds), 1))
 
 
-class _Clock(keras.callbacks.Callback):
-    """Measures steps after the first ones."""
+class StepClock(keras.callbacks.Callback):
+    """Measures how long each step of a training takes.
 
-    def __init__(self, skipped: int) -> None:
+    Args:
+        skipped: Steps at the beginning of each epoch that are not measured.
+
+    Attributes:
+        seconds: Of each step that is.
+
+    Example:
+    >>> StepClock(skipped=2).seconds
+    []
+    """
+
+    def __init__(self, skipped: int = 0) -> None:
         super().__init__()
         self._skipped = skipped
-        self._times: list[float] = []
+        self.seconds: list[float] = []
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch >= self._skipped:
-            self._times.append(time.perf_counter() - self._began)
-
-    @property
-    def mean(self) -> float:
-        """Seconds a step."""
-        return sum(self._times) / len(self._times)
+            self.seconds.append(time.perf_counter() - self._began)

@@ -15,6 +15,7 @@ from keras_sspcab.runs.outputs import write_curves
 from keras_sspcab.runs.parsing import arguments_of
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import ImageSource, source_of
+from keras_sspcab.runs.tracking import log_run
 from keras_sspcab.runs.video_evaluation import evaluate_videos
 
 
@@ -91,4 +92,5 @@ def evaluate_run(
         run.update_record(evaluated=evaluated)
     for text in measured.gaps:
         warnings.warn(text, stacklevel=2)
+    log_run(run)
     return metrics

@@ -41,7 +41,7 @@ def replacing(path: str) -> Iterator[str]:
     """
     temporary = temporary_path(path)
     try:
-        with _telling_full_disks(path):
+        with telling_full_disks(path):
             yield temporary
             with open(temporary, "rb") as file:
                 # Without it the new name can reach the disk before the content.
@@ -59,7 +59,7 @@ def replacing_folder(path: str) -> Iterator[str]:
     temporary = temporary_path(path)
     os.makedirs(temporary)
     try:
-        with _telling_full_disks(path):
+        with telling_full_disks(path):
             yield temporary
             with set_aside(path):
                 os.rename(temporary, path)
@@ -93,7 +93,7 @@ def set_aside(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _telling_full_disks(path: str) -> Iterator[None]:
+def telling_full_disks(path: str) -> Iterator[None]:
     """Names the file and what to do, where a writer has found no space."""
     try:
         yield

@@ -32,7 +32,9 @@ class RunFolder:
         checkpoint.npz: everything needed to continue the training.
         history.csv: one row an epoch.
         logs/: for TensorBoard.
+        marked/: images that were marked as wrongly judged.
         model.keras: the trained and calibrated model.
+        products/: of several products, the run of each.
 
     Example:
     >>> folder = RunFolder("runs/screws")
@@ -46,6 +48,15 @@ class RunFolder:
     def file(self, *parts: str) -> str:
         """Returns the path of something inside the folder."""
         return os.path.join(self.path, *parts)
+
+    def product(self, name: str) -> "RunFolder":
+        """Returns the run of a product, where there are several."""
+        return RunFolder(self.file("products", name))
+
+    @property
+    def has_products(self) -> bool:
+        """Whether it is a run of several products."""
+        return self.config.data.layout == "products"
 
     @property
     def exists(self) -> bool:
@@ -101,8 +112,9 @@ class RunFolder:
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
             raise ValueError(f"{self.path} is a file. Choose a folder")
         names = os.listdir(self.path) if os.path.isdir(self.path) else []
-        # A start that was killed at once may have left a record.
-        if any(n != "run.json" and not is_leftover(n) for n in names):
+        # A start that was killed at once may have left these.
+        left = ("run.json", "marked")
+        if any(n not in left and not is_leftover(n) for n in names):
             raise ValueError(
                 f"{self.path} is not empty and holds no run. Choose another one"
             )

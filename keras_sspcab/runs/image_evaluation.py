@@ -1,6 +1,7 @@
 """Scores the test images of a run and measures how good the scores are."""
 
 import collections
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from keras_sspcab import metrics
 from keras_sspcab.data import ImageSample
 from keras_sspcab.data.checking import warn_of_dark_files
+from keras_sspcab.data.folder import GOOD
 from keras_sspcab.data.masks import describe_doubts, find_doubt, load_mask
 from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.metrics import PixelScores
@@ -18,15 +20,23 @@ from keras_sspcab.metrics.diagnosis import (
     image_statistics,
     statistics_auroc,
 )
+from keras_sspcab.preprocessing import content_of
 from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
 from keras_sspcab.runs.outputs import (
     ImageScore,
     write_map,
+    write_regions,
     write_rows,
 )
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import ImageSource
-from keras_sspcab.scoring import describe_fault
+from keras_sspcab.scoring import (
+    DriftComparison,
+    DriftReference,
+    describe_fault,
+    input_statistics,
+    join_statistics,
+)
 
 # More images would hardly change mean and spread of their statistics.
 _MAX_NORMAL = 200
@@ -44,27 +54,32 @@ def evaluate_images(
     warn_of_dark_files([s.path for s in samples], source.preprocessing)
     os.makedirs(os.path.join(folder, "maps"))
     rows: list[ImageScore] = []
-    # By defect, and of all images under None.
-    pixels: dict[str | None, PixelScores] = collections.defaultdict(PixelScores)
+    # By defect, "good" for normal images.
+    pixels: dict[str, PixelScores] = collections.defaultdict(PixelScores)
     defects = sorted({sample.defect for sample in samples if sample.label})
     statistics: list[np.ndarray] = []
+    looks: list[dict[str, np.ndarray]] = []
     size = source.data.image_size
     rule = source.config.evaluation.masks
     masks = parallel_iterate(
-        lambda sample: load_mask(sample, size, rule),
+        lambda sample: load_mask(sample, size, rule, source.preprocessing),
         samples,
         "",
         progress=False,
     )
     doubts: list[tuple[ImageSample, str]] = []
     num_small: list[int] = []
+    num_cut = 0
     batches = source.whole_images(samples)
     for images in progress.track(batches, "Scoring batches of images"):
-        statistics += map(image_statistics, images.numpy())
+        statistics += map(_plain_statistics, images.numpy())
         outputs = {
             name: np.asarray(value)
             for name, value in model.predict_on_batch(images).items()
         }
+        counted = model.counted_pixels(images)
+        scores = {"score": outputs["anomaly_score"]}
+        looks.append({**input_statistics(images.numpy()), **scores})
         for i, anomaly_map in enumerate(outputs["anomaly_map"]):
             sample = samples[len(rows)]
             one = {name: value[i] for name, value in outputs.items()}
@@ -73,10 +88,14 @@ def evaluate_images(
                     f"{sample.path} cannot be measured: {fault}. Has the "
                     "training diverged?"
                 )
-            mask, small = next(masks)
+            mask, small, share_cut = next(masks)
             num_small += [small] if small else []
+            num_cut += share_cut > 0
             map_path = os.path.join(folder, f"maps/{len(rows):06d}.npy")
             write_map(map_path, anomaly_map)
+            where = None if counted is None else counted[i]
+            if where is not None:
+                write_regions(map_path, where)
             rows.append(
                 ImageScore(
                     sample.path,
@@ -91,14 +110,14 @@ def evaluate_images(
             )
             if _lacks_mask(sample):
                 continue
-            is_lost = bool(small and not mask.any())
+            is_lost = bool((small or share_cut) and not mask.any())
             doubt = "" if is_lost else find_doubt(mask, sample.label)
             doubts.append((sample, doubt))
             if doubt not in ("empty", "marked"):
-                groups = [sample.defect] if sample.label else defects
-                for group in (None, *groups):
-                    pixels[group].add(mask, anomaly_map)
+                pixels[sample.defect].add(mask, anomaly_map, where)
+                PixelScores.bound(pixels.values())
     write_rows(folder, ImageScore, rows)
+    all_pixels = PixelScores.joined(pixels.values())
     num_defective = sum(sample.label for sample in samples)
     values = {
         "num_test_images": len(rows),
@@ -106,28 +125,39 @@ def evaluate_images(
         "num_defective_images": num_defective,
         **_image_metrics(rows),
         **_statistics_auroc(source, rows, statistics),
-        **pixels[None].compute(),
+        **_drift(model.calibration.reference, rows, looks),
+        **all_pixels.compute(),
         "per_defect": {
             defect: {
                 "num_images": sum(row.defect == defect for row in rows),
                 **_image_metrics(
                     [row for row in rows if row.defect in ("good", defect)]
                 ),
-                **pixels[defect].compute(),
+                **PixelScores.joined([pixels[GOOD], pixels[defect]]).compute(),
             }
             for defect in defects
         },
     }
     curves = ranking_curves("image", rows, lambda row: row.score)
-    if pixels[None].num_normal and pixels[None].num_anomalous:
-        curves["pixel_roc"] = pixels[None].roc_curve()
-        curves["pixel_precision_recall"] = pixels[None].precision_recall_curve()
-        curves["pro"] = pixels[None].pro_curve()
+    if all_pixels.num_normal and all_pixels.num_anomalous:
+        curves["pixel_roc"] = all_pixels.roc_curve()
+        curves["pixel_precision_recall"] = all_pixels.precision_recall_curve()
+        curves["pro"] = all_pixels.pro_curve()
     notes = []
+    if all_pixels.rounding:
+        notes.append(
+            "There are so many pixels that their scores were rounded, by "
+            f"{all_pixels.rounding:.1g} at most, for the pixel metrics"
+        )
     if num_without_mask := sum(map(_lacks_mask, samples)):
         notes.append(
             f"{num_without_mask} defective images have no mask and count for "
             "no pixel metric"
+        )
+    if num_cut:
+        notes.append(
+            f"Defects in {num_cut} masks lie in part or whole where images are "
+            "cut off; their pixels there count for no metric"
         )
     if num_small and rule == "whole":
         notes.append(
@@ -164,6 +194,9 @@ def _gaps(values: dict[str, Any], split: str) -> list[str]:
         )
     if shortcut := describe_shortcut(values):
         texts.append(shortcut)
+    texts += [
+        drift["text"] for drift in values.get("drift", {}).get("drifts", ())
+    ]
     return texts
 
 
@@ -175,6 +208,27 @@ def _image_metrics(rows: Sequence[ImageScore]) -> dict[str, float]:
     """Ranking metrics, and the rates at the calibrated threshold."""
     labels, scores = [row.label for row in rows], [row.score for row in rows]
     return {**metrics.image_metrics(labels, scores), **alarm_rates(rows)}
+
+
+def _drift(
+    reference: DriftReference | None,
+    rows: Sequence[ImageScore],
+    looks: Sequence[dict[str, np.ndarray]],
+) -> dict[str, Any]:
+    """Compares normal test images with those that the model is calibrated on.
+
+    Where none is normal, all of them.
+    """
+    if reference is None:
+        return {}
+    chosen = np.array([not row.label for row in rows])
+    chosen |= not chosen.any()
+    statistics = join_statistics(looks)
+    comparison = DriftComparison.of(
+        reference, {name: each[chosen] for name, each in statistics.items()}
+    )
+    drifts = [drift.to_dict() for drift in comparison.drifts(reference)]
+    return {"drift": {**dataclasses.asdict(comparison), "drifts": drifts}}
 
 
 def _statistics_auroc(
@@ -193,6 +247,10 @@ def _statistics_auroc(
     return {"image_statistics_auroc": value}
 
 
+def _plain_statistics(image: np.ndarray) -> np.ndarray:
+    return image_statistics(image[content_of(image)])
+
+
 def _normal_statistics(source: ImageSource) -> list[np.ndarray]:
     """Returns those of the normal training images, if there are any."""
     # Where those of the run are gone, those beside the test images serve.
@@ -208,7 +266,7 @@ def _normal_statistics(source: ImageSource) -> list[np.ndarray]:
         except (ValueError, OSError):
             continue
         return [
-            image_statistics(image)
+            _plain_statistics(image)
             for batch in source.whole_images(checked)
             for image in batch.numpy()
         ]

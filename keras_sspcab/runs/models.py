@@ -9,12 +9,15 @@ from typing import Any
 
 import keras
 
+from keras_sspcab.data import read_regions
 from keras_sspcab.hosts import (
     AnomalyModel,
+    InspectionModel,
     available_applications,
     get_application,
     require_finite_weights,
 )
+from keras_sspcab.layers import ImageRegistration
 from keras_sspcab.runs.config import Config, ConfigError, ModelConfig
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.parsing import arguments_of
@@ -36,7 +39,53 @@ def build_model(config: Config) -> AnomalyModel:
 def construct(
     config: Config, size: tuple[int | None, int | None]
 ) -> AnomalyModel:
-    """Builds the host for images of a size `(height, width)`, None for any."""
+    """Builds the model for images of a size `(height, width)`, None for any."""
+    if size == (0, 0):
+        raise ConfigError(
+            "The size of the images is not known. Received: data.image_size=0. "
+            "Give their height and width"
+        )
+    if not config.needs_inspection:
+        return _construct_host(config, size)
+    if config.data.patch_size:
+        raise ConfigError(
+            "With tiles, regions, an alignment or padding there are no random "
+            "patches. Received: "
+            f"data.patch_size={config.data.patch_size}. Set it to 0"
+        )
+    inspection = config.inspection
+    if size[0] is None or size[1] is None:
+        raise ConfigError(
+            "Tiles, regions, alignments and padding need a size of images"
+        )
+    size = (size[0], size[1])
+    side, regions, alignment = inspection.tile, None, None
+    host = _construct_host(config, (side, side) if side else size)
+    if inspection.roi:
+        regions = read_regions(inspection.roi, size, config.data.fit)
+    if inspection.align:
+        alignment = ImageRegistration(
+            inspection.max_angle, inspection.max_shift, name="alignment"
+        )
+    try:
+        return InspectionModel(
+            host,
+            size,
+            inspection.overlap,
+            regions,
+            alignment,
+            padded=config.data.fit == "pad",
+        )
+    except ValueError as error:
+        raise ConfigError(
+            "The settings of [inspection] and data.fit do not fit the images: "
+            f"{error}"
+        ) from error
+
+
+def _construct_host(
+    config: Config, size: tuple[int | None, int | None]
+) -> AnomalyModel:
     host = get_application(config.model.name)
     shape: tuple[int | None, ...] = (*size, config.data.channels)
     if host.takes_frames:

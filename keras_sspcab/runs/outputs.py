@@ -99,6 +99,13 @@ class ImageScore(_Row):
     mask_path: _OptionalPath = None
     map_path: _OptionalPath = None
 
+    def load_regions(self) -> np.ndarray | None:
+        """Returns which pixels of the map count, bool, or None for all."""
+        path = None if self.map_path is None else _regions_path(self.map_path)
+        if path is None or not os.path.exists(path):
+            return None
+        return np.asarray(np.load(path, allow_pickle=False), bool)
+
 
 @dataclasses.dataclass(frozen=True)
 class FrameScore(_Row):
@@ -153,6 +160,15 @@ def write_map(path: str, anomaly_map: np.ndarray) -> None:
     """Writes a map `(height, width)` as `.npy`, clipped to half precision."""
     limit = np.finfo("float16").max
     np.save(path, np.clip(anomaly_map, -limit, limit).astype("float16"))
+
+
+def write_regions(map_path: str, counted: np.ndarray) -> None:
+    """Writes which pixels of a map count, beside it."""
+    np.save(_regions_path(map_path), np.asarray(counted, bool))
+
+
+def _regions_path(map_path: str) -> str:
+    return f"{os.path.splitext(map_path)[0]}-regions.npy"
 
 
 def write_rows(folder: str, kind: type[_Row], rows: Iterable[_Row]) -> None:

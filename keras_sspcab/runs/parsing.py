@@ -183,7 +183,9 @@ def resolve_layers(
 def _is_complete(sections: Mapping[str, Any]) -> bool:
     """Whether there is no default to ask the host for."""
     return "name" in sections["model"] and all(
-        name == "model" or section.keys() == KEYS.get(name)
+        # Older versions wrote none of these, which have no default of a host.
+        name in ("model", "tracking", "inspection")
+        or section.keys() == KEYS.get(name)
         for name, section in sections.items()
     )
 
@@ -199,6 +201,9 @@ def _apply_host(sections: dict[str, Any], origins: _Origins) -> list[str]:
         host: Any = get_application(name)
     except ValueError as error:
         return [f"`model.name`{origins['model', 'name']} is wrong. {error}"]
+    if sections["inspection"].get("tile"):
+        # Not that of the host, which looks at tiles.
+        sections["data"].setdefault("image_size", 0)
     for section, defaults in host.default_settings.items():
         for key in defaults.keys() - sections[section].keys():
             sections[section][key] = defaults[key]

@@ -1,20 +1,25 @@
 """Scores of new images and videos by a trained model."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
+from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data import (
     ImageSample,
     check_images,
     image_dataset,
     scan_image_folder,
 )
+from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.data.checking import warn_of_dark_files
 from keras_sspcab.data.file_system import (
     is_folder,
@@ -33,15 +38,16 @@ from keras_sspcab.data.video import (
     video_writer,
 )
 from keras_sspcab.hosts import ScoredFrame
+from keras_sspcab.optional_inputs import product_index, product_name
 from keras_sspcab.report import overlay
+from keras_sspcab.report.heat import outline_regions, seen_part
 from keras_sspcab.report.predictions import annotate_frame, save_score_plot
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config, EvaluationConfig
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.regions import RegionLevels
 from keras_sspcab.runs.sources import config_for, source_of
-from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE
-from keras_sspcab.scoring import Calibration, describe_fault
+from keras_sspcab.scoring import Calibration, describe_fault, region_columns
 
 PathLike = str | os.PathLike[str]
 Rows = list[dict[str, Any]]
@@ -53,52 +59,107 @@ def predict_images(
     heat_maps: PathLike | None = None,
     on_error: str = "raise",
     progress: Progress | None = None,
+    product: str | None = None,
 ) -> Rows:
     """Scores image files and folders of them; see `Run.predict`."""
+    options: dict[str, Any] = {}
+    if product is not None:
+        names = [part.name for part in model.calibration.products]
+        options["product"] = product_index(names, product)
+    on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
     preprocessing = model.preprocessing
-    samples = check_images(
-        _list_images(paths), on_error=on_error, preprocessing=preprocessing
-    )
+    samples: Sequence[ImageSample] = _list_images(paths)
     warn_of_dark_files([sample.path for sample in samples], preprocessing)
-    height, width, channels = model.input_shape[1:]
-    if height is None or width is None:
+    if None in model.input_shape[1:3]:
         raise ValueError(
             "The model takes images of any size, so it does not say which one "
             "they shall have. Use a model that `keras-sspcab train` has "
             "written, or predict from Python"
         )
-    if heat_maps is not None:
-        os.makedirs(heat_maps, exist_ok=True)
-    rows: Rows = []
+    progress = progress or Progress()
+    try:
+        return _score_images(model, samples, heat_maps, progress, options)
+    except tf.errors.OpError:
+        # Only now, so that good files are read once.
+        good = check_images(samples, on_error, preprocessing)
+        if len(good) == len(samples):
+            raise
+    return _score_images(model, good, heat_maps, progress, options)
+
+
+def _score_images(
+    model: Any,
+    samples: Sequence[ImageSample],
+    heat_maps: PathLike | None,
+    progress: Progress,
+    options: dict[str, Any],
+) -> Rows:
+    preprocessing = model.preprocessing
+    *size, channels = model.input_shape[1:]
     batches = image_dataset(
         samples,
-        (height, width),
+        size,
         channels,
-        batch_size=INFERENCE_BATCH_SIZE,
+        batch_size=images_at_once(size),
         preprocessing=preprocessing,
     )
-    progress = progress or Progress()
-    for images in progress.track(batches, "Scoring batches of images"):
-        outputs = model.predict_on_batch(images)
-        for i in range(len(images)):
-            path = samples[len(rows)].path
-            one = {name: np.asarray(v[i]) for name, v in outputs.items()}
-            row = {"path": path, **score_cells(one, model.calibration)}
+    rows: Rows = []
+    with contextlib.ExitStack() as stack:
+        if heat_maps is not None:
+            folder = stack.enter_context(_adding_files(heat_maps))
+        for images in progress.track(batches, "Scoring batches of images"):
+            outputs = {
+                name: np.asarray(value)
+                for name, value in model.predict_on_batch(
+                    images, **options
+                ).items()
+            }
+            regions = None
             if heat_maps is not None:
-                row["heat_map"] = None
-            if heat_maps is not None and row["error"] is None:
-                stem = os.path.splitext(os.path.basename(path))[0]
-                row["heat_map"] = os.path.join(
-                    heat_maps, f"{len(rows):06d}-{stem}.png"
-                )
-                _write_heat_map(
-                    row["heat_map"],
-                    np.asarray(load_photo(path, preprocessing)),
-                    one["anomaly_map"],
-                    model.calibration,
-                )
-            rows.append(row)
+                regions = model.counted_pixels(images)
+            for i in range(len(images)):
+                path = samples[len(rows)].path
+                one = {name: value[i] for name, value in outputs.items()}
+                row = {"path": path, **score_cells(one, model.calibration)}
+                if heat_maps is not None:
+                    row["heat_map"] = None
+                if heat_maps is not None and row["error"] is None:
+                    stem = os.path.splitext(os.path.basename(path))[0]
+                    name = f"{len(rows):06d}-{stem}.png"
+                    row["heat_map"] = os.path.join(heat_maps, name)
+                    photo = np.asarray(load_photo(path, preprocessing))
+                    _write_heat_map(
+                        os.path.join(folder, name),
+                        photo,
+                        preprocessing.restore(
+                            one["anomaly_map"], photo.shape[:2]
+                        ),
+                        model.calibration,
+                        seen_part(
+                            preprocessing,
+                            size,
+                            photo.shape[:2],
+                            None if regions is None else regions[i],
+                        ),
+                    )
+                rows.append(row)
     return rows
+
+
+@contextlib.contextmanager
+def _adding_files(folder: PathLike) -> Iterator[str]:
+    """Yields a folder whose files move into another one on success."""
+    temporary = files.temporary_path(folder)
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        os.makedirs(folder, exist_ok=True)
+        for name in os.listdir(temporary):
+            shutil.move(
+                os.path.join(temporary, name), os.path.join(folder, name)
+            )
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
@@ -118,16 +179,19 @@ def _write_heat_map(
     pixels: np.ndarray,
     anomaly_map: np.ndarray,
     calibration: Calibration,
+    regions: np.ndarray | None,
 ) -> None:
     """Writes a PNG of an image, in its own size, with its map on top.
 
     The colors do not depend on the image: the scale ends at twice the
     threshold of pixels, so that normal images stay as they are. Without a
-    threshold it ends at the map's maximum.
+    threshold it ends at the map's maximum. Regions of interest are outlined.
     """
     threshold = calibration.pixel_threshold or 0.0
     scale = 2 * threshold if threshold > 0 else float(np.max(anomaly_map))
     picture = overlay(pixels, anomaly_map, max(scale, 1e-6))
+    if regions is not None:
+        picture = outline_regions(picture, regions)
     with files.replacing(path) as temporary:
         Image.fromarray(picture).save(temporary)
 
@@ -138,16 +202,29 @@ def score_cells(
     """Returns the scores in outputs for one image as plain values.
 
     Where one is not finite there are none, but an `error`. `conflict` says if
-    score and pixels disagree.
+    score and pixels disagree. Regions with thresholds have columns by name, and
+    of several products there is the `product`.
     """
-    names = ("anomaly_score", "is_anomalous", "raw_score")
+    scores = ("anomaly_score", "is_anomalous", "raw_score")
     error, conflict = describe_fault(outputs), None
+    of_product = {}
+    if calibration.products:
+        index = int(outputs["product_index"])
+        names = [part.name for part in calibration.products]
+        of_product["product"] = product_name(names, index)
+        calibration = calibration.of_product(index)
     if error is None and "boxes" not in outputs:
         conflict = calibration.describe_conflict(
             outputs["anomaly_score"], outputs["anomaly_map"]
         )
+    of_regions = region_columns(part.name for part in calibration.regions)
     return {
-        **{n: None if error else np.asarray(outputs[n]).item() for n in names},
+        **{n: None if error else np.asarray(outputs[n]).item() for n in scores},
+        **{
+            column: None if error else np.asarray(outputs[n])[place].item()
+            for column, (n, place) in of_regions.items()
+        },
+        **of_product,
         "error": error,
         "conflict": conflict,
     }
@@ -239,7 +316,7 @@ def _predict_video(
         for end in ("-annotated.mp4", "-timeline.png", "-scores.csv")
     )
     num_frames, threshold = count_frames(video), model.calibration.threshold
-    annotate = _Annotator(model)
+    annotate = Annotator(model.calibration)
     rows: Rows = []
     following = next(scored, None)
     with (
@@ -285,12 +362,12 @@ def _predict_video(
     )
 
 
-class _Annotator:
+class Annotator:
     """Draws frames with their maps, boxes and scores so far."""
 
-    def __init__(self, model: Any) -> None:
-        self._calibration = model.calibration
-        self._limit = model.calibration.pixel_threshold or 0.0
+    def __init__(self, calibration: Calibration) -> None:
+        self._calibration = calibration
+        self._limit = calibration.pixel_threshold or 0.0
         # Boxes around what is anomalous, as `evaluate` cuts regions.
         self._levels = RegionLevels(
             (self._limit,), None, "the pixel threshold", EvaluationConfig()
@@ -308,7 +385,7 @@ class _Annotator:
         if outputs is not None and describe_fault(outputs) is None:
             score = float(outputs["anomaly_score"])
             is_alarm = bool(outputs["is_anomalous"])
-            boxes = self._boxes(outputs, pixels.shape[:2])
+            boxes = self.boxes(outputs, pixels.shape[:2])
             if self._limit > 0:
                 anomaly_map = outputs["anomaly_map"]
         self._scores.append(score)
@@ -324,9 +401,10 @@ class _Annotator:
             is_alarm,
         )
 
-    def _boxes(
+    def boxes(
         self, outputs: dict[str, np.ndarray], size: tuple[int, int]
     ) -> np.ndarray:
+        """Returns the boxes around what is anomalous in a frame of a size."""
         threshold = self._calibration.threshold
         if "boxes" in outputs:
             limit = np.inf if threshold is None else threshold

@@ -107,8 +107,21 @@ class Run(RunFolder):
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether it is finished, and no setting has changed since."""
-        return self.is_finished and self.config == RunFolder(self.path).config
+        """Whether it is finished, and no setting has changed since.
+
+        Where it is logged, in `[tracking]`, does not count.
+        """
+        if not self.is_finished:
+            return False
+        tracking = {"tracking": RunFolder(self.path).config.tracking}
+        unchanged = self.config.model_copy(update=tracking)
+        if unchanged != RunFolder(self.path).config:
+            return False
+        if not self.has_products:
+            return True
+        from keras_sspcab.runs.products import is_joined
+
+        return is_joined(self)
 
     @property
     def can_be_trained_further(self) -> bool:
@@ -130,17 +143,24 @@ class Run(RunFolder):
         resume: bool = False,
         progress: Progress | None = None,
         callbacks: "Sequence[keras.callbacks.Callback]" = (),
+        feedback: PathLike | None = None,
     ) -> None:
         """Trains on normal data, calibrates, and saves the model.
 
         Killed at any moment, it continues with `resume` as if it had never
         stopped, in another process as well. A finished run with unchanged
-        settings stays as it is.
+        settings stays as it is; it is logged where `[tracking]` says now. Of
+        several products, those that are new in the data are added.
 
         Args:
             resume: Whether to continue a run that was begun.
             progress: Takes what there is to say.
             callbacks: Keras callbacks for the training.
+            feedback: A folder of `keras_sspcab.data.MarkedImages`: false alarms
+                are learned from as well, and it is told how many of the missed
+                defects are found afterwards. The run keeps copies. With
+                `resume`, a finished run takes them; one that is trained in
+                epochs needs more of these.
 
         Raises:
             ValueError: If settings or data cannot be used, the run was begun
@@ -149,10 +169,47 @@ class Run(RunFolder):
         """
         from keras_sspcab.runs.training import train_run
 
-        if resume and self.is_up_to_date:
+        if resume and feedback is None and self.is_up_to_date:
+            self._log_elsewhere()
             return
+        marked = None if feedback is None else os.fspath(feedback)
         with self.locked():
-            train_run(self, self.config, resume, progress, callbacks)
+            if self.has_products:
+                from keras_sspcab.runs.products import train_products
+
+                self._refuse_feedback(marked)
+                train_products(
+                    self, self.config, resume, progress or Progress(), callbacks
+                )
+            else:
+                train_run(
+                    self,
+                    self.config,
+                    resume,
+                    progress,
+                    callbacks,
+                    feedback=marked,
+                )
+            # The size of the images may have been found.
+            self.config = RunFolder(self.path).config
+
+    def _refuse_feedback(self, feedback: str | None) -> None:
+        if feedback is not None:
+            raise ValueError(
+                "Feedback is about one product. Received: "
+                f"feedback={feedback!r} for a run of several. Give it to "
+                f"{self.file('products', 'NAME')}, and resume this run"
+            )
+
+    def _log_elsewhere(self) -> None:
+        """Logs a finished run where it was not logged before."""
+        from keras_sspcab.runs.parsing import write_config
+        from keras_sspcab.runs.tracking import log_run
+
+        if self.config != RunFolder(self.path).config:
+            with self.locked():
+                write_config(self.file("config.toml"), self.config)
+                log_run(self)
 
     def import_weights(
         self,
@@ -193,6 +250,9 @@ class Run(RunFolder):
         decision: str | None = None,
         restore: str | None = None,
         progress: Progress | None = None,
+        feedback: PathLike | None = None,
+        threshold: float | str | None = None,
+        product: str | None = None,
     ) -> "Calibration":
         """Measures new thresholds for the trained model, without training.
 
@@ -210,6 +270,14 @@ class Run(RunFolder):
             restore: Name of a former calibration to put back, instead of all
                 others: `"training"` is that of the training.
             progress: Takes what there is to say.
+            feedback: A folder of `keras_sspcab.data.MarkedImages`: false alarms
+                count as normal images beside the others, and it is told how
+                many of the missed defects are flagged then.
+            threshold: Of images: the score to flag from, set by hand instead of
+                all others, or `"f1"` for that of the best F1 of the test images
+                that were evaluated last.
+            product: Which product, in a run of several. None takes each of
+                them, which have neither `data` nor `feedback` in common.
 
         Returns:
             The calibration; how sure it is, says its `false_alarm_interval`.
@@ -218,19 +286,54 @@ class Run(RunFolder):
             calibrate_run,
             restore_calibration,
         )
+        from keras_sspcab.runs.thresholds import set_threshold
 
         self.require("model.keras", "keras-sspcab train")
         folder = None if data is None else os.fspath(data)
-        given = (folder, false_alarms, decision)
-        if restore is not None and given != (None, None, None):
+        marked = None if feedback is None else os.fspath(feedback)
+        given = (folder, false_alarms, decision, marked)
+        chosen = {"restore": restore, "threshold": threshold}
+        alone = {k: value for k, value in chosen.items() if value is not None}
+        if alone and (len(alone) > 1 or given != (None, None, None, None)):
             raise ValueError(
-                "What is put back has its data and settings. Received: "
-                f"restore={restore!r} with data={folder!r}, false_alarms="
-                f"{false_alarms}, decision={decision!r}"
+                "A threshold that is put back or set by hand has its data and "
+                "settings. Received: "
+                f"{', '.join(f'{k}={v!r}' for k, v in alone.items())} with "
+                f"data={folder!r}, false_alarms={false_alarms}, "
+                f"decision={decision!r}, feedback={marked!r}"
+            )
+        if self.has_products:
+            if product is None and (data, feedback) != (None, None):
+                raise ValueError(
+                    "Images are of one product. Received: "
+                    f"data={folder!r}, feedback={marked!r} for a run of "
+                    "several. Name it with `product`"
+                )
+            from keras_sspcab.runs.products import calibrate_products
+
+            def calibrate(part: RunFolder) -> "Calibration":
+                return Run(part.path).calibrate(
+                    data,
+                    false_alarms=false_alarms,
+                    decision=decision,
+                    restore=restore,
+                    progress=progress,
+                    feedback=feedback,
+                    threshold=threshold,
+                )
+
+            with self.locked():
+                return calibrate_products(self, product, calibrate)
+        if product is not None:
+            raise ValueError(
+                f"The run {self.path} is of one product. Received: "
+                f"product={product!r}. Leave it out"
             )
         with self.locked():
             if restore is not None:
                 result = restore_calibration(self, restore)
+            elif threshold is not None:
+                result = set_threshold(self, threshold, progress or Progress())
             else:
                 result = calibrate_run(self, *given, progress or Progress())
         # It is in the configuration as well.
@@ -280,13 +383,19 @@ class Run(RunFolder):
             self.file("config.toml"), merge_settings(settings, named)
         )
         with self.locked():
+            if self.has_products:
+                from keras_sspcab.runs.products import evaluate_products
+
+                return evaluate_products(
+                    self, config, progress or Progress(), as_published
+                )
             return evaluate_run(self, config, progress, as_published)
 
-    def report(self) -> "Path":
+    def report(self, max_images: int = 60) -> "Path":
         """Writes `report.html` about the last evaluation; returns its path."""
         from keras_sspcab.report import write_report
 
-        return write_report(self.path)
+        return write_report(self.path, max_images=max_images)
 
     def export(
         self,
@@ -298,7 +407,7 @@ class Run(RunFolder):
         """Exports the model, compared with it on real data.
 
         Args:
-            format: `"savedmodel"`, `"tflite"` or `"onnx"`.
+            format: `"savedmodel"`, `"tflite"`, `"onnx"` or `"openvino"`.
             destination: Folder for the files. Defaults to `export` in the
                 folder of the run.
             data: Folder of normal data to compare on. Defaults to the run's.
@@ -325,6 +434,9 @@ class Run(RunFolder):
         results: PathLike | None = None,
         on_error: str = "raise",
         progress: Progress | None = None,
+        threshold: float | None = None,
+        sensitivity: float | None = None,
+        product: str | None = None,
     ) -> list[dict[str, Any]]:
         """Scores new images or videos.
 
@@ -333,20 +445,32 @@ class Run(RunFolder):
             heat_maps: Images: folder for a PNG of each with its anomaly map.
             results: Videos: folder for an annotated video, a plot and a table
                 of each. Defaults to `NAME-scores` in the working folder.
-            on_error: Broken images: `"raise"` or `"skip"`.
+            on_error: Broken images: `"raise"` or `"skip"`. They are found when
+                they are reached; heat maps appear when all are scored.
             progress: Takes what there is to say.
+            threshold: The score to flag from, in place of what was calibrated;
+                see `Calibration.adjusted`.
+            sensitivity: From 0 to 1, instead; 0.5 is as calibrated.
+            product: Which of several products the images show. None recognizes
+                it.
 
         Returns:
             A dict for each image (`path`, and `heat_map` if one was written) or
             scored frame (`video`, `frame`, `seconds`), with `anomaly_score` in
-            standard deviations above normal, `is_anomalous` and `raw_score`.
+            standard deviations above normal, `is_anomalous` and `raw_score`,
+            and for regions with thresholds `region_score_NAME` and
+            `region_is_anomalous_NAME`, and of several products the name as
+            `product`, or "unknown".
         """
         from keras_sspcab.runs.prediction import predict_images, predict_videos
 
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         model = self.model
+        model.calibration = model.calibration.adjusted(threshold, sensitivity)
         if model.kind == "image":
-            return predict_images(model, paths, heat_maps, on_error, progress)
+            return predict_images(
+                model, paths, heat_maps, on_error, progress, product
+            )
         predictions = predict_videos(
             model, paths, results, None, self.config, progress
         )
@@ -368,16 +492,22 @@ def merge_settings(
 def resolve_config(
     path: PathLike | None, settings: Mapping[str, Any]
 ) -> Config:
-    """Reads a configuration and makes the path of the data absolute.
+    """Reads a configuration and makes paths of the data absolute.
 
     A relative path counts from the working folder, not from the file.
     """
     file = None if path is None else os.fspath(path)
     config = load_config(file, settings)
-    data = config.data.path
-    if not data or "://" in data or os.path.isabs(data):
-        return config
-    return load_config(file, {**settings, "data.path": os.path.abspath(data)})
+    paths = {
+        "data.path": config.data.path,
+        "inspection.roi": config.inspection.roi,
+    }
+    relative = {
+        key: os.path.abspath(path)
+        for key, path in paths.items()
+        if path and "://" not in path and not os.path.isabs(path)
+    }
+    return load_config(file, {**settings, **relative}) if relative else config
 
 
 def _check_changes(run: RunFolder, before: Config, after: Config) -> None:

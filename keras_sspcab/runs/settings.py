@@ -59,7 +59,8 @@ def list_settings(model: str | None = None) -> list[Setting]:
     defaults = config.to_dict()
     settings = []
     for name, section in Config():
-        if name == "objects" and host.kind != "objects":
+        only_for = {"objects": "objects", "inspection": "image"}
+        if only_for.get(name, host.kind) != host.kind:
             continue
         texts = {**meanings, **describe_entries(type(section))}
         keys = type(section).model_fields

@@ -5,29 +5,39 @@ import csv
 import os
 import shlex
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from keras_sspcab.hosts import AnomalyModel, ObjectModel
+from keras_sspcab.data import tile_dataset
+from keras_sspcab.hosts import AnomalyModel, InspectionModel, ObjectModel
 from keras_sspcab.layers.predictive_block import PredictiveBlock
 from keras_sspcab.runs import files
 from keras_sspcab.runs.calibration import (
     FITTED,
     calibrate_on_own,
     forget_calibrations,
+    propose_symmetries,
     save_model,
     tell_calibration,
 )
 from keras_sspcab.runs.callbacks import FlushedTensorBoard, TrainingInterrupted
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.folder import RunFolder, now
+from keras_sspcab.runs.marks import (
+    keep_marks,
+    marks_of,
+    tell_missed,
+    with_marks,
+)
 from keras_sspcab.runs.models import build_model, compile_model, construct
 from keras_sspcab.runs.parsing import write_config
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import Source, source_of
+from keras_sspcab.runs.tracking import tracked_training
 from keras_sspcab.training import train
 
 _FREE_SETTINGS = {
@@ -46,7 +56,8 @@ _FREE_SETTINGS = {
 
 def is_free_setting(name: str) -> bool:
     """Whether a setting may change between the start of a run and its end."""
-    return name in _FREE_SETTINGS or name.startswith("evaluation.")
+    section = name.partition(".")[0]
+    return name in _FREE_SETTINGS or section in ("evaluation", "tracking")
 
 
 def train_run(
@@ -56,21 +67,52 @@ def train_run(
     progress: Progress | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     imported: AnomalyModel | None = None,
+    feedback: str | None = None,
 ) -> None:
     """Trains, calibrates and saves the model of a run; see `Run.train`.
 
     A model that is imported is not trained.
     """
     progress = progress or Progress()
+    with tracked_training(run, config.tracking, progress) as tracker:
+        # By then the epoch before is in the history.
+        logged = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda *_: tracker.update()
+        )
+        callbacks = [*callbacks, logged]
+        _train(run, config, resume, progress, callbacks, imported, feedback)
+
+
+def _train(
+    run: RunFolder,
+    config: Config,
+    resume: bool,
+    progress: Progress,
+    callbacks: Sequence[keras.callbacks.Callback],
+    imported: AnomalyModel | None,
+    feedback: str | None,
+) -> None:
     source = source_of(config, run)
     folder = source.split()
+    # With the size of the images, if it was not given.
+    config = source.config
+    if feedback is not None:
+        keep_marks(run, source, feedback, resume)
+    folder = with_marks(folder, source)
     progress.message(folder.summary())
+    source.warn_of_ratio(folder)
     source.preprocessing = source.measure_preprocessing(folder)
     how, default = source.preprocessing, source.host.preprocessing
     if (white := how.white_level) != default.white_level:
         progress.message(
             f"Images with 16 bits a value hold {white.bit_length()}: their "
             f"white is {white}, for this model and whatever it scores."
+        )
+    if how.fit == "crop":
+        progress.message(
+            "Of images of another aspect ratio than "
+            f"{config.data.image_size[0]} x {config.data.image_size[1]} the "
+            "middle is seen, nothing else."
         )
     if how.resize != default.resize:
         progress.message(
@@ -84,7 +126,6 @@ def train_run(
             write_config(run.file("config.toml"), config)
         else:
             run.start(config)
-        epoch_size = source.epoch_size(folder)
         run.update_record(
             state="training",
             data={
@@ -105,10 +146,30 @@ def train_run(
         )
         if model.backbone_weights is not None:
             run.update_record(backbone=model.backbone_weights)
+        if isinstance(model, InspectionModel) and model.alignment is not None:
+            _align(model, source.scoring_dataset(folder.train), progress)
         if model.needs_training and imported is None:
-            _fit(source, folder, model, epoch_size, run, progress, callbacks)
+            _fit(source, folder, model, run, progress, callbacks)
         weights = model.get_weights()
     _finish(source, folder, weights, run, progress)
+
+
+def _align(model: InspectionModel, normal: Any, progress: Progress) -> None:
+    """Fits the alignment of a model; says what it is worth."""
+    gain = model.fit_alignment(normal)
+    assert gain is not None
+    text = (
+        f"mean correlation of edges {gain.before:.2f} as they are, "
+        f"{gain.after:.2f} aligned, {gain.chance:.2f} by chance"
+    )
+    if gain.is_significant:
+        progress.message(f"Images are aligned with a normal one: {text}.")
+    else:
+        warnings.warn(
+            "Images are not aligned, because the normal ones do not fit each "
+            f"other better by that than by chance: {text}",
+            stacklevel=2,
+        )
 
 
 @contextlib.contextmanager
@@ -125,7 +186,6 @@ def _fit(
     source: Source,
     folder: Any,
     model: AnomalyModel,
-    epoch_size: int,
     run: RunFolder,
     progress: Progress,
     callbacks: Sequence[keras.callbacks.Callback],
@@ -145,13 +205,14 @@ def _fit(
     if source.preprocessing != source.host.preprocessing:
         settings |= source.preprocessing.identity()
 
-    def fit(
-        part: Any, make_dataset: Callable[[int], Any], stage: str = ""
-    ) -> str:
+    def fit(training_part: TrainingPart, stage: str = "") -> str:
+        part, make_dataset, epoch_size = training_part
         compile_model(part, config, epoch_size)
         suffix = f"-{stage}" if stage else ""
         history = run.file(f"history{suffix}.csv")
-        logs = FlushedTensorBoard(run.file("logs", stage))
+        logs = []
+        if "tensorboard" in config.tracking.loggers:
+            logs.append(FlushedTensorBoard(run.file("logs", stage)))
         train(
             part,
             make_dataset,
@@ -162,24 +223,21 @@ def _fit(
             every_steps=training.checkpoint_every_steps,
             every_seconds=training.checkpoint_every_seconds,
             history_csv=history,
-            callbacks=[*shown, *callbacks, logs],
+            callbacks=[*shown, *callbacks, *logs],
         )
         return history
 
     try:
         with progress.training() as shown:
+            parts = training_parts(model, source, folder)
+            histories: list[str] = []
             if not isinstance(model, ObjectModel):
-                fit(model, source.training_datasets(folder))
+                fit(parts[0])
                 return
-            stages, histories = model.training_stages(), []
-            for number, stage in enumerate(stages, 1):
-                progress.message(
-                    f"Stage {number} of {len(stages)}: {stage.name}"
-                )
-                datasets = source.training_datasets(
-                    folder, stage.needs_pseudo_abnormal
-                )
-                histories.append(fit(stage, datasets, stage.name))
+            for number, part in enumerate(parts, 1):
+                name = part.model.name
+                progress.message(f"Stage {number} of {len(parts)}: {name}")
+                histories.append(fit(part, name))
                 _join_histories(run.file("history.csv"), histories)
     except TrainingInterrupted as error:
         raise TrainingInterrupted(
@@ -187,6 +245,48 @@ def _fit(
             f"{error}. Continue with: "
             f"keras-sspcab train --run {shlex.quote(run.path)} --resume",
         ) from error
+
+
+class TrainingPart(NamedTuple):
+    """What is trained by itself: a model, or a stage of one.
+
+    `make_dataset` takes the number of an epoch, of so many samples.
+    """
+
+    model: Any
+    make_dataset: Callable[[int], Any]
+    epoch_size: int
+
+
+def training_parts(
+    model: AnomalyModel, source: Source, folder: Any
+) -> list[TrainingPart]:
+    """Returns what is trained, in this order, and on what."""
+    size, training = source.epoch_size(folder), source.config.training
+    if isinstance(model, ObjectModel):
+        return [
+            TrainingPart(
+                stage,
+                source.training_datasets(folder, stage.needs_pseudo_abnormal),
+                size,
+            )
+            for stage in model.training_stages()
+        ]
+    images = source.training_datasets(folder)
+    if not isinstance(model, InspectionModel):
+        return [TrainingPart(model, images, size)]
+
+    def tiles(epoch: int) -> Any:
+        return tile_dataset(
+            images(epoch),
+            size,
+            **model.tiling,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            epoch=epoch,
+        )
+
+    return [TrainingPart(model.host, tiles, size * model.tiles_per_image)]
 
 
 def _has_gpu() -> bool:
@@ -200,10 +300,16 @@ def _fixed_settings(config: Config, model: AnomalyModel) -> dict[str, Any]:
         f"{section}.{key}": value
         for section, values in config.to_dict().items()
         for key, value in values.items()
-        if section != "objects" or is_of_objects
+        if (section != "objects" or is_of_objects)
+        # Checkpoints of before know none of these.
+        and (key not in ("symmetric", "brightness") or value)
+        and (section != "inspection" or config.inspection.is_used)
     }
+    if isinstance(model, InspectionModel) and model.regions is not None:
+        # What is in the file, wherever it lies.
+        values["inspection.roi"] = zlib.crc32(model.regions.labels.tobytes())
     # What follows from it counts.
-    free = {"data.white_level", "data.resize"}
+    free = {"data.white_level", "data.resize", "data.fit"}
     free |= {name for name in values if is_free_setting(name)}
     if is_of_objects:
         # A stage that is done cannot be trained further: others follow it.
@@ -237,9 +343,13 @@ def _finish(
     if not model.calibrates_by_folds:
         normal = source.scoring_dataset(folder.train)
         model.fit_scoring(progress.track(normal, FITTED))
-    origin = calibrate_on_own(model, source, folder, progress)
+    origin = calibrate_on_own(
+        model, source, folder, progress, seeks_symmetries=True
+    )
     # Those of the model that is replaced.
     forget_calibrations(run)
     save_model(run, model)
     run.update_record(state="finished", finished=now())
     tell_calibration(model, source, origin, progress)
+    propose_symmetries(model, progress)
+    tell_missed(model, source, marks_of(run), progress)

@@ -81,6 +81,8 @@ def score_shards(
         error: Why there is no score, which is null then; null if there is one.
         height, width: Size of the image in its file, in pixels.
         model_checksum: SHA-256 of the model.
+        region_score_NAME, region_is_anomalous_NAME: Of each region with a
+            threshold of its own.
         map_file: With `maps`: the map, relative to the folder.
 
     Args:
@@ -113,7 +115,7 @@ def score_shards(
             for shard in pending:
                 shards.score(shard)
                 on_shard(shard)
-        return job.folder.finish()
+        return job.folder.finish(job.reference)
 
 
 # === Ray ===
@@ -242,6 +244,8 @@ def _cluster(ray: Any, options: RayOptions) -> Iterator[None]:
     else:
         workers = options.num_workers or 1
         needed = workers * options.cpus_per_worker
+        # None would join a cluster that runs on this machine.
+        arguments["address"] = "local"
         arguments["num_cpus"] = max(needed, os.cpu_count() or 1)
         arguments["include_dashboard"] = False
         arguments["object_store_memory"] = _OBJECT_STORE_BYTES

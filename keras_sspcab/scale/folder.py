@@ -1,6 +1,7 @@
 """The folder of one table of scores: what is in it and what is still to do."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -16,9 +17,16 @@ from keras_sspcab.runs import files
 from keras_sspcab.runs.files import now
 from keras_sspcab.runs.locks import folder_lock, remove_leftovers
 from keras_sspcab.scale.plan import ScorePlan
+from keras_sspcab.scoring import (
+    Drift,
+    DriftComparison,
+    DriftReference,
+    region_columns,
+)
 
 _PLAN, _INPUTS, _SUCCESS = "plan.json", "inputs.parquet", "_SUCCESS.json"
 _PLAN_KEY, _ROWS_KEY = b"keras_sspcab.plan", b"keras_sspcab.rows"
+_DRIFT_KEY = b"keras_sspcab.drift"
 
 
 def import_pyarrow() -> Any:
@@ -39,6 +47,10 @@ class ScoreCounts:
         num_anomalous: Rows with `is_anomalous`.
         num_shards: Number of files.
         model_checksum: SHA-256 of the model.
+        num_compared: Images that were compared with the normal ones of the
+            model: 0 if it does not know these.
+        drifts: What differs from these over all of the images.
+        drifting_shards: Numbers of the shards that differ by themselves.
 
     Example:
     >>> counts = ScoreCounts(3, 2, 1, 1, 1, "0")
@@ -52,6 +64,9 @@ class ScoreCounts:
     num_anomalous: int
     num_shards: int
     model_checksum: str
+    num_compared: int = 0
+    drifts: tuple[Drift, ...] = ()
+    drifting_shards: tuple[int, ...] = ()
 
 
 class ScoreFolder:
@@ -139,10 +154,16 @@ class ScoreFolder:
                     f"{place}: {problem['msg']}. Choose another folder"
                 ) from error
 
+    @functools.cached_property
+    def _index_of_inputs(self) -> Any:
+        # It grows with the number of shards: read for each, it would take more
+        # time than their scores.
+        return import_pyarrow().parquet.read_metadata(self.file(_INPUTS))
+
     def inputs_of(self, shard: int) -> list[str]:
         """Returns the paths of the inputs of a shard."""
-        parquet = import_pyarrow().parquet
-        with parquet.ParquetFile(self.file(_INPUTS)) as file:
+        parquet, index = import_pyarrow().parquet, self._index_of_inputs
+        with parquet.ParquetFile(self.file(_INPUTS), metadata=index) as file:
             return file.read_row_group(shard)["path"].to_pylist()
 
     def is_done(self, shard: int) -> bool:
@@ -163,32 +184,44 @@ class ScoreFolder:
             and owner == self.plan.checksum.encode()
         )
 
-    def write_part(self, shard: int, rows: Sequence[dict[str, Any]]) -> None:
-        """Writes the scores of a shard, all of them or nothing."""
+    def write_part(
+        self,
+        shard: int,
+        rows: Sequence[dict[str, Any]],
+        comparison: DriftComparison | None = None,
+    ) -> None:
+        """Writes the scores of a shard, all of them or nothing.
+
+        `comparison` is that of its images with normal ones.
+        """
         arrow = import_pyarrow()
-        schema = _schema(self.plan.maps)
+        schema = _schema(self.plan)
         table = arrow.Table.from_pylist(rows, schema=schema)
         checksums = {
             _PLAN_KEY: self.plan.checksum,
             _ROWS_KEY: _checksum(table.to_pydict()),
         }
+        if comparison is not None:
+            values = dataclasses.asdict(comparison)
+            checksums[_DRIFT_KEY] = json.dumps(values).encode()
         table = table.replace_schema_metadata(checksums)
         with files.replacing(self.part(shard)) as temporary:
             arrow.parquet.write_table(table, temporary)
 
-    def finish(self) -> ScoreCounts:
+    def finish(self, reference: DriftReference | None = None) -> ScoreCounts:
         """Checks the whole table, and writes `_SUCCESS.json`.
 
-        Nobody may be writing: what killed workers have left is removed.
+        Nobody may be writing: what killed workers have left is removed. By the
+        `reference` it is told what differs from normal images.
         """
-        counts = self._check()
+        counts = self._check(reference)
         remove_leftovers(self.path)
-        files.write_json(
-            self.success, {**dataclasses.asdict(counts), "finished": now()}
-        )
+        record = dataclasses.asdict(counts)
+        record["drifts"] = [drift.to_dict() for drift in counts.drifts]
+        files.write_json(self.success, {**record, "finished": now()})
         return counts
 
-    def _check(self) -> ScoreCounts:
+    def _check(self, reference: DriftReference | None) -> ScoreCounts:
         """Reads the table: every input must have exactly one row."""
         plan = self.plan
         parts = [self.part(shard) for shard in range(plan.num_shards)]
@@ -200,6 +233,7 @@ class ScoreFolder:
             if not name.startswith((".", "_"))
         ]
         num_errors = num_anomalous = 0
+        compared: list[tuple[int, DriftComparison]] = []
         arrow = import_pyarrow()
         for shard, path in enumerate(parts):
             if not self.is_done(shard):
@@ -211,7 +245,11 @@ class ScoreFolder:
                     table = file.read()
                 columns = table.to_pydict()
                 # Files of earlier versions have none.
-                checksum = (table.schema.metadata or {}).get(_ROWS_KEY)
+                notes = table.schema.metadata or {}
+                checksum = notes.get(_ROWS_KEY)
+                if _DRIFT_KEY in notes:
+                    values = json.loads(notes[_DRIFT_KEY])
+                    compared.append((shard, DriftComparison(**values)))
                 if checksum not in (None, _checksum(columns)):
                     raise ValueError("the rows are not those written")
             except (OSError, ValueError, arrow.ArrowException) as error:
@@ -229,13 +267,24 @@ class ScoreFolder:
                 f"{'; '.join(problems[:5])}. Remove what is wrong and start "
                 "again: only that is scored"
             )
-        return ScoreCounts(
+        counts = ScoreCounts(
             plan.num_inputs,
             plan.num_inputs - num_errors,
             num_errors,
             num_anomalous,
             plan.num_shards,
             plan.model_checksum,
+        )
+        if reference is None:
+            return counts
+        joined = DriftComparison.joined([part for _, part in compared])
+        return dataclasses.replace(
+            counts,
+            num_compared=joined.num_images,
+            drifts=joined.drifts(reference),
+            drifting_shards=tuple(
+                shard for shard, part in compared if part.drifts(reference)
+            ),
         )
 
 
@@ -256,7 +305,7 @@ def _checksum(columns: dict[str, Any]) -> bytes:
     return hashlib.sha256(text.encode()).hexdigest().encode()
 
 
-def _schema(maps: bool) -> Any:
+def _schema(plan: ScorePlan) -> Any:
     """The columns of the table, as the docstring of `score_shards` has them."""
     arrow = import_pyarrow()
     columns = [
@@ -269,6 +318,11 @@ def _schema(maps: bool) -> Any:
         ("width", arrow.int32()),
         arrow.field("model_checksum", arrow.string(), nullable=False),
     ]
-    if maps:
+    kinds = {"region_scores": arrow.float32()}
+    for column, (output, _) in region_columns(plan.regions).items():
+        columns.append((column, kinds.get(output, arrow.bool_())))
+    if plan.products:
+        columns.append(("product", arrow.string()))
+    if plan.maps:
         columns.append(("map_file", arrow.string()))
     return arrow.schema(columns)

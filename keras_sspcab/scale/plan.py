@@ -107,7 +107,11 @@ class Scorer(Protocol):
         channels: 1 for gray, 3 for color.
         checksum: SHA-256 of its files; see `checksum_of_model`.
 
-    One whose images are not read by default also has a `preprocessing`.
+    One whose images are not read by default also has a `preprocessing`, one
+    that knows what normal images are like a `reference` to tell drift by, one
+    with other thresholds than those of the model a `decision` that names them,
+    one that also gives scores of regions their `region_names`, and one of
+    several products their `product_names`, of which `product_index` is one.
 
     Example:
     >>> class Brightness:
@@ -147,6 +151,9 @@ class ScorePlan(BaseModel):
     channels: int
     shard_size: int
     maps: bool
+    decision: str = ""
+    regions: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
     format: Literal[1] = 1
 
     @classmethod
@@ -168,6 +175,9 @@ class ScorePlan(BaseModel):
             channels=scorer.channels,
             shard_size=standardize_int(shard_size, "shard_size", 1),
             maps=maps,
+            decision=getattr(scorer, "decision", ""),
+            regions=tuple(getattr(scorer, "region_names", ())),
+            products=tuple(getattr(scorer, "product_names", ())),
         )
 
     @property
@@ -183,7 +193,10 @@ class ScorePlan(BaseModel):
     @property
     def checksum(self) -> str:
         """What tells this plan from others; each shard carries it."""
-        record = self.model_dump(mode="json")
+        # Plans of earlier versions had none of them.
+        names = ("decision", "regions", "products")
+        later = {name for name in names if not getattr(self, name)}
+        record = self.model_dump(mode="json", exclude=later)
         return _checksum_of_lines([json.dumps(record, sort_keys=True)])
 
     def differences(self, wanted: "ScorePlan") -> list[str]:
@@ -204,6 +217,11 @@ class ScorePlan(BaseModel):
             then, now = getattr(self, name), getattr(wanted, name)
             if then != now:
                 lines.append(f"another {name} ({then} then, {now} now)")
+        if self.decision != wanted.decision:
+            then, now = (
+                plan.decision or "that of the model" for plan in (self, wanted)
+            )
+            lines.append(f"another decision ({then} then, {now} now)")
         return lines
 
 

@@ -10,16 +10,25 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.resizing import resize
+from keras_sspcab.optional_inputs import product_name
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 from keras_sspcab.runs.outputs import write_map
 from keras_sspcab.scale.folder import ScoreFolder, read_inputs
 from keras_sspcab.scale.plan import ScorePlan, Scorer, list_inputs
-from keras_sspcab.scoring import describe_fault
+from keras_sspcab.scoring import (
+    DriftComparison,
+    DriftReference,
+    describe_fault,
+    input_statistics,
+    join_statistics,
+    region_columns,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +41,7 @@ class ScoringJob:
         batch_size: Images computed together.
         on_error: `"row"` gives an image that cannot be read a row with the
             error, `"raise"` ends.
+        reference: What normal images are like; None if the model does not know.
 
     Example:
     >>> job = ScoringJob.start(  # doctest: +SKIP
@@ -43,6 +53,7 @@ class ScoringJob:
     load_scorer: Callable[[], Scorer]
     batch_size: int
     on_error: str
+    reference: DriftReference | None = None
 
     @property
     def plan(self) -> ScorePlan:
@@ -58,7 +69,7 @@ class ScoringJob:
         folder: Any,
         shard_size: int = 1000,
         maps: bool = False,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         on_error: str = "row",
     ) -> "ScoringJob":
         """Starts a folder of scores, or continues the one that is there.
@@ -72,14 +83,23 @@ class ScoringJob:
             folder: Where the scores are written.
             shard_size: Images in a file of scores.
             maps: Whether to write anomaly maps as well.
-            batch_size: As in `ScoringJob`.
+            batch_size: As in `ScoringJob`; None (the default) for up to 32,
+                fewer of large images.
             on_error: As in `ScoringJob`.
         """
+        if batch_size is None:
+            batch_size = images_at_once(scorer.image_size, 32)
         batch_size = standardize_int(batch_size, "batch_size", 1)
         on_error = standardize_choice(on_error, ("raise", "row"), "on_error")
         paths = list_inputs(inputs, read_inputs(folder))
         plan = ScorePlan.make(paths, scorer, shard_size, maps)
-        job = cls(ScoreFolder(folder, plan), load_scorer, batch_size, on_error)
+        job = cls(
+            ScoreFolder(folder, plan),
+            load_scorer,
+            batch_size,
+            on_error,
+            getattr(scorer, "reference", None),
+        )
         job.folder.start(paths)
         return job
 
@@ -104,6 +124,8 @@ class ShardScorer:
     def __init__(self, job: ScoringJob, scorer: Scorer | None = None) -> None:
         self._job = job
         self._plan = job.plan
+        # Those of the images of the present shard.
+        self._statistics: list[dict[str, np.ndarray]] = []
         self._scorer = job.load_scorer() if scorer is None else scorer
         if self._scorer.checksum != job.plan.model_checksum:
             raise ValueError(
@@ -112,6 +134,7 @@ class ShardScorer:
                 f"{job.plan.model_checksum[:12]}. Put the old one back, or "
                 "choose another folder"
             )
+        self._of_regions = region_columns(job.plan.regions)
         # Scorers from elsewhere need not have it.
         self._preprocessing = getattr(
             self._scorer, "preprocessing", Preprocessing()
@@ -120,7 +143,10 @@ class ShardScorer:
         self._resize = {
             dtype: tf.function(
                 lambda pixels: resize(
-                    pixels, job.plan.image_size, self._preprocessing.resize
+                    pixels,
+                    job.plan.image_size,
+                    self._preprocessing.resize,
+                    self._preprocessing.fit,
                 ),
                 autograph=False,
             ).get_concrete_function(tf.TensorSpec(shape, dtype))
@@ -131,6 +157,7 @@ class ShardScorer:
         """Writes the file of a shard, and replaces one that is there."""
         paths = self._job.folder.inputs_of(shard)
         rows: list[dict[str, Any]] = []
+        self._statistics = []
         first = self._plan.bounds(shard)[0]
         for batch in self._read_ahead(paths):
             rows += self._score_batch(batch, shard, first + len(rows))
@@ -142,7 +169,12 @@ class ShardScorer:
                 f"have no score: {enumerate_names(faults)}. Repair or remove "
                 'them, or give them rows with on_error="row".'
             )
-        self._job.folder.write_part(shard, rows)
+        comparison = None
+        if self._job.reference is not None:
+            comparison = DriftComparison.of(
+                self._job.reference, join_statistics(self._statistics)
+            )
+        self._job.folder.write_part(shard, rows, comparison)
 
     def _read_ahead(self, paths: Sequence[str]) -> Iterator[list[_Image]]:
         """Yields batches; the next is read while the model is busy."""
@@ -185,8 +217,15 @@ class ShardScorer:
                 outputs, error = {}, fault
             names = ("anomaly_score", "is_anomalous", "raw_score")
             row = {name: outputs.get(name) for name in names}
+            for column, (name, place) in self._of_regions.items():
+                row[column] = outputs[name][place].item() if outputs else None
+            if self._plan.products:
+                row["product"] = None
+            if self._plan.products and outputs:
+                index = int(outputs["product_index"])
+                row["product"] = product_name(self._plan.products, index)
             if self._plan.maps and outputs:
-                row["map_file"] = self._write_map(shard, number, outputs)
+                row["map_file"] = self._write_map(shard, number, image, outputs)
             rows.append(
                 {
                     **row,
@@ -209,6 +248,10 @@ class ShardScorer:
         padding = [images[-1]] * (size - len(images))
         outputs = self._scorer(np.stack(images + padding))
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
+        if self._job.reference is not None:
+            scores = arrays["anomaly_score"][: len(images)]
+            looks = input_statistics(np.stack(images))
+            self._statistics.append({**looks, "score": scores})
         return [
             {
                 name: array[i].item() if array.ndim == 1 else array[i]
@@ -218,7 +261,7 @@ class ShardScorer:
         ]
 
     def _write_map(
-        self, shard: int, number: int, outputs: dict[str, Any]
+        self, shard: int, number: int, image: _Image, outputs: dict[str, Any]
     ) -> str:
         if "anomaly_map" not in outputs:
             raise ValueError("The model gives no anomaly maps.")
@@ -226,5 +269,9 @@ class ShardScorer:
         path = self._job.folder.file(*name.split("/"))
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with files.replacing(path) as temporary:
-            write_map(temporary, outputs["anomaly_map"])
+            size: Any = image.height, image.width
+            write_map(
+                temporary,
+                self._preprocessing.restore(outputs["anomaly_map"], size),
+            )
         return name

@@ -1,8 +1,8 @@
 """From error maps and embeddings to scores and thresholds."""
 
+from keras_sspcab.scoring.calibrated_scores import CalibratedScores, decide_with
 from keras_sspcab.scoring.calibration import (
     DECISIONS,
-    CalibratedScores,
     Calibration,
     describe_fault,
 )
@@ -13,7 +13,14 @@ from keras_sspcab.scoring.combined import (
     ZScoreSum,
 )
 from keras_sspcab.scoring.density import GaussianDensity, KernelDensity
+from keras_sspcab.scoring.drift import (
+    Drift,
+    DriftComparison,
+    DriftMonitor,
+    DriftReference,
+)
 from keras_sspcab.scoring.embedding import EmbeddingScore, PatchEmbedding
+from keras_sspcab.scoring.inputs import input_statistics, join_statistics
 from keras_sspcab.scoring.maps import (
     AnomalyProbability,
     GradCAM,
@@ -23,6 +30,12 @@ from keras_sspcab.scoring.maps import (
 )
 from keras_sspcab.scoring.memory_bank import MemoryBank
 from keras_sspcab.scoring.position_gaussian import PositionGaussian
+from keras_sspcab.scoring.regions import (
+    PaddingMask,
+    RegionMask,
+    RegionScores,
+    region_columns,
+)
 from keras_sspcab.scoring.upsampling import (
     MapUpsampling,
     ReceptiveFieldUpsampling,
@@ -33,6 +46,10 @@ __all__ = [
     "AnomalyProbability",
     "CalibratedScores",
     "Calibration",
+    "Drift",
+    "DriftComparison",
+    "DriftMonitor",
+    "DriftReference",
     "EmbeddingScore",
     "GaussianDensity",
     "GradCAM",
@@ -41,13 +58,20 @@ __all__ = [
     "MapSmoothing",
     "MapUpsampling",
     "MemoryBank",
+    "PaddingMask",
     "PatchEmbedding",
     "PeakSignalToNoise",
     "PositionGaussian",
     "ReceptiveFieldUpsampling",
+    "RegionMask",
+    "RegionScores",
     "RegularityScore",
     "SquaredError",
     "StandardizedSum",
     "ZScoreSum",
+    "decide_with",
     "describe_fault",
+    "input_statistics",
+    "join_statistics",
+    "region_columns",
 ]

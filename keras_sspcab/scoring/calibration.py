@@ -2,19 +2,20 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from keras_sspcab.checks import standardize_choice, standardize_number
-from keras_sspcab.scoring.base import ScoringLayer
+from keras_sspcab.optional_inputs import decision_options
+from keras_sspcab.regions import Region
+from keras_sspcab.scoring.drift import DriftReference
 from keras_sspcab.scoring.false_alarms import (
     CONFIDENCE,
     just_above,
     limit_of,
+    quantile_of_each,
     rate_interval,
 )
 
@@ -49,6 +50,15 @@ class Calibration:
         peak_threshold: An image is anomalous by its pixels from this value of
             the highest on. None (the default) takes `pixel_threshold`.
         name: Tells this calibration from others of the model; may be empty.
+        reference: What the normal images were like, which further ones are
+            compared with; see `DriftMonitor`. None where it is unknown.
+        stand_ins: Changed copies of a single normal image that were measured in
+            place of others.
+        regions: Those of parts of the image that decide as well, each by the
+            highest value of the raw map in it; their names tell them apart.
+        products: Those of a model for several products, each with its name.
+            Each decides about its own images; what stands beside them is then
+            the mean of theirs.
 
     Example:
     >>> scores = np.array([1.0, 2.0, 3.0])
@@ -69,8 +79,21 @@ class Calibration:
     decision: str = "score"
     peak_threshold: float | None = None
     name: str = ""
+    reference: DriftReference | None = None
+    stand_ins: int = 0
+    regions: tuple["Calibration", ...] = ()
+    products: tuple["Calibration", ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("regions", "products"):
+            parts = tuple(
+                Calibration(**part) if isinstance(part, Mapping) else part
+                for part in getattr(self, name)
+            )
+            object.__setattr__(self, name, parts)
+        if isinstance(self.reference, Mapping):
+            reference = DriftReference(**self.reference)
+            object.__setattr__(self, "reference", reference)
         standardize_choice(self.decision, DECISIONS, "decision")
         for name in ("score_std", "map_std"):
             standardize_number(getattr(self, name), name, excluded=0)
@@ -83,12 +106,43 @@ class Calibration:
                 raise ValueError(
                     f"`{name}` must be finite. Received: {name}={value}"
                 )
-        is_complete = self._peak_limit is not None or self.decision == "score"
+        is_complete = self.peak_limit is not None or self.decision == "score"
         if self.is_calibrated and not is_complete:
             raise ValueError(
                 "Pixels decide by `peak_threshold` or `pixel_threshold`. "
                 f"Received: None for both, decision={self.decision!r}"
             )
+
+    @classmethod
+    def of_products(cls, parts: Mapping[str, "Calibration"]) -> "Calibration":
+        """Returns that of a model for several products, of those by name."""
+        products = tuple(
+            dataclasses.replace(part, name=name) for name, part in parts.items()
+        )
+        decisions = {part.decision for part in products}
+
+        def mean(name: str) -> float | None:
+            values = [getattr(part, name) for part in products]
+            return None if None in values else float(np.mean(values))
+
+        return cls(
+            threshold=mean("threshold"),
+            pixel_threshold=mean("pixel_threshold"),
+            peak_threshold=mean("peak_threshold"),
+            num_images=sum(part.num_images for part in products),
+            decision=decisions.pop() if len(decisions) == 1 else "score",
+            products=products,
+        )
+
+    def of_product(self, product: Any) -> "Calibration":
+        """Returns that of a product, by its index in an output of a model.
+
+        It is this one where there are no products, or none is meant: None, or
+        less than 0.
+        """
+        if not self.products or product is None or product < 0:
+            return self
+        return self.products[int(product)]
 
     @property
     def is_calibrated(self) -> bool:
@@ -96,7 +150,8 @@ class Calibration:
         return self.threshold is not None
 
     @property
-    def _peak_limit(self) -> float | None:
+    def peak_limit(self) -> float | None:
+        """The value of a pixel that an image is anomalous from."""
         is_known = self.peak_threshold is not None
         return self.peak_threshold if is_known else self.pixel_threshold
 
@@ -105,12 +160,28 @@ class Calibration:
         """Shares of normal images between which false alarms lie, at 95 %.
 
         None where it is unknown. It holds for independent images, whatever the
-        distribution of their scores.
+        distribution of their scores. Of copies of a single image it is all.
         """
         if not self.is_calibrated or not self.quantile or not self.num_images:
             return None
-        criteria = 2 if self.decision == "either" else 1
+        if self.stand_ins:
+            return 0.0, 1.0
+        criteria = _count_criteria(self.decision, self.regions)
         return rate_interval(self.num_images, self.quantile, criteria)
+
+    @property
+    def certainty(self) -> str:
+        """How sure the rate of false alarms is: "sure", "rough" or "a guess".
+
+        By how often more images may be flagged than were meant: less than 2.5
+        times, which takes 70 images where 5 % are meant; less than 4 times,
+        which takes 14; or more. Empty where it is unknown.
+        """
+        interval = self.false_alarm_interval
+        if interval is None or self.quantile is None:
+            return ""
+        excess = interval[1] / max(1 - self.quantile, 0.01)
+        return "sure" if excess < 2.5 else "rough" if excess < 4 else "a guess"
 
     @classmethod
     def measure(
@@ -121,6 +192,10 @@ class Calibration:
         pixel_quantile: float = 0.999,
         decision: str = "score",
         peaks: Any = None,
+        statistics: Mapping[str, Any] | None = None,
+        stand_ins: int = 0,
+        regions: Sequence[Region] = (),
+        region_scores: Any = None,
     ) -> "Calibration":
         """Measures raw scores and raw map values of normal images.
 
@@ -139,6 +214,14 @@ class Calibration:
             decision: What decides: `"score"`, `"pixels"` or `"either"`.
             peaks: Array of the highest raw map value of each image. None (the
                 default) leaves `peak_threshold` out.
+            statistics: Those of each image, as of `input_statistics`. None (the
+                default) or empty leaves `reference` out.
+            stand_ins: How many of the scores are of changed copies of a single
+                image.
+            regions: Parts of the image that decide as well. False alarms are
+                divided among all that decides.
+            region_scores: Array `(images, regions)` of the highest raw map
+                value in each.
         """
         decision = standardize_choice(decision, DECISIONS, "decision")
         for value in (quantile, pixel_quantile):
@@ -150,7 +233,7 @@ class Calibration:
         pixels = _finite(pixels, "map value")
         score_mean, score_std = _mean_and_std(scores)
         map_mean, map_std = _mean_and_std(pixels)
-        criteria = 2 if decision == "either" else 1
+        criteria = _count_criteria(decision, regions)
         limit = limit_of(scores, quantile, criteria)
         pixel_limit = np.quantile(pixels, pixel_quantile, method="higher")
         peak_threshold = None
@@ -158,6 +241,13 @@ class Calibration:
             peaks = _finite(peaks, "map value")
             peak_limit = limit_of(peaks, quantile, criteria)
             peak_threshold = just_above((peak_limit - map_mean) / map_std)
+        each = quantile_of_each(quantile, criteria)
+        reference = None
+        if statistics:
+            normalized = (scores - score_mean) / score_std
+            reference = DriftReference.measure(
+                {**statistics, "score": normalized}
+            )
         return cls(
             score_mean=score_mean,
             score_std=score_std,
@@ -167,9 +257,15 @@ class Calibration:
             pixel_threshold=just_above((pixel_limit - map_mean) / map_std),
             quantile=quantile,
             pixel_quantile=pixel_quantile,
-            num_images=scores.size,
+            num_images=scores.size - max(0, stand_ins - 1),
+            stand_ins=stand_ins,
             decision=decision,
             peak_threshold=peak_threshold,
+            reference=reference,
+            regions=tuple(
+                _measure_region(region, region_scores[:, number], each)
+                for number, region in enumerate(regions)
+            ),
         )
 
     def verdicts(self, score: Any, anomaly_map: Any, xp: Any = np) -> Any:
@@ -180,21 +276,74 @@ class Calibration:
             anomaly_map: Maps `(..., height, width)` in `z`.
             xp: `numpy` or `keras.ops`.
         """
-        reached = self._reached(anomaly_map, self._peak_limit, xp)
+        reached = self.reached(anomaly_map, self.peak_limit, xp)
         by_pixels = xp.greater(xp.max(reached, axis=(-2, -1)), 0.5)
-        by_score = xp.greater(self._reached(score, self.threshold, xp), 0.5)
+        by_score = xp.greater(self.reached(score, self.threshold, xp), 0.5)
         return by_score, by_pixels
 
     def decide(self, score: Any, anomaly_map: Any, xp: Any = np) -> Any:
         """Returns whether images are anomalous; arguments as of `verdicts`."""
         if self.decision == "score":
-            return xp.greater(self._reached(score, self.threshold, xp), 0.5)
+            return xp.greater(self.reached(score, self.threshold, xp), 0.5)
         by_score, by_pixels = self.verdicts(score, anomaly_map, xp)
         if self.decision == "pixels":
             return by_pixels
         return xp.logical_or(by_score, by_pixels)
 
-    def _reached(self, values: Any, threshold: float | None, xp: Any) -> Any:
+    def adjusted(
+        self,
+        threshold: float | None = None,
+        sensitivity: float | None = None,
+    ) -> "Calibration":
+        """Returns it with other limits; scales and maps stay as they are.
+
+        Args:
+            threshold: The score to flag images from, in place of all that
+                decides but regions with thresholds of their own. None (the
+                default) leaves it.
+            sensitivity: From 0 to 1, instead: all limits that decide, of score,
+                pixels and regions, become `2 * limit * (1 - sensitivity)`. 0.5
+                is as calibrated, and 1 flags what lies above the mean of normal
+                images. Limits below 0 become lower likewise.
+
+        Raises:
+            ValueError: If both are given, one is out of its range, or there is
+                no calibrated threshold.
+        """
+        given = decision_options(threshold, sensitivity)
+        if not given:
+            return self
+        if self.threshold is None:
+            raise ValueError(
+                "The model has not been calibrated: its scores have no scale "
+                "that a threshold or a sensitivity could be for. Calibrate it "
+                "with normal images first"
+            )
+        # What share of normal images is flagged is not known.
+        changed = dataclasses.replace(self, quantile=None)
+        if threshold is not None:
+            value = given["threshold"]
+            return dataclasses.replace(
+                changed,
+                threshold=value,
+                decision="score",
+                products=tuple(part.adjusted(value) for part in self.products),
+            )
+        value = given["sensitivity"]
+        peak = self.peak_limit
+        return dataclasses.replace(
+            changed,
+            threshold=scaled_limit(self.threshold, value),
+            peak_threshold=None if peak is None else scaled_limit(peak, value),
+            regions=tuple(
+                part.adjusted(sensitivity=value) for part in self.regions
+            ),
+            products=tuple(
+                part.adjusted(sensitivity=value) for part in self.products
+            ),
+        )
+
+    def reached(self, values: Any, threshold: Any, xp: Any = np) -> Any:
         """Returns 1 where values are anomalous, 0 elsewhere."""
         if threshold is None or not self.is_calibrated:
             return xp.zeros_like(values)
@@ -209,32 +358,49 @@ class Calibration:
         """Says from when on an image is anomalous; "never" if uncalibrated."""
         if self.threshold is None:
             return "never"
+        if self.products:
+            return ", ".join(
+                f"{part.name}: {part.describe_rule()}" for part in self.products
+            )
         rules = {
             "score": f"from score {self.threshold:.4g} on",
-            "pixels": f"from a pixel of {self._peak_limit:.4g} on",
+            "pixels": f"from a pixel of {self.peak_limit:.4g} on",
         }
-        return rules.get(self.decision) or " or ".join(rules.values())
+        rule = rules.get(self.decision) or " or ".join(rules.values())
+        return rule + (" or by a region" if self.regions else "")
 
     def describe_conflict(self, score: Any, anomaly_map: Any) -> str | None:
         """Says in which way score and pixels of an image disagree, or None."""
         by_score, by_pixels = map(bool, self.verdicts(score, anomaly_map))
-        if by_score == by_pixels or self._peak_limit is None:
+        if by_score == by_pixels or self.peak_limit is None:
             return None
         if by_score:
             return "image score above its threshold, pixels below"
         return "pixels above their threshold, image score below"
 
     def describe_false_alarms(self, noun: str = "images") -> str:
-        """Says how many false alarms there will be; empty where unknown."""
+        """Says how many false alarms there will be, and how sure that is.
+
+        Empty where it is unknown.
+        """
         interval = self.false_alarm_interval
-        if interval is None:
+        if interval is None or self.quantile is None:
             return ""
         low, high = (f"{100 * share:.3g}" for share in interval)
+        start = (
+            f"The threshold is {self.certainty}. False alarms to expect: {low} "
+            f"to {high} % of normal {noun}, where "
+            f"{100 - 100 * self.quantile:.3g} % are meant"
+        )
+        if self.stand_ins:
+            return (
+                f"{start} ({self.stand_ins} changed copies of a single image "
+                "stood in for others, which differ more)"
+            )
         alike = "; less sure, as frames of one video are alike"
         return (
-            f"False alarms to expect: {low} to {high} % of normal {noun} "
-            f"({100 * CONFIDENCE:g} % interval from {self.num_images} {noun}"
-            f"{alike if noun == 'frames' else ''})"
+            f"{start} ({100 * CONFIDENCE:g} % interval from {self.num_images} "
+            f"{noun}{alike if noun == 'frames' else ''})"
         )
 
     @classmethod
@@ -245,7 +411,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain values, for JSON."""
-        return dataclasses.asdict(self)
+        return {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
 
     def summary(self) -> dict[str, Any]:
         """Returns the fields and what follows from them, for people."""
@@ -270,6 +436,40 @@ def describe_fault(outputs: Mapping[str, Any]) -> str | None:
     return f"the model gives a map with {num_bad} values that are not finite"
 
 
+def _plain(value: Any) -> Any:
+    """Turns tuples into lists, as JSON does."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value
+
+
+def scaled_limit(limit: float, sensitivity: Any) -> Any:
+    """Returns `2 * limit * (1 - sensitivity)`, of any sign lower for more.
+
+    At 0.5 it is the limit itself, to the last bit.
+    """
+    return limit + (1.0 - 2.0 * sensitivity) * abs(limit)
+
+
+def _count_criteria(decision: str, regions: Sequence[Any]) -> int:
+    return (2 if decision == "either" else 1) + len(regions)
+
+
+def _measure_region(
+    region: Region, scores: np.ndarray, quantile: float
+) -> Calibration:
+    quantile = quantile if region.quantile is None else region.quantile
+    measured = Calibration.measure(scores, scores, quantile)
+    threshold = region.threshold
+    return dataclasses.replace(
+        measured,
+        name=region.name,
+        threshold=measured.threshold if threshold is None else threshold,
+    )
+
+
 def _finite(values: Any, what: str) -> np.ndarray:
     values = np.asarray(values, dtype="float64").ravel()
     if values.size == 0:
@@ -289,72 +489,3 @@ def _finite(values: Any, what: str) -> np.ndarray:
 def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
     # One image, or a constant map, has no spread to measure by.
     return float(values.mean()), float(values.std()) or 1.0
-
-
-@keras.saving.register_keras_serializable(package="keras_sspcab")
-class CalibratedScores(ScoringLayer):
-    """Turns raw scores and maps into the outputs that all detectors share.
-
-    The calibration is plain numbers in the layer's config, not weights: it
-    travels with saved files and becomes constants in exported graphs.
-
-    Args:
-        calibration: A `Calibration`, the dict of one, or None (raw scores,
-            nothing anomalous).
-
-    Call arguments:
-        raw_score: Tensor `(batch,)`.
-        raw_map: Tensor `(batch, height, width)`.
-
-    Output:
-        Dict of `anomaly_score` and `anomaly_map`, of the same shapes and in
-        standard deviations above the mean of normal images, and
-        `is_anomalous` `(batch,)`, bool.
-
-    Example:
-    >>> layer = CalibratedScores(Calibration(score_mean=1.0, threshold=3.0))
-    >>> outputs = layer(np.array([1.0, 5.0]), np.zeros((2, 8, 8)))
-    >>> ops.convert_to_numpy(outputs["is_anomalous"])
-    array([False,  True])
-    """
-
-    def __init__(
-        self,
-        calibration: Calibration | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if calibration is None:
-            calibration = Calibration()
-        elif isinstance(calibration, dict):
-            calibration = Calibration(**calibration)
-        elif not isinstance(calibration, Calibration):
-            raise ValueError(
-                "`calibration` must be a Calibration, a dict of its fields, or "
-                f"None. Received: calibration={calibration!r}"
-            )
-        self.calibration = calibration
-
-    def call(self, raw_score: Any, raw_map: Any) -> dict[str, Any]:
-        calibration = self.calibration
-        score = (raw_score - calibration.score_mean) / calibration.score_std
-        anomaly_map = (raw_map - calibration.map_mean) / calibration.map_std
-        return {
-            "anomaly_score": score,
-            "anomaly_map": anomaly_map,
-            "is_anomalous": calibration.decide(score, anomaly_map, ops),
-        }
-
-    def compute_output_spec(
-        self, raw_score: Any, raw_map: Any
-    ) -> dict[str, Any]:
-        dtype = self.compute_dtype
-        return {
-            "anomaly_score": keras.KerasTensor(raw_score.shape, dtype),
-            "anomaly_map": keras.KerasTensor(raw_map.shape, dtype),
-            "is_anomalous": keras.KerasTensor(raw_score.shape, "bool"),
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        own = {"calibration": self.calibration.to_dict()}
-        return {**super().get_config(), **own}

@@ -98,6 +98,13 @@ class GaussianDensity(Density):
     def _fit(self, embeddings: np.ndarray) -> None:
         from sklearn.covariance import LedoitWolf
 
+        if len(embeddings) < 2:
+            raise ValueError(
+                f"{self.name} needs the embeddings of two normal images at "
+                "least, besides those to calibrate on. Received: 1. Add "
+                "images, or take a model for which one is enough: "
+                "multiscale_padim, padim or patchcore"
+            )
         covariance = LedoitWolf().fit(embeddings)
         if not np.trace(covariance.covariance_) > 0:
             raise ValueError(

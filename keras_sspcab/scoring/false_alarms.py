@@ -15,7 +15,7 @@ def limit_of(values: np.ndarray, quantile: float, criteria: int = 1) -> float:
     Student's t for a normal distribution, but never less than the largest. Of
     several criteria each gets its part of the rate of false alarms.
     """
-    quantile = _quantile_of_each(quantile, criteria)
+    quantile = quantile_of_each(quantile, criteria)
     limit = float(np.quantile(values, quantile, method="higher"))
     count = values.size
     if count == 1 or not _is_beyond(count, quantile):
@@ -38,7 +38,7 @@ def rate_interval(
     """
     from scipy.special import betaincinv
 
-    quantile = _quantile_of_each(quantile, criteria)
+    quantile = quantile_of_each(quantile, criteria)
     rank = min(count, math.ceil(quantile * (count - 1)) + 1)
     beta = count - rank + 1, rank
     is_beyond = _is_beyond(count, quantile)
@@ -49,7 +49,8 @@ def rate_interval(
     return lower, min(1.0, upper)
 
 
-def _quantile_of_each(quantile: float, criteria: int) -> float:
+def quantile_of_each(quantile: float, criteria: int) -> float:
+    """Returns the quantile of each criterion, for that of all together."""
     # Not by the formula where rounding could change it.
     return quantile if criteria == 1 else 1 - (1 - quantile) / criteria
 
@@ -60,6 +61,23 @@ def _is_beyond(count: int, quantile: float) -> bool:
     A further value exceeds the largest of n with the probability 1 / (n + 1).
     """
     return 1e-9 < 1 - quantile < 1 / (count + 1) - 1e-9
+
+
+def are_as_normal(scores: np.ndarray, changed: np.ndarray) -> bool:
+    """Whether changed images score as the same held-out images unchanged do.
+
+    Yes if they score, with 95 % confidence by the paired t-test, less than one
+    standard deviation of `scores` higher on average. Simulated: of changes that
+    add as much, at most 8 % pass; of those that add nothing, 34 % and more with
+    five images, 63 % with ten, 89 % with twenty.
+    """
+    from scipy.special import stdtrit
+
+    count = len(scores)
+    added = changed - scores
+    error = added.std(ddof=1) / math.sqrt(count)
+    most = added.mean() + float(stdtrit(count - 1, CONFIDENCE)) * error
+    return bool(most < scores.std(ddof=1))
 
 
 def just_above(value: float) -> float:

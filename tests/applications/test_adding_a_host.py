@@ -1,4 +1,4 @@
-"""The hosts of docs/adding_a_host.md, as another package brings them."""
+"""The hosts of docs/how_to/add_a_host.md, as another package brings them."""
 
 import importlib
 import re
@@ -24,7 +24,7 @@ if keras.config.backend() != "tensorflow":
 from keras_sspcab.cli import app
 from tests.data.video_writing import write_frames
 
-DOCUMENT = Path(__file__).parents[2] / "docs/adding_a_host.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/how_to/add_a_host.md"
 
 
 @pytest.fixture(scope="module")

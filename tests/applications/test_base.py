@@ -65,10 +65,13 @@ def test_batches_and_arrays_calibrate_alike():
 
 def assert_alike(one, other):
     """Asserts that two calibrations have about the same numbers."""
-    for name, value in other.to_dict().items():
-        if not isinstance(value, str):
-            value = pytest.approx(value, rel=1e-3)
-        assert getattr(one, name) == value, name
+    values = keras.tree.flatten_with_path(one.to_dict())
+    expected = dict(keras.tree.flatten_with_path(other.to_dict()))
+    assert [path for path, _ in values] == [*expected]
+    for path, value in values:
+        if isinstance(value, float):
+            value = pytest.approx(value, rel=1e-3, abs=1e-5)
+        assert expected[path] == value, path
 
 
 def test_failed_calibration_keeps_the_old_one():

@@ -6,6 +6,7 @@ from scipy import ndimage
 from keras_sspcab.applications import MultiScalePaDiM, PaDiM, PatchCore
 from keras_sspcab.backbones import load_backbone
 from keras_sspcab.hosts import feature_graph
+from keras_sspcab.variants import ImageVariants
 from tests.applications.helpers import assert_equal_weights, numpy
 
 SMALL = {"input_shape": (64, 64, 3), "weights": None}
@@ -240,18 +241,92 @@ def test_few_images(name, count):
     host = build(name)
     host.fit(x)
     assert host.fold_scores.are_held_out == (count > 1)
-    assert host.calibrate().num_images == count
+    calibration = host.calibrate()
+    assert calibration.num_images == count
+    # Of a single image, those that are shifted to eight sides.
+    assert calibration.stand_ins == (8 if count == 1 else 0)
+    assert calibration.certainty == "a guess"
     outputs = host.predict(np.concatenate([x, 1 - x]), verbose=0)
     assert all(np.isfinite(value).all() for value in outputs.values())
     flags = outputs["is_anomalous"].tolist()
-    assert flags == [False] * count + [True] * count
+    assert flags[:count] == [False] * count
+    # Copies of a single image can be stranger than anything.
+    assert count == 1 or all(flags[count:])
 
 
 def test_equal_images_are_in_one_fold():
     host = build("padim")
     host.fit_scoring(np.repeat(images(1), 7, axis=0))
     assert not host.fold_scores.are_held_out
-    assert host.fold_scores.scores.shape == (7,)
+    assert host.calibrate().num_images == 1
+
+
+# === Variants ===
+
+
+@pytest.mark.parametrize("name", ["padim", "patchcore"])
+def test_statistics_are_of_all_variants_and_thresholds_of_images(name):
+    def raw_scores(images):
+        return host._raw.value.predict_on_batch(images)["raw_score"]
+
+    x = images(5)
+    host = build(name, **({"memory_size": 2000} if name == "patchcore" else {}))
+    host.variants = ImageVariants(("flip",), brightness=0.1)
+    host.fit_scoring(x)
+    found, final = host.fold_scores, raw_scores(x)
+    assert found.are_held_out
+    assert found.scores.shape == (5,)
+    variants = np.concatenate(list(host.variants.of(x)))
+    assert len(variants) == 5 * 6
+    (fitted,) = host._fitted
+    features = host._statistics.value.predict_on_batch(variants)[fitted]
+    # A fold is held out with all of its variants.
+    host.get_layer(fitted).fit([features[np.arange(30) % 5 != 4]])
+    np.testing.assert_allclose(raw_scores(x)[4], found.scores[4], rtol=1e-3)
+    # The statistics that stay are those of all.
+    host.get_layer(fitted).fit([features])
+    np.testing.assert_allclose(raw_scores(x), final, rtol=1e-3, atol=1e-4)
+
+
+def test_a_single_image_is_compared_with_its_allowed_variants():
+    x = images(1)
+    host = build("patchcore")
+    host.variants = ImageVariants(("rotate", "flip"), brightness=0.1)
+    host.fit(x)
+    calibration = host.calibrate()
+    assert (calibration.num_images, calibration.stand_ins) == (1, 8)
+    # Each is known by then.
+    views = np.concatenate(host.variants.symmetric_of(x))
+    known = host.predict(views, verbose=0)
+    assert not known["is_anomalous"].any()
+    other = build("patchcore")
+    other.fit(x)
+    other.calibrate()
+    unknown = other.predict(views, verbose=0)
+    assert (unknown["raw_score"] > known["raw_score"])[1:].all()
+    # Two variants have no spread: shifted copies do.
+    other.variants = ImageVariants(("flip",))
+    other.fit(x)
+    assert other.calibrate().stand_ins == 8
+
+
+def test_turned_and_mirrored_images_are_compared_if_asked_for():
+    x = images(6)
+    host = build("padim")
+    host.fit_scoring(x)
+    assert host.fold_scores.changed == {}
+    host.compares_variants = True
+    host.fit_scoring(x)
+    found = host.fold_scores
+    assert set(found.changed) == {"rotate", "flip"}
+    # These images are not symmetric.
+    for scores in found.changed.values():
+        assert scores.min() > found.scores.max()
+    # These are.
+    x = np.concatenate(ImageVariants(("flip",)).symmetric_of(x[:3]))
+    host.fit_scoring(x[[0, 4, 2, 3, 1, 5]])
+    scores, mirrored = host.fold_scores.scores, host.fold_scores.changed
+    assert mirrored["flip"].mean() < scores.mean() + scores.std()
 
 
 def test_order_and_batches_do_not_matter():

@@ -293,9 +293,9 @@ def test_schedule_of_the_discriminator():
     ],
 )
 def test_settings_of_the_papers_data(data, weights, rate, drop):
-    """Those in the table of the README give the rates of the reference."""
-    readme = Path(__file__).parents[2] / "applications/README.md"
-    lines = readme.read_text("utf-8").splitlines()
+    """Those in the table of the page give the rates of the reference."""
+    page = Path(__file__).parents[2] / "docs/concepts/models.md"
+    lines = page.read_text("utf-8").splitlines()
     (row,) = [line for line in lines if line.startswith(f"  | {data} |")]
     settings = dict(map(parse_setting, row.split("`")[1].split()))
     config = load_config(None, {"model.name": "future_frame", **settings})

@@ -86,9 +86,16 @@ def test_scores_do_not_depend_on_the_batch(trained):
     x = samples(host, 5, seed=2)
     together = host.predict(x, verbose=0)
     alone = host.predict(x, batch_size=1, verbose=0)
+    # Raw scores of some hosts differ by little more than they are rounded by.
+    rounding = 1e-6 * np.abs(together["raw_score"]).max()
+    allowed = {"anomaly_score": rounding / host.calibration.score_std}
     for name in SHARED - {"is_anomalous"}:
         np.testing.assert_allclose(
-            together[name], alone[name], rtol=1e-3, atol=1e-3, err_msg=name
+            together[name],
+            alone[name],
+            rtol=1e-3,
+            atol=max(1e-3, allowed.get(name, 0.0)),
+            err_msg=name,
         )
 
 

@@ -26,6 +26,34 @@ def outputs_of(run):
     return model.calibration, model.predict(noise, verbose=0)["raw_score"]
 
 
+def test_a_threshold_by_hand_and_of_the_best_f1(evaluated, invoke):
+    run = Run(evaluated)
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    before = run.model.calibration
+    result = invoke("calibrate", evaluated, "--threshold", "2.5")
+    manual = run.model.calibration
+    assert (manual.threshold, manual.quantile) == (2.5, None)
+    assert manual.score_std == before.score_std
+    assert "Of the test images it flags" in result.stdout
+    result = invoke("calibrate", evaluated, "--threshold", "f1")
+    best = run.model.calibration
+    # As written, in fewer digits.
+    expected = metrics["image_f1_threshold"]
+    assert best.threshold == pytest.approx(expected, rel=1e-5)
+    assert "others will do worse" in result.stdout
+    invoke("calibrate", evaluated, "--restore=training")
+    assert run.model.calibration == before
+    result = invoke("calibrate", evaluated, "--threshold=high", code=2)
+    assert "--threshold must be a score, or f1" in result.stderr
+    options = ("--threshold=1", "--false-alarms=0.1")
+    assert invoke("calibrate", evaluated, *options, code=2).stderr
+
+
+def test_the_best_f1_needs_an_evaluation(copy, invoke):
+    result = invoke("calibrate", copy, "--threshold", "f1", code=2)
+    assert "Run `keras-sspcab evaluate` first" in result.stderr
+
+
 def test_new_thresholds_from_more_normal_images(copy, more_normal, invoke):
     first, raw = outputs_of(copy)
     result = invoke(

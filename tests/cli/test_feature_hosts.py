@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 
+import keras
 import numpy as np
 import pytest
 
@@ -59,10 +60,8 @@ def test_a_single_image_is_enough(images, tmp_path, invoke):
     shutil.copy(images / "train" / "good" / "000.png", data)
     run = tmp_path / "run"
     result = invoke("train", f"--data={data}", f"--run={run}", *SMALL)
-    assert (
-        "rough: it was measured on only 1 normal images, which the statistics "
-        "come from as well" in result.stderr
-    )
+    assert "of which changed copies stood in for others" in result.stdout
+    assert "a guess. False alarms to expect: 0 to 100 % of" in result.stderr
     record = RunFolder(str(run)).record["data"]
     assert (record["train"], record["validation"]) == (1, 0)
     calibration = load_detector(str(run)).calibration
@@ -77,6 +76,54 @@ def test_a_single_image_is_enough(images, tmp_path, invoke):
     assert metrics["num_test_images"] == 1
     # Not even this image is anomalous to its own statistics.
     assert metrics["false_alarm_rate"] == 0
+
+
+def test_variants_that_the_user_allows(fitted, images, tmp_path, invoke):
+    def spread(run):
+        """How differently an image scores when it is turned or mirrored."""
+        photo = keras.utils.load_img(images / "train" / "good" / "000.png")
+        x = np.asarray(photo.resize((64, 64)), "float32")[None] / 255
+        views = np.concatenate([x, np.rot90(x, 1, (1, 2)), x[:, :, ::-1]])
+        detector = load_detector(str(run))
+        return np.ptp(detector.predict(views, verbose=0)["raw_score"])
+
+    run = tmp_path / "run"
+    options = ["train", f"--data={images}", *SMALL]
+    allowed = ["--symmetric=rotate,flip", "--brightness=0.1"]
+    result = invoke(*options, f"--run={run}", *allowed)
+    assert "Calibrated on 12 normal images, each scored by" in result.stdout
+    assert "--symmetric" not in result.stdout
+    # They are those of the run, and decide what it has learned.
+    data = RunFolder(str(run)).config.data
+    assert data.symmetric == ("rotate", "flip")
+    assert data.brightness == 0.1
+    assert spread(run) < 0.5 * spread(fitted[0])
+    bad = invoke(
+        *options, f"--run={tmp_path / 'bad'}", "--symmetric=shear", code=2
+    )
+    assert "must be a list of rotate, flip. Received: 'shear'" in bad.stderr
+    assert not (tmp_path / "bad").exists()
+
+
+def test_symmetries_of_few_images_are_proposed(tmp_path, invoke):
+    data = tmp_path / "noise"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        pixels = rng.integers(0, 256, (8, 8, 3)).repeat(8, 0).repeat(8, 1)
+        keras.utils.save_img(data / f"{number}.png", pixels, scale=False)
+    result = invoke(
+        "train", f"--data={data}", f"--run={tmp_path / 'a'}", *SMALL
+    )
+    assert "train with --symmetric rotate,flip:" in result.stdout
+    # It is up to the user.
+    assert RunFolder(str(tmp_path / "a")).config.data.symmetric == ()
+    for path in sorted(data.iterdir())[4:]:
+        path.unlink()
+    result = invoke(
+        "train", f"--data={data}", f"--run={tmp_path / 'b'}", *SMALL
+    )
+    assert "--symmetric" not in result.stdout
 
 
 def test_run_killed_before_its_statistics_goes_on(fitted, tmp_path, invoke):

@@ -54,6 +54,31 @@ def test_scores_equal_those_of_the_evaluation(
     assert "of 3 anomalous" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("threshold", 0.5), ("sensitivity", 0.9)]
+)
+def test_other_thresholds(invoke, trained, images, tmp_path, option, value):
+    out = tmp_path / "scores.json"
+    result = invoke(
+        "predict", trained, images / "test", f"--{option}={value}", "--out", out
+    )
+    calibration = load_detector(str(trained)).calibration
+    limit = calibration.adjusted(**{option: value}).threshold
+    rows = json.loads(out.read_text())
+    flags = [row["is_anomalous"] for row in rows]
+    assert flags == [row["anomaly_score"] >= limit for row in rows]
+    assert f"from score {limit:.4g} on" in result.stdout
+
+
+def test_thresholds_that_make_no_sense(invoke, trained, images):
+    arguments = ["predict", trained, images]
+    options = ["--threshold=1", "--sensitivity=0.5"]
+    result = invoke(*arguments, *options, code=2)
+    assert "threshold or a sensitivity, not both" in result.stderr
+    result = invoke(*arguments, "--sensitivity=2", code=2)
+    assert "--sensitivity" in result.stderr
+
+
 def test_images_of_any_size_and_kind(invoke, trained, tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (30, 70, 3), dtype="uint8")

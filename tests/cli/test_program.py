@@ -110,7 +110,7 @@ def test_debug_shows_the_traceback():
         ),
         (
             ["export", "x", "--to", "onnx", "--precision", "int8"],
-            "'int8' is for tflite only",
+            "'int8' is for tflite and openvino only",
         ),
         (["report", "nothing"], "no run folder 'nothing'"),
     ],

@@ -87,6 +87,26 @@ def test_exported_models_and_maps(invoke, trained, images, predicted, tmp_path):
         assert found.shape == (48, 48)
 
 
+def test_other_thresholds(invoke, trained, images, tmp_path):
+    """Of runs and of exports."""
+    from keras_sspcab.export import export_saved_model
+
+    model = load_detector(str(trained))
+    version = export_saved_model(model, tmp_path / "model", check=False).path
+    for name, path in (("run", trained), ("export", version)):
+        out = tmp_path / name
+        arguments = ["score", images, f"--model={path}", f"--out={out}"]
+        invoke(*arguments, "--sensitivity=1")
+        rows = read_rows(out)
+        scores = np.array([row["anomaly_score"] for row in rows])
+        assert 0 < (scores >= 0).sum() < len(rows)
+        flags = [row["is_anomalous"] for row in rows]
+        assert flags == (scores >= 0).tolist()
+        result = invoke(*arguments, "--threshold=2", code=2)
+        text = " ".join(result.stderr.split())
+        assert "another decision (sensitivity=1 then, threshold=2 now)" in text
+
+
 def test_broken_images_and_uncalibrated_models(invoke, images, tmp_path):
     from keras_sspcab.applications import AutoEncoder
 

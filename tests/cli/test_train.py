@@ -81,7 +81,8 @@ def test_output_reads_well_in_a_log(invoke, images, tmp_path, monkeypatch):
         f"Saved {os.path.join(run, 'model.keras')}",
     ):
         assert text in result.stdout
-    assert "measured on only 3 normal images" in result.stderr
+    assert "The threshold is a guess. False alarms to expect" in result.stderr
+    assert "interval from 3 images" in result.stderr
     assert "\x1b" not in result.output
     assert RunFolder(run).is_finished
     # What takes long is told before it begins.
@@ -328,3 +329,9 @@ def test_killed_and_interrupted_runs_end_like_undisturbed_ones(
         whole / "history.csv"
     ).read_bytes()
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
+
+
+def test_loggers_are_named(invoke, tmp_path, images):
+    arguments = ("train", "--data", images, "--run", tmp_path / "run")
+    text = invoke(*arguments, "--log", "mlfow", code=2).output
+    assert "--log must be a list of tensorboard, mlflow, wandb" in text

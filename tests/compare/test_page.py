@@ -16,6 +16,7 @@ from keras_sspcab.compare.figure import write_figure
 from keras_sspcab.compare.grid import Cell
 from keras_sspcab.compare.page import page, write_files
 from keras_sspcab.compare.results import Result
+from tests.browser import check_page, style, texts
 
 
 def of_seed(cell):
@@ -74,7 +75,16 @@ def test_files_are_complete(make, tmp_path):
     assert "<title>draem: without → with SSPCAB</title>" in html
     assert "<li>two</li>" in html
     assert html.count("<table>") == text.count("| --- |")
-    assert html.count('src="data:image/png;base64,') == 1
+    # Behind the results, before the next section.
+    assert html.index("<svg") < html.index("<h2>Paired differences")
+
+
+def test_the_page_is_accessible_and_asks_no_other_host(make, tmp_path, browser):
+    comparison = make(of_seed, classes=("screw", "<b>tile</b>"))
+    write_files(str(tmp_path), comparison, ["Command: `x --data " + "a" * 99])
+    for _ in check_page(browser, (tmp_path / "comparison.html").as_uri()):
+        assert len(texts(browser, "h2")) == 4
+        assert style(browser, ".chart svg", "display") == "block"
 
 
 def test_nothing_is_drawn_before_there_is_a_result(make, tmp_path):

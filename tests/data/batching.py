@@ -14,6 +14,7 @@ VARIANTS = [
     {"patch_size": (3, 5), "patches_per_image": 3},
     {"patch_size": 4, "patches_per_image": 3, "shuffle": True, "flip": True},
     {"flip": True, "shuffle": True, "image_size": (6, 5)},
+    {"rotate": 90, "shuffle": True, "image_size": (6, 6)},
 ]
 
 

@@ -135,6 +135,19 @@ def test_shuffled_batches_hold_patches_of_different_images(samples):
     assert counts.tolist() == [3] * 11
 
 
+@pytest.mark.parametrize(("step", "kinds"), [(90, 4), (180, 2)])
+def test_images_are_rotated_by_each_angle_alike(textured, step, kinds):
+    (original,) = batches(textured, image_size=8)
+    turns = range(0, 360 // 90, step // 90)
+    expected = np.stack([np.rot90(original, turn, (1, 2)) for turn in turns])
+    counts = np.zeros(kinds, int)
+    for found in batches(textured, image_size=8, rotate=step, epochs=20):
+        same = (found == expected).all(axis=(2, 3, 4))
+        assert (same.sum(axis=0) == 1).all()
+        counts += same.sum(axis=1)
+    assert counts.min() > 0.6 * counts.mean()
+
+
 def test_flips_mirror_about_half(textured):
     (images,) = batches(textured)
     flipped = 0

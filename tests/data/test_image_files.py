@@ -6,11 +6,20 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_sspcab.data.decoding import decode_image
+from keras_sspcab.data.batching import read_in_graph
+from keras_sspcab.data.decoding import (
+    BITMAP,
+    PICTURE,
+    WIDE,
+    decode_image,
+    decode_plain,
+)
 from keras_sspcab.data.image_files import (
+    PLAIN_SPEC,
     brightest_value,
-    read_image_in_graph,
+    plain_reader,
     read_pixels,
+    read_plain,
     to_decodable,
 )
 from keras_sspcab.preprocessing import Preprocessing
@@ -166,6 +175,13 @@ def test_broken_gifs_are_refused_or_read_as_by_pillow(encode):
     assert decoded > 20
 
 
+def read_in_a_graph(path, **options):
+    reader = plain_reader([str(path)], 3, **options)
+    function = tf.function(lambda: read_in_graph(reader, [0], PLAIN_SPEC))
+    (encoded,), (form,) = function()
+    return encoded.numpy(), form.numpy()
+
+
 def test_files_are_read_in_graphs_to_the_last_zero(tmp_path, color, encode):
     # A BMP may end with zeros, which NumPy drops from bytes.
     color[0] = 0
@@ -173,15 +189,54 @@ def test_files_are_read_in_graphs_to_the_last_zero(tmp_path, color, encode):
     assert encoded[-1] == 0
     path = tmp_path / "a.bmp"
     path.write_bytes(encoded)
-    function = tf.function(lambda: read_image_in_graph(tf.constant(str(path))))
-    assert function().numpy() == encoded
+    assert read_in_a_graph(path) == (encoded, BITMAP)
 
 
 def test_errors_in_graphs_name_the_file(tmp_path):
-    function = tf.function(
-        lambda: read_image_in_graph(tf.constant(str(tmp_path / "no.png")))
-    )
     with pytest.raises(
         tf.errors.InvalidArgumentError, match=r"no\.png: the file does not"
     ):
-        function()
+        read_in_a_graph(tmp_path / "no.png")
+    wide = tmp_path / "wide.png"
+    pixels = tf.constant([[[5000]]], tf.uint16)
+    wide.write_bytes(tf.io.encode_png(pixels).numpy())
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"wide\.png: values up to 5000,"
+    ):
+        read_in_a_graph(wide, preprocessing=Preprocessing(4095))
+
+
+def files_of_all_kinds(color, encode):
+    """Yields content of image files, by kind and mode of Pillow or bits."""
+    alpha = np.concatenate([color, color[..., :1] % 251], -1)
+    for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"):
+        for mode in ("RGB", "L", "P", "1", "LA", "RGBA", "CMYK"):
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            key = {"transparency": 3} if kind == "PNG" else {}
+            for options in ({}, {"exif": exif}, key):
+                try:
+                    encoded = encode(alpha, kind, mode=mode, **options)
+                except (OSError, TypeError, ValueError, struct.error):
+                    continue
+                yield f"{kind} {mode} {[*options]}", encoded
+    for channels in (1, 2, 3, 4):
+        wide = alpha[..., :channels].astype("uint16") * 16
+        yield f"16 bits {channels}", tf.io.encode_png(wide).numpy()
+    yield "BMP of 16 bits", bitmap_of_16_bits(color)
+
+
+def test_plain_files_have_the_pixels_of_all_others(tmp_path, color, encode):
+    how, forms, path = Preprocessing(4095), set(), tmp_path / "image"
+    for name, encoded in files_of_all_kinds(color, encode):
+        path.write_bytes(encoded)
+        for channels in (1, 3):
+            plain, form = read_plain(str(path), channels, how)
+            forms.add(form)
+            for dtype in (tf.uint8, tf.float32):
+                decoded = decode_plain(
+                    plain, tf.constant(form), channels, how, dtype
+                )
+                expected = read_pixels(str(path), channels, how, dtype)
+                np.testing.assert_array_equal(decoded, expected, err_msg=name)
+    assert forms == {PICTURE, BITMAP, WIDE}

@@ -63,6 +63,58 @@ def test_image_size_is_checked(size, color):
         resize(color, size)
 
 
+# === Aspect ratio ===
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("size", [(24, 24), (50, 20), (9, 61)])
+def test_what_is_padded_or_cropped_is_resized_alike(method, dtype, size):
+    image = random_image((31, 47, 3))
+    if dtype == "float32":
+        image = image.astype(dtype) / 255
+    source, target = Preprocessing(fit="pad").place((31, 47), size)
+    padded = resize(image, size, method, "pad").numpy()
+    content = padded[target]
+    np.testing.assert_array_equal(
+        content, resize(image, content.shape[:2], method)
+    )
+    assert content.shape != padded.shape
+    padded[target] = 0.5
+    np.testing.assert_array_equal(padded, 0.5)
+    source, _ = Preprocessing(fit="crop").place((31, 47), size)
+    np.testing.assert_array_equal(
+        resize(image, size, method, "crop"),
+        resize(image[source], size, method),
+    )
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_batches_of_one_ratio_fit_as_their_images(fit):
+    images = np.stack([random_image((31, 47, 1))] * 2)
+    batch = resize(images, (16, 16), fit=fit)
+    np.testing.assert_array_equal(batch[1], resize(images[1], 16, fit=fit))
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_fit_on_every_path(fit, tmp_path):
+    path = str(tmp_path / "a.png")
+    pixels = random_image((31, 47, 3))
+    encoded = tf.io.encode_png(pixels)
+    tf.io.write_file(path, encoded)
+    how = Preprocessing(fit=fit)
+    expected = resize(pixels, (16, 20), fit=fit)
+    read = tf.function(lambda file: decode_and_resize(file, (16, 20), 3, how))
+    np.testing.assert_allclose(read(encoded), expected, atol=1e-6)
+    for cache in (False, True, str(tmp_path / "cache")):
+        (batch,) = image_dataset(
+            [ImageSample(path)], (16, 20), cache=cache, preprocessing=how
+        )
+        np.testing.assert_allclose(batch[0], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="for images"):
+        fit_frame(pixels, (16, 20), 3, how)
+
+
 # === As published ===
 
 
@@ -154,6 +206,7 @@ def test_caches_on_disk_know_the_method(tmp_path, write_image):
         (1, Preprocessing()),
         (2, Preprocessing(resize="area")),
         (3, Preprocessing(resize="opencv")),
+        (4, Preprocessing(fit="pad")),
     ):
         image_dataset(samples, 4, 1, cache=cache, preprocessing=how)
         assert len(list(cache.iterdir())) == count

@@ -15,7 +15,12 @@ from keras_sspcab.export import export_onnx, export_saved_model
 SIZE = 32
 
 #: Names of artifacts, by format.
-FORMATS = {"savedmodel": "served", "tflite": "m.tflite", "onnx": "m.onnx"}
+FORMATS = {
+    "savedmodel": "served",
+    "tflite": "m.tflite",
+    "onnx": "m.onnx",
+    "openvino": "m.xml",
+}
 
 
 def _read(samples):

@@ -88,28 +88,31 @@ def test_unknown_format(detector, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("to", "package"),
+    ("to", "package", "extra"),
     [
-        ("onnx", "tf2onnx"),
-        ("onnx", "onnxruntime"),
-        ("tflite", "ai_edge_litert"),
+        ("onnx", "tf2onnx", "export"),
+        ("onnx", "onnxruntime", "export"),
+        ("tflite", "ai_edge_litert", "export"),
+        ("openvino", "openvino", "openvino"),
+        ("openvino", "nncf", "openvino"),
     ],
 )
 def test_missing_packages(
-    detector, textures, tmp_path, monkeypatch, to, package
+    detector, textures, tmp_path, monkeypatch, to, package, extra
 ):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=r"pip install .*\[export\]"):
-        export_model(
-            detector, tmp_path / FORMATS[to], to, images=textures["test"]
-        )
+    options = {"precision": "int8"} if package == "nncf" else {}
+    path = tmp_path / FORMATS[to]
+    with pytest.raises(ImportError, match=rf"pip install .*\[{extra}\]"):
+        export_model(detector, path, to, images=textures["test"], **options)
 
 
 def test_import_needs_no_optional_package():
     code = """
         import sys
 
-        for name in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert"):
+        exporters = ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert")
+        for name in (*exporters, "openvino", "nncf"):
             sys.modules[name] = None  # makes its import fail
         import keras_sspcab.export
         for name in keras_sspcab.export.__all__:

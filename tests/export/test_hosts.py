@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import onnx
+import openvino
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
@@ -100,6 +101,11 @@ def test_every_host(host_and_inputs, to, tmp_path):
 
 def ranges_in(path):
     """The ranges of values that an artifact names."""
+    if path.suffix == ".xml":
+        model = openvino.Core().read_model(path)
+        return json.loads(
+            model.get_rt_info(["keras-sspcab", "value_range"]).astype(str)
+        )
     if path.suffix == ".onnx":
         properties = {p.key: p.value for p in onnx.load(path).metadata_props}
         return json.loads(properties["value_range"])

@@ -34,7 +34,11 @@ def test_file(onnx_file, detector):
     proto = onnx.load(onnx_file.path)
     onnx.checker.check_model(proto, full_check=True)
     assert proto.opset_import[0].version == 17
-    (image,) = proto.graph.input
+    image, *options = proto.graph.input
+    # Defaults make them optional.
+    names = [value.name for value in options]
+    assert names == ["threshold", "sensitivity"]
+    assert set(names) <= {value.name for value in proto.graph.initializer}
     axes = image.type.tensor_type.shape.dim
     assert image.name == "image"
     assert axes[0].dim_param == "batch"
@@ -80,7 +84,7 @@ def test_models_of_any_size(make_detector, textures, tmp_path):
     )
     path = tmp_path / "model.onnx"
     export_onnx(model, path, images=textures["test"][:4])
-    (image,) = onnx.load(path).graph.input
+    image, *_ = onnx.load(path).graph.input
     report = json.loads((tmp_path / "model.onnx.parity.json").read_text())
     assert report["image_size"] is None
     names = [axis.dim_param for axis in image.type.tensor_type.shape.dim]
@@ -97,7 +101,7 @@ def test_image_size_fixes_open_sizes(sizeless_detector, textures, tmp_path):
         images=textures["test"][:, :24],
         image_size=(24, SIZE),
     )
-    (image,) = onnx.load(path).graph.input
+    image, *_ = onnx.load(path).graph.input
     sizes = [axis.dim_value for axis in image.type.tensor_type.shape.dim]
     assert sizes == [0, 24, SIZE, 1]
 

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from tensorflow.lite.python import schema_py_generated as schema
 
 from keras_sspcab import SSPCABLayer
-from keras_sspcab.export import check_parity, export_tflite
+from keras_sspcab.export import check_parity, export_tflite, load_runner
 from keras_sspcab.export.precision import FloatScopes, Graph, Operation
 from tests.export.conftest import SIZE
 
@@ -45,7 +46,7 @@ def int8(detector, textures, folder):
 
 def run(path, image, name="image", **options):
     interpreter = Interpreter(model_path=str(path), **options)
-    runner = interpreter.get_signature_runner()
+    runner = interpreter.get_signature_runner("serving_default")
     return {k: np.array(v) for k, v in runner(**{name: image}).items()}
 
 
@@ -82,6 +83,41 @@ def test_a_bare_interpreter_gives_the_same(
             np.testing.assert_allclose(
                 value, expected[name][i : i + 1], rtol=1e-4, atol=tolerance
             )
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_optional_inputs(precision, request, textures):
+    path = request.getfixturevalue(precision).path
+    run = load_runner(path)
+    images = textures["test"]
+    outputs = run(image=images)
+    scores = outputs["anomaly_score"]
+    threshold = np.full(len(images), np.median(scores), "float32")
+    flagged = run(image=images, threshold=threshold)
+    assert (flagged["is_anomalous"] == (scores >= threshold)).all()
+    np.testing.assert_array_equal(flagged["anomaly_score"], scores)
+    # Both signatures have the same weights, once, aligned as devices want it.
+    content = path.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    first, second = (
+        {i for o in graph.operators for i in o.inputs if i >= 0}
+        for graph in model.subgraphs
+    )
+    buffers = [
+        {graph.tensors[i].buffer for i in inputs}
+        for graph, inputs in zip(model.subgraphs, (first, second), strict=True)
+    ]
+    large = [{b for b in part if _size(model, b) > 64} for part in buffers]
+    assert large[0]
+    assert large[0] == large[1]
+    for buffer in large[0]:
+        data = model.buffers[buffer].data.tobytes()
+        assert content.index(data) % 16 == 0
+
+
+def _size(model, buffer):
+    data = model.buffers[buffer].data
+    return 0 if data is None else len(data)
 
 
 def test_weights_are_halved(float32, float16, detector, textures):

@@ -6,6 +6,9 @@ import pytest
 from keras import ops
 
 from keras_sspcab import layers, scoring
+from keras_sspcab.regions import Region, Regions
+
+REGIONS = Regions(np.arange(48).reshape(8, 6) % 3, (Region("a"), Region("b")))
 
 # How each layer is made, and the shapes of its inputs.
 MAPS = (2, 8, 6, 4)
@@ -26,6 +29,10 @@ LAYERS = {
     "CropLike": ({}, [MAPS, (2, 7, 3, 5)]),
     "DepthToSpace": ({}, [MAPS]),
     "GradientReversal": ({"weight": 0.25}, [MAPS]),
+    "ImageRegistration": (
+        {"max_angle": 10.0, "max_shift": 0.1, "working_size": 16},
+        [MAPS],
+    ),
     "MaskedConv2D": (
         {
             "filters": 8,
@@ -41,6 +48,10 @@ LAYERS = {
     ),
     "MaskedConv3D": ({"filters": 3, "bias_initializer": "ones"}, [(2, *MAPS)]),
     "PrototypeMemory": ({"num_items": 5, "margin": 0.5}, [MAPS]),
+    "RigidResampling": (
+        {"inverse": True, "fill_value": 0.5},
+        [(2, 8, 6), (2, 2, 3)],
+    ),
     "SSMCTBLayer": (
         {
             "token_dim": 6,
@@ -80,12 +91,21 @@ LAYERS = {
     "MapSmoothing": ({"size": 3, "padding": "zeros"}, [(2, 8, 6)]),
     "MapUpsampling": ({"sigma": 2.0}, [(2, 4, 3), MAPS]),
     "MemoryBank": ({"capacity": 9, "num_neighbors": 3}, [MAPS]),
+    "PaddingMask": ({}, [MAPS, (2, 8, 6)]),
     "PatchEmbedding": ({"patch_size": 4, "stride": 2}, [MAPS]),
     "PeakSignalToNoise": ({}, [(2,)]),
     "PositionGaussian": ({"shrinkage": 0.2, "rank": 2}, [MAPS]),
     "ReceptiveFieldUpsampling": (
         {"patch_size": 4, "stride": 2},
         [(2, 3, 2), MAPS],
+    ),
+    "RegionMask": ({"regions": REGIONS}, [MAPS]),
+    "RegionScores": (
+        {
+            "regions": REGIONS,
+            "calibrations": 2 * [scoring.Calibration(threshold=1.5)],
+        },
+        [(2, 8, 6)],
     ),
     "RegularityScore": ({"psnr_weight": 0.6}, [(2,), (2,)]),
     "SquaredError": ({}, [MAPS, MAPS]),
@@ -217,9 +237,10 @@ def test_mixed_precision(name):
         keras.config.set_dtype_policy(before)
     for x in outputs:
         assert np.isfinite(numpy(x)).all()
-    # What scores or remembers computes in float32.
-    scores = hasattr(scoring, name) or name.endswith("Memory")
-    assert layer.compute_dtype == ("float32" if scores else "float16")
+    # What scores, remembers or finds pixels computes in float32.
+    ends = ("Memory", "Registration", "RigidResampling")
+    is_exact = hasattr(scoring, name) or name.endswith(ends)
+    assert layer.compute_dtype == ("float32" if is_exact else "float16")
     assert layer.variable_dtype == "float32"
 
 
@@ -272,6 +293,9 @@ def test_what_was_fitted_is_saved_and_not_trained(name, tmp_path):
         (layers.ChannelAttention, {"reduction_ratio": 0}, "`reduction_ratio`"),
         (layers.DepthToSpace, {"block_size": 0}, "block_size"),
         (layers.GradientReversal, {"weight": float("nan")}, "weight"),
+        (layers.ImageRegistration, {"max_angle": 181}, "at most 180.*181"),
+        (layers.ImageRegistration, {"max_shift": 0.6}, "max_shift=0.6"),
+        (layers.ImageRegistration, {"working_size": 8}, "working_size=8"),
         (layers.MaskedConv2D, {"filters": 0}, "`filters`.*at least 1.*=0"),
         (layers.MaskedConv2D, {"filters": 2, "kernel_size": 1.5}, "1.5"),
         (layers.SSPCABLayer, {"dilation_rate": -1}, "at least 0"),
@@ -279,6 +303,7 @@ def test_what_was_fitted_is_saved_and_not_trained(name, tmp_path):
         (layers.MaskedConv2D, {"filters": 2, "padding_mode": "same"}, "zeros"),
         (layers.MaskedConv2D, {"filters": 2, "data_format": "nhwc"}, "nhwc"),
         (layers.PrototypeMemory, {"num_items": 1}, "num_items=1"),
+        (layers.RigidResampling, {"fill_value": np.nan}, "fill_value=nan"),
         (layers.SSPCABLayer, {"attention": "self"}, "`attention`.*self"),
         (layers.SSPCABLayer, {"dilation": 1}, "Unrecognized keyword"),
         (layers.SSPCABLayer, {"loss": "rmse"}, "`loss`.*rmse"),
@@ -317,6 +342,7 @@ def test_bad_arguments(cls, arguments, message):
         ("DepthToSpace", (1, 2, 2, 6), "multiple of 4 with block_size=2"),
         ("DepthToSpace", (1, 2, 2, None), "must be known"),
         ("GaussianDensity", (None, None), "must be known"),
+        ("ImageRegistration", (None, None, 8, 3), "must be known"),
         ("MaskedConv2D", (None, 8, 8, None), "must be known"),
         ("MemoryBank", (None, 4, 5, None), "must be known"),
         ("PositionGaussian", (None, None, 4, 5), "must be known"),

@@ -1,5 +1,6 @@
 import itertools
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -57,6 +58,45 @@ def test_reflect_padding_equals_plain_loops(k, d, m):
 @pytest.mark.parametrize(("k", "d", "m"), [(1, 0, 1), (1, 1, 1), (2, 1, 3)])
 def test_three_dimensions_equal_plain_loops(k, d, m):
     assert_equals_plain_loops(MaskedConv3D, (1, 6, 5, 7, 2), k, d, m)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow",
+    reason="the form brings its own gradient on TensorFlow",
+)
+@pytest.mark.parametrize(
+    ("k", "d", "m", "padding_mode"),
+    [
+        (1, 1, 1, "zeros"),
+        (1, 0, 2, "zeros"),
+        (2, 1, 1, "zeros"),
+        (1, 1, 1, "reflect"),
+    ],
+)
+@pytest.mark.parametrize("size", [(7, 10), (5, 3)])
+def test_gradient_of_the_dilated_form(k, d, m, padding_mode, size):
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
+    layer = MaskedConv2D(
+        4,
+        kernel_size=k,
+        dilation_rate=d,
+        mask_size=m,
+        padding_mode=padding_mode,
+    )
+    randomized(layer, x)
+    gradients = {}
+    for form in ("dilated", "masked"):
+        with masked_conv_form(form), tf.GradientTape() as tape:
+            inputs = tf.convert_to_tensor(x)
+            tape.watch(inputs)
+            loss = tf.reduce_sum(tf.sin(layer(inputs)))
+        gradients[form] = tape.gradient(
+            loss, [inputs, *layer.trainable_variables]
+        )
+    for ours, expected in zip(*gradients.values(), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_vector_of_the_specification():

@@ -524,7 +524,7 @@ def test_no_trace_of_the_loss_in_an_inference_graph():
             return model(x, training=False)
 
     def has_loss(types):
-        return bool({"Square", "SquaredDifference"} & types)
+        return bool({"L2Loss", "Square", "SquaredDifference"} & types)
 
     assert has_loss(operations(plain))
     assert not has_loss(operations(clean))

@@ -73,13 +73,15 @@ VIDEOS = {
 }
 
 
-def write_image_run(folder, label=True, maps=True, masks=True, curves=True):
-    """Writes a run of the images above; 64 by 48 pixels, maps 32 by 24."""
+def write_image_run(
+    folder, label=True, maps=True, masks=True, curves=True, images=IMAGES
+):
+    """Writes a run of images; 64 by 48 pixels, maps 32 by 24."""
     rng = np.random.default_rng(0)
     predictions = _start(folder, data="bolts", channels=1, model="autoencoder")
     (predictions / "maps").mkdir()
     rows, pixels = [], PixelScores()
-    for number, (name, truth, defect, score) in enumerate(IMAGES):
+    for number, (name, truth, defect, score) in enumerate(images):
         path = folder / "images" / name
         mask_path = folder / "masks" / f"{number}.png"
         map_path = predictions / f"maps/{number:06d}.npy"
@@ -102,8 +104,8 @@ def write_image_run(folder, label=True, maps=True, masks=True, curves=True):
         )
     outputs.write_rows(str(predictions), ImageScore, rows)
     if curves and label:
-        labels = [truth for _, truth, _, _ in IMAGES]
-        scores = [score for *_, score in IMAGES]
+        labels = [truth for _, truth, _, _ in images]
+        scores = [score for *_, score in images]
         all_curves = _rankings("image", labels, scores)
         if masks and maps:
             all_curves |= {
@@ -113,7 +115,7 @@ def write_image_run(folder, label=True, maps=True, masks=True, curves=True):
             }
         outputs.write_curves(str(predictions), all_curves)
     metrics = {
-        "num_test_images": len(IMAGES),
+        "num_test_images": len(images),
         "calibration": {"threshold": THRESHOLD, "pixel_threshold": 2.5},
     }
     if label:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_sspcab.report import page as report_page
 from keras_sspcab.report import write_report
-from tests.report.browsing import requests_of, set_width, style, texts
+from tests.browser import check_page, set_width, style, texts, violations
 from tests.report.run_folders import (
     HOSTILE,
     IMAGES,
@@ -69,24 +70,14 @@ def test_all_sections_are_there(page, sections):
         assert page.find_element("id", target).is_displayed()
 
 
-def test_no_request_leaves_the_page_and_nothing_fails(browser, address):
-    browser.get_log("browser")
-    urls = requests_of(browser, address)
-    assert browser.get_log("browser") == []
-    assert any(url.startswith("file:") for url in urls)
-    assert not [u for u in urls if not u.startswith(("file:", "data:"))]
-
-
-@pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_is_wider_than_the_window(page, width):
-    set_width(page, width)
-    page.execute_script(
-        "document.querySelectorAll('details').forEach(d => d.open = true)"
-    )
-    inner, scroll = page.execute_script(
-        "return [innerWidth, document.documentElement.scrollWidth]"
-    )
-    assert scroll <= inner == width
+def test_the_page_is_accessible_and_asks_no_other_host(browser, address):
+    for _ in check_page(browser, address):
+        browser.execute_script(
+            "document.querySelectorAll('details').forEach(d => d.open = true)"
+        )
+        browser.find_element("css selector", ".frame").click()
+        assert violations(browser) == []
+        browser.find_element("id", "close").click()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -102,19 +93,17 @@ def test_charts_follow_the_theme(page, theme):
     assert (brightness[0] > brightness[1]) == (theme == "dark")
 
 
-def test_pictures_have_texts_and_are_loaded(page):
-    missing, widths = page.execute_script(
+def test_all_pictures_can_be_shown(page):
+    broken = page.execute_async_script(
         """
-        const missing = [
-          ...document.querySelectorAll("img, [role=img], input, select")
-        ].filter(e => !(e.alt || e.ariaLabel || e.labels?.length));
-        return [missing.map(e => e.outerHTML.slice(0, 80)),
-                [...document.images].map(i => i.naturalWidth)];
+        const images = [...document.images];
+        for (const image of images) image.loading = "eager";
+        Promise.allSettled(images.map((image) => image.decode())).then(
+          (all) => arguments[0](
+            all.length < 16 || all.filter((one) => one.reason).map(String)));
         """
     )
-    assert missing == []
-    assert len(widths) >= 16
-    assert all(widths)
+    assert broken == []
 
 
 def test_hostile_names_are_only_text(page):
@@ -240,6 +229,34 @@ def test_pictures_keep_their_shape(browser, tmp_path, size):
     assert ratio == pytest.approx(size[0] / size[1], rel=0.05)
     assert stack["height"] <= frame["height"] + 1
     assert frame["height"] < 1.4 * frame["width"]
+
+
+LOADED = """
+return [...document.images].filter((i) => i.complete && i.naturalWidth).length
+"""
+
+
+def test_pictures_in_a_folder_are_loaded_when_they_come_into_view(
+    browser, tmp_path, monkeypatch
+):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    monkeypatch.setattr(report_page, "MAX_EMBEDDED", 0)
+    many = [(f"{n}/{name}", *more) for n in range(40) for name, *more in IMAGES]
+    run = write_image_run(tmp_path / "run #1", images=many, masks=False)
+    path = run / "a page?.html"
+    set_width(browser, 1366)
+    browser.get_log("browser")
+    browser.get(write_report(run, path, max_images=len(many)).as_uri())
+    total = len(browser.find_elements("css selector", ".card img"))
+    assert total == 2 * len(many)
+    assert browser.execute_script(LOADED) < 0.1 * total
+    last = browser.find_elements("css selector", ".card .photo")[-1]
+    browser.execute_script("arguments[0].scrollIntoView()", last)
+    wait = WebDriverWait(browser, 20)
+    wait.until(lambda _: last.get_property("naturalWidth") == 64)
+    assert browser.execute_script(LOADED) < 0.5 * total
+    assert browser.get_log("browser") == []
 
 
 @pytest.mark.parametrize("address", ["video"], indirect=True)

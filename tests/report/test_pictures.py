@@ -1,4 +1,3 @@
-import base64
 import io
 
 import numpy as np
@@ -8,16 +7,14 @@ from PIL import Image
 from keras_sspcab.report import gallery, overlay
 
 
-def decode(uri):
-    head, _, data = uri.partition(",")
-    assert head.startswith("data:image/")
-    return Image.open(io.BytesIO(base64.b64decode(data)))
+def decode(content):
+    return Image.open(io.BytesIO(content))
 
 
 def test_the_page_shows_what_overlay_draws():
     heat = np.linspace(-3, 15, 64, dtype="float32").reshape(8, 8)
     layer = np.asarray(
-        decode(gallery.heat_uri(heat, 10.0, 320)).convert("RGBA")
+        decode(gallery.encode_heat(heat, 10.0, 320)).convert("RGBA")
     ).astype(float)
     image = np.full((8, 8, 3), [10, 20, 200], "uint8")
     opacity = layer[..., 3:] / 255
@@ -32,7 +29,7 @@ def test_photos_are_shrunk(tmp_path):
     Image.fromarray(np.zeros((300, 900, 3), "uint8")).save(path)
     photo = gallery.load_photo(str(path), 320)
     assert photo.size == (320, 107)
-    assert decode(gallery.photo_uri(photo)).size == (320, 107)
+    assert decode(gallery.encode_photo(photo)).size == (320, 107)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,17 @@ from keras_sspcab.runs.image_evaluation import evaluate_images
 from keras_sspcab.runs.parsing import load_config
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import source_of
+from keras_sspcab.scoring import Calibration, DriftReference, input_statistics
 
 
 class Brightness:
+    counted = None
+
+    def counted_pixels(self, images):
+        shape = np.shape(images)[:3]
+        where = self.counted
+        return None if where is None else np.broadcast_to(where, shape)
+
     def predict_on_batch(self, images):
         maps = np.asarray(images).mean(-1)
         scores = maps.max((1, 2))
@@ -30,7 +38,7 @@ class Brightness:
 
 @pytest.fixture
 def evaluate(tmp_path):
-    def evaluate(root, image_size=64, masks="nearest"):
+    def evaluate(root, image_size=64, masks="nearest", reference=None):
         settings = {
             "evaluation.masks": masks,
             "data.path": str(root),
@@ -44,8 +52,10 @@ def evaluate(tmp_path):
         folder = tmp_path / "predictions"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
+        model = Brightness()
+        model.calibration = Calibration(reference=reference)
         measured = evaluate_images(
-            Brightness(), source, samples, split, str(folder), Progress()
+            model, source, samples, split, str(folder), Progress()
         )
         texts = [str(warning.message) for warning in caught]
         return measured.metrics, [*texts, *measured.gaps]
@@ -71,7 +81,7 @@ def test_only_whole_pixels_count_if_so_set(evaluate, tmp_path):
         Image.fromarray(mask).save(path)
         expected.append((cv2.resize(mask, (32, 32)) / 255).astype("uint8"))
         sample = ImageSample("", 1, "hole", str(path))
-        whole, is_lost = load_mask(sample, (32, 32), "whole")
+        whole, is_lost, _ = load_mask(sample, (32, 32), "whole")
         np.testing.assert_array_equal(whole, expected[-1])
         assert is_lost == (number == 2)
     metrics, texts = evaluate(tmp_path / "set", 32, masks="whole")
@@ -132,6 +142,18 @@ def part(tmp_path):
     return root
 
 
+def test_pixels_outside_of_regions_do_not_count(part, evaluate, monkeypatch):
+    above = np.arange(16)[:, np.newaxis] < 8
+    for path in (part / "test/good").iterdir():
+        bright = np.where(above, 50, 255) * np.ones((16, 16))
+        Image.fromarray(bright.astype("uint8")).save(path)
+    worse, _ = evaluate(part, 16)
+    monkeypatch.setattr(Brightness, "counted", above)
+    better, _ = evaluate(part, 16)
+    assert worse["pixel_auroc"] < 0.95
+    assert better["pixel_auroc"] == better["aupro"] == 1.0
+
+
 def test_masks_that_contradict_their_labels_count_for_nothing(part, evaluate):
     before, texts = evaluate(part, 16)
     assert before["pixel_auroc"] == 1.0
@@ -163,3 +185,27 @@ def test_masks_must_fit_their_images(part, evaluate):
     Image.new("L", (8, 16), 255).save(path)
     with pytest.raises(ValueError, match=r"1_mask\.png: mask of 16x8 pixels"):
         evaluate(part, 16)
+
+
+@pytest.mark.parametrize("light", [0.5, 0.9])
+def test_normal_images_that_look_otherwise_are_told(evaluate, tmp_path, light):
+    rng = np.random.default_rng(0)
+    for kind in ("train/good", "test/good", "test/scratch"):
+        (tmp_path / kind).mkdir(parents=True)
+        # Defects do not count, however they look.
+        gain = 0.1 if kind == "test/scratch" else 1.0
+        for i in range(20):
+            pixels = gain * (
+                100 + rng.normal(0, 5) + rng.normal(0, 9, (64, 64))
+            )
+            image = Image.fromarray(pixels.clip(0, 255).astype("uint8"))
+            image.save(tmp_path / kind / f"{i}.png")
+    pixels = 100 + rng.normal(0, 5, (50, 1)) + rng.normal(0, 9, (50, 64 * 64))
+    normal = (pixels * light / 0.5 / 255).reshape(50, 64, 64, 1)
+    reference = DriftReference.measure(input_statistics(normal))
+    metrics, gaps = evaluate(tmp_path, reference=reference)
+    assert metrics["drift"]["num_images"] == 20
+    told = {drift["statistic"] for drift in metrics["drift"]["drifts"]}
+    assert ("brightness" in told) == (light == 0.9)
+    texts = [gap for gap in gaps if "Images are darker than normal" in gap]
+    assert bool(texts) == (light == 0.9)

@@ -53,7 +53,7 @@ def test_the_range_of_16_bits_is_found_stated_and_kept(wide):
     run, texts = wide
     assert any("hold 12" in text and "4095" in text for text in texts)
     assert run.model.preprocessing == Preprocessing(4095)
-    kept = {"white_level": 4095, "resize": "bilinear"}
+    kept = {"white_level": 4095, "resize": "bilinear", "fit": "stretch"}
     assert run.record["data"]["preprocessing"] == kept
     assert run.evaluate()["preprocessing"] == kept
 

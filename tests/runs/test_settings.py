@@ -34,7 +34,8 @@ def test_defaults_are_those_of_the_model():
 def test_values_are_in_words():
     settings = settings_of("mnad")
     for key, values in {
-        "data.layout": "auto, mvtec, plain, ucsd, avenue, shanghaitech",
+        "data.layout": "auto, mvtec, plain, products, ucsd, avenue, "
+        "shanghaitech",
         "data.image_size": "an integer or [height, width]",
         "data.channels": "1, 3",
         "data.flip": "true or false",
@@ -56,8 +57,8 @@ def test_sections_are_those_of_the_kind():
             ("objects", "hf2vad"),
         )
     }
-    common = {"data", "model", "training", "calibration"}
-    assert sections["image"] == {*common, "evaluation"}
+    common = {"data", "model", "training", "calibration", "tracking"}
+    assert sections["image"] == {*common, "evaluation", "inspection"}
     assert sections["video"] == {*common, "evaluation"}
     assert sections["objects"] == {*common, "evaluation", "objects"}
     of_images = {k for k in settings_of("padim") if k.startswith("evaluation")}

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("cv2")
 
@@ -52,12 +53,12 @@ def videos(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "count", "has_test", "held_out", "split"),
     [
-        ("multiscale_padim", 10, False, 2, "validation"),
+        ("multiscale_padim", 10, False, 5, "validation"),
         ("multiscale_padim", 9, False, 0, "train"),
         ("multiscale_padim", 12, True, 0, "test"),
         # Which needs some to calibrate on.
-        ("autoencoder", 9, False, 2, "validation"),
-        ("autoencoder", 12, True, 3, "test"),
+        ("autoencoder", 9, False, 4, "validation"),
+        ("autoencoder", 12, True, 6, "test"),
     ],
 )
 def test_held_out_is_what_a_host_needs_or_what_there_is_else_to_evaluate(
@@ -69,7 +70,7 @@ def test_held_out_is_what_a_host_needs_or_what_there_is_else_to_evaluate(
         data.mkdir()
         for path in sorted((images / "train" / "good").iterdir())[:count]:
             shutil.copy(path, data)
-    of_run = source(name, data__path=str(data), data__validation_fraction=0.25)
+    of_run = source(name, data__path=str(data), data__validation_fraction=0.5)
     folder = of_run.split()
     assert len(folder.train) == count - held_out
     assert len(folder.validation) == held_out
@@ -80,11 +81,33 @@ def test_held_out_is_what_a_host_needs_or_what_there_is_else_to_evaluate(
 
 
 @pytest.mark.parametrize(
+    ("shape", "size", "turns"),
+    [((32, 32), 64, 4), ((32, 32), [32, 64], 2), ((32, 40), 64, 2)],
+)
+def test_only_squares_are_turned_by_90_degrees(shape, size, turns, tmp_path):
+    Image.fromarray(np.zeros(shape, "uint8")).save(tmp_path / "a.png")
+    of_run = source(
+        "padim",
+        data__path=str(tmp_path),
+        data__image_size=size,
+        data__symmetric="rotate",
+    )
+    variants = of_run.variants(of_run.scan())
+    height, width = of_run.data.image_size
+    zeros = np.zeros((1, height, width, 3))
+    assert len(variants.symmetric_of(zeros)) == turns
+    (batch,) = of_run.training_datasets(of_run.scan())(0)
+    assert batch.shape == (1, height, width, 3)
+
+
+@pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
         ("mnad", {"data__patch_size": 16}, "is for images"),
         ("mnad", {"data__cache": "memory"}, "on disk, not in memory"),
         ("background_agnostic", {"data__flip": True}, r"data\.flip"),
+        ("mnad", {"data__symmetric": ["flip"]}, "is for images"),
+        ("autoencoder", {"data__brightness": 0.1}, "of frozen features"),
         ("background_agnostic", {"data__stride": 2}, r"data\.stride"),
         ("hf2vad", {"data__resize": "area"}, r"data\.resize"),
         (

@@ -14,9 +14,15 @@ PATHS = ["/a.png", "/b.png", "/c.png"]
 
 
 def make_plan(
-    paths=PATHS, model="m" * 64, size=(8, 9), shard_size=2, maps=False
+    paths=PATHS,
+    model="m" * 64,
+    size=(8, 9),
+    shard_size=2,
+    maps=False,
+    decision="",
 ):
     scorer = MeanScorer(checksum=model, image_size=size)
+    scorer.decision = decision
     return ScorePlan.make(paths, scorer, shard_size, maps)
 
 
@@ -39,6 +45,15 @@ def test_shards_part_the_inputs(count, shard_size):
     assert sizes <= {shard_size}
 
 
+def test_plans_of_before_have_the_checksum_that_they_had():
+    """Shards carry it: they are not scored again."""
+    record = make_plan().model_dump(mode="json")
+    for name in ("decision", "regions", "products"):
+        del record[name]
+    lines = json.dumps(record, sort_keys=True) + "\n"
+    assert make_plan().checksum == hashlib.sha256(lines.encode()).hexdigest()
+
+
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="no inputs"):
         make_plan([])
@@ -55,6 +70,10 @@ def test_arguments_are_checked():
         ({"size": (9, 9)}, "another image_size ((8, 9) then, (9, 9) now)"),
         ({"shard_size": 3}, "another shard_size (2 then, 3 now)"),
         ({"maps": True}, "another maps (False then, True now)"),
+        (
+            {"decision": "threshold=3"},
+            "another decision (that of the model then, threshold=3 now)",
+        ),
     ],
 )
 def test_a_folder_takes_one_plan_only(tmp_path, changes, message):

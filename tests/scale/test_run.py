@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from keras_sspcab.scale import score_shards
+from keras_sspcab.data import Preprocessing
+from keras_sspcab.scale import ScoringJob, score_shards
 from keras_sspcab.scale.engines import check_engine
+from keras_sspcab.scoring import DriftReference
 from tests.scale.conftest import check_rows, read_rows, save_gray
-from tests.scale.scorers import BuggyScorer, MeanScorer
+from tests.scale.scorers import BuggyScorer, KnowingScorer, MeanScorer
 
 
 def part_files(job):
@@ -43,6 +45,20 @@ def test_one_row_for_each_image(make_job, images):
         "width": "int32",
         "model_checksum": "string",
     }
+
+
+def test_the_index_of_inputs_is_read_once(make_job, monkeypatch):
+    """It grows with the shards, so that reading it for each is quadratic."""
+    job, opened = make_job(), []
+    read = pq.read_metadata
+
+    def read_metadata(path):
+        opened.append(os.path.basename(path))
+        return read(path)
+
+    monkeypatch.setattr(pq, "read_metadata", read_metadata)
+    score_shards(job)
+    assert opened.count("inputs.parquet") == 1
 
 
 @pytest.mark.parametrize(
@@ -89,6 +105,25 @@ def test_what_was_stopped_goes_on(make_job, images, calls):
     score_shards(job)
     check_rows(job, images)
     assert before.items() <= part_files(job).items()
+
+
+@pytest.mark.parametrize(("darkest", "shards"), [(0.0, ()), (0.7, (0, 1))])
+def test_drift_is_told_of_all_images_and_of_shards(
+    images, tmp_path, darkest, shards
+):
+    brightness = np.linspace(darkest, 0.95, 50)
+    reference = DriftReference.measure({"brightness": brightness})
+    load = functools.partial(KnowingScorer, reference=reference)
+    job = ScoringJob.start([images], load, load(), tmp_path / "out", 10)
+    counts = score_shards(job)
+    assert counts.num_compared == 25
+    assert counts.drifting_shards == shards
+    assert [d.statistic for d in counts.drifts] == ["brightness"] * bool(shards)
+    # What was compared lies with the scores.
+    assert score_shards(job) == counts
+    record = json.loads(Path(job.folder.success).read_text())
+    texts = [drift["text"] for drift in record["drifts"]]
+    assert all("Images are darker than normal" in text for text in texts)
 
 
 def break_images(images):
@@ -163,6 +198,22 @@ def test_maps(make_job, images):
         np.testing.assert_allclose(
             found, np.full((8, 8), 10 * i / 255), atol=1e-3
         )
+
+
+def test_maps_have_the_aspect_ratio_of_their_image(tmp_path):
+    scorer = MeanScorer()
+    scorer.preprocessing = Preprocessing(fit="pad")
+    path = tmp_path / "wide.png"
+    Image.fromarray(np.full((20, 40), 51, "uint8")).save(path)
+    job = ScoringJob.start(
+        [path], lambda: scorer, scorer, tmp_path / "out", maps=True
+    )
+    score_shards(job)
+    [row] = read_rows(job)
+    found = np.load(job.folder.file(row["map_file"]))
+    np.testing.assert_allclose(found, np.full((4, 8), 0.2), atol=1e-3)
+    # The model sees the gray beside it.
+    assert row["anomaly_score"] == pytest.approx(0.35, abs=1e-3)
 
 
 def test_damaged_files_are_written_again(make_job, images):

@@ -259,3 +259,34 @@ def test_interval_is_unknown_without_images():
     one = Calibration.measure([1.0], [1.0], 0.99)
     assert one.false_alarm_interval == (0.0, pytest.approx(0.95))
     assert "0 to 95 % of normal images" in one.describe_false_alarms()
+
+
+@pytest.mark.parametrize(
+    ("count", "quantile", "word"),
+    [
+        (2, 0.95, "a guess"),
+        (13, 0.95, "a guess"),
+        (14, 0.95, "rough"),
+        (70, 0.95, "sure"),
+        (70, 0.99, "a guess"),
+        (400, 0.99, "sure"),
+    ],
+)
+def test_certainty_follows_from_the_number_of_images(count, quantile, word):
+    scores = np.random.default_rng(0).normal(size=count)
+    found = Calibration.measure(scores, scores, quantile)
+    assert found.certainty == word
+    text = found.describe_false_alarms()
+    assert text.startswith(f"The threshold is {word}. False alarms to expect:")
+    assert f"% of normal images, where {100 - 100 * quantile:.0f} %" in text
+
+
+def test_copies_of_a_single_image_say_next_to_nothing():
+    scores = np.random.default_rng(0).normal(size=108)
+    found = Calibration.measure(scores[:8], scores, stand_ins=8)
+    assert found.num_images == 1
+    assert found.false_alarm_interval == (0.0, 1.0)
+    assert "8 changed copies of a single image" in found.describe_false_alarms()
+    assert Calibration.from_dict(found.to_dict()) == found
+    # Beside false alarms of the field.
+    assert Calibration.measure(scores, scores, stand_ins=8).num_images == 101

@@ -23,6 +23,7 @@ from keras_sspcab.export.serving.client.results import (
     ServingClientError,
     VersionStatus,
     check_detector,
+    invalid,
     make_predictions,
 )
 from keras_sspcab.export.serving.client.retries import (
@@ -31,11 +32,12 @@ from keras_sspcab.export.serving.client.retries import (
     call_with_retries,
 )
 from keras_sspcab.imports import import_optional
+from keras_sspcab.optional_inputs import decision_options
 
 # While waiting for a server, an attempt may take this long.
 _PROBE_SECONDS = 5.0
 
-_PACKAGES = {"grpc": ("grpc", "google.protobuf"), "rest": ("httpx", "orjson")}
+_PACKAGES = {"grpc": ("grpc", "google.protobuf"), "rest": ("orjson", "urllib3")}
 
 # Calls of an asynchronous client that run at the same time.
 _ASYNC_THREADS = 32
@@ -145,7 +147,13 @@ class Client:
         return f"{type(self).__name__}({self._connection})"
 
     def predict(
-        self, images: Images, *, timeout: float | None = _DEFAULT
+        self,
+        images: Images,
+        *,
+        threshold: float | None = None,
+        sensitivity: float | None = None,
+        product: int | None = None,
+        timeout: float | None = _DEFAULT,
     ) -> list[Prediction]:
         """Returns a prediction for each image, in their order.
 
@@ -159,15 +167,22 @@ class Client:
                 server.
                 Content of such a file, as bytes.
                 Dict of arrays by name, for models with several inputs.
+            threshold: The score to flag images from. None (the default) leaves
+                it to the model, as it was calibrated; see
+                `Calibration.adjusted`.
+            sensitivity: From 0 to 1, instead; 0.5 is as calibrated.
+            product: The index of what the images show, of a model for several
+                products. None recognizes it.
             timeout: Seconds for all requests together; None for no limit.
 
         Raises:
-            ServingClientError: If an image is refused, by this client or by the
-                server, or there is no answer in time.
+            ServingClientError: If an image or option is refused, by this client
+                or by the server, or there is no answer in time.
         """
         self._check_open()
         deadline = self._deadline(timeout)
-        metadata, rows = self._make_rows(images, deadline)
+        options = _check_options(threshold, sensitivity, product)
+        metadata, rows = self._make_rows(images, deadline, options)
         results: dict[int, Prediction] = {}
         try:
             for indices in split_rows(
@@ -272,18 +287,18 @@ class Client:
         return call_with_retries(send_if_open, self._policy, deadline)
 
     def _make_rows(
-        self, images: Any, deadline: Deadline
+        self, images: Any, deadline: Deadline, options: dict[str, float]
     ) -> tuple[ModelMetadata, list[Row]]:
         if isinstance(images, Iterator):
             images = list(images)
         known = self._metadata
         if known is not None:
             try:
-                return known, make_rows(images, known, self._signature)
+                return known, make_rows(images, known, self._signature, options)
             except ServingClientError:
                 pass  # a newer version may accept them
         metadata = self._ask(self._transport.metadata, deadline)
-        rows = make_rows(images, metadata, self._signature)
+        rows = make_rows(images, metadata, self._signature, options)
         for name in {row.signature for row in rows}:
             check_detector(metadata, name)
         self._metadata = metadata
@@ -335,10 +350,22 @@ class AsyncClient:
         return self._client.protocol
 
     async def predict(
-        self, images: Images, *, timeout: float | None = _DEFAULT
+        self,
+        images: Images,
+        *,
+        threshold: float | None = None,
+        sensitivity: float | None = None,
+        product: int | None = None,
+        timeout: float | None = _DEFAULT,
     ) -> list[Prediction]:
         """Returns a prediction for each image; see `Client.predict`."""
-        return await self._run(self._client.predict, timeout, images)
+        predict = functools.partial(
+            self._client.predict,
+            threshold=threshold,
+            sensitivity=sensitivity,
+            product=product,
+        )
+        return await self._run(predict, timeout, images)
 
     async def status(
         self, *, timeout: float | None = _DEFAULT
@@ -381,6 +408,19 @@ class AsyncClient:
         except asyncio.CancelledError:
             deadline.cancel()
             raise
+
+
+def _check_options(
+    threshold: float | None, sensitivity: float | None, product: int | None
+) -> dict[str, float]:
+    """Returns the options that are given."""
+    try:
+        options = decision_options(threshold, sensitivity)
+        if product is not None:
+            options["product"] = standardize_int(product, "product", 0)
+        return options
+    except ValueError as error:
+        raise invalid(str(error)) from error
 
 
 def _connect(connection: Connection) -> Any:

@@ -1,5 +1,6 @@
 """PredictionService and ModelService over gRPC."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,16 @@ class Transport:
             if connection.token is None
             else (("authorization", f"Bearer {connection.token}"),)
         )
-        if not connection.tls:
+        if connection.tls:
+            roots = connection.tls_ca and Path(connection.tls_ca).read_bytes()
+            self._channel = grpc.secure_channel(
+                connection.address,
+                connection.credentials or grpc.ssl_channel_credentials(roots),
+                _OPTIONS,
+            )
+        else:
             self._channel = grpc.insecure_channel(connection.address, _OPTIONS)
-            return
-        roots = connection.tls_ca and Path(connection.tls_ca).read_bytes()
-        self._channel = grpc.secure_channel(
-            connection.address,
-            connection.credentials or grpc.ssl_channel_credentials(roots),
-            _OPTIONS,
-        )
+        self._method = functools.cache(self._channel.unary_unary)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -130,9 +132,7 @@ class Transport:
         if connection.version is not None:
             spec.version.value = connection.version
         request = new_message(f"{method}Request", model_spec=spec, **fields)
-        send = self._channel.unary_unary(
-            f"/tensorflow.serving.{service}/{method}"
-        )
+        send = self._method(f"/tensorflow.serving.{service}/{method}")
         try:
             answer = send(
                 request.SerializeToString(),

@@ -15,6 +15,7 @@ from keras_sspcab.export.serving.client.results import (
     TensorInfo,
     invalid,
 )
+from keras_sspcab.optional_inputs import OPTIONS_SUFFIX, left_out
 
 #: An image or clip, a batch of them, a file, its content, or named inputs.
 Image: TypeAlias = "np.ndarray | str | os.PathLike[str] | bytes | Mapping"
@@ -63,11 +64,15 @@ class Row:
 
 
 def make_rows(
-    images: Any, metadata: ModelMetadata, signature: str | None
+    images: Any,
+    metadata: ModelMetadata,
+    signature: str | None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Returns the rows of images (see `Client.predict`) that fit a model.
 
-    The signature is chosen for each image if its name is None.
+    The signature is chosen for each image if its name is None. The options are
+    values of optional inputs, for all rows.
     """
     is_single = isinstance(images, (*_FILE_TYPES, Mapping))
     if is_single or hasattr(images, "__array__"):
@@ -82,7 +87,36 @@ def make_rows(
         if name not in metadata.signatures:
             raise _missing_signature(image, label, name, metadata)
         rows.extend(_rows_of(image, label, name, metadata.signatures[name]))
-    return rows
+    if not options:
+        return rows
+    return [_with_options(row, options, metadata) for row in rows]
+
+
+def _with_options(
+    row: Row, options: Mapping[str, Any], metadata: ModelMetadata
+) -> Row:
+    """Returns a row for the signature with optional inputs."""
+    name = row.signature + OPTIONS_SUFFIX
+    known = metadata.signatures.get(name)
+    inputs = {} if known is None else known.inputs
+    if missing := sorted(set(options) - set(inputs)):
+        raise invalid(
+            f"{metadata.name} version {metadata.version} takes no "
+            f"{', '.join(missing)}: its signature {name!r} "
+            + ("has no such input." if inputs else "is missing.")
+            + " Export and package the model again with the present version."
+        )
+    cells = {
+        key: _option_cell(options.get(key, left_out(info.dtype)), info)
+        for key, info in inputs.items()
+        if key not in row.cells
+    }
+    return Row(name, {**row.cells, **cells})
+
+
+def _option_cell(value: Any, info: TensorInfo) -> Cell:
+    array = np.array(value, info.dtype)
+    return Cell(lambda: array, 1, array.itemsize, ())
 
 
 def split_rows(

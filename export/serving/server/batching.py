@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 
@@ -77,8 +78,6 @@ class Batcher:
         self._timeout = timeout
         self._observe = observe
         self._groups: dict[Hashable, _Group] = {}
-        # Tasks of asyncio live only as long as someone refers to them.
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
@@ -154,23 +153,30 @@ class Batcher:
             len(batch),
             now - batch[0].since,
         )
-        task = asyncio.get_running_loop().create_task(
-            self._execute(group, batch)
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _execute(self, group: _Group, batch: list[_Request]) -> None:
-        results: Sequence[Arrays | BaseException]
+        parts = [request.part for request in batch]
+        loop = asyncio.get_running_loop()
         try:
-            results = await asyncio.get_running_loop().run_in_executor(
-                self._executor,
-                _run_joined,
-                group.run,
-                [request.part for request in batch],
+            future = loop.run_in_executor(
+                self._executor, _run_joined, group.run, parts
             )
-        except BaseException as error:  # the server stops
+        except RuntimeError as error:  # the server stops
+            future = loop.create_future()
+            future.set_exception(error)
+        future.add_done_callback(functools.partial(self._finish, group, batch))
+
+    def _finish(
+        self,
+        group: _Group,
+        batch: list[_Request],
+        future: "asyncio.Future[list[Arrays | BaseException]]",
+    ) -> None:
+        results: Sequence[Arrays | BaseException]
+        if future.cancelled():
+            results = [asyncio.CancelledError()] * len(batch)
+        elif error := future.exception():
             results = [error] * len(batch)
+        else:
+            results = future.result()
         for request, result in zip(batch, results, strict=True):
             if request.result.done():
                 continue

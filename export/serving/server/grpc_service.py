@@ -20,6 +20,7 @@ from keras_sspcab.export.serving.server.errors import (
     too_large,
 )
 from keras_sspcab.export.serving.server.messages import (
+    MAX_FIELDS,
     model_metadata,
     model_status,
     read_tensors,
@@ -29,6 +30,9 @@ from keras_sspcab.export.serving.server.messages import (
 from keras_sspcab.export.serving.server.options import ServerOptions
 from keras_sspcab.export.serving.server.predictor import Predictor, Question
 from keras_sspcab.export.serving.server.versions import LoadedVersion, ModelSpec
+
+# A request that has no more is read at once.
+_FEW_FIELDS = 500
 
 # Bytes of a request for the status or metadata of a model.
 _MAX_QUESTION = 1 << 16
@@ -101,28 +105,28 @@ class GrpcService:
 
     async def _answer(self, data: bytes, labels: Any) -> bytes:
         predictor, options = self._predictor, self._predictor.options
-        memory, head = await predictor.in_thread(scan_request, data)
+        memory, head = await predictor.work(
+            lambda is_quick: scan_request(
+                data, _FEW_FIELDS if is_quick else MAX_FIELDS
+            )
+        )
         spec = _read_spec(_parse(predict_pb2.PredictRequest, head), labels)
 
-        def read(version: LoadedVersion) -> Question:
+        def read(version: LoadedVersion, is_quick: bool) -> Question:
             request = _parse(predict_pb2.PredictRequest, data)
             signature = version.signature(request.model_spec.signature_name)
+            # Tensors may be larger than what is sent: the last value stands
+            # for the rest.
             inputs = read_tensors(
                 signature,
                 request.inputs,
-                options.max_request_bytes,
+                memory if is_quick else options.max_request_bytes,
                 options.max_rows,
             )
             return Question(signature, inputs, list(request.output_filter))
 
-        # Tensors may be larger than what is sent: the last value stands for
-        # the rest.
-        room = max(options.max_work_bytes - memory, 0)
         return await predictor.predict(
-            spec,
-            read,
-            write_prediction,
-            memory + min(options.max_request_bytes, room),
+            spec, read, write_prediction, memory, options.max_request_bytes
         )
 
     async def _metadata(self, data: bytes, labels: Any, _: Any) -> bytes:

@@ -6,11 +6,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from grpc import StatusCode
+from starlette.requests import Request
 
 from keras_sspcab.export.serving.server.errors import ServingError, too_large
 from keras_sspcab.export.serving.server.options import ServerOptions
 
 Result = TypeVar("Result")
+
+
+async def read_body(
+    request: Request, hold: Callable[[int], None], max_bytes: int
+) -> bytes:
+    """Returns the body of a request, held from its first byte on."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            # Discarded: a client that is still sending reads no answer.
+            parts.clear()
+        else:
+            hold(len(part))
+            parts.append(part)
+    if size > max_bytes:
+        raise too_large(f"A request may have {max_bytes} bytes.")
+    return b"".join(parts)
 
 
 class Limits:
@@ -22,7 +42,8 @@ class Limits:
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
-        self._tasks: set[asyncio.Future[Any]] = set()
+        # What ends a request that is waited for.
+        self._ends: set[Callable[[ServingError], None]] = set()
         self._is_stopped = False
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
@@ -122,28 +143,37 @@ class Limits:
     def stop(self) -> None:
         """Ends all requests, and those to come, with UNAVAILABLE."""
         self._is_stopped = True
-        for task in self._tasks:
-            task.cancel()
+        for end in self._ends:
+            end(_stopping())
 
     async def _bounded(
         self, work: Awaitable[Result], seconds: float, late: ServingError
     ) -> Result:
-        task = asyncio.ensure_future(work)
-        # Looked at, even where nobody waits for it any more.
-        task.add_done_callback(lambda t: t.cancelled() or t.exception())
-        self._tasks.add(task)
+        # In the task of the request: one more for each would take longer.
+        task: Any = asyncio.current_task()
+        reason: ServingError | None = None
+
+        def end(error: ServingError) -> None:
+            nonlocal reason
+            reason = error
+            task.cancel()
+
         if self._is_stopped:
-            task.cancel()
+            seconds, late = 0, _stopping()
+        timer = asyncio.get_running_loop().call_later(seconds, end, late)
+        self._ends.add(end)
         try:
-            await asyncio.wait({task}, timeout=seconds)
+            return await work
+        except asyncio.CancelledError:
+            if reason is None:  # the client has gone
+                raise
+            if hasattr(task, "uncancel"):  # since Python 3.11
+                task.uncancel()
+            raise reason from None
         finally:
-            self._tasks.discard(task)
-            is_late = not task.done()
-            task.cancel()
-        if is_late:
-            raise late
-        if task.cancelled():
-            raise ServingError(
-                StatusCode.UNAVAILABLE, "The server is stopping."
-            )
-        return task.result()
+            timer.cancel()
+            self._ends.discard(end)
+
+
+def _stopping() -> ServingError:
+    return ServingError(StatusCode.UNAVAILABLE, "The server is stopping.")

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.wrappers_pb2 import BytesValue
 from grpc import StatusCode
-from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
-    predict_pb2,
 )
 
+from keras_sspcab.export.serving.client.messages import new_message
 from keras_sspcab.export.serving.client.results import DTYPES
 from keras_sspcab.export.serving.server.errors import invalid, too_large
 from keras_sspcab.export.serving.server.signature import Arrays, Signature
@@ -40,17 +38,19 @@ _FIELDS = {2: {2: _SHAPE}}
 # Fields of tensors whose numbers take a byte or more; in memory, eight of each.
 _VARINTS = (7, 10, 11, 13, 16, 17)
 
-# Each may take a hundred bytes of memory. Numbers are not fields: they come as
-# one for all. Files are.
-_MAX_FIELDS = 20_000
+#: Each may take a hundred bytes of memory. Numbers are not fields: they come as
+#: one for all. Files are.
+MAX_FIELDS = 20_000
 
 
-def scan_request(data: bytes) -> tuple[int, bytes]:
+def scan_request(
+    data: bytes, max_fields: int = MAX_FIELDS
+) -> tuple[int, bytes]:
     """Returns the memory that a `PredictRequest` takes, and one of its spec.
 
     The memory, in bytes, is an upper bound, found without parsing it: two bytes
-    may become a message of sixty. Too many fields are refused. The second is a
-    `PredictRequest` with nothing but the `ModelSpec`.
+    may become a message of sixty. More than `max_fields` are refused. The
+    second is a `PredictRequest` with nothing but the `ModelSpec`.
     """
     size = len(data)
     spec = b""
@@ -62,9 +62,9 @@ def scan_request(data: bytes) -> tuple[int, bytes]:
             position = 0
             while position < len(part):
                 count += 1
-                if count > _MAX_FIELDS:
+                if count > max_fields:
                     raise too_large(
-                        f"A request may have {_MAX_FIELDS} fields. Send "
+                        f"A request may have {max_fields} fields. Send "
                         "numbers as `tensor_content`, or packed."
                     )
                 start = position
@@ -110,10 +110,12 @@ def read_tensors(
     last value stands for all that follow can claim any size in a few bytes.
     """
     signature.check_names(set(tensors))
-    return {
-        name: _read_tensor(signature, name, tensor, max_bytes, max_rows)
-        for name, tensor in tensors.items()
-    }
+    return signature.complete(
+        {
+            name: _read_tensor(signature, name, tensor, max_bytes, max_rows)
+            for name, tensor in tensors.items()
+        }
+    )
 
 
 def _read_tensor(
@@ -159,39 +161,38 @@ def _dtype_name(number: int) -> str:
         return f"the unknown type {number}"
 
 
-def write_tensor(array: np.ndarray) -> tensor_pb2.TensorProto:
+def write_tensor(array: np.ndarray) -> Any:
     """Returns an output, in the field that TensorFlow Serving fills.
 
     Many clients read that one only.
     """
-    dtype = tf.as_dtype(array.dtype)
-    tensor = tensor_pb2.TensorProto(
-        dtype=dtype.as_datatype_enum,
-        tensor_shape=tf.TensorShape(array.shape).as_proto(),
-    )
-    if dtype == tf.float32:
-        # On the wire, `float_val` is the bytes of the array behind their
-        # number, as a field of bytes is: fifty times faster than by value.
-        content = array.astype("<f4").tobytes()
-        wire = BytesValue(value=content).SerializeToString()
-        number = tensor.FLOAT_VAL_FIELD_NUMBER
-        tensor.MergeFromString(bytes([number << 3 | 2]) + wire[1:])
-        return tensor
-    if dtype in (tf.float16, tf.bfloat16):
-        array = array.view(np.uint16)
-    _, field = DTYPES[tensor.dtype]
-    getattr(tensor, field).extend(array.ravel().tolist())
+    number = tf.as_dtype(array.dtype).as_datatype_enum
+    _, field = DTYPES[number]
+    values: Any
+    if field in ("float_val", "double_val"):
+        little = array.dtype.newbyteorder("<")
+        values = array.astype(little, copy=False).tobytes()
+    else:
+        is_half = field == "half_val"
+        values = (array.view(np.uint16) if is_half else array).ravel().tolist()
+    tensor = new_message("TensorProto", dtype=number, **{field: values})
+    tensor.tensor_shape.SetInParent()  # of a scalar, it has no dimensions
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
     return tensor
 
 
 def write_prediction(prediction: "Prediction") -> bytes:
     """Returns a `PredictResponse`."""
-    response = predict_pb2.PredictResponse()
-    response.model_spec.name = prediction.model
-    response.model_spec.version.value = prediction.version
-    response.model_spec.signature_name = prediction.signature
-    for name, array in prediction.outputs.items():
-        response.outputs[name].CopyFrom(write_tensor(array))
+    response = new_message(
+        "PredictResponse",
+        model_spec={
+            "name": prediction.model,
+            "version": {"value": prediction.version},
+            "signature_name": prediction.signature,
+        },
+        outputs={k: write_tensor(v) for k, v in prediction.outputs.items()},
+    )
     return response.SerializeToString()
 
 

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import prometheus_client as prometheus
@@ -65,6 +65,22 @@ class Metrics:
             ("model", "version"),
         )
 
+        labels = ("model", "version", "statistic")
+        self._drift = gauge(
+            "drift",
+            "1 while the last images differ from normal ones of the model.",
+            labels,
+        )
+        self._shifts = gauge(
+            "drift_shift",
+            "How far the last images are from normal ones, in their standard "
+            "deviations.",
+            labels,
+        )
+        self._watched = gauge(
+            "drift_images", "Images that were watched.", labels[:2]
+        )
+
     @contextlib.contextmanager
     def count_request(
         self, protocol: str, known_models: Callable[[], Sequence[str]]
@@ -112,6 +128,18 @@ class Metrics:
         """Sets the state of a version."""
         self._states.labels(model, str(version)).set(state)
         self._failures.labels(model, str(version)).set(is_broken)
+
+    def set_drift(self, watched: Iterable[tuple[str, int, Any]]) -> None:
+        """Sets the state of the monitors of models and versions."""
+        for metric in (self._drift, self._shifts, self._watched):
+            metric.clear()
+        for model, number, monitor in watched:
+            version = str(number)
+            self._watched.labels(model, version).set(monitor.num_images)
+            drifting = {drift.statistic for drift in monitor.drifts}
+            for name, shift in monitor.shifts.items():
+                self._shifts.labels(model, version, name).set(shift)
+                self._drift.labels(model, version, name).set(name in drifting)
 
     def text(self) -> bytes:
         """Returns all metrics in the text format."""

@@ -54,6 +54,9 @@ class ServerOptions:
             header before it is decoded.
         allow_non_finite: Whether to accept NaN and infinity, and to answer with
             them, as TensorFlow Serving does; they are no scores, and no JSON.
+        feedback: Folder of `keras_sspcab.data.MarkedImages`, for the images
+            whose answers visitors of the page mark as wrong. They can also
+            serve an older version of a repository then. None allows neither.
         drain_seconds: Seconds for requests to finish when the server stops.
         token: Secret that clients must send as `authorization: Bearer TOKEN`.
             None lets everyone in. The health pages need none.
@@ -88,6 +91,7 @@ class ServerOptions:
     max_work_bytes: int = 1024 * _MIB
     max_image_pixels: int = 2**25
     allow_non_finite: bool = False
+    feedback: str | os.PathLike[str] | None = None
     drain_seconds: float = 10.0
     token: str | None = dataclasses.field(default=None, repr=False)
     tls_certificate: str | os.PathLike[str] | None = None
@@ -126,6 +130,17 @@ class ServerOptions:
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return is_loopback(self.host)
+
+    @property
+    def own_host(self) -> str:
+        """Under which the server is reached from this machine, for URLs."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]" if ":" in host else host
+
+    def url_of(self, port: int) -> str:
+        """Returns the address of a port over HTTP or, with TLS, HTTPS."""
+        scheme = "http" if self.tls_key is None else "https"
+        return f"{scheme}://{self.own_host}:{port}"
 
     def allows_host(self, header: str) -> bool:
         """Whether the server answers requests with this `Host` header."""

@@ -5,9 +5,10 @@ import contextlib
 import dataclasses
 import functools
 import hmac
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -34,6 +35,11 @@ from keras_sspcab.export.serving.server.versions import (
     ModelSpec,
     Version,
 )
+
+Result = TypeVar("Result")
+
+# What takes no more memory is done at once: a thread would take longer.
+_QUICK_MEMORY = 1 << 19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,42 +122,77 @@ class Predictor:
     async def predict(
         self,
         spec: ModelSpec,
-        read: Callable[[LoadedVersion], Question],
+        read: Callable[[LoadedVersion, bool], Question],
         write: Callable[[Prediction], bytes],
         memory: int,
+        growth: int = 0,
+        weight: int = 1,
     ) -> bytes:
         """Runs a model, and returns the answer to a request.
 
         Args:
             spec: Which model.
-            read: Turns the request into a question; runs in a thread.
-            write: Turns the prediction into an answer, likewise.
+            read: Turns the request into a question, as `work` does it.
+            write: Turns the prediction into an answer.
             memory: Bytes that reading takes.
+            growth: Bytes that it may take beside these, unless it is quick.
+            weight: How many times as long as a copy writing takes, about.
         """
         with self.models.use(spec) as version:
             if version.loaded is None:
                 raise ServingError(
                     StatusCode.UNAVAILABLE, "The version has ended."
                 )
-            question, parts = await self.in_thread(
-                self._read_parts, read, version.loaded, memory=memory
+            growth = min(growth, self.options.max_work_bytes - memory)
+            question, parts = await self.work(
+                functools.partial(self._read_parts, read, version.loaded),
+                memory,
+                memory + max(growth, 0),
             )
             signature = question.signature
             size = sum(signature.memory_needed(part.inputs) for part in parts)
             async with self.limits.memory(size):
-                results = await asyncio.gather(
-                    *(
-                        self._batcher.run(
-                            _batch_key(signature, part.inputs),
-                            signature.run,
-                            part,
-                        )
-                        for part in parts
+                runs = [
+                    self._batcher.run(
+                        _batch_key(signature, part.inputs), signature.run, part
                     )
+                    for part in parts
+                ]
+                # Without a task for what is one anyway.
+                results = (
+                    [await runs[0]]
+                    if len(runs) == 1
+                    else await asyncio.gather(*runs)
                 )
-                return await self.in_thread(
-                    self._write, version, question, results, write
+                drift = version.loaded.drift
+                if drift.is_due:
+                    self._parsers.submit(
+                        drift.observe, parts[0].inputs, results[0]
+                    )
+                return await self.work(
+                    lambda _: self._write(version, question, results, write),
+                    size * weight,
                 )
+
+    async def work(
+        self,
+        function: Callable[[bool], Result],
+        cost: int = 0,
+        memory: int = 0,
+    ) -> Result:
+        """Reads or writes messages: at once if it is quick, else in a thread.
+
+        Args:
+            function: Told whether it is to be quick. If so, it may raise a
+                `ServingError`, and is called again.
+            cost: Bytes of memory for what there is to do.
+            memory: Those to take in a thread.
+        """
+        if cost <= _QUICK_MEMORY:
+            with contextlib.suppress(ServingError):
+                return function(True)
+        result: Result = await self.in_thread(function, False, memory=memory)
+        return result
 
     async def in_thread(
         self, function: Callable[..., Any], *args: Any, memory: int = 0
@@ -178,13 +219,16 @@ class Predictor:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _read_parts(
-        self, read: Callable[[LoadedVersion], Question], loaded: LoadedVersion
+        self,
+        read: Callable[[LoadedVersion, bool], Question],
+        loaded: LoadedVersion,
+        is_quick: bool,
     ) -> tuple[Question, list[Part]]:
         """Reads and checks a request; splits it if it is too large.
 
         What a part costs is the pixels to decode.
         """
-        question = read(loaded)
+        question = read(loaded, is_quick)
         signature, inputs = question.signature, question.inputs
         signature.check_outputs(question.outputs)
         rows = signature.check_values(inputs, self.options.allow_non_finite)
@@ -193,7 +237,11 @@ class Predictor:
         spec = signature.inputs.get(ENCODED_INPUT)
         is_encoded = spec is not None and spec.dtype == tf.string
         if is_encoded:
-            pixels = count_pixels(inputs[ENCODED_INPUT], max_pixels)
+            pixels = count_pixels(inputs[ENCODED_INPUT], max_pixels, is_quick)
+            # The model may make more of a file.
+            size = loaded.report.get("image_size") or [0]
+            resized = min(math.prod(size), max_pixels)
+            pixels = [max(count, resized) for count in pixels]
         starts = [0]
         cost = 0
         if signature.is_batched and len(pixels) == rows:

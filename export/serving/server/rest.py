@@ -21,12 +21,14 @@ from keras_sspcab.export.serving.server.errors import (
     invalid,
     too_large,
 )
+from keras_sspcab.export.serving.server.feedback import FeedbackApi
 from keras_sspcab.export.serving.server.images import ENCODED_INPUT
 from keras_sspcab.export.serving.server.json_tensors import (
     JsonRequest,
     memory_needed,
     write_json,
 )
+from keras_sspcab.export.serving.server.limits import read_body
 from keras_sspcab.export.serving.server.messages import (
     metadata_json,
     status_json,
@@ -42,6 +44,8 @@ from keras_sspcab.export.serving.server.versions import (
     ModelSpec,
     Version,
 )
+from keras_sspcab.export.serving.server.web import PAGE_HEADERS
+from keras_sspcab.pages import design
 from keras_sspcab.scoring import Calibration
 
 _PATH = re.compile(
@@ -58,38 +62,40 @@ _METHODS = {
 }
 _HTTP_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
+# Digits take so many times as long as the bytes of numbers: nobody else must
+# wait for that.
+_WEIGHT_OF_JSON = 20
+
 # Files of the page by path: their names and media types.
 _FILES = {
     "/": ("page.html", "text/html"),
+    "/design.css": ("design.css", "text/css"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
-}
-_FILE_HEADERS = {
-    # Only this server, and files that the visitor drops.
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; "
-        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
 }
 
 
 class RestApi:
-    """Answers requests over HTTP; `is_ready` says whether the server can."""
+    """Answers requests over HTTP; `is_ready` says whether the server can.
+
+    With a `feedback` visitors of the page mark answers and choose versions.
+    """
 
     def __init__(
-        self, predictor: Predictor, is_ready: Callable[[], bool]
+        self,
+        predictor: Predictor,
+        is_ready: Callable[[], bool],
+        feedback: FeedbackApi | None = None,
     ) -> None:
         self._predictor = predictor
         self._is_ready = is_ready
+        self._feedback = feedback
 
     def application(self) -> Starlette:
         """Returns the application for an ASGI server."""
         return Starlette(
             routes=[
+                Route("/v1/{rest:path}", self._api, methods=_HTTP_METHODS),
                 Route("/healthz", self._health),
                 Route("/readyz", self._readiness),
                 Route("/metrics", self._show_metrics),
@@ -97,7 +103,7 @@ class RestApi:
                 Route("/monitoring/prometheus/metrics", self._show_metrics),
                 *(Route(path, _respond_file) for path in _FILES),
                 Route("/page.json", self._page_data),
-                Route("/v1/{rest:path}", self._api, methods=_HTTP_METHODS),
+                *(self._feedback.routes if self._feedback else ()),
             ],
             exception_handlers={ServingError: _respond_error},
         )
@@ -122,6 +128,11 @@ class RestApi:
                 int(version.state),
                 bool(version.error),
             )
+        metrics.set_drift(
+            (version.model, version.number, version.loaded.drift.monitor)
+            for version in self._predictor.models.all_versions()
+            if version.loaded and version.loaded.drift.monitor
+        )
         headers = {"content-type": metrics.content_type}
         return Response(metrics.text(), headers=headers)
 
@@ -129,7 +140,12 @@ class RestApi:
         self._authorize(request)
         models = self._predictor.models
         data = await self._predictor.in_thread(_describe, models)
-        return JSONResponse(data)
+        if feedback := self._feedback:
+            for model in data["models"]:
+                model["versions"] = await self._predictor.in_thread(
+                    feedback.versions, model["name"]
+                )
+        return JSONResponse({**data, "feedback": feedback is not None})
 
     async def _api(self, request: Request) -> Response:
         models = self._predictor.models
@@ -157,7 +173,7 @@ class RestApi:
         try:
             with limits.holding() as hold:
                 content = await limits.receive(
-                    _read_body(request, hold, max_bytes)
+                    read_body(request, hold, max_bytes)
                 )
                 if encoding not in ("identity", "gzip", "x-gzip"):
                     raise ServingError(
@@ -189,10 +205,12 @@ class RestApi:
                 _unpack, content, limit, memory=limit
             )
             hold(len(content))
-        memory = await predictor.in_thread(memory_needed, content)
+        memory = await predictor.work(
+            lambda _: memory_needed(content), len(content)
+        )
         is_row = False
 
-        def read(version: LoadedVersion) -> Question:
+        def read(version: LoadedVersion, _: bool) -> Question:
             nonlocal is_row
             request = JsonRequest.parse(content)
             is_row = request.is_row
@@ -203,28 +221,12 @@ class RestApi:
         def write(prediction: Prediction) -> bytes:
             return write_json(prediction, is_row)
 
-        return await predictor.predict(spec, read, write, memory)
+        return await predictor.predict(
+            spec, read, write, memory, weight=_WEIGHT_OF_JSON
+        )
 
     def _authorize(self, request: Request) -> None:
         self._predictor.authorize(request.headers.get("authorization"))
-
-
-async def _read_body(
-    request: Request, hold: Callable[[int], None], max_bytes: int
-) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            # Discarded: a client that is still sending reads no answer.
-            parts.clear()
-        else:
-            hold(len(part))
-            parts.append(part)
-    if size > max_bytes:
-        raise too_large(f"A request may have {max_bytes} bytes.")
-    return b"".join(parts)
 
 
 def _unpack(content: bytes, max_bytes: int) -> bytes:
@@ -275,7 +277,7 @@ async def _respond_error(_: Request, error: Exception) -> Response:
 async def _respond_file(request: Request) -> Response:
     name, media_type = _FILES[request.url.path]
     return Response(
-        _read_file(name), media_type=media_type, headers=_FILE_HEADERS
+        _read_file(name), media_type=media_type, headers=PAGE_HEADERS
     )
 
 
@@ -298,15 +300,37 @@ def _describe(models: Models) -> dict[str, Any]:
             {
                 "name": name,
                 "version": version.number,
-                "threshold": calibration.threshold,
-                "pixel_threshold": calibration.pixel_threshold,
-                "peak_threshold": calibration.peak_threshold,
-                "rule": calibration.describe_rule(),
+                **_limits(calibration),
+                "products": [
+                    {"product": part.name, **_limits(part)}
+                    for part in calibration.products
+                ],
+                "has_regions": bool(report.get("regions")),
+                "region_labels": report.get("region_labels"),
+                "fit": (report.get("preprocessing") or {}).get("fit"),
+                "drift": version.loaded and version.loaded.drift.describe(),
             }
         )
     return {"models": descriptions, "colors": COLOR_TABLE.tolist()}
 
 
+def _limits(calibration: Calibration) -> dict[str, Any]:
+    """Returns what decides, for the page."""
+    return {
+        "threshold": calibration.threshold,
+        "pixel_threshold": calibration.pixel_threshold,
+        "peak_threshold": calibration.peak_threshold,
+        "decision": calibration.decision,
+        "regions": [
+            {"name": part.name, "threshold": part.threshold}
+            for part in calibration.regions
+        ],
+        "rule": calibration.describe_rule(),
+    }
+
+
 @functools.cache
 def _read_file(name: str) -> bytes:
+    if name == "design.css":
+        return design().encode()
     return (importlib.resources.files(__package__) / name).read_bytes()

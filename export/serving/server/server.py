@@ -76,13 +76,12 @@ class Server:
     @property
     def grpc_target(self) -> str:
         """Address for clients of gRPC, such as `127.0.0.1:8500`."""
-        return f"{self._host()}:{self.grpc_port}"
+        return f"{self.options.own_host}:{self.grpc_port}"
 
     @property
     def rest_url(self) -> str:
         """Address for clients of REST, such as `http://127.0.0.1:8501`."""
-        scheme = "http" if self.options.tls_key is None else "https"
-        return f"{scheme}://{self._host()}:{self.rest_port}"
+        return self.options.url_of(self.rest_port)
 
     def start(self) -> "Server":
         """Loads the models and listens.
@@ -136,12 +135,6 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _host(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(
-            self.options.host, self.options.host
-        )
-        return f"[{host}]" if ":" in host else host
-
     def _started_ports(self) -> tuple[int, int]:
         if self._ports is None:
             raise ValueError("The server has not been started.")
@@ -157,6 +150,7 @@ class Server:
                 started.set_exception(error)
 
     async def _serve(self, started: "concurrent.futures.Future[Any]") -> None:
+        from keras_sspcab.export.serving.server.feedback import FeedbackApi
         from keras_sspcab.export.serving.server.grpc_service import (
             GrpcService,
             create_grpc_server,
@@ -178,7 +172,11 @@ class Server:
             await models.refresh()
             _check_all_loaded(models)
             api = RestApi(
-                predictor, lambda: not (stopping.is_set() or models.missing)
+                predictor,
+                lambda: not (stopping.is_set() or models.missing),
+                FeedbackApi(self._models, predictor)
+                if options.feedback
+                else None,
             )
             web = create_web_server(api.application(), options)
             with listen(options) as rest_socket:
@@ -200,10 +198,16 @@ class Server:
                 end = self._loop.call_later(
                     options.drain_seconds, predictor.limits.stop
                 )
-                await asyncio.gather(
-                    grpc_server.stop(options.drain_seconds + 1), rest
+                stopped = asyncio.ensure_future(
+                    grpc_server.stop(options.drain_seconds + 1)
+                )
+                # Whatever hangs is given up: the process must end.
+                done, _ = await asyncio.wait(
+                    {stopped, rest}, timeout=options.drain_seconds + 10
                 )
                 end.cancel()
+                for task in done:
+                    task.result()
         finally:
             predictor.close()
             models.close()

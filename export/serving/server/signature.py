@@ -1,7 +1,8 @@
 """The functions of a SavedModel, and whether requests fit them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from keras_sspcab.export.serving.server.errors import (
     invalid,
     too_large,
 )
+from keras_sspcab.optional_inputs import left_out, product_index
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,6 +27,7 @@ class Signature:
     """A function of a SavedModel, with specs of its inputs and outputs by name.
 
     If XLA compiles it for each batch size, batches are padded to powers of two.
+    Requests may leave out the `optional` inputs.
     """
 
     name: str
@@ -34,10 +37,19 @@ class Signature:
         repr=False
     )
     is_compiled: bool = False
+    optional: frozenset[str] = frozenset()
+    #: Names of the products of a model for several.
+    products: tuple[str, ...] = ()
 
     @classmethod
     def from_definition(
-        cls, name: str, definition: Any, function: Any, is_compiled: bool
+        cls,
+        name: str,
+        definition: Any,
+        function: Any,
+        is_compiled: bool,
+        optional: Iterable[str] = (),
+        products: Sequence[str] = (),
     ) -> "Signature":
         """Returns the signature of a `SignatureDef`."""
         inputs, outputs = (
@@ -51,9 +63,17 @@ class Signature:
             }
             for infos in (definition.inputs, definition.outputs)
         )
-        return cls(name, inputs, outputs, function, is_compiled)
+        return cls(
+            name,
+            inputs,
+            outputs,
+            function,
+            is_compiled,
+            frozenset(optional),
+            tuple(products),
+        )
 
-    @property
+    @functools.cached_property
     def is_batched(self) -> bool:
         """Whether rows of several requests may run together."""
         return all(
@@ -83,8 +103,11 @@ class Signature:
         return {name: value[:rows] for name, value in outputs.items()}
 
     def check_names(self, names: set[str]) -> None:
-        """Raises an error unless exactly the inputs are given."""
-        expected = set(self.inputs)
+        """Raises an error unless exactly the inputs are given.
+
+        Those that are optional need not be.
+        """
+        expected = set(self.inputs) - (self.optional - names)
         if names != expected:
             raise invalid(
                 f"input size does not match signature: {len(names)}!="
@@ -126,14 +149,31 @@ class Signature:
             size += sum(map(len, value.flat)) if is_text else value.nbytes
         return size
 
+    def complete(self, inputs: Arrays) -> Arrays:
+        """Returns inputs with what stands for those that are left out."""
+        if not self.optional:
+            return inputs
+        rows = max(len(value) for value in inputs.values())
+        missing = self.optional - set(inputs)
+        dtypes = {name: self.inputs[name].dtype for name in missing}
+        return inputs | {
+            name: np.full(rows, left_out(dtype.name), dtype.as_numpy_dtype)
+            for name, dtype in dtypes.items()
+        }
+
     def check_values(self, inputs: Arrays, allow_non_finite: bool) -> int:
         """Returns the number of rows, which all inputs must share.
 
         It is 1 if rows cannot be counted. Raises an error if they differ, or
         values are not finite.
         """
+        check_options(inputs, self.optional)
+        for product in inputs["product"] if "product" in self.optional else ():
+            if product >= 0:
+                self.product_index(product)
         for name, value in inputs.items():
-            if not (allow_non_finite or is_finite(value)):
+            is_checked = not allow_non_finite and name not in self.optional
+            if is_checked and not is_finite(value):
                 raise invalid(
                     f"The input {name!r} holds values that are not finite, "
                     "which a model cannot score."
@@ -152,6 +192,13 @@ class Signature:
             raise invalid("There are no rows in the request.")
         return count
 
+    def product_index(self, product: Any) -> int:
+        """Returns the index of a product by its name or index."""
+        try:
+            return product_index(self.products, product)
+        except ValueError as error:
+            raise invalid(f"The input 'product': {error}") from error
+
     def check_outputs(self, names: Sequence[str]) -> None:
         """Raises an error unless there are such outputs, each named once."""
         for name in names:
@@ -163,6 +210,25 @@ class Signature:
                 )
         if len(set(names)) < len(names):
             raise invalid(f"duplicate output tensor alias among {names}")
+
+
+def check_options(inputs: Arrays, names: Collection[str]) -> None:
+    """Raises an error unless the optional inputs of a request make sense.
+
+    NaN stands for what is left out.
+    """
+    for name in names:
+        if inputs[name].dtype.kind == "f" and np.isinf(inputs[name]).any():
+            raise invalid(f"The input {name!r} must be finite, or NaN.")
+    if not {"threshold", "sensitivity"} <= set(names):
+        return
+    threshold, sensitivity = inputs["threshold"], inputs["sensitivity"]
+    if np.any((sensitivity < 0) | (sensitivity > 1)):
+        raise invalid("The input 'sensitivity' must lie in [0, 1], or be NaN.")
+    if len(threshold) == len(sensitivity) and not np.all(
+        np.isnan(threshold) | np.isnan(sensitivity)
+    ):
+        raise invalid("Give a threshold or a sensitivity, not both.")
 
 
 def check_finite(outputs: Arrays) -> None:

@@ -14,10 +14,12 @@ from keras_sspcab.export.audit import (
     require_finite_weights,
 )
 from keras_sspcab.export.serving.manifest import MANIFEST_NAME, verify_version
+from keras_sspcab.export.serving.server.drift import DriftWatch
 from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.messages import read_tensors
 from keras_sspcab.export.serving.server.signature import Signature
 from keras_sspcab.export.serving.warmup import WARMUP_FILE, read_meta_graph
+from keras_sspcab.optional_inputs import OPTIONS_SUFFIX
 
 # As in TensorFlow Serving.
 _MAX_WARMUP_RECORDS = 1000
@@ -42,6 +44,7 @@ class LoadedVersion:
         definitions: `SignatureDef` by name, as in the file.
         signatures: Those that can be run.
         report: `parity.json` of the export, or an empty dict.
+        drift: Watches what it is asked.
     """
 
     def __init__(self, path: pathlib.Path, is_packaged: bool = False) -> None:
@@ -58,10 +61,18 @@ class LoadedVersion:
                 if variable.dtype.is_floating:
                     require_finite_weights(variable.name, variable.numpy())
         self.report = _read_report(path)
+        self.drift = DriftWatch(self.report)
         is_compiled = bool(self.report.get("jit_compile"))
+        calibration = self.report.get("calibration") or {}
+        products = [part["name"] for part in calibration.get("products", ())]
         self.signatures = {
             name: Signature.from_definition(
-                name, self.definitions[name], function, is_compiled
+                name,
+                self.definitions[name],
+                function,
+                is_compiled,
+                self._optional_inputs(name),
+                products,
             )
             for name, function in self._loaded.signatures.items()
         }
@@ -76,6 +87,14 @@ class LoadedVersion:
                 f'Serving signature key "{name}" not found.',
             )
         return self.signatures[name]
+
+    def _optional_inputs(self, name: str) -> set[str]:
+        """Names of the inputs that a signature may be asked without."""
+        plain = name.removesuffix(OPTIONS_SUFFIX)
+        if plain == name or plain not in self.definitions:
+            return set()
+        definitions = self.definitions
+        return set(definitions[name].inputs) - set(definitions[plain].inputs)
 
     def _warm_up(self, file: pathlib.Path) -> None:
         if not file.is_file():

@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn, with limits on connections and slow clients."""
 
 import asyncio
+import functools
 import math
 import socket
 import ssl
@@ -13,6 +14,19 @@ from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keras_sspcab.export.serving.server.options import ServerOptions
+
+#: Of all that a page is made of: it talks to its server, and to nobody else.
+PAGE_HEADERS = {
+    # Only this server, and files that the visitor drops.
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' blob: data:; media-src blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
 
 _BODY = b'{"error": "The server has too many connections."}'
 _FULL = (
@@ -31,12 +45,12 @@ class HostFilter:
 
     def __init__(self, application: Any, options: ServerOptions) -> None:
         self._application = application
-        self._options = options
+        self._allows_host = functools.lru_cache(64)(options.allows_host)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         host = Headers(scope=scope).get("host")
         answer = self._application
-        if host is not None and not self._options.allows_host(host):
+        if host is not None and not self._allows_host(host):
             message = (
                 f"This server does not answer for the host {host[:100]!r}. It "
                 "does for those that `--allowed-host` (`allowed_hosts`) names."
@@ -72,6 +86,7 @@ def create_web_server(
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=max(1, round(options.read_timeout)),
         # Later than requests are answered that they cannot be finished.

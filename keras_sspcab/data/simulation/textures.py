@@ -9,9 +9,10 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from keras_sspcab.checks import standardize_number
+from keras_sspcab.data.batching import read_in_graph
 from keras_sspcab.data.checking import check_images
-from keras_sspcab.data.decoding import decode_image
-from keras_sspcab.data.image_files import read_image_in_graph
+from keras_sspcab.data.decoding import decode_plain
+from keras_sspcab.data.image_files import PLAIN_SPEC, plain_reader
 from keras_sspcab.data.random import chance, integers, split, uniform
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import scan_image_folder
@@ -130,9 +131,12 @@ class FolderTextures(TextureSource):
     def _decode(
         self, seed: tf.Tensor, channels: int, dtype: tf.DType
     ) -> tf.Tensor:
-        path = tf.constant(self.paths)[integers(seed, 0, len(self.paths) - 1)]
-        encoded = read_image_in_graph(path)
-        return decode_image(encoded, channels, dtype=dtype)
+        number = integers(seed, 0, len(self.paths) - 1)
+        files = read_in_graph(
+            plain_reader(self.paths, channels), number[None], PLAIN_SPEC
+        )
+        encoded, form = (value[0] for value in files)
+        return decode_plain(encoded, form, channels, dtype=dtype)
 
 
 class EmbeddedTextures(TextureSource):

@@ -46,12 +46,14 @@ def iterate_file(
     channels: int,
     num_frames: int | None = None,
     preprocessing: Preprocessing | None = None,
+    **live: Any,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yields the frames of a video file as they are shown, with their times.
 
     Times are seconds from the first frame on; those that are missing or do not
     grow follow from the frame rate. There must be `num_frames`; None takes the
-    number, or else the end, that the container states.
+    number, or else the end, that the container states. `live` are the options
+    with which a camera or a stream is opened.
     """
     count = 0
     size = None
@@ -64,10 +66,16 @@ def iterate_file(
         nonlocal hidden
         for packet in container.demux(stream):
             hidden += packet.is_discard
-            yield from packet.decode()
+            try:
+                yield from packet.decode()
+            except _pyav().error.InvalidDataError:
+                # Parts of streams get lost on their way.
+                if not live:
+                    raise
 
-    with _open(path) as (container, stream):
-        stream.thread_type = "AUTO"
+    with _open(path, **live) as (container, stream):
+        # Threads for whole frames delay them.
+        stream.thread_type = "SLICE" if live else "AUTO"
         step = 1.0 / float(_rate_of(stream))
         seconds = -step
         frames = decode(container, stream)
@@ -228,12 +236,12 @@ def _pyav() -> Any:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[tuple[Any, Any]]:
+def _open(path: str, **options: Any) -> Iterator[tuple[Any, Any]]:
     """Yields the container and the video stream that FFmpeg plays."""
     av = _pyav()
     try:
         # Titles need not be in UTF-8.
-        with av.open(path, metadata_errors="replace") as container:
+        with av.open(path, metadata_errors="replace", **options) as container:
             # Covers and thumbnails are streams as well.
             is_picture = av.stream.Disposition.attached_pic
             videos = [

@@ -73,6 +73,11 @@ def fit_frame(
             pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
         )
     preprocessing = preprocessing or Preprocessing()
+    if image_size is not None and preprocessing.fit != "stretch":
+        raise ValueError(
+            "Frames of videos are stretched to their size. Received: "
+            f"fit={preprocessing.fit!r}, which is for images"
+        )
     if image.mode in _WIDE_MODES:
         white_level = preprocessing.white_level
         wide = np.asarray(image).astype("int64")

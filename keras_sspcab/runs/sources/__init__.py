@@ -1,11 +1,14 @@
 """Images, videos and objects of videos as the data of a run."""
 
+from typing import Any
+
 from keras_sspcab.hosts import (
     AnomalyModel,
+    ProductModel,
     available_applications,
     get_application,
 )
-from keras_sspcab.runs.config import Config
+from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.parsing import load_config
 from keras_sspcab.runs.sources.base import Source
@@ -17,6 +20,17 @@ from keras_sspcab.runs.sources.videos import VideoSource
 def source_of(config: Config, run: RunFolder | None = None) -> Source:
     """Returns the data of a run, as its host takes them."""
     host = get_application(config.model.name)
+    if config.inspection.is_used and host.kind != "image":
+        raise ConfigError(
+            "The section [inspection] is for models of images. Received: the "
+            f"model {config.model.name!r}. Leave it out"
+        )
+    if config.data.fit != "stretch" and host.kind != "image":
+        raise ConfigError(
+            "`data.fit` is for models of images: frames and objects are "
+            f"stretched. Received: data.fit={config.data.fit!r} for the model "
+            f"{config.model.name!r}. Leave it out"
+        )
     kinds: dict[str, type[Source]] = {
         "image": ImageSource,
         "video": VideoSource,
@@ -27,12 +41,17 @@ def source_of(config: Config, run: RunFolder | None = None) -> Source:
 
 def config_for(model: AnomalyModel) -> Config:
     """Returns a configuration for a model that comes without a run."""
+    # What an inspection or a model of several products is made of.
+    own: Any = getattr(model, "host", model)
+    if isinstance(model, ProductModel):
+        own = model.shared_host()
     name = next(
         name
         for name, host in available_applications().items()
-        if isinstance(model, host)
+        if isinstance(own, host)
     )
-    *length, height, width, channels = model.arguments["input_shape"]
+    sizes = own.arguments["input_shape"] if own is model else None
+    *length, height, width, channels = sizes or model.input_shape[1:]
     return load_config(
         None,
         {

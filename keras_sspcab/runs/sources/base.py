@@ -14,6 +14,7 @@ from keras_sspcab.hosts import AnomalyModel, available_applications
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.variants import ImageVariants
 
 # Places of files in the layouts that are for one kind alone.
 _IMAGES = re.compile(r"(train|validation|test)/good/[^/]+")
@@ -49,12 +50,8 @@ def find_kind(root: str) -> tuple[str, str]:
     return "", ""
 
 
-#: Samples in one step where nothing is trained: whole images take more memory
-#: than the patches of the training.
-INFERENCE_BATCH_SIZE = 8
-
-# From fewer samples none are held out unless the model needs it.
-_LEAST_TO_SPLIT = 10
+# Fewer say nothing: none are held out unless the model needs it.
+_LEAST_HELD_OUT = 5
 
 
 class Source(abc.ABC):
@@ -83,6 +80,7 @@ class Source(abc.ABC):
         self.preprocessing = Preprocessing(
             config.data.white_level or Preprocessing.white_level,
             config.data.resize,
+            config.data.fit,
         )
 
     # === What a kind of data decides ===
@@ -120,6 +118,14 @@ class Source(abc.ABC):
     def check(self) -> None:
         """Raises a ConfigError for settings that such data do not have."""
         return
+
+    def warn_of_ratio(self, folder: Any) -> None:
+        """Warns if stretching makes samples much wider or taller."""
+        return
+
+    def variants(self, folder: Any) -> ImageVariants:
+        """Returns what leaves the normal images of a folder normal."""
+        return ImageVariants()
 
     def refuse(self, key: str, default: Any, purpose: str) -> None:
         """Raises a ConfigError if a setting is not at its default."""
@@ -201,7 +207,8 @@ class Source(abc.ABC):
         Not for a model that calibrates by itself, unless there is nothing else
         to evaluate it on, and samples enough.
         """
-        is_enough = len(folder.train) >= _LEAST_TO_SPLIT
+        count = round(len(folder.train) * self.data.validation_fraction)
+        is_enough = count >= _LEAST_HELD_OUT
         is_useful = not folder.test and is_enough
         if folder.validation or (
             self.host.calibrates_by_folds and not is_useful
@@ -252,10 +259,15 @@ class Source(abc.ABC):
         )
 
     def fingerprint(self, folder: Any) -> str:
-        """Names the training data, wherever the folder lies."""
+        """Names the training data, wherever the folder lies.
+
+        Without images that were marked: a training may go on with them.
+        """
         names = sorted(
             self.identity(sample).removeprefix(folder.root).strip("/")
             for sample in folder.train
+            if self.run is None
+            or not sample.path.startswith(self.run.file("marked"))
         )
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         return f"{len(names)} {self.noun}, names with hash {digest[:12]}"

@@ -11,9 +11,18 @@ from keras_sspcab.data import (
     image_dataset,
     scan_image_folder,
 )
+from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.data.checking import measure_preprocessing
+from keras_sspcab.data.image_files import read_pixels
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE, Source
+from keras_sspcab.runs.config import ConfigError
+from keras_sspcab.runs.sources.base import Source
+from keras_sspcab.variants import ImageVariants
+
+# Images whose aspect ratio is looked at, from which change on it is told, and
+# steps of the sides that are proposed.
+_LOOKED_AT, _LARGEST_CHANGE, _STEP = 8, 1.25, 32
 
 # Decoded images of up to this size are kept in memory unasked.
 _MEMORY_LIMIT = 2**30
@@ -34,12 +43,70 @@ class ImageSource(Source):
             samples, on_error=on_error, preprocessing=self.preprocessing
         )
 
+    def split(self) -> ImageFolder:
+        """As of all sources; finds the size of images that is not given."""
+        folder: ImageFolder = super().split()
+        if not any(self.data.image_size):
+            size = _common_size([s.path for s in folder.train])
+            self.data = self.data.model_copy(update={"image_size": size})
+            self.config = self.config.model_copy(update={"data": self.data})
+        return folder
+
     def measure_white(self, samples: Sequence[ImageSample]) -> Preprocessing:
         return measure_preprocessing(samples)
 
     @property
     def _patches_per_image(self) -> int:
         return self.data.patches_per_image if self.data.patch_size else 1
+
+    def check(self) -> None:
+        """Refuses what the model makes no use of."""
+        if not self.host.calibrates_by_folds:
+            self.refuse("data.brightness", 0.0, "models of frozen features")
+
+    def variants(self, folder: ImageFolder) -> ImageVariants:
+        """As the user says."""
+        data = self.data
+        return ImageVariants(
+            data.symmetric, data.brightness, self._rotation(folder) != 180
+        )
+
+    def _rotation(self, folder: ImageFolder) -> int:
+        """Degrees by whose multiples images may be turned; 0 for none."""
+        if "rotate" not in self.data.symmetric:
+            return 0
+        # Not those that become square by being stretched.
+        height, width = _size_of(folder.train[0].path)
+        keeps_ratio = height == width or self.data.fit != "stretch"
+        is_square = keeps_ratio and len({*self.data.image_size}) == 1
+        return 90 if is_square else 180
+
+    def warn_of_ratio(self, folder: ImageFolder) -> None:
+        """Warns if stretching makes images much wider or taller."""
+        if self.data.fit != "stretch":
+            return
+        rows, columns = self.data.image_size
+        for sample in folder.train[:_LOOKED_AT]:
+            height, width = _size_of(sample.path)
+            change = height * columns / (width * rows)
+            if max(change, 1 / change) <= _LARGEST_CHANGE:
+                continue
+            # As many pixels, in steps that networks like.
+            side = (rows * columns * height / width) ** 0.5
+            fitting = [
+                max(_STEP, _STEP * round(s / _STEP))
+                for s in (side, side * width / height)
+            ]
+            warnings.warn(
+                f"Images are stretched: {sample.path} of {height} x {width} "
+                f"pixels becomes {rows} x {columns}, which looks "
+                f"{max(change, 1 / change):.2g} times as "
+                f"{'wide' if change > 1 else 'high'}. Keep the aspect ratio by "
+                f"`data.image_size`={fitting[0]}x{fitting[1]} where all images "
+                "have one, or by `data.fit`=pad or crop",
+                stacklevel=2,
+            )
+            return
 
     def epoch_size(self, folder: ImageFolder) -> int:
         """Patches or images in an epoch."""
@@ -51,20 +118,25 @@ class ImageSource(Source):
         """Images or patches in random order."""
         data, training = self.data, self.config.training
         cache = self._cache(len(folder.train))
+        rotation = self._rotation(folder)
 
         def make_dataset(epoch: int) -> Any:
             return image_dataset(
                 folder.train,
                 data.image_size,
                 data.channels,
-                batch_size=training.batch_size,
+                # Of large images, tiles make a batch.
+                batch_size=1
+                if self.config.needs_inspection
+                else training.batch_size,
                 shuffle=True,
                 seed=training.seed,
                 epoch=epoch,
                 cache=cache,
                 patch_size=data.patch_size or None,
                 patches_per_image=self._patches_per_image,
-                flip=data.flip,
+                flip=data.flip or "flip" in data.symmetric,
+                rotate=rotation,
                 preprocessing=self.preprocessing,
             )
 
@@ -85,7 +157,7 @@ class ImageSource(Source):
             samples,
             self.data.image_size,
             self.data.channels,
-            batch_size=INFERENCE_BATCH_SIZE,
+            batch_size=images_at_once(self.data.image_size),
             preprocessing=self.preprocessing,
             **options,
         )
@@ -105,3 +177,22 @@ class ImageSource(Source):
             )
             return False
         return self.data.cache in ("auto", "memory")
+
+
+def _size_of(path: str) -> tuple[int, int]:
+    height, width, _ = read_pixels(path, 1, dtype=None).shape
+    return height, width
+
+
+def _common_size(paths: Sequence[str]) -> tuple[int, int]:
+    """Returns height and width of images, which must be the same for all."""
+    sizes = parallel_map(_size_of, paths, "Measuring images")
+    for path, size in zip(paths, sizes, strict=True):
+        if size != sizes[0]:
+            first, other = (f"{h} x {w}" for h, w in (sizes[0], size))
+            raise ConfigError(
+                f"The training images are not of one size: {paths[0]} has "
+                f"{first} pixels, {path} has {other}. Give the size that they "
+                "shall be resized to as `data.image_size`"
+            )
+    return sizes[0]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.data.video import (
     Video,
     VideoFolder,
@@ -16,7 +17,7 @@ from keras_sspcab.data.video.reading import measure_white
 from keras_sspcab.hosts import ScoredFrame, score_frames
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.config import ConfigError
-from keras_sspcab.runs.sources.base import INFERENCE_BATCH_SIZE, Source
+from keras_sspcab.runs.sources.base import Source
 
 
 class VideoSource(Source):
@@ -47,6 +48,8 @@ class VideoSource(Source):
         """Refuses settings that are for images."""
         self.refuse("data.patch_size", 0, "images")
         self.refuse("data.flip", False, "images")
+        self.refuse("data.symmetric", (), "images")
+        self.refuse("data.brightness", 0.0, "images")
         self.refuse("evaluation.masks", "nearest", "images")
         if self.data.cache == "memory":
             raise ConfigError(
@@ -90,7 +93,8 @@ class VideoSource(Source):
         self, samples: Sequence[Video], is_reread: bool = False
     ) -> Any:
         """All clips in order."""
-        return self._clips(samples, batch_size=INFERENCE_BATCH_SIZE)
+        size = images_at_once(self.data.image_size)
+        return self._clips(samples, batch_size=size)
 
     def _clips(self, videos: Sequence[Video], **options: Any) -> Any:
         data = self.data

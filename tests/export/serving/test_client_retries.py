@@ -169,6 +169,19 @@ def test_a_model_that_takes_another_size_from_now_on():
         assert client.predict(np.zeros((3, 3), "float32"))[0].score == 0
 
 
+def test_the_proxy_of_the_system_is_used(monkeypatch):
+    plan = Plan()
+    with fake_server("rest", plan) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", "b.invalid")
+        for host, is_proxied in (("a.invalid", True), ("b.invalid", False)):
+            with Client(f"http://{host}", model="fake", retries=0) as client:
+                if is_proxied:
+                    assert client.predict(IMAGE)[0].score == 1
+                else:
+                    assert refused(client).code == "UNAVAILABLE"
+
+
 def test_the_token_is_sent_and_not_shown(kind):
     plan = Plan()
     for token in (None, "a-good-secret"):

@@ -164,7 +164,7 @@ def test_the_right_token_is_accepted(token_server):
 
 
 def test_health_and_the_page_need_no_token(token_server):
-    for path in ("/healthz", "/readyz", "/", "/page.js", "/page.css"):
+    for path in ("/healthz", "/readyz", "/", "/page.js", "/design.css"):
         status, content = http_call(token_server, path)
         assert status == 200
         # The page is the same for all: it knows nothing of the models.

@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 
 import grpc
 import numpy as np
 import pytest
 
+from keras_sspcab.export.serving.server.errors import ServingError
+from keras_sspcab.export.serving.server.images import count_pixels
 from keras_sspcab.export.serving.server.json_tensors import (
     JsonRequest,
     memory_needed,
@@ -241,6 +244,26 @@ def test_gzip_and_lines_of_base64_are_answered(server):
         status, answer = post(server, body, **headers)
         assert status == 200
         assert_same(outputs_of(answer), expected)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_files_of_which_the_beginning_does_not_say_the_size(server, kind):
+    """They take longer, and are read beside other requests."""
+    pixels = np.random.default_rng(0).random((50, 40))
+    file = encoded(pixels, kind)
+    if kind == "PNG":
+        text = b"\0\0\x08\0tEXt" + b"x\0".ljust(0x800, b"y")
+        text += zlib.crc32(text[4:]).to_bytes(4, "big")
+        file = file[:33] + text + file[33:]
+    with pytest.raises(ServingError):
+        count_pixels(np.array([file], object), 10**6, is_quick=True)
+    status, answer = post(server, files_body(b64(file)["b64"]))
+    assert status == 200
+    plain = encoded(pixels)
+    assert count_pixels(np.array([plain], object), 10**6, is_quick=True)
+    assert_same(
+        outputs_of(answer), direct("serving_bytes", image_bytes=[plain])
+    )
 
 
 def test_bodies_that_were_sent_once(server, faults, tmp_path):

@@ -1,13 +1,19 @@
 """The page of the server in a real browser."""
 
 import base64
-import urllib.parse
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
+from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.export import export_saved_model
+from keras_sspcab.hosts import InspectionModel
+from keras_sspcab.regions import Region, Regions
 from keras_sspcab.report.heat import COLOR_TABLE
+from tests.browser import check_page, set_width, style, texts, violations
 from tests.export.serving.models import (
     NAME,
     add_version,
@@ -15,13 +21,10 @@ from tests.export.serving.models import (
     encoded,
     images,
     remove_version,
+    run_directly,
     tiny_detector,
 )
 from tests.export.serving.served import http_call, serve, wait_until
-from tests.report import conftest
-from tests.report.browsing import requests_of, set_width, style, texts
-
-browser = conftest.browser
 
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 DROP = """
@@ -32,6 +35,11 @@ transfer.items.add(new File([bytes], name));
 for (const type of ["dragenter", "dragover", "drop"])
   document.querySelector(target).dispatchEvent(new DragEvent(
     type, { bubbles: true, cancelable: true, dataTransfer: transfer }));
+"""
+MOVE = """
+const slider = document.getElementById("sensitivity");
+slider.value = arguments[0];
+slider.dispatchEvent(new Event("input", { bubbles: true }));
 """
 PIXELS = """
 const canvas = document.getElementById(arguments[0]);
@@ -167,6 +175,56 @@ def test_upload(page, files):
     assert is_beyond == (text(page, "flag") == "Anomalous")
 
 
+def test_a_slider_shows_what_another_sensitivity_would_flag(page, files):
+    from selenium.webdriver import Keys
+
+    choose(page, *files)
+    wait_for_scores(page, 2)
+    slider = page.find_element("id", "sensitivity")
+    back = page.find_element("id", "calibrated")
+    assert text(page, "counts") == "1 of 2 images flagged, as calibrated."
+    assert not back.is_enabled()
+    slider.send_keys(Keys.HOME)
+    calibration = tiny_detector().calibration
+    doubled = number(2 * calibration.threshold)
+    assert slider.get_attribute("aria-valuetext") == f"0 %, threshold {doubled}"
+    assert_flags(page, calibration.adjusted(sensitivity=0.0), files)
+    slider.send_keys(Keys.END)
+    assert_flags(page, calibration.adjusted(sensitivity=1.0), files)
+    assert text(page, "threshold") == "0.00"
+    assert "sensitivity=1;" in text(page, "keep")
+    back.click()
+    assert_flags(page, calibration, files)
+    assert slider.get_attribute("value") == "50"
+    assert page.switch_to.active_element == slider
+
+
+def assert_flags(page, calibration, files):
+    """The strip, its counts and the verdict say what a calibration does."""
+    assert_flagged(page, decided(calibration, expected(*files)))
+
+
+def decided(calibration, outputs):
+    flags = calibration.decide(outputs["anomaly_score"], outputs["anomaly_map"])
+    for index, part in enumerate(calibration.regions):
+        flags = flags | part.decide(outputs["region_scores"][:, index], None)
+    return flags
+
+
+def assert_flagged(page, flags):
+    shown = [
+        button.get_attribute("class")
+        for button in page.find_elements("css selector", "#strip button")
+    ]
+    assert shown == ["anomalous" if flag else "normal" for flag in flags]
+    assert text(page, "counts").startswith(
+        f"{flags.sum()} of {len(flags)} images flagged"
+    )
+    selected = page.find_element("css selector", "#strip [aria-pressed=true]")
+    flag = selected.get_attribute("class")
+    assert text(page, "flag") == flag.capitalize()
+
+
 @pytest.mark.parametrize("target", ["#drop", "h1"])
 def test_drag_and_drop(page, files, target):
     """Also beside the box, where the browser would open the file."""
@@ -199,25 +257,19 @@ def test_files_that_are_no_images(page, files, tmp_path):
     assert_shown(page, files[0])
 
 
-def test_no_other_server_is_asked(browser, server, files):
+def test_the_page_is_accessible_and_asks_no_other_server(
+    browser, server, files, tmp_path
+):
+    (tmp_path / "notes.txt").write_text("no image")
     address = f"http://127.0.0.1:{server.rest_port}/"
-    browser.get_log("browser")
-    asked = requests_of(browser, address)
-    choose(browser, files[0])
-    wait_for_scores(browser, 1)
-    hosts = {urllib.parse.urlsplit(url).netloc for url in asked}
-    assert hosts <= {f"127.0.0.1:{server.rest_port}", ""}
-    # No part of the page breaks its own policy, nor fails.
-    assert browser.get_log("browser") == []
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_sticks_out(page, files, width):
-    set_width(page, width)
-    choose(page, *files * 6)
-    wait_for_scores(page, 12)
-    script = "return document.documentElement.scrollWidth"
-    assert page.execute_script(script) == width
+    for _ in check_page(browser, address):
+        assert violations(browser) == []  # before there is an image
+        choose(browser, tmp_path / "notes.txt")
+        wait_for_scores(browser, 1)
+        assert violations(browser) == []
+        browser.get_log("browser")  # which names the refused request
+        choose(browser, *files * 6)
+        wait_for_scores(browser, 13)
 
 
 def test_a_new_version_comes_while_the_page_is_open(browser, files, tmp_path):
@@ -275,3 +327,57 @@ def test_one_of_several_models_is_chosen(browser, files, tmp_path):
         wait_until(lambda: text(page, "by") == "says zinc, version 2")
         score = expected(files[0], version=2)["anomaly_score"][0]
         assert text(page, "score") == number(score)
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory):
+    """The folder of a model with two regions, and the model."""
+    keras.utils.set_random_seed(0)
+    labels = np.zeros((32, 48), int)
+    labels[4:28, 4:20], labels[4:28, 24:40] = 1, 2
+    parts = (Region("thread"), Region("<b>head</b>"))
+    model = InspectionModel(
+        AutoEncoder((32, 32, 1), filters=(4, 4, 2)),
+        (32, 48),
+        regions=Regions(labels, parts),
+        name="screws",
+    )
+    normal = np.random.default_rng(0).random((12, 32, 48, 1), "float32")
+    model.calibrate(normal, decision="either")
+    path = tmp_path_factory.mktemp("regions") / "screws"
+    export_saved_model(model, path, images=normal[:2])
+    return path, model, labels > 0
+
+
+def test_regions(browser, regions, tmp_path):
+    path, model, inside = regions
+    chosen = []
+    for index in range(4):
+        image = images(1, seed=index)[0, :, :, 0].repeat(2, axis=1)[:, :48]
+        image[10:20, 28:34] *= index / 3
+        chosen.append(tmp_path / f"{index}.png")
+        chosen[-1].write_bytes(encoded(image))
+    contents = [file.read_bytes() for file in chosen]
+    outputs = run_directly(path / "1", "serving_bytes", image_bytes=contents)
+    with serve(path) as server:
+        page = opened(browser, server)
+        choose(page, *chosen)
+        wait_for_scores(page, 4)
+        rows = texts(page, "#region-rows tr")
+        names = texts(page, "#region-rows th")
+        assert names == ["thread", "<b>head</b>"]
+        for row, score in zip(rows, outputs["region_scores"][0], strict=True):
+            assert number(score) in row
+        width, height, pixels = page.execute_script(PIXELS, "outline")
+        drawn = np.reshape(pixels, (height, width, 4))[..., 3] > 0
+        np.testing.assert_array_equal(
+            drawn, inside ^ ndimage.binary_erosion(inside)
+        )
+        for sensitivity in (0, 20, 45, 50, 55, 80, 100):
+            page.execute_script(MOVE, sensitivity)
+            adjusted = model.calibration.adjusted(sensitivity=sensitivity / 100)
+            assert_flagged(page, decided(adjusted, outputs))
+        for _ in check_page(browser, f"http://127.0.0.1:{server.rest_port}/"):
+            choose(browser, *chosen)
+            wait_for_scores(browser, 4)
+            page.execute_script(MOVE, 80)

@@ -1,0 +1,157 @@
+"""The server of the live page."""
+
+import asyncio
+import hmac
+import importlib.resources
+import logging
+import os
+import re
+import threading
+import warnings
+from typing import Any
+
+from keras_sspcab.export.serving.server import ServerOptions
+from keras_sspcab.export.watch.live import LiveView
+from keras_sspcab.imports import import_optional
+from keras_sspcab.pages import design
+
+_log = logging.getLogger(__name__)
+
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+
+# Pictures and clips, as `Recorder` names them.
+_MEDIA = re.compile(r"\d{8}-\d{6}-\d{3}\.(mp4|jpg)")
+
+
+class PageServer:
+    """Serves the live page in a thread; a context manager.
+
+    Args:
+        live: What it shows.
+        folder: Folder of the alarms.
+        options: How to listen.
+    """
+
+    def __init__(
+        self, live: LiveView, folder: str, options: ServerOptions
+    ) -> None:
+        for package in ("starlette", "uvicorn"):
+            import_optional(package, "The live page needs it", "serve")
+        self._live = live
+        self._media = os.path.join(folder, "alarms")
+        self._options = options
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+        self.port = options.rest_port
+
+    @property
+    def url(self) -> str:
+        """Address of the page."""
+        return self._options.url_of(self.port)
+
+    def __enter__(self) -> "PageServer":
+        from keras_sspcab.export.serving.server.web import (
+            create_web_server,
+            listen,
+        )
+
+        options = self._options
+        if not options.is_loopback and options.token is None:
+            warnings.warn(
+                f"The page listens at {options.host}, so that others can see "
+                "the camera, and asks for no token.",
+                stacklevel=2,
+            )
+        listener = listen(options)
+        self.port = listener.getsockname()[1]
+        self._server = create_web_server(self._application(), options)
+        self._thread = threading.Thread(
+            target=self._run,
+            args=(listener,),
+            name="keras-sspcab-page",
+            daemon=True,
+        )
+        self._thread.start()
+        _log.info("Live page: %s", self.url)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, listener: Any) -> None:
+        with listener:
+            asyncio.run(self._server.serve(sockets=[listener]))
+
+    def _application(self) -> Any:
+        from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
+        from starlette.requests import Request
+        from starlette.responses import FileResponse, JSONResponse, Response
+        from starlette.routing import Route
+
+        from keras_sspcab.export.serving.server.web import PAGE_HEADERS
+
+        here = importlib.resources.files(__package__)
+
+        def authorize(request: Request) -> None:
+            token = self._options.token
+            received = request.headers.get("authorization", "").encode()
+            if token is not None and not hmac.compare_digest(
+                received, f"Bearer {token}".encode()
+            ):
+                raise HTTPException(401, "This page needs a token.")
+
+        # None of these is a coroutine: they run in threads.
+        def show_file(request: Request) -> Response:
+            name, media_type = _FILES[request.url.path]
+            return Response(
+                (here / name).read_bytes(),
+                media_type=media_type,
+                headers=PAGE_HEADERS,
+            )
+
+        def show_design(_: Request) -> Response:
+            return Response(
+                design(), media_type="text/css", headers=PAGE_HEADERS
+            )
+
+        def show_live(request: Request) -> Response:
+            authorize(request)
+            try:
+                since, shown = (
+                    int(request.query_params.get(name, -1))
+                    for name in ("since", "shown")
+                )
+            except ValueError:
+                raise HTTPException(400, "Not the number of a frame.") from None
+            return JSONResponse(
+                self._live.describe(since, shown), headers=PAGE_HEADERS
+            )
+
+        def show_media(request: Request) -> Response:
+            authorize(request)
+            name = request.path_params["name"]
+            path = os.path.join(self._media, name)
+            if not (_MEDIA.fullmatch(name) and os.path.isfile(path)):
+                raise HTTPException(404, "It has been removed.")
+            return FileResponse(path, headers=PAGE_HEADERS)
+
+        def show_error(_: Request, error: Exception) -> Response:
+            assert isinstance(error, HTTPException)
+            return JSONResponse({"error": error.detail}, error.status_code)
+
+        return Starlette(
+            routes=[
+                *(Route(path, show_file) for path in _FILES),
+                Route("/design.css", show_design),
+                Route("/live.json", show_live),
+                Route("/alarms/{name}", show_media),
+            ],
+            exception_handlers={HTTPException: show_error},
+        )

@@ -1,0 +1,244 @@
+"""A run of several products: a run of each, and one model of them all."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sspcab.data.scanning import find_products
+from keras_sspcab.hosts import FeatureModel, ProductModel, get_application
+from keras_sspcab.metrics.registry import metrics_of
+from keras_sspcab.optional_inputs import product_index
+from keras_sspcab.runs import files
+from keras_sspcab.runs.calibration import save_model
+from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.evaluation import evaluate_run
+from keras_sspcab.runs.folder import RunFolder, now
+from keras_sspcab.runs.models import load_detector
+from keras_sspcab.runs.parsing import differences, write_config
+from keras_sspcab.runs.progress import Progress
+from keras_sspcab.runs.sources import Source, source_of
+from keras_sspcab.runs.training import train_run
+from keras_sspcab.scoring import Calibration
+from keras_sspcab.scoring.recognition import Recognition
+
+# What is counted of the test images of each product.
+_COUNTS = ("num_test_images", "num_normal_images", "num_defective_images")
+
+
+def train_products(
+    run: RunFolder,
+    config: Config,
+    resume: bool,
+    progress: Progress,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Trains a run of each product, and makes one model of theirs.
+
+    Those that are finished, with the same settings, stay as they are.
+    """
+    _check(config)
+    found = find_products(config.data.path)
+    if resume:
+        write_config(run.file("config.toml"), config)
+    else:
+        run.start(config)
+    # A product keeps its index when others are added.
+    known = [name for name in run.record.get("products", ()) if name in found]
+    names = [*known, *(name for name in found if name not in known)]
+    run.update_record(state="training", products=names)
+    for number, name in enumerate(names, 1):
+        part = run.product(name)
+        settings = _settings_of(config, found[name])
+        if part.is_finished and _is_fitted_by(part.config, settings):
+            progress.message(f"Product {name}: finished, and left as it is.")
+            continue
+        progress.message(f"Product {number} of {len(names)}: {name}")
+        train_run(part, settings, part.exists, progress, callbacks)
+        # The size may have been found; it is that of all.
+        size = {"image_size": RunFolder(part.path).config.data.image_size}
+        data = config.data.model_copy(update=size)
+        config = config.model_copy(update={"data": data})
+        write_config(run.file("config.toml"), config)
+    recognition = _join(run, names, progress)
+    run.update_record(
+        state="finished",
+        finished=now(),
+        recognition=dataclasses.asdict(recognition),
+    )
+
+
+def _check(config: Config) -> None:
+    """Raises a ConfigError for what several products cannot have."""
+    host = get_application(config.model.name)
+    if not issubclass(host, FeatureModel):
+        raise ConfigError(
+            "Several products share a backbone of frozen features, which "
+            "multiscale_padim, padim and patchcore have. Received: the model "
+            f"{config.model.name!r}. Take one of these, or a run for each "
+            "product"
+        )
+    if config.needs_inspection:
+        raise ConfigError(
+            "Tiles, regions, alignments and padding are those of one product. "
+            "Received: a setting of [inspection], or data.fit='pad', with "
+            "data.layout='products'. Leave it out, or take a run for each "
+            "product"
+        )
+
+
+def _settings_of(config: Config, path: str) -> Config:
+    data = config.data.model_copy(update={"path": path, "layout": "auto"})
+    return config.model_copy(update={"data": data})
+
+
+def _is_fitted_by(config: Config, settings: Config) -> bool:
+    """Whether a product was fitted so; thresholds may differ."""
+    sections = ("calibration", "evaluation", "tracking")
+    return all(
+        name.startswith(sections) for name in differences(config, settings)
+    )
+
+
+def _parts(run: RunFolder) -> dict[str, RunFolder]:
+    """Returns the runs of the products, in the order of the model."""
+    return {name: run.product(name) for name in run.record["products"]}
+
+
+def _join(
+    run: RunFolder, names: Sequence[str], progress: Progress
+) -> Recognition:
+    """Makes and saves the model of all products; learns to tell them apart."""
+    models: dict[str, Any] = {
+        name: load_detector(run.product(name).path) for name in names
+    }
+    model = ProductModel.join(models)
+    normal = {}
+    for name, part in models.items():
+        source = _source_of(run.product(name), part)
+        images = source.scoring_dataset(source.split().train)
+        normal[name] = progress.track(images, f"Images to recognize {name} by")
+    recognition = model.fit_recognition(normal)
+    save_model(run, model)
+    progress.message(
+        f"One model of {len(names)} products, {model.count_params():,} "
+        f"parameters: {', '.join(names)}. {recognition.describe()}"
+    )
+    return recognition
+
+
+def _source_of(part: RunFolder, model: Any) -> Source:
+    source = source_of(part.config, part)
+    source.preprocessing = model.preprocessing
+    return source
+
+
+def is_joined(run: RunFolder) -> bool:
+    """Whether the model of a finished run is that of all products as they are.
+
+    These are those that are in its data now.
+    """
+    try:
+        found = set(find_products(run.config.data.path))
+    except (ValueError, OSError):
+        # The data of the training may be gone.
+        found = set()
+    joined = os.path.getmtime(run.file("model.keras"))
+    return found <= {*_parts(run)} and all(
+        os.path.getmtime(part.file("model.keras")) <= joined
+        for part in _parts(run).values()
+    )
+
+
+def calibrate_products(
+    run: RunFolder,
+    product: str | None,
+    calibrate: Callable[[RunFolder], Calibration],
+) -> Calibration:
+    """Calibrates the run of one product, or of each; renews the model.
+
+    Returns the calibration of the product, or that of all.
+    """
+    model: Any = load_detector(run.path)
+    parts = _parts(run)
+    chosen = parts
+    if product is not None:
+        name = model.products[product_index(model.products, product)]
+        chosen = {name: parts[name]}
+    changed = {name: calibrate(part) for name, part in chosen.items()}
+    before = {one.name: one for one in model.calibration.products}
+    model.calibration = Calibration.of_products({**before, **changed})
+    save_model(run, model)
+    return model.calibration if product is None else changed[name]
+
+
+def evaluate_products(
+    run: RunFolder,
+    config: Config,
+    progress: Progress,
+    as_published: bool = False,
+) -> dict[str, Any]:
+    """Evaluates the run of each product; writes the mean of their metrics.
+
+    Also how well products are recognized in these images.
+    """
+    model: Any = load_detector(run.path)
+    parts, path = _parts(run), run.file("metrics.json")
+    folders = None
+    if config.data.path != run.config.data.path:
+        folders = find_products(config.data.path)
+        if unknown := [name for name in folders if name not in parts]:
+            raise ValueError(
+                f"{config.data.path} has folders of products that the model "
+                f"does not know. Received: {', '.join(unknown)}. It knows: "
+                f"{', '.join(parts)}"
+            )
+    per_product: dict[str, Any] = {}
+    seen: dict[str, np.ndarray] = {}
+    split = ""
+    for name, part in parts.items():
+        if folders is not None and name not in folders:
+            continue
+        data: dict[str, Any] = {"on_error": config.data.on_error}
+        if folders is not None:
+            data["path"] = folders[name]
+        settings = part.config.model_copy(
+            update={
+                "data": part.config.data.model_copy(update=data),
+                "evaluation": config.evaluation,
+            }
+        )
+        progress.message(f"Product {name}")
+        metrics = evaluate_run(part, settings, progress, as_published)
+        kept = [*_COUNTS, *(m.key for m in metrics_of("image", metrics))]
+        per_product[name] = {key: metrics[key] for key in kept}
+        source: Any = source_of(settings, part)
+        source.preprocessing = model.preprocessing
+        samples, split, _ = source.samples_to_evaluate()
+        seen[name] = model.recognize(source.whole_images(samples))
+    recognition = Recognition.count(model.products, seen)
+    progress.message(recognition.describe())
+    values = per_product.values()
+    shared = [
+        metric.key
+        for metric in metrics_of("image")
+        if all(metric.key in one for one in values)
+    ]
+    metrics = {
+        **{key: sum(one[key] for one in values) for key in _COUNTS},
+        **{key: float(np.mean([one[key] for one in values])) for key in shared},
+        "per_product": per_product,
+        "recognition": {
+            **dataclasses.asdict(recognition),
+            "accuracy": recognition.accuracy,
+        },
+        "calibration": model.calibration.summary(),
+        "preprocessing": model.preprocessing.to_dict(),
+    }
+    files.write_json(path, metrics)
+    root = os.path.abspath(config.data.path)
+    run.update_record(evaluated={"split": split, "root": root, "time": now()})
+    return metrics

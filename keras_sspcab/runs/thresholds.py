@@ -1,0 +1,163 @@
+"""Thresholds that are chosen rather than measured, and what they flag."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from keras_sspcab.checks import standardize_number
+from keras_sspcab.metrics import f1_optimal_threshold
+from keras_sspcab.runs import files
+from keras_sspcab.runs.calibration import install
+from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.models import load_detector
+from keras_sspcab.runs.outputs import (
+    ImageScore,
+    read_image_scores,
+    read_metrics,
+)
+from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.runs.progress import Progress
+from keras_sspcab.scoring import Calibration
+from keras_sspcab.scoring.false_alarms import CONFIDENCE
+
+#: Stands for the threshold of the best F1.
+BEST_F1 = "f1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """How many of some images are flagged.
+
+    Example:
+    >>> low, high = Share(1, 20).interval
+    >>> round(low, 3), round(high, 3)
+    (0.001, 0.249)
+    """
+
+    count: int
+    total: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the share of further images lies, at 95 % (Clopper-Pearson)."""
+        from scipy.special import betaincinv
+
+        tail, missed = (1 - CONFIDENCE) / 2, self.total - self.count
+        low, high = 0.0, 1.0
+        if self.count:
+            low = float(betaincinv(self.count, missed + 1, tail))
+        if missed:
+            high = float(betaincinv(self.count + 1, missed, 1 - tail))
+        return low, high
+
+    def describe(self, noun: str) -> str:
+        """Says it with its interval, in percent."""
+        low, high = (f"{100 * share:.3g}" for share in self.interval)
+        return f"{self.count} of {self.total} {noun} ({low} to {high} %)"
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdChoice:
+    """A threshold of scores, and what it flags of the test images.
+
+    Example:
+    >>> choice = ThresholdChoice("manual", 3.0, Share(0, 5), Share(4, 4))
+    >>> choice.describe()
+    '0 of 5 normal ones (0 to 52.2 %) and 4 of 4 defective ones (39.8 to 100 %)'
+    """
+
+    name: str
+    threshold: float
+    normal: Share
+    defective: Share
+
+    def describe(self) -> str:
+        """Says how many of both are flagged."""
+        parts = {"normal": self.normal, "defective": self.defective}
+        texts = [
+            share.describe(f"{kind} ones")
+            for kind, share in parts.items()
+            if share.total
+        ]
+        return " and ".join(texts)
+
+
+def threshold_choices(
+    scored: Sequence[ImageScore], thresholds: Mapping[str, float]
+) -> list[ThresholdChoice]:
+    """Returns what thresholds flag of labeled images, the lowest first.
+
+    Without labeled images there are none.
+    """
+    choices = []
+    for name, threshold in sorted(thresholds.items(), key=lambda item: item[1]):
+        shares = [
+            Share(
+                sum(one.score >= threshold for one in scored if one.label == k),
+                sum(one.label == k for one in scored),
+            )
+            for k in (0, 1)
+        ]
+        if any(share.total for share in shares):
+            choices.append(ThresholdChoice(name, threshold, *shares))
+    return choices
+
+
+def set_threshold(
+    run: RunFolder, threshold: float | str, progress: Progress
+) -> Calibration:
+    """Sets a threshold of scores by hand, or by labels; see `Run.calibrate`."""
+    model = load_detector(run.path)
+    before = model.calibration
+    if not before.is_calibrated:
+        raise ValueError(
+            f"The model of {run.path} has no scale of scores yet. Calibrate it "
+            "with normal images first"
+        )
+    scored = _labeled_scores(run, before)
+    label = "manual"
+    if threshold == BEST_F1:
+        label = BEST_F1
+        if not {0, 1} <= {one.label for one in scored}:
+            raise ValueError(
+                "The threshold of the best F1 needs the scores of labeled "
+                f"images, normal and defective ones, in {run.path}/predictions,"
+                " of this calibration. Run `keras-sspcab evaluate` first"
+            )
+        threshold, f1 = f1_optimal_threshold(
+            [one.label for one in scored], [one.score for one in scored]
+        )
+        progress.message(
+            f"The best F1 of the test images is {f1:.3f}. It was chosen on "
+            "them, so that others will do worse."
+        )
+    value = standardize_number(threshold, "threshold", -math.inf)
+    time = files.now()
+    calibration = dataclasses.replace(
+        before,
+        threshold=value,
+        # What share of normal images it flags is not known.
+        quantile=None,
+        decision="score",
+        name=f"{label}@{time}",
+    )
+    settings = {"calibration.decision": "score"}
+    config = load_config(run.file("config.toml"), settings)
+    install(run, model, calibration, config, time)
+    for one in threshold_choices(scored, {"it": value}):
+        progress.message(f"Of the test images it flags {one.describe()}.")
+    return calibration
+
+
+def _labeled_scores(
+    run: RunFolder, calibration: Calibration
+) -> Sequence[ImageScore]:
+    """Returns the test images that were scored at the present scale."""
+    try:
+        values = read_metrics(run)
+        rows = read_image_scores(run)
+    except (OSError, ValueError):
+        return []
+    then = Calibration.from_dict(values.get("calibration") or {})
+    scale = (calibration.score_mean, calibration.score_std)
+    return rows if (then.score_mean, then.score_std) == scale else []

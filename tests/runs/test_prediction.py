@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sspcab.data import BadFilesError, Preprocessing, image_files
+from keras_sspcab.runs.prediction import predict_images
+from keras_sspcab.scoring import Calibration
+
+
+class Brightness:
+    """A detector whose score is the mean of an image."""
+
+    preprocessing = Preprocessing()
+    input_shape = (None, 8, 8, 3)
+    calibration = Calibration()
+
+    def counted_pixels(self, images):
+        return None
+
+    def predict_on_batch(self, images):
+        scores = images.numpy().mean((1, 2, 3))
+        return {
+            "anomaly_score": scores,
+            "raw_score": scores,
+            "is_anomalous": scores > 1,
+            "anomaly_map": images.numpy().mean(-1),
+        }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(40):
+        pixels = np.full((8, 8, 3), i, "uint8")
+        Image.fromarray(pixels).save(tmp_path / f"in/{i:02d}.png")
+    return tmp_path / "in"
+
+
+def test_each_file_is_read_once(folder, monkeypatch):
+    reads, read = [], image_files.read_image
+    monkeypatch.setattr(
+        image_files, "read_image", lambda path: reads.append(path) or read(path)
+    )
+    rows = predict_images(Brightness(), [folder])
+    scores = [row["anomaly_score"] for row in rows]
+    np.testing.assert_allclose(scores, np.arange(40) / 255, rtol=1e-6)
+    # The first eight before, for what their brightest values are.
+    assert sorted(reads[8:]) == [row["path"] for row in rows]
+
+
+def test_nothing_is_written_where_a_file_is_bad(folder, tmp_path):
+    maps = tmp_path / "maps"
+    for name in ("07.png", "39.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+    with pytest.raises(BadFilesError) as caught:
+        predict_images(Brightness(), [folder], maps)
+    assert len(caught.value.problems) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    with pytest.warns(UserWarning, match=r"(?s)07\.png: broken.*38 images"):
+        rows = predict_images(Brightness(), [folder], maps, on_error="skip")
+    assert len(rows) == 38
+    assert {row["heat_map"] for row in rows} == {*map(str, maps.iterdir())}
+    with pytest.raises(ValueError, match="on_error='ignore'"):
+        predict_images(Brightness(), [folder], on_error="ignore")
