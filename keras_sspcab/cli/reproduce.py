@@ -55,8 +55,8 @@ def reproduce(
         bool,
         typer.Option(
             "--dry-run",
-            help="Only list what there is to do, and measure a few steps to "
-            "say how long it would take.",
+            help="Only list what there is to do, and measure a few steps and "
+            "scores to say how long it would take.",
         ),
     ] = False,
 ) -> None:
@@ -133,27 +133,26 @@ def reproduce(
 
 
 def _estimate(runs: "ComparisonRun") -> None:
-    """Measures a few steps of each kind of training that is left."""
+    """Measures a few steps and scores of each kind of run that is left."""
     from keras_sspcab.compare.paper import estimate_cells
 
-    rows = Table(title="Trainings that are left, from a few of their steps")
-    for title in ("model", "block", "trainings", "seconds a step", "hours"):
+    rows = Table(title="Runs that are left, from a few steps and samples")
+    for title in ("model", "block", "runs", "seconds a step", "hours"):
         rows.add_column(title)
     total = 0.0
     for estimate in estimate_cells(runs):
-        hours = estimate.count * estimate.training.hours
-        total += hours
+        total += estimate.hours
         rows.add_row(
             estimate.model,
             estimate.blocks,
             str(estimate.count),
-            f"{estimate.training.seconds_per_step:.3g}",
-            f"{hours:.2f}",
+            f"{estimate.run.seconds_per_step:.3g}",
+            f"{estimate.hours:.2f}",
         )
     show(rows)
     say(
-        f"About {total:.1f} hours on this machine, without reading the data, "
-        "calibration and evaluation."
+        f"About {total:.1f} hours on this machine, without the first reading "
+        "of the data and the metrics."
     )
 
 

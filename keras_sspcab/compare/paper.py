@@ -13,7 +13,7 @@ from keras_sspcab.compare.published import TABLES, PublishedTable
 from keras_sspcab.compare.results import CellState, state_of
 from keras_sspcab.compare.runner import CellRun, ComparisonRun
 from keras_sspcab.hosts import get_application
-from keras_sspcab.runs.estimation import TrainingEstimate, estimate_training
+from keras_sspcab.runs.estimation import RunEstimate, estimate_run
 from keras_sspcab.runs.parsing import read_toml
 
 #: The tables of detectors; Table 6 is about time, see `timing`.
@@ -88,19 +88,21 @@ class PaperTable:
 
 @dataclasses.dataclass(frozen=True)
 class CellsEstimate:
-    """What the trainings of a host that are left would take.
+    """What the runs of a host that are left would take.
 
     Attributes:
         model: The host.
         blocks: `"off"`, or those that are taken to be alike.
-        count: Trainings.
-        training: What one of them takes.
+        count: Runs.
+        run: What one of them takes.
+        hours: What all of them take.
     """
 
     model: str
     blocks: str
     count: int
-    training: TrainingEstimate
+    run: RunEstimate
+    hours: float
 
 
 def estimate_cells(run: ComparisonRun) -> Iterator[CellsEstimate]:
@@ -113,13 +115,17 @@ def estimate_cells(run: ComparisonRun) -> Iterator[CellsEstimate]:
         if state_of(one.run) is CellState.NEW:
             key = one.cell.model, one.cell.block == OFF
             groups.setdefault(key, []).append(one)
+    prepared = set()
     for (model, _), cells in groups.items():
         blocks = dict.fromkeys(one.cell.block for one in cells)
+        one_run = estimate_run(cells[0].config)
+        hours = len(cells) * one_run.hours
+        if model not in prepared:
+            # The runs of a host share their objects.
+            hours += one_run.preparation_seconds / 3600
+            prepared.add(model)
         yield CellsEstimate(
-            model,
-            ", ".join(blocks),
-            len(cells),
-            estimate_training(cells[0].config),
+            model, ", ".join(blocks), len(cells), one_run, hours
         )
 
 

@@ -64,6 +64,7 @@ def evaluate_run(
     """
     model: Any = load_detector(run.path)
     source: Any = source_of(config, run)
+    source.check_evaluation()
     source.preprocessing = model.preprocessing
     samples, split, root = source.samples_to_evaluate()
     progress, path = progress or Progress(), run.file("metrics.json")

@@ -142,7 +142,7 @@ def _train(
         blocks = sum(isinstance(layer, PredictiveBlock) for layer in layers)
         progress.message(
             f"Run {run.path}: {config.model.name}, {model.count_params():,} "
-            f"parameters, SSPCAB blocks: {blocks}"
+            f"parameters, predictive blocks: {blocks}"
         )
         if model.backbone_weights is not None:
             run.update_record(backbone=model.backbone_weights)

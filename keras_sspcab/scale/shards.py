@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data.batching import images_at_once
+from keras_sspcab.data.checking import warn_of_dark_files
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.parallel import parallel_map
@@ -92,6 +93,7 @@ class ScoringJob:
         batch_size = standardize_int(batch_size, "batch_size", 1)
         on_error = standardize_choice(on_error, ("raise", "row"), "on_error")
         paths = list_inputs(inputs, read_inputs(folder))
+        warn_of_dark_files(paths, _preprocessing_of(scorer))
         plan = ScorePlan.make(paths, scorer, shard_size, maps)
         job = cls(
             ScoreFolder(folder, plan),
@@ -135,10 +137,7 @@ class ShardScorer:
                 "choose another folder"
             )
         self._of_regions = region_columns(job.plan.regions)
-        # Scorers from elsewhere need not have it.
-        self._preprocessing = getattr(
-            self._scorer, "preprocessing", Preprocessing()
-        )
+        self._preprocessing = _preprocessing_of(self._scorer)
         shape = (None, None, job.plan.channels)
         self._resize = {
             dtype: tf.function(
@@ -275,3 +274,8 @@ class ShardScorer:
                 self._preprocessing.restore(outputs["anomaly_map"], size),
             )
         return name
+
+
+def _preprocessing_of(scorer: Scorer) -> Preprocessing:
+    """How files are read; scorers from elsewhere need not know."""
+    return getattr(scorer, "preprocessing", Preprocessing())

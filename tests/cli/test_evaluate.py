@@ -112,6 +112,13 @@ def test_other_images_and_missing_masks(invoke, copy, images, tmp_path):
     assert 0 <= metrics["pixel_auroc"] <= 1
 
 
+def test_settings_for_videos_are_refused(invoke, copy):
+    smoothing = "--set=evaluation.smoothing=median"
+    result = invoke("evaluate", copy, smoothing, code=2)
+    assert "evaluation.smoothing is for videos" in result.stderr
+    assert not (copy / "metrics.json").exists()
+
+
 def test_gaps_in_the_test_data_are_told(invoke, copy, images, tmp_path):
     normal = tmp_path / "normal"
     shutil.copytree(images / "train", normal / "train")

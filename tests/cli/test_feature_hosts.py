@@ -31,7 +31,7 @@ def test_nothing_is_trained_or_held_out(fitted, images):
     run, result = fitted
     assert sorted(os.listdir(run)) == ["config.toml", "model.keras", "run.json"]
     assert "multiscale_padim" in result.stdout
-    assert "SSPCAB blocks: 0" in result.stdout
+    assert "predictive blocks: 0" in result.stdout
     assert "Fitting statistics to 12 normal images" in result.stdout
     assert "epoch" not in result.stdout
     assert (
@@ -148,7 +148,7 @@ def test_block_is_trained_and_goes_on_after_an_interruption(
     options += ["--epochs=1", "--batch-size=4"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     result = invoke(*options, f"--run={whole}")
-    assert "SSPCAB blocks: 1" in result.stdout
+    assert "predictive blocks: 1" in result.stdout
     assert "epoch 1/1  loss " in result.stdout
 
     def interrupt(self, batch, logs=None):

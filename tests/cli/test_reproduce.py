@@ -148,6 +148,7 @@ def test_dry_run_measures_steps(invoke, avenue, tmp_path):
     assert "mask_1x1, mask_3x3" in result.output
     assert "hours on this machine" in result.output
     assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "objects").exists()
 
 
 def test_table_6(invoke, tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def test_output_reads_well_in_a_log(invoke, images, tmp_path, monkeypatch):
     run = os.path.join("runs", "autoencoder-brick-1")
     for text in (
         "validation: 3 of 12 normal images held out of train",
-        "SSPCAB blocks: 1",
+        "predictive blocks: 1",
         "epoch 1/2  loss ",
         "sspcab_loss ",
         "Calibrated on 3 normal images, held out of the training",
@@ -145,7 +145,7 @@ def test_whole_images_and_mixed_precision(invoke, images, tmp_path):
     options = [f"--data={images}", f"--config={config}", f"--run={run}"]
     options += [*TRAINING, "--epochs=1", "--patch-size=0", "--sspcab=none"]
     options += ["--set=data.flip=true", "--set=data.cache=disk"]
-    assert "SSPCAB blocks: 0" in invoke("train", *options).stdout
+    assert "predictive blocks: 0" in invoke("train", *options).stdout
     assert keras.config.dtype_policy() == before
     assert RunFolder(str(run)).config.training.epochs == 1
     assert len(os.listdir(run / "cache")) == 1

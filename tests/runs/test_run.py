@@ -90,7 +90,11 @@ def test_the_whole_road_is_silent(images, tmp_path, capfd):
     with expecting("The threshold is a guess"):
         more.train(resume=True, progress=listener)
     text = "\n".join(listener.texts)
-    for expected in ("8 normal images", "SSPCAB blocks: 1", "Calibrated on 2"):
+    for expected in (
+        "8 normal images",
+        "predictive blocks: 1",
+        "Calibrated on 2",
+    ):
         assert expected in text
     with open(path / "history.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]

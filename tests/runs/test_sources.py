@@ -11,6 +11,7 @@ pytest.importorskip("cv2")
 from keras_sspcab.data import write_texture_folder
 from keras_sspcab.data.objects import open_cube_file
 from keras_sspcab.data.video import scan_video_folder
+from keras_sspcab.hosts import available_applications
 from keras_sspcab.runs import ConfigError, ObjectsConfig
 from keras_sspcab.runs.parsing import load_config
 from keras_sspcab.runs.sources import config_for, source_of
@@ -116,11 +117,21 @@ def test_only_squares_are_turned_by_90_degrees(shape, size, turns, tmp_path):
             "must be one number",
         ),
         ("hf2vad", {"objects__masks": "motion"}, r"objects\.masks"),
+        ("padim", {"evaluation__smoothing": "median"}, "is for videos"),
+        ("draem", {"evaluation__iou_threshold": 0.2}, "is for videos"),
+        ("padim", {"data__clip_length": 3}, "is for videos"),
+        ("padim", {"objects__min_area": 3}, "is for objects of videos"),
+        ("mnad", {"evaluation__masks": "whole"}, "is for images"),
     ],
 )
 def test_settings_of_other_data_are_refused(model, settings, message):
     with pytest.raises(ConfigError, match=message):
         source(model, **settings).check()
+
+
+@pytest.mark.parametrize("model", available_applications())
+def test_defaults_of_every_host_are_its_own(model):
+    source(model).check()
 
 
 @pytest.mark.parametrize(

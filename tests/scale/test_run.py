@@ -47,6 +47,15 @@ def test_one_row_for_each_image(make_job, images):
     }
 
 
+def test_dark_files_of_16_bits_are_told(tmp_path):
+    folder = tmp_path / "dark"
+    folder.mkdir()
+    dark = np.full((8, 8), 3000, "uint16")
+    Image.fromarray(dark).save(folder / "a.png")
+    with pytest.warns(UserWarning, match=r"a\.png .* none above 3000"):
+        ScoringJob.start([folder], MeanScorer, MeanScorer(), tmp_path / "out")
+
+
 def test_the_index_of_inputs_is_read_once(make_job, monkeypatch):
     """It grows with the shards, so that reading it for each is quadratic."""
     job, opened = make_job(), []

@@ -117,7 +117,11 @@ class Source(abc.ABC):
 
     def check(self) -> None:
         """Raises a ConfigError for settings that such data do not have."""
-        return
+        self.check_evaluation()
+
+    @abc.abstractmethod
+    def check_evaluation(self) -> None:
+        """The same for [evaluation] alone."""
 
     def warn_of_ratio(self, folder: Any) -> None:
         """Warns if stretching makes samples much wider or taller."""
@@ -127,11 +131,15 @@ class Source(abc.ABC):
         """Returns what leaves the normal images of a folder normal."""
         return ImageVariants()
 
-    def refuse(self, key: str, default: Any, purpose: str) -> None:
-        """Raises a ConfigError if a setting is not at its default."""
+    def refuse(self, key: str, purpose: str) -> None:
+        """Raises a ConfigError if a setting is not the host's default."""
         section, name = key.split(".")
-        value = getattr(getattr(self.config, section), name)
-        if value != default:
+        value, default = (
+            getattr(getattr(config, section), name)
+            for config in (self.config, Config())
+        )
+        own = self.host.default_settings.get(section, {})
+        if value != own.get(name, default):
             raise ConfigError(
                 f"`{key}` is for {purpose}. Received: {key}={value!r} for the "
                 f"model {self.config.model.name!r}. Leave it out"

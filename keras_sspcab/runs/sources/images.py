@@ -16,7 +16,11 @@ from keras_sspcab.data.checking import measure_preprocessing
 from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs.config import ConfigError
+from keras_sspcab.runs.config import (
+    ConfigError,
+    EvaluationConfig,
+    ObjectsConfig,
+)
 from keras_sspcab.runs.sources.base import Source
 from keras_sspcab.variants import ImageVariants
 
@@ -61,8 +65,19 @@ class ImageSource(Source):
 
     def check(self) -> None:
         """Refuses what the model makes no use of."""
+        super().check()
         if not self.host.calibrates_by_folds:
-            self.refuse("data.brightness", 0.0, "models of frozen features")
+            self.refuse("data.brightness", "models of frozen features")
+        for key in ("clip_length", "stride", "step"):
+            self.refuse(f"data.{key}", "videos")
+        # A comparison gives all its runs one folder.
+        for key in ObjectsConfig.model_fields.keys() - {"folder"}:
+            self.refuse(f"objects.{key}", "objects of videos")
+
+    def check_evaluation(self) -> None:
+        """Refuses settings that are for videos."""
+        for key in EvaluationConfig.model_fields.keys() - {"masks"}:
+            self.refuse(f"evaluation.{key}", "videos")
 
     def variants(self, folder: ImageFolder) -> ImageVariants:
         """As the user says."""

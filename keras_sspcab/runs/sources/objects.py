@@ -63,10 +63,10 @@ class ObjectSource(VideoSource):
     def check(self) -> None:
         """Refuses settings that are for images or clips."""
         super().check()
-        self.refuse("data.stride", 1, "clips of whole frames")
-        self.refuse("data.resize", "opencv", "whole images and frames")
+        self.refuse("data.stride", "clips of whole frames")
+        self.refuse("data.resize", "whole images and frames")
         if not self.host.takes_masks:
-            self.refuse("objects.masks", "", "hosts that segment objects")
+            self.refuse("objects.masks", "hosts that segment objects")
         height, width = self.data.image_size
         if height != width:
             raise ConfigError(

@@ -46,16 +46,18 @@ class VideoSource(Source):
 
     def check(self) -> None:
         """Refuses settings that are for images."""
-        self.refuse("data.patch_size", 0, "images")
-        self.refuse("data.flip", False, "images")
-        self.refuse("data.symmetric", (), "images")
-        self.refuse("data.brightness", 0.0, "images")
-        self.refuse("evaluation.masks", "nearest", "images")
+        super().check()
+        for key in ("patch_size", "flip", "symmetric", "brightness"):
+            self.refuse(f"data.{key}", "images")
         if self.data.cache == "memory":
             raise ConfigError(
                 "Frames of videos are kept on disk, not in memory. "
                 "Received: data.cache='memory'. Choose 'disk' or 'none'"
             )
+
+    def check_evaluation(self) -> None:
+        """Refuses a setting that is for images."""
+        self.refuse("evaluation.masks", "images")
 
     def identity(self, sample: Video) -> str:
         """Path and length."""
