@@ -1,6 +1,7 @@
 """Settings and fixtures that all tests share."""
 
 import contextlib
+import gc
 import os
 from pathlib import Path
 
@@ -39,6 +40,14 @@ if keras.config.backend() == "tensorflow":
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled_memory():
+    """Spares later collections what TensorFlow keeps of all it has traced."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
