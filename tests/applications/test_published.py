@@ -107,11 +107,15 @@ def published(tmp_path_factory):
     return Published(tmp_path_factory.mktemp("published"))
 
 
-def assert_close(outputs, expected, peak=1e-5):
-    """Bounds the error as a whole by 1e-5, and that of each value by `peak`."""
+def assert_close(outputs, expected):
+    """Bounds the error as a whole by 1e-5, and that of each value by 3e-5.
+
+    Processors and runtimes add up in different orders: 1.4e-5 was seen in one
+    of 16,384 logits.
+    """
     error = outputs - expected
     assert np.linalg.norm(error) < 1e-5 * np.linalg.norm(expected)
-    assert np.abs(error).max() < peak * np.abs(expected).max()
+    assert np.abs(error).max() < 3e-5 * np.abs(expected).max()
 
 
 def expected_outputs(published, name):
@@ -187,8 +191,7 @@ def test_exports_compute_the_published_network(published, name, to, tmp_path):
         inputs = {model.inputs[0].name: inputs}
     outputs = load_runner(result.path)(**inputs)
     for output, value in expected.items():
-        # XNNPACK adds up in another order: 1.4e-5 in one of 16,384 logits.
-        assert_close(outputs[output], value, peak=3e-5)
+        assert_close(outputs[output], value)
 
 
 @pytest.mark.parametrize("naming", ["authors", "anomalib"])

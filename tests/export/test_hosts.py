@@ -73,7 +73,12 @@ def host_and_inputs(request, textures):
 )
 def test_every_host(host_and_inputs, to, tmp_path):
     host, inputs = host_and_inputs
-    result = export_model(host, tmp_path / FORMATS[to], to, images=inputs)
+    # A fresh memory is as near to all images to 0.15 %, which its score
+    # stretches to [0, 1], and the rounding with it.
+    tolerance = 1e-3 if host.name == "mnad" else None
+    result = export_model(
+        host, tmp_path / FORMATS[to], to, images=inputs, tolerance=tolerance
+    )
     assert result.parity.passes
     if not isinstance(inputs, dict):
         inputs = {host.inputs[0].name: inputs}
