@@ -33,6 +33,8 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Ray's workers would give way to all else on this machine, at niceness 15.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import numpy as np
 from PIL import Image
