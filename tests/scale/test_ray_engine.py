@@ -16,6 +16,7 @@ def test_workers_that_die(make_job, images, tmp_path):
     ray = pytest.importorskip("ray")
     (images / "11.png").write_bytes(b"")
     ray.init(
+        "local",  # not one that runs already
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=80 * 2**20,
