@@ -8,9 +8,9 @@ engine `local` uses all cores in one process; `ray` starts on this machine, with
 one core for each worker, whose start (of Ray, TensorFlow and the model) is part
 of the time. The rate behind it counts from the first finished shard on.
 
-`--hosts` joins so many hosts to a cluster of Ray, each with one worker in a
-network namespace of its own (Linux, as root), and counts what passes between
-them. They share the cores of this machine.
+`--hosts` joins so many hosts to a cluster of Ray, each with one worker, in a
+network namespace and with temporary files of its own (Linux, as root), and
+counts what passes between them. They share the cores of this machine.
 
 `--driver` measures what grows with the number of images but not with that of
 workers: to list them, to start and continue a table, and to check it. The
@@ -22,12 +22,14 @@ Prints a Markdown table, of medians over repetitions.
 import argparse
 import contextlib
 import functools
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,10 @@ def write_images(folder: Path, count: int, size: int) -> None:
 
 @contextlib.contextmanager
 def hosts(count: int) -> Iterator[str]:
-    """Runs a cluster of Ray with so many hosts; yields its address."""
+    """Runs a cluster of Ray with so many hosts; yields its address.
+
+    Only the first cluster of a process works.
+    """
 
     def ip(command: str) -> None:
         subprocess.run(["ip", *command.split()], check=True)
@@ -75,6 +80,7 @@ def hosts(count: int) -> Iterator[str]:
     def ray(place: str, *arguments: str) -> Any:
         command = [
             *place.split(),
+            *(["sh", "-c", own_files, "sh"] if place else []),
             sys.executable.replace("python3", "python"),
             *("-m", "ray.scripts.scripts", "start", "--block"),
             *("--disable-usage-stats", "--object-store-memory=100000000"),
@@ -86,6 +92,11 @@ def hosts(count: int) -> Iterator[str]:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     address = f"{NETWORK}.1:{PORT}"
     with contextlib.ExitStack() as stack:
+        # Ray leaves the address of a cluster there for later programs, and
+        # nodes that share it take each other's sockets.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
+        os.environ["RAY_TMPDIR"] = folder
+        own_files = f'mount -t tmpfs tmpfs {folder} && exec "$@"'
 
         def join(place: str, *arguments: str) -> None:
             process = ray(place, *arguments)
@@ -250,6 +261,42 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def measure_case(
+    name: str,
+    engine: str,
+    options: RayOptions,
+    root: Path,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    """Returns a row of medians over repetitions."""
+    results = [
+        measure(
+            engine,
+            options,
+            root,
+            root / f"{name}-{repetition}",
+            arguments.shard_size,
+            arguments.batch_size,
+        )
+        for repetition in range(arguments.repetitions)
+    ]
+    medians = {
+        key: float(np.median([result[key] for result in results]))
+        for key in results[0]
+    }
+    return {"engine": name, **medians}
+
+
+def measure_hosts(
+    count: int, root: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Does so for a cluster of so many hosts."""
+    with hosts(count) as address:
+        options = RayOptions(address, num_workers=count)
+        name = f"ray, hosts: {count}"
+        return measure_case(name, "ray", options, root, arguments)
+
+
 def measure_cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yields a row of medians for each engine and each number of hosts."""
     with tempfile.TemporaryDirectory() as folder:
@@ -258,31 +305,15 @@ def measure_cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         model = AutoEncoder((arguments.size, arguments.size, 1))
         model.save(root / "model.keras")
 
-        def median(name: str, engine: str, options: RayOptions) -> Any:
-            results = [
-                measure(
-                    engine,
-                    options,
-                    root,
-                    root / f"{name}-{repetition}",
-                    arguments.shard_size,
-                    arguments.batch_size,
-                )
-                for repetition in range(arguments.repetitions)
-            ]
-            keys = results[0]
-            medians = {
-                key: np.median([r[key] for r in results]) for key in keys
-            }
-            return {"engine": name} | {k: float(v) for k, v in medians.items()}
-
         for name in arguments.engines:
             engine, workers = CASES[name]
-            yield median(name, engine, RayOptions(num_workers=workers))
+            options = RayOptions(num_workers=workers)
+            yield measure_case(name, engine, options, root, arguments)
         for count in arguments.hosts:
-            with hosts(count) as address:
-                options = RayOptions(address, num_workers=count)
-                yield median(f"ray, hosts: {count}", "ray", options)
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, spawn) as pool:
+                row = pool.submit(measure_hosts, count, root, arguments)
+                yield row.result()
 
 
 def main() -> None:

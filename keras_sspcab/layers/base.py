@@ -52,6 +52,17 @@ def at_least_float32(x: Any) -> Any:
     return ops.cast(x, keras.backend.result_type(dtype, "float32"))
 
 
+def multiply_last_axis(x: Any, matrix: Any) -> Any:
+    """Returns the product of the last axis and `(values, new values)`.
+
+    On CPUs TensorFlow writes beyond its memory where `(batch, 1, rows, values)`
+    is multiplied by one matrix (tensorflow/tensorflow#117700).
+    """
+    shape = ops.shape(x)
+    product = ops.matmul(ops.reshape(x, (-1, *shape[-2:])), matrix)
+    return ops.reshape(product, (-1, *shape[1:-1], ops.shape(matrix)[-1]))
+
+
 class ConfigLayer(keras.layers.Layer):
     """A layer whose arguments are attributes of the same name.
 

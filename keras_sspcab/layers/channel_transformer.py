@@ -7,7 +7,12 @@ from keras import ops
 
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.layers.attention import DenseLayers
-from keras_sspcab.layers.base import Shape, WeightedLayer, at_least_float32
+from keras_sspcab.layers.base import (
+    Shape,
+    WeightedLayer,
+    at_least_float32,
+    multiply_last_axis,
+)
 
 VARIANTS = ("paper", "authors")
 
@@ -269,7 +274,7 @@ class ChannelTransformer(TransformerSizes, DenseLayers):
         for _ in range(self.rank):
             # Each time the last axis, which then becomes the first of them.
             weights = self._pooling_weights(ops.shape(maps)[-1], maps.dtype)
-            maps = ops.moveaxis(ops.matmul(maps, weights), -1, 2)
+            maps = ops.moveaxis(multiply_last_axis(maps, weights), -1, 2)
         num_values = self.pool_size**self.rank
         return ops.reshape(maps, (-1, maps.shape[1], num_values))
 

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_sspcab.layers.base import multiply_last_axis
+
 
 class FourierCorrelation:
     """Correlates square images at all shifts up to a limit.
@@ -59,7 +61,9 @@ class FourierCorrelation:
         x = _multiply([part[:, None] for part in x], spectra, ops.multiply)
         x = _multiply(split(self._up), x, ops.matmul)
         real, imaginary = split(self._left)
-        return ops.matmul(x[0], real) - ops.matmul(x[1], imaginary)
+        return multiply_last_axis(x[0], real) - multiply_last_axis(
+            x[1], imaginary
+        )
 
 
 def _multiply(first: Any, second: Any, product: Any) -> tuple[Any, Any]:

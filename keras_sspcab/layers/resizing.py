@@ -6,7 +6,12 @@ import keras
 from keras import ops
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.layers.base import ConfigLayer, ImageLayer, Shape
+from keras_sspcab.layers.base import (
+    ConfigLayer,
+    ImageLayer,
+    Shape,
+    multiply_last_axis,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
@@ -69,7 +74,8 @@ def enlarge_bilinearly(inputs: Any, size: int, data_format: str) -> Any:
     # Products with small matrices: gathering the neighbors would be slower, and
     # its gradient much slower.
     if is_first:
-        return ops.matmul(ops.matmul(rows, inputs), ops.transpose(columns))
+        x = ops.matmul(rows, inputs)
+        return multiply_last_axis(x, ops.transpose(columns))
     batch, channels = shape[0], shape[3]
     x = ops.reshape(inputs, (batch, height, width * channels))
     x = ops.matmul(rows, x)

@@ -1,0 +1,40 @@
+"""Products of matrices must not write beyond their memory.
+
+TensorFlow does in some that Keras 3.12 leaves to it.
+"""
+
+import subprocess
+import sys
+
+import keras
+import pytest
+
+# A process that writes there is ended by the system, now or later.
+PROGRAM = """
+import numpy as np
+from keras_sspcab.layers import (
+    BilinearUpsampling2D, ChannelTransformer, ImageRegistration
+)
+
+def call(layer, *shape):
+    images = np.random.default_rng(0).random(shape, "float32")
+    if hasattr(layer, "fit"):
+        layer.fit(images)
+    for _ in range(200):
+        around = [np.zeros(64 * i) for i in range(20)]
+        layer(images)
+        assert not any(part.any() for part in around)
+
+first = {"data_format": "channels_first"}
+call(ImageRegistration(max_angle=0, working_size=32), 6, 48, 64, 1)
+call(BilinearUpsampling2D(**first), 6, 1, 11, 10)
+call(ChannelTransformer(token_dim=4, pool_size=3, **first), 6, 1, 11, 10)
+call(ChannelTransformer(token_dim=4, pool_size=3, **first), 6, 2, 1, 11, 10)
+"""
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="a fault of TensorFlow"
+)
+def test_one_channel_or_angle():
+    subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=300)
