@@ -237,6 +237,12 @@ def test_plain_files_have_the_pixels_of_all_others(tmp_path, color, encode):
                 decoded = decode_plain(
                     plain, tf.constant(form), channels, how, dtype
                 )
-                expected = read_pixels(str(path), channels, how, dtype)
-                np.testing.assert_array_equal(decoded, expected, err_msg=name)
+                expected = decode_image(
+                    to_decodable(encoded), channels, how, dtype
+                )
+                read = read_pixels(str(path), channels, how, dtype)
+                for pixels in (decoded, read):
+                    np.testing.assert_array_equal(
+                        pixels, expected, err_msg=name
+                    )
     assert forms == {PICTURE, BITMAP, WIDE}
