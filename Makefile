@@ -11,8 +11,8 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile \
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export CUDA_VISIBLE_DEVICES ?=
 
-.PHONY: help install demo test test-main test-jax test-tf216 lint docs matrix bench \
-	bench-peers clean
+.PHONY: help install demo test test-main test-jax test-tf216 test-slow lint docs \
+	matrix bench bench-peers clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -50,10 +50,13 @@ $(PEERS)/.installed: pyproject.toml
 demo: install  ## train, evaluate, report and export on real photographs
 	$(BIN)/keras-sspcab demo $(if $(DATA),--data "$(DATA)") $(DEMO_ARGS)
 
-test: lint test-main test-jax test-tf216  ## all checks and tests
+test: lint test-main test-jax test-tf216  ## all checks, and tests but the slow ones
 
 test-main: install  ## tests on the newest TensorFlow
-	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: install  ## each page, each host in each format, kills of whole runs
+	$(BIN)/python -m pytest $(PARALLEL) -m slow $(PYTEST_ARGS)
 
 test-jax: install  ## tests of layers and models on the JAX backend
 	$(BIN)/python -m pip install --quiet 'jax[cpu]>=0.4.36'

@@ -8,7 +8,6 @@ from benchmarks.detection import load, run
 from keras_sspcab.data import scan_image_folder, write_texture_folder
 
 
-@pytest.mark.slow
 def test_texture(tmp_path):
     folder = write_texture_folder(
         tmp_path / "brick",
@@ -26,7 +25,6 @@ def test_texture(tmp_path):
     assert result["pixel_auroc"] > 0.7
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_screw(mvtec_screw):
     folder = scan_image_folder(mvtec_screw)

@@ -43,7 +43,6 @@ def test_there_are_six():
     assert NOTEBOOKS.keys() == TINY.keys()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_it_runs(name):
     pytest.importorskip("onnxruntime")

@@ -20,8 +20,6 @@ SHOW_HOMES = (
     "applications.AutoEncoder()"
 )
 
-pytestmark = pytest.mark.slow
-
 
 def run(*command, **options):
     result = subprocess.run(

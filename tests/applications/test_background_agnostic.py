@@ -301,6 +301,7 @@ def test_each_stage_trains_its_parts():
         assert changed == {part for part in parts if part.endswith(trained)}
 
 
+@pytest.mark.slow
 def test_training_learns():
     model = small(learning_rate=1e-2, base_width=8)
     x = training_crops(8)

@@ -205,6 +205,7 @@ def test_images_held_out_of_training(name):
         host.fit(Batches(x), validation_split=0.5, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["autoencoder", "cutpaste", "mnad", "padim"])
 def test_data_sets_of_keras(name):
     host = small_host(name, run_eagerly=True)

@@ -15,6 +15,7 @@ from keras_sspcab.export import export_model
 OPTIONS = {"type": "ssmctb", "token_dim": 8, "num_blocks": 1, "delta": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["autoencoder", "padim", "mnad", "object_autoencoder"]
 )

@@ -167,6 +167,7 @@ def test_each_optimizer_moves_its_own_network(still):
         assert (change == 0) == (name == still)
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_training_learns_the_motion():
     model, x = small(base_width=8, flow_estimator="none"), moving_squares(8)

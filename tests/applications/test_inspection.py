@@ -149,6 +149,7 @@ def test_each_image_is_held_out_as_a_whole():
     assert (held_out > 2 * fitted.max()).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [

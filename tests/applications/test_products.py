@@ -151,6 +151,7 @@ def test_files_hold_all_of_it(model, normal, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_each_product_has_a_block_of_its_own(normal):
     models = {}
     for name in ("nut", "cap"):

@@ -174,6 +174,7 @@ def test_colors_are_turned_around(published, name):
         assert_close(outputs[output], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("name", ["draem", "mnad/prediction", "hf2vad"])
 def test_exports_compute_the_published_network(published, name, to, tmp_path):
@@ -388,6 +389,7 @@ def test_names_that_do_not_fit_are_listed(tmp_path):
         MNAD.from_published(path, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", [MNAD, HF2VAD])
 def test_models_of_before_align_as_they_did(host):
     small = {

@@ -111,6 +111,7 @@ def test_images_that_were_trained_on_are_refused(copy, images, invoke):
     assert not (copy / "calibrations.json").exists()
 
 
+@pytest.mark.slow
 def test_without_images_those_of_the_training_serve(
     copy, images, tmp_path, invoke
 ):

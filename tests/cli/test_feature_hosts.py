@@ -105,6 +105,7 @@ def test_variants_that_the_user_allows(fitted, images, tmp_path, invoke):
     assert not (tmp_path / "bad").exists()
 
 
+@pytest.mark.slow
 def test_symmetries_of_few_images_are_proposed(tmp_path, invoke):
     data = tmp_path / "noise"
     data.mkdir()
@@ -141,6 +142,7 @@ def test_run_killed_before_its_statistics_goes_on(fitted, tmp_path, invoke):
     assert "is finished: there is nothing to continue" in again.stdout
 
 
+@pytest.mark.slow
 def test_block_is_trained_and_goes_on_after_an_interruption(
     images, tmp_path, invoke, monkeypatch
 ):

@@ -52,6 +52,7 @@ def test_marks_are_taken_back_and_counted(tmp_path, images, invoke):
         assert "one of --false-alarm, --missed and --remove" in result.stderr
 
 
+@pytest.mark.slow
 def test_false_alarms_raise_the_threshold(own, marked, invoke):
     before = load_detector(str(own))
     assert before.calibration.num_images == 12
@@ -90,6 +91,7 @@ def data_of(root):
     return load(scan_image_folder(root).train)
 
 
+@pytest.mark.slow
 def test_a_fitted_model_learns_from_them(own, marked, images, tmp_path, invoke):
     result = invoke("train", "--run", own, "--resume", "--feedback", marked)
     assert "marked as false alarms: 3 more images to train on" in result.stdout
@@ -122,6 +124,7 @@ def test_a_new_run_takes_them(marked, images, tmp_path, invoke):
     assert "holds a finished run" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_trained_model_learns_from_them_in_more_epochs(copy, marked, invoke):
     epochs = Run(copy).config.training.epochs
     options = ("--run", copy, "--resume", "--feedback", marked)

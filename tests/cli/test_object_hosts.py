@@ -92,6 +92,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_each_stage_leaves_its_history(run):
     rows = read(run / "history.csv")
     stages = ("autoencoders", "adversarial", "classifiers")
@@ -173,6 +174,7 @@ def test_thresholds_are_measured_anew(run, tmp_path, invoke):
     assert load_detector(str(copy)).calibration == first
 
 
+@pytest.mark.slow
 def test_resumed_run_is_that_of_one_go(run, invoke, tmp_path):
     missing = ("checkpoint-classifiers.npz", "model.keras")
     copy = unfinished(run, tmp_path, *missing)
@@ -237,6 +239,7 @@ def hf2vad(tmp_path_factory, videos, invoke):
     return run
 
 
+@pytest.mark.slow
 def test_hf2vad_end_to_end(hf2vad, videos, invoke):
     rows = read(hf2vad / "history.csv")
     assert [row["stage"] for row in rows] == ["1", "2", "3"]
@@ -271,6 +274,7 @@ def test_hf2vad_end_to_end(hf2vad, videos, invoke):
     assert np.all(np.asarray(layer.get_weights()[0]) != 0)
 
 
+@pytest.mark.slow
 def test_export_of_a_host_and_its_networks(hf2vad, invoke, tmp_path):
     pytest.importorskip("onnxruntime")
     options = ("--to=onnx", "--networks", "--out", tmp_path)

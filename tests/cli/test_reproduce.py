@@ -110,6 +110,7 @@ def test_table_2(invoke, images, tmp_path):
     assert "| carpet |" in page
 
 
+@pytest.mark.slow
 def test_table_3_is_of_all_hosts(invoke, avenue, tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "run_in_own_process", finish)
     _, rows, page = reproduce(invoke, tmp_path, "table3", avenue)

@@ -74,6 +74,7 @@ def read_scores(run):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_model(run, videos):
     rows = read_scores(run)
     test = scan_video_folder(videos).test
@@ -165,6 +166,7 @@ def test_evaluation_can_be_set(run, invoke):
         assert row["video_score"] == row["anomaly_score"]
 
 
+@pytest.mark.slow
 def test_evaluation_as_published(run, videos, tmp_path, invoke, monkeypatch):
     # What has hardly been trained learns from every frame.
     papers = {"prediction": (0.1, 0.6, 1.0)}

@@ -36,18 +36,17 @@ PAGES = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
 PAGES["README.md"] = ROOT / "README.md"
 
 
-@pytest.mark.slow
 # So few images are enough to run the pages, not for a good threshold.
 @pytest.mark.filterwarnings("ignore:The threshold is")
 @pytest.mark.filterwarnings("ignore:.*too few")
 @pytest.mark.parametrize(
     "name",
-    sorted(
-        name
-        for name, path in PAGES.items()
+    [
+        pytest.param(name, marks=() if path == INDEX else pytest.mark.slow)
+        for name, path in sorted(PAGES.items())
         if name not in TESTED_ELSEWHERE
         and any(language in RUN for language, _ in blocks(path))
-    ),
+    ],
 )
 def test_what_is_to_be_typed_runs(name, data, runs, tmp_path, monkeypatch):
     folder = tmp_path / "work"

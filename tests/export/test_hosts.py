@@ -19,6 +19,8 @@ from tests.hosts import samples, small_host
 
 OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
 OBJECT_HOSTS = ("background_agnostic", "hf2vad", "object_autoencoder")
+# That are exported at each change; the others are with the slow tests.
+USUAL = ("draem", "multiscale_padim", "object_autoencoder")
 
 
 def objects_of(host, count, seed=0):
@@ -69,7 +71,12 @@ def host_and_inputs(request, textures):
 
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize(
-    "host_and_inputs", sorted(available_applications()), indirect=True
+    "host_and_inputs",
+    [
+        pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
+        for name in sorted(available_applications())
+    ],
+    indirect=True,
 )
 def test_every_host(host_and_inputs, to, tmp_path):
     host, inputs = host_and_inputs
@@ -126,6 +133,7 @@ def host(request):
     return object_host(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "to"), [("background_agnostic", "onnx"), ("hf2vad", "savedmodel")]
 )
@@ -185,6 +193,7 @@ def test_other_models_have_no_networks_of_their_own(tmp_path):
         export_networks(model, tmp_path, images=samples(model, 2))
 
 
+@pytest.mark.slow
 def test_networks_in_integers(tmp_path):
     # Integers need more channels than float to round to the same.
     host = small_host("hf2vad", root_width=8, num_slots=20, base_width=8)

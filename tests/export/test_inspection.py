@@ -60,6 +60,7 @@ EVERY_FORMAT = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @EVERY_FORMAT
 def test_every_format(model, images, tmp_path, export, name):
     for suffix, package in (("onnx", "onnxruntime"), ("xml", "openvino")):

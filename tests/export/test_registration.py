@@ -27,6 +27,7 @@ def model(images):
     return keras.Model(image, {**found, "back": back})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 def test_every_format(model, images, to, tmp_path):
     result = export_model(model, tmp_path / FORMATS[to], to, images=images)

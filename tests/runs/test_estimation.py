@@ -33,6 +33,7 @@ def estimate(images, monkeypatch, **settings):
     return estimation.estimate_run(load_config(None, settings))
 
 
+@pytest.mark.slow
 def test_scoring_counts_where_nothing_is_trained(images, monkeypatch):
     found = estimate(
         images,

@@ -130,6 +130,7 @@ def test_images_of_several_sizes_need_one(tmp_path, photos):
         run.train()
 
 
+@pytest.mark.slow
 def test_a_host_is_trained_on_tiles_and_continues(tmp_path, photos):
     settings = {
         "model": "autoencoder",
@@ -153,6 +154,7 @@ def test_a_host_is_trained_on_tiles_and_continues(tmp_path, photos):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_parts_that_lie_askew_are_aligned(tmp_path, photos):
     listener = Listener()
     run = create(

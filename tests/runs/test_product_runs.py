@@ -104,6 +104,7 @@ def test_what_products_cannot_share_is_refused(lines, tmp_path):
         other.train()
 
 
+@pytest.mark.slow
 def test_outputs_are_those_of_the_single_models(run, lines):
     images = sorted(str(path) for path in (lines / "nut/test").rglob("*.png"))
     rows = run.predict(images, product="nut")
@@ -152,6 +153,7 @@ def test_thresholds_of_one_product_leave_the_others(run):
         run.calibrate(data="elsewhere")
 
 
+@pytest.mark.slow
 def test_a_product_is_added_without_fitting_the_others(lines, tmp_path):
     data, path = tmp_path / "lines", tmp_path / "run"
     shutil.copytree(lines, data)
@@ -173,6 +175,7 @@ def test_a_product_is_added_without_fitting_the_others(lines, tmp_path):
     assert (nut / "model.keras").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["savedmodel", "onnx", "tflite"])
 def test_exports_take_the_product(run, lines, tmp_path, format):
     result = run.export(format, tmp_path)

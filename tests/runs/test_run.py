@@ -49,6 +49,7 @@ def images(tmp_path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_whole_road_is_silent(images, tmp_path, capfd):
     pytest.importorskip("onnxruntime")
     path = tmp_path / "run"

@@ -97,6 +97,7 @@ def test_every_path_scales_16_bits_alike(wide, faults, tmp_path):
     assert_paths_agree(wide[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_every_path_resizes_as_published(tmp_path):
     cv2 = pytest.importorskip("cv2")
     rng = np.random.default_rng(0)
