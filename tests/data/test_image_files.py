@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_sspcab.data import image_files
 from keras_sspcab.data.batching import read_in_graph
 from keras_sspcab.data.decoding import (
     BITMAP,
@@ -246,3 +247,14 @@ def test_plain_files_have_the_pixels_of_all_others(tmp_path, color, encode):
                         pixels, expected, err_msg=name
                     )
     assert forms == {PICTURE, BITMAP, WIDE}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_usual_files_are_read_without_the_graph_for_all(
+    tmp_path, color, encode, monkeypatch, kind
+):
+    # It takes a third of a second to prepare, in each thread that comes first.
+    monkeypatch.setattr(
+        image_files, "decode_image", lambda *_: pytest.fail("it")
+    )
+    assert read(tmp_path, encode(color, kind)).shape == color.shape
