@@ -55,6 +55,8 @@ CASES = {
 }
 # That of the bridge; hosts count on from it.
 NETWORK, PORT = "10.91.73", 6399
+# Runs a command that sees none of the other hosts' temporary files.
+OWN_FILES = 'mount -t tmpfs tmpfs "$RAY_TMPDIR" && exec "$@"'
 
 
 def write_images(folder: Path, count: int, size: int) -> None:
@@ -69,9 +71,9 @@ def write_images(folder: Path, count: int, size: int) -> None:
 
 @contextlib.contextmanager
 def hosts(count: int) -> Iterator[str]:
-    """Runs a cluster of Ray with so many hosts; yields its address.
+    """Starts a Ray cluster of `count` hosts; yields the address of its head.
 
-    Only the first cluster of a process works.
+    Call it once in a process: Ray crashed here in a second cluster.
     """
 
     def ip(command: str) -> None:
@@ -80,7 +82,7 @@ def hosts(count: int) -> Iterator[str]:
     def ray(place: str, *arguments: str) -> Any:
         command = [
             *place.split(),
-            *(["sh", "-c", own_files, "sh"] if place else []),
+            *(["sh", "-c", OWN_FILES, "sh"] if place else []),
             sys.executable.replace("python3", "python"),
             *("-m", "ray.scripts.scripts", "start", "--block"),
             *("--disable-usage-stats", "--object-store-memory=100000000"),
@@ -96,7 +98,6 @@ def hosts(count: int) -> Iterator[str]:
         # nodes that share it take each other's sockets.
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
         os.environ["RAY_TMPDIR"] = folder
-        own_files = f'mount -t tmpfs tmpfs {folder} && exec "$@"'
 
         def join(place: str, *arguments: str) -> None:
             process = ray(place, *arguments)
@@ -268,7 +269,7 @@ def measure_case(
     root: Path,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Returns a row of medians over repetitions."""
+    """Measures one engine; returns the medians over all repetitions."""
     results = [
         measure(
             engine,
@@ -290,7 +291,7 @@ def measure_case(
 def measure_hosts(
     count: int, root: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Does so for a cluster of so many hosts."""
+    """Measures scoring on a Ray cluster of `count` hosts; returns medians."""
     with hosts(count) as address:
         options = RayOptions(address, num_workers=count)
         name = f"ray, hosts: {count}"

@@ -80,7 +80,7 @@ def decode_image(
 
 
 def decode_plain(
-    encoded: tf.Tensor,
+    encoded: Any,
     form: tf.Tensor,
     channels: int,
     preprocessing: Preprocessing | None = None,
@@ -90,6 +90,7 @@ def decode_plain(
 
     File and form, one of the above, are of `image_files.read_plain`.
     """
+    channels = standardize_channels(channels)
     white = (preprocessing or Preprocessing()).white_level
 
     def scaled(pixels: tf.Tensor) -> tf.Tensor:

@@ -31,7 +31,6 @@ from keras_sspcab.data.decoding import (
     decode_plain,
     has_16_bits,
     image_format,
-    standardize_channels,
 )
 from keras_sspcab.data.file_system import read_bytes, scheme_of
 from keras_sspcab.data.parallel import parallel_map
@@ -152,11 +151,7 @@ def pixels_of(
             return decode_image(encoded, channels, preprocessing, dtype)
         # Without the large graph, which takes a third of a second to prepare.
         return decode_plain(
-            tf.constant(encoded),
-            tf.constant(form),
-            standardize_channels(channels),
-            preprocessing,
-            dtype,
+            encoded, tf.constant(form), channels, preprocessing, dtype
         )
 
 

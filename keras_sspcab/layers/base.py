@@ -53,10 +53,11 @@ def at_least_float32(x: Any) -> Any:
 
 
 def multiply_last_axis(x: Any, matrix: Any) -> Any:
-    """Returns the product of the last axis and `(values, new values)`.
+    """Multiplies the last axis of a tensor by a matrix `(values, new_values)`.
 
-    On CPUs TensorFlow writes beyond its memory where `(batch, 1, rows, values)`
-    is multiplied by one matrix (tensorflow/tensorflow#117700).
+    Use it instead of `ops.matmul` for tensors of four axes or more: with a
+    second axis of one, TensorFlow may write out of bounds on CPUs
+    (tensorflow/tensorflow#117700).
     """
     shape = ops.shape(x)
     product = ops.matmul(ops.reshape(x, (-1, *shape[-2:])), matrix)

@@ -241,8 +241,8 @@ def test_plain_files_have_the_pixels_of_all_others(tmp_path, color, encode):
                 expected = decode_image(
                     to_decodable(encoded), channels, how, dtype
                 )
-                read = read_pixels(str(path), channels, how, dtype)
-                for pixels in (decoded, read):
+                found = read(tmp_path, encoded, channels, how, dtype)
+                for pixels in (decoded, found):
                     np.testing.assert_array_equal(
                         pixels, expected, err_msg=name
                     )
@@ -255,6 +255,6 @@ def test_usual_files_are_read_without_the_graph_for_all(
 ):
     # It takes a third of a second to prepare, in each thread that comes first.
     monkeypatch.setattr(
-        image_files, "decode_image", lambda *_: pytest.fail("it")
+        image_files, "decode_image", lambda *_: pytest.fail("the large graph")
     )
     assert read(tmp_path, encode(color, kind)).shape == color.shape

@@ -19,7 +19,7 @@ from tests.hosts import samples, small_host
 
 OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
 OBJECT_HOSTS = ("background_agnostic", "hf2vad", "object_autoencoder")
-# That are exported at each change; the others are with the slow tests.
+# Exported in every run of the tests; the others are slow tests.
 USUAL = ("draem", "multiscale_padim", "object_autoencoder")
 
 

@@ -1,6 +1,6 @@
-"""Products of matrices must not write beyond their memory.
+"""Layers do not run into TensorFlow's out-of-bounds writes in `tf.matmul`.
 
-TensorFlow does in some that Keras 3.12 leaves to it.
+With Keras 3.12 a product of four axes with one matrix reaches that operation.
 """
 
 import subprocess
@@ -9,7 +9,7 @@ import sys
 import keras
 import pytest
 
-# A process that writes there is ended by the system, now or later.
+# Out-of-bounds writes crash the process, now or later.
 PROGRAM = """
 import numpy as np
 from keras_sspcab.layers import (
