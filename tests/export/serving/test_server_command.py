@@ -85,7 +85,7 @@ def serving(*arguments):
         bufsize=1,
     ) as process:
         # A test that waits for a line that never comes ends, too.
-        killer = threading.Timer(120, process.kill)
+        killer = threading.Timer(300, process.kill)
         killer.start()
         try:
             yield Program(process)
