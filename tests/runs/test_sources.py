@@ -129,6 +129,12 @@ def test_settings_of_other_data_are_refused(model, settings, message):
         source(model, **settings).check()
 
 
+def test_objects_without_effect_are_told():
+    with pytest.warns(UserWarning, match=r"objects\.min_area has no effect"):
+        source("mnad", objects__min_area=3, objects__folder="x").check()
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("model", available_applications())
 def test_defaults_of_every_host_are_its_own(model):
     source(model).check()

@@ -131,15 +131,21 @@ class Source(abc.ABC):
         """Returns what leaves the normal images of a folder normal."""
         return ImageVariants()
 
-    def refuse(self, key: str, purpose: str) -> None:
-        """Raises a ConfigError if a setting is not the host's default."""
+    def is_default(self, key: str) -> bool:
+        """Whether a setting is as the host has it."""
         section, name = key.split(".")
         value, default = (
             getattr(getattr(config, section), name)
             for config in (self.config, Config())
         )
         own = self.host.default_settings.get(section, {})
-        if value != own.get(name, default):
+        return bool(value == own.get(name, default))
+
+    def refuse(self, key: str, purpose: str) -> None:
+        """Raises a ConfigError if a setting is not the host's default."""
+        if not self.is_default(key):
+            section, name = key.split(".")
+            value = getattr(getattr(self.config, section), name)
             raise ConfigError(
                 f"`{key}` is for {purpose}. Received: {key}={value!r} for the "
                 f"model {self.config.model.name!r}. Leave it out"

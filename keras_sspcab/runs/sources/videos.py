@@ -1,6 +1,7 @@
 """Clips of videos as the data of a run."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from keras_sspcab.data.video import (
 from keras_sspcab.data.video.reading import measure_white
 from keras_sspcab.hosts import ScoredFrame, score_frames
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs.config import ConfigError
+from keras_sspcab.runs.config import ConfigError, ObjectsConfig
 from keras_sspcab.runs.sources.base import Source
 
 
@@ -53,6 +54,19 @@ class VideoSource(Source):
             raise ConfigError(
                 "Frames of videos are kept on disk, not in memory. "
                 "Received: data.cache='memory'. Choose 'disk' or 'none'"
+            )
+        if self.host.kind == "video":
+            self._warn_of_objects()
+
+    def _warn_of_objects(self) -> None:
+        # No error: comparisons give all their hosts the same settings.
+        keys = ObjectsConfig.model_fields.keys() - {"folder"}
+        given = [k for k in sorted(keys) if not self.is_default(f"objects.{k}")]
+        if given:
+            warnings.warn(
+                f"{self.config.model.name!r} looks at whole frames: "
+                f"{', '.join(f'objects.{k}' for k in given)} has no effect",
+                stacklevel=2,
             )
 
     def check_evaluation(self) -> None:
