@@ -183,7 +183,7 @@ class HF2VAD(ObjectModel):
         purpose="objects that move unusually; no detector needed",
         training_time="small width: 6 to 9 minutes (UCSD Ped2, a frame in 5, "
         "3 epochs a stage)",
-        expectation="small width: micro AUC 96 on UCSD Ped2",
+        expectation="small width: micro AUC 88 to 98 on UCSD Ped2",
     )
 
     takes_frames: ClassVar[bool] = True

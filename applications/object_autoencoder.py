@@ -69,6 +69,8 @@ class ObjectAutoEncoder(ObjectModel):
 
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="objects that look unusual; the smallest network for video",
+        training_time="2 to 5 minutes (UCSD Ped2, 500 steps)",
+        expectation="micro AUC 67 on UCSD Ped2, after 500 steps",
     )
 
     def __init__(
