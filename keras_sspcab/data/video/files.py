@@ -85,9 +85,13 @@ def iterate_file(
             except StopIteration:
                 break
             except (_pyav().error.FFmpegError, IndexError) as error:
+                if count == num_frames:
+                    break
                 raise ValueError(
                     f"The video {path!r} is broken at frame {count}: {error}. "
-                    "Repair it, for instance by encoding it again."
+                    "Repair it, for instance by encoding it again; or, if it "
+                    "has no more frames than those before, state "
+                    f"Video(..., num_frames={count})."
                 ) from error
             kind = "gray" if channels == 1 else "rgb24"
             kind = _WIDE if _is_wide(frame.format) else kind

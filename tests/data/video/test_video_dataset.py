@@ -145,9 +145,10 @@ def test_what_breaks_later_is_named(folders, tmp_path):
         list(dataset)
     path = write_video(tmp_path / "a.avi", noise(40, (32, 48)))
     truncate(path, 0.6)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="a.avi' has 40"):
+    message = "a.avi' (has 40 frames|is broken at frame)"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         list(make(make_video(path)))
-    with pytest.raises(ValueError, match="a.avi' has 40 frames"):
+    with pytest.raises(ValueError, match=message):
         keep([make_video(path)], tmp_path / "cache")
     assert os.listdir(tmp_path / "cache") == []
 

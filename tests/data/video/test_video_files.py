@@ -228,11 +228,14 @@ def test_truncated_files_are_named(tmp_path, name, codec, share, message):
 def test_the_user_may_know_the_number_of_frames(tmp_path):
     path = write_video(tmp_path / "a.avi", noise(40, (32, 48)))
     truncate(path, 0.6)
-    with pytest.raises(ValueError, match="has 40 frames.*truncated") as caught:
+    # The last packet is cut: some FFmpegs leave it out, others fail.
+    message = "has 40 frames.*truncated|is broken at frame"
+    with pytest.raises(ValueError, match=message) as caught:
         read(path)
     count = int(str(caught.value).partition("num_frames=")[2].split(")")[0])
     assert len(read(path, num_frames=count)) == count
-    with pytest.raises(ValueError, match=f"has {count + 1} frames"):
+    message = f"has {count + 1} frames|is broken at frame {count}"
+    with pytest.raises(ValueError, match=message):
         read(path, num_frames=count + 1)
 
 
