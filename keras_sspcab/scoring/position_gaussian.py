@@ -76,6 +76,15 @@ class PositionMoments:
             centered = np.zeros_like(centered)
         return _unpack(centered / max(self.count - 1, 1))
 
+    def mean_covariance(self) -> np.ndarray:
+        """Returns the mean of those at all positions; of one image 0."""
+        positions, channels = self.shift.shape
+        if self.count < 2:
+            return np.zeros((channels, channels))
+        (products,) = _unpack(self.second.sum(axis=0, keepdims=True))
+        centered = products - self.first.T @ self.first / self.count
+        return centered / ((self.count - 1) * positions)
+
     def __add__(self, other: "PositionMoments") -> "PositionMoments":
         return self._plus(other, 1)
 
@@ -301,9 +310,7 @@ class PositionGaussian(FeatureStatistics):
 
     def _fit(self, moments: PositionMoments) -> None:
         mean = moments.mean
-        chunks = _chunks(len(mean))
-        pooled = sum(moments.covariances(c).sum(axis=0) for c in chunks)
-        pooled = pooled / len(mean)
+        pooled = moments.mean_covariance()
         # Less is rounding.
         least = 1e-12 * np.mean(np.square(mean))
         if not np.trace(pooled) / len(pooled) > least:

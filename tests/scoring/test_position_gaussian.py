@@ -110,6 +110,9 @@ def test_moments_of_batches_without_a_fold(step):
             result, covariances(images), rtol=1e-6, atol=1e-6
         )
         np.testing.assert_allclose(
+            moments.mean_covariance(), result.mean(0), rtol=1e-6, atol=1e-6
+        )
+        np.testing.assert_allclose(
             moments.mean.reshape(GRID), images.mean(0, dtype="float64")
         )
     collector.update(x[:5], 1)
