@@ -42,9 +42,10 @@ def trained(request):
     if not is_trained_here(request.param):
         pytest.skip(TENSORFLOW_ONLY[request.param])
     keras.utils.set_random_seed(0)
-    # Stages have a training step each to trace, and that of DRAEM is large.
+    # Stages have a training step each to trace, and that of DRAEM is large;
+    # but where there is no TensorFlow, each operation is compiled by itself.
     has_stages = available_applications()[request.param].kind == "objects"
-    is_eager = has_stages or request.param == "draem"
+    is_eager = TENSORFLOW and (has_stages or request.param == "draem")
     host = small_host(request.param, run_eagerly=is_eager)
     history = fit(host, 6, batch_size=3, epochs=1 if has_stages else 2)
     host.calibrate(samples(host, 6, seed=1))
