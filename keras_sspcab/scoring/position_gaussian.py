@@ -67,7 +67,7 @@ class PositionMoments:
         return self.shift + self.first / self.count
 
     def covariances(self, chunk: slice) -> np.ndarray:
-        """Returns those at some positions; of one image 0."""
+        """Returns the covariances at some positions; zeros for one image."""
         total = self.first[chunk]
         products = _pack(total[:, :, None] * total[:, None, :])
         centered = self.second[chunk] - products / self.count
@@ -77,7 +77,7 @@ class PositionMoments:
         return _unpack(centered / max(self.count - 1, 1))
 
     def mean_covariance(self) -> np.ndarray:
-        """Returns the mean of those at all positions; of one image 0."""
+        """Returns the mean covariance of all positions; zeros for one image."""
         positions, channels = self.shift.shape
         if self.count < 2:
             return np.zeros((channels, channels))
@@ -339,7 +339,10 @@ class PositionGaussian(FeatureStatistics):
     def _whitenings(
         self, moments: PositionMoments, shared: np.ndarray
     ) -> np.ndarray:
-        """Transposed inverses of the Cholesky factors at all positions."""
+        """Returns the matrices that whiten the features at each position.
+
+        They are the transposed inverses of the Cholesky factors.
+        """
         whitenings = np.empty(self.whitening.shape, "float32")
 
         def invert(chunk: slice) -> None:

@@ -42,8 +42,8 @@ def trained(request):
     if not is_trained_here(request.param):
         pytest.skip(TENSORFLOW_ONLY[request.param])
     keras.utils.set_random_seed(0)
-    # Stages have a training step each to trace, and that of DRAEM is large;
-    # but where there is no TensorFlow, each operation is compiled by itself.
+    # Stages have a training step each to trace, and that of DRAEM is large.
+    # JAX would compile each eager operation by itself, which takes longer.
     has_stages = available_applications()[request.param].kind == "objects"
     is_eager = TENSORFLOW and (has_stages or request.param == "draem")
     host = small_host(request.param, run_eagerly=is_eager)

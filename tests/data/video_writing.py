@@ -73,6 +73,11 @@ def set_display_matrix(path, a, b, c, d):
     path.write_bytes(content)
 
 
+#: What is said of a file of 40 frames whose last packet is cut: some FFmpegs
+#: leave that packet out, others fail.
+CUT_PACKET = r"(has 40 frames.*truncated|is broken at frame).*num_frames=\d"
+
+
 def truncate(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])

@@ -130,7 +130,7 @@ def test_settings_of_other_data_are_refused(model, settings, message):
 
 
 def test_objects_without_effect_are_told():
-    with pytest.warns(UserWarning, match=r"objects\.min_area has no effect"):
+    with pytest.warns(UserWarning, match=r"ignores objects\.min_area$"):
         source("mnad", objects__min_area=3, objects__folder="x").check()
 
 

@@ -87,11 +87,12 @@ def iterate_file(
             except (_pyav().error.FFmpegError, IndexError) as error:
                 if count == num_frames:
                     break
+                stated = f"; or state Video(..., num_frames={count}), if it "
+                stated += "has no more frames than those before"
                 raise ValueError(
                     f"The video {path!r} is broken at frame {count}: {error}. "
-                    "Repair it, for instance by encoding it again; or, if it "
-                    "has no more frames than those before, state "
-                    f"Video(..., num_frames={count})."
+                    "Repair it, for instance by encoding it again"
+                    f"{stated if count and not live else ''}."
                 ) from error
             kind = "gray" if channels == 1 else "rgb24"
             kind = _WIDE if _is_wide(frame.format) else kind

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
 from keras_sspcab.hosts import AnomalyModel, available_applications
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.config import Config, ConfigError, ObjectsConfig
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.variants import ImageVariants
 
@@ -132,20 +133,26 @@ class Source(abc.ABC):
         return ImageVariants()
 
     def is_default(self, key: str) -> bool:
-        """Whether a setting is as the host has it."""
+        """Whether a setting has the default value of the host."""
         section, name = key.split(".")
-        value, default = (
-            getattr(getattr(config, section), name)
-            for config in (self.config, Config())
-        )
+        value_in = operator.attrgetter(key)
         own = self.host.default_settings.get(section, {})
-        return bool(value == own.get(name, default))
+        default = own.get(name, value_in(Config()))
+        return bool(value_in(self.config) == default)
+
+    def changed_objects(self) -> list[str]:
+        """Names the settings in [objects] that differ from the defaults.
+
+        All but the folder, which comparisons share among their runs.
+        """
+        keys = sorted(ObjectsConfig.model_fields.keys() - {"folder"})
+        names = [f"objects.{key}" for key in keys]
+        return [name for name in names if not self.is_default(name)]
 
     def refuse(self, key: str, purpose: str) -> None:
         """Raises a ConfigError if a setting is not the host's default."""
         if not self.is_default(key):
-            section, name = key.split(".")
-            value = getattr(getattr(self.config, section), name)
+            value = operator.attrgetter(key)(self.config)
             raise ConfigError(
                 f"`{key}` is for {purpose}. Received: {key}={value!r} for the "
                 f"model {self.config.model.name!r}. Leave it out"

@@ -19,7 +19,6 @@ from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.config import (
     ConfigError,
     EvaluationConfig,
-    ObjectsConfig,
 )
 from keras_sspcab.runs.sources.base import Source
 from keras_sspcab.variants import ImageVariants
@@ -70,9 +69,8 @@ class ImageSource(Source):
             self.refuse("data.brightness", "models of frozen features")
         for key in ("clip_length", "stride", "step"):
             self.refuse(f"data.{key}", "videos")
-        # A comparison gives all its runs one folder.
-        for key in ObjectsConfig.model_fields.keys() - {"folder"}:
-            self.refuse(f"objects.{key}", "objects of videos")
+        for key in self.changed_objects():
+            self.refuse(key, "objects of videos")
 
     def check_evaluation(self) -> None:
         """Refuses settings that are for videos."""

@@ -17,7 +17,7 @@ from keras_sspcab.data.video import (
 from keras_sspcab.data.video.reading import measure_white
 from keras_sspcab.hosts import ScoredFrame, score_frames
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs.config import ConfigError, ObjectsConfig
+from keras_sspcab.runs.config import ConfigError
 from keras_sspcab.runs.sources.base import Source
 
 
@@ -55,17 +55,12 @@ class VideoSource(Source):
                 "Frames of videos are kept on disk, not in memory. "
                 "Received: data.cache='memory'. Choose 'disk' or 'none'"
             )
-        if self.host.kind == "video":
-            self._warn_of_objects()
-
-    def _warn_of_objects(self) -> None:
-        # No error: comparisons give all their hosts the same settings.
-        keys = ObjectsConfig.model_fields.keys() - {"folder"}
-        given = [k for k in sorted(keys) if not self.is_default(f"objects.{k}")]
-        if given:
+        ignored = self.changed_objects()
+        if ignored and self.host.kind == "video":
+            # No error: comparisons give all their hosts the same settings.
             warnings.warn(
-                f"{self.config.model.name!r} looks at whole frames: "
-                f"{', '.join(f'objects.{k}' for k in given)} has no effect",
+                f"{self.config.model.name!r} looks at whole frames and "
+                f"ignores {', '.join(ignored)}",
                 stacklevel=2,
             )
 

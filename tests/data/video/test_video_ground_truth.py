@@ -1,9 +1,10 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 from scipy import io as scipy_io
-from video_writing import noise, truncate, write_frames, write_video
+from video_writing import CUT_PACKET, noise, truncate, write_frames, write_video
 
 from keras_sspcab.data import (
     BadFilesError,
@@ -85,8 +86,7 @@ def test_all_bad_videos_are_reported_at_once(three_videos, tmp_path):
         check_videos(three_videos)
     assert len(caught.value.problems) == 2
     assert "a/001.png' is empty" in str(caught.value)
-    assert "c.avi' " in str(caught.value)
-    assert "num_frames=" in str(caught.value)
+    assert re.search(f"c.avi' {CUT_PACKET}", str(caught.value))
     with pytest.warns(UserWarning, match="2 bad files among 3 videos"):
         (good,) = check_videos(three_videos, on_error="skip")
     assert good.name == "b"
