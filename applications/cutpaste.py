@@ -351,7 +351,7 @@ class CutPaste(AnomalyModel):
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
         """SGD with momentum 0.9 at 0.03, in one cosine cycle down to 0."""
-        rate: Any = learning_rate or 0.03
+        rate: Any = 0.03 if learning_rate is None else learning_rate
         if steps is not None:
             rate = keras.optimizers.schedules.CosineDecay(rate, steps)
         return keras.optimizers.SGD(rate, momentum=0.9)

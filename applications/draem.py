@@ -158,7 +158,7 @@ class DRAEM(AnomalyModel):
         sspcab_options: dict[str, Any] | None = None,
         ssim_weight: float = 1.0,
         smoothing: int = 21,
-        texture_folder: str | None = None,
+        texture_folder: str | os.PathLike | None = None,
         anomaly_probability: float = 0.5,
         calibration: Calibration | dict[str, Any] | None = None,
         name: str = "draem",
@@ -285,7 +285,7 @@ class DRAEM(AnomalyModel):
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
         """Adam at 1e-4, a fifth of it after 80 % and again after 90 %."""
-        rate: Any = learning_rate or 1e-4
+        rate: Any = 1e-4 if learning_rate is None else learning_rate
         if steps is not None:
             rate = keras.optimizers.schedules.PiecewiseConstantDecay(
                 [round(0.8 * steps), round(0.9 * steps)],

@@ -1,6 +1,6 @@
 """Several detectors as one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -32,7 +32,7 @@ class Ensemble(AnomalyModel):
 
     Raises:
         ValueError: If there is no member, one is no detector or has not been
-            calibrated, or their inputs have different shapes.
+            calibrated, or their inputs are dicts or have different shapes.
 
     Example:
     >>> from keras_sspcab.applications import AutoEncoder
@@ -128,6 +128,12 @@ def _check_members(members: Any) -> list[AnomalyModel]:
             raise ValueError(
                 "The members of an ensemble must be detectors (subclasses of "
                 f"AnomalyModel). Received: {member!r}"
+            )
+        if isinstance(member.input, Mapping):
+            raise ValueError(
+                "The members of an ensemble must take images or clips. "
+                f"Received: {member.name}, which takes dicts of "
+                f"{', '.join(member.input)}"
             )
         if not member.calibration.is_calibrated:
             raise ValueError(

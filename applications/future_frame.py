@@ -299,7 +299,7 @@ class FutureFrame(AdversarialModel):
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
         """Returns Adam at a rate of 2e-4, divided by ten after `drop_step`."""
-        rate: Any = learning_rate or 2e-4
+        rate: Any = 2e-4 if learning_rate is None else learning_rate
         drop_step = self._drop_step or (steps and max(1, steps // 2))
         if drop_step:
             rate = keras.optimizers.schedules.PiecewiseConstantDecay(
@@ -311,7 +311,8 @@ class FutureFrame(AdversarialModel):
         self, learning_rate: float | None = None, steps: int | None = None
     ) -> keras.optimizers.Optimizer:
         """That of the generator at a tenth of its rate."""
-        return self.default_optimizer(0.1 * (learning_rate or 2e-4), steps)
+        rate = 2e-4 if learning_rate is None else learning_rate
+        return self.default_optimizer(0.1 * rate, steps)
 
 
 def _unet(

@@ -320,7 +320,7 @@ class MNAD(FrameModel):
         epochs: int | None = None,
     ) -> keras.optimizers.Optimizer:
         """Adam at 2e-4, in one cosine down to 0, epoch by epoch if known."""
-        rate: Any = learning_rate or 2e-4
+        rate: Any = 2e-4 if learning_rate is None else learning_rate
         if steps is not None:
             epochs = epochs or steps
             rate = EpochCosineDecay(rate, -(-steps // epochs), epochs)

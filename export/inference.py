@@ -28,6 +28,7 @@ from keras_sspcab.layers import (
     auxiliary_losses_disabled,
     masked_conv_form,
 )
+from keras_sspcab.layers.plain_operations import plain_operations
 from keras_sspcab.optional_inputs import (
     DECISION_INPUTS,
     OptionalInput,
@@ -215,6 +216,7 @@ class Inference:
         with (
             computing_in(self.model, precision),
             auxiliary_losses_disabled(),
+            plain_operations(),
             masked_conv_form(form or fastest_form(self.model)),
         ):
             concrete = infer.get_concrete_function()

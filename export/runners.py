@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,9 +73,16 @@ _WITH_OPTIONS = _DEFAULT + OPTIONS_SUFFIX
 
 
 def _filled(
-    inputs: dict[str, np.ndarray], options: Mapping[str, str]
+    inputs: dict[str, np.ndarray],
+    names: Sequence[str],
+    options: Mapping[str, str],
 ) -> dict[str, np.ndarray]:
     """Returns inputs and, for optional ones that are missing, defaults."""
+    if not {*names} <= {*inputs} <= {*names, *options}:
+        raise ValueError(
+            f"The inputs are {', '.join(names)}, and optional ones "
+            f"{', '.join(options) or 'none'}. Received: {', '.join(inputs)}"
+        )
     rows = len(next(iter(inputs.values())))
     defaults = {
         name: np.full(rows, left_out(dtype), dtype)
@@ -102,7 +109,7 @@ class SavedModelRunner:
         self.input_names = tuple(specs)
         self.input_shapes = [tuple(spec.shape) for spec in specs.values()]
         self.output_names = tuple(function.structured_outputs)
-        self.option_names: tuple[str, ...] = ()
+        self._options: dict[str, str] = {}
         with_options = self._loaded.signatures.get(_WITH_OPTIONS)
         if with_options is not None:
             specs = with_options.structured_input_signature[1]
@@ -111,7 +118,7 @@ class SavedModelRunner:
                 for name, spec in specs.items()
                 if name not in self.input_names
             }
-            self.option_names = tuple(self._options)
+        self.option_names = tuple(self._options)
         self.takes_encoded_images = "serving_bytes" in self._loaded.signatures
         # Those of before it had the default.
         stored = getattr(self._loaded, "preprocessing", None)
@@ -122,7 +129,9 @@ class SavedModelRunner:
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         if set(inputs) == set(self.input_names):
             return self._run(_DEFAULT, inputs)
-        return self._run(_WITH_OPTIONS, _filled(inputs, self._options))
+        return self._run(
+            _WITH_OPTIONS, _filled(inputs, self.input_names, self._options)
+        )
 
     def run_encoded(self, files: np.ndarray) -> dict[str, np.ndarray]:
         """Runs on the contents of image files."""
@@ -169,7 +178,8 @@ class TFLiteRunner:
         count = len(next(iter(inputs.values())))
         runner = self._runner
         if set(inputs) != set(self.input_names):
-            runner, inputs = self._with_options, _filled(inputs, self._options)
+            runner = self._with_options
+            inputs = _filled(inputs, self.input_names, self._options)
         parts: dict[str, list[np.ndarray]] = {n: [] for n in self.output_names}
         for start in range(0, count, self._batch_size):
             # The last call is filled up with its last image.

@@ -354,6 +354,9 @@ def _fetch(
     value = state_dict[name]
     if hasattr(value, "detach"):
         value = value.detach().cpu()
+        # NumPy has no such type.
+        if "bfloat16" in str(value.dtype):
+            value = value.float()
     value = np.asarray(value, dtype="float32")
     if shape is not None and value.shape != shape:
         raise ValueError(

@@ -93,6 +93,35 @@ def test_built_layer_and_torch_tensors():
     )
 
 
+def test_tensors_in_bfloat16():
+    class Tensor:  # NumPy cannot read it.
+        dtype = "torch.bfloat16"
+
+        def __init__(self, array):
+            self.array = array
+            self.ndim, self.shape = array.ndim, array.shape
+
+        def detach(self):
+            return self
+
+        cpu = detach
+
+        def float(self):
+            return self.array
+
+        def __array__(self, *arguments, **named):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+    state = state_dict(8, 1)
+    tensors = {name: Tensor(array) for name, array in state.items()}
+    layer = from_torch_state_dict(SSPCABLayer(), tensors)
+    expected = from_torch_state_dict(SSPCABLayer(), state)
+    for one, other in zip(layer.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(one), ops.convert_to_numpy(other)
+        )
+
+
 def test_without_attention_the_rest_is_loaded():
     layer = SSPCABLayer(attention=None)
     from_torch_state_dict(layer, state_dict(8, 1))

@@ -39,6 +39,7 @@ class LiveView:
         self._alarms: dict[str, dict[str, Any]] = {}
         self._encoded: tuple[int, dict[str, Any]] = -1, {}
         self._verdicts = RateMeter()
+        self._began = time.time()
         self.delay: float | None = None
         self.num_scored = 0
         self.num_faults = 0
@@ -137,6 +138,7 @@ class LiveView:
             if newest[0].number != shown:
                 frame |= self._pictures(*newest)
         return {
+            "began": self._began,
             "source": source.name,
             "model": self._scorer.name,
             "state": source.state,

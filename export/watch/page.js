@@ -14,6 +14,8 @@ let scores = []; // [number, seconds, score, is anomalous], oldest first.
 let shown = -1; // Number of the frame in the picture.
 let cards = new Map(); // Of alarms, by id.
 let timer = 0;
+let began = null; // When the process began that is asked.
+let viewed = null; // The alarm that is looked at.
 
 // With the sign that is as wide as a plus.
 const format = (value, digits = 2) => value.toFixed(digits).replace("-", "\u2212");
@@ -46,7 +48,15 @@ async function poll() {
   const since = scores.length ? scores[scores.length - 1][0] : -1;
   try {
     const response = await ask(`live.json?since=${since}&shown=${shown}`);
-    show(await response.json());
+    const live = await response.json();
+    if (live.began !== began) {
+      // Another process, whose frames count from 0 again.
+      const isFirst = began === null;
+      ({ began } = live);
+      [scores, shown] = [[], -1];
+      if (!isFirst) return poll();
+    }
+    show(live);
     element("token-form").hidden = true;
     if (element("message").classList.contains("error")) say("");
   } catch (error) {
@@ -184,6 +194,7 @@ async function load(path) {
 }
 
 async function view(alarm) {
+  viewed = alarm.id;
   const picture = element("viewer-picture");
   const clip = element("viewer-clip");
   element("viewer-title").textContent = `Alarm of ${moment(alarm.time)}`;
@@ -194,10 +205,13 @@ async function view(alarm) {
   for (const [path, target] of [[alarm.picture, picture], [alarm.clip, clip]]) {
     if (!path) continue;
     try {
-      target.src = await load(path);
+      const url = await load(path);
+      // Meanwhile it may have been closed, or another one opened.
+      if (viewed !== alarm.id) return URL.revokeObjectURL(url);
+      target.src = url;
       target.hidden = false;
     } catch (error) {
-      element("viewer-note").textContent = error.message;
+      if (viewed === alarm.id) element("viewer-note").textContent = error.message;
     }
   }
 }
@@ -215,6 +229,7 @@ element("image").addEventListener("load", ({ target }) => {
   root.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
 });
 element("viewer").addEventListener("close", () => {
+  viewed = null;
   for (const id of ["viewer-picture", "viewer-clip"]) {
     URL.revokeObjectURL(element(id).src);
     element(id).removeAttribute("src");

@@ -8,7 +8,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ _CLIP_RATE = 10
 _QUALITY = 80
 # Of the frames that wait for an alarm, whatever they show.
 _MAX_BYTES = 64 << 20
+# Of those that come while a clip is written.
 _MAX_WAITING = 200
 
 # What this module names its files, and nothing else is ever removed.
@@ -190,19 +191,21 @@ class _Clip:
     def __init__(
         self,
         path: str,
-        before: Iterable[tuple[float, bytes]],
+        before: Collection[tuple[float, bytes]],
         max_seconds: float,
     ) -> None:
         self._path = path
         self._frames: queue.Queue[tuple[float, bytes] | None] = queue.Queue()
-        self._start: float | None = None
+        # However many: that they are not too large, the recorder sees to.
+        for item in before:
+            self._frames.put(item)
+        self._start = next(iter(before), (None,))[0]
+        self._limit = len(before) + _MAX_WAITING
         self._max_seconds = max_seconds
         self._is_written = False
         self._thread = threading.Thread(
             target=self._run, name="keras-sspcab-clip"
         )
-        for seconds, data in before:
-            self.add(seconds, data)
         self._thread.start()
 
     def add(self, seconds: float, data: bytes) -> None:
@@ -210,7 +213,7 @@ class _Clip:
         self._start = seconds if self._start is None else self._start
         if seconds - self._start > self._max_seconds:
             self._frames.put(None)
-        elif self._frames.qsize() < _MAX_WAITING:
+        elif self._frames.qsize() < self._limit:
             self._frames.put((seconds, data))
 
     def finish(self) -> str | None:

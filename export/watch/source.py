@@ -68,10 +68,22 @@ class RateMeter:
 
 
 def hide_secrets(source: str) -> str:
-    """Returns a source without user, password and query of its URL."""
+    """Returns a source without user, password and query of its URL.
+
+    Raises:
+        ValueError: If it cannot be told where the password ends.
+    """
     if "://" not in source:
         return source
     parts = urlsplit(source)
+    rest = source.partition("://")[2].removeprefix(parts.netloc)
+    if ":" in parts.netloc and "@" in rest:
+        raise ValueError(
+            "It cannot be told where the password of a URL ends. In a password "
+            "write / as %2F, ? as %3F, # as %23 and @ as %40; in a path or "
+            "query write @ as %40. "
+            f"Received: a URL that begins with {parts.scheme}://"
+        )
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
@@ -183,14 +195,14 @@ class Source:
             "options": {"fflags": "nobuffer", "flags": "low_delay"},
         }
         self.is_file = False
-        if source.isdigit() or source.startswith("/dev/"):
+        if source.isdecimal() or source.startswith("/dev/"):
             if sys.platform not in _DEVICES:
                 raise ValueError(
                     "Cameras are read by number on Linux and macOS. Received: "
                     f"{source}. Give the URL of a stream"
                 )
             options["format"], path = _DEVICES[sys.platform]
-            if source.isdigit():
+            if source.isdecimal():
                 source = path.format(source)
             return lambda: iterate_file(source, None, 3, None, how, **options)
         if "://" in source:

@@ -37,7 +37,8 @@ class WatchOptions:
         alarm_after: Anomalous frames in a row after which an alarm begins.
         clear_after: Normal frames in a row after which it ends.
         before: Seconds that a clip shows before the alarm.
-        max_clip: Seconds of a clip, at most; 0 for no clips.
+        max_clip: Seconds of a clip, at most, and more than `before`; 0 for no
+            clips.
         keep: Bytes of clips and pictures, of which the oldest are removed.
         webhook: URL that alarms are posted to, as JSON; None for nowhere.
         timeout: Seconds without a frame after which the source is lost.
@@ -67,6 +68,13 @@ class WatchOptions:
         AlarmCounter(self.alarm_after, self.clear_after)
         for name in ("before", "max_clip", "keep"):
             standardize_number(getattr(self, name), name)
+        if 0 < self.max_clip <= self.before:
+            raise ValueError(
+                "A clip of at most `max_clip` seconds, which begins `before` "
+                "seconds before its alarm, would end before it. Received: "
+                f"max_clip={self.max_clip:g}, before={self.before:g}. Choose a "
+                "longer `max_clip`, 0 for no clips, or a shorter `before`"
+            )
         standardize_number(self.timeout, "timeout", excluded=0)
         if self.reconnect is not None:
             standardize_int(self.reconnect, "reconnect", 0)

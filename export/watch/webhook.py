@@ -1,5 +1,6 @@
 """Alarms sent to one URL, by a thread of its own."""
 
+import base64
 import contextlib
 import json
 import logging
@@ -9,7 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from keras_sspcab.export.watch.source import hide_secrets
 
 _log = logging.getLogger(__name__)
 
@@ -31,19 +34,33 @@ class Webhook:
     """Posts JSON to a URL; never waits, and never raises an error.
 
     Messages that cannot be sent are tried again with growing waits, and given
-    up after half a minute; both is logged.
+    up after half a minute; both is logged. User and password of the URL are
+    sent as such, by basic authentication.
     """
 
     def __init__(self, url: str) -> None:
+        hide_secrets(url)
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(
                 "The `webhook` argument must be a URL, http:// or https://. "
                 f"Received: {parts.scheme}://{parts.hostname or ''}"
             )
-        self._url = url
-        # Its path and query are often what must not be known.
+        if not url.isascii() or not url.isprintable() or " " in url:
+            # Not the URL itself: its path and query are often what must not be
+            # known.
+            raise ValueError(
+                "The `webhook` argument must be a URL without blanks and with "
+                "ASCII characters alone; write others as %20 and the like. "
+                f"Received: one of {parts.scheme}://{parts.hostname}"
+            )
         self._host = parts.hostname
+        user, at, host = parts.netloc.rpartition("@")
+        self._url = urlunsplit(parts._replace(netloc=host))
+        self._headers = {"content-type": "application/json"}
+        if at:
+            token = base64.b64encode(unquote(user).encode()).decode()
+            self._headers["authorization"] = f"Basic {token}"
         self._opener = urllib.request.build_opener(_NoRedirects)
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(
             _MAX_WAITING
@@ -79,9 +96,7 @@ class Webhook:
             self._send(json.dumps(message, allow_nan=False).encode())
 
     def _send(self, body: bytes) -> None:
-        request = urllib.request.Request(
-            self._url, body, {"content-type": "application/json"}
-        )
+        request = urllib.request.Request(self._url, body, self._headers)
         for wait in (*_WAITS, None):
             try:
                 with self._opener.open(request, timeout=_TIMEOUT):
@@ -91,8 +106,10 @@ class Webhook:
                 problem = f"HTTP {error.code}"
                 if error.code < 500 and error.code not in _RETRIED:
                     wait = None
-            except Exception as error:  # of sockets, TLS and HTTP
+            except OSError as error:  # of sockets and TLS
                 problem = str(error) or type(error).__name__
+            except Exception as error:  # of HTTP, and it may quote the URL
+                problem = type(error).__name__
             if wait is None or self._stopping.is_set():
                 break
             _log.info(

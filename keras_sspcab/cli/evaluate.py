@@ -70,13 +70,16 @@ def evaluate(
 def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:
     """Prints the metrics of a run as a table, and where they are."""
     from keras_sspcab.metrics.diagnosis import describe_failures
+    from keras_sspcab.runs.folder import evaluated_elsewhere
     from keras_sspcab.scoring import Calibration
 
     split = run.record["evaluated"]["split"]
+    elsewhere = evaluated_elsewhere(run.record)
+    of_others = f" of {elsewhere}" if elsewhere else ""
     if metrics.get("kind") == "video":
-        _show_videos(f"{run.path}: {split} videos", metrics)
+        _show_videos(f"{run.path}: {split} videos{of_others}", metrics)
     else:
-        _show_images(f"{run.path}: {split} images", metrics)
+        _show_images(f"{run.path}: {split} images{of_others}", metrics)
     if text := metrics.get("as_published"):
         say(f"As published: {text}.")
     things = "frames" if metrics.get("kind") == "video" else "images"

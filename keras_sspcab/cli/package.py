@@ -40,8 +40,11 @@ def package(
         typer.Option(help="Number of the version. Default: the next."),
     ] = None,
     keep: Annotated[
-        int, typer.Option(help="Versions to keep, besides those served.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            help="Versions to keep, besides those served. Default: 3."
+        ),
+    ] = None,
     rollback: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +91,19 @@ def package(
             f"Received: MODEL={model}, --rollback={rollback}"
         )
     if model is None:
+        given = {
+            "--images": images,
+            "--version": version,
+            "--keep": keep,
+            "--max-batch-size": max_batch_size,
+            "--image": image,
+        }
+        if extra := [key for key, value in given.items() if value is not None]:
+            raise ValueError(
+                f"{', '.join(extra)} is for a model that is packaged. "
+                f"Received: --rollback {rollback}. To serve a version again, "
+                "name it there: --rollback 2"
+            )
         _roll_back(to, name, str(rollback))
         return
     import_backend()
@@ -99,7 +115,7 @@ def package(
         images,
         name=name,
         version=version,
-        keep=keep,
+        keep=3 if keep is None else keep,
         precision=precision,
         jit_compile=jit_compile,
         max_batch_size=max_batch_size,

@@ -81,10 +81,22 @@ def predict(
     import_backend()
     from keras_sspcab.cli._progress import ConsoleProgress
     from keras_sspcab.runs import RunFolder, load_detector
-    from keras_sspcab.runs.prediction import predict_images, predict_videos
+    from keras_sspcab.runs.prediction import (
+        check_options,
+        predict_images,
+        predict_videos,
+    )
 
     detector = load_detector(str(model))
     _check_kind(detector, images or [], video or [])
+    check_options(
+        detector,
+        heat_maps=heat_maps,
+        results=results,
+        stride=stride,
+        on_error=on_error,
+        product=product,
+    )
     detector.calibration = detector.calibration.adjusted(threshold, sensitivity)
     if video:
         is_run = model.suffix != ".keras"

@@ -67,11 +67,15 @@ def score(
         typer.Option(help=f"{_RAY}the cluster. Default: this machine."),
     ] = None,
     cpus_per_worker: Annotated[
-        int, typer.Option(help=f"{_RAY}cores of each process.")
-    ] = 1,
+        int | None,
+        typer.Option(help=f"{_RAY}cores of each process. Default: 1."),
+    ] = None,
     gpus_per_worker: Annotated[
-        float, typer.Option(help=f"{_RAY}GPUs of each process, or a part.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help=f"{_RAY}GPUs of each process, or a part. Default: 0."
+        ),
+    ] = None,
 ) -> None:
     """Score any number of images, into Parquet files.
 
@@ -83,17 +87,25 @@ def score(
     """
     if engine not in ("local", "ray"):
         raise ValueError(f"--engine must be local or ray. Received: {engine!r}")
-    if engine == "local" and (workers is not None or address is not None):
+    of_ray: dict[str, Any] = {
+        "num_workers": workers,
+        "address": address,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+    }
+    of_ray = {k: value for k, value in of_ray.items() if value is not None}
+    if engine == "local" and of_ray:
         raise ValueError(
-            "--workers and --address are for --engine ray. Received: "
-            f"--workers={workers}, --address={address}"
+            "--workers, --address, --cpus-per-worker and --gpus-per-worker are "
+            f"for --engine ray. Received: {', '.join(of_ray)} with --engine "
+            "local"
         )
     import_backend()
     from keras_sspcab.export import load_scorer
     from keras_sspcab.scale import RayOptions, ScoringJob
     from keras_sspcab.scale.engines import check_engine
 
-    options = RayOptions(address, workers, cpus_per_worker, gpus_per_worker)
+    options = RayOptions(**of_ray)
     # Before the model is loaded, which takes time.
     check_engine(engine)
     if engine == "ray":

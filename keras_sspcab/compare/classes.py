@@ -67,7 +67,9 @@ def find_classes(
 
 
 def _is_class(names: list[str], kind: Kind) -> bool:
-    return any(part in names for part in _PARTS[kind.name])
+    # Names that are right but for their case are told when they are read.
+    found = {name.lower() for name in names}
+    return any(part.lower() in found for part in _PARTS[kind.name])
 
 
 def _scan(paths: list[str], kind: Kind, layout: str) -> tuple[DataClass, ...]:

@@ -168,7 +168,7 @@ class ComparisonRun:
             for block in spec.blocks
         }
         self.notes: tuple[str, ...] = ()
-        self._fingerprints: dict[Any, str] = {}
+        self._present: dict[Any, dict[str, Any]] = {}
         self.cells: list[CellRun] = []
         paths = {found.name: found.path for found in self.classes}
         for cell in self.grid:
@@ -298,18 +298,27 @@ class ComparisonRun:
             for key, values in differences(before, one.config).items()
             if key not in _FREE_SETTINGS and not key.startswith("tracking.")
         }
-        data = one.config.data
-        if not changes and before.data.path != data.path:
-            # It may be the same folder in another place.
-            source = source_of(one.config)
-            known = one.run.record.get("data", {})
-            old = known.get(f"training_{source.noun}")
-            if data not in self._fingerprints:
-                self._fingerprints[data] = source.fingerprint(source.split())
-            new = self._fingerprints[data]
-            if old not in (None, new):
-                changes[f"the training {source.noun}"] = (old, new)
+        if not changes and (known := one.run.record.get("data")):
+            # By names and numbers: the folder may lie in another place.
+            noun, present = self._present_data(one.config)
+            for key, title in (
+                (f"training_{noun}", f"the training {noun}"),
+                ("test", f"the number of test {noun}"),
+            ):
+                if known.get(key) not in (None, present[key]):
+                    changes[title] = known[key], present[key]
         return changes
+
+    def _present_data(self, config: Config) -> tuple[str, dict[str, Any]]:
+        """Returns the noun of samples, and what `run.json` has of them, now."""
+        source = source_of(config)
+        if config.data not in self._present:
+            folder = source.split()
+            self._present[config.data] = {
+                f"training_{source.noun}": source.fingerprint(folder),
+                "test": len(folder.test),
+            }
+        return source.noun, self._present[config.data]
 
     def _times(self, number: int, elapsed: float) -> str:
         """Says how long it has taken and will take, as far as is known."""

@@ -76,7 +76,8 @@ def cache_path(
 ) -> str:
     """Returns where something is kept that follows from files and settings.
 
-    Of each file its path, size and time of change count; `name` is for people.
+    Of each file its path, size and time of change count, or what else says that
+    it has changed: see `identify`. `name` is for people.
     """
     digest = hashlib.sha256()
     # In threads: behind URLs each of them takes its time.

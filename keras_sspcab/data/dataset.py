@@ -105,6 +105,7 @@ def image_dataset(
     ahead = num_decoded if is_large else tf.data.AUTOTUNE
     patches = standardize_int(patches_per_image, "patches_per_image", 1)
     patch = _standardize_patch(patch_size, size, patches)
+    _check_rotation(rotate, patch or size)
     if cache is False:
         images = _file_images(samples, size, channels, preprocessing)
     else:
@@ -268,3 +269,17 @@ def _standardize_patch(
             f"patch_size={patch}, image_size={size}"
         )
     return patch
+
+
+def _check_rotation(rotate: Any, size: tuple[int, int]) -> None:
+    if rotate not in (0, 90, 180):
+        raise ValueError(
+            "The `rotate` argument must be 0, 90 or 180 degrees. Received: "
+            f"rotate={rotate!r}"
+        )
+    if rotate == 90 and size[0] != size[1]:
+        raise ValueError(
+            "Images (or patches) that are rotated by 90 degrees must be "
+            f"square. Received: {size[0]}x{size[1]}, rotate=90. Rotate by 180, "
+            "or take square patches"
+        )

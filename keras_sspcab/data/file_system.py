@@ -3,6 +3,7 @@
 import collections
 import functools
 import glob
+import hashlib
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 _WEB = ("http", "https")
+
+# Previews that Synology stores beside images.
+_PREVIEWS = "@eaDir"
 
 
 def standardize_path(path: Any, name: str = "root") -> str:
@@ -126,7 +130,8 @@ def join(root: str, relative: str) -> str:
 def list_files(root: str) -> list[str]:
     """Lists the files below a folder, at any depth, hidden ones left out.
 
-    Sorted, relative to `root`, with forward slashes.
+    So are the previews in folders `@eaDir`. Sorted, relative to `root`, with
+    forward slashes.
     """
     system, top = _remote(root)
 
@@ -138,26 +143,31 @@ def list_files(root: str) -> list[str]:
             for folder, names in _walk(root):
                 inside = folder[len(root) :].replace(os.sep, "/").strip("/")
                 files += [f"{inside}/{name}".lstrip("/") for name in names]
-        return sorted(f for f in files if "/." not in f"/{f}")
+        return sorted(
+            f for f in files if not any(map(_is_hidden, f.split("/")))
+        )
 
     files = reach(root, collect)
-    # The decoder takes text, not bytes, and Python marks what is not UTF-8.
-    broken = [file for file in files if not is_utf8(file)]
-    if broken:
-        raise ValueError(
-            f"Names of files must be UTF-8. Received: root={root!r} with "
-            f"{enumerate_names(map(ascii, broken))}. Rename them."
-        )
+    require_utf8(files, f"root={root!r} with ")
     return files
 
 
-def is_utf8(name: str) -> bool:
-    """Returns whether the name of a file can be written as UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def require_utf8(names: Iterable[str], where: str = "") -> None:
+    """Raises a ValueError unless names of files can be written as UTF-8.
+
+    The decoder takes text, not bytes, and Python marks what is not UTF-8.
+    """
+    broken = []
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            broken.append(ascii(name))
+    if broken:
+        raise ValueError(
+            f"Names of files must be UTF-8. Received: {where}"
+            f"{enumerate_names(broken)}. Rename them."
+        )
 
 
 def _walk(
@@ -174,8 +184,12 @@ def _walk(
         is_folder = {entry.name: entry.is_dir() for entry in entries}
     yield folder, [name for name in is_folder if not is_folder[name]]
     for name in sorted(is_folder):
-        if is_folder[name] and not name.startswith("."):
+        if is_folder[name] and not _is_hidden(name):
             yield from _walk(os.path.join(folder, name), above | {real})
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == _PREVIEWS
 
 
 def describe_folder(root: str) -> str:
@@ -268,8 +282,20 @@ def has_pattern(url: str) -> bool:
 
 
 def identify(path: str) -> tuple[Any, ...]:
-    """Returns what tells that a file has changed: its size, its time, ..."""
+    """Returns what tells that a file has changed: its size, its time, ...
+
+    On the web, where servers need not say when a file has changed, those that
+    do not are asked for its content.
+    """
     system, inside = _remote(path)
+    if scheme_of(path) in _WEB:
+        # fsspec takes files on the web for ones that never change.
+        info = reach(path, lambda: system.info(inside))
+        stamps = info.get("ETag"), info.get("Last-Modified")
+        if any(stamps):
+            return path, info.get("size"), *stamps
+        content = reach(path, lambda: system.cat_file(inside))
+        return path, hashlib.sha256(content).hexdigest()
     if system is not None:
         return path, reach(path, lambda: system.ukey(inside))
     try:

@@ -161,4 +161,4 @@ class MarkedImages:
 def _plain(name: str) -> str:
     """Returns a name that is valid in all file systems, and never hidden."""
     kept = "".join(c if c.isalnum() or c in "_-." else "_" for c in name)
-    return kept.strip("._")[:80].rstrip("._") or "image"
+    return files.shorten(kept.strip("._"), 80).rstrip("._") or "image"

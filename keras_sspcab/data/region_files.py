@@ -142,7 +142,7 @@ def _from_shapes(
     _refuse_unknown(content, _KEYS, "the file")
     photo = _Photo(content.get("size"), size, how)
     labels, parts = np.zeros(size, "uint8"), []
-    for number, table in enumerate(content.get("region", []), 1):
+    for number, table in enumerate(_tables(content, "region"), 1):
         where = f"region {number}"
         _refuse_unknown(
             table, {"name", "quantile", "threshold", *_SHAPES}, where
@@ -153,11 +153,21 @@ def _from_shapes(
         parts.append(Region(**options))
     if not parts:
         raise ValueError("it has no [[region]]")
-    for number, table in enumerate(content.get("exclude", []), 1):
+    for number, table in enumerate(_tables(content, "exclude"), 1):
         where = f"exclude {number}"
         _refuse_unknown(table, {*_SHAPES}, where)
         labels[_fill(table, photo, where)] = 0
     return Regions(labels, tuple(parts))
+
+
+def _tables(content: Mapping[str, Any], key: str) -> list[Any]:
+    tables = content.get(key, [])
+    if not isinstance(tables, list):
+        raise ValueError(
+            f"{key} must be a list of tables, each below a line [[{key}]]. "
+            f"Received: {key} = {tables!r}"
+        )
+    return tables
 
 
 def _refuse_unknown(table: Any, known: set[str], where: str) -> None:

@@ -1,6 +1,7 @@
 """Lists the images below a folder and derives labels from its layout."""
 
 import collections
+import re
 from typing import Any, NoReturn
 
 from keras_sspcab.checks import standardize_choice
@@ -51,7 +52,8 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
       the others; see `find_products`. It is never taken for that unasked.
 
     Nothing is split off silently: see `ImageFolder.with_validation`. Hidden
-    files are left out.
+    files and Synology's `@eaDir` are left out. Case counts: `Train` in the
+    place of `train` is an error.
 
     Args:
         root: Local folder or URL, such as `s3://`, `gs://` or `http://`, which
@@ -107,7 +109,7 @@ def find_products(root: Any) -> dict[str, str]:
     images = [file for file in list_files(root) if is_image(file)]
     loose = [file for file in images if "/" not in file]
     names = sorted({file.split("/", 1)[0] for file in images} - {*loose})
-    parts = [name for name in names if name in _SPLITS]
+    parts = [name for name in names if name.lower() in _SPLITS]
     if loose or parts or not names:
         found = loose or parts or [describe_folder(root)]
         raise ValueError(
@@ -127,13 +129,15 @@ def is_image(file: str) -> bool:
 def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
     """Returns a layout and why it is that."""
     tops = {file.split("/", 1)[0] for file in files if "/" in file}
-    for name in ("train", "test", "ground_truth"):
+    marks = ("train", "test", "ground_truth")
+    _require_case(root, files, marks)
+    for name in marks:
         if name in tops or is_folder(join(root, name)):
             return "mvtec", f"there is a {name} folder"
     inner = {
         file.split("/", 1)[0]
         for file in files
-        if "/train/good/" in file or "/ground_truth/" in file
+        if re.search("/(train/good|ground_truth)/", file, re.IGNORECASE)
     }
     if inner:
         # As normal images, defective ones would spoil the training.
@@ -145,6 +149,20 @@ def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
             'every image below it as one product, layout="plain".'
         )
     return "plain", "there is no train folder: every image counts as normal"
+
+
+def _require_case(root: str, files: list[str], names: tuple[str, ...]) -> None:
+    """Raises a ValueError if a folder has such a name but for its case."""
+    places = [*names, *(f"{name}/{GOOD}" for name in names)]
+    for file in filter(is_image, files):
+        parts = file.split("/")[:-1]
+        for folder in ("/".join(parts[:1]), "/".join(parts[:2])):
+            right = folder.lower()
+            if right in places and folder != right:
+                raise ValueError(
+                    "Case counts in the names of folders. Received: "
+                    f"root={root!r} with {folder}. Rename {folder} to {right}."
+                )
 
 
 def _scan_products(root: str) -> ImageFolder:
@@ -180,6 +198,7 @@ def _scan_mvtec(
     def images_in(folder: str) -> list[str]:
         return [f for f in files if f.startswith(f"{folder}/") and is_image(f)]
 
+    _require_case(root, files, _SPLITS)
     train, validation = images_in("train/good"), images_in("validation/good")
     if not train:
         _raise_no_training_images(root, files)

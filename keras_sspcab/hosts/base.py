@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -178,7 +179,8 @@ class AnomalyModel(Detector):
             steps: Length of the training, over which the rate follows the
                 paper's schedule; None leaves it constant.
         """
-        return keras.optimizers.Adam(learning_rate or 1e-3)
+        rate = 1e-3 if learning_rate is None else learning_rate
+        return keras.optimizers.Adam(rate)
 
     def default_losses(self) -> dict[str, Any]:
         """Keras losses by output name, used when none is given."""
@@ -283,7 +285,8 @@ class AnomalyModel(Detector):
 
         Args:
             x: Normal images: an array or a dataset of batches, of TensorFlow or
-                Keras (`keras.utils.PyDataset`).
+                Keras (`keras.utils.PyDataset`). Of one without an end, what
+                scores is fitted to the first `steps_per_epoch` batches.
             y: Targets, for hosts that take them; None (the rule) derives them
                 from the images.
             **kwargs: `validation_data` are normal images as well, or a pair of
@@ -293,30 +296,45 @@ class AnomalyModel(Detector):
         Returns:
             The `History`, with `sspcab_loss`, the part of `loss` that is due to
             the blocks; empty where nothing needs training.
+
+        Raises:
+            ValueError: If images that the scoring is fitted to can be read only
+                once, or have no end.
         """
         if y is None and kwargs.get("sample_weight") is None:
             x = hold_out(x, kwargs)
-        images = x
-        if not self.needs_training:
+        images, is_trained = x, self.needs_training
+        # Inputs that come with targets may be anything but normal.
+        is_fitted = not is_trained or (y is None and not _is_paired(x))
+        if is_fitted and self._fits_scoring():
+            steps = kwargs.get("steps_per_epoch")
+            images = scoring_data(x, steps, is_trained)
+        if not is_trained:
             self.fit_scoring(images)
             history = keras.callbacks.History()
             history.on_train_begin()
             return history
         if y is None:
+            size = kwargs.get("validation_batch_size")
+            size = size or kwargs.get("batch_size")
             x = self._prepared(x, kwargs, shuffle=True)
             validation = kwargs.get("validation_data")
             if validation is not None and not isinstance(validation, tuple):
                 kwargs["validation_data"] = self._prepared(
-                    validation, {"batch_size": kwargs.get("batch_size")}
+                    validation, {"batch_size": size}
                 )
-        if not hasattr(x, "shape") and not isinstance(x, PyDataset):
+        has_order = not hasattr(x, "shape") and not isinstance(x, PyDataset)
+        if has_order or is_endless(x):
             # Datasets bring their own order; Keras warns about its default.
             kwargs.setdefault("shuffle", False)
         history = super().fit(x, y, **kwargs)
-        if y is None and not _is_paired(images):
-            # Inputs that come with targets may be anything but normal.
+        if is_fitted:
             self.fit_scoring(images)
         return history
+
+    def _fits_scoring(self) -> bool:
+        """Whether `fit_scoring` does anything."""
+        return type(self).fit_scoring is not AnomalyModel.fit_scoring
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """Measures the losses on normal images; arguments as in Keras."""
@@ -426,6 +444,49 @@ def hold_out(data: Any, options: dict[str, Any]) -> Any:
         lambda array: array[first:], data
     )
     return keras.tree.map_structure(lambda array: array[:first], data)
+
+
+def scoring_data(data: Any, steps: int | None, is_trained_on: bool) -> Any:
+    """Returns what `fit_scoring` can read to its end, after the training.
+
+    That is the data, or the first `steps` batches of data without an end.
+    """
+    if is_trained_on and isinstance(data, Iterator):
+        raise ValueError(
+            "Images must be there to be read again after the training, when "
+            f"the scoring is fitted to them. Received: {type(data).__name__}, "
+            "which can be read only once. Give an array, a tf.data.Dataset or "
+            "a keras.utils.PyDataset"
+        )
+    if not is_endless(data):
+        return data
+    if steps is None:
+        raise ValueError(
+            "Images must have an end, as the scoring is fitted to all of them. "
+            f"Received: {type(data).__name__} without an end. Say with "
+            "`steps_per_epoch` how many batches count"
+        )
+    return _FirstBatches(data, steps)
+
+
+def is_endless(data: Any) -> bool:
+    """Whether a dataset of TensorFlow or Keras is known to have no end."""
+    if isinstance(data, PyDataset):
+        return data.num_batches is None
+    cardinality = getattr(data, "cardinality", None)
+    # tf.data.INFINITE_CARDINALITY
+    return callable(cardinality) and int(cardinality()) == -1
+
+
+class _FirstBatches:
+    """The first batches of a dataset, each time that they are read."""
+
+    def __init__(self, data: Any, count: int) -> None:
+        self._data = data
+        self._count = count
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(iter(self._data), self._count)
 
 
 def _is_paired(data: Any) -> bool:

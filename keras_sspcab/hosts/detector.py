@@ -1,6 +1,7 @@
 """What a trained host is: its outputs, its thresholds and its config."""
 
 import inspect
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -108,7 +109,7 @@ class Detector(keras.Model):
             else:
                 noted[name] = given.arguments[name]
         arguments = {
-            name: _with_tuples(value)
+            name: _plain_copy(value)
             for name, value in noted.items()
             if name not in ("calibration", "name", "weights")
         }
@@ -205,6 +206,11 @@ class Detector(keras.Model):
         if extra_data is not None:
             extra = self.normal_scores(extra_data, batch_size)
             counts = len(normal.scores), len(extra.scores)
+            if not all(counts):
+                raise ValueError(
+                    "`data` and `extra_data` must each hold at least one "
+                    f"normal image. Received: {counts[0]} and {counts[1]}"
+                )
             normal = NormalScores(
                 np.concatenate([normal.scores, extra.scores]),
                 _join_pixels(normal.pixels, extra.pixels, *counts),
@@ -238,12 +244,14 @@ class Detector(keras.Model):
             )
         # Maps come out in the scale of the present calibration.
         present = self.calibration
+        mean, std = map(np.float32, (present.map_mean, present.map_std))
         scores, maps, indices, statistics = [], [], [], []
         for inputs, index in self.input_batches(data, batch_size):
             outputs = self.predict_on_batch(inputs)
             scores.append(np.asarray(outputs["raw_score"]))
-            normalized = np.asarray(outputs["anomaly_map"])
-            maps.append(normalized * present.map_std + present.map_mean)
+            # In float64, so that they are rounded to what they were.
+            normalized = np.asarray(outputs["anomaly_map"], "float64")
+            maps.append((normalized * std + mean).astype("float32"))
             indices.append(index)
             statistics.append(input_statistics(inputs))
         peaks = [part.max(axis=(1, 2)) for part in maps]
@@ -299,7 +307,7 @@ class Detector(keras.Model):
     def get_config(self) -> dict[str, Any]:
         # Not the functional graph: the constructor builds it again.
         config = {
-            **self.arguments,
+            **_plain_copy(self.arguments),
             "name": self.name,
             "calibration": self.calibration.to_dict(),
             "preprocessing": self.preprocessing.to_dict(),
@@ -308,7 +316,7 @@ class Detector(keras.Model):
         if quantization := quantized_parts(self):
             config["quantization"] = quantization
         if self.backbone_weights is not None:
-            config["backbone_weights"] = self.backbone_weights
+            config["backbone_weights"] = dict(self.backbone_weights)
         return config
 
     @classmethod
@@ -383,11 +391,16 @@ def require_finite_weights(model: keras.Model) -> None:
         )
 
 
-def _with_tuples(value: Any) -> Any:
-    """Turns lists, as which files give tuples back, into tuples."""
+def _plain_copy(value: Any) -> Any:
+    """Copies dicts and lists; lists become tuples, paths become text.
+
+    Files give tuples back as lists, and hold no paths.
+    """
     if isinstance(value, (list, tuple)):
-        return tuple(_with_tuples(part) for part in value)
-    return value
+        return tuple(_plain_copy(part) for part in value)
+    if isinstance(value, dict):
+        return {name: _plain_copy(part) for name, part in value.items()}
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _iterate_batches(

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_enabled
 from keras_sspcab.layers.base import Shape
 from keras_sspcab.layers.dilated_conv import gradient_of_kernel
+from keras_sspcab.layers.plain_operations import uses_plain_operations
 from keras_sspcab.layers.resizing import bilinear_shares, enlarge_bilinearly
 
 # From how many channels on products of matrices are the faster gradient, if the
@@ -50,7 +50,7 @@ class Conv2D(layers.Conv2D):
         # Exported graphs have the plain form, which every runtime knows.
         is_plain = (
             keras.config.backend() != "tensorflow"
-            or not auxiliary_losses_enabled()
+            or uses_plain_operations()
             or self.data_format != "channels_last"
             or (self.padding, self.strides) != ("same", (1, 1))
             or self.dilation_rate != (1, 1)

@@ -7,7 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.hosts.base import AnomalyModel, hold_out
+from keras_sspcab.hosts.base import (
+    AnomalyModel,
+    hold_out,
+    is_endless,
+    scoring_data,
+)
 from keras_sspcab.hosts.detector import (
     MAX_PIXELS,
     NormalScores,
@@ -226,6 +231,10 @@ class InspectionModel(AnomalyModel):
                 read several times.
             y: None; targets follow from the images.
             **kwargs: As of the host's `fit`, in tiles.
+
+        Raises:
+            ValueError: If images that are needed again can be read only once,
+                or have no end.
         """
         if y is not None:
             raise ValueError(
@@ -233,12 +242,22 @@ class InspectionModel(AnomalyModel):
                 "targets: leave `y` out"
             )
         x = hold_out(x, kwargs)
+        if self.needs_training and is_endless(x):
+            raise ValueError(
+                "Tiles are cut from a known number of images. Received: "
+                f"{type(x).__name__} without an end. Pass a part of it"
+            )
+        is_read_before = self.needs_training or self.alignment is not None
+        x = scoring_data(x, kwargs.get("steps_per_epoch"), is_read_before)
         self.fit_alignment(x)
         if not self.needs_training:
             return super().fit(x, **kwargs)
         size = kwargs.pop("batch_size", None) or 32
+        held_out_size = kwargs.pop("validation_batch_size", None) or size
         if (held_out := kwargs.get("validation_data")) is not None:
-            kwargs["validation_data"] = self._tile_dataset(held_out, size)
+            kwargs["validation_data"] = self._tile_dataset(
+                held_out, held_out_size
+            )
         history = self.host.fit(self._tile_dataset(x, size), **kwargs)
         self.fit_scoring(x)
         return history
@@ -439,7 +458,7 @@ class _Measured:
     def result(self) -> NormalScores:
         """Returns all of them."""
         return NormalScores(
-            np.concatenate(self._scores),
+            np.concatenate(self._scores) if self._scores else np.empty(0),
             thin_out(self._pixels, MAX_PIXELS),
             np.array(self._peaks),
             join_statistics(self._looks),

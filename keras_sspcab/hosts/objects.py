@@ -1,12 +1,17 @@
 """The base of hosts that look at objects of videos."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
-from keras_sspcab.hosts.base import AnomalyModel, Settings, hold_out
+from keras_sspcab.hosts.base import (
+    AnomalyModel,
+    Settings,
+    hold_out,
+    scoring_data,
+)
 from keras_sspcab.hosts.frames import VideoScoring
 from keras_sspcab.hosts.stages import Stage
 from keras_sspcab.preprocessing import Preprocessing
@@ -158,6 +163,10 @@ class ObjectModel(VideoScoring, AnomalyModel):
 
         Returns:
             The `History` of each stage, by its name.
+
+        Raises:
+            ValueError: If objects that are needed again can be read only once,
+                or have no end.
         """
         options = getattr(self, "_stage_options", None)
         if options is None:
@@ -170,8 +179,18 @@ class ObjectModel(VideoScoring, AnomalyModel):
                 f"Received: y={type(y).__name__}. Leave it out"
             )
         x = hold_out(x, kwargs)
+        objects, stages = x, self.training_stages()
+        if self._fits_scoring():
+            objects = scoring_data(x, kwargs.get("steps_per_epoch"), True)
+        elif len(stages) > 1 and isinstance(x, Iterator):
+            raise ValueError(
+                f"Objects must be there to be read in {len(stages)} stages. "
+                f"Received: {type(x).__name__}, which can be read only once. "
+                "Give a dict of arrays, a tf.data.Dataset or a "
+                "keras.utils.PyDataset"
+            )
         histories = {}
-        for stage in self.training_stages():
+        for stage in stages:
             count = stage.epochs if epochs is None else epochs
             size: dict[str, Any] = {"shuffle": False}
             length = None
@@ -188,7 +207,7 @@ class ObjectModel(VideoScoring, AnomalyModel):
             histories[stage.name] = stage.fit(
                 x, epochs=count, **{**size, **kwargs}
             )
-        self.fit_scoring(x)
+        self.fit_scoring(objects)
         self.discard_compiled()
         return histories
 

@@ -99,7 +99,7 @@ class Stage(keras.Model):
     ) -> None:
         """Configures the stage, by default with the optimizer of the paper."""
         if optimizer is None:
-            rate: Any = learning_rate or self._rate
+            rate: Any = self._rate if learning_rate is None else learning_rate
             if steps is not None:
                 share, factor = self._decay
                 rate = keras.optimizers.schedules.PiecewiseConstantDecay(

@@ -10,7 +10,6 @@ from keras_sspcab.checks import (
     standardize_int,
     standardize_odd,
 )
-from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_enabled
 from keras_sspcab.layers.base import (
     INITIALIZERS,
     Shape,
@@ -18,6 +17,7 @@ from keras_sspcab.layers.base import (
     at_least_float32,
     pytorch_initializers,
 )
+from keras_sspcab.layers.plain_operations import uses_plain_operations
 
 
 class DenseLayers(WeightedLayer):
@@ -119,7 +119,7 @@ class ChannelAttention(DenseLayers):
 def _scale(inputs: Any, gate: Any, axes: tuple[int, ...]) -> Any:
     """Multiplies; its gradient holds one map less at a time on TensorFlow."""
     is_plain = keras.config.backend() != "tensorflow"
-    if is_plain or not auxiliary_losses_enabled():
+    if is_plain or uses_plain_operations():
         return ops.multiply(inputs, gate)
     import tensorflow as tf
 

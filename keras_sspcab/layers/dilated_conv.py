@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.layers.auxiliary_loss import auxiliary_losses_enabled
+from keras_sspcab.layers.plain_operations import uses_plain_operations
 
 Padding = Sequence[tuple[int, int]]
 
@@ -63,8 +63,7 @@ def _conv2d_tensorflow(
             x, taps, strides=1, padding=widths, dilations=dilation
         )
 
-    if not auxiliary_losses_enabled():
-        # An inference graph needs no gradient.
+    if uses_plain_operations():
         return convolve(inputs, kernel)
 
     @tf.custom_gradient

@@ -5,7 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.checks import (
+    standardize_choice,
+    standardize_int,
+    standardize_odd,
+)
 from keras_sspcab.layers.base import Shape, WeightedLayer
 
 _EPSILON = 1e-12
@@ -70,6 +74,8 @@ class WeightNormConv2D(WeightedLayer):
         self.alignment = standardize_choice(
             alignment, ("keras", "pytorch"), "alignment"
         )
+        if self.alignment == "pytorch" and self.strides > 1:
+            standardize_odd(kernel_size, "kernel_size")
 
     def build(self, input_shape: Shape) -> None:
         channels = self._fix_channels(input_shape)

@@ -107,6 +107,7 @@ class ReconstructionLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of each image, `(batch,)`."""
+        _check_shapes(y_true, y_pred, y_pred.shape)
         axes = (1, 2, 3)
         error = ops.mean(ops.square(y_pred - y_true), axis=axes)
         similarity = ops.mean(ssim(y_pred, y_true), axis=axes)
@@ -137,7 +138,8 @@ class FocalLoss(keras.losses.Loss):
         **kwargs: `reduction` and `dtype` as in `keras.losses.Loss`.
 
     Call arguments:
-        y_true: Masks `(batch, height, width)`, 1 where anomalous, else 0.
+        y_true: Masks `(batch, height, width)`, 1 where anomalous, else 0; or
+            the same with a channel behind.
         y_pred: Logits `(batch, height, width, 2)`, normal first.
 
     Example:
@@ -160,6 +162,9 @@ class FocalLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of each pixel, `(batch, height, width)`."""
+        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
+            y_true = ops.squeeze(y_true, -1)
+        _check_shapes(y_true, y_pred, y_pred.shape[:-1])
         probability = ops.softmax(y_pred, axis=-1)
         anomalous = ops.cast(y_true, y_pred.dtype)
         anomalous = ops.clip(anomalous, self.smoothing, 1.0 - self.smoothing)
@@ -202,6 +207,7 @@ def gradient_difference(y_true: Any, y_pred: Any) -> Any:
     >>> ops.convert_to_numpy(gradient_difference(0 * frame, frame))
     array([0.25], dtype=float32)
     """
+    _check_shapes(y_true, y_pred, y_pred.shape)
     total: Any = 0.0
     for axis in (1, 2):
         true, predicted = (
@@ -233,11 +239,26 @@ def summed_gradient_difference(y_true: Any, y_pred: Any) -> Any:
     >>> ops.convert_to_numpy(summed_gradient_difference(-crop, crop))
     array([1.5], dtype=float32)
     """
+    _check_shapes(y_true, y_pred, y_pred.shape)
     difference = ops.sum(y_true - y_pred, axis=-1, keepdims=True)
     total = sum(
         ops.abs(_difference(difference, axis, (1, 0))) for axis in (1, 2)
     )
     return ops.mean(total, axis=(1, 2, 3))
+
+
+def _check_shapes(y_true: Any, y_pred: Any, wanted: Any) -> None:
+    """Raises a ValueError where `y_true` would be broadcast."""
+    shape = tuple(y_true.shape)
+    fits = len(shape) == len(wanted) and all(
+        None in sides or len({*sides}) == 1
+        for sides in zip(shape, wanted, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"`y_true` must have the shape {tuple(wanted)}. Received: y_true "
+            f"of shape {shape}, y_pred of shape {tuple(y_pred.shape)}"
+        )
 
 
 def _difference(frame: Any, axis: int, border: tuple[int, int]) -> Any:

@@ -57,6 +57,10 @@ def lucas_kanade(
         Tensor `(batch, height, width, 2)`, at least float32: motion to the
         right and down, in pixels.
 
+    Raises:
+        ValueError: If an argument is out of its range, or the frames have
+            another size.
+
     Example:
     >>> frame = np.tile(np.sin(np.arange(32) / 3), (1, 32, 1))[..., None]
     >>> moved = np.roll(frame, 1, axis=2)  # One pixel to the right.
@@ -68,6 +72,13 @@ def lucas_kanade(
     iterations = standardize_int(iterations, "iterations", 1)
     standardize_odd(window, "window")
     standardize_number(regularization, "regularization", excluded=0)
+    multiple = 2 ** (levels - 1)
+    if any(side is not None and side % multiple for side in first.shape[1:3]):
+        raise ValueError(
+            f"Height and width of frames must be multiples of {multiple}. "
+            f"Received: frames of shape {tuple(first.shape)}, levels={levels}. "
+            "Crop the frames, or take fewer levels"
+        )
 
     def window_mean(x: Any) -> Any:
         return _pool(x, window, strides=1)

@@ -184,8 +184,11 @@ class PixelScores:
         # A found pixel beats the normal ones below it, and half of its equals.
         gains = np.diff(counts.hits, prepend=0)
         beaten = 2 * self.num_normal - counts.alarms - counts.alarms_before
-        wins = int(np.sum(gains * beaten))
-        return wins / (2 * self.num_normal * self.num_anomalous)
+        num_pairs = 2 * self.num_normal * self.num_anomalous
+        # Whole numbers as long as they fit.
+        kind = "int64" if num_pairs < 2**63 else "float64"
+        wins = np.sum(gains * beaten.astype(kind)).item()
+        return min(wins / num_pairs, 1.0)
 
     def average_precision(self) -> float:
         """Returns the step-wise area under precision over recall."""

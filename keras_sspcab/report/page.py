@@ -34,6 +34,7 @@ from keras_sspcab.report.content import (
 )
 from keras_sspcab.report.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
 from keras_sspcab.runs import RunFolder, files
+from keras_sspcab.runs.folder import evaluated_elsewhere
 from keras_sspcab.runs.outputs import KeyFrame
 from keras_sspcab.runs.parsing import arguments_of
 from keras_sspcab.runs.thresholds import ThresholdChoice, threshold_choices
@@ -242,6 +243,9 @@ def _threshold_rows(run: EvaluatedRun) -> list[ThresholdChoice]:
     calibration = run.calibration
     if calibration.threshold is None or calibration.decision != "score":
         return []
+    if calibration.regions:
+        # They flag images as well.
+        return []
     thresholds = {"in use": calibration.threshold}
     if (best := run.metrics.get("image_f1_threshold")) is not None:
         thresholds["best F1 of these images"] = best
@@ -395,6 +399,8 @@ def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
     size = data.get("image_size")
     channels = {1: "gray", 3: "RGB"}.get(data.get("channels"), "")
     evaluated = run.record.get("evaluated", {})
+    elsewhere = evaluated_elsewhere(run.record)
+    of_others = f" of {elsewhere}" if elsewhere else ""
     reading = run.metrics.get("preprocessing") or {}
     white = reading.get("white_level")
     options = ", ".join(
@@ -408,7 +414,7 @@ def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
         "Options": options,
         "Data": data.get("path"),
         "Scored": evaluated.get("split")
-        and f"{evaluated['split']} {run.nouns.data}",
+        and f"{evaluated['split']} {run.nouns.data}{of_others}",
         "Clip": _clip(data) if run.is_video else "",
         "Image size": size
         and " \u00d7 ".join(
@@ -448,7 +454,8 @@ def _read(name: str) -> str:
 
 
 def _title(run: EvaluatedRun) -> str:
-    data = run.config.get("data", {}).get("path", "")
+    own = run.config.get("data", {}).get("path", "")
+    data = evaluated_elsewhere(run.record) or own
     return os.path.basename(os.path.normpath(data)) if data else run.path
 
 

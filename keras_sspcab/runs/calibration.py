@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import warnings
 from typing import Any
@@ -134,7 +135,9 @@ def calibrate_run(
     alarms = None if marked is None else _new_alarms(marked, run, source)
     if data is None:
         label = FIRST
-        folder = with_marks(source.split(), source)
+        folder = source.split()
+        _require_same_data(run, source, folder)
+        folder = with_marks(folder, source)
         origin = calibrate_on_own(model, source, folder, progress, alarms)
     else:
         label = os.path.basename(os.path.abspath(data))
@@ -147,7 +150,8 @@ def calibrate_run(
         origin += f", and marked as false alarms in {feedback}"
     time = files.now()
     after, model.calibration = model.calibration, before
-    calibration = dataclasses.replace(after, name=f"{label}@{time}")
+    name = new_name(run, model, f"{label}@{time}")
+    calibration = dataclasses.replace(after, name=name)
     install(run, model, calibration, config, time)
     tell_calibration(model, source, origin, progress)
     if marked is not None:
@@ -205,6 +209,19 @@ def _noun(source: Source) -> str:
     return {"videos": "frames"}.get(source.noun, source.noun)
 
 
+def _require_same_data(run: RunFolder, source: Source, folder: Any) -> None:
+    """Raises a ValueError if there are other normal samples than trained on."""
+    known = run.record.get("data", {}).get(f"training_{source.noun}")
+    present = source.fingerprint(folder)
+    if known not in (None, present):
+        raise ValueError(
+            f"The normal {source.noun} in {folder.root} are not those that the "
+            f"run was trained on: {known} then, {present} now. Give normal "
+            "ones that were not trained on as the `data` argument, or start a "
+            "new run, which learns from all of them"
+        )
+
+
 def _new_samples(source: Source, data: str, progress: Progress) -> Any:
     """Returns the normal samples of a folder, none of them trained on."""
     folder = source.list_samples(os.path.abspath(data), "auto")
@@ -246,6 +263,13 @@ def _history(run: RunFolder, model: AnomalyModel) -> dict[str, Any]:
     first = {"time": run.record.get("finished"), **present.summary()}
     entries.setdefault(present.name or FIRST, first)
     return entries
+
+
+def new_name(run: RunFolder, model: AnomalyModel, name: str) -> str:
+    """Returns a name that no calibration has; two may be of one second."""
+    known = _history(run, model)
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(n for n in itertools.chain([name], numbered) if n not in known)
 
 
 def install(

@@ -19,6 +19,18 @@ class OutOfSpaceError(OSError):
     """A disk is full; the message names the file and says what to do."""
 
 
+def shorten(name: str, num_bytes: int = 150) -> str:
+    """Returns the beginning of a name, as much as fits in so many bytes.
+
+    File systems take names of 255 bytes; temporary ones are longer by 22.
+
+    Example:
+    >>> shorten("零零零", 7)
+    '零零'
+    """
+    return name.encode("utf-8", "replace")[:num_bytes].decode("utf-8", "ignore")
+
+
 def temporary_path(path: "str | os.PathLike[str]", kind: str = "tmp") -> str:
     """Returns a path beside another that nobody else takes.
 

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +21,20 @@ _PACKAGES = (
     *("keras-sspcab", "keras", "numpy", "pillow"),
     *("tensorflow", "tensorflow-cpu"),
 )
+
+
+def evaluated_elsewhere(record: Mapping[str, Any]) -> str:
+    """Returns the folder that a run was evaluated on, or "" if its own.
+
+    Example:
+    >>> evaluated_elsewhere(
+    ...     {"data": {"root": "/screws"}, "evaluated": {"root": "/others"}}
+    ... )
+    '/others'
+    """
+    root = record.get("evaluated", {}).get("root", "")
+    own = record.get("data", {}).get("root")
+    return root if own is not None and root != own else ""
 
 
 class RunFolder:

@@ -23,6 +23,7 @@ from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.data.checking import warn_of_dark_files
 from keras_sspcab.data.file_system import (
     is_folder,
+    require_utf8,
     scheme_of,
     standardize_path,
 )
@@ -51,6 +52,30 @@ from keras_sspcab.scoring import Calibration, describe_fault, region_columns
 
 PathLike = str | os.PathLike[str]
 Rows = list[dict[str, Any]]
+
+
+# Options of predictions, which count for one kind of data alone.
+_OPTIONS = {
+    "image": ("heat_maps", "on_error", "product"),
+    "video": ("results", "stride"),
+}
+
+
+def check_options(model: Any, **given: Any) -> None:
+    """Raises a ValueError for options that count for the other kind alone.
+
+    `given` are the options by name; None and `on_error="raise"` are defaults.
+    """
+    of_images = model.kind == "image"
+    thing, other = ("images", "video") if of_images else ("videos", "image")
+    for name in _OPTIONS[other]:
+        value = given.get(name)
+        if value is not None and (name, value) != ("on_error", "raise"):
+            raise ValueError(
+                f"The model {model.name!r} looks at {thing}, for which the "
+                f"`{name}` argument has no meaning. Received: {name}={value}. "
+                "Leave it out"
+            )
 
 
 def predict_images(
@@ -125,7 +150,7 @@ def _score_images(
                     row["heat_map"] = None
                 if heat_maps is not None and row["error"] is None:
                     stem = os.path.splitext(os.path.basename(path))[0]
-                    name = f"{len(rows):06d}-{stem}.png"
+                    name = f"{len(rows):06d}-{files.shorten(stem)}.png"
                     row["heat_map"] = os.path.join(heat_maps, name)
                     photo = np.asarray(load_photo(path, preprocessing))
                     _write_heat_map(
@@ -163,15 +188,19 @@ def _adding_files(folder: PathLike) -> Iterator[str]:
 
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
-    samples: dict[str, ImageSample] = {}
+    """Lists files as they are given; of folders, those not listed before."""
+    samples: list[ImageSample] = []
+    known: set[str] = set()
     for path in [standardize_path(path, "images") for path in paths]:
         if not (scheme_of(path) and is_image(path)) and is_folder(path):
             listed = scan_image_folder(path, layout="plain").train
+            samples += [one for one in listed if one.path not in known]
         else:
             # A file that does not exist is reported with the broken ones.
-            listed = (ImageSample(path),)
-        samples |= {sample.path: sample for sample in listed}
-    return list(samples.values())
+            samples.append(ImageSample(path))
+        known = {sample.path for sample in samples}
+    require_utf8(one.path for one in samples)
+    return samples
 
 
 def _write_heat_map(

@@ -13,7 +13,11 @@ from keras_sspcab.hosts import FeatureModel, ProductModel, get_application
 from keras_sspcab.metrics.registry import metrics_of
 from keras_sspcab.optional_inputs import product_index
 from keras_sspcab.runs import files
-from keras_sspcab.runs.calibration import save_model
+from keras_sspcab.runs.calibration import (
+    FIRST,
+    restore_calibration,
+    save_model,
+)
 from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.evaluation import evaluate_run
 from keras_sspcab.runs.folder import RunFolder, now
@@ -42,14 +46,26 @@ def train_products(
     """
     _check(config)
     found = find_products(config.data.path)
+    # A product keeps its index when others are added.
+    known = run.record.get("products", [])
+    if missing := [name for name in known if name not in found]:
+        raise ValueError(
+            "Products of a run keep their numbers, and are told apart by their "
+            f"images. {config.data.path} has no folder of: "
+            f"{', '.join(missing)}. Put it back, or start a new run"
+        )
+    if any(run.product(name).is_finished for name in known):
+        _refuse_thresholds(run, config)
     if resume:
         write_config(run.file("config.toml"), config)
     else:
         run.start(config)
-    # A product keeps its index when others are added.
-    known = [name for name in run.record.get("products", ()) if name in found]
     names = [*known, *(name for name in found if name not in known)]
-    run.update_record(state="training", products=names)
+    run.update_record(
+        state="training",
+        products=names,
+        data={"root": os.path.abspath(config.data.path)},
+    )
     for number, name in enumerate(names, 1):
         part = run.product(name)
         settings = _settings_of(config, found[name])
@@ -88,6 +104,18 @@ def _check(config: Config) -> None:
             "data.layout='products'. Leave it out, or take a run for each "
             "product"
         )
+
+
+def _refuse_thresholds(run: RunFolder, config: Config) -> None:
+    for name, (old, new) in differences(
+        RunFolder(run.path).config, config
+    ).items():
+        if name.startswith("calibration."):
+            raise ConfigError(
+                "Products that are finished keep their thresholds; "
+                "`keras-sspcab calibrate` changes them. Received: "
+                f"{name}={new!r}, before {old!r}. Leave it out"
+            )
 
 
 def _settings_of(config: Config, path: str) -> Config:
@@ -168,11 +196,32 @@ def calibrate_products(
     if product is not None:
         name = model.products[product_index(model.products, product)]
         chosen = {name: parts[name]}
-    changed = {name: calibrate(part) for name, part in chosen.items()}
     before = {one.name: one for one in model.calibration.products}
+    former = {
+        name: load_detector(part.path).calibration.name or FIRST
+        for name, part in chosen.items()
+    }
+    changed: dict[str, Calibration] = {}
+    try:
+        for name, part in chosen.items():
+            changed[name] = calibrate(part)
+    except BaseException:
+        # All or none: the runs of the products and the model must agree.
+        for name in changed:
+            restore_calibration(parts[name], former[name])
+        raise
     model.calibration = Calibration.of_products({**before, **changed})
     save_model(run, model)
-    return model.calibration if product is None else changed[name]
+    if product is not None:
+        return changed[name]
+    # Products that come later shall have the same.
+    section = RunFolder(next(iter(parts.values())).path).config.calibration
+    config = RunFolder(run.path).config
+    write_config(
+        run.file("config.toml"),
+        config.model_copy(update={"calibration": section}),
+    )
+    return model.calibration
 
 
 def evaluate_products(
@@ -198,7 +247,7 @@ def evaluate_products(
             )
     per_product: dict[str, Any] = {}
     seen: dict[str, np.ndarray] = {}
-    split = ""
+    splits: dict[str, None] = {}
     for name, part in parts.items():
         if folders is not None and name not in folders:
             continue
@@ -218,6 +267,7 @@ def evaluate_products(
         source: Any = source_of(settings, part)
         source.preprocessing = model.preprocessing
         samples, split, _ = source.samples_to_evaluate()
+        splits[split] = None
         seen[name] = model.recognize(source.whole_images(samples))
     recognition = Recognition.count(model.products, seen)
     progress.message(recognition.describe())
@@ -240,5 +290,6 @@ def evaluate_products(
     }
     files.write_json(path, metrics)
     root = os.path.abspath(config.data.path)
+    split = " and ".join(splits)
     run.update_record(evaluated={"split": split, "root": root, "time": now()})
     return metrics

@@ -107,15 +107,16 @@ class Run(RunFolder):
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether it is finished, and no setting has changed since.
+        """Whether it is finished, with the settings that it has now.
 
-        Where it is logged, in `[tracking]`, does not count.
+        How it is evaluated and where it is logged do not count.
         """
         if not self.is_finished:
             return False
-        tracking = {"tracking": RunFolder(self.path).config.tracking}
-        unchanged = self.config.model_copy(update=tracking)
-        if unchanged != RunFolder(self.path).config:
+        changed = differences(RunFolder(self.path).config, self.config)
+        if not all(
+            name.startswith(("evaluation.", "tracking.")) for name in changed
+        ):
             return False
         if not self.has_products:
             return True
@@ -170,7 +171,7 @@ class Run(RunFolder):
         from keras_sspcab.runs.training import train_run
 
         if resume and feedback is None and self.is_up_to_date:
-            self._log_elsewhere()
+            self._keep_settings()
             return
         marked = None if feedback is None else os.fspath(feedback)
         with self.locked():
@@ -201,14 +202,17 @@ class Run(RunFolder):
                 f"{self.file('products', 'NAME')}, and resume this run"
             )
 
-    def _log_elsewhere(self) -> None:
-        """Logs a finished run where it was not logged before."""
+    def _keep_settings(self) -> None:
+        """Keeps new settings of a finished run; logs it where they say."""
         from keras_sspcab.runs.parsing import write_config
         from keras_sspcab.runs.tracking import log_run
 
-        if self.config != RunFolder(self.path).config:
-            with self.locked():
-                write_config(self.file("config.toml"), self.config)
+        before = RunFolder(self.path).config
+        if self.config == before:
+            return
+        with self.locked():
+            write_config(self.file("config.toml"), self.config)
+            if self.config.tracking != before.tracking:
                 log_run(self)
 
     def import_weights(
@@ -462,10 +466,21 @@ class Run(RunFolder):
             `region_is_anomalous_NAME`, and of several products the name as
             `product`, or "unknown".
         """
-        from keras_sspcab.runs.prediction import predict_images, predict_videos
+        from keras_sspcab.runs.prediction import (
+            check_options,
+            predict_images,
+            predict_videos,
+        )
 
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         model = self.model
+        check_options(
+            model,
+            heat_maps=heat_maps,
+            results=results,
+            on_error=on_error,
+            product=product,
+        )
         model.calibration = model.calibration.adjusted(threshold, sensitivity)
         if model.kind == "image":
             return predict_images(

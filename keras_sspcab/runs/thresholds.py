@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from keras_sspcab.checks import standardize_number
 from keras_sspcab.metrics import f1_optimal_threshold
 from keras_sspcab.runs import files
-from keras_sspcab.runs.calibration import install
+from keras_sspcab.runs.calibration import install, new_name
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.outputs import (
@@ -139,13 +139,16 @@ def set_threshold(
         # What share of normal images it flags is not known.
         quantile=None,
         decision="score",
-        name=f"{label}@{time}",
+        name=new_name(run, model, f"{label}@{time}"),
     )
     settings = {"calibration.decision": "score"}
     config = load_config(run.file("config.toml"), settings)
     install(run, model, calibration, config, time)
+    alone = ", besides what regions flag" if before.regions else ""
     for one in threshold_choices(scored, {"it": value}):
-        progress.message(f"Of the test images it flags {one.describe()}.")
+        progress.message(
+            f"Of the test images it flags {one.describe()}{alone}."
+        )
     return calibration
 
 

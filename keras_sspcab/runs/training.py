@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import shlex
 import warnings
 import zlib
@@ -122,6 +121,8 @@ def _train(
     with _precision(config.training.mixed_precision):
         # Before anything is written: the settings must fit the host.
         model = imported or build_model(config)
+        if not model.needs_training:
+            _tell_unused(source)
         if resume:
             write_config(run.file("config.toml"), config)
         else:
@@ -129,7 +130,7 @@ def _train(
         run.update_record(
             state="training",
             data={
-                "root": os.path.abspath(folder.root),
+                "root": folder.root,
                 "train": len(folder.train),
                 "validation": len(folder.validation),
                 "test": len(folder.test),
@@ -152,6 +153,19 @@ def _train(
             _fit(source, folder, model, run, progress, callbacks)
         weights = model.get_weights()
     _finish(source, folder, weights, run, progress)
+
+
+def _tell_unused(source: Source) -> None:
+    """Warns of settings that count for models that are trained."""
+    keys = ("data.flip", "training.epochs", "training.learning_rate")
+    unused = [key for key in keys if not source.is_default(key)]
+    if unused:
+        warnings.warn(
+            f"Nothing of {source.config.model.name} is trained without a "
+            f"block, so that {', '.join(unused)} makes no difference. Where "
+            "parts may lie mirrored, say so by `data.symmetric`",
+            stacklevel=2,
+        )
 
 
 def _align(model: InspectionModel, normal: Any, progress: Progress) -> None:

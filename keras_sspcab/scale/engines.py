@@ -71,7 +71,8 @@ def score_shards(
 ) -> ScoreCounts:
     """Scores all shards that are not done, and checks the whole table.
 
-    It may be stopped at any time, in whatever way: the next call continues.
+    It may be stopped at any time, in whatever way: the next call continues. It
+    scores shards again whose files have changed in size or time.
 
     Columns of the table:
         path: Absolute path or URL of the image.
@@ -198,7 +199,7 @@ class ShardWorker:
         """Scores a shard; returns the error, empty if there is none."""
         try:
             # What was done before a worker died is not repeated.
-            if not self._job.folder.is_done(shard):
+            if not self._job.folder.is_current(shard):
                 self._score(shard)
         except (ValueError, OSError, ImportError) as problem:
             return str(problem) or type(problem).__name__
@@ -223,10 +224,19 @@ def _num_workers(ray: Any, options: RayOptions) -> int:
     if options.num_workers is not None:
         return options.num_workers
     room = ray.cluster_resources()
-    count = room.get("CPU", 0) // options.cpus_per_worker
-    if options.gpus_per_worker:
-        count = min(count, room.get("GPU", 0) // options.gpus_per_worker)
-    return max(1, int(count))
+    needed = {"CPU": options.cpus_per_worker, "GPU": options.gpus_per_worker}
+    count = min(
+        room.get(k, 0) // number for k, number in needed.items() if number
+    )
+    if count < 1:
+        raise ValueError(
+            "There is no room in the Ray cluster for one worker. It has "
+            f"{room.get('CPU', 0):g} cores and {room.get('GPU', 0):g} GPUs. "
+            f"Received: cpus_per_worker={options.cpus_per_worker}, "
+            f"gpus_per_worker={options.gpus_per_worker:g}. Where machines are "
+            "yet to come, say how many workers"
+        )
+    return int(count)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from keras_sspcab.scoring import (
 
 _PLAN, _INPUTS, _SUCCESS = "plan.json", "inputs.parquet", "_SUCCESS.json"
 _PLAN_KEY, _ROWS_KEY = b"keras_sspcab.plan", b"keras_sspcab.rows"
-_DRIFT_KEY = b"keras_sspcab.drift"
+_DRIFT_KEY, _FILES_KEY = b"keras_sspcab.drift", b"keras_sspcab.files"
 
 
 def import_pyarrow() -> Any:
@@ -168,31 +168,52 @@ class ScoreFolder:
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard of this plan is there, as far as its footer tells."""
+        return self._notes_of(shard) is not None
+
+    def is_current(self, shard: int) -> bool:
+        """Whether it is done, and no file has changed since it was scored.
+
+        Files that have vanished, and those behind URLs, do not count.
+        """
+        notes = self._notes_of(shard)
+        if notes is None or _FILES_KEY not in notes:
+            # Those of earlier versions have none.
+            return notes is not None
+        then = json.loads(notes[_FILES_KEY])
+        now = map(state_of_file, self.inputs_of(shard))
+        return all(
+            None in pair or pair[0] == pair[1]
+            for pair in zip(then, now, strict=True)
+        )
+
+    def _notes_of(self, shard: int) -> dict[bytes, bytes] | None:
+        """Returns what is noted in the file of a shard; None if not done."""
         path = self.part(shard)
         if not os.path.isfile(path):
-            return False
+            return None
         arrow = import_pyarrow()
         try:
             footer = arrow.parquet.read_metadata(path)
         except (OSError, ValueError, arrow.ArrowException):
             # Cut off by others: what is written here is moved when complete.
-            return False
+            return None
         start, end = self.plan.bounds(shard)
-        owner = (footer.metadata or {}).get(_PLAN_KEY)
-        return (
-            footer.num_rows == end - start
-            and owner == self.plan.checksum.encode()
-        )
+        notes = footer.metadata or {}
+        is_whole = footer.num_rows == end - start
+        is_own = notes.get(_PLAN_KEY) == self.plan.checksum.encode()
+        return notes if is_whole and is_own else None
 
     def write_part(
         self,
         shard: int,
         rows: Sequence[dict[str, Any]],
         comparison: DriftComparison | None = None,
+        states: Sequence[str | None] | None = None,
     ) -> None:
         """Writes the scores of a shard, all of them or nothing.
 
-        `comparison` is that of its images with normal ones.
+        `comparison` is that of its images with normal ones, `states` are those
+        of its files as of `state_of_file`, before they were read.
         """
         arrow = import_pyarrow()
         schema = _schema(self.plan)
@@ -204,6 +225,8 @@ class ScoreFolder:
         if comparison is not None:
             values = dataclasses.asdict(comparison)
             checksums[_DRIFT_KEY] = json.dumps(values).encode()
+        if states is not None:
+            checksums[_FILES_KEY] = json.dumps(states).encode()
         table = table.replace_schema_metadata(checksums)
         with files.replacing(self.part(shard)) as temporary:
             arrow.parquet.write_table(table, temporary)
@@ -286,6 +309,15 @@ class ScoreFolder:
                 shard for shard, part in compared if part.drifts(reference)
             ),
         )
+
+
+def state_of_file(path: str) -> str | None:
+    """Returns what changes with a local file; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def read_inputs(folder: Any) -> list[str]:

@@ -14,11 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data import scan_image_folder
 from keras_sspcab.data.file_system import (
-    enumerate_names,
     has_pattern,
     is_folder,
-    is_utf8,
     match_urls,
+    require_utf8,
     scheme_of,
     standardize_path,
 )
@@ -55,12 +54,7 @@ def list_inputs(inputs: Iterable[Any], known: Iterable[str] = ()) -> list[str]:
             for path in known - paths
             if not scheme_of(path) and not os.path.lexists(path)
         }
-    broken = [path for path in sorted(paths) if not is_utf8(path)]
-    if broken:
-        raise ValueError(
-            "Names of files must be UTF-8. Received: "
-            f"{enumerate_names(map(ascii, broken))}. Rename them."
-        )
+    require_utf8(sorted(paths))
     return sorted(paths)
 
 

@@ -20,7 +20,7 @@ from keras_sspcab.optional_inputs import product_name
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import files
 from keras_sspcab.runs.outputs import write_map
-from keras_sspcab.scale.folder import ScoreFolder, read_inputs
+from keras_sspcab.scale.folder import ScoreFolder, read_inputs, state_of_file
 from keras_sspcab.scale.plan import ScorePlan, Scorer, list_inputs
 from keras_sspcab.scoring import (
     DriftComparison,
@@ -106,9 +106,12 @@ class ScoringJob:
         return job
 
     def pending(self) -> list[int]:
-        """Returns the numbers of the shards that are not done."""
+        """Returns the numbers of the shards that are not done.
+
+        Also of those with files that have changed since.
+        """
         shards = range(self.plan.num_shards)
-        return [shard for shard in shards if not self.folder.is_done(shard)]
+        return [shard for shard in shards if not self.folder.is_current(shard)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +158,7 @@ class ShardScorer:
     def score(self, shard: int) -> None:
         """Writes the file of a shard, and replaces one that is there."""
         paths = self._job.folder.inputs_of(shard)
+        states = [state_of_file(path) for path in paths]
         rows: list[dict[str, Any]] = []
         self._statistics = []
         first = self._plan.bounds(shard)[0]
@@ -173,7 +177,7 @@ class ShardScorer:
             comparison = DriftComparison.of(
                 self._job.reference, join_statistics(self._statistics)
             )
-        self._job.folder.write_part(shard, rows, comparison)
+        self._job.folder.write_part(shard, rows, comparison, states)
 
     def _read_ahead(self, paths: Sequence[str]) -> Iterator[list[_Image]]:
         """Yields batches; the next is read while the model is busy."""

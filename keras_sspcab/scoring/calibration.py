@@ -240,7 +240,7 @@ class Calibration:
         if peaks is not None:
             peaks = _finite(peaks, "map value")
             peak_limit = limit_of(peaks, quantile, criteria)
-            peak_threshold = just_above((peak_limit - map_mean) / map_std)
+            peak_threshold = _threshold(peak_limit, map_mean, map_std)
         each = quantile_of_each(quantile, criteria)
         reference = None
         if statistics:
@@ -253,8 +253,8 @@ class Calibration:
             score_std=score_std,
             map_mean=map_mean,
             map_std=map_std,
-            threshold=just_above((limit - score_mean) / score_std),
-            pixel_threshold=just_above((pixel_limit - map_mean) / map_std),
+            threshold=_threshold(limit, score_mean, score_std),
+            pixel_threshold=_threshold(pixel_limit, map_mean, map_std),
             quantile=quantile,
             pixel_quantile=pixel_quantile,
             num_images=scores.size - max(0, stand_ins - 1),
@@ -362,10 +362,9 @@ class Calibration:
             return ", ".join(
                 f"{part.name}: {part.describe_rule()}" for part in self.products
             )
-        rules = {
-            "score": f"from score {self.threshold:.4g} on",
-            "pixels": f"from a pixel of {self.peak_limit:.4g} on",
-        }
+        rules = {"score": f"from score {self.threshold:.4g} on"}
+        if self.peak_limit is not None:
+            rules["pixels"] = f"from a pixel of {self.peak_limit:.4g} on"
         rule = rules.get(self.decision) or " or ".join(rules.values())
         return rule + (" or by a region" if self.regions else "")
 
@@ -484,6 +483,16 @@ def _finite(values: Any, what: str) -> np.ndarray:
             "the training diverged?"
         )
     return values
+
+
+def _threshold(limit: float, mean: float, std: float) -> float:
+    """Returns a threshold in `z` just above a raw limit.
+
+    `z` is rounded as `CalibratedScores` and `RegionScores` round it: with a
+    mean of many deviations the rounding is larger than what is just above.
+    """
+    raw, center, spread = map(np.float32, (limit, mean, std))
+    return just_above(float((raw - center) / spread))
 
 
 def _mean_and_std(values: np.ndarray) -> tuple[float, float]:

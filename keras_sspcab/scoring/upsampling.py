@@ -135,6 +135,12 @@ class ReceptiveFieldUpsampling(_SeparableUpsampling):
         """Shares of the patches along an axis in each pixel."""
         covered = (count - 1) * self.stride + self.patch_size
         pixels = ops.minimum(ops.arange(side), covered - 1)
+        if self.stride > self.patch_size:
+            # Those between two patches are like the nearest one that is in one.
+            place = ops.mod(pixels, self.stride)
+            to_last, to_next = place - self.patch_size + 1, self.stride - place
+            step = ops.where(to_last <= to_next, -to_last, to_next)
+            pixels = ops.where(place < self.patch_size, pixels, pixels + step)
         dtype = self.compute_dtype
         centers = ops.cast(ops.arange(count) * self.stride, dtype)
         centers = centers + (self.patch_size - 1) / 2

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import warnings
 
@@ -54,6 +55,16 @@ def test_calibration_replaces_compiled_constants():
     assert not np.allclose(first, second["anomaly_score"])
 
 
+def test_whole_range_flags_no_pixel_when_calibrated_again():
+    x = images(20)
+    detector = model()
+    far = Calibration(map_mean=-1e3, map_std=3e-4, score_std=7e-4)
+    for calibration in (Calibration(), far):
+        detector.calibration = calibration
+        detector.calibrate(x, quantile=1.0, decision="either")
+        assert not detector.predict(x, verbose=0)["is_anomalous"].any()
+
+
 def test_batches_and_arrays_calibrate_alike():
     detector = model()
     x = images(10)
@@ -86,6 +97,11 @@ def test_failed_calibration_keeps_the_old_one():
         with pytest.raises(ValueError, match=message):
             detector.calibrate(data)
         assert detector.calibration == old
+        with pytest.raises(ValueError):
+            detector.calibrate(images(), extra_data=data)
+        assert detector.calibration == old
+    with pytest.raises(ValueError, match="at least one.*12 and 0"):
+        detector.calibrate(images(), extra_data=[])
 
 
 def test_uncalibrated_prediction_warns():
@@ -114,6 +130,16 @@ def test_own_optimizer_loss_and_metrics():
     )
     (mse,) = (history[name] for name in history if name.endswith("mse"))
     assert mse[0] == pytest.approx((error**2).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [None, 10])
+@pytest.mark.parametrize("name", ["autoencoder", "cutpaste", "draem", "mnad"])
+def test_a_rate_of_zero_is_one(name, steps):
+    host = small_host(name)
+    host.compile(learning_rate=0.0, steps=steps)
+    assert float(host.optimizer.learning_rate) == 0.0
+    host.compile(steps=steps)
+    assert float(host.optimizer.learning_rate) > 0.0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -171,12 +197,28 @@ def test_cloning_is_refused_and_a_copy_is_named():
     detector = model()
     with pytest.raises(ValueError, match=r"AutoEncoder.from_config\(model"):
         keras.models.clone_model(detector)
-    copy = AutoEncoder.from_config(detector.get_config())
-    copy.set_weights(detector.get_weights())
+    other = AutoEncoder.from_config(detector.get_config())
+    other.set_weights(detector.get_weights())
     x = images(3)
     np.testing.assert_array_equal(
-        numpy(copy(x)["raw_score"]), numpy(detector(x)["raw_score"])
+        numpy(other(x)["raw_score"]), numpy(detector(x)["raw_score"])
     )
+
+
+def test_config_is_the_models_own():
+    """What is done to dicts later, changes neither a model nor its config."""
+    options = {"loss_weight": 0.2, "loss": {"class_name": "MeanSquaredError"}}
+    options["loss"]["config"] = {"reduction": "sum"}
+    detector = model(sspcab="late", sspcab_options=options)
+    expected = copy.deepcopy(options)
+    options["loss"]["config"]["reduction"] = "none"
+    options["loss_weight"] = 0.9
+    config = detector.get_config()
+    assert config["sspcab_options"] == expected
+    config["sspcab_options"]["loss"]["config"].clear()
+    assert detector.get_config()["sspcab_options"] == expected
+    loaded = AutoEncoder.from_config(detector.get_config())
+    assert loaded.get_layer("sspcab_late").loss_weight == 0.2
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "cutpaste", "mnad", "padim"])
@@ -203,6 +245,87 @@ def test_images_held_out_of_training(name):
         host.fit(x, validation_split=0.99, verbose=0)
     with pytest.raises(ValueError, match="Pass `validation_data`"):
         host.fit(Batches(x), validation_split=0.5, verbose=0)
+
+
+class Endless(Batches):
+    """The same batches again and again."""
+
+    num_batches = None
+
+    def __getitem__(self, index):
+        return super().__getitem__(index % len(self))
+
+
+def endless(x, kind):
+    if kind == "keras":
+        return Endless(x)
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(x).batch(4).repeat()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("cutpaste", "tensorflow"), ("mnad", "keras"), ("padim", "tensorflow")],
+)
+def test_scoring_is_fitted_to_the_steps_of_an_epoch(name, kind):
+    host = small_host(name, run_eagerly=True)
+    x = samples(host, 8)
+    seen = []
+    host.fit_scoring = lambda data: seen.extend(
+        numpy(images) for images, _ in host.input_batches(data)
+    )
+    with pytest.raises(ValueError, match="without an end.*steps_per_epoch"):
+        host.fit(endless(x, kind), verbose=0)
+    assert not int(host.optimizer.iterations)
+    history = host.fit(endless(x, kind), steps_per_epoch=2, verbose=0).history
+    assert len(history["loss"]) == 1
+    np.testing.assert_array_equal(np.concatenate(seen), x)
+
+
+def test_nothing_to_train_and_no_end():
+    host = small_host("padim", sspcab=None)
+    x = samples(host, 8)
+    host.fit(endless(x, "tensorflow"), steps_per_epoch=2)
+    one = host.calibrate()
+    host.fit(x)
+    assert_alike(one, host.calibrate())
+    # Kept in memory, as nothing else reads it.
+    host.fit(iter([x[:4], x[4:]]))
+    assert_alike(one, host.calibrate())
+
+
+@pytest.mark.parametrize("name", ["cutpaste", "padim"])
+def test_what_can_be_read_once_is_refused_before_the_training(name):
+    host = small_host(name)
+    x = samples(host, 4)
+    with pytest.raises(ValueError, match=r"only once. Give an array, a tf.da"):
+        host.fit((batch for batch in [x]), verbose=0)
+    assert not int(host.optimizer.iterations)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "cutpaste"])
+def test_size_of_the_batches_to_validate_with(name):
+    host = small_host(name, run_eagerly=True)
+    batches = []
+    callback = keras.callbacks.LambdaCallback()
+    callback.on_test_batch_end = lambda batch, logs=None: batches.append(batch)
+    x = samples(host, 6)
+    for options, count in (
+        ({"batch_size": 2}, 2),
+        ({"batch_size": 2, "validation_batch_size": 1}, 4),
+        ({"validation_batch_size": 3}, 2),
+        ({}, 1),
+    ):
+        batches.clear()
+        host.fit(
+            x[:2],
+            validation_data=x[2:],
+            callbacks=[callback],
+            verbose=0,
+            **options,
+        )
+        assert len(batches) == count
 
 
 @pytest.mark.slow

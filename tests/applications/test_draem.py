@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -118,6 +119,13 @@ def test_gradients_of_the_segmentation_reach_the_reconstruction():
     kernel = detector.get_layer("reconstructive_encoder1_conv1").kernel
     gradient = tape.gradient(loss, kernel.value)
     assert float(tf.reduce_max(tf.abs(gradient))) > 0
+
+
+def test_file_names_the_folder_of_textures(tmp_path):
+    detector = model(texture_folder=tmp_path / "textures")
+    detector.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    assert loaded.arguments["texture_folder"] == str(tmp_path / "textures")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from keras_sspcab.applications import AutoEncoder, CutPaste, Ensemble
 from keras_sspcab.scoring import Calibration
 from tests.applications.helpers import noise_images
+from tests.hosts import small_host
 
 SHAPE = (32, 32, 3)
 
@@ -92,6 +93,11 @@ def test_bad_members(members):
         Ensemble([])
     with pytest.raises(ValueError, match="must be detectors.*Sequential"):
         Ensemble([keras.Sequential()])
+    objects = small_host("object_autoencoder")
+    with pytest.raises(
+        ValueError, match="images or clips.*dicts of appearance"
+    ):
+        Ensemble([objects])
     with pytest.raises(ValueError, match="autoencoder has not been calib"):
         Ensemble([*members, autoencoder()])
     other = AutoEncoder((16, 16, 1), calibration=Calibration(threshold=1.0))

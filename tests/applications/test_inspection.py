@@ -196,3 +196,45 @@ def test_refuses_what_does_not_fit():
         model.fit(images(2), images(2))
     with pytest.raises(ValueError, match="no scores of folds"):
         model.calibrate()
+    with pytest.raises(ValueError, match="at least one score"):
+        model.calibrate([])
+    trained = InspectionModel(AutoEncoder((32, 32, 3), filters=(4, 4, 4)), SIZE)
+    with pytest.raises(ValueError, match="read only once. Give an array"):
+        trained.fit(iter([images(2)]))
+    with pytest.raises(ValueError, match="without an end. Pass a part"):
+        trained.fit(endless(images(2)), steps_per_epoch=2)
+
+
+def endless(x):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensors(x).repeat()
+
+
+def test_scoring_is_fitted_to_the_steps_of_an_epoch(model, normal):
+    other = InspectionModel(patchcore(), SIZE, regions=two_regions())
+    other.fit(endless(normal), steps_per_epoch=1)
+    expected = model.calibration
+    assert other.calibrate().num_images == expected.num_images == len(normal)
+
+
+@pytest.mark.parametrize(("options", "count"), [({}, 6), ({"size": 8}, 3)])
+def test_tiles_to_validate_with_come_in_batches(options, count):
+    host = AutoEncoder((32, 32, 3), filters=(4, 4, 4))
+    model = InspectionModel(host, SIZE)
+    model.compile(run_eagerly=True)
+    batches = []
+    callback = keras.callbacks.LambdaCallback()
+    callback.on_test_batch_end = lambda batch, logs=None: batches.append(batch)
+    if options:
+        options = {"validation_batch_size": options["size"]}
+    # Of 4 images with 6 tiles each.
+    model.fit(
+        images(1),
+        validation_data=images(4),
+        batch_size=4,
+        callbacks=[callback],
+        verbose=0,
+        **options,
+    )
+    assert len(batches) == count

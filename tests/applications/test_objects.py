@@ -120,6 +120,26 @@ def test_fit_says_what_is_missing():
         model.evaluate(crops(2))
 
 
+def test_objects_must_be_there_for_all_stages():
+    model = small()
+    with pytest.raises(ValueError, match="in 3 stages.*only once. Give a dict"):
+        model.fit(iter([samples(model, 2, for_training=True)]), epochs=1)
+
+
+@pytest.mark.parametrize("is_endless", [False, True])
+def test_objects_must_be_there_for_the_scoring(is_endless):
+    import tensorflow as tf
+
+    model = small_host("hf2vad")
+    objects = samples(model, 2)
+    data, message = iter([objects]), "can be read only once"
+    if is_endless:
+        data = tf.data.Dataset.from_tensors(objects).repeat()
+        message = "Say with `steps_per_epoch` how many"
+    with pytest.raises(ValueError, match=message):
+        model.fit(data, epochs=1, verbose=0)
+
+
 def test_fit_runs_stages_on_arrays():
     model = small()
     model.compile(learning_rate=0.5, run_eagerly=True)

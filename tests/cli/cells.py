@@ -21,10 +21,14 @@ def finish(run, config, *_):
     with open(run.file("model.keras"), "w"):
         pass
     source = source_of(config)
+    folder = source.split()
     run.update_record(
         state="finished",
         finished=now(),
-        data={f"training_{source.noun}": source.fingerprint(source.split())},
+        data={
+            f"training_{source.noun}": source.fingerprint(folder),
+            "test": len(folder.test),
+        },
         seconds={"training": 60.0, "evaluation": 2.0},
         hardware="CPU, 2 cores",
         evaluated={"root": config.data.path},

@@ -1,6 +1,7 @@
 """New thresholds for a trained model, from the command line."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -127,6 +128,37 @@ def test_without_images_those_of_the_training_serve(
     assert second.name.startswith("training@")
     assert second.threshold == pytest.approx(first.threshold, rel=1e-4)
     assert second.peak_threshold == pytest.approx(first.peak_threshold, 1e-4)
+
+
+def test_other_images_than_those_of_the_training_are_refused(
+    copy, images, tmp_path, invoke
+):
+    moved = tmp_path / "moved"
+    shutil.copytree(images, moved)
+    settings = (copy / "config.toml").read_text()
+    (copy / "config.toml").write_text(settings.replace(str(images), str(moved)))
+    invoke("calibrate", copy, "--false-alarms=0.5")
+    before = (copy / "model.keras").read_bytes()
+    good = moved / "train/good"
+    shutil.copy(moved / "test/good/000.png", good / "new.png")
+    result = invoke("calibrate", copy, "--false-alarms=0.2", code=2)
+    assert "are not those that the run was trained on" in result.stderr
+    assert "as --data, or start" in result.stderr
+    assert (copy / "model.keras").read_bytes() == before
+
+
+def test_calibrations_of_one_second_have_names_of_their_own(copy):
+    run = Run(copy)
+    first, second = run.calibrate(threshold=3.0), run.calibrate(threshold=5.0)
+    assert first.name != second.name
+    assert run.calibrate(restore=first.name).threshold == 3.0
+    assert run.calibrate(restore=second.name).threshold == 5.0
+    # How it is evaluated leaves thresholds alone.
+    other = Run(copy, {"evaluation.masks": "whole"})
+    assert other.is_up_to_date
+    other.train(resume=True)
+    assert Run(copy).config.evaluation.masks == "whole"
+    assert Run(copy).model.calibration.threshold == 5.0
 
 
 def test_a_new_training_forgets_former_thresholds(copy, more_normal, invoke):

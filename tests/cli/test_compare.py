@@ -206,6 +206,21 @@ def test_images_may_move_but_not_change(
     assert "the training images was '9 images" in result.stderr
 
 
+def test_changed_images_are_refused_where_they_lie(
+    copy, arguments, invoke, images, tmp_path
+):
+    moved = tmp_path / "elsewhere" / "brick"
+    shutil.copytree(images, moved)
+    for path in copy.glob("runs/*/*/config.toml"):
+        text = path.read_text().replace(str(images), str(moved))
+        path.write_text(text)
+    options = [f"--out={copy}", f"--data={moved}"]
+    assert "4 done" in invoke(*arguments, *options, "--dry-run").stdout
+    (moved / "test/good/000.png").unlink()
+    result = invoke(*arguments, *options, code=2)
+    assert "the number of test images was" in result.stderr
+
+
 def test_more_hosts_join_a_comparison(copy, arguments, invoke):
     done = {p: p.stat().st_mtime_ns for p in copy.glob("runs/*/auto*/*")}
     result = invoke(

@@ -135,6 +135,7 @@ def test_broken_images_and_uncalibrated_models(invoke, images, tmp_path):
     [
         (["--engine=spark"], "--engine must be local or ray"),
         (["--workers=2"], "are for --engine ray"),
+        (["--gpus-per-worker=1"], "are for --engine ray"),
         (["--on-error=skip"], "--on-error must be one of"),
         (["--batch-size=0"], "--batch-size must be"),
         (["--shard-size=0"], "--shard-size must be"),

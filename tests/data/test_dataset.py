@@ -148,6 +148,23 @@ def test_images_are_rotated_by_each_angle_alike(textured, step, kinds):
     assert counts.min() > 0.6 * counts.mean()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rotate": 45}, "must be 0, 90 or 180 degrees. Received: rotate=45"),
+        ({"rotate": True}, "Received: rotate=True"),
+        ({"rotate": 90}, "must be square. Received: 12x10"),
+        ({"rotate": 90, "patch_size": (4, 5)}, "must be square. Received: 4x5"),
+    ],
+)
+def test_rotations_that_images_do_not_take(textured, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(textured, **arguments)
+    # Square patches do, and so does half a turn.
+    make(textured, rotate=90, patch_size=4)
+    make(textured, rotate=180)
+
+
 def test_flips_mirror_about_half(textured):
     (images,) = batches(textured)
     flipped = 0

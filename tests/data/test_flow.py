@@ -157,6 +157,14 @@ def test_one_file_a_frame(folder, clip):
     np.testing.assert_array_equal(read_flows(folder, clip, scale=2), 2 * FLOWS)
 
 
+def test_files_named_by_seconds_lie_as_frames_do(folder, clip):
+    for seconds, flow in zip(
+        ("0.0", "0.04", "0.08", "0.1"), FLOWS, strict=True
+    ):
+        write_flo(folder / f"{seconds}.flo", flow)
+    np.testing.assert_array_equal(read_flows(folder, clip), FLOWS)
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_one_file_a_pair_or_a_video(folder, clip, first):
     for t in range(first, 4):

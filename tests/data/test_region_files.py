@@ -63,6 +63,10 @@ def test_later_regions_and_exclusions_count(read):
         ("[[region]]\npolygon = [[0, 0], [1, 1], 3]", r"of points \[x, y\]"),
         (BOX + "quantile = 2", "`quantile`"),
         ("[region", "regions.toml cannot be used"),
+        ("region = 5", r"region must be a list of tables.*\[\[region\]\]"),
+        ("region = [5]", "region 1 must be a table. Received: 5"),
+        (BOX.replace("[[region]]", "[region]"), "region must be a list of"),
+        ("exclude = true\n" + BOX, "exclude must be a list of .*True"),
     ],
 )
 def test_says_what_is_wrong(read, content, message):

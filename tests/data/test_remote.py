@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import os
 import shutil
 import threading
 
@@ -33,15 +34,21 @@ def in_memory(mvtec, write_image):
     system.rm("/bucket", recursive=True)
 
 
+class Handler(http.server.SimpleHTTPRequestHandler):
+    says_when = True
+
+    def log_message(self, *arguments):
+        pass
+
+    def send_header(self, name, value):
+        if name != "Last-Modified" or self.says_when:
+            super().send_header(name, value)
+
+
 @pytest.fixture
 def on_the_web(mvtec):
     """The URL of a folder whose server shows index pages."""
     pytest.importorskip("aiohttp")
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
     handler = functools.partial(Handler, directory=str(mvtec.parent))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -115,6 +122,32 @@ def test_changes_are_seen(in_memory):
     assert file_system.identify(path) == before
     fsspec.filesystem("memory").pipe(path, b"other")
     assert file_system.identify(path) != before
+
+
+@pytest.mark.parametrize("says_when", [True, False])
+def test_changed_images_on_the_web_are_read_again(
+    on_the_web, mvtec, write_image, tmp_path, monkeypatch, says_when
+):
+    monkeypatch.setattr(Handler, "says_when", says_when)
+    samples = scan_image_folder(on_the_web).train
+    local = mvtec / "train/good/003.png"
+    # As many bytes, at another time.
+    content = local.read_bytes()
+    identity = file_system.identify(samples[3].path)
+    local.write_bytes(content[:-1] + b"?")
+    os.utime(local, (1, 1))
+    assert file_system.identify(samples[3].path) != identity
+    local.write_bytes(content)
+    for caching in (True, tmp_path / "cache"):
+        write_image(local, np.full((12, 10), 7, "uint8"))
+        os.utime(local, (2, 2))
+        (before,) = batches(samples, cache=caching)
+        write_image(local, np.full((12, 10), 9, "uint8"))
+        os.utime(local, (3, 3))
+        (after,) = batches(samples, cache=caching)
+        np.testing.assert_allclose(before[3], 7 / 255)
+        np.testing.assert_allclose(after[3], 9 / 255)
+        np.testing.assert_array_equal(before[:3], after[:3])
 
 
 def test_missing_plugins_are_named(monkeypatch):

@@ -7,6 +7,7 @@ from keras_sspcab.data import (
     check_images,
     scan_image_folder,
 )
+from keras_sspcab.data.scanning import find_products
 
 
 @pytest.fixture
@@ -115,6 +116,7 @@ def test_several_data_sets_are_not_mixed(mvtec):
 def test_plain_takes_everything_as_normal(tmp_path, touch):
     touch("b.PNG", "a.jpg", "deep/er/c.bmp", "deep/a.gif", "notes.txt")
     touch("._a.png", ".thumbnails/a.png")
+    touch("@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "deep/@eaDir/a.gif/M.jpg")
     folder = scan_image_folder(tmp_path)
     assert folder.layout == "plain"
     assert relative(folder.train, tmp_path) == [
@@ -205,6 +207,18 @@ MASKS = "ground_truth/crack"
             [TRAIN, "test/crack/0.png", "test/crack/0.jpg", f"{MASKS}/0.png"],
             ["belongs to several images"],
         ),
+        # Defective images never pass for normal ones, nor these for those.
+        (["Train/Good/0.png", "Test/Crack/0.png"], ["Rename Test to test."]),
+        (["Train/0.png"], ["Rename Train to train."]),
+        ([TRAIN, "TEST/crack/0.png"], ["Rename TEST to test."]),
+        ([TRAIN, "Validation/good/0.png"], ["Validation to validation."]),
+        ([TRAIN, "Ground_Truth/a/0.png"], ["Ground_Truth to ground_truth."]),
+        (["train/Good/0.png"], ["Rename train/Good to train/good."]),
+        ([TRAIN, "test/Good/0.png"], ["Rename test/Good to test/good."]),
+        (
+            ["a/Train/Good/0.png", "b/1.png"],
+            ["several data sets", "folders: a"],
+        ),
     ],
 )
 def test_mistakes_in_folders(tmp_path, touch, names, messages):
@@ -214,6 +228,18 @@ def test_mistakes_in_folders(tmp_path, touch, names, messages):
         scan_image_folder(tmp_path)
     for message in (*messages, f"root={str(tmp_path)!r}"):
         assert message in str(error.value)
+
+
+def test_case_counts_where_the_layout_has_a_name(tmp_path, touch):
+    touch("Good/0.png", "a/Test/1.png", "Train.png", "Test/notes.txt")
+    assert len(scan_image_folder(tmp_path).train) == 3
+    touch("Train/2.png")
+    with pytest.raises(ValueError, match="Rename Train to train"):
+        scan_image_folder(tmp_path)
+    assert len(scan_image_folder(tmp_path, layout="plain").train) == 4
+    (tmp_path / "Train.png").unlink()
+    with pytest.raises(ValueError, match=r"several products.*with Train\."):
+        find_products(tmp_path)
 
 
 def test_missing_folder_names_the_nearest(tmp_path):

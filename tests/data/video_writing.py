@@ -54,7 +54,8 @@ def write_video(
                 kind = "gray" if pixels.dtype == np.uint8 else "gray16le"
                 frame = av.VideoFrame.from_ndarray(pixels[..., 0], kind)
             else:
-                frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+                kind = "rgb24" if pixels.dtype == np.uint8 else "rgb48le"
+                frame = av.VideoFrame.from_ndarray(pixels, kind)
             if times is not None:
                 frame.time_base = Fraction(1, 1000)
                 frame.pts = times[number]

@@ -530,6 +530,32 @@ def test_no_trace_of_the_loss_in_an_inference_graph():
     assert not has_loss(operations(clean))
 
 
+@needs_tensorflow
+def test_training_without_the_loss():
+    """Gradients are those of the rest, also where operations could be plain."""
+    import tensorflow as tf
+
+    layer = SSPCABLayer(kernel_size=2, dilation_rate=2)
+    x = tf.constant(np.random.default_rng(0).random((2, 9, 8, 4), "float32"))
+    layer(x)
+
+    @tf.function
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = tf.reduce_sum(layer(x, training=True) ** 2)
+        return tape.gradient(
+            outputs, [x, *(w.value for w in layer.trainable_variables)]
+        )
+
+    expected = gradients(x)
+    with auxiliary_losses_disabled():
+        result = gradients.python_function(x)
+    assert all(np.abs(part).max() > 0 for part in expected[:2])
+    for one, other in zip(result, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 # --- configuration and errors ---
 
 

@@ -45,3 +45,12 @@ def test_follows_the_definition(size, strides):
     plain.set_weights([kernel, bias])
     expected = gamma * numpy(plain(x)).astype("float64") + beta
     np.testing.assert_allclose(numpy(layer(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_half_a_kernel_is_padded_for_odd_sizes_only():
+    with pytest.raises(ValueError, match="must be odd.*kernel_size=4"):
+        WeightNormConv2D(4, 4, strides=2, alignment="pytorch")
+    x = inputs()
+    for size, alignment in ((3, "pytorch"), (5, "pytorch"), (4, "keras")):
+        layer = WeightNormConv2D(4, size, 2, alignment, **LAST)
+        assert layer(x).shape == layer.compute_output_shape(x.shape)

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -110,6 +112,31 @@ def test_focal_loss_equals_the_formula(gamma, smoothing):
     loss = float(FocalLoss(gamma, smoothing)(mask, logits))
     expected = focal(mask, logits, gamma, smoothing)
     assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_masks_may_have_a_channel():
+    mask = (np.random.default_rng(0).random((2, 5, 7)) < 0.3).astype("float32")
+    logits = frames(1, (2, 5, 7, 2))
+    loss = FocalLoss()
+    expected = float(loss(mask, logits))
+    assert float(loss(mask[..., None], logits)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "true", "predicted"),
+    [
+        (FocalLoss(), (2, 5), (2, 5, 7, 2)),
+        (FocalLoss(), (2, 5, 7, 2), (2, 5, 7, 2)),
+        (ReconstructionLoss(), (5, 7, 3), (2, 5, 7, 3)),
+        (ReconstructionLoss(), (2, 5, 7), (2, 5, 7, 1)),
+        (gradient_difference, (2, 5, 7, 1), (2, 5, 7, 3)),
+        (summed_gradient_difference, (5, 7, 3), (2, 5, 7, 3)),
+    ],
+)
+def test_targets_are_not_broadcast(loss, true, predicted):
+    shapes = f"y_true of shape {true}, y_pred of shape {predicted}"
+    with pytest.raises(ValueError, match=re.escape(shapes)):
+        loss(np.zeros(true, "float32"), frames(0, predicted))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

@@ -97,6 +97,13 @@ def test_own_estimators(tmp_path):
         resolve_flow("custom")(first, second)
 
 
+def test_frames_that_cannot_be_halved():
+    frames = np.zeros((1, 48, 50, 1), "float32")
+    with pytest.raises(ValueError, match=r"of 4. Received.*\(1, 48, 50, 1\)"):
+        lucas_kanade(frames, frames)
+    assert lucas_kanade(frames, frames, levels=2).shape == (1, 48, 50, 2)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("levels", 0), ("iterations", 0), ("window", 4), ("regularization", 0.0)],

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sklearn_metrics
 
-from keras_sspcab.metrics import PixelScores, pixel_metrics, score_counts
+from keras_sspcab.metrics import (
+    PixelScores,
+    pixel_level,
+    pixel_metrics,
+    score_counts,
+)
 from tests.metrics.oracles import brute_force_aupro, pro_points
 
 
@@ -19,6 +24,20 @@ def gather(images):
     for mask, scores in images:
         pixels.add(mask, scores)
     return pixels
+
+
+def test_auroc_of_more_pairs_than_int64_counts():
+    pixels = gather([([[1, 0]], [[0.7, 0.7]]), ([[1, 0]], [[0.2, 0.1]])])
+    # Of the anomalous ones 9 in 10 lie above all normal ones, the others below.
+    pixels._counts = pixel_level._Counts(
+        hits=np.array([900_000_000, 10**9]),
+        alarms_before=np.array([0, 10**10]),
+        alarms=np.array([0, 10**10]),
+        overlap=np.array([0.9, 1.0]),
+    )
+    (normal,), (anomalous,) = pixels._normal, pixels._anomalous
+    normal.total, anomalous.total = 10**10, 10**9
+    assert pixels.auroc() == pytest.approx(0.9, abs=1e-12)
 
 
 @st.composite

@@ -1,9 +1,12 @@
+import os
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_sspcab.data import BadFilesError, Preprocessing, image_files
-from keras_sspcab.runs.prediction import predict_images
+from keras_sspcab.runs.prediction import check_options, predict_images
 from keras_sspcab.scoring import Calibration
 
 
@@ -46,6 +49,41 @@ def test_each_file_is_read_once(folder, monkeypatch):
     np.testing.assert_allclose(scores, np.arange(40) / 255, rtol=1e-6)
     # The first eight before, for what their brightest values are.
     assert sorted(reads[8:]) == [row["path"] for row in rows]
+
+
+def test_files_have_a_row_each_and_names_of_any_length(tmp_path):
+    name = "\N{CJK UNIFIED IDEOGRAPH-96F6}" * 80
+    (tmp_path / "in").mkdir()
+    paths = [tmp_path / f"in/{name}.png", tmp_path / "in/b.png"]
+    for path, value in zip(paths, (10, 20), strict=True):
+        Image.fromarray(np.full((8, 8, 3), value, "uint8")).save(path)
+    listed = [*paths, paths[0]]
+    rows = predict_images(Brightness(), listed, tmp_path / "maps")
+    assert [row["path"] for row in rows] == [str(path) for path in listed]
+    assert [round(255 * row["anomaly_score"]) for row in rows] == [10, 20, 10]
+    assert all(os.path.isfile(row["heat_map"]) for row in rows)
+    # What a folder holds besides is listed once.
+    rows = predict_images(Brightness(), [paths[1], tmp_path / "in"])
+    assert [row["path"] for row in rows] == [str(paths[1]), str(paths[0])]
+    with pytest.raises(ValueError, match=r"must be UTF-8.*udcff"):
+        predict_images(Brightness(), [tmp_path / "a\udcff.png"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("image", {"results": "out"}),
+        ("image", {"stride": 2}),
+        ("video", {"heat_maps": "out"}),
+        ("video", {"on_error": "skip"}),
+        ("frames", {"product": "nut"}),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(kind, options):
+    model = SimpleNamespace(kind=kind, name="m")
+    check_options(model, on_error="raise", results=None)
+    with pytest.raises(ValueError, match="has no meaning. Received: "):
+        check_options(model, **options)
 
 
 def test_nothing_is_written_where_a_file_is_bad(folder, tmp_path):

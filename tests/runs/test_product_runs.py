@@ -1,6 +1,7 @@
 """Several products, from a folder of each to one model and its exports."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -151,6 +152,36 @@ def test_thresholds_of_one_product_leave_the_others(run):
     run.calibrate(restore="training", product="nut")
     with pytest.raises(ValueError, match="Name it with `product`"):
         run.calibrate(data="elsewhere")
+
+
+def test_all_products_get_new_thresholds_or_none(lines, tmp_path):
+    data = tmp_path / "lines"
+    shutil.copytree(lines, data)
+    run = create(tmp_path / "run", data)
+    run.train()
+    before = run.model.calibration
+    assert [part.quantile for part in before.products] == [0.95, 0.95]
+    # What is calibrated on is no longer what was trained on.
+    shutil.copy(data / "nut/test/good/0.png", data / "nut/train/good/new.png")
+    with pytest.raises(ValueError, match="8 images.* then, 9 images.* now"):
+        run.calibrate(false_alarms=0.2)
+    assert load_detector(run.path).calibration == before
+    for name in before.products:
+        part = load_detector(run.product(name.name).path)
+        assert part.calibration.quantile == 0.95
+    os.unlink(data / "nut/train/good/new.png")
+    run.calibrate(false_alarms=0.2)
+    assert [one.quantile for one in run.model.calibration.products] == [0.8] * 2
+    # Also of products that come later.
+    assert Run(run.path).config.calibration.quantile == 0.8
+    again = Run(run.path, {"calibration.quantile": 0.5})
+    with pytest.raises(ConfigError, match="`keras-sspcab calibrate` changes"):
+        again.train(resume=True)
+    # Their numbers are those of clients.
+    shutil.move(data / "bolt", tmp_path / "bolt")
+    save_product(data / "axle", 130)
+    with pytest.raises(ValueError, match="has no folder of: bolt"):
+        Run(run.path).train(resume=True)
 
 
 @pytest.mark.slow

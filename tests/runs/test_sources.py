@@ -159,6 +159,7 @@ def test_defaults_of_every_host_are_its_own(model):
             "Normal images belong into train/good. If these are frames",
         ),
         ("mnad", ["train/good/0.png", "test/hole/1.png"], "holds images, such"),
+        ("mnad", ["Train/Good/0.png", "Test/Hole/1.png"], "holds images"),
         ("hf2vad", ["train/good/0.png"], "autoencoder, .*padim, patchcore"),
     ],
 )

@@ -88,6 +88,26 @@ def test_a_table_that_is_done_stays(make_job):
     assert part_files(job) == before
 
 
+def test_changed_files_are_scored_again(make_job, images):
+    job = make_job()
+    score_shards(job)
+    before = part_files(job)
+    save_gray(images / "05.png", 200)
+    os.unlink(images / "13.png")  # its score stays
+    job = make_job()
+    assert job.pending() == [1]
+    score_shards(job)
+    scores = [row["anomaly_score"] for row in read_rows(job)]
+    expected = [10 * i / 255 for i in range(25)]
+    expected[5] = 200 / 255
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    after = part_files(job)
+    assert {name for name in after if after[name] != before[name]} == {
+        "part-00001.parquet"
+    }
+    assert make_job().pending() == []
+
+
 class _FailingScorer(MeanScorer):
     def __init__(self, calls):
         super().__init__()

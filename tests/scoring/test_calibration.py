@@ -3,7 +3,13 @@ import pytest
 from keras import ops
 from scipy import stats
 
-from keras_sspcab.scoring import CalibratedScores, Calibration, describe_fault
+from keras_sspcab.regions import Regions
+from keras_sspcab.scoring import (
+    CalibratedScores,
+    Calibration,
+    RegionScores,
+    describe_fault,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -33,6 +39,31 @@ def test_the_whole_range_flags_no_normal_image(values):
         ops.convert_to_tensor(values), ops.zeros((len(values), 2, 2))
     )
     assert not ops.convert_to_numpy(outputs["is_anomalous"]).any()
+
+
+@pytest.mark.parametrize(("mean", "std"), [(1e3, 1), (-30, 0.1), (7e4, 0.3)])
+def test_the_whole_range_flags_none_with_a_mean_of_many_deviations(mean, std):
+    rng = np.random.default_rng(0)
+    for count in (5, 30, 300):
+        maps = rng.normal(mean, std, (count, 3, 4)).astype("float32")
+        values = maps.max(axis=(1, 2))
+        regions = Regions(np.ones((3, 4), int))
+        calibration = Calibration.measure(
+            values,
+            maps,
+            1.0,
+            1.0,
+            "either",
+            values,
+            regions=regions.parts,
+            region_scores=values[:, None],
+        )
+        outputs = CalibratedScores(calibration)(values, maps)
+        assert not ops.convert_to_numpy(outputs["is_anomalous"]).any()
+        z = ops.convert_to_numpy(outputs["anomaly_map"])
+        assert z.max() < calibration.pixel_threshold < z.max() + 1e-3
+        outputs = RegionScores(regions, calibration.regions)(maps)
+        assert not ops.convert_to_numpy(outputs["region_is_anomalous"]).any()
 
 
 def test_outputs():

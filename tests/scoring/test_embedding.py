@@ -120,3 +120,14 @@ def test_upsampling_is_a_transposed_convolution(size, stride, std, rest):
     # Pixels in no patch are like the last ones that are in one.
     np.testing.assert_array_equal(result[:, -1], result[:, height - 1])
     np.testing.assert_array_equal(result[..., -1], result[..., width - 1])
+
+
+def test_pixels_between_patches_are_like_the_nearest_patch():
+    layer = ReceptiveFieldUpsampling(patch_size=3, stride=6)
+    a, b = 1.0, 5.0
+    image = np.zeros((1, 3, 11, 1), "float32")
+    result = numpy(layer(np.array([[[a, b]]], "float32"), image))
+    expected = [a, a, a, a, a, b, b, b, b, b, b]
+    # As near to both is like the one before.
+    assert result[0, 0].tolist() == expected
+    np.testing.assert_array_equal(result[0, 1:], result[0, :2])

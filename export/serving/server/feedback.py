@@ -1,6 +1,8 @@
 """What visitors of the page can change: marks of answers, and the version."""
 
+import math
 import os
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +21,20 @@ from keras_sspcab.export.serving.server.images import count_pixels
 from keras_sspcab.export.serving.server.limits import read_body
 from keras_sspcab.export.serving.server.predictor import Predictor
 
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
+
+
 # What is noted of an answer, and how it is read.
 _NOTED: dict[str, Callable[[str], Any]] = {
     "model": str,
     "version": int,
-    "score": float,
-    "threshold": float,
+    "score": _finite,
+    "threshold": _finite,
 }
 # Pages of other sites cannot send it without asking, which is not answered.
 _MEDIA_TYPE = "application/octet-stream"
@@ -35,11 +45,16 @@ class FeedbackApi:
 
     `POST /feedback?mark=MARK&name=NAME`, with an image as body, marks its
     answer; `mark=none` takes it back. `POST /version?model=NAME&version=N`
-    serves an older version, or with `version=latest` the newest one.
+    serves an older version; with the newest one, or `version=latest`, those
+    that come later are served as well.
 
     Args:
-        models: What is served; only a repository has versions to choose from.
+        models: What is served; only a repository has versions to choose from,
+            unless the server was told which to serve.
         predictor: Whose limits and token hold.
+
+    Raises:
+        ValueError: If the folder for marked images cannot be written to.
     """
 
     def __init__(
@@ -48,6 +63,15 @@ class FeedbackApi:
         folder = predictor.options.feedback
         if folder is None:
             raise ValueError("The server has no folder for marked images.")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise ValueError(
+                "Marked images cannot be written to the folder `feedback`: "
+                f"{error}"
+            ) from error
         self._marked = MarkedImages(folder)
         self._repository = Repository(models)
         self._predictor = predictor
@@ -62,9 +86,12 @@ class FeedbackApi:
 
     def versions(self, model: str) -> list[int]:
         """Returns the versions that a model can be served in, newest first."""
-        if not (self._repository.directory / MODELS_CONFIG).is_file():
+        repository = self._repository
+        if not (repository.directory / MODELS_CONFIG).is_file():
             return []
-        return self._repository.versions(model)[::-1]
+        if self._predictor.options.versions or model not in repository.names:
+            return []
+        return repository.versions(model)[::-1]
 
     async def _mark(self, request: Request) -> Response:
         self._check(request)
@@ -109,6 +136,11 @@ class FeedbackApi:
             self._marked.add(content, mark, name, answer)
         except ValueError as error:
             raise invalid(str(error)) from error
+        except OSError as error:
+            raise ServingError(
+                StatusCode.INTERNAL,
+                f"The image could not be kept: {error.strerror or error}",
+            ) from error
 
     async def _serve_version(self, request: Request) -> Response:
         self._check(request)
@@ -119,6 +151,12 @@ class FeedbackApi:
             raise invalid(
                 "`version` is a number, or latest. Received: "
                 f"version={wanted!r}"
+            )
+        if self._predictor.options.versions:
+            raise ServingError(
+                StatusCode.FAILED_PRECONDITION,
+                "This server was started for certain versions, and serves no "
+                "others.",
             )
         if not self.versions(model):
             raise ServingError(
@@ -134,7 +172,7 @@ class FeedbackApi:
         return JSONResponse({"model": model, "version": version})
 
     def _pin(self, model: str, version: int | None) -> int:
-        if version is None:
+        if version in (None, self._repository.versions(model)[-1]):
             return self._repository.unpin(model)
         return self._repository.rollback(model, version)
 

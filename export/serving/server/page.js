@@ -107,12 +107,10 @@ function showVersionButton() {
 
 // Also for all others who ask this server.
 async function serveVersion() {
-  const { name, versions } = chosenModel();
   const wanted = Number(element("version").value);
-  const version = wanted === versions[0] ? "latest" : wanted;
   say(`Loading version ${wanted} …`);
   try {
-    await send("version", { model: name, version });
+    await send("version", { model: chosenModel().name, version: wanted });
     for (let tries = 0; tries < 120 && chosenModel().version !== wanted; tries++) {
       await new Promise((resolve) => setTimeout(resolve, 500));
       await loadModels();
@@ -195,9 +193,20 @@ async function score(entry, progress, isFirst) {
   else tell(selected);
 }
 
+// Whether an image was scored by the version that is chosen now.
+function isCurrent({ prediction, error }) {
+  const { name, version } = chosenModel() || {};
+  return prediction && !error && prediction.model.name === name && prediction.model.version === version;
+}
+
+// All images, the one that is looked at first.
 function scoreAgain() {
-  const entry = selected;
-  if (entry) queue = queue.then(() => score(entry, "", true));
+  const old = entries.filter((entry) => !isCurrent(entry)).sort((a, b) => (b === selected) - (a === selected));
+  old.forEach((entry, index) => {
+    showWaiting(entry);
+    const progress = old.length > 1 ? ` (${index + 1} of ${old.length})` : "";
+    queue = queue.then(() => isCurrent(entry) || score(entry, progress, entry === selected));
+  });
 }
 
 function makeButton(entry) {
@@ -207,10 +216,10 @@ function makeButton(entry) {
   image.src = entry.url;
   image.alt = "";
   image.addEventListener("error", () => button.classList.add("broken"));
-  caption.textContent = "…";
   button.type = "button";
   button.title = entry.file.name;
   button.append(image, caption);
+  showWaiting({ ...entry, button });
   button.addEventListener("click", () => select(entry));
   return button;
 }
@@ -249,7 +258,7 @@ function isFlagged(prediction) {
 
 function showCounts() {
   const model = chosenModel();
-  const scored = entries.filter(({ prediction, error }) => prediction && !error);
+  const scored = entries.filter(isCurrent);
   element("limits").hidden = !scored.length || !model || model.threshold === null;
   if (element("limits").hidden) return;
   const { score: limit } = limitsOf(model);
@@ -279,8 +288,14 @@ function showCounts() {
 
 function showLimits() {
   showCounts();
-  for (const entry of entries) if (entry.prediction || entry.error) showState(entry);
+  for (const entry of entries) if (isCurrent(entry)) showState(entry);
   if (selected && !element("result").hidden) showVerdict(selected.prediction);
+}
+
+function showWaiting({ button, file }) {
+  button.classList.remove("failed", "anomalous", "normal");
+  button.lastChild.textContent = "…";
+  button.setAttribute("aria-label", `${file.name}: not scored yet`);
 }
 
 function showState({ button, file, error, prediction }) {

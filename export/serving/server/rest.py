@@ -105,7 +105,11 @@ class RestApi:
                 Route("/page.json", self._page_data),
                 *(self._feedback.routes if self._feedback else ()),
             ],
-            exception_handlers={ServingError: _respond_error},
+            exception_handlers={
+                ServingError: _respond_error,
+                # It is logged as well.
+                Exception: _respond_error,
+            },
         )
 
     async def _health(self, _: Request) -> Response:

@@ -27,6 +27,9 @@ _CONVENTIONS = {
 # Intersection over union from which on a box of a single output counts twice.
 _MAX_OVERLAP = 0.45
 
+# The largest confidence; quantized ones may end a little above 1.
+_SUREST = 1.01
+
 # Gray of the margins, as YOLO is trained with.
 _MARGIN = 114
 # Sizes of inputs that a model leaves open are multiples of it.
@@ -56,7 +59,7 @@ _Detections = tuple[np.ndarray, np.ndarray, np.ndarray]
 class OnnxDetector(ObjectProposals):
     """Finds objects with a detection model that is given as an ONNX file.
 
-    Two forms of outputs are read:
+    Confidences are from 0 to 1. Two forms of outputs are read:
 
     - separate ones: boxes `(n, 4)`, scores `(n,)` and maybe labels `(n,)`, as
       torchvision and most exporters write them (corners in pixels, x first), or
@@ -65,7 +68,9 @@ class OnnxDetector(ObjectProposals):
     - a single one, as YOLO exporters write it (centers and sizes in pixels):
       rows `(1, n, 4 + 1 + classes)`, with a confidence of there being an object
       before those of the classes, or columns `(1, 4 + classes, n)`. Duplicates,
-      which overlap by more than 0.45, are left out here.
+      which overlap by more than 0.45, are left out here. Rows `(1, n, 6)` may
+      also be final boxes, duplicates left out: both corners in pixels,
+      confidence and number of the class. They are known by their values.
 
     Size, layout and type of the input are those of the graph. Frames are RGB,
     fitted into the input with gray margins; floats lie in [0, 1]. A model that
@@ -111,7 +116,11 @@ class OnnxDetector(ObjectProposals):
     def settings(self) -> dict[str, Any]:
         """The arguments; the file counts by itself."""
         fields = named_fields(self, without=("path",))
-        return {"opencv": opencv().__version__, **_CONVENTIONS, **fields}
+        settings = {"opencv": opencv().__version__, **_CONVENTIONS, **fields}
+        if self._output.may_be_final:
+            # Such were not known when other names were made.
+            settings["output"] = "auto or final"
+        return settings
 
     def files(self, video: Video) -> list[str]:
         """Returns the path of the model."""
@@ -134,7 +143,9 @@ class OnnxDetector(ObjectProposals):
         names = [output.name for output in self._session.get_outputs()]
         values = self._session.run(names, {self._input.name: tensor})
         outputs = dict(zip(names, values, strict=True))
-        corners, confidences, classes = self._output.read(outputs, size)
+        (corners, confidences, classes), is_final = self._output.read(
+            outputs, size
+        )
         is_kept = confidences > self.min_confidence
         if self.classes is not None:
             is_kept &= np.isin(classes, list(self.classes))
@@ -146,7 +157,7 @@ class OnnxDetector(ObjectProposals):
             raise ValueError(
                 f"A detector must give finite boxes. Received: {self.path!r}"
             )
-        if not self._output.is_separate:
+        if not is_final:
             boxes = _suppress(boxes, classes[keep])
         # Corners are between pixels: a box ends before the second one.
         boxes[:, 2:4] -= 1
@@ -263,13 +274,15 @@ class _Input:
 class _Output:
     """The outputs of a detection model.
 
-    `is_separate` says whether boxes, scores and classes are on their own.
+    `is_separate` says whether boxes, scores and classes are on their own,
+    `may_be_final` whether a single output may hold final boxes.
     """
 
     def __init__(self, session: Any, path: str) -> None:
         nodes = session.get_outputs()
         self._path = path
         self.is_separate = len(nodes) > 1
+        self.may_be_final = False
         self._is_tensorflow = False
         if self.is_separate:
             self._roles = _assign_roles(nodes, path)
@@ -286,24 +299,39 @@ class _Output:
                 path,
                 nodes,
             )
+        # An axis of any length has a name.
+        self.may_be_final = shape[2] == 6 or not isinstance(shape[2], int)
 
     def read(
         self, values: dict[str, np.ndarray], input_size: tuple[int, int]
-    ) -> _Detections:
-        """Returns what a model detected, from its outputs in their order."""
+    ) -> tuple[_Detections, bool]:
+        """Returns what a model detected, from its outputs in their order.
+
+        Also whether these are final boxes, without duplicates.
+        """
+        is_final = self.is_separate
         if self.is_separate:
             boxes, confidences, classes = self._read_separate(values)
             if self._is_tensorflow:
                 sides = np.tile(input_size[::-1], 2)
                 boxes = boxes.astype("float64")[:, [1, 0, 3, 2]] * sides
         else:
-            first = next(iter(values.values()))
-            boxes, confidences, classes = self._read_single(first)
-            center, size = np.split(boxes.astype("float64"), 2, axis=1)
-            start = center - size / 2
-            boxes = np.concatenate([start, start + size], axis=1)
-        confidences = confidences.astype("float64")
-        return boxes.astype("float64"), confidences, classes.astype("int64")
+            output = next(iter(values.values()))
+            is_final = _holds_final_boxes(output[0])
+            if is_final:
+                boxes, confidences, classes = np.split(output[0], [4, 5], 1)
+                confidences, classes = confidences[:, 0], classes[:, 0]
+            else:
+                boxes, confidences, classes = self._read_single(output)
+                center, size = np.split(boxes.astype("float64"), 2, axis=1)
+                start = center - size / 2
+                boxes = np.concatenate([start, start + size], axis=1)
+        detections = (
+            boxes.astype("float64"),
+            confidences.astype("float64"),
+            classes.astype("int64"),
+        )
+        return detections, is_final
 
     def _read_separate(self, values: dict[str, np.ndarray]) -> _Detections:
         given = {
@@ -315,6 +343,7 @@ class _Output:
         if "number" in given:
             count = min(count, int(given["number"][0]))
         boxes = given["boxes"].reshape(-1, 4)
+        self._require_confidences(scores[:count], f"of {self._roles['scores']}")
         return boxes[:count], scores[:count], classes[:count]
 
     def _read_single(self, output: np.ndarray) -> _Detections:
@@ -332,6 +361,10 @@ class _Output:
                 f"A box must have 4 numbers, then confidences. {received}"
             )
         boxes, scores = table[:, :4], table[:, 4:]
+        layout = "(1, n, 4 + 1 + classes)" if is_rows else "(1, 4 + classes, n)"
+        self._require_confidences(
+            scores, f"of shape {output.shape}, read as {layout}"
+        )
         if is_rows:
             objectness, scores = scores[:, 0], scores[:, 1:]
             if scores.shape[1] == 0:
@@ -339,6 +372,38 @@ class _Output:
             scores = scores * objectness[:, np.newaxis]
         classes = scores.argmax(axis=1)
         return boxes, scores[np.arange(len(scores)), classes], classes
+
+    def _require_confidences(self, scores: np.ndarray, where: str) -> None:
+        if scores.max(initial=0) > _SUREST:
+            raise ValueError(
+                "Confidences must be from 0 to 1. Received: up to "
+                f"{scores.max():.6g} in the output {where}, from "
+                f"{self._path!r}. Export the model in one of the forms that "
+                "OnnxDetector names, with confidences behind a sigmoid"
+            )
+
+
+def _holds_final_boxes(table: np.ndarray) -> bool:
+    """Whether rows are two corners, a confidence and the number of a class.
+
+    Or else center, size, the confidence of an object and that of the only
+    class, which could be whole for all boxes as a constant alone. With as many
+    boxes as such models give, some would end before they begin then, and the
+    surest would not come first.
+    """
+    if table.shape[1] != 6:
+        return False
+    confidences, classes = table[:, 4], table[:, 5]
+    is_whole = classes == np.rint(classes)
+    if not is_whole.all() or confidences.max(initial=0) > _SUREST:
+        return False
+    # What is left of a fixed number of rows is filled up.
+    used = table[confidences > 0]
+    if (used[:, 5] < 0).any():
+        return False
+    is_ordered = used[:, 2:4] >= used[:, :2]
+    is_sorted = np.diff(used[:, 4]) <= 0
+    return bool((used[:, 5] > 1).any() or is_ordered.all() or is_sorted.all())
 
 
 def _assign_roles(nodes: Sequence[Any], path: str) -> dict[str, str]:

@@ -13,8 +13,10 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
+from keras_sspcab.data.image_files import pixels_of
 from keras_sspcab.data.video.frames import fit_frame
 from keras_sspcab.imports import import_optional
 from keras_sspcab.preprocessing import Preprocessing
@@ -29,8 +31,8 @@ VIDEO_EXTENSIONS = (
 #: Frames a second of folders of frames, and of files that state none.
 DEFAULT_RATE = Fraction(25)
 
-# Thermal cameras write it, and use less than its 16 bits.
-_WIDE = "gray16le"
+# Cameras write them, and use less than their 16 bits.
+_WIDE_GRAY, _WIDE_COLOR = "gray16le", "rgb48le"
 
 # A file may end this much earlier than it states, in seconds.
 _TOLERANCE = 1.0
@@ -95,7 +97,7 @@ def iterate_file(
                     f"{stated if count and not live else ''}."
                 ) from error
             kind = "gray" if channels == 1 else "rgb24"
-            kind = _WIDE if _is_wide(frame.format) else kind
+            kind = _wide_kind(frame.format) or kind
             if rotation != frame.rotation:
                 rotation, turn = frame.rotation, _turn_of(frame, path)
             pixels = turn(frame.to_ndarray(format=kind))
@@ -113,7 +115,11 @@ def iterate_file(
             seconds = last - start if is_later else seconds + step
             count += 1
             try:
-                picture = Image.fromarray(pixels) if kind == _WIDE else pixels
+                picture: Any = pixels
+                if kind == _WIDE_GRAY:
+                    picture = Image.fromarray(pixels)
+                elif kind == _WIDE_COLOR:
+                    picture = _narrow(pixels, channels, preprocessing)
                 fitted = fit_frame(picture, image_size, channels, preprocessing)
             except ValueError as error:
                 raise ValueError(
@@ -140,12 +146,11 @@ def iterate_file(
 def brightest_value_of_file(path: str) -> int | None:
     """Returns the largest value in a video of 16 bits; None for others."""
     with _open(path) as (container, stream):
-        if not _is_wide(stream.codec_context.format):
+        kind = _wide_kind(stream.codec_context.format)
+        if kind is None:
             return None
         frames = container.decode(stream)
-        return max(
-            int(frame.to_ndarray(format=_WIDE).max()) for frame in frames
-        )
+        return max(int(frame.to_ndarray(format=kind).max()) for frame in frames)
 
 
 def count_file(path: str) -> int:
@@ -269,9 +274,24 @@ def _open(path: str, **options: Any) -> Iterator[tuple[Any, Any]]:
         ) from error
 
 
-def _is_wide(pixel_format: Any) -> bool:
-    # Others state how many bits they use.
-    return pixel_format.name.startswith("gray16")
+def _wide_kind(pixel_format: Any) -> str | None:
+    """Returns the kind that keeps 16 bits; None for all other formats."""
+    # Others state how many bits they use; in YUV, the whole range has to.
+    found = re.fullmatch(
+        "((gray|ya)16|gbra?p16|(rgb|bgr)48|(rgba|bgra)64|bayer_....16)[bl]e",
+        pixel_format.name,
+    )
+    if found is None:
+        return None
+    return _WIDE_GRAY if found[2] else _WIDE_COLOR
+
+
+def _narrow(
+    pixels: np.ndarray, channels: int, preprocessing: Preprocessing | None
+) -> np.ndarray:
+    """Returns 8 bits of colors of 16, as those of image files."""
+    encoded = tf.io.encode_png(pixels, compression=0).numpy()
+    return pixels_of(encoded, channels, preprocessing, tf.uint8).numpy()
 
 
 def _rate_of(stream: Any) -> Fraction:

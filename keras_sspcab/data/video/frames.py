@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image, ImageOps
 
+from keras_sspcab.data import image_files
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
@@ -21,7 +23,9 @@ from keras_sspcab.preprocessing import Preprocessing
 # Pixels of 16-bit images, as Pillow names them.
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
-_ORIENTATION = 0x0112  # in EXIF data
+# In EXIF data and TIFF.
+_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x0112, 258, 262
+_WHITE_IS_ZERO = 0
 
 # Frames that are decoded ahead of the one that is asked for.
 _AHEAD = 8
@@ -58,6 +62,8 @@ def fit_frame(
     (64, 64, 1)
     """
     if isinstance(frame, Image.Image):
+        # Before it is loaded, which drops what tells.
+        _require_kept(frame)
         image = _upright(frame)
     else:
         pixels = np.asarray(frame)
@@ -106,20 +112,25 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorts `2` before `10`."""
     parts = re.split(r"(\d+)", name)
     return [
-        (0, int(part), part) if part.isdigit() else (1, 0, part.lower())
+        (0, int(part), part) if part.isdecimal() else (1, 0, part.lower())
         for part in parts
         if part
     ]
 
 
 def list_by_name(folder: str, extensions: tuple[str, ...]) -> list[str]:
-    """Lists the visible files with some extensions, in natural order."""
+    """Lists the visible files with some extensions, in natural order.
+
+    Names that end in numbers with a decimal point are sorted by these.
+    """
     names = [
         name
         for name in os.listdir(folder)
         if name[0] != "." and name.lower().endswith(extensions)
     ]
     names.sort(key=natural_key)
+    if moments := _moments_of(folder, names):
+        names.sort(key=moments.__getitem__)
     return [os.path.join(folder, name) for name in names]
 
 
@@ -157,19 +168,28 @@ def read_frame(
     """
     try:
         with Image.open(path) as file:
-            image = _upright(file)
-            pixels = fit_frame(image, image_size, channels, preprocessing)
+            frame: Any = file
+            if _is_wide_png(file):
+                frame = image_files.read_pixels(
+                    path, channels, preprocessing, tf.uint8
+                ).numpy()
+                size = frame.shape[:2]
+            else:
+                _require_kept(file)
+                frame = _upright(file)
+                size = frame.height, frame.width
+            pixels = fit_frame(frame, image_size, channels, preprocessing)
     except Exception as error:
         # Pillow raises many types on broken files.
         if not os.path.exists(path):
             raise ValueError(f"The frame {path!r} does not exist.") from error
-        size = os.path.getsize(path)
-        what = f"cannot be decoded, of {size} bytes" if size else "is empty"
+        length = os.path.getsize(path)
+        what = f"cannot be decoded, of {length} bytes" if length else "is empty"
         raise ValueError(f"The frame {path!r} {what}: {error}") from error
-    if source_size is not None and image.size != source_size[::-1]:
+    if source_size is not None and size != source_size:
         raise ValueError(
             "The frames of a video must have one size. Received: "
-            f"{path!r} of {image.height}x{image.width} pixels, others of "
+            f"{path!r} of {size[0]}x{size[1]} pixels, others of "
             f"{source_size[0]}x{source_size[1]}"
         )
     return pixels
@@ -184,6 +204,8 @@ def frame_size(path: str) -> tuple[int, int]:
 def brightest_value(path: str) -> int | None:
     """Returns the largest value in an image of 16 bits; None for others."""
     with Image.open(path) as image:
+        if _is_wide_png(image):
+            return image_files.brightest_value(path)
         is_wide = image.mode in _WIDE_MODES
         return int(np.asarray(image).max()) if is_wide else None
 
@@ -209,15 +231,76 @@ def iterate_folder(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _has_wide_colors(image: Image.Image) -> bool:
+    """Whether colors, or gray with alpha, have more than 8 bits in the file."""
+    tiles = getattr(image, "tile", [])
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8)
+    return image.mode[0] not in "IF" and (
+        np.max(bits) > 8
+        or any(re.search(";16[BLN]", str(tile[3])) for tile in tiles)
+    )
+
+
+def _is_wide_png(image: Image.Image) -> bool:
+    return image.format == "PNG" and _has_wide_colors(image)
+
+
+def _require_kept(image: Image.Image) -> None:
+    """Raises a ValueError if Pillow changes the values of a file."""
+    tags = getattr(image, "tag_v2", {})
+    is_reversed = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    if _has_wide_colors(image) or (
+        is_reversed and image.mode.startswith("I;16")
+    ):
+        raise ValueError(
+            "16 bits must be gray, with 0 for black; colors of 16 bits are "
+            f"read from PNG files alone. Received: a {image.format} of mode "
+            f"{image.mode}. Convert it to PNG, with 8 or 16 bits"
+        )
+
+
 def _upright(image: Image.Image) -> Image.Image:
     is_turned = image.getexif().get(_ORIENTATION, 1) != 1
     return ImageOps.exif_transpose(image) if is_turned else image
+
+
+def _moments_of(folder: str, names: list[str]) -> dict[str, float]:
+    """Returns numbers with a decimal point, if nothing else tells names apart.
+
+    Programs write seconds so: 0.96, 1.0, 1.04. Empty for a numbering in two
+    parts, such as 1.8, 1.9, 1.10, and where all have as many decimals: other
+    names are sorted rightly anyway.
+    """
+    stems = [os.path.splitext(name)[0] for name in names]
+    matches = [re.fullmatch(r"(.*?)(\d+(?:\.(\d+))?)", stem) for stem in stems]
+    found = [match for match in matches if match]
+    decimals = [match[3] or "" for match in found]
+    lengths = {*map(len, decimals)}
+    if (
+        len(found) < len(names)
+        or len({match[1] for match in found}) > 1
+        or len(lengths) < 2
+        or any(d.endswith("0") and d != "0" for d in decimals)
+    ):
+        return {}
+    values = [float(match[2]) for match in found]
+    steps = np.diff(sorted(values))
+    is_even = np.ptp(steps) <= 2 * 10.0 ** -max(lengths) + 1e-6
+    if not is_even and not any(d[0] == "0" for d in decimals if len(d) > 1):
+        raise ValueError(
+            "Numbers with a point must have a fixed number of decimals, or "
+            f"their order is unclear. Received: {enumerate_names(names)} in "
+            f"{folder!r}. Rename them, such as 0.50, 0.75, 1.00"
+        )
+    return dict(zip(names, values, strict=True))
 
 
 def _require_numbering(folder: str, names: list[str]) -> None:
     matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", name) for name in names]
     prefixes = {match and match[1] for match in matches}
     if len(names) < 2 or None in prefixes or len(prefixes) > 1:
+        return
+    if _moments_of(folder, names):
         return
     numbers = [int(match[2]) for match in matches if match]
     steps = np.diff(numbers)

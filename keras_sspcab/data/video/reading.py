@@ -26,7 +26,7 @@ from keras_sspcab.data.video.frames import (
 from keras_sspcab.preprocessing import WHITE_LEVELS, Preprocessing
 
 # Changes when decoded pixels would: what was made of others is not used then.
-_DECODING = 2
+_DECODING = 3
 
 
 def iterate_frames(

@@ -3,7 +3,7 @@
 import collections
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keras_sspcab.checks import standardize_choice
@@ -90,7 +90,9 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
     if layout == "auto":
         layout, reason = _detect_layout(tree)
         notes = (f"layout: {layout}, because {reason}",)
-    scan, (_, test_folder), example = _LAYOUTS[layout]
+    scan, marks, example = _LAYOUTS[layout]
+    _require_case(tree, (*marks, "ground_truth"))
+    test_folder = marks[1]
     train, test, more = scan(tree)
     for folder in ("tracks", f"{test_folder}/tracks"):
         names = [name for name in tree.names(folder) if name.endswith(".txt")]
@@ -273,6 +275,19 @@ _LAYOUTS: dict[str, tuple[Callable[[_Tree], _Scan], tuple[str, str], str]] = {
 }
 
 
+def _require_case(tree: _Tree, names: Iterable[str]) -> None:
+    """Raises a ValueError if a folder has such a name but for its case."""
+    right = {name.lower(): name for name in names}
+    tops = {file.split("/", 1)[0] for file in tree.files if "/" in file}
+    for folder in sorted(tops):
+        name = right.get(folder.lower(), folder)
+        if folder != name:
+            raise ValueError(
+                "Case counts in the names of folders. Received: "
+                f"root={tree.root!r} with {folder}. Rename {folder} to {name}."
+            )
+
+
 def _detect_layout(tree: _Tree) -> tuple[str, str]:
     for layout, (_, marks, _) in _LAYOUTS.items():
         for mark in marks:
@@ -280,9 +295,12 @@ def _detect_layout(tree: _Tree) -> tuple[str, str]:
             pattern = rf"{mark}\d+" if layout == "ucsd" else ".*"
             if any(re.fullmatch(pattern, name) for name in tree.names(mark)):
                 return layout, f"there is a folder {mark}"
-    known = {mark for _, marks, _ in _LAYOUTS.values() for mark in marks}
+    known = {m.lower() for _, marks, _ in _LAYOUTS.values() for m in marks}
+    _require_case(tree, known)
     parts = [file.split("/") for file in tree.files]
-    inner = sorted({p[0] for p in parts if len(p) > 2 and p[1] in known})
+    inner = sorted(
+        {p[0] for p in parts if len(p) > 2 and p[1].lower() in known}
+    )
     if inner:
         # As normal videos, abnormal ones would spoil the training.
         raise ValueError(

@@ -18,7 +18,7 @@ from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.variants import ImageVariants
 
 # Places of files in the layouts that are for one kind alone.
-_IMAGES = re.compile(r"(train|validation|test)/good/[^/]+")
+_IMAGES = re.compile(r"(train|validation|test)/good/[^/]+", re.IGNORECASE)
 _VIDEOS = re.compile(
     r"(training|testing)/(frames|videos)/.+|(training|testing)_videos/.+|"
     r"(Train/Train|Test/Test)\d+/.+"

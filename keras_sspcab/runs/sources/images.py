@@ -71,6 +71,11 @@ class ImageSource(Source):
             self.refuse(f"data.{key}", "videos")
         for key in self.changed_objects():
             self.refuse(key, "objects of videos")
+        if not self.config.inspection.tile:
+            self.refuse("inspection.overlap", "tiles")
+        if not self.config.inspection.align:
+            for key in ("max_angle", "max_shift"):
+                self.refuse(f"inspection.{key}", "images that are aligned")
 
     def check_evaluation(self) -> None:
         """Refuses settings that are for videos."""

@@ -132,6 +132,61 @@ def test_a_single_output(build, outputs, factor):
     assert len(OnnxDetector(build(outputs), **ALL).detect(FRAME)) == 3
 
 
+def final(labels, scores=SCORES, num_rows=9):
+    """YOLO v10: both corners, confidence and class, filled up with zeros."""
+    table = np.column_stack([CORNERS, scores, labels])
+    table = np.pad(table, [(0, num_rows - len(table)), (0, 0)])
+    return {"output0": table[np.newaxis].astype("float32")}
+
+
+@pytest.mark.parametrize("labels", [LABELS, [0, 0, 0], [0, 1, 0]])
+@pytest.mark.parametrize("num_rows", [3, 9])
+def test_final_boxes(build, labels, num_rows):
+    detector = OnnxDetector(build(final(labels, num_rows=num_rows)), **ALL)
+    # What overlaps is no duplicate any more.
+    assert_detected(detector.detect(FRAME), [0, 1, 2])
+    assert detector.settings["output"] == "auto or final"
+    chosen = OnnxDetector(detector.path, classes=[labels[2]], **ALL)
+    wanted = [i for i in range(3) if labels[i] == labels[2]]
+    assert_detected(chosen.detect(FRAME), wanted)
+
+
+def test_final_boxes_may_be_turned_over_where_they_are_unsure(build):
+    output = final([0, 0, 0])
+    output["output0"][0, 3] = 9, 9, 8, 8, 0.01, 0
+    detector = OnnxDetector(build(output), **ALL)
+    assert_detected(detector.detect(FRAME), [0, 1, 2])
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_rows_of_one_class_are_no_final_boxes(build, certain):
+    table = np.column_stack([centers(CORNERS), SCORES, np.ones(3)])
+    # In other cells of the grid, as unsure as the models are of these.
+    others = [[40.0, 20, 6, 6, 0.001, 1], [44.0, 28, 4, 4, 0.002, 1]] * 3
+    table = np.concatenate([others, table])[np.newaxis].astype("float32")
+    table[..., 5] *= 1.0 if certain else 0.8
+    detector = OnnxDetector(build({"o": table}), **ALL)
+    factor = 1.0 if certain else 0.8
+    assert_detected(detector.detect(FRAME), [0, 2], factor)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (final(LABELS, 100 * SCORES), r"up to 90 .* \(1, n, 4 \+ 1 \+ classes"),
+        (rows((7.5,)), r"up to 7.5 in the .*, read as \(1, n, 4 \+ 1"),
+        ({"o": 50 * columns()["output0"]}, r"up to 45 .* \(1, 4 \+ classes, n"),
+        (
+            {**separate(), "scores": np.float32(100 * SCORES)},
+            "up to 90 in the output of scores",
+        ),
+    ],
+)
+def test_confidences_above_1_are_refused(build, output, message):
+    with pytest.raises(ValueError, match=message):
+        OnnxDetector(build(output), **ALL).detect(FRAME)
+
+
 def test_forms_of_a_single_output(build):
     # Objectness alone.
     table = rows(objectness=(0.9,))["output0"][..., :5]

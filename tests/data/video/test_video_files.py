@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_writing import (
@@ -21,6 +22,7 @@ from video_writing import (
 from keras_sspcab.data import (
     Preprocessing,
     Video,
+    decode_image,
     iterate_frames,
     make_video,
 )
@@ -197,6 +199,27 @@ def test_files_with_16_bits_use_those_below_the_white_level(tmp_path):
         read(path, preprocessing=Preprocessing(1023))
     narrow = write_video(tmp_path / "b.mkv", noise(3))
     assert measure_white([make_video(narrow)]).white_level == 65535
+
+
+@pytest.mark.parametrize("pixel_format", ["gbrp16le", "gbrap16le"])
+def test_colors_with_16_bits_are_read_as_those_of_images(
+    tmp_path, pixel_format
+):
+    frames = np.random.default_rng(0).integers(0, 4096, (3, 8, 12, 3), "uint16")
+    frames[0, 0, 0] = 4095
+    path = write_video(tmp_path / "a.mkv", frames, "ffv1", pixel_format)
+    measured = measure_white([make_video(path)])
+    assert measured == Preprocessing(4095)
+    colors = read(path, 3, preprocessing=measured)
+    np.testing.assert_array_equal(colors, frames >> 4)
+    gray = read(path, 1, preprocessing=measured)
+    for pixels, frame in zip(gray, frames, strict=True):
+        image = decode_image(tf.io.encode_png(frame), 1, measured)
+        np.testing.assert_array_equal(pixels, image)
+    with pytest.raises(
+        ValueError, match=r"a.mkv' has a frame 0 .* level.*1023"
+    ):
+        read(path, preprocessing=Preprocessing(1023))
 
 
 # === Damage ===

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,8 +13,10 @@ from keras_sspcab.data import (
     iterate_frames,
     make_video,
 )
+from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.video import fit_frame
 from keras_sspcab.data.video.frames import list_frames, read_frame
+from keras_sspcab.data.video.reading import measure_white
 
 
 def names(folder):
@@ -51,6 +55,52 @@ def test_the_upper_bits_below_the_white_level_count(tmp_path, name):
     Image.fromarray(values + 1).save(path)
     with pytest.raises(ValueError, match="0 to 4095, the white.* 1 to 4096"):
         read_frame(path, preprocessing=Preprocessing(4095))
+
+
+@pytest.mark.parametrize("stored", [2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colors_with_16_bits_are_read_as_those_of_images(
+    tmp_path, stored, channels
+):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 4096, (8, 12, stored), "uint16")
+    values[0, 0] = 4095
+    if stored in (2, 4):
+        values[..., -1] = 65535
+    path = tmp_path / "1.png"
+    path.write_bytes(tf.io.encode_png(values).numpy())
+    video = make_video(tmp_path)
+    measured = measure_white([video])
+    assert measured == Preprocessing(4095)
+    video = dataclasses.replace(video, preprocessing=measured)
+    (frame,) = iterate_frames(video, None, channels)
+    image = read_pixels(str(path), channels, measured, tf.uint8)
+    np.testing.assert_array_equal(frame, image)
+    if stored < 3:
+        np.testing.assert_array_equal(frame[..., 0], values[..., 0] >> 4)
+    elif channels == 3:
+        np.testing.assert_array_equal(frame, values[..., :3] >> 4)
+    with pytest.raises(ValueError, match="1.png' .* white level .*1023"):
+        read_frame(str(path), preprocessing=Preprocessing(1023))
+    with (
+        Image.open(path) as opened,
+        pytest.raises(ValueError, match="16 bits must be gray.*a PNG"),
+    ):
+        fit_frame(opened, None, channels)
+
+
+@pytest.mark.parametrize("kind", ["colors", "reversed"])
+def test_tiff_files_that_images_refuse_are_no_frames(tmp_path, kind):
+    path = tmp_path / "1.tif"
+    if kind == "colors":
+        tifffile = pytest.importorskip("tifffile")
+        pixels = np.full((4, 4, 3), 4095, "uint16")
+        tifffile.imwrite(path, pixels, photometric="rgb")
+    else:
+        pixels = np.zeros((4, 4), "uint16")
+        Image.fromarray(pixels).save(path, tiffinfo={262: 0})
+    with pytest.raises(ValueError, match="1.tif' .*16 bits must be gray"):
+        read_frame(str(path))
 
 
 def test_frames_are_turned_as_cameras_say(tmp_path):
@@ -93,6 +143,14 @@ def test_what_is_no_frame_is_refused(frame):
         ["f_005.png", "f_010.png", "f_015.png"],
         # Moments in time, in milliseconds.
         ["1000.png", "1040.png", "1081.png", "1120.png"],
+        # In seconds, as programs write them.
+        ["0.0.png", "0.04.png", "0.08.png", "0.1.png", "0.12.png", "1.0.png"],
+        ["f_0.05.png", "f_0.1.png", "f_0.15.png", "f_0.2.png", "f_0.25.png"],
+        ["8.5.png", "9.png", "9.5.png", "10.png", "10.5.png"],
+        ["9.25.png", "9.5.png", "9.75.png", "10.0.png"],
+        # Shots and frames.
+        ["1.8.png", "1.9.png", "1.10.png", "1.11.png", "2.1.png"],
+        ["²1.png", "²2.png"],
         ["start.png", "stop.png"],
         ["a1.png", "b7.png"],
     ],
@@ -107,6 +165,7 @@ def test_frames_in_their_order(tmp_path, files):
     [
         (["1.tif", "2.tif", "5.tif"], "from 1.tif to 5.tif, without 3, 4"),
         (["001.png", "1.png", "2.png"], "same number.*1.png"),
+        (["2.8.png", "2.9.png", "2.11.png"], "fixed number of decimals.*2.11"),
         (["notes.txt"], "holds no frames.*Accepted"),
     ],
 )

@@ -204,3 +204,23 @@ def test_roots_without_training_videos(tmp_path):
     write_frames(tmp_path / "test/a", noise(3))
     with pytest.raises(ValueError, match="no training video.*folders test"):
         scan_video_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        (["Train/street", "Test/fight"], "Rename Test to test"),
+        (["Train/street"], "Rename Train to train"),
+        (["train/street", "Test/fight"], "Rename Test to test"),
+        (["Training/frames/01"], "Rename Training to training"),
+        (["training/frames/01", "Testing/frames/01"], "Testing to testing"),
+        (["Train/Train001", "test/Test001"], "Rename test to Test"),
+        (["city/TRAIN/street"], "one folder deeper.*city"),
+    ],
+)
+def test_case_counts_in_the_names_of_folders(tmp_path, videos, message):
+    # Abnormal videos would be trained on, or test videos left out.
+    for video in videos:
+        write_frames(tmp_path / video, noise(2))
+    with pytest.raises(ValueError, match=message):
+        scan_video_folder(tmp_path)

@@ -157,6 +157,8 @@ def test_packaging_while_rolled_back_warns(directory, run, tmp_path, invoke):
         ([], "Give either a model to package, or --rollback"),
         (["model.keras", "--rollback"], "Give either a model"),
         (["--rollback", "soon"], "--rollback takes a version"),
+        (["--version=1", "--rollback"], "--version is for a model that is"),
+        (["--keep=1", "--rollback", "1"], "--keep is for a model that is"),
         (["--rollback", "9"], "no version 9"),
     ],
 )

@@ -1,5 +1,6 @@
 """Marks and versions by the page of the server."""
 
+import errno
 import json
 from urllib.parse import urlencode
 
@@ -10,6 +11,7 @@ from keras_sspcab.export.serving.repository import Repository
 from tests.browser import check_page
 from tests.export.serving.models import (
     NAME,
+    add_version,
     copy_repository,
     encoded,
     images,
@@ -79,6 +81,8 @@ def test_what_is_refused_leaves_nothing(server, folder, picture):
     for body, query, headers, code in (
         (picture, {"mark": "right"}, BYTES, 400),
         (picture, {"mark": "missed", "score": "high"}, BYTES, 400),
+        (picture, {"mark": "missed", "score": "nan"}, BYTES, 400),
+        (picture, {"mark": "missed", "threshold": "inf"}, BYTES, 400),
         (b"no image", {"mark": "missed"}, BYTES, 400),
         (picture[:-30], {"mark": "missed"}, BYTES, 400),
         (large, {"mark": "missed"}, BYTES, 413),
@@ -90,8 +94,9 @@ def test_what_is_refused_leaves_nothing(server, folder, picture):
         status, answer = post(server, "/feedback", body, sent, **query)
         assert (status, bool(answer["error"])) == (code, True), query
     assert MarkedImages(folder).missed == before
-    for query in ({"model": "x", "version": 1}, {"model": NAME, "version": 9}):
-        assert post(server, "/version", **query)[0] in (400, 404)
+    for model, version in (("x", 1), ("/proc", 1), ("a" * 5000, 1), (NAME, 9)):
+        status, _ = post(server, "/version", model=model, version=version)
+        assert status == (400 if model == NAME else 404)
     status, answer = post(server, "/version", model=NAME, version="old")
     assert "`version` is a number, or latest" in answer["error"]
 
@@ -110,6 +115,64 @@ def test_only_with_the_option_and_the_token(picture, tmp_path):
         # A folder of versions is no repository: there is nothing to choose.
         _, page = http_call(server, "/page.json", headers=headers)
         assert page["models"][0]["versions"] == []
+
+
+def test_faults_of_the_folder_are_told(picture, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ValueError, match="cannot be written to the folder"),
+        serve(feedback=tmp_path / "file" / "marks"),
+    ):
+        pass
+    with serve(feedback=tmp_path / "marks") as server:
+        name = "\N{CJK UNIFIED IDEOGRAPH-96F6}" * 80 + ".png"
+        assert post(server, "/feedback", picture, mark="missed", name=name) == (
+            200,
+            {"false_alarms": 0, "missed": 1},
+        )
+
+        def fail(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(MarkedImages, "add", fail)
+        status, answer = post(server, "/feedback", picture, mark="missed")
+        assert status == 500
+        assert "could not be kept: No space left" in answer["error"]
+        monkeypatch.setattr(MarkedImages, "add", lambda *_: 1 / 0)
+        status, answer = post(server, "/feedback", picture, mark="missed")
+        assert (status, answer["error"]) == (
+            500,
+            "The server failed on this: ZeroDivisionError",
+        )
+
+
+def test_a_server_of_certain_versions_offers_no_others(repository, tmp_path):
+    before = (repository.directory / "models.config").read_text()
+    with serve(
+        repository.directory, feedback=tmp_path / "marks", versions=(2,)
+    ) as server:
+        _, page = http_call(server, "/page.json")
+        assert page["models"][0]["versions"] == []
+        status, answer = post(server, "/version", model=NAME, version=1)
+        assert status == 400
+        assert "started for certain versions" in answer["error"]
+    assert (repository.directory / "models.config").read_text() == before
+
+
+def test_the_version_of_the_button_is_served(browser, directory, tmp_path):
+    repository = copy_repository(directory, tmp_path / "repository", versions=2)
+    repository.rollback(NAME, 1)
+    with serve(repository.directory, feedback=tmp_path / "marks") as server:
+        opened(browser, server)
+        wait_until(lambda: text(browser, "version") == "2\n1, served")
+        # Meanwhile another one is packaged, which the page does not know.
+        add_version(repository.directory / "models" / NAME, 3)
+        browser.find_element(
+            "css selector", "#version option:first-child"
+        ).click()
+        browser.find_element("id", "serve-version").click()
+        wait_until(lambda: text(browser, "message") == "Version 2 is served.")
+        assert repository.served(NAME) == (2,)
 
 
 def test_an_older_version_is_one_click_away(browser, server, repository):

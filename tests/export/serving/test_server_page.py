@@ -315,9 +315,10 @@ def test_one_of_several_models_is_chosen(browser, files, tmp_path):
     add_version(tmp_path / "zinc", 2, version=2)
     with serve(tmp_path) as server:
         page = opened(browser, server)
-        choose(page, files[0])
-        wait_for_scores(page, 1)
+        choose(page, *files)
+        wait_for_scores(page, 2)
         assert_shown(page, files[0])
+        assert text(page, "counts") == "1 of 2 images flagged, as calibrated."
         choice = Select(page.find_element("id", "model"))
         assert [option.text for option in choice.options] == [
             f"{NAME}, version 1",
@@ -325,8 +326,15 @@ def test_one_of_several_models_is_chosen(browser, files, tmp_path):
         ]
         choice.select_by_value("zinc")
         wait_until(lambda: text(page, "by") == "says zinc, version 2")
-        score = expected(files[0], version=2)["anomaly_score"][0]
-        assert text(page, "score") == number(score)
+        outputs = expected(*files, version=2)
+        assert text(page, "score") == number(outputs["anomaly_score"][0])
+        # All images are scored again, and only these scores count.
+        wait_for_scores(page, 2)
+        assert texts(page, "#strip button span") == [
+            number(score) for score in outputs["anomaly_score"]
+        ]
+        count = sum(outputs["is_anomalous"])
+        assert text(page, "counts").startswith(f"{count} of 2 images flagged")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
@@ -178,6 +179,58 @@ def test_an_alarm_is_looked_at_by_keyboard(browser, camera, watch_page):
     browser.switch_to.active_element.send_keys("\ue00c")
     wait_until(lambda: not viewer.is_displayed())
     assert browser.switch_to.active_element == active
+
+
+def test_a_clip_that_comes_late_is_not_that_of_another_alarm(
+    browser, camera, watch_page
+):
+    watch, url = watch_page()
+    camera.is_anomalous = True
+    wait_until(lambda: watch.live.describe()["alarms"])
+    camera.is_anomalous = False
+    wait_until(lambda: watch.live.describe()["alarms"][0].get("clip"))
+    browser.get(url)
+    wait_until(lambda: browser.find_elements("css selector", "#alarms button"))
+    browser.execute_script(
+        """
+        window.fetched = fetch;
+        window.fetch = async (path, options) => {
+          if (path.endsWith("mp4"))
+            await new Promise((resolve) => { window.go = resolve; });
+          return fetched(path, options);
+        };
+        """
+    )
+    browser.find_element("css selector", "#alarms button").click()
+    wait_until(lambda: natural_width(browser, "viewer-picture") > 64)
+    wait_until(lambda: browser.execute_script("return Boolean(window.go)"))
+    browser.execute_script(
+        "document.getElementById('viewer').close();"
+        "view({ id: 'other', time: 0, score: 1, is_over: false }); go();"
+    )
+    time.sleep(0.5)
+    assert browser.execute_script(
+        "return document.getElementById('viewer-clip').hidden"
+    )
+    assert browser.execute_script(
+        "return document.getElementById('viewer-picture').hidden"
+    )
+
+
+def test_a_watch_that_began_again_is_drawn_at_once(
+    browser, camera, watch_page, monkeypatch
+):
+    watch, url = watch_page()
+    browser.get(url)
+    wait_until(lambda: shown(browser))
+    # As after a restart: frames count from 0.
+    browser.execute_script("scores = [[5000, Date.now() / 1000, 9, true]];")
+    monkeypatch.setattr(watch.live, "_began", 1.0)
+    wait_until(
+        lambda: browser.execute_script(
+            "return scores.length > 1 && scores.every(([n]) => n < 5000)"
+        )
+    )
 
 
 def test_the_page_pauses_and_tells_when_the_camera_goes(

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.data.video import iterate_frames, make_video
+from keras_sspcab.data.video import (
+    iterate_frames,
+    iterate_timed_frames,
+    make_video,
+)
 from keras_sspcab.export.watch import recording
 from keras_sspcab.export.watch.recording import Recorder
 from keras_sspcab.export.watch.source import Frame
@@ -58,6 +62,18 @@ def test_clips_are_of_bounded_length(tmp_path):
     record(Recorder(str(tmp_path), 0.5, 1.0, 1e9), range(5, 75))
     clip = make_video(tmp_path / lines_of(tmp_path)[1]["clip"])
     assert len(list(iterate_frames(clip))) == pytest.approx(11, abs=2)
+
+
+def test_all_that_waited_is_in_the_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "_MAX_WAITING", 8)
+    recorder = Recorder(str(tmp_path), 3.0, 60, 1e9)
+    record(recorder, range(30, 35), until=40)
+    clip = make_video(tmp_path / lines_of(tmp_path)[1]["clip"])
+    times = [seconds for seconds, _ in iterate_timed_frames(clip)]
+    # None is missing before the alarm, which begins at 3 s.
+    before = [seconds for seconds in times if seconds < 2.95]
+    np.testing.assert_allclose(np.diff(before), 0.1, atol=0.02)
+    assert len(before) == pytest.approx(30, abs=1)
 
 
 def test_there_need_be_no_clips(tmp_path):

@@ -153,6 +153,16 @@ def test_names_of_the_environment_are_replaced(monkeypatch):
     source = Source("rtsp://me:$CAMERA_PASSWORD@door:554/1?channel=2")
     assert source.name == "rtsp://door:554/1"
     assert hide_secrets("/dev/video0") == "/dev/video0"
+    assert hide_secrets("http://door/me@home") == "http://door/me@home"
+
+
+@pytest.mark.parametrize("secret", ["se/cret", "se?cret", "se#cret", "12/cret"])
+def test_passwords_that_hide_where_they_end_are_refused(secret):
+    with pytest.raises(ValueError, match="write / as %2F") as caught:
+        Source(f"rtsp://me:{secret}@10.0.0.7/1")
+    assert "cret" not in str(caught.value)
+    hidden = Source("rtsp://me:se%2Fcret@10.0.0.7/1").name
+    assert hidden == "rtsp://10.0.0.7/1"
 
 
 def test_what_is_no_source_is_refused(tmp_path, video, monkeypatch):

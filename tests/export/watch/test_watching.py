@@ -212,6 +212,10 @@ def test_options_out_of_range_are_refused():
         WatchOptions(reconnect=-1)
     with pytest.raises(ValueError, match="`keep`"):
         WatchOptions(keep=-1)
+    # It would be over before its alarm.
+    with pytest.raises(ValueError, match="max_clip=4, before=5"):
+        WatchOptions(max_clip=4)
+    assert WatchOptions(max_clip=0).before == 5
 
 
 # === Models ===

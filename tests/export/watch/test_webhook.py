@@ -1,3 +1,4 @@
+import base64
 import http.server
 import json
 import logging
@@ -29,6 +30,7 @@ class Receiver:
                 length = int(self.headers["content-length"])
                 body = json.loads(self.rfile.read(length))
                 receiver.received.append((self.path, body))
+                receiver.authorization = self.headers["authorization"]
                 codes = receiver.codes
                 code = codes.pop(0) if len(codes) > 1 else codes[0]
                 self.send_response(code)
@@ -98,6 +100,36 @@ def test_nobody_waits_for_a_server_that_is_away(caplog, monkeypatch):
         assert "one is given up" in caplog.text
         hook.close()
     assert time.monotonic() - start < 8
+
+
+def test_user_and_password_are_sent_as_such(receive, caplog):
+    receiver = receive(404)
+    hook = Webhook(receiver.url.replace("//", "//me:my%40secret@"))
+    hook.send(MESSAGE)
+    wait_until(lambda: "was not sent" in caplog.text)
+    hook.close()
+    assert receiver.received == [("/hook/secret", MESSAGE)]
+    encoded = receiver.authorization.removeprefix("Basic ")
+    assert base64.b64decode(encoded) == b"me:my@secret"
+    assert "secret" not in caplog.text
+
+
+def test_faults_of_an_address_do_not_tell_it(caplog, monkeypatch):
+    monkeypatch.setattr(webhook, "_WAITS", ())
+    hook = Webhook("http://127.0.0.1:secret/hook")
+    hook.send(MESSAGE)
+    wait_until(lambda: "was not sent" in caplog.text)
+    hook.close()
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["https://door/my secret", "https://door/\x7fsecret\n"]
+)
+def test_addresses_that_cannot_be_sent_are_refused(url):
+    with pytest.raises(ValueError, match="without blanks") as caught:
+        Webhook(url)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["ftp://a/b", "file:///etc/passwd", "door"])
