@@ -23,8 +23,9 @@ SMALL = ["--image-size=64", "--set=model.num_features=20", "--set=model.rank=8"]
 def fitted(tmp_path_factory, images, invoke):
     """A finished run without a block, and what was printed; unchanged."""
     run = tmp_path_factory.mktemp("fitted") / "run"
-    result = invoke("train", f"--data={images}", f"--run={run}", *SMALL)
-    return run, result
+    options = [f"--data={images}", f"--run={run}", *SMALL]
+    # Without effect, which is told.
+    return run, invoke("train", *options, "--epochs=3", "--set=data.flip=true")
 
 
 def test_nothing_is_trained_or_held_out(fitted, images):
@@ -34,6 +35,7 @@ def test_nothing_is_trained_or_held_out(fitted, images):
     assert "predictive blocks: 0" in result.stdout
     assert "Fitting statistics to 12 normal images" in result.stdout
     assert "epoch" not in result.stdout
+    assert "so that data.flip, training.epochs makes no diff" in result.stderr
     assert (
         "on 12 normal images, each scored by the statistics of others"
         in result.stdout

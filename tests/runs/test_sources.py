@@ -117,6 +117,8 @@ def test_only_squares_are_turned_by_90_degrees(shape, size, turns, tmp_path):
             "must be one number",
         ),
         ("hf2vad", {"objects__masks": "motion"}, r"objects\.masks"),
+        ("padim", {"inspection__overlap": 0.4}, "is for tiles"),
+        ("padim", {"inspection__max_angle": 30}, "images that are aligned"),
         ("padim", {"evaluation__smoothing": "median"}, "is for videos"),
         ("draem", {"evaluation__iou_threshold": 0.2}, "is for videos"),
         ("padim", {"data__clip_length": 3}, "is for videos"),
