@@ -188,14 +188,16 @@ def _adding_files(folder: PathLike) -> Iterator[str]:
 
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
-    """Lists files as they are given; of folders, those not listed before."""
+    """Lists files as they are given, but what folders hold once."""
     samples: list[ImageSample] = []
     known: set[str] = set()
+    in_folders: set[str] = set()
     for path in [standardize_path(path, "images") for path in paths]:
         if not (scheme_of(path) and is_image(path)) and is_folder(path):
             listed = scan_image_folder(path, layout="plain").train
             samples += [one for one in listed if one.path not in known]
-        else:
+            in_folders |= {one.path for one in listed}
+        elif path not in in_folders:
             # A file that does not exist is reported with the broken ones.
             samples.append(ImageSample(path))
         known = {sample.path for sample in samples}

@@ -307,7 +307,7 @@ def test_what_can_be_read_once_is_refused_before_the_training(name):
     assert not int(host.optimizer.iterations)
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "cutpaste"])
+@pytest.mark.parametrize("name", ["autoencoder"])
 def test_size_of_the_batches_to_validate_with(name):
     host = small_host(name, run_eagerly=True)
     host.fit_scoring = lambda data: None

@@ -271,6 +271,8 @@ def _moments_of(folder: str, names: list[str]) -> dict[str, float]:
     parts, such as 1.8, 1.9, 1.10, and where all have as many decimals: other
     names are sorted rightly anyway.
     """
+    if not re.search(r"\d\.\d.*\.", "\n".join(names)):
+        return {}
     stems = [os.path.splitext(name)[0] for name in names]
     matches = [re.fullmatch(r"(.*?)(\d+(?:\.(\d+))?)", stem) for stem in stems]
     found = [match for match in matches if match]
