@@ -188,21 +188,17 @@ def _adding_files(folder: PathLike) -> Iterator[str]:
 
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
-    """Lists files as they are given, but what folders hold once."""
-    samples: list[ImageSample] = []
-    known: set[str] = set()
-    in_folders: set[str] = set()
+    """Lists files and what folders hold, each file once."""
+    samples: dict[str, ImageSample] = {}
     for path in [standardize_path(path, "images") for path in paths]:
         if not (scheme_of(path) and is_image(path)) and is_folder(path):
             listed = scan_image_folder(path, layout="plain").train
-            samples += [one for one in listed if one.path not in known]
-            in_folders |= {one.path for one in listed}
-        elif path not in in_folders:
+        else:
             # A file that does not exist is reported with the broken ones.
-            samples.append(ImageSample(path))
-        known = {sample.path for sample in samples}
-    require_utf8(one.path for one in samples)
-    return samples
+            listed = (ImageSample(path),)
+        samples |= {sample.path: sample for sample in listed}
+    require_utf8(samples)
+    return list(samples.values())
 
 
 def _write_heat_map(
