@@ -459,8 +459,8 @@ class Run(RunFolder):
                 it.
 
         Returns:
-            A dict for each image, given once or twice (`path`, and `heat_map` if one was written) or
-            scored frame (`video`, `frame`, `seconds`), with `anomaly_score` in
+            A dict for each image (`path`, and `heat_map` if one was written),
+            once if it is given twice, or scored frame (`video`, `frame`, `seconds`), with `anomaly_score` in
             standard deviations above normal, `is_anomalous` and `raw_score`,
             and for regions with thresholds `region_score_NAME` and
             `region_is_anomalous_NAME`, and of several products the name as
