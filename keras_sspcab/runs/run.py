@@ -460,8 +460,9 @@ class Run(RunFolder):
 
         Returns:
             A dict for each image (`path`, and `heat_map` if one was written),
-            once if it is given twice, or scored frame (`video`, `frame`, `seconds`), with `anomaly_score` in
-            standard deviations above normal, `is_anomalous` and `raw_score`,
+            once if it is given twice, or scored frame (`video`, `frame`,
+            `seconds`), with `anomaly_score` in standard deviations above
+            normal, `is_anomalous` and `raw_score`,
             and for regions with thresholds `region_score_NAME` and
             `region_is_anomalous_NAME`, and of several products the name as
             `product`, or "unknown".
