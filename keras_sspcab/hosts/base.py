@@ -333,7 +333,7 @@ class AnomalyModel(Detector):
         return history
 
     def _fits_scoring(self) -> bool:
-        """Whether `fit_scoring` does anything."""
+        """Whether this host overrides `fit_scoring`."""
         return type(self).fit_scoring is not AnomalyModel.fit_scoring
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
@@ -470,7 +470,7 @@ def scoring_data(data: Any, steps: int | None, is_trained_on: bool) -> Any:
 
 
 def is_endless(data: Any) -> bool:
-    """Whether a dataset of TensorFlow or Keras is known to have no end."""
+    """Whether a TensorFlow or Keras dataset is known to be infinite."""
     if isinstance(data, PyDataset):
         return data.num_batches is None
     cardinality = getattr(data, "cardinality", None)
@@ -479,7 +479,7 @@ def is_endless(data: Any) -> bool:
 
 
 class _FirstBatches:
-    """The first batches of a dataset, each time that they are read."""
+    """A dataset cut to its first batches; can be read repeatedly."""
 
     def __init__(self, data: Any, count: int) -> None:
         self._data = data

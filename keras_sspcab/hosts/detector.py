@@ -392,7 +392,7 @@ def require_finite_weights(model: keras.Model) -> None:
 
 
 def _plain_copy(value: Any) -> Any:
-    """Copies dicts and lists; lists become tuples, paths become text.
+    """Copies dicts deeply, turning lists into tuples and paths into text.
 
     Files give tuples back as lists, and hold no paths.
     """

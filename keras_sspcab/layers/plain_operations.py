@@ -1,4 +1,4 @@
-"""Graphs of operations that every runtime knows, for exports."""
+"""A switch to operations that every runtime supports, for exports."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ _local = threading.local()
 
 @contextlib.contextmanager
 def plain_operations() -> Iterator[None]:
-    """Has layers compute with plain operations inside a `with` block.
+    """Makes layers use plain operations only, inside a `with` block.
 
     Some of these have no gradient on CPUs: it is for graphs that nothing is
     trained in. It holds for the current thread.
@@ -27,5 +27,5 @@ def plain_operations() -> Iterator[None]:
 
 
 def uses_plain_operations() -> bool:
-    """Whether layers called now compute with plain operations."""
+    """Whether layers use plain operations only, in this thread."""
     return getattr(_local, "plain", False)

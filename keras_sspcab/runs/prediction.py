@@ -188,7 +188,7 @@ def _adding_files(folder: PathLike) -> Iterator[str]:
 
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
-    """Lists files and what folders hold, each file once."""
+    """Lists the given files and those in the given folders, each once."""
     samples: dict[str, ImageSample] = {}
     for path in [standardize_path(path, "images") for path in paths]:
         if not (scheme_of(path) and is_image(path)) and is_folder(path):

@@ -107,9 +107,9 @@ class Run(RunFolder):
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether it is finished, with the settings that it has now.
+        """Whether the run is finished and its model has the present settings.
 
-        How it is evaluated and where it is logged do not count.
+        Settings of the evaluation and of tracking do not count.
         """
         if not self.is_finished:
             return False
@@ -203,7 +203,7 @@ class Run(RunFolder):
             )
 
     def _keep_settings(self) -> None:
-        """Keeps new settings of a finished run; logs it where they say."""
+        """Writes new settings of a finished run; logs it to new trackers."""
         from keras_sspcab.runs.parsing import write_config
         from keras_sspcab.runs.tracking import log_run
 
@@ -459,13 +459,12 @@ class Run(RunFolder):
                 it.
 
         Returns:
-            A dict for each image (`path`, and `heat_map` if one was written),
-            once if it is given twice, or scored frame (`video`, `frame`,
-            `seconds`), with `anomaly_score` in standard deviations above
-            normal, `is_anomalous` and `raw_score`,
+            A dict for each image (`path`, and `heat_map` if one was written) or
+            scored frame (`video`, `frame`, `seconds`), with `anomaly_score` in
+            standard deviations above normal, `is_anomalous` and `raw_score`,
             and for regions with thresholds `region_score_NAME` and
             `region_is_anomalous_NAME`, and of several products the name as
-            `product`, or "unknown".
+            `product`, or "unknown". An image that is given twice counts once.
         """
         from keras_sspcab.runs.prediction import (
             check_options,

@@ -156,7 +156,7 @@ def _train(
 
 
 def _tell_unused(source: Source) -> None:
-    """Warns of settings that count for models that are trained."""
+    """Warns of training settings that have no effect on this model."""
     keys = ("data.flip", "training.epochs", "training.learning_rate")
     unused = [key for key in keys if not source.is_default(key)]
     if unused:

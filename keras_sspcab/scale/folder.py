@@ -171,7 +171,7 @@ class ScoreFolder:
         return self._notes_of(shard) is not None
 
     def is_current(self, shard: int) -> bool:
-        """Whether it is done, and no file has changed since it was scored.
+        """Whether a shard is done and none of its images has changed since.
 
         Files that have vanished, and those behind URLs, do not count.
         """
@@ -312,7 +312,7 @@ class ScoreFolder:
 
 
 def state_of_file(path: str) -> str | None:
-    """Returns what changes with a local file; None if there is none."""
+    """Returns size and time of a local file; None if it is missing."""
     try:
         status = os.stat(path)
     except OSError:

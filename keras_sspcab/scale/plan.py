@@ -54,8 +54,9 @@ def list_inputs(inputs: Iterable[Any], known: Iterable[str] = ()) -> list[str]:
             for path in known - paths
             if not scheme_of(path) and not os.path.lexists(path)
         }
-    require_utf8(sorted(paths))
-    return sorted(paths)
+    listed = sorted(paths)
+    require_utf8(listed)
+    return listed
 
 
 def _explain_brackets(path: str) -> str:

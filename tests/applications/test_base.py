@@ -209,7 +209,7 @@ def test_cloning_is_refused_and_a_copy_is_named():
 
 
 def test_config_is_the_models_own():
-    """What is done to dicts later, changes neither a model nor its config."""
+    """A dict that is changed later leaves the model and its config alone."""
     options = {"loss_weight": 0.2, "loss": {"class_name": "MeanSquaredError"}}
     options["loss"]["config"] = {"reduction": "sum"}
     detector = model(sspcab="late", sspcab_options=options)
@@ -251,7 +251,7 @@ def test_images_held_out_of_training(name):
 
 
 class Endless(Batches):
-    """The same batches again and again."""
+    """Repeats the same batches without end."""
 
     num_batches = None
 

@@ -532,7 +532,7 @@ def test_no_trace_of_the_loss_in_an_inference_graph():
 
 @needs_tensorflow
 def test_training_without_the_loss():
-    """Gradients are those of the rest, also where operations could be plain."""
+    """Without its loss term, a block has the gradients of the other losses."""
     import tensorflow as tf
 
     layer = SSPCABLayer(kernel_size=2, dilation_rate=2)

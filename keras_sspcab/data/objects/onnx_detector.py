@@ -384,7 +384,7 @@ class _Output:
 
 
 def _holds_final_boxes(table: np.ndarray) -> bool:
-    """Whether rows are two corners, a confidence and the number of a class.
+    """Whether each row holds two corners, a confidence and a class number.
 
     Or else center, size, the confidence of an object and that of the only
     class, which could be whole for all boxes as a constant alone. With as many

@@ -232,7 +232,7 @@ def iterate_folder(
 
 
 def _has_wide_colors(image: Image.Image) -> bool:
-    """Whether colors, or gray with alpha, have more than 8 bits in the file."""
+    """Whether a color or gray-alpha file has more than 8 bits a channel."""
     tiles = getattr(image, "tile", [])
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8)
     return image.mode[0] not in "IF" and (

@@ -141,7 +141,7 @@ class Source(abc.ABC):
         return bool(value_in(self.config) == default)
 
     def changed_objects(self) -> list[str]:
-        """Names the settings in [objects] that differ from the defaults.
+        """Returns the names of [objects] settings that are not the defaults.
 
         All but the folder, which comparisons share among their runs.
         """

@@ -133,7 +133,7 @@ def test_a_single_output(build, outputs, factor):
 
 
 def final(labels, scores=SCORES, num_rows=9):
-    """YOLO v10: both corners, confidence and class, filled up with zeros."""
+    """As YOLOv10 gives: corners, confidence, class; padded with zero rows."""
     table = np.column_stack([CORNERS, scores, labels])
     table = np.pad(table, [(0, num_rows - len(table)), (0, 0)])
     return {"output0": table[np.newaxis].astype("float32")}
