@@ -14,6 +14,7 @@ let scores = []; // [number, seconds, score, is anomalous], oldest first.
 let shown = -1; // Number of the frame in the picture.
 let cards = new Map(); // Of alarms, by id.
 let timer = 0;
+let latest = 0; // Number of the question whose answer is shown.
 let began = null; // When the process began that is asked.
 let viewed = null; // The alarm that is looked at.
 
@@ -44,11 +45,13 @@ async function ask(path) {
 }
 
 async function poll() {
-  clearTimeout(timer);
+  stopPolling();
+  const turn = latest;
   const since = scores.length ? scores[scores.length - 1][0] : -1;
   try {
     const response = await ask(`live.json?since=${since}&shown=${shown}`);
     const live = await response.json();
+    if (turn !== latest) return;
     if (live.began !== began) {
       // Another process, whose frames count from 0 again.
       const isFirst = began === null;
@@ -60,9 +63,16 @@ async function poll() {
     element("token-form").hidden = true;
     if (element("message").classList.contains("error")) say("");
   } catch (error) {
+    if (turn !== latest) return;
     say(error.message, true);
   }
   if (!isPaused()) timer = setTimeout(poll, document.hidden ? HIDDEN_INTERVAL : INTERVAL);
+}
+
+// What was asked for before is no longer shown when it comes.
+function stopPolling() {
+  clearTimeout(timer);
+  latest += 1;
 }
 
 function show(live) {
@@ -237,7 +247,8 @@ element("viewer").addEventListener("close", () => {
 });
 element("pause").addEventListener("click", ({ target }) => {
   target.setAttribute("aria-pressed", !isPaused());
-  if (!isPaused()) poll();
+  if (isPaused()) stopPolling();
+  else poll();
 });
 element("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
