@@ -56,9 +56,10 @@ class AdversarialModel(FrameModel):
         others = {id(v) for v in self.discriminator.trainable_variables}
         return [v for v in self.trainable_variables if id(v) not in others]
 
-    def discriminator_loss(self, target: Any, prediction: Any) -> Any:
+    def discriminator_loss(self, x: Any, y_pred: dict[str, Any]) -> Any:
         """Returns `mean (D(target) - 1)^2 / 2 + mean D(prediction)^2 / 2`."""
-        real = self.discriminator(target)
+        prediction = signed(y_pred["prediction"])
+        real = self.discriminator(signed(x[:, -1]))
         false = self.discriminator(ops.stop_gradient(prediction))
         terms = least_squares(1.0, real) + least_squares(0.0, false)
         # A loss already: compared with zeros, it is averaged as Keras does,
@@ -76,9 +77,7 @@ class AdversarialModel(FrameModel):
         training: bool = True,
     ) -> Any:
         if self.discriminator is not None and not training:
-            loss = self.discriminator_loss(
-                signed(x[:, -1]), signed(y_pred["prediction"])
-            )
+            loss = self.discriminator_loss(x, y_pred)
             self._report(self._discriminator_loss.value, loss, x)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
@@ -174,9 +173,7 @@ class AdversarialModel(FrameModel):
         optimizer = self.discriminator_optimizer
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            loss = self.discriminator_loss(
-                signed(x[:, -1]), signed(y_pred["prediction"])
-            )
+            loss = self.discriminator_loss(x, y_pred)
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))

@@ -361,10 +361,8 @@ class HF2VAD(ObjectModel):
     @property
     def networks(self) -> dict[str, keras.Model]:
         """The memory auto-encoder and the network that predicts."""
-        return {
-            "memory_autoencoder": self.get_layer("memory_autoencoder"),
-            "vunet": self.get_layer("vunet"),
-        }
+        names = ("memory_autoencoder", "vunet")
+        return {name: self.get_layer(name) for name in names}
 
     def network_inputs(
         self, objects: Mapping[str, np.ndarray]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_sspcab.applications.padim import KNOWN_SIZE, ChannelChoice
+from keras_sspcab.applications.padim import KNOWN_SIZE, choose_channels
 from keras_sspcab.hosts.arguments import check_input_shape
 from keras_sspcab.hosts.base import HostGuide, Settings
 from keras_sspcab.hosts.feature_graph import average, feature_graph
@@ -118,7 +118,7 @@ class MultiScalePaDiM(FeatureModel):
             )
         # === Functional model ===
         graph = feature_graph(
-            check_input_shape(input_shape, minimum=32, needs_size=KNOWN_SIZE),
+            check_input_shape(input_shape, needs_size=KNOWN_SIZE),
             sspcab,
             backbone,
             scales,
@@ -134,10 +134,9 @@ class MultiScalePaDiM(FeatureModel):
             if scale == "fine":
                 # Once joined: deep features see far enough already.
                 features = average(features, neighborhood, "fine_neighborhood")
-            if num_features is not None:
-                features = ChannelChoice(
-                    num_features, seed, name=f"{scale}_chosen"
-                )(features)
+            features = choose_channels(
+                features, num_features, seed, f"{scale}_chosen"
+            )
             gaussian = PositionGaussian(
                 shrinkage,
                 regularization,

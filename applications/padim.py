@@ -90,7 +90,7 @@ class PaDiM(FeatureModel):
         name: str = "padim",
     ) -> None:
         graph = feature_graph(
-            check_input_shape(input_shape, minimum=32, needs_size=KNOWN_SIZE),
+            check_input_shape(input_shape, needs_size=KNOWN_SIZE),
             sspcab,
             backbone,
             taps,
@@ -99,13 +99,8 @@ class PaDiM(FeatureModel):
             residual,
             sspcab_options,
         )
-        features = graph.features
         seed = standardize_int(seed, "seed", 0)
-        if num_features is not None:
-            num_features = standardize_int(num_features, "num_features", 1)
-            features = ChannelChoice(num_features, seed, name="chosen")(
-                features
-            )
+        features = choose_channels(graph.features, num_features, seed, "chosen")
         gaussian = PositionGaussian(
             shrinkage, regularization, rank=rank, name="position_gaussian"
         )
@@ -120,6 +115,16 @@ class PaDiM(FeatureModel):
             calibration,
             name,
         )
+
+
+def choose_channels(
+    features: Any, num_features: int | None, seed: int, name: str
+) -> Any:
+    """Returns so many channels of features, chosen at random; None for all."""
+    if num_features is None:
+        return features
+    count = standardize_int(num_features, "num_features", 1)
+    return ChannelChoice(count, seed, name=name)(features)
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")

@@ -46,6 +46,7 @@ def main() -> None:
         "--output", type=Path, default=Path("benchmarks/results/drift.csv")
     )
     arguments = parser.parse_args()
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     print("| normal images | false alarms in 10,000 | 1 std | 2 std | 3 std |")
     print("|---|---|---|---|---|")
     for count in (300, 100, 50, 20, 10):

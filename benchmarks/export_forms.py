@@ -10,6 +10,7 @@ auto-encoder with blocks at all three places.
 
 import argparse
 import os
+import pathlib
 import tempfile
 import time
 
@@ -23,17 +24,20 @@ from keras_sspcab.export import onnx as onnx_export
 from keras_sspcab.export import saved_model, tflite
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.precision import Graph
+from keras_sspcab.preprocessing import Preprocessing
 
 FORMS = ("dilated", "stacked", "shifted", "masked")
 
 
 def tensorflow_runner(inference, form):
-    folder = tempfile.mkdtemp()
-    saved_model.write_saved_model(inference.freeze(form=form), None, folder)
-    loaded = tf.saved_model.load(folder)
+    frozen = inference.freeze(form=form)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        saved_model.write_saved_model(frozen, None, Preprocessing(), path)
+        loaded = tf.saved_model.load(folder)
+        size = (path / "saved_model.pb").stat().st_size
     function = loaded.signatures["serving_default"]
-    size = os.path.getsize(os.path.join(folder, "saved_model.pb"))
-    count = len(inference.freeze(form=form).function.graph.get_operations())
+    count = len(frozen.function.graph.get_operations())
 
     def run(image):
         function(image=tf.constant(image))["anomaly_score"].numpy()

@@ -46,10 +46,7 @@ BASE = "backbone alone, ONNX Runtime"
 def load(samples: Any, size: int) -> np.ndarray:
     """Returns the images of samples as one array."""
     dataset = image_dataset(samples, image_size=(size, size), batch_size=32)
-    batches = [
-        batch[0] if isinstance(batch, tuple) else batch for batch in dataset
-    ]
-    return np.concatenate([np.asarray(batch) for batch in batches])
+    return np.concatenate([*dataset])
 
 
 def export_all(folder: Path, normal: np.ndarray) -> dict[str, Path]:

@@ -199,6 +199,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
     feature_model.NUM_FOLDS = 2
     rows = []
     for data in arguments.data:

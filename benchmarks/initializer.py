@@ -107,6 +107,9 @@ def main() -> None:
             rows = {
                 (row["seed"], row["initializer"]): row
                 for row in csv.DictReader(file)
+                # Of another length, they say nothing about this one.
+                if row["steps"] == str(options.steps)
+                and row["step"] == str(options.step)
             }
     folder = scan_video_folder(options.data)
     crops = np.concatenate(
@@ -123,11 +126,15 @@ def main() -> None:
                 scores = [frame_scores(model, frames) for frames in test]
                 auc = micro_auc(scores, labels).value
                 rows[key] = dict(zip(("seed", "initializer"), key, strict=True))
+                rows[key]["steps"], rows[key]["step"] = (
+                    str(options.steps),
+                    str(options.step),
+                )
                 rows[key]["micro_auc"] = round(100 * auc, 3)
                 options.output.parent.mkdir(parents=True, exist_ok=True)
                 write_csv(
                     str(options.output),
-                    ["seed", "initializer", "micro_auc"],
+                    ["seed", "initializer", "steps", "step", "micro_auc"],
                     list(rows.values()),
                 )
             print(f"seed {seed}, {initializer}: {rows[key]['micro_auc']}")

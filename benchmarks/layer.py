@@ -28,7 +28,6 @@ TensorFloat-32 unless --precision tf32 says so.
 """
 
 import argparse
-import csv
 import dataclasses
 import itertools
 import multiprocessing
@@ -277,17 +276,6 @@ def report(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["case", "what", *COLUMNS])
-        for row in rows:
-            values = [row["values"].get(name, "") for name in COLUMNS]
-            writer.writerow([row["case"].title, row["what"], *values])
-    temporary.replace(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -338,7 +326,13 @@ def main() -> None:
     print(report(rows))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(rows, arguments.output)
+        from keras_sspcab.runs.files import write_csv
+
+        table = [
+            {"case": row["case"].title, "what": row["what"], **row["values"]}
+            for row in rows
+        ]
+        write_csv(str(arguments.output), ["case", "what", *COLUMNS], table)
 
 
 if __name__ == "__main__":

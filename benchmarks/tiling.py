@@ -31,9 +31,6 @@ OVERLAP = 0.25
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path)
-    parser.add_argument(
-        "--data", type=Path, help="Magnetic tiles, MVTec's layout."
-    )
     parser.add_argument("--size", type=int, nargs=2, default=(832, 1024))
     parser.add_argument("--largest", type=int, nargs=2, default=(3000, 4000))
     parser.add_argument("--side", type=int, default=256)

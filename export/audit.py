@@ -76,10 +76,10 @@ def require_finite_constants(graph: Any) -> None:
         tensor = node.attr["value"].tensor
         # A single infinity may be meant, as a threshold that nothing reaches.
         if tensor.tensor_shape.dim and tf.as_dtype(tensor.dtype).is_floating:
-            require_finite_weights(node.name, tf.make_ndarray(tensor))
+            require_finite(node.name, tf.make_ndarray(tensor))
 
 
-def require_finite_weights(name: str, values: np.ndarray) -> None:
+def require_finite(name: str, values: np.ndarray) -> None:
     """Raises a ValueError if weights are not finite."""
     if not np.isfinite(np.asarray(values, "float64")).all():
         raise ValueError(

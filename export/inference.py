@@ -158,8 +158,8 @@ class Inference:
         """Runs one batch through Keras, as `model.predict` does."""
         rows = len(inputs[self.input_names[0]])
         for option in self.options:
-            left_out = np.full(rows, option.default, option.dtype)
-            inputs.setdefault(option.name, left_out)
+            unused = np.full(rows, option.default, option.dtype)
+            inputs.setdefault(option.name, unused)
         named = self._named(self._graph.predict_on_batch(self._pack(inputs)))
         return {name: np.asarray(named[name]) for name in self.output_names}
 

@@ -26,9 +26,6 @@ TOLERANCES = {
     "int8": 0.25,
 }
 
-#: The same, where the model itself computes in fewer bits than the artifact.
-POLICY_TOLERANCES = {"float16": 1e-2, "bfloat16": 0.1}
-
 #: Single pixels of a map may be off by this many times more: unlike scores they
 #: are no mean or maximum of many.
 PIXEL_FACTOR = 4.0
@@ -203,8 +200,9 @@ def check_parity(
     if tolerance is None:
         tolerance = max(
             TOLERANCES[precision],
+            # The model itself may compute in fewer bits than the artifact.
             *(
-                POLICY_TOLERANCES.get(layer.dtype_policy.compute_dtype, 0.0)
+                TOLERANCES.get(layer.dtype_policy.compute_dtype, 0.0)
                 for layer in model._flatten_layers()
             ),
         )

@@ -277,8 +277,7 @@ def find_inputs(
         )
     folder = None if run is None else RunFolder(os.fspath(run))
     config = config_for(detector) if folder is None else folder.config
-    source = source_of(config, folder)
-    source.preprocessing = detector.preprocessing
+    source = source_of(config, folder, detector)
     if data is not None:
         samples = source.list_samples(os.fspath(data), "plain")
         on_error = "raise"

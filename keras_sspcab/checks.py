@@ -52,6 +52,8 @@ def standardize_number(
         or value == excluded
     ):
         limits = f"above {low:g}" if excluded == low else f"of at least {low:g}"
+        if math.isinf(low):
+            limits = "that is finite"
         if not math.isinf(high):
             end = "below" if excluded == high else "at most"
             limits = f"{limits} and {end} {high:g}"

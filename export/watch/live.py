@@ -37,6 +37,7 @@ class LiveView:
             collections.deque(maxlen=_MAX_SCORES)
         )
         self._alarms: dict[str, dict[str, Any]] = {}
+        self._has_older_alarms = False
         self._encoded: tuple[int, dict[str, Any]] = -1, {}
         self._verdicts = RateMeter()
         self._began = time.time()
@@ -79,6 +80,7 @@ class LiveView:
             self._alarms[line["id"]] = line
             while len(self._alarms) > _MAX_ALARMS:
                 del self._alarms[next(iter(self._alarms))]
+                self._has_older_alarms = True
 
     def remember(self, folder: str) -> None:
         """Takes the last alarms that a folder knows of."""
@@ -103,12 +105,13 @@ class LiveView:
     def describe_status(self) -> str:
         """Says in one line how it goes."""
         source = self._source
-        score = self.last_scores(1)
+        score, faults = self.last_scores(1), self.num_faults
         return (
             f"{source.state}: {source.num_received} frames, "
             f"{self.num_scored} scored ({self._verdicts.rate:.1f} a second), "
             f"{source.num_dropped} dropped, delay {self.delay or 0.0:.2f} s"
             + (f", score {score[0]:.3g}" if score else "")
+            + (f", {faults} without a verdict" if faults else "")
         )
 
     def describe(self, since: int = -1, shown: int = -1) -> dict[str, Any]:
@@ -147,16 +150,15 @@ class LiveView:
             "rate": round(self._verdicts.rate, 1),
             "received": source.num_received,
             "dropped": source.num_dropped,
-            "faults": self.num_faults,
             "delay": self.delay,
             "threshold": calibration.threshold,
             "rule": calibration.describe_rule(),
-            "pixel_threshold": calibration.pixel_threshold,
             "now": now,
             "history": HISTORY_SECONDS,
             "frame": frame,
             "scores": scores,
             "alarms": alarms,
+            "has_older_alarms": self._has_older_alarms,
         }
 
     def _pictures(

@@ -2,6 +2,7 @@
 
 const INTERVAL = 250; // Milliseconds between questions.
 const HIDDEN_INTERVAL = 5000; // Where nobody looks.
+const PATIENCE = 10000; // Milliseconds until an answer is given up.
 const SHORTEST = 20; // Seconds that the scores show at least.
 const GAP = 3; // Seconds without a score that are no line.
 const WIDTH = 800;
@@ -29,12 +30,12 @@ function say(text, isError = false) {
   element("message").classList.toggle("error", isError);
 }
 
-async function ask(path) {
+async function ask(path, options = {}) {
   const token = element("token").value;
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   let response;
   try {
-    response = await fetch(path, { headers });
+    response = await fetch(path, { headers, ...options });
   } catch {
     throw new Error("The watching has ended, or cannot be reached.");
   }
@@ -49,7 +50,8 @@ async function poll() {
   const turn = latest;
   const since = scores.length ? scores[scores.length - 1][0] : -1;
   try {
-    const response = await ask(`live.json?since=${since}&shown=${shown}`);
+    const signal = AbortSignal.timeout(PATIENCE);
+    const response = await ask(`live.json?since=${since}&shown=${shown}`, { signal });
     const live = await response.json();
     if (turn !== latest) return;
     if (live.began !== began) {
@@ -92,7 +94,7 @@ function show(live) {
   element("now").hidden = false;
   if (live.frame) showFrame(live);
   drawScores(live);
-  showAlarms(live.alarms);
+  showAlarms(live.alarms, live.has_older_alarms);
 }
 
 function showFrame({ frame, threshold }) {
@@ -150,8 +152,8 @@ function drawScores({ scores: added, now, history, threshold }) {
     (threshold === null ? "" : `Dashed: the threshold, ${format(threshold)}.`);
 }
 
-function showAlarms(alarms) {
-  element("alarm-count").textContent = alarms.length;
+function showAlarms(alarms, hasOlder) {
+  element("alarm-count").textContent = hasOlder ? `last ${alarms.length}` : alarms.length;
   element("no-alarms").hidden = alarms.length > 0;
   const known = cards;
   cards = new Map();

@@ -1,30 +1,18 @@
 """The server of the live page."""
 
 import asyncio
-import hmac
-import importlib.resources
 import logging
 import os
-import re
 import threading
 import warnings
 from typing import Any
 
 from keras_sspcab.export.serving.server import ServerOptions
 from keras_sspcab.export.watch.live import LiveView
+from keras_sspcab.export.watch.recording import MEDIA_NAME
 from keras_sspcab.imports import import_optional
-from keras_sspcab.pages import design
 
 _log = logging.getLogger(__name__)
-
-_FILES = {
-    "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-}
-
-# Pictures and clips, as `Recorder` names them.
-_MEDIA = re.compile(r"\d{8}-\d{6}-\d{3}\.(mp4|jpg)")
 
 
 class PageServer:
@@ -95,32 +83,20 @@ class PageServer:
         from starlette.responses import FileResponse, JSONResponse, Response
         from starlette.routing import Route
 
-        from keras_sspcab.export.serving.server.web import PAGE_HEADERS
-
-        here = importlib.resources.files(__package__)
+        from keras_sspcab.export.serving.server.web import (
+            PAGE_HEADERS,
+            page_routes,
+        )
 
         def authorize(request: Request) -> None:
-            token = self._options.token
-            received = request.headers.get("authorization", "").encode()
-            if token is not None and not hmac.compare_digest(
-                received, f"Bearer {token}".encode()
-            ):
-                raise HTTPException(401, "This page needs a token.")
+            if not self._options.accepts(request.headers.get("authorization")):
+                raise HTTPException(
+                    401,
+                    "This page needs a token.",
+                    {"www-authenticate": "Bearer"},
+                )
 
         # None of these is a coroutine: they run in threads.
-        def show_file(request: Request) -> Response:
-            name, media_type = _FILES[request.url.path]
-            return Response(
-                (here / name).read_bytes(),
-                media_type=media_type,
-                headers=PAGE_HEADERS,
-            )
-
-        def show_design(_: Request) -> Response:
-            return Response(
-                design(), media_type="text/css", headers=PAGE_HEADERS
-            )
-
         def show_live(request: Request) -> Response:
             authorize(request)
             try:
@@ -138,18 +114,19 @@ class PageServer:
             authorize(request)
             name = request.path_params["name"]
             path = os.path.join(self._media, name)
-            if not (_MEDIA.fullmatch(name) and os.path.isfile(path)):
+            if not (MEDIA_NAME.fullmatch(name) and os.path.isfile(path)):
                 raise HTTPException(404, "It has been removed.")
             return FileResponse(path, headers=PAGE_HEADERS)
 
         def show_error(_: Request, error: Exception) -> Response:
             assert isinstance(error, HTTPException)
-            return JSONResponse({"error": error.detail}, error.status_code)
+            return JSONResponse(
+                {"error": error.detail}, error.status_code, error.headers
+            )
 
         return Starlette(
             routes=[
-                *(Route(path, show_file) for path in _FILES),
-                Route("/design.css", show_design),
+                *page_routes(__package__),
                 Route("/live.json", show_live),
                 Route("/alarms/{name}", show_media),
             ],

@@ -8,7 +8,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ _MAX_BYTES = 64 << 20
 # Of those that come while a clip is written.
 _MAX_WAITING = 200
 
-# What this module names its files, and nothing else is ever removed.
-_OURS = re.compile(r"\d{8}-\d{6}-\d{3}\.(mp4|jpg)")
+#: How pictures and clips are named; nothing else is ever removed.
+MEDIA_NAME = re.compile(r"\d{8}-\d{6}-\d{3}\.(mp4|jpg)")
 
 
 def compress(pixels: np.ndarray) -> bytes:
@@ -138,7 +138,8 @@ class Recorder:
             if path is not None:
                 line["clip"] = os.path.relpath(path, self.folder)
             try:
-                self._remove_oldest()
+                with self._writing:  # another alarm may end as well
+                    self._remove_oldest()
             except OSError as error:
                 _log.warning("Old clips cannot be removed: %s", error)
             self._write(line)
@@ -170,7 +171,7 @@ class Recorder:
         found = sorted(
             (entry.name, entry.stat().st_size)
             for entry in os.scandir(self._media)
-            if _OURS.fullmatch(entry.name) and entry.is_file()
+            if MEDIA_NAME.fullmatch(entry.name) and entry.is_file()
         )
         excess = sum(size for _, size in found) - self._keep
         for name, size in found:
@@ -191,7 +192,7 @@ class _Clip:
     def __init__(
         self,
         path: str,
-        before: Collection[tuple[float, bytes]],
+        before: Sequence[tuple[float, bytes]],
         max_seconds: float,
     ) -> None:
         self._path = path
@@ -199,10 +200,10 @@ class _Clip:
         # However many: that they are not too large, the recorder sees to.
         for item in before:
             self._frames.put(item)
-        self._start = next(iter(before), (None,))[0]
+        self._start = before[0][0]
         self._limit = len(before) + _MAX_WAITING
         self._max_seconds = max_seconds
-        self._is_written = False
+        self._is_long_enough = self._is_written = False
         self._thread = threading.Thread(
             target=self._run, name="keras-sspcab-clip"
         )
@@ -210,8 +211,10 @@ class _Clip:
 
     def add(self, seconds: float, data: bytes) -> None:
         """Takes a frame, unless too many wait or the clip is long enough."""
-        self._start = seconds if self._start is None else self._start
+        if self._is_long_enough:
+            return
         if seconds - self._start > self._max_seconds:
+            self._is_long_enough = True
             self._frames.put(None)
         elif self._frames.qsize() < self._limit:
             self._frames.put((seconds, data))
@@ -223,7 +226,7 @@ class _Clip:
         return self._path if self._is_written else None
 
     def _run(self) -> None:
-        size, start = None, self._start or 0.0
+        size = None
         try:
             with video_writer(self._path, _CLIP_RATE) as write:
                 while (item := self._frames.get()) is not None:
@@ -231,7 +234,7 @@ class _Clip:
                     image = Image.open(io.BytesIO(data))
                     size = size or image.size
                     # A camera may come back with another size.
-                    write(np.asarray(image.resize(size)), seconds - start)
+                    write(np.asarray(image.resize(size)), seconds - self._start)
             self._is_written = True
         except Exception as error:  # of the disk, or the encoder
             cause = error.__cause__ or error

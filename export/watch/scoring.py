@@ -58,7 +58,11 @@ class FrameScorer:
     def overrule(self, threshold: float) -> None:
         """Makes frames anomalous from a score on, whatever the model says."""
         self.calibration = dataclasses.replace(
-            self.calibration, threshold=threshold, decision="score"
+            self.calibration,
+            threshold=threshold,
+            decision="score",
+            regions=(),
+            products=(),
         )
         self._is_overruled = True
 

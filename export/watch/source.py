@@ -179,7 +179,7 @@ class Source:
             self._changed.wait_for(
                 lambda: self._num_new or self.has_ended, timeout
             )
-            new = list(self._pending)[-self._num_new :] if self._num_new else []
+            new = list(self._pending)
             self.num_dropped += max(0, self._num_new - 1)
             self._num_new = 0
             self._pending.clear()

@@ -9,8 +9,8 @@ from keras import layers
 #: The strides at which features can be taken.
 STRIDES = (2, 4, 8, 16, 32)
 
-# Large enough for networks that lose some pixels at the border.
-_SIZE = 512
+#: Large enough for networks that lose some pixels at the border.
+PROBE_SIZE = 512
 
 _CONVOLUTIONS = (
     layers.Conv2D,
@@ -79,12 +79,12 @@ def _by_stride(network: keras.Model) -> dict[int, list[Any]]:
     ]
     probe = keras.Model(network.input, [item.output for item in with_maps])
     maps = probe.compute_output_spec(
-        keras.KerasTensor((1, _SIZE, _SIZE, 3), network.input.dtype)
+        keras.KerasTensor((1, PROBE_SIZE, PROBE_SIZE, 3), network.input.dtype)
     )
     by_stride: dict[int, list[Any]] = {stride: [] for stride in STRIDES}
     for operation, output in zip(with_maps, maps, strict=True):
         # Convolutions without padding give less than the size by the stride.
-        stride = 2 ** round(math.log2(_SIZE / output.shape[1]))
+        stride = 2 ** round(math.log2(PROBE_SIZE / output.shape[1]))
         if stride in by_stride:
             by_stride[stride].append(operation)
     return by_stride

@@ -261,7 +261,7 @@ def import_weights(
 def calibrate(
     run: FinishedRun,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Folder of normal images or videos that were not trained on. "
             "Default: those that the training calibrates on."

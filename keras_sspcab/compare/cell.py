@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from keras_sspcab.compare.conditions import hardware
 from keras_sspcab.compare.results import CellState, state_of
 from keras_sspcab.runs import Config, RunFolder, files
-from keras_sspcab.runs.parsing import load_config
+from keras_sspcab.runs.parsing import resolve_layers
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.signals import deferred_signals
 
@@ -142,14 +142,9 @@ def main(
     with open(job, encoding="utf-8") as file:
         values = json.load(file)
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
-    settings = {
-        f"{section}.{key}": value
-        for section, keys in values["config"].items()
-        for key, value in keys.items()
-    }
     run = RunFolder(values["run"])
     try:
-        config = load_config(None, settings)
+        config = resolve_layers([(values["config"], "")])
         run_cell(run, config, progress, values["command"])
     except KeyboardInterrupt:
         return _INTERRUPTED

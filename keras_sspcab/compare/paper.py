@@ -68,11 +68,12 @@ class PaperTable:
         Data sets of which no class is compared, and weights and pictures for
         which no setting is given.
         """
-        names = {canonical_name(name) for name in run.grid.classes}
+        # In their order, each once.
+        names = dict.fromkeys(map(canonical_name, run.grid.classes))
         of_mvtec = {*TABLES["image"].classes}
         lines = []
         for key, facts in self.data.items():
-            if not names & (of_mvtec if key == "mvtec" else {key}):
+            if not names.keys() & (of_mvtec if key == "mvtec" else {key}):
                 lines.append(
                     f"{self.title} of the paper is of {facts['name']}, which "
                     f"is not there: {facts['source']}. {', '.join(names)} "

@@ -145,7 +145,7 @@ def measure_preprocessing(
     paths = [sample.path for sample in samples]
     values = parallel_map(brightest_value, paths, "Measuring images")
     # Without such files nothing is known: the full range.
-    return Preprocessing.covering(max(values, default=0) or 65535)
+    return Preprocessing.covering(max(values, default=0) or WHITE_LEVELS[-1])
 
 
 def warn_if_nearly_black(path: str) -> None:

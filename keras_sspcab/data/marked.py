@@ -9,11 +9,11 @@ from typing import Any
 
 from keras_sspcab.data.decoding import image_format
 from keras_sspcab.data.image_files import pixels_of
-from keras_sspcab.data.scanning import is_image
+from keras_sspcab.data.scanning import GOOD, is_image
 from keras_sspcab.runs import files
 
 #: Where images lie by what was wrong about their answer.
-MARKS = {"false_alarm": ("train", "good"), "missed": ("test", "missed")}
+MARKS = {"false_alarm": ("train", GOOD), "missed": ("test", "missed")}
 
 # So that a page that is open to many cannot fill the disk.
 _MOST = 10_000

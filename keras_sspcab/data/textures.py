@@ -13,7 +13,6 @@ from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data.defects import DEFECTS, draw_defect
 from keras_sspcab.data.file_system import (
     enumerate_names,
-    list_files,
     scheme_of,
     standardize_path,
 )
@@ -215,8 +214,15 @@ def _standardize_target(root: Any) -> str:
             f"There is a file in place of {root!r}. Choose another."
         )
     if os.path.isdir(root) and os.listdir(root):
-        strange = sorted({*list_files(root)} - _own_files(root))
-        if strange or not _own_files(root):
+        own = _own_files(root)
+        # All of them, hidden ones too: what is here will be replaced.
+        found = {
+            os.path.relpath(os.path.join(folder, name), root)
+            for folder, folders, names in os.walk(root)
+            for name in (*names, *(n for n in folders if n.startswith(".")))
+        }
+        strange = sorted({p.replace(os.sep, "/") for p in found} - own)
+        if strange or not own:
             raise ValueError(
                 "The folder holds files that write_texture_folder did not "
                 f"write, so it is left alone. Received: root={root!r} with "

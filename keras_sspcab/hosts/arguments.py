@@ -138,12 +138,7 @@ def check_weights(**weights: float) -> dict[str, float]:
 
 def check_positive(value: float, name: str) -> float:
     """Returns a positive, finite number, or raises a ValueError."""
-    if not 0 < float(value) < float("inf"):
-        raise ValueError(
-            f"The `{name}` argument must be positive and finite. "
-            f"Received: {name}={value!r}"
-        )
-    return float(value)
+    return standardize_number(value, name, excluded=0)
 
 
 def check_stages(

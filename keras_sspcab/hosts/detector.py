@@ -291,6 +291,10 @@ class Detector(keras.Model):
 
         Arrays must be finite: a network can hide that its input is not.
         """
+        self._check_prediction(x)
+        return super().predict(x, *args, **kwargs)
+
+    def _check_prediction(self, x: Any) -> None:
         if isinstance(x, (np.ndarray, Mapping)):
             _check_finite(x)
         if not self.calibration.is_calibrated:
@@ -298,9 +302,8 @@ class Detector(keras.Model):
                 f"{self.name} has not been calibrated: scores are raw and "
                 "`is_anomalous` is never set. Call `calibrate` with normal "
                 "images first.",
-                stacklevel=2,
+                stacklevel=3,
             )
-        return super().predict(x, *args, **kwargs)
 
     # === Config ===
 

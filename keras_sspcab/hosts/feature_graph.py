@@ -10,15 +10,17 @@ import numpy as np
 from keras import layers, ops
 
 from keras_sspcab.backbones import describe_weights, load_backbone
-from keras_sspcab.checks import standardize_choice, standardize_int
+from keras_sspcab.backbones.taps import PROBE_SIZE
+from keras_sspcab.checks import (
+    standardize_choice,
+    standardize_int,
+    standardize_odd,
+)
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
 from keras_sspcab.hosts.graph import LAST, sspcab_block
 
 PLACES = ("features",)
 RESIDUALS = ("append", "replace")
-
-# Large enough for networks that lose some pixels at the border.
-_PROBE = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +100,7 @@ def feature_graph(
         else tuple(neighborhood)
     )
     for size in sizes:
-        if standardize_int(size, "neighborhood", 1) % 2 == 0:
-            raise ValueError(
-                "The `neighborhood` argument must be odd. "
-                f"Received: neighborhood={neighborhood}"
-            )
+        standardize_odd(size, "neighborhood")
     image = keras.Input(shape, name="image")
     taps = list(dict.fromkeys(tap for group in groups for tap in group))
     network = load_backbone(backbone, taps, weights, image.shape[-1])
@@ -185,9 +183,8 @@ def _joined_groups(
 ) -> list[Any]:
     """Joins the maps of each group of taps on the grid of its finest."""
     image = network.inputs[0]
-    probe = network.compute_output_spec(
-        keras.KerasTensor((1, _PROBE, _PROBE, image.shape[-1]), image.dtype)
-    )
+    shape = (1, PROBE_SIZE, PROBE_SIZE, image.shape[-1])
+    probe = network.compute_output_spec(keras.KerasTensor(shape, image.dtype))
     sides = [spec.shape[1] for spec in keras.tree.flatten(probe)]
     return [
         _joined(

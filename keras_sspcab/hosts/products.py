@@ -231,6 +231,7 @@ class ProductModel(AnomalyModel):
         """
         if product is None:
             return super().predict(x, *args, **kwargs)
+        self._check_prediction(x)
         inputs = {"image": x, "product": self._indices(product, len(x))}
         return self._told.value.predict(inputs, *args, **kwargs)
 

@@ -127,8 +127,7 @@ class EffectLayer(ConfigLayer):
     """A layer whose call does more than compute its outputs.
 
     `compute` returns the outputs; `conclude` adds a loss or moves a state.
-    Under `keras.RematScope`, `compute` alone is done
-    again for the gradient.
+    Under `keras.RematScope`, `compute` alone is done again for the gradient.
     """
 
     def compute(self, inputs: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_sspcab.checks import standardize_scores
 from keras_sspcab.metrics.image_level import auroc, standardize_image_arguments
+from keras_sspcab.metrics.registry import METRICS
 
 # From here down a map is no better than noise, whose pixel AUROC is 0.5 and
 # whose AUPRO up to a false-positive rate of 0.3 is 0.15; with some leeway, as
@@ -21,7 +22,6 @@ from keras_sspcab.metrics.image_level import auroc, standardize_image_arguments
 _PIXEL_BOUNDS = {"pixel_auroc": 0.55, "aupro": 0.2}
 # From here on an AUROC is good, if there are images enough to believe it.
 _GOOD = 0.75
-_TITLES = {"pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
 
 
 def chance_limit(num_normal: int, num_anomalous: int) -> float:
@@ -91,7 +91,7 @@ def _image_failure(metrics: Mapping[str, Any]) -> str:
 def _misses(metrics: Mapping[str, Any]) -> str:
     """Names the pixel metrics that are no better than noise."""
     return ", ".join(
-        f"{_TITLES[key]} {metrics[key]:.2f}"
+        f"{METRICS[key].title} {metrics[key]:.2f}"
         for key, bound in _PIXEL_BOUNDS.items()
         if metrics.get(key) is not None and metrics[key] <= bound
     )

@@ -10,10 +10,14 @@ import numpy as np
 from keras_sspcab.checks import (
     require_both_classes,
     standardize_binary,
+    standardize_number,
     standardize_scores,
 )
 from keras_sspcab.metrics.image_level import Curve, thin_curve
 from keras_sspcab.metrics.score_counts import ScoreCounts, join
+
+#: False positive rate up to which AUPRO counts, as in MVTec's papers.
+FPR_LIMIT = 0.3
 
 # Those of 500 images of 256 x 256 pixels, in 130 MB.
 MAX_NORMAL = 2**25
@@ -167,9 +171,9 @@ class PixelScores:
         sizes = np.bincount(components, minlength=num_components)
         self._anomalous[0].add(scores[mask], 1.0 / sizes[components])
 
-    def compute(self, fpr_limit: float = 0.3) -> dict[str, float]:
+    def compute(self, fpr_limit: float = FPR_LIMIT) -> dict[str, float]:
         """Returns all pixel-level metrics; see `pixel_metrics`."""
-        check_share(fpr_limit, "fpr_limit")
+        standardize_number(fpr_limit, "fpr_limit", 0, 1, excluded=0)
         if self.num_normal == 0 or self.num_anomalous == 0:
             return {}
         return {
@@ -197,7 +201,7 @@ class PixelScores:
         precision = counts.hits / (counts.hits + counts.alarms)
         return float(np.sum(gains * precision) / self.num_anomalous)
 
-    def aupro(self, fpr_limit: float = 0.3) -> float:
+    def aupro(self, fpr_limit: float = FPR_LIMIT) -> float:
         """Returns the area under the per-region overlap (PRO) curve.
 
         PRO is the share of a connected component (8 neighbors) of the ground
@@ -207,7 +211,7 @@ class PixelScores:
         is divided by `fpr_limit`, in (0, 1] (Bergmann et al., "The MVTec
         Anomaly Detection Dataset", IJCV 2021, section 5).
         """
-        check_share(fpr_limit, "fpr_limit")
+        standardize_number(fpr_limit, "fpr_limit", 0, 1, excluded=0)
         fpr, overlap = self._pro_curve()
         end = int(np.searchsorted(fpr, fpr_limit, side="right"))
         at_limit = np.interp(fpr_limit, fpr, overlap)
@@ -277,17 +281,8 @@ def _interleave(
     return np.concatenate([[0.0], inner, [1.0]])
 
 
-def check_share(value: float, name: str) -> None:
-    """Raises a ValueError unless a value lies in (0, 1]."""
-    if not 0 < value <= 1:
-        raise ValueError(
-            f"The `{name}` argument must lie in (0, 1]. "
-            f"Received: {name}={value}"
-        )
-
-
 def pixel_metrics(
-    masks: Iterable[Any], maps: Iterable[Any], fpr_limit: float = 0.3
+    masks: Iterable[Any], maps: Iterable[Any], fpr_limit: float = FPR_LIMIT
 ) -> dict[str, float]:
     """All pixel-level metrics of a test set; see `PixelScores`.
 

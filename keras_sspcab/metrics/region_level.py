@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.checks import standardize_int
+from keras_sspcab.checks import standardize_int, standardize_number
 from keras_sspcab.metrics.boxes import (
     BOX_COLUMNS,
     DETECTION_COLUMNS,
@@ -17,7 +17,6 @@ from keras_sspcab.metrics.boxes import (
     standardize_table,
 )
 from keras_sspcab.metrics.image_level import Curve
-from keras_sspcab.metrics.pixel_level import check_share
 
 # Pairs of a detection and a box of its frame that are compared at a time.
 NUM_PAIRS = 2**18
@@ -101,8 +100,8 @@ def rbdc_tbdc(
     detections = standardize_table(detections, "detections", DETECTION_COLUMNS)
     tracks = standardize_table(tracks, "tracks", TRACK_COLUMNS)
     num_frames = standardize_int(num_frames, "num_frames", 1)
-    check_share(iou_threshold, "iou_threshold")
-    check_share(track_threshold, "track_threshold")
+    standardize_number(iou_threshold, "iou_threshold", 0, 1, excluded=0)
+    standardize_number(track_threshold, "track_threshold", 0, 1, excluded=0)
     if tracks["frame"].size == 0:
         raise ValueError(
             "RBDC and TBDC are not defined without ground truth. Received: "

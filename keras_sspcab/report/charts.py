@@ -6,10 +6,10 @@ import numpy as np
 
 from keras_sspcab.metrics import Curve, average_precision
 from keras_sspcab.metrics.image_level import thin_curve
+from keras_sspcab.metrics.pixel_level import FPR_LIMIT
 from keras_sspcab.report import figures
 from keras_sspcab.report.content import EvaluatedRun
 
-_FPR_LIMIT = 0.3
 _POINTS = 300
 
 # Legend, color, name of the curves, and metrics that are areas below them.
@@ -123,13 +123,13 @@ def ranking_charts(run: EvaluatedRun) -> list[Chart]:
                 "Per-region overlap (PRO)",
                 "Mean covered share of the defective regions over share of "
                 "normal pixels flagged. The tinted area up to "
-                f"{_FPR_LIMIT}, divided by {_FPR_LIMIT}, is AUPRO: "
+                f"{FPR_LIMIT}, divided by {FPR_LIMIT}, is AUPRO: "
                 f"{_values(run, {'aupro': ''})}.",
                 figures.unit_curves(
                     "pro",
                     [("overlap", figures.ANOMALOUS, curves["pro"])],
                     ("false positive rate", "per-region overlap"),
-                    limit=_FPR_LIMIT,
+                    limit=FPR_LIMIT,
                 ),
             )
         )

@@ -129,8 +129,7 @@ def calibrate_run(
     config = load_config(run.file("config.toml"), settings)
     model = load_detector(run.path)
     before = model.calibration
-    source = source_of(config, run)
-    source.preprocessing = model.preprocessing
+    source = source_of(config, run, model)
     marked = None if feedback is None else read_marks(feedback, source)
     alarms = None if marked is None else _new_alarms(marked, run, source)
     if data is None:
@@ -224,7 +223,7 @@ def _require_same_data(run: RunFolder, source: Source, folder: Any) -> None:
 
 def _new_samples(source: Source, data: str, progress: Progress) -> Any:
     """Returns the normal samples of a folder, none of them trained on."""
-    folder = source.list_samples(os.path.abspath(data), "auto")
+    folder = source.list_samples(data, "auto")
     samples = (*folder.train, *folder.validation)
     own: set[str] = set()
     # The data of the training may be gone.

@@ -74,6 +74,10 @@ def estimate_run(config: Config, num_steps: int = 3) -> RunEstimate:
     >>> estimate_run(run.config).hours  # doctest: +SKIP
     3.4
     """
+    if not any(config.data.image_size):  # that of the training images
+        found = source_of(config)
+        found.split()
+        config = found.config
     training = config.training
     side = config.data.patch_size or config.inspection.tile
     height, width = (side, side) if side else config.data.image_size

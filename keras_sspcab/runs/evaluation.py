@@ -63,9 +63,8 @@ def evaluate_run(
     configuration may be another folder than that of the training.
     """
     model: Any = load_detector(run.path)
-    source: Any = source_of(config, run)
+    source: Any = source_of(config, run, model)
     source.check_evaluation()
-    source.preprocessing = model.preprocessing
     samples, split, root = source.samples_to_evaluate()
     progress, path = progress or Progress(), run.file("metrics.json")
     is_image = isinstance(source, ImageSource)

@@ -131,7 +131,7 @@ def evaluate_images(
             defect: {
                 "num_images": sum(row.defect == defect for row in rows),
                 **_image_metrics(
-                    [row for row in rows if row.defect in ("good", defect)]
+                    [row for row in rows if row.defect in (GOOD, defect)]
                 ),
                 **PixelScores.joined([pixels[GOOD], pixels[defect]]).compute(),
             }

@@ -3,7 +3,8 @@
 All lie in `predictions/`, but for `metrics.json`:
 
     scores.csv            one row for each test image or scored frame of video
-    maps/000000.npy       anomaly maps of images, in half precision
+    maps/000000.npy       anomaly maps of images, in half precision; where
+                          parts are aligned, 000000-regions.npy as well
     curves.json           ROC, precision-recall and PRO curves
     key_frames.csv        of videos: the frames that are worth a look, with
     key_frames/           their pictures, anomaly maps and masks

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +40,7 @@ from keras_sspcab.data.video import (
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.optional_inputs import product_index, product_name
 from keras_sspcab.report import overlay
+from keras_sspcab.report.content import intervals
 from keras_sspcab.report.heat import outline_regions, seen_part
 from keras_sspcab.report.predictions import annotate_frame, save_score_plot
 from keras_sspcab.runs import files
@@ -284,14 +284,7 @@ class VideoPrediction:
 
     def alarms(self) -> list[tuple[float, float]]:
         """Returns begin and end of anomalous stretches, in seconds."""
-        stretches = []
-        for is_anomalous, group in itertools.groupby(
-            self.rows, lambda row: row["is_anomalous"]
-        ):
-            if is_anomalous:
-                seconds = [row["seconds"] for row in group]
-                stretches.append((seconds[0], seconds[-1]))
-        return stretches
+        return intervals((r["seconds"], r["is_anomalous"]) for r in self.rows)
 
 
 def predict_videos(
@@ -315,8 +308,7 @@ def predict_videos(
             f"Received: {', '.join(sorted(names))}"
         )
     options = {} if stride is None else {"stride": stride}
-    source: Any = source_of(config or config_for(model))
-    source.preprocessing = model.preprocessing
+    source: Any = source_of(config or config_for(model), model=model)
     progress = progress or Progress()
     return [
         _predict_video(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sspcab.data.file_system import standardize_path
 from keras_sspcab.data.scanning import find_products
 from keras_sspcab.hosts import FeatureModel, ProductModel, get_application
 from keras_sspcab.metrics.registry import metrics_of
@@ -24,7 +25,7 @@ from keras_sspcab.runs.folder import RunFolder, now
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.parsing import differences, write_config
 from keras_sspcab.runs.progress import Progress
-from keras_sspcab.runs.sources import Source, source_of
+from keras_sspcab.runs.sources import source_of
 from keras_sspcab.runs.training import train_run
 from keras_sspcab.scoring import Calibration
 from keras_sspcab.scoring.recognition import Recognition
@@ -64,7 +65,7 @@ def train_products(
     run.update_record(
         state="training",
         products=names,
-        data={"root": os.path.abspath(config.data.path)},
+        data={"root": standardize_path(config.data.path)},
     )
     for number, name in enumerate(names, 1):
         part = run.product(name)
@@ -146,7 +147,8 @@ def _join(
     model = ProductModel.join(models)
     normal = {}
     for name, part in models.items():
-        source = _source_of(run.product(name), part)
+        folder = run.product(name)
+        source = source_of(folder.config, folder, part)
         images = source.scoring_dataset(source.split().train)
         normal[name] = progress.track(images, f"Images to recognize {name} by")
     recognition = model.fit_recognition(normal)
@@ -156,12 +158,6 @@ def _join(
         f"parameters: {', '.join(names)}. {recognition.describe()}"
     )
     return recognition
-
-
-def _source_of(part: RunFolder, model: Any) -> Source:
-    source = source_of(part.config, part)
-    source.preprocessing = model.preprocessing
-    return source
 
 
 def is_joined(run: RunFolder) -> bool:
@@ -264,8 +260,7 @@ def evaluate_products(
         metrics = evaluate_run(part, settings, progress, as_published)
         kept = [*_COUNTS, *(m.key for m in metrics_of("image", metrics))]
         per_product[name] = {key: metrics[key] for key in kept}
-        source: Any = source_of(settings, part)
-        source.preprocessing = model.preprocessing
+        source: Any = source_of(settings, part, model)
         samples, split, _ = source.samples_to_evaluate()
         splits[split] = None
         seen[name] = model.recognize(source.whole_images(samples))
@@ -289,7 +284,7 @@ def evaluate_products(
         "preprocessing": model.preprocessing.to_dict(),
     }
     files.write_json(path, metrics)
-    root = os.path.abspath(config.data.path)
+    root = standardize_path(config.data.path)
     split = " and ".join(splits)
     run.update_record(evaluated={"split": split, "root": root, "time": now()})
     return metrics

@@ -518,7 +518,7 @@ def resolve_config(
         "inspection.roi": config.inspection.roi,
     }
     relative = {
-        key: os.path.abspath(path)
+        key: os.path.abspath(os.path.expanduser(path))
         for key, path in paths.items()
         if path and "://" not in path and not os.path.isabs(path)
     }

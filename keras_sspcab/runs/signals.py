@@ -23,8 +23,8 @@ def deferred_signals(
 
     The request is to be looked at where it is safe to stop. `on_signal` takes
     the number of each signal; without it the second raises `KeyboardInterrupt`
-    with `message`.
-    In other threads than the main one, which get no signals, it does nothing.
+    with `message`. In other threads than the main one, which get no signals, it
+    does nothing.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -84,6 +84,8 @@ def score_shards(
         model_checksum: SHA-256 of the model.
         region_score_NAME, region_is_anomalous_NAME: Of each region with a
             threshold of its own.
+        product: Of a model of several: the name of the one that it was taken
+            for.
         map_file: With `maps`: the map, relative to the folder.
 
     Args:

@@ -179,11 +179,11 @@ class ScoreFolder:
         if notes is None or _FILES_KEY not in notes:
             # Those of earlier versions have none.
             return notes is not None
-        then = json.loads(notes[_FILES_KEY])
-        now = map(state_of_file, self.inputs_of(shard))
+        noted = json.loads(notes[_FILES_KEY])
+        present = map(state_of_file, self.inputs_of(shard))
         return all(
             None in pair or pair[0] == pair[1]
-            for pair in zip(then, now, strict=True)
+            for pair in zip(noted, present, strict=True)
         )
 
     def _notes_of(self, shard: int) -> dict[bytes, bytes] | None:

@@ -224,11 +224,8 @@ class Calibration:
                 value in each.
         """
         decision = standardize_choice(decision, DECISIONS, "decision")
-        for value in (quantile, pixel_quantile):
-            if not 0 < value <= 1:
-                raise ValueError(
-                    f"A quantile must lie in (0, 1]. Received: {value}"
-                )
+        standardize_number(quantile, "quantile", 0, 1, excluded=0)
+        standardize_number(pixel_quantile, "pixel_quantile", 0, 1, excluded=0)
         scores = _finite(scores, "score")
         pixels = _finite(pixels, "map value")
         score_mean, score_std = _mean_and_std(scores)

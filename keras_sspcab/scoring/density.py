@@ -41,7 +41,9 @@ class Density(FittedLayer):
         if len(embeddings) < 2:
             raise ValueError(
                 f"{self.name} needs the embeddings of at least two normal "
-                f"images. Received: {len(embeddings)}"
+                f"images, besides those to calibrate on. Received: "
+                f"{len(embeddings)}. Add images, or take a model for which "
+                "one is enough: multiscale_padim, padim or patchcore"
             )
         self.require_finite(embeddings)
         self._fit(embeddings)
@@ -98,13 +100,6 @@ class GaussianDensity(Density):
     def _fit(self, embeddings: np.ndarray) -> None:
         from sklearn.covariance import LedoitWolf
 
-        if len(embeddings) < 2:
-            raise ValueError(
-                f"{self.name} needs the embeddings of two normal images at "
-                "least, besides those to calibrate on. Received: 1. Add "
-                "images, or take a model for which one is enough: "
-                "multiscale_padim, padim or patchcore"
-            )
         covariance = LedoitWolf().fit(embeddings)
         if not np.trace(covariance.covariance_) > 0:
             raise ValueError(

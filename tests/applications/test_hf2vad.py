@@ -253,7 +253,7 @@ def test_missing_inputs():
         ({"num_slots": 1}, "num_slots"),
         ({"prediction_score_weight": -1}, "at least 0.*-1"),
         ({"learning_rates": (1e-3,)}, "three numbers"),
-        ({"learning_rates": (1e-3, 0.0, 1e-3)}, "positive"),
+        ({"learning_rates": (1e-3, 0.0, 1e-3)}, "above 0"),
         ({"epochs": (1, 2)}, "three numbers"),
         ({"batch_sizes": (1, 2, 0)}, "batch_sizes"),
     ],

@@ -95,6 +95,13 @@ def test_what_resembles_none_is_unknown_and_anomalous(model):
     assert indices["product_index"].tolist() == [-1, -1]
 
 
+def test_what_is_not_finite_is_refused_whatever_is_said_of_it(model):
+    images = np.full((1, SIDE, SIDE, 3), np.nan, "float32")
+    for product in (None, "nut"):
+        with pytest.raises(ValueError, match="finite"):
+            model.predict(images, product=product, verbose=0)
+
+
 def test_names_are_checked(model, singles, normal):
     with pytest.raises(ValueError, match=r"'screw'.*nut, bolt, cap"):
         model.predict(normal["nut"], product="screw", verbose=0)

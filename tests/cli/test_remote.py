@@ -26,6 +26,11 @@ def test_a_remote_folder_is_as_good_as_a_local_one(images, tmp_path, invoke):
     assert metrics[0] == metrics[1]
     assert metrics[0]["pixel_auroc"] > 0
 
+    # More normal images, at a URL as well; of which none was trained on.
+    system.put(str(images / "test/good"), "/remote/more", recursive=True)
+    invoke("calibrate", run, "--data", "memory://remote/more")
+    assert "more@" in (run / "calibrations.json").read_text()
+
     hole = f"{root}/test/hole"
     for inputs, count in ([hole], 2), ([f"{hole}/000.png"], 1):
         invoke("predict", run, *inputs, "--out", tmp_path / "rows.csv")

@@ -146,6 +146,21 @@ def test_strange_folder_is_left_alone(tmp_path, card):
     assert contents(tmp_path) == {"dataset.json": card.encode()}
 
 
+@pytest.mark.parametrize("name", [".notes", ".git/config", ".git"])
+def test_hidden_files_are_somebody_elses(tmp_path, name):
+    root = tmp_path / "demo"
+    write_texture_folder(root, **SMALL)
+    hidden = root / name
+    if name == ".git":
+        hidden.mkdir()
+    else:
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_text("mine")
+    with pytest.raises(ValueError, match=rf"did not write.*\{name}"):
+        write_texture_folder(root, **SMALL)
+    assert hidden.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -46,13 +46,15 @@ def test_scoring_counts_where_nothing_is_trained(images, monkeypatch):
     assert found.hours == pytest.approx(found.scoring_seconds / 3600)
 
 
-def test_steps_and_scores_of_a_training(images, monkeypatch):
+@pytest.mark.parametrize("size", [32, 0])
+def test_steps_and_scores_of_a_training(images, monkeypatch, size):
     found = estimate(
         images,
         monkeypatch,
         **{
             "model.name": "autoencoder",
             "model.filters": [4, 4, 4],
+            "data.image_size": size,
             "data.patch_size": 0,
             "training.epochs": 3,
             "training.batch_size": 4,

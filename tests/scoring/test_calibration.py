@@ -88,8 +88,8 @@ def test_outputs():
     [
         ([], 0.9, "at least one score"),
         ([1.0, np.nan], 0.9, "1 scores that are NaN or infinite"),
-        ([1.0], 0.0, "quantile must lie in"),
-        ([1.0], 1.5, "quantile must lie in"),
+        ([1.0], 0.0, "`quantile` argument must be a number above 0 and at"),
+        ([1.0], 1.5, "`quantile` argument must be a number above 0 and at"),
     ],
 )
 def test_bad_data(scores, quantile, message):

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 
@@ -48,6 +49,11 @@ class _Group:
     )
     running: int = 0
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waits_since(self) -> float:
+        """When its first request came."""
+        return self.waiting[0].since if self.waiting else math.inf
 
 
 class Batcher:
@@ -186,7 +192,11 @@ class Batcher:
                 request.result.set_result(result)
         self._free += 1
         group.running -= 1
-        for key, waiting in list(self._groups.items()):
+        # Who has waited longest comes first, or a busy key would starve others.
+        longest = sorted(
+            self._groups.items(), key=lambda item: item[1].waits_since
+        )
+        for key, waiting in longest:
             self._dispatch(key, waiting)
 
 

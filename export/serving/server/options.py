@@ -1,6 +1,7 @@
 """Options of the embedded server."""
 
 import dataclasses
+import hmac
 import ipaddress
 import os
 import pathlib
@@ -158,6 +159,15 @@ class ServerOptions:
         except ValueError:
             return False
         return True
+
+    def accepts(self, authorization: str | bytes | None) -> bool:
+        """Whether a header holds the token, or none is needed."""
+        if self.token is None:
+            return True
+        received = authorization or b""
+        if isinstance(received, str):
+            received = received.encode()
+        return hmac.compare_digest(received, f"Bearer {self.token}".encode())
 
     def read_tls(self) -> tuple[bytes, bytes] | None:
         """Returns private key and certificate, or None without TLS."""

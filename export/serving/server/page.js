@@ -11,6 +11,7 @@ let colors = [];
 let entries = []; // Newest first.
 let selected = null;
 let canMark = false;
+let loading = null; // The answer about models that is under way.
 let queue = Promise.resolve();
 
 // With the sign that is as wide as a plus.
@@ -47,9 +48,16 @@ function send(path, query, body = "") {
   });
 }
 
-async function loadModels() {
-  ({ models, colors, feedback: canMark } = await ask("page.json"));
-  for (const model of models) model.labels = model.region_labels && await unpack(model.region_labels);
+// Who asks while an answer is under way gets the same.
+function loadModels() {
+  loading ??= findModels().finally(() => { loading = null; });
+  return loading;
+}
+
+async function findModels() {
+  const found = await ask("page.json");
+  for (const model of found.models) model.labels = model.region_labels && await unpack(model.region_labels);
+  ({ models, colors, feedback: canMark } = found);
   const chosen = element("model").value;
   element("model").replaceChildren(
     ...models.map(({ name, version }) =>
@@ -107,21 +115,25 @@ function showVersionButton() {
 
 // Also for all others who ask this server.
 async function serveVersion() {
+  const { name } = chosenModel(); // Another may be chosen meanwhile.
   const wanted = Number(element("version").value);
+  const isServed = () => models.some((model) => model.name === name && model.version === wanted);
+  element("serve-version").disabled = true;
   say(`Loading version ${wanted} …`);
   try {
-    await send("version", { model: chosenModel().name, version: wanted });
-    for (let tries = 0; tries < 120 && chosenModel().version !== wanted; tries++) {
+    await send("version", { model: name, version: wanted });
+    for (let tries = 0; tries < 120 && !isServed(); tries++) {
       await new Promise((resolve) => setTimeout(resolve, 500));
       await loadModels();
-      element("version").value = wanted;
+      if (element("model").value === name) element("version").value = wanted;
     }
-    const isServed = chosenModel().version === wanted;
-    say(isServed ? `Version ${wanted} is served.` : `Version ${wanted} cannot be loaded; see the log of the server.`, !isServed);
+    say(isServed() ? `Version ${wanted} is served.` : `Version ${wanted} cannot be loaded; see the log of the server.`, !isServed());
     showVersions();
-    if (isServed) scoreAgain();
+    if (isServed()) scoreAgain();
   } catch (error) {
     say(error.message, true);
+  } finally {
+    element("serve-version").disabled = false;
   }
 }
 
@@ -175,8 +187,13 @@ function add(files) {
   element("drop").classList.add("compact");
   added.forEach((entry, index) => {
     const progress = added.length > 1 ? ` (${index + 1} of ${added.length})` : "";
-    queue = queue.then(() => score(entry, progress, index === 0));
+    enqueue(() => score(entry, progress, index === 0));
   });
+}
+
+// What fails must not hold up the images behind it.
+function enqueue(task) {
+  queue = queue.then(task).catch((error) => say(error.message, true));
 }
 
 async function score(entry, progress, isFirst) {
@@ -199,13 +216,14 @@ function isCurrent({ prediction, error }) {
   return prediction && !error && prediction.model.name === name && prediction.model.version === version;
 }
 
-// All images, the one that is looked at first.
+// All images, the one that is looked at first. Also those that are current: they
+// may be under way with the model that was chosen before.
 function scoreAgain() {
-  const old = entries.filter((entry) => !isCurrent(entry)).sort((a, b) => (b === selected) - (a === selected));
-  old.forEach((entry, index) => {
-    showWaiting(entry);
-    const progress = old.length > 1 ? ` (${index + 1} of ${old.length})` : "";
-    queue = queue.then(() => isCurrent(entry) || score(entry, progress, entry === selected));
+  const all = [...entries].sort((a, b) => (b === selected) - (a === selected));
+  all.forEach((entry, index) => {
+    if (!isCurrent(entry)) showWaiting(entry);
+    const progress = all.length > 1 ? ` (${index + 1} of ${all.length})` : "";
+    enqueue(() => isCurrent(entry) ? showState(entry) : score(entry, progress, false));
   });
 }
 
@@ -389,6 +407,7 @@ async function toggleMark() {
   const mark = entry.mark ? "none" : isFlagged(entry.prediction) ? "false_alarm" : "missed";
   const query = { mark, name: entry.file.name, model: model.name, version: model.version, score };
   if (model.threshold !== null) query.threshold = limitsOf(model).score;
+  element("wrong").disabled = true; // A second click would send the same again.
   try {
     const kept = await send("feedback", query, entry.file);
     entry.mark = mark === "none" ? undefined : mark;
@@ -396,6 +415,7 @@ async function toggleMark() {
   } catch (error) {
     say(error.message, true);
   }
+  element("wrong").disabled = false;
   if (entry === selected) showMark(entry);
   showCounts();
 }

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-import hmac
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,11 +107,7 @@ class Predictor:
 
     def authorize(self, header: str | bytes | None) -> None:
         """Raises an error unless a header holds the token, if there is one."""
-        token = self.options.token
-        received = header.encode() if isinstance(header, str) else header or b""
-        if token is not None and not hmac.compare_digest(
-            received, f"Bearer {token}".encode()
-        ):
+        if not self.options.accepts(header):
             raise ServingError(
                 StatusCode.UNAUTHENTICATED,
                 "This server needs a token: send "

@@ -1,10 +1,8 @@
 """The REST API of TensorFlow Serving, health, metrics and the web page."""
 
-import functools
-import importlib.resources
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from keras_sspcab.export.serving.manifest import MAX_VERSION
 from keras_sspcab.export.serving.server.errors import (
     ServingError,
     as_serving_error,
@@ -33,7 +32,6 @@ from keras_sspcab.export.serving.server.messages import (
     metadata_json,
     status_json,
 )
-from keras_sspcab.export.serving.server.models import Models
 from keras_sspcab.export.serving.server.predictor import (
     Prediction,
     Predictor,
@@ -44,8 +42,7 @@ from keras_sspcab.export.serving.server.versions import (
     ModelSpec,
     Version,
 )
-from keras_sspcab.export.serving.server.web import PAGE_HEADERS
-from keras_sspcab.pages import design
+from keras_sspcab.export.serving.server.web import page_routes
 from keras_sspcab.scoring import Calibration
 
 _PATH = re.compile(
@@ -65,14 +62,6 @@ _HTTP_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 # Digits take so many times as long as the bytes of numbers: nobody else must
 # wait for that.
 _WEIGHT_OF_JSON = 20
-
-# Files of the page by path: their names and media types.
-_FILES = {
-    "/": ("page.html", "text/html"),
-    "/design.css": ("design.css", "text/css"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-}
 
 
 class RestApi:
@@ -101,7 +90,7 @@ class RestApi:
                 Route("/metrics", self._show_metrics),
                 # Where TensorFlow Serving has them.
                 Route("/monitoring/prometheus/metrics", self._show_metrics),
-                *(Route(path, _respond_file) for path in _FILES),
+                *page_routes(__package__),
                 Route("/page.json", self._page_data),
                 *(self._feedback.routes if self._feedback else ()),
             ],
@@ -142,8 +131,9 @@ class RestApi:
 
     async def _page_data(self, request: Request) -> Response:
         self._authorize(request)
-        models = self._predictor.models
-        data = await self._predictor.in_thread(_describe, models)
+        data = await self._predictor.in_thread(
+            _describe, self._predictor.models.all_versions()
+        )
         if feedback := self._feedback:
             for model in data["models"]:
                 model["versions"] = await self._predictor.in_thread(
@@ -255,7 +245,8 @@ def _parse_path(request: Request) -> tuple[str, ModelSpec]:
     if match is None or key not in _METHODS:
         raise invalid(f"Malformed request: {request.method} {path}")
     name, version, label = match.groups()[:3]
-    if version is not None and int(version) > 2**63 - 1:
+    # Python reads numbers of some thousand digits, and no longer ones.
+    if version and (len(version) > 1000 or int(version) > MAX_VERSION):
         raise invalid(f"Failed to convert version: {version} to numeric.")
     return _METHODS[key], ModelSpec(
         unquote(name),
@@ -278,32 +269,25 @@ async def _respond_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": failure.message}, failure.http, headers)
 
 
-async def _respond_file(request: Request) -> Response:
-    name, media_type = _FILES[request.url.path]
-    return Response(
-        _read_file(name), media_type=media_type, headers=PAGE_HEADERS
-    )
-
-
-def _describe(models: Models) -> dict[str, Any]:
+def _describe(versions: Sequence[Version]) -> dict[str, Any]:
     """Returns the models that take encoded images, and the colors of maps."""
     # The same as in the report.
     from keras_sspcab.report.heat import COLOR_TABLE
 
-    newest: dict[str, Version] = {}
-    for version in sorted(models.all_versions(), key=lambda v: v.number):
-        if version.is_available and version.loaded:
-            signature = version.loaded.signatures.get("serving_bytes")
+    newest: dict[str, tuple[int, LoadedVersion]] = {}
+    for version in sorted(versions, key=lambda v: v.number):
+        loaded = version.loaded
+        if version.is_available and loaded:
+            signature = loaded.signatures.get("serving_bytes")
             if signature is not None and ENCODED_INPUT in signature.inputs:
-                newest[version.model] = version
+                newest[version.model] = version.number, loaded
     descriptions = []
-    for name, version in sorted(newest.items()):
-        report = version.loaded.report if version.loaded else {}
-        calibration = Calibration.from_dict(report.get("calibration") or {})
+    for name, (number, loaded) in sorted(newest.items()):
+        report, calibration = loaded.report, loaded.calibration
         descriptions.append(
             {
                 "name": name,
-                "version": version.number,
+                "version": number,
                 **_limits(calibration),
                 "products": [
                     {"product": part.name, **_limits(part)}
@@ -312,7 +296,7 @@ def _describe(models: Models) -> dict[str, Any]:
                 "has_regions": bool(report.get("regions")),
                 "region_labels": report.get("region_labels"),
                 "fit": (report.get("preprocessing") or {}).get("fit"),
-                "drift": version.loaded and version.loaded.drift.describe(),
+                "drift": loaded.drift.describe(),
             }
         )
     return {"models": descriptions, "colors": COLOR_TABLE.tolist()}
@@ -331,10 +315,3 @@ def _limits(calibration: Calibration) -> dict[str, Any]:
         ],
         "rule": calibration.describe_rule(),
     }
-
-
-@functools.cache
-def _read_file(name: str) -> bytes:
-    if name == "design.css":
-        return design().encode()
-    return (importlib.resources.files(__package__) / name).read_bytes()

@@ -10,8 +10,8 @@ import tensorflow as tf
 from grpc import StatusCode
 
 from keras_sspcab.export.audit import (
+    require_finite,
     require_finite_constants,
-    require_finite_weights,
 )
 from keras_sspcab.export.serving.manifest import MANIFEST_NAME, verify_version
 from keras_sspcab.export.serving.server.drift import DriftWatch
@@ -20,6 +20,7 @@ from keras_sspcab.export.serving.server.messages import read_tensors
 from keras_sspcab.export.serving.server.signature import Signature
 from keras_sspcab.export.serving.warmup import WARMUP_FILE, read_meta_graph
 from keras_sspcab.optional_inputs import OPTIONS_SUFFIX
+from keras_sspcab.scoring import Calibration
 
 # As in TensorFlow Serving.
 _MAX_WARMUP_RECORDS = 1000
@@ -44,6 +45,7 @@ class LoadedVersion:
         definitions: `SignatureDef` by name, as in the file.
         signatures: Those that can be run.
         report: `parity.json` of the export, or an empty dict.
+        calibration: That of the report; one without thresholds if it has none.
         drift: Watches what it is asked.
     """
 
@@ -59,12 +61,12 @@ class LoadedVersion:
         for function in self._loaded.signatures.values():
             for variable in function.variables:
                 if variable.dtype.is_floating:
-                    require_finite_weights(variable.name, variable.numpy())
+                    require_finite(variable.name, variable.numpy())
         self.report = _read_report(path)
+        self.calibration = _read_calibration(self.report)
         self.drift = DriftWatch(self.report)
         is_compiled = bool(self.report.get("jit_compile"))
-        calibration = self.report.get("calibration") or {}
-        products = [part["name"] for part in calibration.get("products", ())]
+        products = [part.name for part in self.calibration.products]
         self.signatures = {
             name: Signature.from_definition(
                 name,
@@ -116,6 +118,13 @@ def _read_report(path: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) else {}
+
+
+def _read_calibration(report: dict[str, Any]) -> Calibration:
+    try:
+        return Calibration.from_dict(report["calibration"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Calibration()  # of an export by others
 
 
 @dataclasses.dataclass(frozen=True)

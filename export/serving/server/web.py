@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import importlib.resources
 import math
 import socket
 import ssl
@@ -10,10 +11,13 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keras_sspcab.export.serving.server.options import ServerOptions
+from keras_sspcab.pages import design
 
 #: Of all that a page is made of: it talks to its server, and to nobody else.
 PAGE_HEADERS = {
@@ -57,6 +61,23 @@ class HostFilter:
             )
             answer = JSONResponse({"error": message}, 403)
         await answer(scope, receive, send)
+
+
+def page_routes(package: str) -> list[Route]:
+    """Returns the routes of a page, whose files lie in a package."""
+    files = importlib.resources.files(package)
+    contents = {
+        "/": ((files / "page.html").read_bytes(), "text/html"),
+        "/design.css": (design().encode(), "text/css"),
+        "/page.css": ((files / "page.css").read_bytes(), "text/css"),
+        "/page.js": ((files / "page.js").read_bytes(), "text/javascript"),
+    }
+
+    async def respond(request: Request) -> Response:
+        content, media_type = contents[request.url.path]
+        return Response(content, media_type=media_type, headers=PAGE_HEADERS)
+
+    return [Route(path, respond) for path in contents]
 
 
 def listen(options: ServerOptions) -> socket.socket:

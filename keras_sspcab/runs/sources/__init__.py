@@ -17,8 +17,15 @@ from keras_sspcab.runs.sources.objects import ObjectSource
 from keras_sspcab.runs.sources.videos import VideoSource
 
 
-def source_of(config: Config, run: RunFolder | None = None) -> Source:
-    """Returns the data of a run, as its host takes them."""
+def source_of(
+    config: Config,
+    run: RunFolder | None = None,
+    model: AnomalyModel | None = None,
+) -> Source:
+    """Returns the data of a run, as its host takes them.
+
+    A model that is there already gets images as in its training.
+    """
     host = get_application(config.model.name)
     if config.inspection.is_used and host.kind != "image":
         raise ConfigError(
@@ -36,7 +43,10 @@ def source_of(config: Config, run: RunFolder | None = None) -> Source:
         "video": VideoSource,
         "objects": ObjectSource,
     }
-    return kinds[host.kind](config, host, run)
+    source = kinds[host.kind](config, host, run)
+    if model is not None:
+        source.preprocessing = model.preprocessing
+    return source
 
 
 def config_for(model: AnomalyModel) -> Config:

@@ -131,6 +131,18 @@ def test_other_keys_are_not_joined():
     assert results == [[2], [4], [6]]
 
 
+def test_a_busy_key_does_not_starve_others():
+    async def scenario(submit, batcher):
+        return [
+            *(submit(n, n, n, n) for n in range(1, 4)),
+            submit(9, key="other"),
+            *(submit(n, n, n, n) for n in range(4, 7)),
+        ]
+
+    batches, _ = play(scenario)
+    assert [batch[0] for batch in batches] == [1, 2, 3, 9, 4, 5, 6]
+
+
 def test_requests_of_clients_that_have_gone_are_not_run():
     async def scenario(submit, batcher):
         requests = [submit(1), submit(2), submit(3)]

@@ -10,7 +10,13 @@ from keras_sspcab.export.serving.server import drift
 from keras_sspcab.export.serving.server.drift import DriftWatch
 from keras_sspcab.scoring import Calibration, DriftReference, input_statistics
 from tests.browser import texts
-from tests.export.serving.models import NAME, SIZE, encoded, images
+from tests.export.serving.models import (
+    NAME,
+    SIZE,
+    add_version,
+    encoded,
+    images,
+)
 from tests.export.serving.served import (
     b64,
     calling,
@@ -154,6 +160,19 @@ def test_watching_takes_a_small_share_of_the_time(report, monkeypatch):
         watch.observe({"image": images(2)}, {})
     assert not watch.is_due
     assert watch.monitor.num_images == 2
+
+
+def test_notes_of_others_do_not_keep_a_model_from_being_served(tmp_path):
+    folder = tmp_path / NAME
+    add_version(folder, 1)
+    (folder / "1/parity.json").write_text('{"calibration": {"products": 3}}')
+    with serve(folder) as server:
+        status, data = http_call(server, "/page.json")
+        assert status == 200
+        (model,) = data["models"]
+        assert (model["name"], model["threshold"]) == (NAME, None)
+        body = {"inputs": images(1).tolist()}
+        assert http_call(server, predict_path(), body)[0] == 200
 
 
 def test_what_cannot_be_watched_is_let_be(report, caplog):

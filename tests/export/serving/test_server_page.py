@@ -335,6 +335,15 @@ def test_one_of_several_models_is_chosen(browser, files, tmp_path):
         ]
         count = sum(outputs["is_anomalous"])
         assert text(page, "counts").startswith(f"{count} of 2 images flagged")
+        # There and back, while images are under way.
+        for name in (NAME, "zinc", NAME):
+            choice.select_by_value(name)
+        wait_until(lambda: text(page, "by") == f"says {NAME}, version 1")
+        wait_for_scores(page, 2)
+        assert texts(page, "#strip button span") == [
+            number(score) for score in expected(*files)["anomaly_score"]
+        ]
+        assert text(page, "counts") == "1 of 2 images flagged, as calibrated."
 
 
 @pytest.fixture(scope="module")

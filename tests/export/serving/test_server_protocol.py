@@ -223,6 +223,12 @@ ROW = images(1)[0].tolist()
         (f"/v1/models/{NAME}:classify", {}, 501, "Classify"),
         (f"/v1/models/{NAME}:sing", {}, 400, "Malformed request: POST"),
         ("/v1/models", None, 400, "Malformed request: GET"),
+        (
+            f"/v1/models/{NAME}/versions/{'9' * 5000}",
+            None,
+            400,
+            "Failed to convert version",
+        ),
         ("/v1/models/nuts", None, 404, "any versions of model nuts"),
         (f"/v1/models/{NAME}/versions/7", None, 404, "version 7 of"),
         ("/v1/models/nuts/metadata", None, 404, "Latest(nuts)"),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from keras_sspcab.export.watch import (
     load_frame_scorer,
     scoring,
 )
+from keras_sspcab.scoring import Calibration
 from tests.applications.helpers import moving_squares
 from tests.data.video_writing import noise, write_video
 from tests.export.watch.cameras import Brightness, running, wait_until
@@ -84,6 +86,18 @@ def test_a_threshold_of_its_own(video, tmp_path):
     begin, end = lines_of(tmp_path)
     assert begin["frame"] == 1
     assert end["reason"] == "stopped"
+
+
+def test_a_threshold_of_its_own_takes_the_place_of_all_others():
+    scorer = Brightness()
+    part = dataclasses.replace(scorer.calibration, name="nut", threshold=1.0)
+    scorer.calibration = dataclasses.replace(
+        scorer.calibration, products=(part,), regions=(part,)
+    )
+    scorer.overrule(9.0)
+    assert scorer.calibration.describe_rule() == (
+        Calibration(threshold=9.0).describe_rule()
+    )
 
 
 def test_a_slow_model_sees_the_newest_frames(camera, tmp_path):
@@ -158,6 +172,7 @@ def test_frames_without_a_verdict_are_counted(video, tmp_path, caplog):
     watch = watch_of(video, tmp_path, Doubtful(), fast=True)
     watch.run()
     assert watch.live.num_faults == 20
+    assert watch.live.describe_status().endswith(", 20 without a verdict")
     assert caplog.text.count("the model gives the score nan") == 1
     assert len(lines_of(tmp_path)) == 2
 
