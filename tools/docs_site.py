@@ -28,6 +28,7 @@ BORROWED = {
     "CODE_OF_CONDUCT.md": "code_of_conduct.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    "export/README.md": "export/README.md",
     **{
         path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix()
         for pattern in ("benchmarks/*.md", "benchmarks/results/*.csv")

@@ -38,8 +38,8 @@ def reproduce(
     budget: Annotated[
         str,
         typer.Option(
-            help="paper: its sizes and epochs; cpu: what two CPU cores do in "
-            "about two hours."
+            help="paper: its sizes and epochs; cpu: small settings for two "
+            "CPU cores, see --dry-run."
         ),
     ] = "paper",
     out: Annotated[

@@ -208,8 +208,8 @@ def _fit(
     config, training = source.config, source.config.training
     if model.guide.needs_gpu and not _has_gpu():
         warnings.warn(
-            f"{config.model.name} needs a GPU to be useful at its defaults, "
-            "and there is none here. `keras-sspcab models` lists others",
+            f"{config.model.name} needs a GPU to be useful, and there "
+            "is none here. `keras-sspcab models` lists others",
             stacklevel=2,
         )
     settings = {

@@ -86,7 +86,7 @@ def test_output_reads_well_in_a_log(invoke, images, tmp_path, monkeypatch):
     assert "\x1b" not in result.output
     assert RunFolder(run).is_finished
     # What takes long is told before it begins.
-    warning = "autoencoder needs a GPU to be useful at its defaults"
+    warning = "autoencoder needs a GPU to be useful, and there is none"
     assert result.output.index(warning) < result.output.index("epoch 1")
 
 
