@@ -14,7 +14,7 @@ from PIL import Image
 from keras_sspcab.export.watch.recording import compress
 from keras_sspcab.export.watch.scoring import FrameScorer, Outputs
 from keras_sspcab.export.watch.source import Frame, RateMeter, Source
-from keras_sspcab.report.heat import COLOR_TABLE, heat_levels
+from keras_sspcab.report.heat import COLOR_TABLE, HeatScale, heat_levels
 
 #: Seconds of scores that the page shows.
 HISTORY_SECONDS = 300.0
@@ -169,9 +169,9 @@ class LiveView:
         if number == frame.number:
             return pictures
         heat = None
-        limit = self._scorer.calibration.pixel_threshold or 0.0
-        if "anomaly_map" in outputs and limit > 0:
-            levels = heat_levels(outputs["anomaly_map"], 2 * limit)
+        scale = HeatScale.of(self._scorer.calibration.pixel_threshold, ())
+        if "anomaly_map" in outputs and scale.is_calibrated:
+            levels = heat_levels(outputs["anomaly_map"], scale.limit)
             buffer = io.BytesIO()
             Image.fromarray(COLOR_TABLE[levels]).save(buffer, "PNG")
             heat = _data_url("png", buffer.getvalue())

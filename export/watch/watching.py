@@ -19,6 +19,7 @@ from keras_sspcab.export.watch.recording import Recorder
 from keras_sspcab.export.watch.scoring import FrameScorer, Outputs
 from keras_sspcab.export.watch.source import Frame, Source
 from keras_sspcab.export.watch.webhook import Webhook
+from keras_sspcab.report.heat import HeatScale
 from keras_sspcab.report.predictions import annotate_frame
 from keras_sspcab.runs.locks import folder_lock
 from keras_sspcab.runs.prediction import Annotator
@@ -258,13 +259,13 @@ class Watch:
             "boxes": np.rint(boxes).astype(int).tolist(),
             "picture": None,
         }
-        limit = calibration.pixel_threshold or 0.0
+        scale = HeatScale.of(calibration.pixel_threshold, ())
         picture = annotate_frame(
             frame.pixels,
             self.live.last_scores(frame.pixels.shape[1]),
             calibration.threshold,
-            anomaly_map if limit > 0 else None,
-            2 * limit or 1.0,
+            anomaly_map if scale.is_calibrated else None,
+            scale.limit,
             boxes.tolist(),
             f"{frame.time:%Y-%m-%d %H:%M:%S}",
             True,

@@ -45,10 +45,17 @@ _READERS: dict[str, Any] = {
     "WebP": WebPImagePlugin.WebPImageFile,
 }
 
-# Pillow holds up to 4 bytes of each at once.
-_MAX_PIXELS = 2**28
+#: Pillow holds up to 4 bytes of each at once; damaged files say that they have
+#: any number of them.
+MAX_PIXELS = 2**28
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+def has_wide_tiles(image: Image.Image) -> bool:
+    """Whether Pillow reads the upper 8 of 16 bits of a file."""
+    tiles = getattr(image, "tile", [])
+    return any(re.search(";16[BLN]", str(tile[3])) for tile in tiles)
 
 
 def read_image(path: str) -> bytes:
@@ -198,10 +205,10 @@ def to_decodable(encoded: bytes) -> bytes:
         with _READERS[kind](io.BytesIO(encoded)) as image:
             if kind == "JPEG":
                 return encoded
-            if image.width * image.height > _MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS:
                 raise _UnusualPixelsError(
                     f"a {kind} of {image.width} x {image.height} pixels, more "
-                    f"than {_MAX_PIXELS} (or its size is damaged)"
+                    f"than {MAX_PIXELS} (or its size is damaged)"
                 )
             image.load()
             if kind == "GIF":

@@ -6,7 +6,6 @@ They are read by Pillow: exported graphs never need them.
 import collections
 import io
 import os
-import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -24,15 +23,13 @@ from keras_sspcab.data.file_system import (
     read_bytes,
 )
 from keras_sspcab.data.folder import ImageSample
+from keras_sspcab.data.image_files import MAX_PIXELS, has_wide_tiles
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import is_image
 from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
 from keras_sspcab.preprocessing import Preprocessing
 
 _ORIENTATION = 0x0112  # in EXIF data
-
-# Damaged files say that they have any number of them.
-_MAX_PIXELS = 2**28
 
 
 def _list_files(path: str) -> list[str]:
@@ -162,13 +159,10 @@ def decode_mask(encoded: bytes) -> np.ndarray:
         # Reading alone passes over the checksums of PNG.
         read(io.BytesIO(encoded)).verify()
         image = read(io.BytesIO(encoded))
-        if image.width * image.height > _MAX_PIXELS:
+        if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.height}x{image.width} pixels")
         pages = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
-        # Pillow would keep the upper 8 of 16 bits.
-        is_wide = image.mode[0] != "I" and any(
-            re.search(";16[BLN]", str(tile[3])) for tile in image.tile
-        )
+        is_wide = image.mode[0] != "I" and has_wide_tiles(image)
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception as error:

@@ -99,8 +99,8 @@ def score_histogram(
     low, high, middle = score_range(values, threshold)
     edges = np.linspace(low, high, _BINS + 1)
     if middle is not None:
-        ends = np.arcsinh([low / middle, high / middle])
-        edges = middle * np.sinh(np.linspace(*ends, _BINS + 1))
+        first, last = np.arcsinh(low / middle), np.arcsinh(high / middle)
+        edges = middle * np.sinh(np.linspace(first, last, _BINS + 1))
         edges[0], edges[-1] = low, high
     with page_axes(name, size) as (axes, result):
         for legend, color, scores in series:

@@ -41,7 +41,7 @@ from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.optional_inputs import product_index, product_name
 from keras_sspcab.report import overlay
 from keras_sspcab.report.content import intervals
-from keras_sspcab.report.heat import outline_regions, seen_part
+from keras_sspcab.report.heat import HeatScale, outline_regions, seen_part
 from keras_sspcab.report.predictions import annotate_frame, save_score_plot
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config, EvaluationConfig
@@ -210,13 +210,11 @@ def _write_heat_map(
 ) -> None:
     """Writes a PNG of an image, in its own size, with its map on top.
 
-    The colors do not depend on the image: the scale ends at twice the
-    threshold of pixels, so that normal images stay as they are. Without a
-    threshold it ends at the map's maximum. Regions of interest are outlined.
+    Colors are those of `HeatScale`, so that normal images stay as they are.
+    Regions of interest are outlined.
     """
-    threshold = calibration.pixel_threshold or 0.0
-    scale = 2 * threshold if threshold > 0 else float(np.max(anomaly_map))
-    picture = overlay(pixels, anomaly_map, max(scale, 1e-6))
+    scale = HeatScale.of(calibration.pixel_threshold, [anomaly_map])
+    picture = overlay(pixels, anomaly_map, scale.limit)
     if regions is not None:
         picture = outline_regions(picture, regions)
     with files.replacing(path) as temporary:
@@ -387,6 +385,7 @@ class Annotator:
     def __init__(self, calibration: Calibration) -> None:
         self._calibration = calibration
         self._limit = calibration.pixel_threshold or 0.0
+        self._scale = HeatScale.of(self._limit, ())
         # Boxes around what is anomalous, as `evaluate` cuts regions.
         self._levels = RegionLevels(
             (self._limit,), None, "the pixel threshold", EvaluationConfig()
@@ -414,7 +413,7 @@ class Annotator:
             self._scores[-pixels.shape[1] - _STRIP :],
             self._calibration.threshold,
             anomaly_map,
-            2 * self._limit or 1.0,
+            self._scale.limit,
             boxes.tolist(),
             title,
             is_alarm,

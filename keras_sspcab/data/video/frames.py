@@ -233,11 +233,9 @@ def iterate_folder(
 
 def _has_wide_colors(image: Image.Image) -> bool:
     """Whether a color or gray-alpha file has more than 8 bits a channel."""
-    tiles = getattr(image, "tile", [])
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8)
     return image.mode[0] not in "IF" and (
-        np.max(bits) > 8
-        or any(re.search(";16[BLN]", str(tile[3])) for tile in tiles)
+        np.max(bits) > 8 or image_files.has_wide_tiles(image)
     )
 
 
