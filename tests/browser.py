@@ -65,27 +65,28 @@ def browser(tmp_path_factory):
 
 
 def check_page(browser, address, widths=WIDTHS, themes=THEMES):
-    """Yields before each look at a page, and checks it then."""
+    """Yields before each look at a page, and checks it then.
+
+    Each width with a theme of its own: what overflows depends on the one, what
+    cannot be read on the other.
+    """
     host = urllib.parse.urlsplit(address).netloc
-    for width in widths:
+    for width, theme in zip(widths, themes, strict=True):
         set_width(browser, width)
-        for theme in themes:
-            set_theme(browser, theme)
-            asked = requests_of(browser, address)
-            yield width, theme
-            asked += sent_requests(browser)
-            hosts = {urllib.parse.urlsplit(url).netloc for url in asked}
-            problems = {
-                "wider than the window": overflow(browser),
-                "violations": violations(browser),
-                "console": browser.get_log("browser"),
-                "other hosts": sorted(hosts - {host, ""}),
-            }
-            problems = {
-                what: found for what, found in problems.items() if found
-            }
-            where = f"{address} at {width} pixels, {theme}"
-            assert not problems, f"{where}: {json.dumps(problems, indent=2)}"
+        set_theme(browser, theme)
+        asked = requests_of(browser, address)
+        yield width, theme
+        asked += sent_requests(browser)
+        hosts = {urllib.parse.urlsplit(url).netloc for url in asked}
+        problems = {
+            "wider than the window": overflow(browser),
+            "violations": violations(browser),
+            "console": browser.get_log("browser"),
+            "other hosts": sorted(hosts - {host, ""}),
+        }
+        problems = {what: found for what, found in problems.items() if found}
+        where = f"{address} at {width} pixels, {theme}"
+        assert not problems, f"{where}: {json.dumps(problems, indent=2)}"
     set_theme(browser, "light")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -39,12 +40,29 @@ if keras.config.backend() == "tensorflow":
 
 @pytest.fixture(autouse=True)
 def _seed():
-    keras.utils.set_random_seed(0)
+    with _kept_functions():
+        keras.utils.set_random_seed(0)
+
+
+@contextlib.contextmanager
+def _kept_functions():
+    """Lets TensorFlow keep what it has compiled, which a new seed throws away.
+
+    Tests of one file share models, and would have to compile them again.
+    """
+    if keras.config.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow.python.eager import context
+
+    with mock.patch.object(context.pywrap_tfe, "TFE_ContextClearCaches"):
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _settled_memory():
     """Spares later collections what TensorFlow keeps of all it has traced."""
+    keras.utils.set_random_seed(0)
     yield
     gc.collect()
     gc.freeze()

@@ -19,8 +19,12 @@ from tests.hosts import samples, small_host
 
 OUTPUTS = {"anomaly_score", "anomaly_map", "is_anomalous"}
 OBJECT_HOSTS = ("background_agnostic", "hf2vad", "object_autoencoder")
-# Exported in every run of the tests; the others are slow tests.
-USUAL = ("draem", "multiscale_padim", "object_autoencoder")
+# Exported in every run of the tests, and to what; all else are slow tests.
+USUAL = {
+    "draem": ("onnx", "tflite"),
+    "multiscale_padim": ("savedmodel", "openvino"),
+    "object_autoencoder": tuple(FORMATS),
+}
 
 
 def objects_of(host, count, seed=0):
@@ -69,14 +73,18 @@ def host_and_inputs(request, textures):
     return model, images
 
 
-@pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize(
-    "host_and_inputs",
+    ("host_and_inputs", "to"),
     [
-        pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
+        pytest.param(
+            name,
+            to,
+            marks=() if to in USUAL.get(name, ()) else pytest.mark.slow,
+        )
         for name in sorted(available_applications())
+        for to in FORMATS
     ],
-    indirect=True,
+    indirect=["host_and_inputs"],
 )
 def test_every_host(host_and_inputs, to, tmp_path):
     host, inputs = host_and_inputs

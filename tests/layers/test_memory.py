@@ -7,7 +7,14 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
+
+from keras_sspcab.layers import (
+    BilinearUpsampling2D,
+    ChannelTransformer,
+    ImageRegistration,
+)
 
 # Out-of-bounds writes crash the process, now or later.
 PROGRAM = """
@@ -33,6 +40,46 @@ call(ChannelTransformer(token_dim=4, pool_size=3, **first), 6, 2, 1, 11, 10)
 """
 
 
+FIRST = {"data_format": "channels_first"}
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (
+            lambda: ImageRegistration(max_angle=0, working_size=32),
+            (6, 48, 64, 1),
+        ),
+        (lambda: BilinearUpsampling2D(**FIRST), (6, 1, 11, 10)),
+        (
+            lambda: ChannelTransformer(token_dim=4, pool_size=3, **FIRST),
+            (6, 1, 11, 10),
+        ),
+        (
+            lambda: ChannelTransformer(token_dim=4, pool_size=3, **FIRST),
+            (6, 2, 1, 11, 10),
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
+def test_no_product_of_four_axes_with_a_matrix(make, shape, monkeypatch):
+    layer, matmul = make(), keras.ops.matmul
+
+    def checked(first, second):
+        assert not (len(first.shape) > 3 and len(second.shape) == 2)
+        called.append(first)
+        return matmul(first, second)
+
+    called = []
+    monkeypatch.setattr(keras.ops, "matmul", checked)
+    images = np.random.default_rng(0).random(shape, "float32")
+    if hasattr(layer, "fit"):
+        layer.fit(images)
+    layer(images)
+    assert called
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="a fault of TensorFlow"
 )
