@@ -198,18 +198,30 @@ def _differences(comparison: Comparison) -> list[str]:
         return []
     nouns = comparison.kind.nouns
     data_class, data_classes = nouns.data_class, nouns.data_classes
+    count = sum(
+        found is not None and found.interval is not None
+        for by_block in tables.differences(comparison).values()
+        for found in by_block.values()
+    )
+    by_chance = (
+        f" Of {count} intervals, about {count * (1 - LEVEL):.2g} leave out "
+        "zero by chance alone."
+        if count > 1
+        else ""
+    )
     return [
         "## Paired differences",
         f"Percentage points, minus {comparison.grid.reference!r}, over pairs "
         f"of equal {data_class} and seed. The interval is the t interval of "
         f"the mean over seeds, of which each is the mean over its pairs; with "
-        f"fewer than {MIN_PAIRS} complete seeds, over {data_classes}. "
+        f"fewer than {MIN_PAIRS} complete seeds, over {data_classes}, which "
+        "takes the seeds as given: what others would change is not in it. "
         "Detectable is the smallest true difference that a two-sided "
         f"test at the {100 * (1 - LEVEL):.0f} % level finds with a power of "
         f"{100 * POWER:.0f} %, given this many differences of this spread: "
         "smaller ones may exist and not show. Both assume differences that "
         "are independent and nearly normal; with fewer than "
-        f"{MIN_PAIRS} there is neither.",
+        f"{MIN_PAIRS} there is neither.{by_chance}",
         tables.difference_table(comparison),
     ]
 

@@ -33,10 +33,11 @@ class PairedDifference:
     differences; both are None with fewer than `MIN_PAIRS` of them.
 
     Attributes:
-        mean: Mean over all pairs.
+        mean: Mean over the pairs.
         interval: Where the true mean lies.
         detectable: The smallest one that would likely have been seen.
-        pairs: How many pairs of equal class and seed there are.
+        pairs: How many pairs of equal class and seed these are. With an
+            interval over seeds, those of seeds that lack a class are left out.
         unit: What the independent differences are of: `"seeds"`, each the mean
             over all classes, or else `"classes"`, each the mean over its seeds.
         count: How many of these there are.
@@ -120,6 +121,7 @@ def paired_difference(
     return dataclasses.replace(
         known,
         mean=float(means.mean()),
+        pairs=sum(len(group) for group in units[unit]),
         interval=(float(low), float(high)),
         detectable=float(detectable_difference(means.std(ddof=1), len(means))),
     )

@@ -166,21 +166,45 @@ class Calibration:
             return None
         if self.stand_ins:
             return 0.0, 1.0
+        quantiles = self._quantiles()
+        known = [quantile for quantile in quantiles if quantile]
+        if len(known) < len(quantiles):
+            return None
+        return rate_interval(self.num_images, known)
+
+    @property
+    def intended_rate(self) -> float | None:
+        """Share of normal images that are to be flagged, as the quantiles say.
+
+        None where it is unknown. Quantiles of single regions add to it.
+        """
+        quantiles = self._quantiles()
+        known = [quantile for quantile in quantiles if quantile]
+        if len(known) < len(quantiles):
+            return None
+        return min(1.0, sum(1 - quantile for quantile in known))
+
+    def _quantiles(self) -> list[float | None]:
+        """Those of all that can raise an alarm; None where it is unknown."""
+        if self.quantile is None:
+            return [None]
         criteria = _count_criteria(self.decision, self.regions)
-        return rate_interval(self.num_images, self.quantile, criteria)
+        each = quantile_of_each(self.quantile, criteria)
+        own: list[float | None] = [part.quantile for part in self.regions]
+        return [each] * (criteria - len(own)) + own
 
     @property
     def certainty(self) -> str:
         """How sure the rate of false alarms is: "sure", "rough" or "a guess".
 
         By how often more images may be flagged than were meant: less than 2.5
-        times, which takes 70 images where 5 % are meant; less than 4 times,
+        times, which takes 43 images where 5 % are meant; less than 4 times,
         which takes 14; or more. Empty where it is unknown.
         """
-        interval = self.false_alarm_interval
-        if interval is None or self.quantile is None:
+        interval, intended = self.false_alarm_interval, self.intended_rate
+        if interval is None or intended is None:
             return ""
-        excess = interval[1] / max(1 - self.quantile, 0.01)
+        excess = interval[1] / max(intended, 0.01)
         return "sure" if excess < 2.5 else "rough" if excess < 4 else "a guess"
 
     @classmethod
@@ -379,14 +403,14 @@ class Calibration:
 
         Empty where it is unknown.
         """
-        interval = self.false_alarm_interval
-        if interval is None or self.quantile is None:
+        interval, intended = self.false_alarm_interval, self.intended_rate
+        if interval is None or intended is None:
             return ""
         low, high = (f"{100 * share:.3g}" for share in interval)
         start = (
             f"The threshold is {self.certainty}. False alarms to expect: {low} "
             f"to {high} % of normal {noun}, where "
-            f"{100 - 100 * self.quantile:.3g} % are meant"
+            f"{100 * intended:.3g} % are meant"
         )
         if self.stand_ins:
             return (
@@ -458,12 +482,11 @@ def _measure_region(
 ) -> Calibration:
     quantile = quantile if region.quantile is None else region.quantile
     measured = Calibration.measure(scores, scores, quantile)
-    threshold = region.threshold
-    return dataclasses.replace(
-        measured,
-        name=region.name,
-        threshold=measured.threshold if threshold is None else threshold,
-    )
+    named = dataclasses.replace(measured, name=region.name)
+    if region.threshold is None:
+        return named
+    # What share of normal images it flags is not known.
+    return dataclasses.replace(named, threshold=region.threshold, quantile=None)
 
 
 def _finite(values: Any, what: str) -> np.ndarray:

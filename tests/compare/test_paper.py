@@ -38,6 +38,8 @@ def test_paper_has_the_widths_of_the_publications():
     # 7,704,195 of the generator, and the discriminator.
     assert parameters("table3", "future_frame") == 14_535_684
     assert parameters("table1", "object_autoencoder") == 30_689
+    # That of reconstruction, whose figures the paper has.
+    assert parameters("table3", "mnad") == 17_195_267
 
 
 def blocks_of(name):

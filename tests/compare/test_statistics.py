@@ -96,7 +96,7 @@ def test_seeds_are_independent_and_classes_of_a_seed_are_not():
         }
     )
     found = paired_difference(values, "m", "off", "on")
-    assert found.pairs == 11
+    assert found.pairs == 10
     assert_interval(found, "seeds", (a + b) / 2)
     back = paired_difference(values, "m", "on", "off")
     assert back.mean == pytest.approx(-found.mean)

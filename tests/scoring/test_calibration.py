@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 from scipy import stats
 
-from keras_sspcab.regions import Regions
+from keras_sspcab.regions import Region, Regions
 from keras_sspcab.scoring import (
     CalibratedScores,
     Calibration,
@@ -235,6 +235,37 @@ def test_intervals_cover_the_true_rate(count, quantile, skewed):
     assert is_covered.mean() > 0.94
     if (count + 1) * (1 - quantile) >= 1:
         assert is_covered.mean() < 0.965
+
+
+@pytest.mark.parametrize("count", [19, 20, 21, 25, 41, 61])
+def test_no_more_false_alarms_than_were_meant(count):
+    rates, _ = rates_and_intervals(count, 0.95)
+    assert 0.02 < rates.mean() < 0.052
+
+
+def test_regions_of_their_own_count_as_they_are():
+    scores = np.random.default_rng(0).normal(size=(1000, 2))
+    of_region = {"region_scores": scores[:, 1:]}
+
+    def measure(**region):
+        return Calibration.measure(
+            *(scores[:, 0], scores, 0.95),
+            regions=[Region("thread", **region)],
+            **of_region,
+        )
+
+    plain, loose = measure(), measure(quantile=0.8)
+    assert plain.intended_rate == pytest.approx(0.05)
+    assert loose.intended_rate == pytest.approx(0.225)
+    low, high = loose.false_alarm_interval
+    # The region alone; the region and the image together.
+    assert 0.15 < low < 0.2
+    assert 0.225 < high < 0.28
+    assert "where 22.5 % are meant" in loose.describe_false_alarms()
+    by_hand = measure(threshold=0.0)
+    assert by_hand.false_alarm_interval is None
+    assert by_hand.describe_false_alarms() == by_hand.certainty == ""
+    assert Calibration.from_dict(by_hand.to_dict()) == by_hand
 
 
 @pytest.mark.parametrize("count", [4, 10, 30])
