@@ -213,19 +213,25 @@ def _show(comparison: "Comparison") -> None:
     is_one = len(grid.classes) == 1
     over = "" if is_one else f", mean of all {nouns.data_classes}"
     table = Table(title=f"Percent{over}")
-    blocks = tables.blocks_in_words(grid.blocks)
-    for title in ("model", "metric", blocks, *tables.DIFFERENCE_TITLES):
+    titles = ("model", "metric", "block", "percent", *tables.DIFFERENCE_TITLES)
+    for title in titles:
         table.add_column(title)
     for (model, metric), by_block in tables.differences(comparison).items():
         summaries = tables.summaries_of(
             comparison, metric.key, grid.classes, model
         )
-        values = tables.ARROW.join(
-            tables.percent(summary, len(grid.seeds)) for summary in summaries
-        )
-        cells = map(tables.difference_cells, by_block.values())
-        columns = ["\n".join(column) for column in zip(*cells, strict=True)]
-        table.add_row(model, metric.title, values, *columns)
+        for block, summary in zip(grid.blocks, summaries, strict=True):
+            table.add_row(
+                model,
+                metric.title,
+                block,
+                tables.percent(summary, len(grid.seeds)),
+                *(
+                    tables.difference_cells(by_block[block])
+                    if block in by_block
+                    else ()
+                ),
+            )
     show(table)
 
 
