@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_sspcab.layers import SSPCABLayer
+from keras_sspcab.layers.base import set_all_weights
 
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -126,7 +127,7 @@ def replace_penultimate_conv(
     )
     for old, new in zip(model.layers, result.layers, strict=True):
         if new is not inserted:
-            new.set_weights(old.get_weights())
+            set_all_weights(new, old.get_weights())
     return result
 
 

@@ -46,6 +46,22 @@ def test_penultimate_is_replaced_and_the_rest_kept():
     assert model.losses == []
 
 
+def test_normalizations_go_on_as_they_were():
+    norm = layers.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(50, 9, (4, 16, 16, 8)))
+    model = keras.Sequential([keras.Input((16, 16, 8)), norm])
+    for _ in range(3):
+        model.add(layers.Conv2D(8, 3, padding="same", activation="relu"))
+    result = replace_penultimate_conv(model)
+    x = np.random.default_rng(1).normal(50, 9, (2, 16, 16, 8))
+    assert abs(float(ops.mean(norm(x)))) < 0.5
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(result.layers[0](x)),
+        ops.convert_to_numpy(norm(x)),
+        rtol=1e-5,
+    )
+
+
 def test_result_trains_and_saves(tmp_path):
     result = replace_penultimate_conv(network((8, {}), (8, {}), (4, {})))
     result.compile("adam", "mse")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 
+from keras_sspcab.layers.base import set_all_weights
+
 # Keras scales colors by it before the stem of its EfficientNets, but only in a
 # network made with `weights="imagenet"`.
 _EFFICIENTNET_SCALE = np.array([0.229, 0.224, 0.225]) ** -0.5
@@ -115,7 +117,7 @@ def _load_file(name: str, path: str, network: keras.Model) -> bool:
 
 
 def _copy_weights(source: keras.Model, network: keras.Model) -> bool:
-    network.set_weights(source.get_weights())
+    set_all_weights(network, source.get_weights())
     return _rescalings(source) > _rescalings(network)
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.layers.base import set_all_weights
 from keras_sspcab.layers.quantization import quantize_parts, quantized_parts
 from keras_sspcab.optional_inputs import OptionalInput
 from keras_sspcab.preprocessing import Preprocessing
@@ -357,6 +358,10 @@ class Detector(keras.Model):
                 "set_weights(model.get_weights()) on the copy"
             )
         return super()._run_through_graph(*args, **kwargs)
+
+    def set_weights(self, weights: Any) -> None:
+        """Sets all weights, and what parts of the model derive from them."""
+        set_all_weights(self, weights)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Quantizes as `keras.Model.quantize` does; calibrate again after.

@@ -64,6 +64,18 @@ def multiply_last_axis(x: Any, matrix: Any) -> Any:
     return ops.reshape(product, (-1, *shape[1:-1], ops.shape(matrix)[-1]))
 
 
+def set_all_weights(layer: keras.layers.Layer, weights: Any) -> None:
+    """Sets the weights of a layer or model, and what follows from them.
+
+    `keras.layers.Normalization` computes by copies of its mean and variance,
+    which `set_weights` leaves as they were and loading a file renews.
+    """
+    keras.layers.Layer.set_weights(layer, weights)
+    for part in layer._flatten_layers():
+        if isinstance(part, keras.layers.Normalization):
+            part.finalize_state()
+
+
 class ConfigLayer(keras.layers.Layer):
     """A layer whose arguments are attributes of the same name.
 

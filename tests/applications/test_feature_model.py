@@ -8,6 +8,7 @@ from keras_sspcab.backbones import load_backbone
 from keras_sspcab.hosts import feature_graph
 from keras_sspcab.variants import ImageVariants
 from tests.applications.helpers import assert_equal_weights, numpy
+from tests.hosts import eager_steps  # noqa: F401
 
 SMALL = {"input_shape": (64, 64, 3), "weights": None}
 HOSTS = {

@@ -6,6 +6,7 @@ from keras import ops
 from keras_sspcab.backbones import describe_weights, load_backbone
 from keras_sspcab.backbones.applications import networks, preprocessing_of
 from keras_sspcab.backbones.taps import maps_by_stride
+from keras_sspcab.layers.base import set_all_weights
 
 # Where a network is cut at the strides of 2, 4, 8, 16 and 32.
 ENDS = {
@@ -86,6 +87,14 @@ def test_every_network_has_a_preprocessing():
 def random_weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "published.weights.h5"
     model = keras.applications.EfficientNetB0(include_top=False, weights=None)
+    # Those of ImageNet, by which Keras' own weights normalize.
+    mean, variance = [0.485, 0.456, 0.406], [0.0524, 0.0502, 0.0506]
+    [norm] = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Normalization)
+    ]
+    norm.set_weights([np.array(mean), np.array(variance), np.array(0)])
     model.save_weights(path)
     return path
 
@@ -122,7 +131,7 @@ def test_efficientnet_sees_colors_as_in_training(published, tmp_path):
     assert record["weights"] == published.name
     assert len(record["sha256"]) == 64
     rebuilt = load_backbone("efficientnet_b0", [4], None)
-    rebuilt.set_weights(backbone.get_weights())
+    set_all_weights(rebuilt, backbone.get_weights())
     np.testing.assert_array_equal(
         *(model(image)[0] for model in (backbone, rebuilt))
     )
