@@ -282,13 +282,24 @@ def find_inputs(
         samples = source.list_samples(os.fspath(data), "plain")
         on_error = "raise"
     else:
-        samples = source.split() if source.noun == "images" else source.scan()
+        samples = _own_samples(source)
         on_error = "skip"
     if detector.kind == "image":
         return _find_images(source, samples, on_error)
     find = _find_clips if detector.kind == "video" else _find_objects
     compared = samples.test or samples.train
     return find(source, compared, True), find(source, samples.train, False)
+
+
+def _own_samples(source: Source) -> Any:
+    try:
+        return source.split() if source.noun == "images" else source.scan()
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"The artifact cannot be compared on the data of the run: {error} "
+            "Give another folder of normal ones, with --images (the argument "
+            "`data`)"
+        ) from error
 
 
 def _find_images(

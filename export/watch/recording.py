@@ -139,7 +139,7 @@ class Recorder:
                 line["clip"] = os.path.relpath(path, self.folder)
             try:
                 with self._writing:  # another alarm may end as well
-                    self._remove_oldest()
+                    self._remove_oldest(line["id"])
             except OSError as error:
                 _log.warning("Old clips cannot be removed: %s", error)
             self._write(line)
@@ -166,16 +166,23 @@ class Recorder:
             _log.warning("The alarm cannot be written to %s: %s", path, error)
         self._on_written(line)
 
-    def _remove_oldest(self) -> None:
-        """Removes our oldest files until the rest is as small as allowed."""
-        found = sorted(
-            (entry.name, entry.stat().st_size)
+    def _remove_oldest(self, kept: str) -> None:
+        """Removes our oldest files until the rest is as small as allowed.
+
+        Not those of the alarm that has just ended, whatever the clock says.
+        """
+        ours = [
+            entry
             for entry in os.scandir(self._media)
             if MEDIA_NAME.fullmatch(entry.name) and entry.is_file()
+        ]
+        found = sorted(
+            (entry.name.startswith(kept), entry.name, entry.stat().st_size)
+            for entry in ours
         )
-        excess = sum(size for _, size in found) - self._keep
-        for name, size in found:
-            if excess <= 0:
+        excess = sum(size for *_, size in found) - self._keep
+        for is_kept, name, size in found:
+            if excess <= 0 or is_kept:
                 break
             os.unlink(os.path.join(self._media, name))
             excess -= size

@@ -1,5 +1,6 @@
 """`keras-sspcab predict`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,6 +88,11 @@ def predict(
         predict_videos,
     )
 
+    if out is not None:
+        # Before all the work.
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(out.parent, os.W_OK):
+            raise ValueError(f"Nothing can be written to --out {out}")
     detector = load_detector(str(model))
     _check_kind(detector, images or [], video or [])
     check_options(
@@ -110,8 +116,8 @@ def predict(
         )
         rows = [row for one in predictions for row in one.rows]
         written = [path for one in predictions for path in one.paths]
-        _write(out, rows)
         _show_videos(predictions)
+        _write(out, rows)
     else:
         rows = predict_images(
             detector,
@@ -122,8 +128,8 @@ def predict(
             product,
         )
         written = [] if heat_maps is None else [str(heat_maps)]
-        _write(out, rows)
         _show_images(rows)
+        _write(out, rows)
     errors = [row for row in rows if row["error"] is not None]
     if not detector.calibration.is_calibrated:
         say("The model is not calibrated: nothing is flagged.")
@@ -170,7 +176,6 @@ def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
 
     if out is None:
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".csv":
         files.write_csv(str(out), list(rows[0]), rows)
     else:

@@ -5,6 +5,9 @@ TensorFlow itself takes indices into a palette for gray values and knows neither
 1 nor 4 bits.
 """
 
+import functools
+from typing import Any
+
 import tensorflow as tf
 
 # Red, green and blue of 32 bits, as TensorFlow takes them to lie.
@@ -75,6 +78,20 @@ def apply_orientation(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
         )
 
     return tf.cond(orientation > 1, turn, lambda: pixels)
+
+
+def is_upright(encoded: bytes) -> bool:
+    """Whether `apply_orientation` leaves a file as it is."""
+    return int(_orientation_reader()(tf.constant(encoded))) == 1
+
+
+@functools.cache
+def _orientation_reader() -> Any:
+    return tf.function(
+        lambda encoded: _orientation(_Bytes(encoded)),
+        input_signature=[tf.TensorSpec((), tf.string)],
+        autograph=False,
+    ).get_concrete_function()
 
 
 def _orientation(file: _Bytes) -> tf.Tensor:

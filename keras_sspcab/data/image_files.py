@@ -33,6 +33,7 @@ from keras_sspcab.data.decoding import (
     image_format,
 )
 from keras_sspcab.data.file_system import read_bytes, scheme_of
+from keras_sspcab.data.headers import is_upright
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.preprocessing import Preprocessing
 
@@ -122,7 +123,8 @@ def _form_of(encoded: bytes) -> int | None:
     kind = image_format(encoded[:12])
     if kind == "PNG" and encoded[24:25] != b"\x10" and b"eXIf" not in encoded:
         return PICTURE
-    if kind == "JPEG" and b"Exif\0\0" not in encoded:
+    # Most cameras write the tag, and most images are upright.
+    if kind == "JPEG" and (b"Exif\0\0" not in encoded or is_upright(encoded)):
         return PICTURE
     is_bitmap = kind == "BMP" and _is_plain_bitmap(encoded)
     return BITMAP if is_bitmap and encoded[28] in (24, 32) else None

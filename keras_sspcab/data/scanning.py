@@ -2,6 +2,7 @@
 
 import collections
 import re
+import warnings
 from typing import Any, NoReturn
 
 from keras_sspcab.checks import standardize_choice
@@ -19,6 +20,7 @@ from keras_sspcab.data.folder import GOOD, ImageFolder, ImageSample
 
 #: Extensions of files that are taken for images, in any case.
 # fmt: off
+_LEFT_OUT = "left out, no images"
 IMAGE_EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff",
 )
@@ -240,10 +242,19 @@ def _scan_mvtec(
     )
 
 
+def images_in(root: str) -> tuple[ImageSample, ...]:
+    """Returns all images below a folder; warns of files that are none."""
+    folder = scan_image_folder(root, layout="plain")
+    for note in folder.notes:
+        if note.startswith(_LEFT_OUT):
+            warnings.warn(f"{root}: {note}", stacklevel=2)
+    return folder.train
+
+
 def _note_others(files: list[str]) -> tuple[str, ...]:
     others = [file for file in files if not is_image(file)]
     counts = count_extensions(others)
-    return (f"left out, no images: {counts}",) if others else ()
+    return (f"{_LEFT_OUT}: {counts}",) if others else ()
 
 
 def _pair_masks(

@@ -91,8 +91,11 @@ class PredictiveBlock(EffectLayer, WeightedLayer):
             initializer, INITIALIZERS, "initializer"
         )
         self.per_corner_activation = bool(per_corner_activation)
+        # Its weight may change later.
         self._loss_report = (
-            BlockLossReport(f"{self.name}_loss") if self.adds_loss else None
+            None
+            if self._loss_function is None
+            else BlockLossReport(f"{self.name}_loss")
         )
 
     @property
@@ -103,13 +106,14 @@ class PredictiveBlock(EffectLayer, WeightedLayer):
     @property
     def metrics(self) -> list[Any]:
         """The metrics of the layer: `sspcab_loss` where it adds a loss."""
-        report = self._loss_report
+        report = self._loss_report if self.adds_loss else None
         return super().metrics + ([] if report is None else [report.total])
 
     @property
     def own_loss_metric(self) -> keras.metrics.Metric | None:
         """The term of this block alone, `NAME_loss`; None if it adds none."""
-        return None if self._loss_report is None else self._loss_report.own
+        report = self._loss_report if self.adds_loss else None
+        return None if report is None else report.own
 
     def _build_gates(self, input_shape: Shape) -> None:
         """Builds what scales the prediction, where `attention` asks for it."""
@@ -148,7 +152,8 @@ class PredictiveBlock(EffectLayer, WeightedLayer):
     def conclude(self, inputs: Any, outputs: Any, training: bool) -> None:
         """Adds the loss of what was predicted."""
         loss, report = self._loss_function, self._loss_report
-        if loss and report and auxiliary_losses_enabled():
+        is_on = self.adds_loss and auxiliary_losses_enabled()
+        if loss and report and is_on:
             self.check_single_pass()
             # Both operands: a float16 difference would overflow when squared.
             target = at_least_float32(inputs)

@@ -56,7 +56,8 @@ class SSPCABLayer(PredictiveBlock):
         loss: `"mse"` (the paper), `"mae"`, `"huber"` (threshold 1), a
             `keras.losses.Loss`, or None for no loss term.
         loss_weight: Float of at least 0, the paper's lambda. 0 adds no loss
-            term. The paper uses 0.1, for HF2-VAD 0.01. Defaults to `0.1`.
+            term. The paper uses 0.1, for HF2-VAD 0.01. Defaults to `0.1`. As an
+            attribute it can be changed; compile the model again then.
         attention: `"channel"` (the paper), `"spatial"`, `"channel_spatial"`
             (in this order), or None.
         padding_mode: `"zeros"` (the paper) or `"reflect"` (the authors'

@@ -1,6 +1,5 @@
 """Thresholds of a run: measured by its training, and anew without one."""
 
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -179,12 +178,6 @@ def restore_calibration(run: RunFolder, name: str) -> Calibration:
     return calibration
 
 
-def forget_calibrations(run: RunFolder) -> None:
-    """Removes former calibrations: they are not those of new weights."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(run.file("calibrations.json"))
-
-
 def save_model(run: RunFolder, model: AnomalyModel) -> None:
     """Writes the model of a run."""
     with files.replacing(run.file("model.keras")) as temporary:
@@ -225,17 +218,19 @@ def _new_samples(source: Source, data: str, progress: Progress) -> Any:
     """Returns the normal samples of a folder, none of them trained on."""
     folder = source.list_samples(data, "auto")
     samples = (*folder.train, *folder.validation)
-    own: set[str] = set()
-    # The data of the training may be gone.
-    with contextlib.suppress(ValueError, OSError):
-        own = {os.path.realpath(s.path) for s in source.scan().train}
-    trained_on = [s for s in samples if os.path.realpath(s.path) in own]
-    if trained_on:
+    if trained_on := source.trained_on(samples):
         raise ValueError(
             f"{len(trained_on)} of the {len(samples)} normal {source.noun} in "
             f"{data} are those of the run, such as {trained_on[0].path}: what "
             "was trained on makes thresholds too low. Give others, or leave "
             "the folder out to calibrate on those that were held out"
+        )
+    if source.is_of_training(folder):
+        warnings.warn(
+            f"The {source.noun} in {data} have the names of those that the run "
+            "was trained on. If they are the same, moved to another place, the "
+            "thresholds are too low: give others",
+            stacklevel=2,
         )
     progress.message(folder.summary())
     return source.check_samples(samples, source.data.on_error)

@@ -21,7 +21,12 @@ from keras_sspcab.metrics.diagnosis import (
     statistics_auroc,
 )
 from keras_sspcab.preprocessing import content_of
-from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
+from keras_sspcab.runs.measures import (
+    SCORED,
+    Measured,
+    alarm_rates,
+    ranking_curves,
+)
 from keras_sspcab.runs.outputs import (
     ImageScore,
     write_map,
@@ -172,15 +177,23 @@ def evaluate_images(
         )
     # The check of the samples has warned of the first ones already.
     values["notes"] = [*describe_doubts(doubts), *notes]
-    return Measured(values, curves, [*_gaps(values, split), *notes])
+    is_circular = split == "validation" and not model.calibrates_by_folds
+    gaps = _gaps(values, split, is_circular)
+    return Measured(values, curves, [*gaps, *notes])
 
 
-def _gaps(values: dict[str, Any], split: str) -> list[str]:
+def _gaps(
+    values: dict[str, Any], split: str, is_circular: bool = False
+) -> list[str]:
     texts = []
     if split != "test":
-        scored = "training" if split == "train" else "held-out normal"
         texts.append(
-            f"There are no test images; the {scored} images were scored"
+            f"There are no test images; the {SCORED[split]} images were scored"
+        )
+    if is_circular:
+        texts.append(
+            "The thresholds were measured on these very images: the false "
+            "alarm rate is the one that was meant, and no finding"
         )
     if not values["num_defective_images"]:
         texts.append(

@@ -6,6 +6,13 @@ from typing import Any, NamedTuple
 from keras_sspcab.metrics import Curve, precision_recall_curve, roc_curve
 from keras_sspcab.runs.outputs import FrameScore, ImageScore
 
+#: What is scored where there are no test data, by the name of the split.
+SCORED = {
+    "normal": "normal",
+    "validation": "held-out normal",
+    "train": "training",
+}
+
 
 class Measured(NamedTuple):
     """What the test data gave: metrics, curves, and what they lack."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import glob
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from keras_sspcab.data import (
     ImageSample,
     check_images,
     image_dataset,
-    scan_image_folder,
 )
 from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.data.checking import warn_of_dark_files
@@ -27,7 +27,7 @@ from keras_sspcab.data.file_system import (
     standardize_path,
 )
 from keras_sspcab.data.image_files import load_photo
-from keras_sspcab.data.scanning import is_image
+from keras_sspcab.data.scanning import images_in, is_image
 from keras_sspcab.data.video import (
     Video,
     count_frames,
@@ -192,7 +192,10 @@ def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
     samples: dict[str, ImageSample] = {}
     for path in [standardize_path(path, "images") for path in paths]:
         if not (scheme_of(path) and is_image(path)) and is_folder(path):
-            listed = scan_image_folder(path, layout="plain").train
+            listed = images_in(path)
+        elif not os.path.lexists(path) and glob.has_magic(path):
+            found = sorted(glob.glob(path, recursive=True))
+            listed = tuple(map(ImageSample, found)) or (ImageSample(path),)
         else:
             # A file that does not exist is reported with the broken ones.
             listed = (ImageSample(path),)

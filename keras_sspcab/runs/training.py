@@ -18,7 +18,6 @@ from keras_sspcab.runs import files
 from keras_sspcab.runs.calibration import (
     FITTED,
     calibrate_on_own,
-    forget_calibrations,
     propose_symmetries,
     save_model,
     tell_calibration,
@@ -360,9 +359,9 @@ def _finish(
     origin = calibrate_on_own(
         model, source, folder, progress, seeks_symmetries=True
     )
-    # Those of the model that is replaced.
-    forget_calibrations(run)
-    save_model(run, model)
+    # Those of the model that is replaced come back if it stays.
+    with files.set_aside(run.file("calibrations.json")):
+        save_model(run, model)
     run.update_record(state="finished", finished=now())
     tell_calibration(model, source, origin, progress)
     propose_symmetries(model, progress)

@@ -19,7 +19,12 @@ from keras_sspcab.data.video import (
 )
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.runs.config import Config, EvaluationConfig
-from keras_sspcab.runs.measures import Measured, alarm_rates, ranking_curves
+from keras_sspcab.runs.measures import (
+    SCORED,
+    Measured,
+    alarm_rates,
+    ranking_curves,
+)
 from keras_sspcab.runs.outputs import (
     OUTCOMES,
     FrameScore,
@@ -228,7 +233,7 @@ def _gaps(
 ) -> list[str]:
     if split != "test":
         return [
-            "There are no test videos; the held-out normal videos were scored"
+            f"There are no test videos; the {SCORED[split]} videos were scored"
         ]
     without_truth = [one for one in scored if one.truth is None]
     if without_truth:

@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.data import scan_image_folder
 from keras_sspcab.data.file_system import (
     has_pattern,
     is_folder,
@@ -21,7 +20,7 @@ from keras_sspcab.data.file_system import (
     scheme_of,
     standardize_path,
 )
-from keras_sspcab.data.scanning import is_image
+from keras_sspcab.data.scanning import images_in, is_image
 from keras_sspcab.runs.files import sha256_of
 
 
@@ -70,7 +69,7 @@ def _explain_brackets(path: str) -> str:
 
 
 def _images_in(folder: str) -> list[str]:
-    return [s.path for s in scan_image_folder(folder, layout="plain").train]
+    return [sample.path for sample in images_in(folder)]
 
 
 def _match(path: str) -> list[str]:

@@ -141,10 +141,27 @@ def test_gaps_in_the_test_data_are_told(invoke, copy, images, tmp_path):
     assert "pixel_auroc" in metrics
 
     result = invoke("evaluate", copy, f"--data={images / 'train' / 'good'}")
-    assert "no test images; the held-out normal images" in result.stderr
+    assert "no test images; the normal images were scored" in result.stderr
+    assert "12 of the 12 normal images" in result.stderr.replace("\n", " ")
     run = RunFolder(str(copy))
-    assert run.record["evaluated"]["split"] == "validation"
+    assert run.record["evaluated"]["split"] == "normal"
+    assert metrics_of(copy)["num_test_images"] == 12
+
+
+def test_training_data_that_have_moved_are_known(
+    invoke, copy, images, tmp_path
+):
+    moved = tmp_path / "moved"
+    shutil.copytree(images / "train", moved / "train")
+    result = invoke("evaluate", copy, f"--data={moved}")
+    output = result.stderr.replace("\n", " ")
+    assert "no test images; the held-out normal images" in output
+    # What the threshold was measured on says nothing about it.
+    assert "measured on these very images" in output
+    assert RunFolder(str(copy)).record["evaluated"]["split"] == "validation"
     assert metrics_of(copy)["num_test_images"] == 3
+    result = invoke("calibrate", copy, f"--data={moved}")
+    assert "have the names of those" in result.stderr.replace("\n", " ")
 
 
 # === Image statistics ===

@@ -48,6 +48,18 @@ def test_export_to_integers(invoke, copy):
     assert report["precision"] == "int8"
 
 
+def test_export_says_what_to_do_where_the_data_are_gone(
+    invoke, copy, images, tmp_path
+):
+    config = copy / "config.toml"
+    config.write_text(config.read_text().replace(str(images), "/gone"))
+    result = invoke("export", copy, "--to=onnx", code=2)
+    assert "/gone" in result.stderr
+    assert "with --images" in result.stderr
+    normal = images / "test" / "good"
+    invoke("export", copy, "--to=onnx", f"--images={normal}")
+
+
 def test_export_of_a_model_file_needs_images(invoke, trained, images, tmp_path):
     model = shutil.copy(trained / "model.keras", tmp_path)
     result = invoke("export", model, "--to=onnx", code=2)

@@ -161,6 +161,21 @@ def test_broken_and_missing_files(invoke, trained, images, tmp_path):
     assert len(out.read_text().splitlines()) == 2
 
 
+def test_what_is_left_out_of_a_folder_is_told(
+    invoke, trained, images, tmp_path
+):
+    folder = tmp_path / "photos"
+    shutil.copytree(images / "test" / "good", folder)
+    for number in range(2):
+        (folder / f"{number}.heic").write_bytes(b"photo")
+    result = invoke("predict", trained, folder)
+    assert "left out, no images: 2 .heic" in result.stderr.replace("\n", " ")
+    assert "of 4 anomalous" in result.stdout
+    # As shells do that know no patterns.
+    result = invoke("predict", trained, f"{folder}/00[01].png")
+    assert "of 2 anomalous" in result.stdout
+
+
 def test_uncalibrated_models_flag_nothing(invoke, images, tmp_path):
     path = tmp_path / "m.keras"
     AutoEncoder((48, 48, 1), filters=(4, 4, 2)).save(path)

@@ -54,6 +54,19 @@ def test_others_become_png(kind, mode, options, color, encode):
     np.testing.assert_array_equal(decoded, pillow(encoded))
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_upright_photos_of_cameras_are_read_as_any_other(
+    color, tmp_path, orientation
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(color).save(path, exif=exif.tobytes())
+    content, _ = read_plain(str(path), 3)
+    # As it is, or turned before.
+    assert (content == path.read_bytes()) == (orientation == 1)
+
+
 def test_first_page_and_orientation(color, encode):
     pages = [Image.fromarray(color), Image.fromarray(color[::-1])]
     exif = Image.Exif()

@@ -140,6 +140,19 @@ def test_gradient_of_the_loss_is_right():
         np.testing.assert_allclose(ours, reference, atol=1e-6)
 
 
+def test_the_loss_can_be_switched_on_later():
+    model = host(SSPCABLayer(name="block", loss_weight=0.0), head=False)
+    layer = model.get_layer("block")
+    x = np.random.default_rng(0).random((2, *model.input_shape[1:]), "float32")
+    model(x)
+    assert model.losses == []
+    assert layer.own_loss_metric is None
+    layer.loss_weight = 0.5
+    model(x)
+    assert len(model.losses) == 1
+    assert layer.own_loss_metric is not None
+
+
 @pytest.mark.parametrize("arguments", [{"loss_weight": 0}, {"loss": None}])
 def test_no_loss(arguments):
     model = host(SSPCABLayer(**arguments))

@@ -36,6 +36,11 @@ _READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
 # Preview images in its header have some as well.
 _MAX_SCANS = 100
 
+# Markers of JPEG: those of the second kind, among them bytes of pixels and the
+# restarts, have no length behind them.
+_END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
+_WITHOUT_LENGTH = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
+
 # Pillow reads these up to the pixels. What comes before, such as compressed
 # texts, can take a second; in so many bytes, only milliseconds.
 _QUICK_FORMATS = ("PNG", "JPEG")
@@ -98,6 +103,22 @@ def _count_pixels(
     if frames > 1:
         # TensorFlow unpacks all frames to take the first.
         raise invalid(f"{label} is an animated GIF; send one frame.")
-    if name == "JPEG" and file.count(b"\xff\xda") > _MAX_SCANS:
+    if name == "JPEG" and _count_scans(file) > _MAX_SCANS:
         raise invalid(f"{label} has more than {_MAX_SCANS} scans.")
     return width * height
+
+
+def _count_scans(file: bytes) -> int:
+    """Counts the scans of a JPEG, up to its end: phones put videos behind."""
+    place, scans = 2, 0
+    while 0 <= (place := file.find(b"\xff", place)) < len(file) - 3:
+        marker = file[place + 1]
+        if marker == _END_OF_IMAGE:
+            break
+        if marker in _WITHOUT_LENGTH:
+            # A second 0xff may begin a marker itself.
+            place += 1 if marker == 0xFF else 2
+            continue
+        scans += marker == _START_OF_SCAN
+        place += 2 + int.from_bytes(file[place + 2 : place + 4], "big")
+    return scans

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -66,14 +67,22 @@ def iterate_file(
 
     def decode(container: Any, stream: Any) -> Iterator[Any]:
         nonlocal hidden
+        since = time.monotonic()
         for packet in container.demux(stream):
             hidden += packet.is_discard
+            found = []
             try:
-                yield from packet.decode()
+                found = packet.decode()
             except _pyav().error.InvalidDataError:
                 # Parts of streams get lost on their way.
                 if not live:
                     raise
+            if found:
+                since = time.monotonic()
+            elif live and time.monotonic() - since > live["timeout"][1]:
+                # Packets that nothing can decode, as after a change of codec.
+                raise ValueError("no frame in what the stream sends")
+            yield from found
 
     with _open(path, **live) as (container, stream):
         # Threads for whole frames delay them.

@@ -1,10 +1,13 @@
 """What images, videos and objects have in common as the data of a run."""
 
 import abc
+import contextlib
 import dataclasses
 import hashlib
 import operator
+import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -242,17 +245,55 @@ class Source(abc.ABC):
     def samples_to_evaluate(self) -> tuple[tuple[Any, ...], str, str]:
         """Returns test samples, or normal ones where there are none.
 
-        Also `"test"`, `"validation"` or, where none were held out, `"train"`,
-        and the root of the folder.
+        Also which they are, and the root of the folder: `"test"`; `"normal"`,
+        all of another folder than that of the training; `"validation"`, those
+        held out of it; or `"train"`, where there are none.
         """
         folder = self.scan()
         if folder.test:
             checked = self.check_samples(folder.test, self.data.on_error)
             return checked, "test", folder.root
         folder = self.split()
+        record = {} if self.run is None else self.run.record.get("data", {})
+        if record.get("root") and not self.is_of_training(folder):
+            if folder.root != record["root"]:
+                normal = (*folder.train, *folder.validation)
+                normal = tuple(sorted(normal, key=lambda one: one.path))
+                if trained := self.trained_on(normal):
+                    warnings.warn(
+                        f"{len(trained)} of the {len(normal)} normal "
+                        f"{self.noun} in {folder.root} lie in the data of the "
+                        "training: what was trained on scores too low",
+                        stacklevel=2,
+                    )
+                return normal, "normal", folder.root
+            warnings.warn(
+                f"The normal {self.noun} in {folder.root} have changed since "
+                "the training: it may have seen some of those that are scored",
+                stacklevel=2,
+            )
         if folder.validation:
             return folder.validation, "validation", folder.root
         return folder.train, "train", folder.root
+
+    def is_of_training(self, folder: Any) -> bool:
+        """Whether a folder has what the run learned from, wherever it lies."""
+        record = {} if self.run is None else self.run.record.get("data", {})
+        parts = [folder]
+        if len(folder.train) > 1:
+            parts.append(self._with_validation(folder))
+        known = record.get(f"training_{self.noun}")
+        return known in [self.fingerprint(part) for part in parts]
+
+    def trained_on(self, samples: Sequence[Any]) -> list[Any]:
+        """Returns the samples that lie in the training data of the run."""
+        own: set[str] = set()
+        path = "" if self.run is None else self.run.config.data.path
+        # The data of the training may be gone.
+        with contextlib.suppress(ValueError, OSError):
+            folder = self.list_samples(path, self.data.layout)
+            own = {os.path.realpath(one.path) for one in folder.train}
+        return [one for one in samples if os.path.realpath(one.path) in own]
 
     def held_out(self) -> tuple[Any, ...]:
         """Returns the normal samples that were not trained on.

@@ -73,6 +73,13 @@ def gif(frames, size=(8, 8)):
     return file.getvalue()
 
 
+def test_what_phones_put_behind_a_photo_is_let_be(server):
+    for options in ({}, {"progressive": True}):
+        photo = encoded(images(1)[0], "JPEG", **options)
+        file = photo + b"\xff\xda\0\2" * 200
+        assert ask_with_files(server, file)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [
@@ -83,7 +90,9 @@ def gif(frames, size=(8, 8)):
         (encoded(np.zeros((101, 100)), "GIF"), "100 x 101 pixels"),
         (gif(3), "animated"),
         (
-            encoded(images(1)[0], "JPEG", progressive=True) + b"\xff\xda" * 101,
+            encoded(images(1)[0], "JPEG", progressive=True)[:-2]
+            + b"\xff\xda\0\2" * 101
+            + b"\xff\xd9",
             "scans",
         ),
         (b"", "must be a PNG, JPEG, BMP, GIF, TIFF or WebP file"),

@@ -120,6 +120,18 @@ def test_the_oldest_of_our_files_are_removed(tmp_path):
     assert left == {*others, f"{NAME.format(2)}.mp4", f"{NAME.format(2)}.jpg"}
 
 
+def test_an_alarm_that_has_just_ended_keeps_its_files(tmp_path):
+    media = tmp_path / "alarms"
+    media.mkdir()
+    # The clock was wrong.
+    future = media / "20360102-030405-000.mp4"
+    future.write_bytes(b"0" * 100_000)
+    recorder = Recorder(str(tmp_path), 1, 60, 10)
+    record(recorder)
+    assert (tmp_path / lines_of(tmp_path)[1]["clip"]).exists()
+    assert not future.exists()
+
+
 def test_a_full_disk_ends_clips_and_not_the_watching(
     tmp_path, small_disk, caplog
 ):
