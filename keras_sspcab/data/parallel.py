@@ -2,6 +2,7 @@
 
 import collections
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +12,9 @@ from rich.progress import track
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+# Seconds between lines where there is no terminal.
+_PAUSE = 30.0
 
 
 def parallel_map(
@@ -32,21 +36,29 @@ def parallel_iterate(
     """Yields `function(item)` for each item, in order, a few items ahead.
 
     The first exception is raised and the items that have not begun are
-    dropped. The bar is shown on a terminal only, and disappears at the end.
+    dropped. The bar is shown on a terminal, and disappears at the end; where
+    there is none, a line tells now and then how far it is.
     """
     console = Console(stderr=True)
     # More threads than cores: remote files keep them waiting.
     num_threads = min(16, 2 * (os.cpu_count() or 1) + 2)
     pool = ThreadPoolExecutor(num_threads)
     pending: collections.deque[Future[_Result]] = collections.deque()
+    told = time.monotonic()
     try:
-        for item in track(
-            items,
-            description,
-            console=console,
-            transient=True,
-            disable=not progress or not console.is_terminal,
+        for number, item in enumerate(
+            track(
+                items,
+                description,
+                console=console,
+                transient=True,
+                disable=not progress or not console.is_terminal,
+            )
         ):
+            now = time.monotonic()
+            if progress and not console.is_terminal and now > told + _PAUSE:
+                console.print(f"{description}: {number} of {len(items)}")
+                told = now
             pending.append(pool.submit(function, item))
             if len(pending) > 2 * num_threads:
                 yield pending.popleft().result()

@@ -114,14 +114,17 @@ class RunFolder:
     def check_free(self) -> None:
         """Raises a ValueError if the folder holds a run or other files."""
         if self.exists:
-            state, advice = "an interrupted", "Continue it with"
-            more = ""
+            state = "a finished" if self.is_finished else "an interrupted"
+            advice = "Continue it with the `resume` argument, or choose"
             if self.is_finished:
-                state, advice = "a finished", "Train it further with"
-                more = " and more epochs"
+                advice = "Choose"
+                if os.path.exists(self.file("checkpoint.npz")):
+                    advice = (
+                        "Train it further with the `resume` argument and more "
+                        "epochs, or choose"
+                    )
             raise ValueError(
-                f"{self.path} holds {state} run. {advice} the `resume` "
-                f"argument{more}, or choose another folder"
+                f"{self.path} holds {state} run. {advice} another folder"
             )
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
             raise ValueError(f"{self.path} is a file. Choose a folder")

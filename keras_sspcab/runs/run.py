@@ -1,7 +1,9 @@
 """The whole road from a folder of data to scores, a report and exports."""
 
+import contextlib
 import importlib
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +174,7 @@ class Run(RunFolder):
 
         if resume and feedback is None and self.is_up_to_date:
             self._keep_settings()
+            self._warn_of_new_data()
             return
         marked = None if feedback is None else os.fspath(feedback)
         with self.locked():
@@ -201,6 +204,25 @@ class Run(RunFolder):
                 f"feedback={feedback!r} for a run of several. Give it to "
                 f"{self.file('products', 'NAME')}, and resume this run"
             )
+
+    def _warn_of_new_data(self) -> None:
+        """Warns if the data are no longer those that were learned from."""
+        from keras_sspcab.runs.sources import source_of
+
+        if self.has_products:
+            return  # each has its own run
+        # They may be gone, which is no fault of a finished run.
+        with contextlib.suppress(ValueError, OSError):
+            source = source_of(self.config, RunFolder(self.path))
+            is_checked = self.config.data.on_error == "skip"
+            folder = source.split() if is_checked else source.scan()
+            if not source.is_of_training(folder):
+                warnings.warn(
+                    f"The {source.noun} in {folder.root} are not those that "
+                    "the run has learned from. A new run, in another folder, "
+                    "learns from all of them",
+                    stacklevel=3,
+                )
 
     def _keep_settings(self) -> None:
         """Writes new settings of a finished run; logs it to new trackers."""

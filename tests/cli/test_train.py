@@ -209,7 +209,21 @@ def test_finished_runs_are_left_alone(invoke, images, copy):
     assert "--resume" in result.stderr
     result = invoke("train", f"--run={copy}", "--resume")
     assert "is finished, after 2 epochs. A larger --epochs" in result.stdout
+    assert "has learned from" not in result.stderr
     assert (copy / "model.keras").read_bytes() == before
+
+
+def test_new_data_of_a_finished_run_are_told(invoke, images, copy, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    config = copy / "config.toml"
+    config.write_text(config.read_text().replace(str(images), str(data)))
+    first = data / "train/good/000.png"
+    shutil.copy(first, first.with_name("more.png"))
+    result = invoke("train", f"--run={copy}", "--resume")
+    assert "are not those that the run has learned from" in (
+        result.stderr.replace("\n", " ")
+    )
 
 
 def test_new_thresholds_need_no_training(

@@ -43,6 +43,9 @@ def test_run_folder_is_never_overwritten(tmp_path):
         run.start(Config())
     run.update_record(state="finished")
     assert run.is_finished
+    with pytest.raises(ValueError, match="a finished run. Choose another"):
+        run.check_free()
+    Path(run.file("checkpoint.npz")).touch()
     with pytest.raises(ValueError, match="a finished run. Train it further"):
         run.start(Config())
 

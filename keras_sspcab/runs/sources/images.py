@@ -189,8 +189,8 @@ class ImageSource(Source):
         if self.data.cache == "auto" and size > _MEMORY_LIMIT:
             warnings.warn(
                 f"The decoded images take {size / 2**30:.1f} GiB: they are "
-                "read again in each epoch. data.cache=disk or memory keeps "
-                "them",
+                "read again each time they are looked at. data.cache=disk or "
+                "memory keeps them",
                 stacklevel=2,
             )
             return False
