@@ -34,6 +34,10 @@ _DEVICES = {
 
 _RATE_SECONDS = 5.0
 
+# Seconds for which no camera sends the very same pixels, and what is said then.
+_MOST_ALIKE = 60.0
+_FROZEN = "the same picture over and over"
+
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
@@ -138,6 +142,8 @@ class Source:
         )
         self._num_new = 0
         self._last_arrival = self._start = time.monotonic()
+        # A part of the pixels, and since when they have been the same.
+        self._sample, self._same_since = b"", 0.0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         # One that hangs in a driver must not keep the process.
@@ -283,6 +289,7 @@ class Source:
             seconds if self.is_file else now - self._start,
             now,
         )
+        self._look_for_change(pixels, now)
         if self._on_frame is not None:
             self._on_frame(frame)
         self.arrivals.count()
@@ -301,6 +308,19 @@ class Source:
             self.num_received += 1
             self._last_arrival = now
             self._changed.notify_all()
+
+    def _look_for_change(self, pixels: np.ndarray, now: float) -> None:
+        """Tells once of a camera that goes on sending the same picture."""
+        sample = pixels[::16, ::16].tobytes()
+        if sample != self._sample:
+            self._sample, self._same_since = sample, now
+            if self.reason == _FROZEN:
+                self.reason = ""
+        elif not (self.is_file or self.reason) and (
+            now - self._same_since > _MOST_ALIKE
+        ):
+            self.reason = _FROZEN
+            _log.warning("The source sends %s: is it frozen?", _FROZEN)
 
     def _describe(self, error: Exception) -> str:
         cause = error.__cause__ or error

@@ -34,8 +34,9 @@ class Webhook:
     """Posts JSON to a URL; never waits, and never raises an error.
 
     Messages that cannot be sent are tried again with growing waits, and given
-    up after half a minute; both is logged. User and password of the URL are
-    sent as such, by basic authentication.
+    up after half a minute; both is logged. Then others are tried once each,
+    until one arrives. User and password of the URL are sent as such, by basic
+    authentication.
     """
 
     def __init__(self, url: str) -> None:
@@ -65,6 +66,7 @@ class Webhook:
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(
             _MAX_WAITING
         )
+        self._is_down = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="keras-sspcab-webhook", daemon=True
@@ -77,9 +79,13 @@ class Webhook:
             self._waiting.put_nowait(message)
         except queue.Full:
             _log.warning(
-                "%d messages wait for %s; one is given up.",
+                "%d messages wait for %s; the oldest is given up.",
                 *(_MAX_WAITING, self._host),
             )
+            with contextlib.suppress(queue.Empty):
+                self._waiting.get_nowait()
+            with contextlib.suppress(queue.Full):
+                self._waiting.put_nowait(message)
 
     def close(self, timeout: float = 5.0) -> None:
         """Sends what waits, for some seconds at most, without new tries."""
@@ -97,9 +103,10 @@ class Webhook:
 
     def _send(self, body: bytes) -> None:
         request = urllib.request.Request(self._url, body, self._headers)
-        for wait in (*_WAITS, None):
+        for wait in (None,) if self._is_down else (*_WAITS, None):
             try:
                 with self._opener.open(request, timeout=_TIMEOUT):
+                    self._is_down = False
                     return
             except urllib.error.HTTPError as error:
                 error.close()
@@ -117,4 +124,6 @@ class Webhook:
                 *(self._host, problem, wait),
             )
             self._stopping.wait(wait)
+        # One that is refused says nothing about the next.
+        self._is_down = not problem.startswith("HTTP 4")
         _log.warning("An alarm was not sent to %s: %s", self._host, problem)

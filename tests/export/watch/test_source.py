@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 
+from keras_sspcab.export.watch import source as source_module
 from keras_sspcab.export.watch.source import Source, hide_secrets
 from tests.data.video_writing import numbered, write_frames
 from tests.export.watch.cameras import SIZE, RtspCamera, frame, wait_until
@@ -106,6 +107,29 @@ def test_a_lost_stream_is_opened_again(
     assert "is back" in caplog.text
     for secret in ("secret", "hidden"):
         assert secret not in caplog.text + source.name + source.reason
+
+
+def test_a_stream_that_nothing_can_decode_is_opened_again(
+    camera, open_source, quick_retries
+):
+    source = open_source(camera.url, timeout=1)
+    wait_until(lambda: source.state == "connected")
+    camera.num_whole = 0
+    wait_until(lambda: source.state == "reconnecting")
+    assert source.reason == "no frame in what the stream sends"
+    camera.num_whole = 1_000_000
+    wait_until(lambda: source.state == "connected")
+    assert camera.num_connections > 1
+
+
+def test_a_frozen_camera_is_told(camera, open_source, monkeypatch, caplog):
+    monkeypatch.setattr(source_module, "_MOST_ALIKE", 0.3)
+    source = open_source(camera.url)
+    wait_until(lambda: source.reason == "the same picture over and over")
+    assert source.state == "connected"
+    assert caplog.text.count("is it frozen?") == 1
+    camera.is_anomalous = True
+    wait_until(lambda: source.reason == "")
 
 
 def test_a_stalled_stream_says_how_long(camera, open_source, quick_retries):

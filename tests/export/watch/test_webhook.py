@@ -97,9 +97,18 @@ def test_nobody_waits_for_a_server_that_is_away(caplog, monkeypatch):
         for _ in range(20):
             hook.send(MESSAGE)
         assert time.monotonic() - start < 1
-        assert "one is given up" in caplog.text
+        assert "the oldest is given up" in caplog.text
         hook.close()
     assert time.monotonic() - start < 8
+
+
+def test_the_newest_alarm_is_not_the_one_that_is_given_up(monkeypatch):
+    monkeypatch.setattr(webhook, "_MAX_WAITING", 2)
+    monkeypatch.setattr(webhook.threading.Thread, "start", lambda _: None)
+    hook = webhook.Webhook("http://127.0.0.1:9/alarms")
+    for number in range(4):
+        hook.send({"number": number})
+    assert [hook._waiting.get()["number"] for _ in range(2)] == [2, 3]
 
 
 def test_user_and_password_are_sent_as_such(receive, caplog):
