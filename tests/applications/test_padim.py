@@ -8,6 +8,7 @@ from keras_sspcab.applications import PaDiM
 from keras_sspcab.applications.padim import ChannelChoice
 from keras_sspcab.backbones import load_backbone
 from tests.applications.helpers import noise_images, numpy
+from tests.hosts import eager_steps  # noqa: F401
 
 SMALL = {"input_shape": (64, 64, 3), "weights": None, "num_features": 20}
 

@@ -12,6 +12,7 @@ import pytest
 from keras_sspcab.applications import MultiScalePaDiM, PatchCore
 from keras_sspcab.hosts import ProductModel
 from keras_sspcab.scoring.recognition import ProductRecognition
+from tests.hosts import eager_steps  # noqa: F401
 
 SIDE = 32
 LEVELS = {"nut": 0.2, "bolt": 0.5, "cap": 0.8}

@@ -1,10 +1,13 @@
 """All that a page tells its readers to type runs, in the order of the page."""
 
+import inspect
 import re
 import shutil
+from unittest import mock
 
 import pytest
 
+from keras_sspcab.applications import MultiScalePaDiM
 from tests.docs.pages import DOCS, ROOT, Reader, blocks
 
 INDEX = DOCS / "index.md"
@@ -34,6 +37,19 @@ SHOWN = ("cpp", "html", "js", "json", "py", "text", "toml", "yaml")
 
 PAGES = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
 PAGES["README.md"] = ROOT / "README.md"
+
+
+@pytest.fixture(autouse=True)
+def _few_features():
+    """The default detector with fewer features: its five fits take long."""
+    init, few = MultiScalePaDiM.__init__, {"num_features": 8, "rank": 4}
+    names = [*inspect.signature(init).parameters][1:]
+    values = tuple(
+        few.get(name, value)
+        for name, value in zip(names, init.__defaults__, strict=True)
+    )
+    with mock.patch.object(init, "__defaults__", values):
+        yield
 
 
 # So few images are enough to run the pages, not for a good threshold.
