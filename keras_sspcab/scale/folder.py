@@ -28,6 +28,9 @@ _PLAN, _INPUTS, _SUCCESS = "plan.json", "inputs.parquet", "_SUCCESS.json"
 _PLAN_KEY, _ROWS_KEY = b"keras_sspcab.plan", b"keras_sspcab.rows"
 _DRIFT_KEY, _FILES_KEY = b"keras_sspcab.drift", b"keras_sspcab.files"
 
+# Columns that every file has.
+_CHECKED = {"path", "model_checksum", "error", "is_anomalous"}
+
 
 def import_pyarrow() -> Any:
     """Returns the module `pyarrow`, with `pyarrow.parquet` in it."""
@@ -267,6 +270,8 @@ class ScoreFolder:
                 with arrow.parquet.ParquetFile(path) as file:
                     table = file.read()
                 columns = table.to_pydict()
+                if missing := _CHECKED - columns.keys():
+                    raise ValueError(f"no column {', '.join(sorted(missing))}")
                 # Files of earlier versions have none.
                 notes = table.schema.metadata or {}
                 checksum = notes.get(_ROWS_KEY)
@@ -275,7 +280,11 @@ class ScoreFolder:
                     compared.append((shard, DriftComparison(**values)))
                 if checksum not in (None, _checksum(columns)):
                     raise ValueError("the rows are not those written")
-            except (OSError, ValueError, arrow.ArrowException) as error:
+            # Damage also makes other types of what is in the file.
+            except (
+                *(OSError, ValueError, TypeError),
+                arrow.ArrowException,
+            ) as error:
                 problems.append(f"{path} is broken ({error})")
                 continue
             if columns["path"] != self.inputs_of(shard):
