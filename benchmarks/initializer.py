@@ -101,6 +101,7 @@ def main() -> None:
     )
     options = parser.parse_args()
 
+    length = {"steps": str(options.steps), "step": str(options.step)}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     if options.output.exists():
         with options.output.open(encoding="utf-8") as file:
@@ -108,8 +109,7 @@ def main() -> None:
                 (row["seed"], row["initializer"]): row
                 for row in csv.DictReader(file)
                 # Of another length, they say nothing about this one.
-                if row["steps"] == str(options.steps)
-                and row["step"] == str(options.step)
+                if length.items() <= row.items()
             }
     folder = scan_video_folder(options.data)
     crops = np.concatenate(
@@ -126,10 +126,7 @@ def main() -> None:
                 scores = [frame_scores(model, frames) for frames in test]
                 auc = micro_auc(scores, labels).value
                 rows[key] = dict(zip(("seed", "initializer"), key, strict=True))
-                rows[key]["steps"], rows[key]["step"] = (
-                    str(options.steps),
-                    str(options.step),
-                )
+                rows[key] |= length
                 rows[key]["micro_auc"] = round(100 * auc, 3)
                 options.output.parent.mkdir(parents=True, exist_ok=True)
                 write_csv(

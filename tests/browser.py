@@ -65,7 +65,7 @@ def browser(tmp_path_factory):
 
 
 def check_page(browser, address, widths=WIDTHS, themes=THEMES):
-    """Yields before each look at a page, and checks it then.
+    """Checks a page at each width; yields first, to bring it into a state.
 
     Each width with a theme of its own: what overflows depends on the one, what
     cannot be read on the other.

@@ -46,7 +46,7 @@ def _seed():
 
 @contextlib.contextmanager
 def _kept_functions():
-    """Lets TensorFlow keep what it has compiled, which a new seed throws away.
+    """Keeps TensorFlow's compiled functions, which setting a seed discards.
 
     Tests of one file share models, and would have to compile them again.
     """

@@ -35,9 +35,9 @@ def make_dataset(epoch):
 
 
 def make_model(run_eagerly=True):
-    """A model with all kinds of state: norms, dropout, block, optimizer.
+    """Makes a model with state in its norms, dropout, block and optimizer.
 
-    Not compiled, so that a test does not wait for that again.
+    By default its steps run eagerly, which saves the time to compile them.
     """
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
@@ -185,7 +185,7 @@ def test_epochs_are_added_and_a_finished_training_is_read(tmp_path, reference):
 
 
 def test_results_equal_those_of_one_plain_fit(tmp_path):
-    """Compiled, and killed on the way."""
+    """A compiled training that was killed and resumed is no exception."""
     with pytest.raises(Killed):
         run(tmp_path, STEPS + 1, run_eagerly=False)
     trained, rows = run(tmp_path, run_eagerly=False)

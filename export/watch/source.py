@@ -310,7 +310,7 @@ class Source:
             self._changed.notify_all()
 
     def _look_for_change(self, pixels: np.ndarray, now: float) -> None:
-        """Tells once of a camera that goes on sending the same picture."""
+        """Warns once if a camera keeps sending identical frames."""
         sample = pixels[::16, ::16].tobytes()
         if sample != self._sample:
             self._sample, self._same_since = sample, now

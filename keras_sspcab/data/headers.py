@@ -81,7 +81,7 @@ def apply_orientation(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
 
 
 def is_upright(encoded: bytes) -> bool:
-    """Whether `apply_orientation` leaves a file as it is."""
+    """Whether the EXIF data of an image file ask for no rotation."""
     return int(_orientation_reader()(tf.constant(encoded))) == 1
 
 

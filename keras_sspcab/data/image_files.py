@@ -54,7 +54,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 def has_wide_tiles(image: Image.Image) -> bool:
-    """Whether Pillow reads the upper 8 of 16 bits of a file."""
+    """Whether Pillow would cut the 16-bit values of a file to 8 bits."""
     tiles = getattr(image, "tile", [])
     return any(re.search(";16[BLN]", str(tile[3])) for tile in tiles)
 

@@ -20,12 +20,12 @@ from keras_sspcab.data.folder import GOOD, ImageFolder, ImageSample
 
 #: Extensions of files that are taken for images, in any case.
 # fmt: off
-_LEFT_OUT = "left out, no images"
 IMAGE_EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff",
 )
 # fmt: on
 
+_LEFT_OUT = "left out, no images"
 _EXTENSIONS = f"Extensions of images: {' '.join(IMAGE_EXTENSIONS)}"
 
 # What a folder in the layout of MVTec AD consists of.

@@ -360,7 +360,7 @@ class Detector(keras.Model):
         return super()._run_through_graph(*args, **kwargs)
 
     def set_weights(self, weights: Any) -> None:
-        """Sets all weights, and what parts of the model derive from them."""
+        """Sets all weights, and updates the normalizations of a backbone."""
         set_all_weights(self, weights)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:

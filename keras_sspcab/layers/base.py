@@ -65,7 +65,7 @@ def multiply_last_axis(x: Any, matrix: Any) -> Any:
 
 
 def set_all_weights(layer: keras.layers.Layer, weights: Any) -> None:
-    """Sets the weights of a layer or model, and what follows from them.
+    """Sets all weights of a layer or model, and updates its normalizations.
 
     `keras.layers.Normalization` computes by copies of its mean and variance,
     which `set_weights` leaves as they were and loading a file renews.

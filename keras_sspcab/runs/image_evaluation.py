@@ -182,9 +182,7 @@ def evaluate_images(
     return Measured(values, curves, [*gaps, *notes])
 
 
-def _gaps(
-    values: dict[str, Any], split: str, is_circular: bool = False
-) -> list[str]:
+def _gaps(values: dict[str, Any], split: str, is_circular: bool) -> list[str]:
     texts = []
     if split != "test":
         texts.append(

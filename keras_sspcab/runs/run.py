@@ -206,7 +206,7 @@ class Run(RunFolder):
             )
 
     def _warn_of_new_data(self) -> None:
-        """Warns if the data are no longer those that were learned from."""
+        """Warns if the training data have changed since the training."""
         from keras_sspcab.runs.sources import source_of
 
         if self.has_products:

@@ -167,30 +167,28 @@ class Calibration:
         if self.stand_ins:
             return 0.0, 1.0
         quantiles = self._quantiles()
-        known = [quantile for quantile in quantiles if quantile]
-        if len(known) < len(quantiles):
+        if quantiles is None:
             return None
-        return rate_interval(self.num_images, known)
+        return rate_interval(self.num_images, quantiles)
 
     @property
     def intended_rate(self) -> float | None:
-        """Share of normal images that are to be flagged, as the quantiles say.
+        """Share of normal images that the quantiles allow to be flagged.
 
         None where it is unknown. Quantiles of single regions add to it.
         """
         quantiles = self._quantiles()
-        known = [quantile for quantile in quantiles if quantile]
-        if len(known) < len(quantiles):
+        if quantiles is None:
             return None
-        return min(1.0, sum(1 - quantile for quantile in known))
+        return min(1.0, sum(1 - quantile for quantile in quantiles))
 
-    def _quantiles(self) -> list[float | None]:
-        """Those of all that can raise an alarm; None where it is unknown."""
-        if self.quantile is None:
-            return [None]
+    def _quantiles(self) -> list[float] | None:
+        """Quantiles of all criteria that flag; None where one is unknown."""
+        own = [part.quantile for part in self.regions if part.quantile]
+        if not self.quantile or len(own) < len(self.regions):
+            return None
         criteria = _count_criteria(self.decision, self.regions)
         each = quantile_of_each(self.quantile, criteria)
-        own: list[float | None] = [part.quantile for part in self.regions]
         return [each] * (criteria - len(own)) + own
 
     @property

@@ -109,7 +109,7 @@ def _count_pixels(
 
 
 def _count_scans(file: bytes) -> int:
-    """Counts the scans of a JPEG, up to its end: phones put videos behind."""
+    """Counts the scans of a JPEG, not what phones append, such as a video."""
     place, scans = 2, 0
     while 0 <= (place := file.find(b"\xff", place)) < len(file) - 3:
         marker = file[place + 1]

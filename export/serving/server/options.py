@@ -161,7 +161,7 @@ class ServerOptions:
         return True
 
     def accepts(self, authorization: str | bytes | None) -> bool:
-        """Whether a header holds the token, or none is needed."""
+        """Whether an `authorization` header is right, or no token is set."""
         if self.token is None:
             return True
         received = authorization or b""

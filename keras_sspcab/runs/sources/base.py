@@ -254,9 +254,9 @@ class Source(abc.ABC):
             checked = self.check_samples(folder.test, self.data.on_error)
             return checked, "test", folder.root
         folder = self.split()
-        record = {} if self.run is None else self.run.record.get("data", {})
-        if record.get("root") and not self.is_of_training(folder):
-            if folder.root != record["root"]:
+        root = self._training_record.get("root")
+        if root and not self.is_of_training(folder):
+            if folder.root != root:
                 normal = (*folder.train, *folder.validation)
                 normal = tuple(sorted(normal, key=lambda one: one.path))
                 if trained := self.trained_on(normal):
@@ -276,13 +276,20 @@ class Source(abc.ABC):
             return folder.validation, "validation", folder.root
         return folder.train, "train", folder.root
 
+    @property
+    def _training_record(self) -> dict[str, Any]:
+        """What the run has noted about its training data."""
+        return {} if self.run is None else self.run.record.get("data", {})
+
     def is_of_training(self, folder: Any) -> bool:
-        """Whether a folder has what the run learned from, wherever it lies."""
-        record = {} if self.run is None else self.run.record.get("data", {})
+        """Whether a folder has the run's training data, even if it has moved.
+
+        By the names of the files.
+        """
         parts = [folder]
         if len(folder.train) > 1:
             parts.append(self._with_validation(folder))
-        known = record.get(f"training_{self.noun}")
+        known = self._training_record.get(f"training_{self.noun}")
         return known in [self.fingerprint(part) for part in parts]
 
     def trained_on(self, samples: Sequence[Any]) -> list[Any]:
