@@ -1,6 +1,8 @@
 """Lists the images below a folder and derives labels from its layout."""
 
 import collections
+import glob
+import os
 import re
 import warnings
 from typing import Any, NoReturn
@@ -10,10 +12,13 @@ from keras_sspcab.data.file_system import (
     count_extensions,
     describe_folder,
     enumerate_names,
+    has_pattern,
     is_folder,
     join,
     list_files,
+    match_urls,
     require_folder,
+    scheme_of,
     standardize_path,
 )
 from keras_sspcab.data.folder import GOOD, ImageFolder, ImageSample
@@ -242,13 +247,29 @@ def _scan_mvtec(
     )
 
 
-def images_in(root: str) -> tuple[ImageSample, ...]:
-    """Returns all images below a folder; warns of files that are none."""
-    folder = scan_image_folder(root, layout="plain")
+def find_images(path: str) -> list[str]:
+    """Lists the images of a folder, those a pattern matches, or the one given.
+
+    What a folder holds is chosen by the extension, at any depth, with a warning
+    of what is left out; what a pattern matches counts whatever its name is. A
+    path that exists is no pattern, so that brackets may be part of a name. The
+    list is empty if there is no such file; at a URL that shows when it is read.
+    """
+    if scheme_of(path):
+        if has_pattern(path):
+            return match_urls(path)
+        if is_image(path) or not is_folder(path):
+            return [path]
+    elif not os.path.isdir(path):
+        if os.path.lexists(path):
+            return [path]
+        found = sorted(glob.glob(path, recursive=True))
+        return [file for file in found if not os.path.isdir(file)]
+    folder = scan_image_folder(path, layout="plain")
     for note in folder.notes:
         if note.startswith(_LEFT_OUT):
-            warnings.warn(f"{root}: {note}", stacklevel=2)
-    return folder.train
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+    return [sample.path for sample in folder.train]
 
 
 def _note_others(files: list[str]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import glob
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,14 +19,9 @@ from keras_sspcab.data import (
 )
 from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.data.checking import warn_of_dark_files
-from keras_sspcab.data.file_system import (
-    is_folder,
-    require_utf8,
-    scheme_of,
-    standardize_path,
-)
+from keras_sspcab.data.file_system import require_utf8, standardize_path
 from keras_sspcab.data.image_files import load_photo
-from keras_sspcab.data.scanning import images_in, is_image
+from keras_sspcab.data.scanning import find_images
 from keras_sspcab.data.video import (
     Video,
     count_frames,
@@ -189,19 +183,12 @@ def _adding_files(folder: PathLike) -> Iterator[str]:
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
     """Lists the given files and those in the given folders, each once."""
-    samples: dict[str, ImageSample] = {}
+    listed: dict[str, None] = {}
     for path in [standardize_path(path, "images") for path in paths]:
-        if not (scheme_of(path) and is_image(path)) and is_folder(path):
-            listed = images_in(path)
-        elif not os.path.lexists(path) and glob.has_magic(path):
-            found = sorted(glob.glob(path, recursive=True))
-            listed = tuple(map(ImageSample, found)) or (ImageSample(path),)
-        else:
-            # A file that does not exist is reported with the broken ones.
-            listed = (ImageSample(path),)
-        samples |= {sample.path: sample for sample in listed}
-    require_utf8(samples)
-    return list(samples.values())
+        # A file that does not exist is reported with the broken ones.
+        listed |= dict.fromkeys(find_images(path) or [path])
+    require_utf8(listed)
+    return list(map(ImageSample, listed))
 
 
 def _write_heat_map(

@@ -1,6 +1,5 @@
 """What one table of scores is made of: inputs, model, shards."""
 
-import glob
 import hashlib
 import json
 import os
@@ -13,23 +12,18 @@ from pydantic import BaseModel, ConfigDict
 
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.file_system import (
-    has_pattern,
-    is_folder,
-    match_urls,
     require_utf8,
     scheme_of,
     standardize_path,
 )
-from keras_sspcab.data.scanning import images_in, is_image
+from keras_sspcab.data.scanning import find_images
 from keras_sspcab.runs.files import sha256_of
 
 
 def list_inputs(inputs: Iterable[Any], known: Iterable[str] = ()) -> list[str]:
     """Lists absolute paths and URLs, sorted, each once.
 
-    What a folder holds is chosen by the extension, at any depth; what a pattern
-    matches counts whatever its name is. A path that exists is no pattern, so
-    that brackets may be part of a name. Links are not followed.
+    What a path stands for, `find_images` says. Links are not followed.
 
     `known` are those of an earlier call. Files among them that have vanished
     since are listed as well, if there are no new ones.
@@ -37,9 +31,10 @@ def list_inputs(inputs: Iterable[Any], known: Iterable[str] = ()) -> list[str]:
     known, paths = {*known}, set()
     for item in inputs:
         path = standardize_path(item, "inputs")
-        matches = _match_remote(path) if scheme_of(path) else _match(path)
-        if not matches and os.path.abspath(path) in known:
-            matches = [os.path.abspath(path)]
+        place = path if scheme_of(path) else os.path.abspath(path)
+        matches = find_images(place)
+        if not matches and place in known:
+            matches = [place]
         if not matches:
             raise ValueError(
                 f"There is no file that matches {path!r}. Give a file, a "
@@ -66,27 +61,6 @@ def _explain_brackets(path: str) -> str:
         f"characters in them. For the brackets themselves, write "
         f"{path.replace('[', '[[]')!r}"
     )
-
-
-def _images_in(folder: str) -> list[str]:
-    return [sample.path for sample in images_in(folder)]
-
-
-def _match(path: str) -> list[str]:
-    path = os.path.abspath(path)
-    if os.path.isdir(path):
-        return _images_in(path)
-    if os.path.lexists(path):
-        return [path]
-    matches = glob.glob(path, recursive=True)
-    return [match for match in matches if not os.path.isdir(match)]
-
-
-def _match_remote(url: str) -> list[str]:
-    if has_pattern(url):
-        return match_urls(url)
-    # Whether a file is there shows when it is read.
-    return _images_in(url) if not is_image(url) and is_folder(url) else [url]
 
 
 # Files beside a SavedModel that do not change what it computes.
