@@ -12,44 +12,18 @@ from keras_sspcab.applications.multiscale_padim import MultiScalePaDiM
 from keras_sspcab.applications.object_autoencoder import ObjectAutoEncoder
 from keras_sspcab.applications.padim import PaDiM
 from keras_sspcab.applications.patchcore import PatchCore
-from keras_sspcab.hosts import (
-    AnomalyModel,
-    FeatureModel,
-    FoldScores,
-    ObjectModel,
-    ScoredFrame,
-    Stage,
-    VideoStream,
-    available_applications,
-    get_application,
-    register_application,
-    score_frames,
-    score_objects,
-)
 
 __all__ = [
     "DRAEM",
     "HF2VAD",
     "MNAD",
-    "AnomalyModel",
     "AutoEncoder",
     "BackgroundAgnostic",
     "CutPaste",
     "Ensemble",
-    "FeatureModel",
-    "FoldScores",
     "FutureFrame",
     "MultiScalePaDiM",
     "ObjectAutoEncoder",
-    "ObjectModel",
     "PaDiM",
     "PatchCore",
-    "ScoredFrame",
-    "Stage",
-    "VideoStream",
-    "available_applications",
-    "get_application",
-    "register_application",
-    "score_frames",
-    "score_objects",
 ]

@@ -28,9 +28,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 
-from keras_sspcab.applications import FeatureModel, available_applications
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.compare.timing import cases, time_pair
+from keras_sspcab.hosts import FeatureModel, available_applications
 from keras_sspcab.runs.estimation import StepClock
 from keras_sspcab.runs.files import write_csv
 from tests.hosts import samples, small_host

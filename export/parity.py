@@ -96,7 +96,8 @@ class ParityResult:
         num_images: How many images were compared.
         outputs: The differences, by name of the output. Those of the
             signature for encoded images begin with `serving_bytes/`.
-        flags_differing: Images that only one of the two flags.
+        flags_differing: Images that only one of the two flags, counted in each
+            signature.
         flags_beyond_tolerance: Those of them whose score is further from the
             threshold than the tolerance allows.
 

@@ -1,8 +1,9 @@
 """Exports models, the networks that hosts are made of, and runs."""
 
+import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -55,7 +56,6 @@ _SUFFIXES = {
 # twice as many, for these are small.
 _NUM_COMPARED = 32
 _CLIPS_IN_BATCH = 8
-_OBJECTS_IN_BATCH = 64
 
 
 def export_model(
@@ -216,7 +216,7 @@ class RunExporter:
         if precision != "float32":
             options["precision"] = precision
         if precision == "int8":
-            options["representative_data"] = self._normal
+            options["representative_data"] = self._normal()
         return options
 
 
@@ -265,10 +265,11 @@ def require_packages(*formats: str) -> None:
 
 def find_inputs(
     detector: AnomalyModel, run: Any = None, data: Any = None
-) -> tuple[Any, Any]:
-    """Returns batches to compare on, and normal ones to measure ranges on.
+) -> tuple[Any, Callable[[], Any]]:
+    """Returns batches to compare on, and what finds normal ones.
 
-    They come from the folder `data` or, without it, from the run.
+    They come from the folder `data` or, without it, from the run, and are
+    spread over all that is there: over kinds of defects, products and videos.
     """
     if run is None and data is None:
         raise ValueError(
@@ -280,15 +281,17 @@ def find_inputs(
     source = source_of(config, folder, detector)
     if data is not None:
         samples = source.list_samples(os.fspath(data), "plain")
-        on_error = "raise"
     else:
         samples = _own_samples(source)
-        on_error = "skip"
-    if detector.kind == "image":
-        return _find_images(source, samples, on_error)
-    find = _find_clips if detector.kind == "video" else _find_objects
-    compared = samples.test or samples.train
-    return find(source, compared, True), find(source, samples.train, False)
+    find = {"image": _find_images, "video": _find_clips}.get(
+        detector.kind, _find_objects
+    )
+    compared = samples.test or samples.validation or samples.train
+    on_error = "raise" if data is not None else "skip"
+    # Only int8 needs normal ones, and to check videos is to decode them.
+    return find(source, compared, _NUM_COMPARED, on_error), functools.partial(
+        find, source, samples.train, MAX_REPRESENTATIVE_IMAGES, "skip"
+    )
 
 
 def _own_samples(source: Source) -> Any:
@@ -302,47 +305,36 @@ def _own_samples(source: Source) -> Any:
         ) from error
 
 
-def _find_images(
-    source: Source, samples: Any, on_error: str
-) -> tuple[Any, Any]:
-    candidates = samples.test or samples.validation or samples.train
-    # Spread over all kinds of defects.
-    step = max(1, len(candidates) // _NUM_COMPARED)
-    chosen = candidates[::step][:_NUM_COMPARED]
-    compared = source.check_samples(chosen, on_error)
-    return source.scoring_dataset(compared), source.scoring_dataset(
-        samples.train
-    )
+def _find_images(source: Source, images: Any, count: int, on_error: str) -> Any:
+    chosen = source.check_samples(_spread(images, count), on_error)
+    return source.scoring_dataset(chosen)
 
 
-def _find_clips(source: Source, videos: Any, is_few: bool) -> Any:
-    from keras_sspcab.data.video import clip_dataset, count_clips
+def _find_clips(source: Any, videos: Any, count: int, on_error: str) -> Any:
+    from keras_sspcab.data.video import count_clips
 
-    videos = source.check_samples(videos, "skip")
-    data, step = source.data, 1
-    if is_few:
-        count = count_clips(videos, data.clip_length, data.stride)
-        step = max(1, count // _NUM_COMPARED)
-    clips = clip_dataset(
-        videos,
-        data.clip_length,
-        data.image_size,
-        data.channels,
-        stride=data.stride,
-        step=step,
-        batch_size=_CLIPS_IN_BATCH,
-    )
-    return clips.take(_NUM_COMPARED // _CLIPS_IN_BATCH) if is_few else clips
+    videos = source.check_samples(_spread(videos, count), on_error)
+    data = source.data
+    clips = count_clips(videos, data.clip_length, data.stride)
+    step = max(1, -(-clips // count))
+    return source.clips(videos, step=step, batch_size=_CLIPS_IN_BATCH)
 
 
-def _find_objects(source: Any, videos: Any, is_few: bool) -> Any:
+def _find_objects(source: Any, videos: Any, count: int, on_error: str) -> Any:
     from keras_sspcab.data.objects import cube_dataset
 
+    videos = source.check_samples(_spread(videos, count), on_error)
     objects = cube_dataset(
-        source.cut_out(source.check_samples(videos, "skip")),
+        source.cut_out(videos),
         source.host.cube_inputs,
-        batch_size=_OBJECTS_IN_BATCH,
+        batch_size=2 * count,
         shuffle=True,
     )
     # Read at once: the files of a model without a run are temporary.
-    return list(objects.take(1 if is_few else 2).as_numpy_iterator())
+    return list(objects.take(1).as_numpy_iterator())
+
+
+def _spread(samples: Sequence[Any], count: int) -> list[Any]:
+    """Returns at most so many samples, evenly from the first to the last."""
+    places = np.linspace(0, len(samples) - 1, min(len(samples), count))
+    return [samples[round(place)] for place in places]

@@ -81,14 +81,13 @@ def standardize_range(value: Any, name: str) -> tuple[float, float]:
 
 
 def standardize_choice(value: Any, choices: Sequence[str], name: str) -> str:
-    """Returns `value` in lower case if it is one of `choices`."""
-    lowered = value.lower() if isinstance(value, str) else value
-    if lowered not in choices:
+    """Returns `value` if it is one of `choices`; case counts."""
+    if value not in choices:
         raise ValueError(
             f"The `{name}` argument must be one of {list(choices)}. "
             f"Received: {name}={value!r}{did_you_mean(value, choices, '.')}"
         )
-    return lowered
+    return value
 
 
 def did_you_mean(

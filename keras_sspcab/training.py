@@ -1,5 +1,6 @@
 """Training that can be killed at any moment and then continues."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,7 +73,8 @@ def train(
         history_csv: File for the history, one row an epoch; written after each.
         callbacks: Keras callbacks. They see one training, and true numbers of
             steps; `params["first_epoch"]` and `params["first_step"]` say where
-            it continues.
+            it continues. One may set `model.stop_training`, as `EarlyStopping`
+            does; another call goes on from there.
 
     Returns:
         One dict an epoch: `epoch` (from 1), `loss` and what else `fit` reports.
@@ -80,8 +82,8 @@ def train(
     Raises:
         TrainingDiverged: If a result is NaN or infinite.
         TrainingInterrupted: On Ctrl-C or SIGTERM.
-        CheckpointError: If the checkpoint is broken, or that of another model
-            or with other settings.
+        CheckpointError: If the checkpoint is broken, has more epochs behind it,
+            or is that of another model or with other settings.
 
     Example:
     >>> import tempfile
@@ -99,7 +101,8 @@ def train(
     [1, 2, 3]
     """
     _check(model, checkpoint)
-    settings = dict(settings or {})
+    # As they come back from the file.
+    settings = json.loads(json.dumps(dict(settings or {})))
     state, saved = TrainingState(settings=settings), None
     if os.path.exists(checkpoint):
         saved = read_checkpoint(checkpoint)
@@ -108,7 +111,13 @@ def train(
     if history_csv is not None:
         # It may lag behind if the kill came between the two files.
         _write_history(history_csv, state.history)
-    if saved is not None and state.epoch >= epochs:
+    if saved is not None and (state.epoch, state.step) > (epochs, 0):
+        raise CheckpointError(
+            f"{checkpoint} has {state.epoch} epochs and {state.step} steps "
+            f"behind it. Received: epochs={epochs}. Choose more, or start a "
+            "new run"
+        )
+    if saved is not None and state.epoch == epochs:
         saved.restore_weights(model)
         return state.history
 
@@ -149,6 +158,8 @@ def train(
             if history_csv is not None:
                 _write_history(history_csv, state.history)
             saver.raise_if_stopped()
+            if model.stop_training:
+                break
         train_callbacks.end_training()
     return state.history
 

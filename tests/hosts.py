@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sspcab.applications import get_application
+from keras_sspcab.hosts import get_application
 
 
 def small_host(name, run_eagerly=False, **arguments):

@@ -228,7 +228,7 @@ def test_settings_need_key_and_value(text):
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     path=_TEXT,
     size=st.tuples(st.integers(1, 999), st.integers(1, 999)),

@@ -43,7 +43,14 @@ def test_there_are_six():
     assert NOTEBOOKS.keys() == TINY.keys()
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name",
+    # The first is of a layer alone; the others are whole roads.
+    [
+        pytest.param(n, marks=pytest.mark.slow if n[0] > "1" else ())
+        for n in TINY
+    ],
+)
 def test_it_runs(name):
     pytest.importorskip("onnxruntime")
     shown = run_notebook(NOTEBOOKS[name], TINY[name])

@@ -177,6 +177,8 @@ def test_epochs_are_added_and_a_finished_training_is_read(tmp_path, reference):
     train(make_model(), make_dataset, 1, path)
     run(tmp_path)
     (tmp_path / "history.csv").unlink()
+    with pytest.raises(CheckpointError, match="3 epochs and 0 steps behind"):
+        train(make_model(), make_dataset, 2, path)
     model, history = run(tmp_path, 1)  # would die in its first step
     assert_same(model.get_weights(), reference[0])
     assert history == reference[1]
@@ -440,6 +442,34 @@ def test_checkpoint_of_another_training_is_refused(tmp_path, checkpoint_bytes):
     assert_same(other.get_weights(), before)
     with pytest.raises(CheckpointError, match=r"batch=4. Received: batch=8"):
         train(make_model(), make_dataset, 2, str(path), settings={"batch": 8})
+
+
+def test_settings_come_back_as_they_were(tmp_path):
+    path, settings = str(tmp_path / "c.npz"), {"size": (64, 64)}
+    train(make_model(), make_dataset, 1, path, settings=settings)
+    rows = train(make_model(), make_dataset, 1, path, settings=settings)
+    assert len(rows) == 1
+    with pytest.raises(TypeError, match="not JSON"):
+        train(make_model(), make_dataset, 1, path, settings={"a": IMAGES[0, 0]})
+
+
+def test_callbacks_stop_the_training(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        ended = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+        def on_train_end(self, logs=None):
+            self.ended += 1
+
+    path, stop = str(tmp_path / "c.npz"), Stop()
+    rows = train(make_model(), make_dataset, 4, path, callbacks=[stop])
+    assert len(rows) == 2
+    assert stop.ended == 1
+    again = train(make_model(), make_dataset, 4, path)
+    assert len(again) == 4
+    assert again[:2] == rows
 
 
 def test_data_that_became_shorter_are_refused(tmp_path):

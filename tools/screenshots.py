@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -36,6 +35,7 @@ from skimage import data
 
 from keras_sspcab.data import resize, write_texture_folder
 from keras_sspcab.data.image_files import load_photo
+from keras_sspcab.data.video import video_writer
 from keras_sspcab.layers import ImageRegistration, RigidResampling
 from keras_sspcab.report import overlay
 from keras_sspcab.report.content import read_evaluated_run
@@ -570,14 +570,9 @@ def _belt(data: Path) -> list[np.ndarray]:
 
 
 def _write_film(path: Path, frames: list[np.ndarray]) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
+    with video_writer(str(path), rate=10) as write:
         for pixels in frames:
-            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            write(pixels)
 
 
 # === Programs ===

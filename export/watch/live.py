@@ -88,6 +88,7 @@ class LiveView:
             with open(os.path.join(folder, "alarms.jsonl"), "rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - _TAIL))
+                self._has_older_alarms = size > _TAIL
                 lines = file.read().splitlines()
         except OSError:
             return

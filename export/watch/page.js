@@ -5,11 +5,9 @@ const HIDDEN_INTERVAL = 5000; // Where nobody looks.
 const PATIENCE = 10000; // Milliseconds until an answer is given up.
 const SHORTEST = 20; // Seconds that the scores show at least.
 const GAP = 3; // Seconds without a score that are no line.
+const SERVER = "watching has ended, or";
 const WIDTH = 800;
 const HEIGHT = 200;
-
-const element = (id) => document.getElementById(id);
-const root = document.documentElement;
 
 let scores = []; // [number, seconds, score, is anomalous], oldest first.
 let shown = -1; // Number of the frame in the picture.
@@ -19,31 +17,8 @@ let latest = 0; // Number of the question whose answer is shown.
 let began = null; // When the process began that is asked.
 let viewed = null; // The alarm that is looked at.
 
-// With the sign that is as wide as a plus.
-const format = (value, digits = 2) => value.toFixed(digits).replace("-", "\u2212");
 const clock = (time) => new Date(time).toLocaleTimeString();
 const moment = (time) => new Date(time).toLocaleString();
-
-function say(text, isError = false) {
-  // Only what is new: it is read aloud.
-  if (element("message").textContent !== text) element("message").textContent = text;
-  element("message").classList.toggle("error", isError);
-}
-
-async function ask(path, options = {}) {
-  const token = element("token").value;
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
-  let response;
-  try {
-    response = await fetch(path, { headers, ...options });
-  } catch {
-    throw new Error("The watching has ended, or cannot be reached.");
-  }
-  if (response.status === 401) element("token-form").hidden = false;
-  if (response.ok) return response;
-  const answer = await response.json().catch(() => ({}));
-  throw new Error(answer.error || `HTTP ${response.status}`);
-}
 
 async function poll() {
   stopPolling();
@@ -51,8 +26,7 @@ async function poll() {
   const since = scores.length ? scores[scores.length - 1][0] : -1;
   try {
     const signal = AbortSignal.timeout(PATIENCE);
-    const response = await ask(`live.json?since=${since}&shown=${shown}`, { signal });
-    const live = await response.json();
+    const live = await askJson(`live.json?since=${since}&shown=${shown}`, { signal });
     if (turn !== latest) return;
     if (live.began !== began) {
       // Another process, whose frames count from 0 again.
@@ -62,7 +36,7 @@ async function poll() {
       if (!isFirst) return poll();
     }
     show(live);
-    element("token-form").hidden = true;
+    element("token-entry").hidden = true;
     if (element("message").classList.contains("error")) say("");
   } catch (error) {
     if (turn !== latest) return;
@@ -232,11 +206,6 @@ function isPaused() {
   return element("pause").getAttribute("aria-pressed") === "true";
 }
 
-function showOpacity() {
-  root.style.setProperty("--heat", element("opacity").value / 100);
-  element("opacity-value").value = `${element("opacity").value} %`;
-}
-
 element("image").addEventListener("load", ({ target }) => {
   root.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
 });
@@ -252,13 +221,11 @@ element("pause").addEventListener("click", ({ target }) => {
   if (isPaused()) stopPolling();
   else poll();
 });
-element("token-form").addEventListener("submit", (event) => {
+element("token-entry").addEventListener("submit", (event) => {
   event.preventDefault();
   poll();
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && !isPaused()) poll();
 });
-element("opacity").addEventListener("input", showOpacity);
-showOpacity();
 poll();

@@ -52,7 +52,9 @@ class PageServer:
             warnings.warn(
                 f"The page listens at {options.host}, so that others can see "
                 "the camera, and asks for no token.",
-                stacklevel=2,
+                # Others enter it from elsewhere, and warnings of theirs are
+                # not shown.
+                stacklevel=1,
             )
         listener = listen(options)
         self.port = listener.getsockname()[1]

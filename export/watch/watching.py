@@ -188,11 +188,11 @@ class Watch:
             frames = self.source.take(timeout=0.2)
             if frames:
                 self._look(frames)
-            elif self.source.has_ended:
-                return
             if self.source.state in ("stalled", "reconnecting", "lost"):
                 # What happens meanwhile, nobody knows.
                 self._end_alarm("source lost")
+            if not frames and self.source.has_ended:
+                return
             if time.monotonic() >= next_status:
                 next_status += _STATUS_SECONDS
                 _log.info(self.live.describe_status())

@@ -233,7 +233,7 @@ def optional_value(
                     f"{option}={default}"
                     if arg == option and not is_value(after)
                     else arg
-                    for arg, after in zip(args, following, strict=True)
+                    for arg, after in zip(args, following, strict=False)
                 ],
             )
 

@@ -61,14 +61,18 @@ class _Lines:
         self._title = title
         self._total = total
         self._done = self._shown = done
-        self._shown_at = time.monotonic()
+        self._shown_at: float | None = None
 
     def advance(self, results: str = "") -> None:
         self._done += 1
+        if self._shown_at is None:
+            # The first tells nothing of the rest: it compiles.
+            self._shown, self._shown_at = self._done, time.monotonic()
+            return
         seconds = time.monotonic() - self._shown_at
         if seconds < self.SECONDS:
             return
-        # Of late: the first steps take longer.
+        # Of late, for the machine may be busy with other things.
         rate = (self._done - self._shown) / max(seconds, 1e-9)
         text = f"{self._title}: {self._done:,}"
         if self._total:

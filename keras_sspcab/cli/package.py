@@ -97,6 +97,9 @@ def package(
             "--keep": keep,
             "--max-batch-size": max_batch_size,
             "--image": image,
+            "--gpus": gpus if gpus != 1 else None,
+            "--precision": precision if precision != "float32" else None,
+            "--jit-compile": jit_compile or None,
         }
         if extra := [key for key, value in given.items() if value is not None]:
             raise ValueError(

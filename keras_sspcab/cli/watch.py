@@ -134,6 +134,11 @@ def watch(
             allowed_hosts=tuple(allowed_host or ()),
             token=None if token_file is None else read_token(token_file),
         )
+    elif host != "127.0.0.1" or allowed_host or token_file:
+        raise ValueError(
+            "--host, --allowed-host and --token-file are for --page. Received: "
+            "no --page"
+        )
     options = WatchOptions(
         alarm_after=alarm_after,
         clear_after=clear_after,

@@ -52,7 +52,7 @@ def find_classes(
         paths = [root]
     else:
         has_parts = {
-            name: _is_class(os.listdir(os.path.join(root, name)), kind)
+            name: _is_class(_names_in(os.path.join(root, name)), kind)
             for name in names
         }
         paths = [os.path.join(root, name) for name in names if has_parts[name]]
@@ -64,6 +64,14 @@ def find_classes(
             f"Received: --data {root}"
         )
     return _scan(paths, kind, layout), left_out
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except PermissionError:
+        # Such as `lost+found`.
+        return []
 
 
 def _is_class(names: list[str], kind: Kind) -> bool:

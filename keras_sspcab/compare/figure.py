@@ -13,52 +13,38 @@ from matplotlib.lines import Line2D
 from keras_sspcab.compare.grid import OFF, Cell, describe_block
 from keras_sspcab.compare.results import Comparison
 from keras_sspcab.metrics.registry import Metric
+from keras_sspcab.report.figures import (
+    ACCENT,
+    ANOMALOUS,
+    INK,
+    MUTED,
+    NORMAL,
+    RULE,
+    STYLE,
+    SURFACE,
+)
 from keras_sspcab.runs import files
 
-# The light colors of the design of pages, where they follow the theme.
-COLORS = {
-    "#16191d": "var(--ink)",
-    "#565e68": "var(--muted)",
-    "#d9dde2": "var(--rule)",
-    "#1f5fbf": "var(--accent)",
-    "#00796b": "var(--normal)",
-    "#b03a08": "var(--anomalous)",
-    "#ffffff": "var(--surface)",
-}
-_INK, _MUTED, _RULE, _ACCENT, _TEAL, _RUST, _WHITE = COLORS
-
 _STYLE: dict[Any, Any] = {
+    **STYLE,
     "svg.hashsalt": "comparison",
-    "font.size": 10,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.spines.bottom": False,
-    "axes.axisbelow": True,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _MUTED,
-    "text.color": _INK,
-    "legend.frameon": False,
+    "xtick.labelcolor": INK,
 }
 
 # Shape and filling tell the blocks apart where colors do not.
 _WITHOUT: dict[str, Any] = {
     "marker": "o",
-    "color": _MUTED,
-    "markerfacecolor": _WHITE,
+    "color": MUTED,
+    "markerfacecolor": SURFACE,
 }
 _WITH: tuple[dict[str, Any], ...] = (
-    {"marker": "o", "color": _ACCENT},
-    {"marker": "s", "color": _TEAL},
-    {"marker": "^", "color": _RUST},
-    {"marker": "D", "color": _INK},
+    {"marker": "o", "color": ACCENT},
+    {"marker": "s", "color": NORMAL},
+    {"marker": "^", "color": ANOMALOUS},
+    {"marker": "D", "color": INK},
 )
 
 # With more places than this along the axis, panels are as wide as the figure.
@@ -96,7 +82,7 @@ def _draw(comparison: Comparison) -> Figure:
         figsize=(max(width * num_columns, 6.4), 2.4 * num_rows + 0.8),
         dpi=160,
         layout="constrained",
-        facecolor=_WHITE,
+        facecolor=SURFACE,
     )
     FigureCanvasAgg(figure)
     panels = figure.subplots(num_rows, num_columns, squeeze=False)
@@ -139,7 +125,7 @@ def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
                 if cell in values
             ]
             if points:
-                axes.plot(*np.transpose(points), color=_MUTED, lw=0.6, zorder=1)
+                axes.plot(*np.transpose(points), color=MUTED, lw=0.6, zorder=1)
         for block, offset in zip(blocks, offsets, strict=True):
             cells = [Cell(data_class, model, block, s) for s in grid.seeds]
             heights = [100 * values[cell] for cell in cells if cell in values]
@@ -153,7 +139,7 @@ def _draw_values(axes: Any, comparison: Comparison, metric: Metric) -> None:
             axes.plot(
                 [x - half, x + half],
                 [np.mean(heights)] * 2,
-                color=_INK,
+                color=INK,
                 lw=2,
                 solid_capstyle="butt",
                 zorder=3,
@@ -207,7 +193,7 @@ def _separate_hosts(axes: Any, comparison: Comparison, is_named: bool) -> None:
     for i, name in enumerate(names):
         first = i * size - 0.5
         if i:
-            axes.axvline(first, color=_RULE, lw=1)
+            axes.axvline(first, color=RULE, lw=1)
         if has_names:
             axes.annotate(
                 name,
@@ -217,7 +203,7 @@ def _separate_hosts(axes: Any, comparison: Comparison, is_named: bool) -> None:
                 textcoords="offset points",
                 ha="center",
                 va="bottom",
-                color=_MUTED,
+                color=MUTED,
             )
 
 
@@ -248,4 +234,4 @@ def _legend(comparison: Comparison) -> list[Line2D]:
         ]
     is_single = len(comparison.grid.seeds) == 1
     mean = "the value" if is_single else "mean over seeds"
-    return [*marks, Line2D([], [], color=_INK, lw=2, label=mean)]
+    return [*marks, Line2D([], [], color=INK, lw=2, label=mean)]

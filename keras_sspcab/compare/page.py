@@ -10,7 +10,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from keras_sspcab.compare import tables
-from keras_sspcab.compare.figure import COLORS, write_figure
+from keras_sspcab.compare.figure import write_figure
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.compare.results import Comparison
 from keras_sspcab.compare.statistics import LEVEL, MIN_PAIRS, POWER
@@ -60,9 +60,13 @@ def write_files(
     paths = [os.path.join(root, "comparison.csv")]
     _write_csv(paths[0], comparison)
     ensembles = comparison.of_ensembles()
+    path = os.path.join(root, "comparison-ensembles.csv")
     if ensembles is not None:
-        paths.append(os.path.join(root, "comparison-ensembles.csv"))
-        _write_csv(paths[-1], ensembles, is_of_seeds=False)
+        paths.append(path)
+        _write_csv(path, ensembles, is_of_seeds=False)
+    else:
+        # One of before would be about other seeds.
+        Path(path).unlink(missing_ok=True)
     text = page(comparison, conditions)
     paths.append(os.path.join(root, "comparison.md"))
     files.write_text(paths[-1], text)
@@ -109,7 +113,7 @@ def html_page(text: str, picture: str) -> str:
             '<div class="scroll" tabindex="0" role="region" '
             'aria-label="Figure"><figure class="chart"><div role="img" '
             'aria-label="Every training, as a dot; their means are in Table 1">'
-            f"{figures.for_page(picture, 'comparison', COLORS)}"
+            f"{figures.for_page(picture, 'comparison')}"
             "</div></figure></div>"
         )
         body = "<h2>".join([before, f"{results}{chart}\n", *after])

@@ -161,8 +161,6 @@ def cached_images(
     shape = (*image_size, channels)
     settings = {
         "shape": [len(samples), *shape],
-        # Files of before have it in their names.
-        "which": [1] * len(samples),
         "version": _VERSION,
         **how.identity(),
     }

@@ -65,6 +65,7 @@ class DownloadableData:
                 f"{category!r}. Leave it out"
             )
         lowered = {folder.lower(): folder for folder in known}
+        category = category.lower()
         return [lowered[standardize_choice(category, [*lowered], "category")]]
 
     def describe_license(self) -> str:
@@ -107,7 +108,8 @@ def download(
     It is as `scan_image_folder` or `scan_video_folder` take it. Stopped at any
     moment, the same call continues. Each archive is checked before it is
     unpacked: the publishers give no checksums, so these are those that anomalib
-    lists. An archive that lies in the folder already is not downloaded.
+    lists. An archive that lies in the folder already is not downloaded, and
+    stays.
 
     Args:
         name: `"mvtec-ad"`, `"visa"`, `"ucsd-ped"` or `"avenue"`.
@@ -152,9 +154,11 @@ def download(
             missing = [f for f in archive.folders if f in wanted]
             missing = [f for f in missing if not (folder / f).exists()]
             if missing:
+                path = folder / archive.file_name
+                is_fetched = not path.exists()
                 _add(data, archive, missing, folder, progress or Progress())
-                if not keep_archives:
-                    (folder / archive.file_name).unlink()
+                if is_fetched and not keep_archives:
+                    path.unlink()
     return folder / wanted[0] if category else folder
 
 
@@ -171,6 +175,11 @@ def _replace_source(
         address = archive.url if url is None else url
         if url is not None and len(archives) > 1:
             address = f"{url.rstrip('/')}/{archive.file_name}"
+        if not address.rpartition("/")[2]:
+            raise ValueError(
+                "The `url` argument must be the address of the archive itself. "
+                f"Received: url={url!r}"
+            )
         archives[number] = dataclasses.replace(
             archive, url=address, sha256=(sha256 or archive.sha256).lower()
         )

@@ -198,12 +198,16 @@ def describe_folder(root: str) -> str:
 
     def look() -> str:
         if system is None:
-            found = os.listdir(root)
+            with os.scandir(root) as entries:
+                found = {entry.name: entry.is_dir() for entry in entries}
         else:
-            found = system.ls(inside, detail=False)
-        names = sorted(n.rstrip("/").rsplit("/", 1)[-1] for n in found)
-        folders = [n for n in names if is_folder(join(root, n))]
-        files = sorted({*names} - {*folders})
+            # All at once: on the web, one by one means to read them.
+            found = {
+                entry["name"].rstrip("/").rsplit("/", 1)[-1]: _is_folder(entry)
+                for entry in system.ls(inside, detail=True)
+            }
+        folders = sorted(name for name in found if found[name])
+        files = sorted(name for name in found if not found[name])
         parts = [f"the folders {enumerate_names(folders)}"] if folders else []
         if files:
             parts.append(f"{len(files)} files ({count_extensions(files)})")
@@ -267,12 +271,20 @@ def read_bytes(path: str) -> bytes:
 
 
 def match_urls(pattern: str) -> list[str]:
-    """Lists the URLs that a pattern with `*`, `?` or `[...]` matches."""
+    """Lists the files that a URL with `*`, `?` or `[...]` matches."""
     system, inside = _remote(pattern)
     # What fsspec leaves out of a path, such as `s3://`.
     base = pattern.removesuffix(inside.lstrip("/"))
-    found = reach(pattern, lambda: system.glob(inside))
-    return [base + name.lstrip("/") for name in found]
+    found = reach(pattern, lambda: system.glob(inside, detail=True))
+    return [
+        base + name.lstrip("/")
+        for name, entry in found.items()
+        if not _is_folder(entry)
+    ]
+
+
+def _is_folder(entry: dict[str, Any]) -> bool:
+    return entry["type"] == "directory"
 
 
 def has_pattern(url: str) -> bool:

@@ -18,6 +18,7 @@ from PIL import (
     Image,
     ImageOps,
     JpegImagePlugin,
+    PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
@@ -37,11 +38,12 @@ from keras_sspcab.data.headers import is_upright
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.preprocessing import Preprocessing
 
-# Without `Image.open`: its limit of pixels is global to the process, and warns.
-_READERS: dict[str, Any] = {
+#: By format. `Image.open` has a limit of pixels that is global, and warns.
+READERS: dict[str, Any] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
 }
@@ -204,7 +206,7 @@ def to_decodable(encoded: bytes) -> bytes:
         # TensorFlow refuses all broken ones itself.
         return encoded
     try:
-        with _READERS[kind](io.BytesIO(encoded)) as image:
+        with READERS[kind](io.BytesIO(encoded)) as image:
             if kind == "JPEG":
                 return encoded
             if image.width * image.height > MAX_PIXELS:

@@ -23,7 +23,11 @@ from keras_sspcab.data.file_system import (
     read_bytes,
 )
 from keras_sspcab.data.folder import ImageSample
-from keras_sspcab.data.image_files import MAX_PIXELS, has_wide_tiles
+from keras_sspcab.data.image_files import (
+    MAX_PIXELS,
+    READERS,
+    has_wide_tiles,
+)
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import is_image
 from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
@@ -153,9 +157,7 @@ def decode_mask(encoded: bytes) -> np.ndarray:
             else "the file is empty"
         )
     try:
-        # Without `Image.open`: its limit of pixels is global to the process.
-        Image.init()
-        read: Any = Image.OPEN[kind.upper()][0]
+        read = READERS[kind]
         # Reading alone passes over the checksums of PNG.
         read(io.BytesIO(encoded)).verify()
         image = read(io.BytesIO(encoded))

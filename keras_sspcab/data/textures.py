@@ -76,6 +76,7 @@ def write_texture_folder(
     >>> len(folder.train), len(folder.test)
     (3, 3)
     """
+    texture = os.fspath(texture)
     ground = _photograph(texture)
     image_size = standardize_int(image_size, "image_size", 32)
     middle = round(_TRAIN_SHARE * ground.shape[1])

@@ -25,7 +25,8 @@ def tile_dataset(
 ) -> tf.data.Dataset:
     """Makes batches of all tiles of images, in random order.
 
-    The order follows from `(seed, epoch)` and that of the images alone.
+    The order follows from `(seed, epoch)`, that of the images and the global
+    seed of TensorFlow.
 
     Args:
         images: Dataset of batches of images.

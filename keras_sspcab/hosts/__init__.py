@@ -11,9 +11,13 @@ from keras_sspcab.hosts.arguments import (
     check_weights,
 )
 from keras_sspcab.hosts.base import AnomalyModel, HostGuide, PublishedEvaluation
-from keras_sspcab.hosts.detector import Untracked, require_finite_weights
+from keras_sspcab.hosts.detector import (
+    NormalScores,
+    Untracked,
+    require_finite_weights,
+)
 from keras_sspcab.hosts.feature_graph import feature_graph
-from keras_sspcab.hosts.feature_model import FeatureModel, FoldScores
+from keras_sspcab.hosts.feature_model import FeatureModel
 from keras_sspcab.hosts.frames import FrameModel
 from keras_sspcab.hosts.graph import output_frame, sspcab_block, stacked_frames
 from keras_sspcab.hosts.inspection import InspectionModel
@@ -36,11 +40,11 @@ from keras_sspcab.variants import ImageVariants
 __all__ = [
     "AnomalyModel",
     "FeatureModel",
-    "FoldScores",
     "FrameModel",
     "HostGuide",
     "ImageVariants",
     "InspectionModel",
+    "NormalScores",
     "ObjectModel",
     "ProductModel",
     "PublishedEvaluation",

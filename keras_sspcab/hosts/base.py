@@ -11,7 +11,7 @@ import keras
 from keras import ops
 from keras.utils import PyDataset
 
-from keras_sspcab.hosts.detector import Detector
+from keras_sspcab.hosts.detector import Detector, check_values
 from keras_sspcab.layers.predictive_block import PredictiveBlock
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -299,13 +299,19 @@ class AnomalyModel(Detector):
 
         Raises:
             ValueError: If images that the scoring is fitted to can be read only
-                once, or have no end.
+                once or have no end, or an array is not finite or not from 0 to
+                1.
         """
+        if hasattr(x, "shape"):
+            check_values(x)
         if y is None and kwargs.get("sample_weight") is None:
             x = hold_out(x, kwargs)
         images, is_trained = x, self.needs_training
-        # Inputs that come with targets may be anything but normal.
-        is_fitted = not is_trained or (y is None and not _is_paired(x))
+        # Inputs that come with targets may be anything but normal, where the
+        # host has a use for targets.
+        is_fitted = not (is_trained and self.default_losses()) or (
+            y is None and not _is_paired(x)
+        )
         if is_fitted and self._fits_scoring():
             steps = kwargs.get("steps_per_epoch")
             images = scoring_data(x, steps, is_trained)

@@ -4,6 +4,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -24,6 +25,9 @@ from keras_sspcab.scoring import (
 
 #: Pixels kept for the quantile of the map, at most; 40 MB as float32.
 MAX_PIXELS = 10_000_000
+
+# What no image from 0 to 1 reaches, however it was changed.
+_TOO_HIGH = 16
 
 
 class NormalScores(NamedTuple):
@@ -47,6 +51,9 @@ class NormalScores(NamedTuple):
     stand_ins: int = 0
     #: The highest value of the map in each region, `(images, regions)`.
     of_regions: np.ndarray | None = None
+    #: What the images score when they are turned, `"rotate"`, and mirrored,
+    #: `"flip"`, if that was asked for.
+    changed: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Untracked:
@@ -290,14 +297,14 @@ class Detector(keras.Model):
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Scores images; warns where the model has not been calibrated.
 
-        Arrays must be finite: a network can hide that its input is not.
+        Arrays must be finite, which a network can hide, and from 0 to 1.
         """
         self._check_prediction(x)
         return super().predict(x, *args, **kwargs)
 
     def _check_prediction(self, x: Any) -> None:
         if isinstance(x, (np.ndarray, Mapping)):
-            _check_finite(x)
+            check_values(x)
         if not self.calibration.is_calibrated:
             warnings.warn(
                 f"{self.name} has not been calibrated: scores are raw and "
@@ -421,7 +428,7 @@ def _iterate_batches(
     """
     if hasattr(data, "shape") or isinstance(data, Mapping):
         _check_batch(data, are_dicts)
-        _check_finite(data)
+        check_values(data)
         for start in range(0, len(keras.tree.flatten(data)[0]), batch_size):
             rows = slice(start, start + batch_size)
             if isinstance(data, Mapping):
@@ -433,7 +440,7 @@ def _iterate_batches(
         inputs, *others = batch if isinstance(batch, (tuple, list)) else [batch]
         _check_batch(inputs, are_dicts)
         inputs = _arrays(inputs)
-        _check_finite(inputs)
+        check_values(inputs)
         yield inputs, others[0] if others else None
 
 
@@ -452,16 +459,28 @@ def _check_batch(batch: Any, are_dicts: bool) -> None:
         )
 
 
-def _check_finite(data: Any) -> None:
+def check_values(data: Any) -> None:
+    """Refuses values that are not finite, and images from 0 to 255."""
     for part in keras.tree.flatten(data):
         values = ops.convert_to_numpy(part)
-        num_bad = 0
+        received = None
+        if values.dtype.kind in "biu" and values.ndim > 2:
+            received = str(values.dtype)
         if values.dtype.kind == "f":
             num_bad = values.size - int(np.isfinite(values).sum())
-        if num_bad:
+            if num_bad:
+                raise ValueError(
+                    "What is scored must be finite. Received: an input with "
+                    f"{num_bad} of {values.size} values NaN or infinite"
+                )
+            # Of objects there are parts with other units.
+            highest = values.max(initial=0)
+            if highest > _TOO_HIGH and not isinstance(data, Mapping):
+                received = f"values up to {highest:g}"
+        if received:
             raise ValueError(
-                "What is scored must be finite. Received: an input with "
-                f"{num_bad} of {values.size} values NaN or infinite"
+                "Images must be numbers from 0 to 1, as float32. Received: "
+                f"{received}. Divide 8-bit images by 255"
             )
 
 

@@ -35,35 +35,6 @@ NUM_FOLDS = 5
 _BATCH, _LARGE = 16, 2**25
 
 
-@dataclasses.dataclass(frozen=True)
-class FoldScores:
-    """Raw scores of the normal images that the statistics come from.
-
-    Attributes:
-        scores: One an image, in the order of the folds.
-        pixels: Values of their raw maps, a part of them where there are many.
-        peaks: The highest value of the map of each image.
-        are_held_out: Whether each image was scored by the statistics of others.
-            With a single image there are none: these are the scores of changed
-            copies of it.
-        changed: What the images score when they are turned, `"rotate"`, and
-            mirrored, `"flip"`, if that was asked for.
-        statistics: As of `input_statistics`, in the order of the images.
-
-    Example:
-    >>> zeros = np.zeros(4)
-    >>> FoldScores(zeros, np.zeros(400), zeros, are_held_out=True).scores.shape
-    (4,)
-    """
-
-    scores: np.ndarray
-    pixels: np.ndarray
-    peaks: np.ndarray
-    are_held_out: bool
-    changed: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    statistics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-
 class FeatureModel(AnomalyModel):
     """Base of hosts that compare features with those of normal images.
 
@@ -148,8 +119,9 @@ class FeatureModel(AnomalyModel):
         "calibration": {"quantile": 0.95},
     }
 
-    #: What `fit_scoring` has measured; None before, and in a loaded model.
-    fold_scores: FoldScores | None = None
+    #: What `fit_scoring` has measured, each image by the statistics of others,
+    #: in the order of the folds; None before, and in a loaded model.
+    fold_scores: NormalScores | None = None
 
     variants = ImageVariants()
     compares_variants = False
@@ -252,14 +224,17 @@ class FeatureModel(AnomalyModel):
             for batch in images.held_out(lambda: self._images(data)):
                 observe(batch)
         images.fit_layers()
-        self.fold_scores = FoldScores(
-            *self.finish_scoring(held_out),
-            not is_single,
-            {
+        scores, pixels, peaks = self.finish_scoring(held_out)
+        self.fold_scores = NormalScores(
+            scores,
+            pixels,
+            peaks,
+            join_statistics(looks),
+            stand_ins=len(scores) if is_single else 0,
+            changed={
                 name: self.finish_scoring(_joined(part))[0]
                 for name, part in changed.items()
             },
-            join_statistics(looks),
         )
         self.discard_compiled()
 
@@ -353,14 +328,7 @@ class FeatureModel(AnomalyModel):
                 "are not kept in files. Call `fit_scoring` first, or pass "
                 "normal images. Received: data=None"
             )
-        found = self.fold_scores
-        return NormalScores(
-            found.scores,
-            found.pixels,
-            found.peaks,
-            found.statistics,
-            0 if found.are_held_out else len(found.scores),
-        )
+        return self.fold_scores
 
 
 def untracked_model(inputs: Any, outputs: Any) -> Untracked:

@@ -1,6 +1,6 @@
 """A host at work on a line: large images, regions, parts that lie askew."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -194,7 +194,7 @@ class InspectionModel(AnomalyModel):
         self.alignment = alignment
         self.preprocessing = host.preprocessing
         # Attributes of the class in other hosts.
-        for attribute in ("default_settings", "calibrates_by_folds"):
+        for attribute in ("default_settings", "calibrates_by_folds", "guide"):
             object.__setattr__(self, attribute, getattr(host, attribute))
         self.backbone_weights = host.backbone_weights
 
@@ -233,13 +233,13 @@ class InspectionModel(AnomalyModel):
             **kwargs: As of the host's `fit`, in tiles.
 
         Raises:
-            ValueError: If images that are needed again can be read only once,
-                or have no end.
+            ValueError: If targets are given, or images that are needed again
+                can be read only once or have no end.
         """
-        if y is not None:
+        if y is not None or isinstance(kwargs.get("validation_data"), tuple):
             raise ValueError(
                 f"{self.name} makes targets from tiles of the images. Received "
-                "targets: leave `y` out"
+                "targets: leave `y` out, also of `validation_data`"
             )
         x = hold_out(x, kwargs)
         if self.needs_training and is_endless(x):
@@ -283,10 +283,20 @@ class InspectionModel(AnomalyModel):
         }
 
     def _tile_dataset(self, data: Any, batch_size: int) -> Any:
-        from keras_sspcab.data import batch_array, tile_dataset
+        import tensorflow as tf
 
-        images = batch_array(data, 1) if hasattr(data, "shape") else data
-        count = sum(len(batch) for batch in images)
+        from keras_sspcab.data import tile_dataset
+
+        def batches() -> Iterator[np.ndarray]:
+            return (images for images, _ in self.input_batches(data, 1))
+
+        images = tf.data.Dataset.from_generator(
+            batches,
+            output_signature=tf.TensorSpec(
+                (None, *self.input_shape[1:]), "float32"
+            ),
+        )
+        count = sum(map(len, batches()))
         return tile_dataset(images, count, **self.tiling, batch_size=batch_size)
 
     def cut(self, images: np.ndarray) -> np.ndarray:
@@ -313,8 +323,9 @@ class InspectionModel(AnomalyModel):
         if isinstance(self.host, FeatureModel):
             measured = _Measured(self)
             self.host.fit_scoring(data, self.cut, measured.add)
-            stand_ins = self.host.normal_scores(None).stand_ins
-            held_out = measured.result()._replace(stand_ins=stand_ins)
+            held_out = measured.result()
+            if self.host.normal_scores(None).stand_ins:
+                held_out = held_out._replace(stand_ins=len(held_out.scores))
             self._held_out = Untracked(held_out)
         else:
             batches = (images for images, _ in self.input_batches(data))
@@ -329,11 +340,6 @@ class InspectionModel(AnomalyModel):
         if self.region_parts:
             self.get_layer("region_scores").calibrations = value.regions
 
-    @property
-    def fold_scores(self) -> Any:
-        """The scores of tiles that the host has measured by folds, if any."""
-        return getattr(self.host, "fold_scores", None)
-
     def normal_scores(self, data: Any, batch_size: int = 32) -> NormalScores:
         """Those of images; without any, those that `fit_scoring` measured.
 
@@ -344,8 +350,8 @@ class InspectionModel(AnomalyModel):
             for images, _ in self.input_batches(data, batch_size):
                 measured.add(images)
             return measured.result()
-        # The host says why there are none.
-        return self._held_out.value or self.host.normal_scores(None)
+        # Those of the host, if it has some, are of tiles.
+        return self._held_out.value or super().normal_scores(None)
 
     def counted_pixels(self, images: Any) -> np.ndarray | None:
         """Returns which pixels lie in the regions, `(batch, height, width)`.

@@ -202,6 +202,7 @@ class ObjectModel(VideoScoring, AnomalyModel):
                 length = max(int(x.cardinality()), 0) or None
             elif isinstance(x, keras.utils.PyDataset):
                 length = x.num_batches
+            length = kwargs.get("steps_per_epoch") or length
             steps = None if length is None else length * count
             stage.compile(**options, steps=steps)
             histories[stage.name] = stage.fit(

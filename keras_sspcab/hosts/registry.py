@@ -42,9 +42,12 @@ def register_application(name: str) -> Callable[[Host], Host]:
     """
 
     def register(host: Host) -> Host:
-        known = hosts.get(name)
+        known = hosts.get(name, host)
         # Modules may be reloaded.
-        if known is not None and known.__qualname__ != host.__qualname__:
+        if (known.__module__, known.__qualname__) != (
+            host.__module__,
+            host.__qualname__,
+        ):
             raise ValueError(
                 f"There is a host named {name!r} already: "
                 f"{known.__module__}.{known.__qualname__}. Choose another name"

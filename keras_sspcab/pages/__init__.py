@@ -1,14 +1,15 @@
 """One design for every page that people look at.
 
 `design.css` holds colors, type, focus ring and parts such as tiles, tables,
-badges, buttons, gauges and the legend of heat maps. A page adds only what no
-other has.
+badges, buttons, gauges and the legend of heat maps. `shared.js` is what pages
+of servers share: questions, messages and the opacity of maps. A page adds only
+what no other has.
 """
 
 import functools
 import importlib.resources
 
-__all__ = ["design"]
+__all__ = ["design", "shared_script"]
 
 
 @functools.cache
@@ -19,5 +20,19 @@ def design() -> str:
         >>> "--accent" in design()
         True
     """
-    file = importlib.resources.files(__package__) / "design.css"
-    return file.read_text("utf-8")
+    return _read("design.css")
+
+
+@functools.cache
+def shared_script() -> str:
+    """Returns the script that all pages of servers share.
+
+    Example:
+        >>> "async function ask(" in shared_script()
+        True
+    """
+    return _read("shared.js")
+
+
+def _read(name: str) -> str:
+    return (importlib.resources.files(__package__) / name).read_text("utf-8")

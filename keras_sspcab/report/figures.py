@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -14,34 +14,38 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from keras_sspcab.metrics import Curve
 
-# Each of these colors stands for a variable of the style sheet.
-_VARIABLES = {
-    "#010201": "var(--ink)",
-    "#010202": "var(--muted)",
-    "#010203": "var(--rule)",
-    "#010204": "var(--normal)",
-    "#010205": "var(--anomalous)",
-    "#010206": "var(--accent)",
+#: The light colors of the design of pages, where they follow the theme.
+COLORS = {
+    "#16191d": "var(--ink)",
+    "#565e68": "var(--muted)",
+    "#d9dde2": "var(--rule)",
+    "#00796b": "var(--normal)",
+    "#b03a08": "var(--anomalous)",
+    "#1f5fbf": "var(--accent)",
+    "#ffffff": "var(--surface)",
 }
-INK, MUTED, _RULE, NORMAL, ANOMALOUS, ACCENT = _VARIABLES
+INK, MUTED, RULE, NORMAL, ANOMALOUS, ACCENT, SURFACE = COLORS
 
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
+#: What all figures of the package look like.
+STYLE: dict[Any, Any] = {
     "font.size": 10,
-    "axes.edgecolor": _RULE,
+    "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _RULE,
+    "grid.color": RULE,
     "grid.linewidth": 0.6,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
     "text.color": INK,
     "legend.frameon": False,
+}
+_IN_PAGES: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "axes.grid": True,
     "lines.linewidth": 2,
 }
 _BINS = 40
@@ -179,7 +183,7 @@ def page_axes(
 ) -> Iterator[tuple[Any, list[str]]]:
     """Yields axes and a list that holds the SVG when the block has ended."""
     result: list[str] = []
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, **_IN_PAGES, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         yield figure.add_subplot(), result
@@ -190,10 +194,10 @@ def page_axes(
             transparent=True,
             metadata={"Date": None, "Creator": None},
         )
-    result.append(for_page(buffer.getvalue(), name, _VARIABLES))
+    result.append(for_page(buffer.getvalue(), name))
 
 
-def for_page(svg: str, name: str, variables: Mapping[str, str]) -> str:
+def for_page(svg: str, name: str) -> str:
     """Makes a file of matplotlib's an element of a page, in its colors."""
     svg = svg[svg.index("<svg") :]
     for element in ("metadata", "style"):
@@ -205,7 +209,7 @@ def for_page(svg: str, name: str, variables: Mapping[str, str]) -> str:
     svg = svg.replace('xlink:href="#', f'href="#{name}-')
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--font)", svg)
-    for color, variable in variables.items():
+    for color, variable in COLORS.items():
         svg = svg.replace(color, variable)
     # The page says what it shows, and how large it is.
     opening = svg[: svg.index(">")]

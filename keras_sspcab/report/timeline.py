@@ -142,11 +142,15 @@ def draw(
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(visible=False, axis="x")
         axes.set(xlabel="frame", ylabel="score")
+    return re.sub("<[^>]*>", _shorten_numbers, result[0])
+
+
+def _shorten_numbers(tag: re.Match[str]) -> str:
     # A tenth of a point is finer than any screen.
     return re.sub(
         r"\d+\.\d{2,}",
         lambda match: f"{float(match[0]):.1f}".removesuffix(".0"),
-        result[0],
+        tag[0],
     )
 
 

@@ -63,6 +63,8 @@ def calibrate_on_own(
     host.variants = source.variants(folder)
     host.compares_variants = (
         seeks_symmetries
+        # Tiles of an image are too much alike.
+        and getattr(model, "tiles_per_image", 1) == 1
         and _LEAST_TO_COMPARE <= len(folder.train) <= _MOST_TO_COMPARE
         and not source.data.symmetric
     )
@@ -75,8 +77,7 @@ def calibrate_on_own(
 
 def propose_symmetries(model: AnomalyModel, progress: Progress) -> None:
     """Names symmetries of few images, by how these scored when changed."""
-    # Of tiles there are none: those of an image are too much alike.
-    found: Any = getattr(model, "fold_scores", None)
+    found: Any = getattr(getattr(model, "host", model), "fold_scores", None)
     changed = {} if found is None else found.changed
     names = [
         name

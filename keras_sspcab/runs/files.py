@@ -55,7 +55,7 @@ def replacing(path: str) -> Iterator[str]:
     try:
         with telling_full_disks(path):
             yield temporary
-            with open(temporary, "rb") as file:
+            with open(temporary, "rb+") as file:
                 # Without it the new name can reach the disk before the content.
                 os.fsync(file.fileno())
             os.replace(temporary, path)

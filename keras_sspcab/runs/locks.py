@@ -107,8 +107,8 @@ def _make_folder(folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except FileExistsError:
-        # Or it was there, and is gone by now.
-        if os.path.isfile(folder):
+        # Or it was there, and is gone by now. A link may lead nowhere.
+        if os.path.lexists(folder) and not os.path.isdir(folder):
             raise
 
 

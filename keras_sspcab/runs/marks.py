@@ -1,6 +1,7 @@
 """Images that were marked as wrongly judged, as data of a run."""
 
 import dataclasses
+import os
 from typing import Any
 
 from keras_sspcab.data import ImageSample, MarkedImages
@@ -106,4 +107,4 @@ def tell_missed(
 def _name(kept: str) -> str:
     """Returns the name that an image had before it was marked."""
     stem, _, end = kept.rpartition("-")
-    return stem or end
+    return stem + os.path.splitext(end)[1] if stem else end

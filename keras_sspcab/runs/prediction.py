@@ -48,21 +48,23 @@ PathLike = str | os.PathLike[str]
 Rows = list[dict[str, Any]]
 
 
-# Options of predictions, which count for one kind of data alone.
-_OPTIONS = {
-    "image": ("heat_maps", "on_error", "product"),
-    "video": ("results", "stride"),
+# What models look at, by kind, and options of predictions without a meaning
+# for them.
+_OF_IMAGES = ("heat_maps", "on_error", "product")
+_MEANINGLESS = {
+    "image": ("images", ("results", "stride")),
+    "video": ("videos", _OF_IMAGES),
+    "objects": ("objects in videos", (*_OF_IMAGES, "stride")),
 }
 
 
 def check_options(model: Any, **given: Any) -> None:
-    """Raises a ValueError for options that count for the other kind alone.
+    """Raises a ValueError for options that count for other kinds alone.
 
     `given` are the options by name; None and `on_error="raise"` are defaults.
     """
-    of_images = model.kind == "image"
-    thing, other = ("images", "video") if of_images else ("videos", "image")
-    for name in _OPTIONS[other]:
+    thing, meaningless = _MEANINGLESS[model.kind]
+    for name in meaningless:
         value = given.get(name)
         if value is not None and (name, value) != ("on_error", "raise"):
             raise ValueError(

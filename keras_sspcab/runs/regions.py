@@ -213,13 +213,16 @@ def ground_truth_tracks(
 ) -> tuple[Table | None, str]:
     """Returns the tracks of labeled videos, and where they come from.
 
-    Track files come first (`"files"`); without any, tracks are derived from
-    masks (`"masks"`). There are none (`"none"`) if one of the videos that are
-    abnormal has neither.
+    Track files come first (`"files"`), if all videos that are abnormal have
+    one; else tracks are derived from masks (`"masks"`). There are none
+    (`"none"`) if one of the videos that are abnormal lacks a mask as well.
     """
     videos = list(labels)
     paths = [video.tracks for video in videos if video.tracks is not None]
-    if paths:
+    abnormal = [
+        v for v, of_v in labels.items() if of_v is not None and of_v.any()
+    ]
+    if paths and all(video.tracks is not None for video in abnormal):
         folders = sorted({os.path.dirname(path) for path in paths})
         tables = [read_tracks(folder) for folder in folders]
         # An empty table has no names, and so no text to join.
@@ -230,9 +233,6 @@ def ground_truth_tracks(
         }
         kept = np.isin(table["video"], [video.name for video in videos])
         return {name: values[kept] for name, values in table.items()}, "files"
-    abnormal = [
-        v for v, of_v in labels.items() if of_v is not None and of_v.any()
-    ]
     if not abnormal or any(video.masks is None for video in abnormal):
         return None, "none"
     return tracks_from_masks(videos), "masks"

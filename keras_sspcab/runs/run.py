@@ -22,6 +22,20 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
+# Settings that may be paths, and words that stand for none. Those behind the
+# first two are made absolute in new runs only: they cannot change in a run.
+_PATHS = (
+    "data.path",
+    "inspection.roi",
+    "objects.boxes",
+    "objects.flow",
+    "objects.masks",
+    "objects.pictures",
+    "objects.folder",
+    "model.texture_folder",
+)
+_WORDS = ("", "motion", "dis", "none")
+
 
 class Run(RunFolder):
     """One training and what follows from it, in a folder.
@@ -91,7 +105,9 @@ class Run(RunFolder):
             "model.name": model,
             "training.epochs": epochs,
         }
-        resolved = resolve_config(config, merge_settings(settings, named))
+        resolved = resolve_config(
+            config, merge_settings(settings, named), _PATHS
+        )
         if path is None:
             path = default_run_path(resolved)
         run = cls.__new__(cls)
@@ -527,23 +543,25 @@ def merge_settings(
 
 
 def resolve_config(
-    path: PathLike | None, settings: Mapping[str, Any]
+    path: PathLike | None,
+    settings: Mapping[str, Any],
+    names: Sequence[str] = _PATHS[:2],
 ) -> Config:
     """Reads a configuration and makes paths of the data absolute.
 
-    A relative path counts from the working folder, not from the file.
+    A relative path counts from the working folder, not from the file. `names`
+    are those of the settings that may be one.
     """
     file = None if path is None else os.fspath(path)
     config = load_config(file, settings)
-    paths = {
-        "data.path": config.data.path,
-        "inspection.roi": config.inspection.roi,
-    }
-    relative = {
-        key: os.path.abspath(os.path.expanduser(path))
-        for key, path in paths.items()
-        if path and "://" not in path and not os.path.isabs(path)
-    }
+    values = config.to_dict()
+    relative = {}
+    for name in names:
+        section, _, key = name.partition(".")
+        given = values[section].get(key) or ""
+        if given in _WORDS or "://" in given or os.path.isabs(given):
+            continue
+        relative[name] = os.path.abspath(os.path.expanduser(given))
     return load_config(file, {**settings, **relative}) if relative else config
 
 

@@ -32,8 +32,9 @@ _BRIEF = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 
-# Of a run folder, besides exports.
-_DOCUMENTS = ("config.toml", "metrics.json", "report.html")
+# Of a run folder, besides exports. The configuration may hold passwords; what
+# is in it is told without them.
+_DOCUMENTS = ("metrics.json", "report.html")
 _MODELS = ("model.keras", "export/*/*")
 
 
@@ -109,7 +110,7 @@ class RunTracker:
                     "on without it. What is missing is sent when it answers: "
                     "once a minute of training, and by evaluate, report, "
                     "export and train --resume",
-                    stacklevel=2,
+                    stacklevel=3,
                 )
             now = time.monotonic()
             self._asked_again_at[service.name] = now + _RETRY_SECONDS
@@ -182,7 +183,8 @@ def tracked_training(
         status = "KILLED"
         raise
     finally:
-        tracker.close(status)
+        # It may have been refused to go on with one that is finished.
+        tracker.close("FINISHED" if run.is_finished else status)
 
 
 def log_run(run: RunFolder) -> None:

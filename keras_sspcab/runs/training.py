@@ -2,10 +2,12 @@
 
 import contextlib
 import csv
+import os
 import shlex
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -23,6 +25,7 @@ from keras_sspcab.runs.calibration import (
     tell_calibration,
 )
 from keras_sspcab.runs.callbacks import FlushedTensorBoard, TrainingInterrupted
+from keras_sspcab.runs.checkpoint import CheckpointError
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.folder import RunFolder, now
 from keras_sspcab.runs.marks import (
@@ -117,12 +120,15 @@ def _train(
             f"What has another size is resized by the method {how.resize!r}, "
             "for this model and whatever it scores."
         )
-    with _precision(config.training.mixed_precision):
+    with (
+        _precision(config.training.mixed_precision),
+        _kept_if_refused(run),
+    ):
         # Before anything is written: the settings must fit the host.
         model = imported or build_model(config)
         if not model.needs_training:
             _tell_unused(source)
-        if resume:
+        if resume and run.exists:
             write_config(run.file("config.toml"), config)
         else:
             run.start(config)
@@ -152,6 +158,23 @@ def _train(
             _fit(source, folder, model, run, progress, callbacks)
         weights = model.get_weights()
     _finish(source, folder, weights, run, progress)
+
+
+@contextlib.contextmanager
+def _kept_if_refused(run: RunFolder) -> Iterator[None]:
+    """Puts the notes of a run back if its checkpoint does not go on so."""
+    names = ("config.toml", "run.json")
+    before = {
+        name: Path(run.file(name)).read_text("utf-8")
+        for name in names
+        if os.path.exists(run.file(name))
+    }
+    try:
+        yield
+    except CheckpointError:
+        for name, text in before.items():
+            files.write_text(run.file(name), text)
+        raise
 
 
 def _tell_unused(source: Source) -> None:

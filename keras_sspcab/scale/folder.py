@@ -185,8 +185,8 @@ class ScoreFolder:
         noted = json.loads(notes[_FILES_KEY])
         present = map(state_of_file, self.inputs_of(shard))
         return all(
-            None in pair or pair[0] == pair[1]
-            for pair in zip(noted, present, strict=True)
+            now in (None, then)
+            for then, now in zip(noted, present, strict=True)
         )
 
     def _notes_of(self, shard: int) -> dict[bytes, bytes] | None:

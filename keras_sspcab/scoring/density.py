@@ -25,12 +25,15 @@ class Density(FittedLayer):
         `(samples,)`, float32; larger is less normal.
     """
 
+    #: How many normal embeddings it takes at least.
+    fewest = 2
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def fit(self, embeddings: Any) -> None:
-        """Fits to normal embeddings `(samples, dimensions)`, two at least."""
+        """Fits to normal embeddings `(samples, dimensions)`, some at least."""
         embeddings = np.asarray(embeddings, dtype="float64")
         dimensions = self.input_spec.axes.get(-1)
         if embeddings.ndim != 2 or embeddings.shape[1] != dimensions:
@@ -38,10 +41,10 @@ class Density(FittedLayer):
                 f"{self.name} takes embeddings of shape (samples, "
                 f"{dimensions}). Received: shape {embeddings.shape}"
             )
-        if len(embeddings) < 2:
+        if len(embeddings) < self.fewest:
             raise ValueError(
-                f"{self.name} needs the embeddings of at least two normal "
-                f"images, besides those to calibrate on. Received: "
+                f"{self.name} needs the embeddings of at least {self.fewest} "
+                "normal images, besides those to calibrate on. Received: "
                 f"{len(embeddings)}. Add images, or take a model for which "
                 "one is enough: multiscale_padim, padim or patchcore"
             )
@@ -90,6 +93,9 @@ class GaussianDensity(Density):
     >>> bool(density(10 + normal[:1]) > density(normal[:1]))
     True
     """
+
+    # Of two nothing is shrunk, and nothing can be inverted.
+    fewest = 3
 
     def _add_states(self, size: int) -> None:
         self.mean = self.add_state("mean", size)

@@ -2,13 +2,9 @@
 
 import keras
 import numpy as np
-from keras import ops
+from keras.ops import convert_to_numpy as numpy
 
 TENSORFLOW = keras.config.backend() == "tensorflow"
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def noise_images(n=8, height=32, width=32, channels=3, seed=0):

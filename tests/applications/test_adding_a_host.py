@@ -167,3 +167,14 @@ def test_a_name_is_not_taken_twice(package):
     get_application("inpainting")
     with pytest.raises(ValueError, match="already: my_hosts.inpainting"):
         register_application("inpainting")(type("Other", (), {}))
+
+
+def test_a_class_of_the_same_name_is_another():
+    host = get_application("padim")
+    copy = type("PaDiM", (host,), {"__module__": "__main__"})
+    with pytest.raises(ValueError, match=r"already: .*\.PaDiM. Choose another"):
+        register_application("padim")(copy)
+    # Modules may be reloaded.
+    again = type("PaDiM", (host,), {"__module__": host.__module__})
+    register_application("padim")(again)
+    register_application("padim")(host)

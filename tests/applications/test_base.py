@@ -1,16 +1,14 @@
 import copy
 import dataclasses
+import inspect
 import warnings
 
 import keras
 import numpy as np
 import pytest
 
-from keras_sspcab.applications import (
-    AutoEncoder,
-    available_applications,
-    get_application,
-)
+from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.hosts import available_applications, get_application
 from keras_sspcab.scoring import Calibration
 from tests.applications.helpers import noise_images, numpy
 from tests.hosts import samples, small_host
@@ -156,6 +154,23 @@ def test_inputs_must_be_finite(value):
             use(x)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_values_up_to_255_are_refused(kind):
+    detector = AutoEncoder(input_shape=(16, 16, 1))
+    detector.compile()
+    detector.calibrate(images())
+    x = (255 * images()).astype(kind)
+    batches = [x[:4], x[4:]]
+    for use, data in (
+        (detector.fit, x),
+        (detector.calibrate, x),
+        (detector.calibrate, batches),
+        (detector.predict, x),
+    ):
+        with pytest.raises(ValueError, match="Divide 8-bit images by 255"):
+            use(data)
+
+
 def test_calibration_keeps_the_decision_and_sets_it():
     detector = AutoEncoder(input_shape=(16, 16, 1))
     x = images()
@@ -175,7 +190,8 @@ def test_calibration_keeps_the_decision_and_sets_it():
 def test_registry():
     assert get_application("autoencoder") is AutoEncoder
     for name, application in available_applications().items():
-        assert application().name == name
+        signature = inspect.signature(application)
+        assert signature.parameters["name"].default == name
     with pytest.raises(ValueError, match="no model named 'ae'.*autoencoder"):
         get_application("ae")
 
@@ -307,22 +323,21 @@ def test_what_can_be_read_once_is_refused_before_the_training(name):
     assert not int(host.optimizer.iterations)
 
 
-@pytest.mark.parametrize("name", ["autoencoder"])
+@pytest.mark.parametrize("name", ["autoencoder", "cutpaste"])
 def test_size_of_the_batches_to_validate_with(name):
     host = small_host(name, run_eagerly=True)
-    host.fit_scoring = lambda data: None
     batches = []
     callback = keras.callbacks.LambdaCallback()
     callback.on_test_batch_end = lambda batch, logs=None: batches.append(batch)
-    x = samples(host, 6)
+    x = samples(host, 7)
     for options, count in (
         ({"batch_size": 2}, 2),
         ({"batch_size": 2, "validation_batch_size": 1}, 4),
     ):
         batches.clear()
         host.fit(
-            x[:2],
-            validation_data=x[2:],
+            x[:3],
+            validation_data=x[3:],
             callbacks=[callback],
             verbose=0,
             **options,

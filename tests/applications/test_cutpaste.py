@@ -324,7 +324,7 @@ def test_bad_training_data():
         detector.fit(images(channels=1))
     with pytest.raises(ValueError, match="pairs of an input and a dict"):
         detector.fit(images(), images(), verbose=0)
-    with pytest.raises(ValueError, match="at least two normal"):
+    with pytest.raises(ValueError, match="at least 3 normal"):
         detector.fit_scoring(images(1))
     with pytest.raises(ValueError, match="Received: none"):
         detector.fit_scoring([])

@@ -170,6 +170,19 @@ def test_block_learns_and_nothing_else():
     assert host.calibrate().num_images == 6
 
 
+def test_labels_beside_the_images_change_nothing():
+    import tensorflow as tf
+
+    x, results = images(), []
+    for parts in (x, (x, np.zeros(6))):
+        host = build("padim", sspcab="features")
+        host.compile(run_eagerly=True)
+        host.fit(tf.data.Dataset.from_tensors(parts), verbose=0)
+        results.append(host.calibrate())
+    assert results[0].num_images == results[1].num_images == 6
+    assert results[0].threshold == results[1].threshold
+
+
 # === Folds ===
 
 
@@ -179,7 +192,7 @@ def test_folds_are_those_of_refits(count, name):
     host = build(name)
     host.fit_scoring(x)
     found = host.fold_scores
-    assert found.are_held_out
+    assert not found.stand_ins
     final = host._raw.value.predict_on_batch(x)["raw_score"]
     assert found.scores.mean() > final.mean()
     (fitted,) = host._fitted
@@ -241,7 +254,7 @@ def test_few_images(name, count):
     x = images(count)
     host = build(name)
     host.fit(x)
-    assert host.fold_scores.are_held_out == (count > 1)
+    assert (host.fold_scores.stand_ins == 0) == (count > 1)
     calibration = host.calibrate()
     assert calibration.num_images == count
     # Of a single image, those that are shifted to eight sides.
@@ -258,7 +271,7 @@ def test_few_images(name, count):
 def test_equal_images_are_in_one_fold():
     host = build("padim")
     host.fit_scoring(np.repeat(images(1), 7, axis=0))
-    assert not host.fold_scores.are_held_out
+    assert host.fold_scores.stand_ins
     assert host.calibrate().num_images == 1
 
 
@@ -275,7 +288,7 @@ def test_statistics_are_of_all_variants_and_thresholds_of_images(name):
     host.variants = ImageVariants(("flip",), brightness=0.1)
     host.fit_scoring(x)
     found, final = host.fold_scores, raw_scores(x)
-    assert found.are_held_out
+    assert not found.stand_ins
     assert found.scores.shape == (5,)
     variants = np.concatenate(list(host.variants.of(x)))
     assert len(variants) == 5 * 6

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sspcab.applications import FeatureModel, available_applications
+from keras_sspcab.hosts import FeatureModel, available_applications
 from keras_sspcab.layers import SSPCABLayer
 from tests.applications.helpers import TENSORFLOW, assert_equal_weights
 from tests.hosts import samples, small_host

@@ -149,6 +149,46 @@ def test_each_image_is_held_out_as_a_whole():
     assert (held_out > 2 * fitted.max()).all()
 
 
+def test_a_single_image_stays_one():
+    model = InspectionModel(patchcore(), SIZE)
+    model.fit(images(1))
+    calibration = model.calibrate()
+    assert (calibration.num_images, calibration.stand_ins) == (1, 8)
+
+
+class Pairs(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return images(2, seed=index), np.zeros(2)
+
+
+def test_tiles_are_cut_from_all_that_can_be_read():
+    import tensorflow as tf
+
+    batches = [images(2, seed=0), images(2, seed=1)]
+    x, results = np.concatenate(batches), []
+    for data in (
+        x,
+        batches,
+        tf.data.Dataset.from_tensor_slices((x, np.zeros(4))).batch(2),
+        Pairs(),
+    ):
+        keras.utils.set_random_seed(0)
+        host = AutoEncoder((32, 32, 3), filters=(4, 4, 4))
+        model = InspectionModel(host, SIZE)
+        model.compile(run_eagerly=True)
+        history = model.fit(data, batch_size=12, verbose=0)
+        results.append(history.history["loss"])
+    assert results[1:] == 3 * results[:1]
+
+
+def test_it_is_for_whom_its_host_is():
+    host = CutPaste((32, 32, 3), base_width=2)
+    assert InspectionModel(host, SIZE).guide is host.guide
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
@@ -194,13 +234,17 @@ def test_refuses_what_does_not_fit():
     model = InspectionModel(patchcore(), SIZE)
     with pytest.raises(ValueError, match="leave `y` out"):
         model.fit(images(2), images(2))
-    with pytest.raises(ValueError, match="no scores of folds"):
+    # The host may have scores of tiles.
+    model.host.fit(images(2)[:, :32, :32])
+    with pytest.raises(ValueError, match="that it was not trained on"):
         model.calibrate()
     with pytest.raises(ValueError, match="at least one score"):
         model.calibrate([])
     trained = InspectionModel(AutoEncoder((32, 32, 3), filters=(4, 4, 4)), SIZE)
     with pytest.raises(ValueError, match="read only once. Give an array"):
         trained.fit(iter([images(2)]))
+    with pytest.raises(ValueError, match="also of `validation_data`"):
+        trained.fit(images(2), validation_data=(images(2), images(2)))
     with pytest.raises(ValueError, match="without an end. Pass a part"):
         trained.fit(endless(images(2)), steps_per_epoch=2)
 

@@ -153,3 +153,15 @@ def test_fit_runs_stages_on_arrays():
         schedule = history.model.optimizer._learning_rate
         assert schedule.boundaries == [2]
         assert schedule.values[0] == 0.5
+
+
+def test_the_rate_follows_the_steps_that_are_taken():
+    import tensorflow as tf
+
+    model = small()
+    model.compile(run_eagerly=True)
+    objects = samples(model, 3, for_training=True)
+    endless = tf.data.Dataset.from_tensors(objects).repeat()
+    histories = model.fit(endless, epochs=2, steps_per_epoch=2, verbose=0)
+    for history in histories.values():
+        assert history.model.optimizer._learning_rate.boundaries == [2]

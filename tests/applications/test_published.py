@@ -57,7 +57,10 @@ class Published:
         self.folder = folder
 
     def file(self, network, offset):
-        """Writes a state dict of `torch.save`."""
+        """Writes a state dict of `torch.save`, unless it is there."""
+        path = self.folder / f"{network.replace('/', '-')}.pth"
+        if path.exists():
+            return path
         seed = self.seed + offset
         arrays = {
             name: _tensor(name, shape, np.random.default_rng([seed, index]))
@@ -65,7 +68,6 @@ class Published:
                 json.loads(str(self.vectors[f"{network}/names"]))
             )
         }
-        path = self.folder / f"{network.replace('/', '-')}.pth"
         torch_save.save(torch_save.tensors(arrays), path)
         return path
 

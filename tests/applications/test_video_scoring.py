@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.applications import MNAD, VideoStream, score_frames
+from keras_sspcab.applications import MNAD
+from keras_sspcab.hosts import VideoStream, score_frames
 from tests.applications.helpers import moving_squares
 
 pytest.importorskip("tensorflow")

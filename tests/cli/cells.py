@@ -5,8 +5,8 @@ import os
 
 import keras
 
-from keras_sspcab.applications import AnomalyModel
 from keras_sspcab.compare import cell as cells
+from keras_sspcab.hosts import AnomalyModel
 from keras_sspcab.layers import SSPCABLayer
 from keras_sspcab.runs import files, outputs
 from keras_sspcab.runs.folder import now

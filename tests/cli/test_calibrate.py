@@ -27,7 +27,8 @@ def outputs_of(run):
     return model.calibration, model.predict(noise, verbose=0)["raw_score"]
 
 
-def test_a_threshold_by_hand_and_of_the_best_f1(evaluated, invoke):
+def test_a_threshold_by_hand_and_of_the_best_f1(evaluated, tmp_path, invoke):
+    evaluated = shutil.copytree(evaluated, tmp_path / "run")
     run = Run(evaluated)
     metrics = json.loads((evaluated / "metrics.json").read_text())
     before = run.model.calibration

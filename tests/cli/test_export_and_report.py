@@ -75,7 +75,8 @@ def test_export_of_a_model_file_needs_images(invoke, trained, images, tmp_path):
     assert (out / "onnx" / "autoencoder.onnx").exists()
 
 
-def test_report_is_written_and_opened(invoke, evaluated, monkeypatch):
+def test_report_is_written_and_opened(invoke, evaluated, tmp_path, monkeypatch):
+    evaluated = shutil.copytree(evaluated, tmp_path / "run")
     opened = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     result = invoke("report", evaluated, "--open")

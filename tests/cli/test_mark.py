@@ -17,6 +17,8 @@ def marked(tmp_path_factory, images, invoke):
     """Three normal images and a defective one, marked as wrongly judged."""
     path = tmp_path_factory.mktemp("marks") / "feedback"
     good = sorted(images.glob("test/good/*.png"))[:3]
+    # Cameras name files like this.
+    good[2] = shutil.copy(good[2], path.parent / "2024.01.02_10.33.22.png")
     result = invoke("mark", path, *good, "--false-alarm")
     assert "holds 3 false alarms and 0 missed defects" in result.stdout
     invoke("mark", path, next(images.glob("test/hole/*.png")), "--missed")

@@ -1,5 +1,5 @@
-from keras_sspcab.applications import available_applications
 from keras_sspcab.cli.models import NAMES
+from keras_sspcab.hosts import available_applications
 from keras_sspcab.runs import ModelConfig
 
 

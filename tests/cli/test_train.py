@@ -266,11 +266,14 @@ def test_what_the_checkpoint_was_trained_on_cannot_change(
     shutil.copytree(images, data)
     for name in ("000.png", "001.png", "002.png", "003.png"):
         (data / "train" / "good" / name).unlink()
+    path = copy / "config.toml"
+    notes = path.read_text(), (copy / "run.json").read_text()
     result = invoke(*more, f"--data={data}", code=2)
     assert "training images='9 images, names with hash" in result.stderr
+    # The run is what it was, so that nobody calibrates on what it has seen.
+    assert (path.read_text(), (copy / "run.json").read_text()) == notes
     # Settings that were edited by hand are noticed as well.
-    path = copy / "config.toml"
-    text = path.read_text().replace(str(data), str(images))
+    text = path.read_text()
     path.write_text(text.replace("flip = false", "flip = true"))
     result = invoke(*more, code=2)
     assert "written with data.flip=False. Received: data.flip" in result.stderr

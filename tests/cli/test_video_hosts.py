@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from keras_sspcab.applications import score_frames
 from keras_sspcab.data.video import (
     clip_dataset,
     scan_video_folder,
     tracks_from_masks,
 )
+from keras_sspcab.hosts import score_frames
 from keras_sspcab.metrics import (
     rbdc_tbdc,
     read_detections,
@@ -146,7 +146,8 @@ def test_report_and_export(run, invoke):
     assert "savedmodel" in result.output
 
 
-def test_evaluation_can_be_set(run, invoke):
+def test_evaluation_can_be_set(run, tmp_path, invoke):
+    run = shutil.copytree(run, tmp_path / "run")
     before = read_scores(run)
     scores = {
         video: np.array(

@@ -70,6 +70,8 @@ def test_ctrl_c_ends_it_cleanly(invoke, trained, tmp_path, page):
 def test_what_cannot_be_watched_is_told(invoke, trained, tmp_path):
     done = invoke("watch", trained, tmp_path / "no.mp4", code=2)
     assert "number or device of a camera" in done.output
+    done = invoke("watch", trained, "0", "--host=0.0.0.0", code=2)
+    assert "--host, --allowed-host and --token-file are for --p" in done.stderr
     done = invoke("watch", trained, "0", "--fast", code=2)
     assert "Only a file can be played fast" in done.output
     done = invoke("watch", trained, "0", "--webhook", "ftp://x", code=2)
@@ -89,3 +91,8 @@ def test_the_page_needs_no_port(arguments, port):
     command = typer.main.get_command(app).commands["watch"]
     context = command.make_context("watch", arguments.split())
     assert context.params["page"] == port
+
+
+@pytest.mark.parametrize("name", ["watch", "package"])
+def test_what_is_missing_is_told(invoke, name):
+    assert "Missing " in invoke(name, code=2).stderr

@@ -61,7 +61,7 @@ time.sleep(60)
         os.kill(os.getpid(), signal.SIGTERM)
 
     handler = signal.getsignal(signal.SIGTERM)
-    threading.Thread(target=send).start()
+    threading.Thread(target=send, daemon=True).start()
     with pytest.raises(CellInterrupted) as caught:
         run_alone(tmp_path / "r", "-c", script)
     assert caught.value.signal == signal.SIGTERM

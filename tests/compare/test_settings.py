@@ -2,8 +2,9 @@ import inspect
 
 import pytest
 
-from keras_sspcab.applications import AutoEncoder, available_applications
+from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.compare.settings import HostSettings
+from keras_sspcab.hosts import available_applications
 from keras_sspcab.runs import ConfigError, DataConfig
 
 TWO = ("autoencoder", "draem")

@@ -94,7 +94,7 @@ def test_masks_are_checked_too(mvtec, write_image):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.0, 1.0))
 def test_every_truncation_is_found(kind, encode, color, scratch, share):
     content = encode(color, kind)
@@ -105,7 +105,7 @@ def test_every_truncation_is_found(kind, encode, color, scratch, share):
     assert len(problems_of([sample]).problems) == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.sampled_from([b"", *(m for ms in _MAGIC.values() for m in ms)]),
     st.binary(max_size=200),
@@ -116,7 +116,7 @@ def test_random_bytes_are_reported_and_never_crash(scratch, magic, content):
     assert problem.reason
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_damaged_files_never_crash(encode, color, scratch, data):
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF", "TIFF"]))

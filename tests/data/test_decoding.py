@@ -181,7 +181,7 @@ def test_orientation_stands_anywhere_before_the_pixels(color, encode):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_exif_data_are_passed_over_or_an_error(color, data):
     kind = data.draw(st.sampled_from(["PNG", "JPEG"]))

@@ -243,6 +243,8 @@ def test_an_archive_put_there_by_hand_is_checked(fetch_mvtec, server, tmp_path):
     path.write_bytes(content)
     fetch_mvtec(content)
     assert not server.requests
+    # It is not ours to remove.
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -433,6 +435,11 @@ def test_wrong_names_are_named(tmp_path):
         download("vsa", accept_license=True)
     with pytest.raises(ValueError, match="Did you mean 'screw'"):
         download("mvtec-ad", category="srew", accept_license=True)
+
+
+def test_an_address_of_a_folder_is_no_archive(tmp_path):
+    with pytest.raises(ValueError, match="address of the archive itself"):
+        download("visa", tmp_path, accept_license=True, url="https://a/visa/")
 
 
 def test_nothing_is_fetched_without_the_license(tmp_path):

@@ -1,10 +1,7 @@
 """Folders behind URLs that fsspec reads."""
 
-import functools
-import http.server
 import os
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -17,7 +14,9 @@ from keras_sspcab.data import (
     scan_image_folder,
 )
 from keras_sspcab.data.masks import load_mask
+from keras_sspcab.data.scanning import find_images
 from keras_sspcab.scale.plan import list_inputs
+from tests.web import QuietHandler, serving
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -34,11 +33,8 @@ def in_memory(mvtec, write_image):
     system.rm("/bucket", recursive=True)
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
+class Handler(QuietHandler):
     says_when = True
-
-    def log_message(self, *arguments):
-        pass
 
     def send_header(self, name, value):
         if name != "Last-Modified" or self.says_when:
@@ -49,14 +45,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 def on_the_web(mvtec):
     """The URL of a folder whose server shows index pages."""
     pytest.importorskip("aiohttp")
-    handler = functools.partial(Handler, directory=str(mvtec.parent))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/{mvtec.name}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(mvtec.parent, Handler) as address:
+        yield f"{address}/{mvtec.name}"
 
 
 @pytest.fixture(params=["in_memory", "on_the_web"])
@@ -98,6 +88,10 @@ def test_mistakes_are_named(remote):
         scan_image_folder(f"{remote}/nowhere")
     with pytest.raises(ValueError, match="is a file, not a folder"):
         scan_image_folder(f"{remote}/train/good/000.png")
+    content = file_system.describe_folder(f"{remote}/test")
+    assert content == "the folders crack, good, hole"
+    content = file_system.describe_folder(f"{remote}/test/crack")
+    assert content == "3 files (3 .png)"
 
 
 def test_inputs_of_scores(in_memory):
@@ -106,6 +100,8 @@ def test_inputs_of_scores(in_memory):
     for inputs in ([folder], [f"{folder}/*.png"], files, [folder, *files]):
         assert list_inputs(inputs) == files
     assert len(list_inputs([f"{in_memory}/test/**/*.png"])) == 6
+    # Folders that a pattern matches are no images.
+    assert find_images(f"{in_memory}/test/*") == []
     with pytest.raises(ValueError, match="no file that matches"):
         list_inputs([f"{folder}/*.bmp"])
 

@@ -118,7 +118,7 @@ def test_fit_on_every_path(fit, tmp_path):
 # === As published ===
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(SIDES, SIDES, st.sampled_from([1, 3]))
 def test_opencv_to_the_last_bit(before, after, channels):
     cv2 = pytest.importorskip("cv2")

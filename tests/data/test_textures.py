@@ -120,7 +120,7 @@ def test_a_photograph_of_ones_own(tmp_path):
     pixels[:, :100] //= 2
     pixels[:, 100:] = 128 + pixels[:, 100:] // 2
     Image.fromarray(pixels).save(tmp_path / "wall.png")
-    path = str(tmp_path / "wall.png")
+    path = tmp_path / "wall.png"
     folder = write_texture_folder(
         tmp_path / "demo", path, **{**SMALL, "image_size": 60}
     )

@@ -1,7 +1,5 @@
 """The site builds strictly, is complete, and asks nobody else for anything."""
 
-import functools
-import http.server
 import inspect
 import os
 import re
@@ -15,6 +13,7 @@ import pytest
 from tests.browser import check_page
 from tests.docs.pages import ROOT
 from tests.test_examples import MODULES, import_here, public_names
+from tests.web import serving
 from tools import draw_block
 
 pytest.importorskip("mkdocs", reason="needs the extra docs")
@@ -40,17 +39,8 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(site):
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=site
-    )
-    handler.log_message = lambda *_: None
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(site) as address:
+        yield f"{address}/"
 
 
 def documented(site):

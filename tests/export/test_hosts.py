@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_sspcab.applications import MultiScalePaDiM, available_applications
+from keras_sspcab.applications import MultiScalePaDiM
 from keras_sspcab.export import export_model, export_networks, load_runner
 from keras_sspcab.export.precision import Graph
+from keras_sspcab.hosts import available_applications
 from tests.export.conftest import FORMATS
 from tests.hosts import samples, small_host
 

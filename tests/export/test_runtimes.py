@@ -1,13 +1,10 @@
 """The examples of `examples/runtimes` answer what Keras answers."""
 
-import functools
-import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from tests.browser import check_page
 from tests.export.conftest import FORMATS, SIZE
 from tests.export.serving.models import IMAGES, NAME, encoded
 from tests.export.serving.served import serve
+from tests.web import serving
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "runtimes"
@@ -230,11 +228,6 @@ def onnxruntime_web():
     return [folder / name for name in names]
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def address(onnxruntime_web, onnx_file, tmp_path):
     """The page, beside a model, as any server of files gives it."""
@@ -242,11 +235,8 @@ def address(onnxruntime_web, onnx_file, tmp_path):
     shutil.copy(onnx_file.path, tmp_path / "model.onnx")
     for path in onnxruntime_web:
         (tmp_path / path.name).symlink_to(path)
-    handler = functools.partial(QuietHandler, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/index.html"
-        server.shutdown()
+    with serving(tmp_path) as address:
+        yield f"{address}/index.html"
 
 
 def test_browser(browser, address, photos, expected, tmp_path):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras.ops import convert_to_numpy as numpy
 
 from keras_sspcab import layers, scoring
 from keras_sspcab.regions import Region, Regions
@@ -152,10 +152,6 @@ def call(layer, inputs):
     is_list = type(layer).__name__ in LISTS
     outputs = layer(inputs) if is_list else layer(*inputs)
     return keras.tree.flatten(outputs)
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def test_every_layer_is_listed():

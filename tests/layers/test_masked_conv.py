@@ -3,7 +3,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras.ops import convert_to_numpy as numpy
 
 from keras_sspcab import MaskedConv2D, MaskedConv3D
 from keras_sspcab.layers import masked_conv_form
@@ -17,10 +17,6 @@ def randomized(layer, x):
     rng = np.random.default_rng(1)
     layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
     return layer
-
-
-def to_numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def assert_equals_plain_loops(cls, shape, k, d, m, padding_mode="zeros"):
@@ -37,7 +33,7 @@ def assert_equals_plain_loops(cls, shape, k, d, m, padding_mode="zeros"):
     expected = oracle.masked_conv(x, kernel, bias, k, d, m, padding_mode)
     for form in FORMS:
         with masked_conv_form(form):
-            result = to_numpy(layer(x))
+            result = numpy(layer(x))
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -112,7 +108,7 @@ def test_a_vector_of_the_specification():
         [70, 80, 95, 6, 7],
         [120, 130, 150, 11, 12],
     ]
-    np.testing.assert_array_equal(to_numpy(layer(x))[0, :, :, 0], rows)
+    np.testing.assert_array_equal(numpy(layer(x))[0, :, :, 0], rows)
 
 
 @pytest.mark.parametrize(("k", "d", "m"), [(1, 0, 1), (2, 1, 3)])
@@ -121,12 +117,12 @@ def test_is_blind_to_the_mask_and_sees_the_corners(k, d, m):
     layer = randomized(
         MaskedConv2D(3, kernel_size=k, dilation_rate=d, mask_size=m), x
     )
-    before = to_numpy(layer(x))
+    before = numpy(layer(x))
     seen = np.zeros((15, 15), bool)
     for position in np.ndindex(15, 15):
         changed = x.copy()
         changed[(0, *position)] += 1.0
-        difference = np.abs(to_numpy(layer(changed)) - before)[0, 7, 7]
+        difference = np.abs(numpy(layer(changed)) - before)[0, 7, 7]
         seen[position] = difference.max() > 1e-6
     expected = np.zeros((15, 15), bool)
     inner = d + (m + 1) // 2
@@ -149,14 +145,12 @@ def test_activation_per_corner():
     expected = oracle.masked_conv(
         x, kernel, bias, 2, 1, 1, "reflect", oracle.relu
     )
-    np.testing.assert_allclose(
-        to_numpy(layer(x)), expected, rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(numpy(layer(x)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_input_smaller_than_the_field_sees_nothing():
     layer = MaskedConv2D(2, use_bias=False)
-    assert not to_numpy(layer(np.ones((1, 2, 2, 3)))).any()
+    assert not numpy(layer(np.ones((1, 2, 2, 3)))).any()
 
 
 def test_too_small_to_reflect():

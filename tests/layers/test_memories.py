@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras.ops import convert_to_numpy as numpy
 
 from keras_sspcab.layers import AttentionMemory, PrototypeMemory
 
@@ -19,10 +19,6 @@ def features(shape=SHAPE, seed=0):
 def build(layer, shape=SHAPE):
     layer.build(shape)
     return layer
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def assert_outputs(result, expected):

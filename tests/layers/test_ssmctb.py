@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.ops import convert_to_numpy as numpy
 
 from keras_sspcab import (
     ChannelTransformer,
@@ -24,10 +25,6 @@ from tests.layers import oracle
 
 VECTORS = SHARED_DATA.parent / "specs/vectors/ssmctb_vectors.npz"
 SMALL = {"token_dim": 6, "num_heads": 2, "num_blocks": 1, "mlp_dim": 5}
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def features(*shape):

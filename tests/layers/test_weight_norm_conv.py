@@ -2,14 +2,11 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.ops import convert_to_numpy as numpy
 
 from keras_sspcab.layers import WeightNormConv2D
 
 LAST = {"data_format": "channels_last"}
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def inputs():

@@ -3,7 +3,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras.ops import convert_to_numpy as numpy
 from skimage.metrics import structural_similarity
 
 from keras_sspcab.losses import (
@@ -14,10 +14,6 @@ from keras_sspcab.losses import (
     ssim,
     summed_gradient_difference,
 )
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def frames(seed, shape=(2, 5, 7, 3)):

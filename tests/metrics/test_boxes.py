@@ -131,7 +131,7 @@ number = st.floats(-1e6, 1e6) | st.integers(-5, 400)
 video = st.sampled_from(["01", "2", "01_0014", "a b", "ä"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(

@@ -4,7 +4,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_sspcab.metrics import macro_auc, micro_auc, normalize_per_video
@@ -29,7 +29,6 @@ def has_both(labels):
     return 0 < sum(labels) < len(labels)
 
 
-@settings(deadline=None)
 @given(videos())
 def test_micro_is_the_auroc_of_all_frames(case):
     scores, labels = case
@@ -53,7 +52,6 @@ def test_micro_is_the_auroc_of_all_frames(case):
     }
 
 
-@settings(deadline=None)
 @given(videos())
 def test_macro_with_sentinels_is_the_mean_of_all_videos(case):
     scores, labels = case
@@ -64,7 +62,6 @@ def test_macro_with_sentinels_is_the_mean_of_all_videos(case):
     assert result.value == pytest.approx(mean, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(videos())
 def test_macro_skips_videos_of_one_class(case):
     scores, labels = case

@@ -2,7 +2,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -12,7 +12,6 @@ lengths = st.sampled_from([1, 3, 5, 17])
 frame_scores = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
 def test_each_video_spans_the_unit_interval(scores):
     (normalized,) = normalize_per_video([scores])
@@ -26,7 +25,6 @@ def test_each_video_spans_the_unit_interval(scores):
         assert normalized.max() == 0
 
 
-@settings(deadline=None)
 @given(frame_scores, lengths)
 def test_median_has_zeros_beyond_the_ends(scores, length):
     (smoothed,) = smooth_frames([scores], "median", length)
@@ -37,7 +35,6 @@ def test_median_has_zeros_beyond_the_ends(scores, length):
     assert smoothed.tolist() == expected
 
 
-@settings(deadline=None)
 @given(frame_scores, st.floats(0.5, 20))
 def test_gaussian_is_that_of_scipy(scores, sigma):
     (smoothed,) = smooth_frames([scores], "gaussian", sigma)
@@ -47,7 +44,6 @@ def test_gaussian_is_that_of_scipy(scores, sigma):
     np.testing.assert_array_equal(smoothed, expected)
 
 
-@settings(deadline=None)
 @given(frame_scores, lengths)
 def test_mean_is_over_the_frames_that_exist(scores, length):
     (smoothed,) = smooth_frames([scores], "mean", length)

@@ -104,7 +104,7 @@ def assert_equals_slow(detections, tracks, *arguments):
     np.testing.assert_array_equal(result.tbdr_curve, [x, tbdr])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cases())
 def test_equals_the_slow_version(case):
     assert_equals_slow(*case)

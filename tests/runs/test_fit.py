@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.data import Preprocessing, resize
+from keras_sspcab.data import resize
 from keras_sspcab.hosts import InspectionModel
 from keras_sspcab.report.heat import REGION_COLOR, overlay
 from keras_sspcab.runs import ConfigError, Run
@@ -156,7 +156,7 @@ def test_what_has_no_padding_says_so(tmp_path, photos):
     for settings, message in (
         ({"inspection.align": True}, "not aligned"),
         ({"data.patch_size": 32, "model": "autoencoder"}, "patch_size=32"),
-        ({"model": "mnad"}, "`data.fit` is for models of images"),
+        ({"model": "mnad"}, "`data.fit` is for images"),
     ):
         model = settings.pop("model", "patchcore")
         with pytest.raises(ConfigError, match=message):
@@ -207,9 +207,7 @@ def test_exports_see_files_as_the_model_does(run, photos, tmp_path):
     expected = model.predict(images, verbose=0)
     result = export.export_saved_model(model, tmp_path / "m", images=images)
     runner = export.load_runner(result.path)
-    assert runner.preprocessing == Preprocessing(255, fit=fit_of(run)) or (
-        runner.preprocessing.fit == fit_of(run)
-    )
+    assert runner.preprocessing == model.preprocessing
     outputs = runner.run_encoded(np.array([p.read_bytes() for p in paths]))
     for name in ("anomaly_score", "anomaly_map"):
         np.testing.assert_allclose(

@@ -114,7 +114,7 @@ def test_settings_that_do_not_fit_are_told(tmp_path, photos):
         ({"inspection.tile": 64}, "must fit into the image"),
         ({"data.patch_size": 16}, "data.patch_size=16"),
         ({"inspection.roi": "nowhere.png"}, "nowhere.png"),
-        ({"model": "mnad"}, "is for models of images"),
+        ({"model": "mnad", "inspection.tile": 64}, "tile` is for images"),
     ):
         with pytest.raises((ConfigError, ValueError), match=message):
             create(tmp_path / "run", photos, **settings).train()

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -71,6 +72,13 @@ def test_folders_are_made_only_to_put_something_into_them(tmp_path):
     assert os.listdir(folder) == ["c"]
 
 
+def test_a_link_that_leads_nowhere_is_told(tmp_path):
+    link = tmp_path / "disk"
+    link.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(FileExistsError), folder_lock(link):
+        pass
+
+
 def test_many_at_once_never_overlap(tmp_path):
     folder, inside, most = tmp_path / "f", [], []
 
@@ -79,6 +87,7 @@ def test_many_at_once_never_overlap(tmp_path):
             with folder_lock(folder, wait_seconds=60):
                 inside.append(1)
                 most.append(len(inside))
+                time.sleep(0.001)  # so that others could come in
                 inside.pop()
 
     threads = [threading.Thread(target=work) for _ in range(4)]

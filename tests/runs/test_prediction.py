@@ -76,7 +76,9 @@ def test_files_count_once_and_have_names_of_any_length(tmp_path):
         ("image", {"stride": 2}),
         ("video", {"heat_maps": "out"}),
         ("video", {"on_error": "skip"}),
-        ("frames", {"product": "nut"}),
+        ("video", {"product": "nut"}),
+        ("objects", {"product": "nut"}),
+        ("objects", {"stride": 2}),
     ],
 )
 def test_options_of_the_other_kind_are_refused(kind, options):

@@ -2,10 +2,11 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from keras_sspcab.data import Video
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.runs import regions
 from keras_sspcab.runs.config import EvaluationConfig
@@ -59,6 +60,18 @@ def test_levels_hold_for_what_exceeds_normal_maps(monkeypatch):
     assert smooth.values[0] < 0.5 * levels.values[0]
 
 
+def test_tracks_are_of_all_abnormal_videos(tmp_path):
+    (tmp_path / "a.txt").write_text("0,1,2,3,4,5\n")
+    labels = {
+        Video("a", "a", tracks=str(tmp_path / "a.txt")): np.array([0, 1]),
+        Video("b", "b"): np.array([0, 0]),
+    }
+    table, origin = regions.ground_truth_tracks(labels)
+    assert (table["video"].tolist(), origin) == (["a"], "files")
+    labels[Video("c", "c")] = np.array([0, 1])
+    assert regions.ground_truth_tracks(labels) == (None, "none")
+
+
 def test_many_maps_are_thinned_out(monkeypatch):
     monkeypatch.setattr(regions, "_MAX_MAPS", 4)
     maps = [np.full((4, 4), float(number)) for number in range(12)]
@@ -91,7 +104,6 @@ def cut(anomaly_map, levels, min_area=1, frame_size=None):
     return levels.cut(anomaly_map, frame_size or anomaly_map.shape)
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays("float32", (5, 6), elements=st.integers(0, 4).map(float)),
     st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0]), min_size=1, max_size=3),

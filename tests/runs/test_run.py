@@ -49,6 +49,24 @@ def images(tmp_path) -> Path:
     return root
 
 
+def test_paths_count_from_where_the_run_was_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"objects.boxes": "det/boxes", "objects.folder": "objects"}
+    run = Run.create(data="videos", model="hf2vad", settings=settings)
+    objects = run.config.objects
+    assert objects.boxes == str(tmp_path / "det" / "boxes")
+    assert objects.folder == str(tmp_path / "objects")
+    assert (objects.flow, objects.masks) == ("dis", "")
+
+
+def test_a_run_that_has_not_begun_may_be_continued(images, tmp_path):
+    options = {"data": images, "model": "autoencoder", "epochs": 2}
+    run = Run.create(tmp_path / "run", **options, settings=SETTINGS)
+    with expecting("The threshold is a guess"):
+        run.train(resume=True)
+    assert {"versions", "seed", "command", "started"} <= set(run.record)
+
+
 @pytest.mark.slow
 def test_the_whole_road_is_silent(images, tmp_path, capfd):
     pytest.importorskip("onnxruntime")

@@ -13,7 +13,7 @@ import pytest
 
 from keras_sspcab.data import write_texture_folder
 from keras_sspcab.report import write_report
-from keras_sspcab.runs import Run, RunFolder, TrackingConfig
+from keras_sspcab.runs import Run, RunFolder, TrackingConfig, tracking
 from keras_sspcab.runs.tracking import RunTracker, log_run
 from keras_sspcab.training import TrainingInterrupted
 
@@ -105,7 +105,6 @@ def test_all_of_a_folder_is_told_once_and_then_what_is_new(folder, calls):
     assert all("loss" in values for values, _, _ in epochs)
     assert "test/image_auroc" in results[0]
     assert of_kind(calls, "upload") == [
-        ("config.toml", ""),
         ("metrics.json", ""),
         ("model.keras", ""),
     ]
@@ -141,7 +140,7 @@ def test_models_stay_here_where_that_is_set(folder, calls):
         file.write("upload_model = false\n")
     log_run(folder)
     names = [name for name, _ in of_kind(calls, "upload")]
-    assert names == ["config.toml", "metrics.json"]
+    assert names == ["metrics.json"]
 
 
 def test_passwords_in_addresses_are_not_told(folder, calls):
@@ -176,13 +175,23 @@ def test_a_finished_run_is_logged_elsewhere_without_training(folder, calls):
     assert RunFolder(folder.path).config.tracking.project == "new"
 
 
+def test_a_finished_run_stays_finished_where_more_is_refused(folder, calls):
+    path = Path(folder.file("config.toml"))
+    path.write_text(path.read_text().replace('"images"', '"/nowhere"'))
+    with pytest.raises(ValueError, match="nowhere"):
+        Run(folder.path, {"training.epochs": 9}).train(resume=True)
+    assert calls[-1] == ("close", "FINISHED")
+
+
 def test_what_a_server_missed_while_away_comes_later(
     folder, calls, monkeypatch
 ):
     tracker = RunTracker(folder, TrackingConfig(loggers=("mlflow",)))
     Recorder.is_away = True
-    with pytest.warns(UserWarning, match="does not take the run: nobody"):
+    with pytest.warns(UserWarning, match="does not take the run: no") as caught:
         tracker.update()
+    # The command line shows those of this package.
+    assert caught[0].filename == tracking.__file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tracker.update()
@@ -295,7 +304,7 @@ def test_a_run_is_one_run_over_all_commands(services, images, tmp_path, capfd):
     assert ended.data.params["training.epochs"] == "3"
     assert ended.data.tags["changed.training.epochs"] == "4"
     files = {artifact.path for artifact in client.list_artifacts(number)}
-    assert files > {"config.toml", "metrics.json", "report.html"}
+    assert files > {"metrics.json", "report.html"}
     assert "model.keras" in files
 
     parts = sorted((path / "wandb").glob("offline-run-*/run-*.wandb"))

@@ -322,6 +322,11 @@ def test_inputs_that_have_vanished_are_rows(make_job, images):
     check_rows(job, images, [20])
     assert read_rows(job)[20]["error"] == "the file does not exist"
     assert counts.num_errors == 1
+    # What has come back has a score again.
+    save_gray(images / "20.png", 20)
+    score_shards(make_job())
+    assert read_rows(job)[20]["error"] is None
+    (images / "20.png").unlink()
     # Others instead are another table.
     save_gray(images / "26.png", 0)
     with pytest.raises(ValueError, match="other inputs"):

@@ -2,11 +2,7 @@
 
 import numpy as np
 import pytest
-from keras import ops
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
+from keras.ops import convert_to_numpy as numpy
 
 
 def random(*shape, seed=0):

@@ -101,7 +101,7 @@ def test_scores_are_finite_anywhere(name):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (embeddings(1), "at least two.*Received: 1"),
+        (embeddings(1), "at least [23] normal.*Received: 1"),
         (embeddings(5, 7), r"\(samples, 8\).*\(5, 7\)"),
         (np.full((5, 8), np.nan), "NaN or infinite"),
     ],
@@ -110,6 +110,14 @@ def test_bad_embeddings(name, x, message):
     layer = LAYERS[name]()
     layer.build((None, 8))
     assert_fit_fails(layer, x, message)
+
+
+def test_a_gaussian_takes_three():
+    layer = GaussianDensity()
+    layer.build((None, 8))
+    assert_fit_fails(layer, embeddings(2), "at least 3 normal.*Received: 2")
+    layer.fit(embeddings(3))
+    assert np.isfinite(numpy(layer(embeddings(3)))).all()
 
 
 def test_equal_embeddings_have_no_spread():

@@ -1,36 +1,16 @@
 """Checks encoded images before TensorFlow decodes them."""
 
 import io
-from collections.abc import Callable
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 
 from keras_sspcab.data.decoding import image_format
-from keras_sspcab.data.image_files import to_decodable
+from keras_sspcab.data.image_files import READERS, to_decodable
 from keras_sspcab.export.serving.server.errors import invalid, too_large
 from keras_sspcab.export.serving.server.signature import Arrays
 
 #: The input of exported signatures that holds encoded images.
 ENCODED_INPUT = "image_bytes"
-
-# Without `Image.open`: its own limit is global to the process, and warns.
-_READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
-    "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "WebP": WebPImagePlugin.WebPImageFile,
-}
 
 # A progressive JPEG has about ten scans, and each is a pass over all pixels.
 # Preview images in its header have some as well.
@@ -83,14 +63,14 @@ def _count_pixels(
     name = image_format(file[:12]) or "unknown"
     if is_quick and name not in _QUICK_FORMATS:
         raise invalid(f"{label} takes longer.")
-    if name not in _READERS:
+    if name not in READERS:
         raise invalid(
             f"{label} must be a PNG, JPEG, BMP, GIF, TIFF or WebP file. "
             f"Received: {len(file)} bytes of the format {name}"
         )
     try:
         head = file[:_QUICK_BYTES] if is_quick else file
-        with _READERS[name](io.BytesIO(head)) as image:
+        with READERS[name](io.BytesIO(head)) as image:
             width, height = image.size
             frames = getattr(image, "n_frames", 1) if name == "GIF" else 1
     except Exception as error:  # a broken header can cause any

@@ -120,6 +120,8 @@ class Limits:
                 f"memory, of {limit >> 20} MiB allowed. Send fewer rows at a "
                 "time, or images as files instead of numbers."
             )
+        if not size:  # else who holds memory would wait for who waits for it
+            return
         async with self._turn:
             while self.work_bytes + size > limit:
                 self._freed.clear()

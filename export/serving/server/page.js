@@ -1,10 +1,8 @@
 "use strict";
 
 const KEPT = 60; // Images that the strip remembers.
+const SERVER = "server";
 const DRIFT_SECONDS = 15; // How often it is asked whether images look otherwise.
-
-const element = (id) => document.getElementById(id);
-const root = document.documentElement;
 
 let models = [];
 let colors = [];
@@ -14,36 +12,8 @@ let canMark = false;
 let loading = null; // The answer about models that is under way.
 let queue = Promise.resolve();
 
-// With the sign that is as wide as a plus.
-const format = (value, digits = 2) => value.toFixed(digits).replace("-", "\u2212");
-
-function say(text, isError = false) {
-  element("message").textContent = text;
-  element("message").classList.toggle("error", isError);
-}
-
-function headers() {
-  const token = element("token").value;
-  return token ? { authorization: `Bearer ${token}` } : {};
-}
-
-async function ask(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } });
-  } catch {
-    throw new Error("The server cannot be reached.");
-  }
-  const isJson = (response.headers.get("content-type") || "").includes("json");
-  const answer = isJson ? await response.json() : {};
-  if (response.status === 401) element("token-entry").hidden = false;
-  if (response.ok) return answer;
-  const error = new Error(answer.error || `HTTP ${response.status}`);
-  throw Object.assign(error, { status: response.status });
-}
-
 function send(path, query, body = "") {
-  return ask(`${path}?${new URLSearchParams(query)}`, {
+  return askJson(`${path}?${new URLSearchParams(query)}`, {
     method: "POST", body, headers: { "content-type": "application/octet-stream" },
   });
 }
@@ -55,7 +25,7 @@ function loadModels() {
 }
 
 async function findModels() {
-  const found = await ask("page.json");
+  const found = await askJson("page.json");
   for (const model of found.models) model.labels = model.region_labels && await unpack(model.region_labels);
   ({ models, colors, feedback: canMark } = found);
   const chosen = element("model").value;
@@ -67,7 +37,7 @@ async function findModels() {
   element("model-choice").hidden = models.length === 0;
   showVersions();
   showDrift();
-  if (!models.length) throw new Error("No model here takes image files.");
+  if (!models.length) throw new Error("No model here takes image files and gives maps.");
   drawScale();
 }
 
@@ -87,7 +57,7 @@ function showDrift() {
 // Others ask this server as well.
 async function watchDrift() {
   if (!models.length) return;
-  const now = await ask("page.json").catch(() => ({ models: [] }));
+  const now = await askJson("page.json").catch(() => ({ models: [] }));
   for (const model of models) {
     const same = now.models.find(({ name, version }) => name === model.name && version === model.version);
     if (same) model.drift = same.drift;
@@ -166,7 +136,7 @@ async function predict(file, mayReload = true) {
   // By version, so that thresholds are those of the model that answers.
   const path = `v1/models/${encodeURIComponent(model.name)}/versions/${model.version}:predict`;
   try {
-    const answer = await ask(path, { method: "POST", body });
+    const answer = await askJson(path, { method: "POST", body });
     const prediction = answer.predictions[0];
     const own = { ...model, ...model.products[prediction.product_index] };
     return { model: own, peak: highest(prediction.anomaly_map), ...prediction };
@@ -179,7 +149,7 @@ async function predict(file, mayReload = true) {
 
 function add(files) {
   if (!files.length) return;
-  const added = [...files].map((file) => ({ file, url: URL.createObjectURL(file) }));
+  const added = [...files].slice(0, KEPT).map((file) => ({ file, url: URL.createObjectURL(file) }));
   for (const entry of added) entry.button = makeButton(entry);
   entries = [...added, ...entries];
   for (const { url } of entries.splice(KEPT)) URL.revokeObjectURL(url);
@@ -189,6 +159,7 @@ function add(files) {
     const progress = added.length > 1 ? ` (${index + 1} of ${added.length})` : "";
     enqueue(() => score(entry, progress, index === 0));
   });
+  if (files.length > KEPT) enqueue(() => say(`Only the first ${KEPT} of ${files.length} images were taken.`));
 }
 
 // What fails must not hold up the images behind it.
@@ -510,11 +481,6 @@ function drawScale() {
   context.putImageData(pixels, 0, 0);
 }
 
-function showOpacity() {
-  root.style.setProperty("--heat", element("opacity").value / 100);
-  element("opacity-value").value = `${element("opacity").value} %`;
-}
-
 element("image").addEventListener("load", ({ target }) => {
   const { naturalWidth: width, naturalHeight: height } = target;
   root.style.setProperty("--ratio", width / height);
@@ -549,13 +515,11 @@ element("model").addEventListener("change", () => {
 element("version").addEventListener("change", showVersionButton);
 element("serve-version").addEventListener("click", serveVersion);
 element("wrong").addEventListener("click", toggleMark);
-element("opacity").addEventListener("input", showOpacity);
 element("sensitivity").addEventListener("input", showLimits);
 element("calibrated").addEventListener("click", () => {
   element("sensitivity").value = 50;
   showLimits();
   element("sensitivity").focus();
 });
-showOpacity();
 setInterval(watchDrift, 1000 * DRIFT_SECONDS);
 start();

@@ -269,8 +269,15 @@ async def _respond_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": failure.message}, failure.http, headers)
 
 
+# What the page shows of an answer.
+_SHOWN = {"anomaly_score", "anomaly_map", "is_anomalous"}
+
+
 def _describe(versions: Sequence[Version]) -> dict[str, Any]:
-    """Returns the models that take encoded images, and the colors of maps."""
+    """Returns the models that the page can show, and the colors of maps.
+
+    They take encoded images and give maps.
+    """
     # The same as in the report.
     from keras_sspcab.report.heat import COLOR_TABLE
 
@@ -279,7 +286,11 @@ def _describe(versions: Sequence[Version]) -> dict[str, Any]:
         loaded = version.loaded
         if version.is_available and loaded:
             signature = loaded.signatures.get("serving_bytes")
-            if signature is not None and ENCODED_INPUT in signature.inputs:
+            if (
+                signature is not None
+                and ENCODED_INPUT in signature.inputs
+                and set(signature.outputs) >= _SHOWN
+            ):
                 newest[version.model] = version.number, loaded
     descriptions = []
     for name, (number, loaded) in sorted(newest.items()):

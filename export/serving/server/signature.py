@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,38 +40,6 @@ class Signature:
     optional: frozenset[str] = frozenset()
     #: Names of the products of a model for several.
     products: tuple[str, ...] = ()
-
-    @classmethod
-    def from_definition(
-        cls,
-        name: str,
-        definition: Any,
-        function: Any,
-        is_compiled: bool,
-        optional: Iterable[str] = (),
-        products: Sequence[str] = (),
-    ) -> "Signature":
-        """Returns the signature of a `SignatureDef`."""
-        inputs, outputs = (
-            {
-                key: tf.TensorSpec(
-                    tf.TensorShape(info.tensor_shape),
-                    tf.as_dtype(info.dtype),
-                    key,
-                )
-                for key, info in infos.items()
-            }
-            for infos in (definition.inputs, definition.outputs)
-        )
-        return cls(
-            name,
-            inputs,
-            outputs,
-            function,
-            is_compiled,
-            frozenset(optional),
-            tuple(products),
-        )
 
     @functools.cached_property
     def is_batched(self) -> bool:
@@ -168,9 +136,10 @@ class Signature:
         values are not finite.
         """
         check_options(inputs, self.optional)
-        for product in inputs["product"] if "product" in self.optional else ():
-            if product >= 0:
-                self.product_index(product)
+        if "product" in self.optional:
+            for product in inputs["product"].ravel().tolist():
+                if product != left_out("int32"):
+                    self.product_index(product)
         for name, value in inputs.items():
             is_checked = not allow_non_finite and name not in self.optional
             if is_checked and not is_finite(value):

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -66,11 +67,12 @@ class LoadedVersion:
         self.calibration = _read_calibration(self.report)
         self.drift = DriftWatch(self.report)
         is_compiled = bool(self.report.get("jit_compile"))
-        products = [part.name for part in self.calibration.products]
+        products = tuple(part.name for part in self.calibration.products)
         self.signatures = {
-            name: Signature.from_definition(
+            name: Signature(
                 name,
-                self.definitions[name],
+                _specs(self.definitions[name].inputs),
+                _specs(self.definitions[name].outputs),
                 function,
                 is_compiled,
                 self._optional_inputs(name),
@@ -90,13 +92,13 @@ class LoadedVersion:
             )
         return self.signatures[name]
 
-    def _optional_inputs(self, name: str) -> set[str]:
+    def _optional_inputs(self, name: str) -> frozenset[str]:
         """Names of the inputs that a signature may be asked without."""
         plain = name.removesuffix(OPTIONS_SUFFIX)
         if plain == name or plain not in self.definitions:
-            return set()
-        definitions = self.definitions
-        return set(definitions[name].inputs) - set(definitions[plain].inputs)
+            return frozenset()
+        inputs, known = self.definitions[name].inputs, self.definitions[plain]
+        return frozenset(inputs) - set(known.inputs)
 
     def _warm_up(self, file: pathlib.Path) -> None:
         if not file.is_file():
@@ -110,6 +112,16 @@ class LoadedVersion:
             signature = self.signature(request.model_spec.signature_name)
             limit = len(record) * 1024
             signature.run(read_tensors(signature, request.inputs, limit, limit))
+
+
+def _specs(infos: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
+    """Returns the specs of the inputs or outputs of a `SignatureDef`."""
+    return {
+        name: tf.TensorSpec(
+            tf.TensorShape(info.tensor_shape), tf.as_dtype(info.dtype), name
+        )
+        for name, info in infos.items()
+    }
 
 
 def _read_report(path: pathlib.Path) -> dict[str, Any]:

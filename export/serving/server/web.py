@@ -17,7 +17,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keras_sspcab.export.serving.server.options import ServerOptions
-from keras_sspcab.pages import design
+from keras_sspcab.pages import design, shared_script
 
 #: Of all that a page is made of: it talks to its server, and to nobody else.
 PAGE_HEADERS = {
@@ -69,6 +69,7 @@ def page_routes(package: str) -> list[Route]:
     contents = {
         "/": ((files / "page.html").read_bytes(), "text/html"),
         "/design.css": (design().encode(), "text/css"),
+        "/shared.js": (shared_script().encode(), "text/javascript"),
         "/page.css": ((files / "page.css").read_bytes(), "text/css"),
         "/page.js": ((files / "page.js").read_bytes(), "text/javascript"),
     }
@@ -152,6 +153,8 @@ def _limited_protocol(
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            if self.flow.write_paused:  # the timer is for that
+                return
             if self._is_in_request():
                 self._stop_timer()
             elif self._deadline is None:

@@ -99,8 +99,6 @@ def extract_cubes(
             "channels": channels,
             "proposals": proposals.settings,
             "flow": flow.settings,
-            # Files of before have it in their names.
-            "flow_type": "float32",
         }
         more = [*proposals.files(video), *flow.files(video)]
         own_masks = masks if masks is not None and masks.has(video) else None

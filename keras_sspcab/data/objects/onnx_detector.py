@@ -15,14 +15,8 @@ from keras_sspcab.imports import import_optional
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
-# How inputs and outputs are understood: the names of files of objects follow
-# from it, as ever.
-_CONVENTIONS = {
-    **dict.fromkeys(("input_size", "layout", "scale", "mean", "std")),
-    **dict.fromkeys(("box_form", "normalized", "objectness", "num_classes")),
-    **{"resize": "letterbox", "colors": "rgb", "output": "auto"},
-    "iou_threshold": "auto",
-}
+# Of how inputs and outputs are understood, for the names of files of objects.
+_VERSION = 2
 
 # Intersection over union from which on a box of a single output counts twice.
 _MAX_OVERLAP = 0.45
@@ -116,11 +110,7 @@ class OnnxDetector(ObjectProposals):
     def settings(self) -> dict[str, Any]:
         """The arguments; the file counts by itself."""
         fields = named_fields(self, without=("path",))
-        settings = {"opencv": opencv().__version__, **_CONVENTIONS, **fields}
-        if self._output.may_be_final:
-            # Such were not known when other names were made.
-            settings["output"] = "auto or final"
-        return settings
+        return {"version": _VERSION, "opencv": opencv().__version__, **fields}
 
     def files(self, video: Video) -> list[str]:
         """Returns the path of the model."""
@@ -274,15 +264,13 @@ class _Input:
 class _Output:
     """The outputs of a detection model.
 
-    `is_separate` says whether boxes, scores and classes are on their own,
-    `may_be_final` whether a single output may hold final boxes.
+    `is_separate` says whether boxes, scores and classes are on their own.
     """
 
     def __init__(self, session: Any, path: str) -> None:
         nodes = session.get_outputs()
         self._path = path
         self.is_separate = len(nodes) > 1
-        self.may_be_final = False
         self._is_tensorflow = False
         if self.is_separate:
             self._roles = _assign_roles(nodes, path)
@@ -299,8 +287,6 @@ class _Output:
                 path,
                 nodes,
             )
-        # An axis of any length has a name.
-        self.may_be_final = shape[2] == 6 or not isinstance(shape[2], int)
 
     def read(
         self, values: dict[str, np.ndarray], input_size: tuple[int, int]

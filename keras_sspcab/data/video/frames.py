@@ -4,6 +4,7 @@ All formats are decoded with Pillow, TIFF as in UCSD's data sets included.
 """
 
 import collections
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -314,11 +315,20 @@ def _require_numbering(folder: str, names: list[str]) -> None:
     if (steps % step).any():
         # No numbering, but moments in time.
         return
-    missing = sorted({*range(numbers[0], numbers[-1], step)} - {*numbers})
-    if missing:
+    # Lists of them could be endless: numbers may be dates.
+    gaps = np.flatnonzero(steps > step)
+    if gaps.size:
+        count = int((steps[gaps] // step - 1).sum())
+        missing = (
+            str(number)
+            for gap in gaps
+            for number in range(numbers[gap] + step, numbers[gap + 1], step)
+        )
+        first = ", ".join(itertools.islice(missing, 10))
+        more = f" and {count - 10} more" if count > 10 else ""
         raise ValueError(
             f"Frames are missing in the numbering of {folder!r}. Received: "
             f"{len(names)} frames from {names[0]} to {names[-1]}, without "
-            f"{enumerate_names(map(str, missing))}. Restore them; or, if "
-            "nothing is missing in time, renumber the frames."
+            f"{first}{more}. Restore them; or, if nothing is missing in time, "
+            "renumber the frames."
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from keras_sspcab.data.checking import FileProblem, check_samples
-from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.file_system import describe_folder, enumerate_names
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.video.folder import (
     LabelSource,
@@ -65,7 +65,14 @@ def attach_labels(videos: Iterable[Video], path: str) -> tuple[Video, ...]:
             f"The ground truth does not exist. Received: path={path!r}"
         )
     if os.path.isdir(path):
-        return attach_files(given, path, sorted(os.listdir(path)))
+        attached = attach_files(given, path, sorted(os.listdir(path)))
+        if given and attached == given:
+            raise ValueError(
+                "The folder holds no ground truth that can be read. Received: "
+                f"path={path!r} with {describe_folder(path)}. It takes "
+                f"folders, and files with {', '.join(LABEL_EXTENSIONS)}"
+            )
+        return attached
     extension = os.path.splitext(path)[1].lower()
     if extension == ".m" or (extension == ".mat" and "gt" in mat_names(path)):
         count = len(read_interval_lists(path))
@@ -106,6 +113,8 @@ def attach_files(
     end, or by their number where both are numbers.
     """
     by_name = {_key(video.name): video.name for video in videos}
+    # Two names may be one number.
+    by_name |= {video.name: video.name for video in videos}
     paths: dict[str, str] = {}
     unmatched = []
     for name in names:
@@ -115,7 +124,8 @@ def attach_files(
             continue
         stem = os.path.splitext(name)[0] if is_file else name
         bare = _SUFFIX.sub("", stem)
-        video = by_name.get(_key(stem), by_name.get(_key(bare)))
+        tried = stem, _key(stem), bare, _key(bare)
+        video = next((by_name[key] for key in tried if key in by_name), None)
         if video is None:
             unmatched.append(name)
         elif video in paths:

@@ -182,8 +182,13 @@ class _Tree:
     ) -> tuple[_Videos, tuple[str, ...]]:
         """Adds the labels of all videos from the only file of some name."""
         names = [n for n in self.names(folder) if re.search(pattern, n, re.I)]
-        if not videos or len(names) != 1:
+        if not videos or not names:
             return videos, ()
+        if len(names) > 1:
+            raise ValueError(
+                "Several files hold frame labels. Received: "
+                f"{enumerate_names(names)} in {self.path(folder)!r}. Keep one."
+            )
         file = f"{folder}/{names[0]}" if folder else names[0]
         note = f"frame labels: {file}"
         return attach_labels(videos, self.path(file)), (note,)

@@ -8,7 +8,7 @@ from keras_sspcab.hosts import (
     available_applications,
     get_application,
 )
-from keras_sspcab.runs.config import Config, ConfigError
+from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.parsing import load_config
 from keras_sspcab.runs.sources.base import Source
@@ -27,17 +27,6 @@ def source_of(
     A model that is there already gets images as in its training.
     """
     host = get_application(config.model.name)
-    if config.inspection.is_used and host.kind != "image":
-        raise ConfigError(
-            "The section [inspection] is for models of images. Received: the "
-            f"model {config.model.name!r}. Leave it out"
-        )
-    if config.data.fit != "stretch" and host.kind != "image":
-        raise ConfigError(
-            "`data.fit` is for models of images: frames and objects are "
-            f"stretched. Received: data.fit={config.data.fit!r} for the model "
-            f"{config.model.name!r}. Leave it out"
-        )
     kinds: dict[str, type[Source]] = {
         "image": ImageSource,
         "video": VideoSource,

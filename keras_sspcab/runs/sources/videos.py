@@ -17,7 +17,7 @@ from keras_sspcab.data.video import (
 from keras_sspcab.data.video.reading import measure_white
 from keras_sspcab.hosts import ScoredFrame, score_frames
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs.config import ConfigError
+from keras_sspcab.runs.config import ConfigError, InspectionConfig
 from keras_sspcab.runs.sources.base import Source
 
 
@@ -48,8 +48,10 @@ class VideoSource(Source):
     def check(self) -> None:
         """Refuses settings that are for images."""
         super().check()
-        for key in ("patch_size", "flip", "symmetric", "brightness"):
+        for key in ("fit", "patch_size", "flip", "symmetric", "brightness"):
             self.refuse(f"data.{key}", "images")
+        for key in InspectionConfig.model_fields:
+            self.refuse(f"inspection.{key}", "images")
         if self.data.cache == "memory":
             raise ConfigError(
                 "Frames of videos are kept on disk, not in memory. "
@@ -88,7 +90,7 @@ class VideoSource(Source):
             cache = self.run.file("cache")
 
         def make_dataset(epoch: int) -> Any:
-            return self._clips(
+            return self.clips(
                 folder.train,
                 step=self.data.step,
                 batch_size=self.config.training.batch_size,
@@ -105,9 +107,10 @@ class VideoSource(Source):
     ) -> Any:
         """All clips in order."""
         size = images_at_once(self.data.image_size)
-        return self._clips(samples, batch_size=size)
+        return self.clips(samples, batch_size=size)
 
-    def _clips(self, videos: Sequence[Video], **options: Any) -> Any:
+    def clips(self, videos: Sequence[Video], **options: Any) -> Any:
+        """Cuts clips as the host takes them; see `clip_dataset`."""
         data = self.data
         return clip_dataset(
             self.as_read(videos),

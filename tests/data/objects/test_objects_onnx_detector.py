@@ -145,7 +145,6 @@ def test_final_boxes(build, labels, num_rows):
     detector = OnnxDetector(build(final(labels, num_rows=num_rows)), **ALL)
     # What overlaps is no duplicate any more.
     assert_detected(detector.detect(FRAME), [0, 1, 2])
-    assert detector.settings["output"] == "auto or final"
     chosen = OnnxDetector(detector.path, classes=[labels[2]], **ALL)
     wanted = [i for i in range(3) if labels[i] == labels[2]]
     assert_detected(chosen.detect(FRAME), wanted)

@@ -276,7 +276,7 @@ def test_files_that_are_no_video(tmp_path, content, reason):
         Video("a", "a", "files")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.sampled_from(
         [b"", b"RIFF\0\0\0\0AVI ", b"\x1aE\xdf\xa3", b"\0\0\1\xba"]

@@ -164,6 +164,11 @@ def test_frames_in_their_order(tmp_path, files):
     ("files", "message"),
     [
         (["1.tif", "2.tif", "5.tif"], "from 1.tif to 5.tif, without 3, 4"),
+        # Dates as numbers: 70 million are between these.
+        (
+            ["20240131235900.png", "20240131235901.png", "20240201000000.png"],
+            "without 20240131235902, .*235911 and 69764088 more",
+        ),
         (["001.png", "1.png", "2.png"], "same number.*1.png"),
         (["2.8.png", "2.9.png", "2.11.png"], "fixed number of decimals.*2.11"),
         (["notes.txt"], "holds no frames.*Accepted"),

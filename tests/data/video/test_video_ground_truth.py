@@ -42,6 +42,26 @@ def test_a_folder_by_name_or_number(videos, folder):
         attach_labels(videos, folder)
 
 
+def test_a_folder_without_any_is_told(videos, folder):
+    (folder / "01.json").write_text("[0, 1, 1]")
+    with pytest.raises(ValueError, match=r"1 files \(1 \.json\). It takes"):
+        attach_labels(videos, folder)
+
+
+def test_names_go_before_numbers(tmp_path, folder):
+    both = [
+        make_video(write_frames(tmp_path / name, noise(2)))
+        for name in ("1", "01")
+    ]
+    (folder / "1.txt").write_text("0 1")
+    first, second = attach_labels(both, folder)
+    assert first.has_ground_truth
+    assert not second.has_ground_truth
+    (folder / "01.txt").write_text("1 0")
+    labels = map(frame_labels, attach_labels(both, folder))
+    assert [part.tolist() for part in labels] == [[0, 1], [1, 0]]
+
+
 def test_one_file_for_all(videos, folder):
     np.save(folder / "all.npy", [0, 1, 0, 0, 1])
     first, second = attach_labels(videos, folder / "all.npy")

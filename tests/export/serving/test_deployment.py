@@ -183,7 +183,7 @@ def test_policies_are_for_the_pods(directory, file):
     if file == "kubernetes.yaml":
         template = documents["Deployment"]["spec"]["template"]
         labels = template["metadata"]["labels"]
-        ports = ["grpc", "rest"]
+        ports = [8500, 8501]
     else:
         # KServe labels pods with the name of their service.
         name = documents["InferenceService"]["metadata"]["name"]

@@ -25,7 +25,6 @@ from tests.export.serving.served import (
 
 FUZZING = settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 REFUSED = ("INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND", "FAILED_PRECONDITION")

@@ -11,10 +11,14 @@ import time
 import grpc
 import numpy as np
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import FileResponse
+from starlette.routing import Route
 
 from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.limits import Limits
 from keras_sspcab.export.serving.server.options import ServerOptions
+from keras_sspcab.export.serving.server.web import create_web_server, listen
 from tests.export.serving.models import assert_same, direct, images
 from tests.export.serving.served import (
     Gate,
@@ -118,6 +122,31 @@ def test_answers_that_are_not_read_are_dropped():
         assert length > 3 << 20
         assert len(answer) < length
         assert_still_serving(server, caller)
+
+
+def test_files_that_are_not_read_are_dropped(tmp_path):
+    """Whatever else the client sends."""
+    file = tmp_path / "clip"
+    file.write_bytes(bytes(50_000_000))
+
+    async def respond(_):
+        return FileResponse(file)
+
+    options = ServerOptions(rest_port=0, read_timeout=0.5)
+    server = create_web_server(Starlette(routes=[Route("/", respond)]), options)
+    listener = listen(options)
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server.serve(sockets=[listener]))
+    )
+    thread.start()
+    with socket.create_connection(listener.getsockname()) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        wait_until(lambda: server.server_state.connections)
+        time.sleep(0.2)
+        connection.sendall(b"G")
+        wait_until(lambda: not server.server_state.connections)
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.mark.parametrize(
@@ -237,6 +266,21 @@ def test_memory_is_given_in_turn():
         await asyncio.gather(large, small)
         assert order == ["large", "small"]
         assert limits.work_bytes == 0
+
+    run(scenario, max_work_bytes=100)
+
+
+def test_who_holds_memory_can_write_the_answer():
+    """Or each would wait for the other."""
+
+    async def scenario(limits):
+        async with limits.memory(60):
+            waiting = asyncio.create_task(limits.take_memory(60))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await limits.take_memory(0)
+        await waiting
+        assert limits.work_bytes == 60
 
     run(scenario, max_work_bytes=100)
 

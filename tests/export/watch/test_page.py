@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from keras_sspcab.export.serving.server import ServerOptions
-from keras_sspcab.export.watch import Watch, WatchOptions
+from keras_sspcab.export.watch import Watch, WatchOptions, page
 from tests.browser import check_page, set_width
 from tests.export.watch.cameras import Brightness, running, wait_until
 
@@ -126,8 +126,10 @@ def test_others_are_let_in_with_a_warning(camera, tmp_path):
         tmp_path,
         page=ServerOptions(host="0.0.0.0", rest_port=0),
     )
-    with pytest.warns(UserWarning, match="asks for no token"):
+    with pytest.warns(UserWarning, match="asks for no token") as caught:
         watch.run(lambda: True)
+    # The command line shows those of this package.
+    assert caught[0].filename == page.__file__
 
 
 def test_the_page_in_a_browser(browser, camera, watch_page):
@@ -246,6 +248,9 @@ def test_the_page_pauses_and_tells_when_the_camera_goes(
     pause.click()
     camera.fault = None
     wait_until(lambda: watch.source.state == "connected")
+    # The page would have asked twice meanwhile.
+    count = watch.source.num_received + 30
+    wait_until(lambda: watch.source.num_received > count)
     assert shown(browser)["state"] == "reconnecting"
     pause.click()
     wait_until(lambda: shown(browser)["state"] == "connected")

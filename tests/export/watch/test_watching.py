@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import types
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_sspcab.applications import MNAD, AutoEncoder, score_frames
+from keras_sspcab.applications import MNAD, AutoEncoder
 from keras_sspcab.data import decode_and_resize
 from keras_sspcab.data.video import iterate_frames, make_video
 from keras_sspcab.export.watch import (
@@ -20,6 +21,7 @@ from keras_sspcab.export.watch import (
     load_frame_scorer,
     scoring,
 )
+from keras_sspcab.hosts import score_frames
 from keras_sspcab.scoring import Calibration
 from tests.applications.helpers import moving_squares
 from tests.data.video_writing import noise, write_video
@@ -145,6 +147,32 @@ def test_an_alarm_ends_when_the_camera_goes(camera, tmp_path, quick_retries):
     text = (tmp_path / "alarms.jsonl").read_text()
     assert "secret" not in text
     assert "hidden" not in text
+
+
+def test_an_alarm_ends_when_the_camera_is_lost(camera, tmp_path):
+    camera.is_anomalous = True
+    watch = watch_of(camera.url, tmp_path, timeout=0.5, reconnect=0)
+
+    def leave():
+        wait_until(lambda: (tmp_path / "alarms.jsonl").exists())
+        camera.fault = "stall"
+
+    threading.Thread(target=leave, daemon=True).start()
+    with pytest.raises(ValueError, match="is lost"):
+        watch.run()
+    assert lines_of(tmp_path)[-1]["reason"] == "source lost"
+
+
+def test_alarms_that_were_left_out_are_told(camera, tmp_path):
+    watch = watch_of(camera.url, tmp_path)
+    assert not watch.live.describe()["has_older_alarms"]
+    line = {"event": "begin", "time": 0, "score": 1.0, "rule": 3000 * "x"}
+    lines = [json.dumps({**line, "id": str(i)}) for i in range(40)]
+    (tmp_path / "alarms.jsonl").write_text("\n".join(lines))
+    watch.live.remember(tmp_path)
+    live = watch.live.describe()
+    assert 10 < len(live["alarms"]) < 40
+    assert live["has_older_alarms"]
 
 
 def test_a_lost_source_is_an_error(camera, tmp_path, quick_retries):
