@@ -61,11 +61,13 @@ class _Lines:
         self._title = title
         self._total = total
         self._done = self._shown = done
-        self._shown_at: float | None = None
+        self._shown_at = time.monotonic()
+        self._is_first = True
 
     def advance(self, results: str = "") -> None:
         self._done += 1
-        if self._shown_at is None:
+        is_first, self._is_first = self._is_first, False
+        if is_first and self._done != self._total:
             # The first tells nothing of the rest: it compiles.
             self._shown, self._shown_at = self._done, time.monotonic()
             return
