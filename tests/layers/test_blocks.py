@@ -10,7 +10,7 @@ def test_a_block_is_an_sspcab_unless_it_is_said():
 
 
 def test_the_type_is_an_option():
-    assert type(block_layer({"type": "SSMCTB", "delta": 2})) is SSMCTBLayer
+    assert type(block_layer({"type": "ssmctb", "delta": 2})) is SSMCTBLayer
 
 
 def test_options_are_stronger_than_defaults():
