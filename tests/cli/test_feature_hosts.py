@@ -112,7 +112,7 @@ def test_symmetries_of_few_images_are_proposed(tmp_path, invoke):
     data = tmp_path / "noise"
     data.mkdir()
     rng = np.random.default_rng(0)
-    for number in range(12):
+    for number in range(24):
         pixels = rng.integers(0, 256, (8, 8, 3)).repeat(8, 0).repeat(8, 1)
         keras.utils.save_img(data / f"{number}.png", pixels, scale=False)
     result = invoke(
