@@ -1,4 +1,4 @@
-"""Files as any server gives them."""
+"""A plain server of files, for tests."""
 
 import contextlib
 import functools

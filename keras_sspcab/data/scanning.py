@@ -248,7 +248,7 @@ def _scan_mvtec(
 
 
 def find_images(path: str) -> list[str]:
-    """Lists the images of a folder, those a pattern matches, or the one given.
+    """Lists the images in a folder, those that match a pattern, or one image.
 
     What a folder holds is chosen by the extension, at any depth, with a warning
     of what is left out; what a pattern matches counts whatever its name is. A

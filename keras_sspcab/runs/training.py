@@ -162,7 +162,7 @@ def _train(
 
 @contextlib.contextmanager
 def _kept_if_refused(run: RunFolder) -> Iterator[None]:
-    """Puts the notes of a run back if its checkpoint does not go on so."""
+    """Restores config.toml and run.json if the checkpoint is refused."""
     names = ("config.toml", "run.json")
     before = {
         name: Path(run.file(name)).read_text("utf-8")

@@ -110,7 +110,7 @@ class VideoSource(Source):
         return self.clips(samples, batch_size=size)
 
     def clips(self, videos: Sequence[Video], **options: Any) -> Any:
-        """Cuts clips as the host takes them; see `clip_dataset`."""
+        """Returns a dataset of clips for the host; see `clip_dataset`."""
         data = self.data
         return clip_dataset(
             self.as_read(videos),
