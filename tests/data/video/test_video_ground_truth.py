@@ -53,11 +53,11 @@ def test_names_go_before_numbers(tmp_path, folder):
         make_video(write_frames(tmp_path / name, noise(2)))
         for name in ("1", "01")
     ]
-    (folder / "1.txt").write_text("0 1")
+    (folder / "1.txt").write_text("0\n1")
     first, second = attach_labels(both, folder)
     assert first.has_ground_truth
     assert not second.has_ground_truth
-    (folder / "01.txt").write_text("1 0")
+    (folder / "01.txt").write_text("1\n0")
     labels = map(frame_labels, attach_labels(both, folder))
     assert [part.tolist() for part in labels] == [[0, 1], [1, 0]]
 
