@@ -39,7 +39,7 @@ def main() -> None:
     """Prints a table."""
     print("| run | simulated | real |\n| --- | ---: | ---: |")
     for path in sys.argv[1:]:
-        run = Run.open(path)
+        run = Run(path)
         real = read_metrics(run)["pixel_auroc"]
         print(
             f"| {path} | {100 * simulated_auroc(run):.1f} | {100 * real:.1f} |",

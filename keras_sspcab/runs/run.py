@@ -116,13 +116,6 @@ class Run(RunFolder):
         run.check_free()
         return run
 
-    @classmethod
-    def open(
-        cls, path: PathLike, settings: Mapping[str, Any] | None = None
-    ) -> "Run":
-        """Returns a run that was begun; the same as `Run(path, settings)`."""
-        return cls(path, settings)
-
     @property
     def is_up_to_date(self) -> bool:
         """Whether the run is finished and its model has the present settings.

@@ -14,7 +14,11 @@ from keras_sspcab.data.image_files import to_decodable
 from keras_sspcab.export.serving.server.images import ENCODED_INPUT
 from keras_sspcab.export.serving.server.signature import Arrays
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.scoring import Calibration, DriftMonitor, input_statistics
+from keras_sspcab.scoring import (
+    DriftMonitor,
+    DriftReference,
+    input_statistics,
+)
 
 # Share of the time of a thread that watching may take: of many requests a part
 # is looked at, of few all.
@@ -32,24 +36,26 @@ class DriftWatch:
 
     Args:
         report: What the export notes about the model.
+        reference: What its normal images were like, if that is known.
 
     Attributes:
         monitor: None where the model does not know what normal images are like.
     """
 
-    def __init__(self, report: Mapping[str, Any]) -> None:
+    def __init__(
+        self, report: Mapping[str, Any], reference: DriftReference | None
+    ) -> None:
         self.monitor: DriftMonitor | None = None
         # Of what others have exported, less is known.
         with contextlib.suppress(
             AttributeError, KeyError, TypeError, ValueError
         ):
-            calibration = Calibration.from_dict(report["calibration"])
             ((self._input, image),) = report["inputs"].items()
             self._channels = image["shape"][-1]
             self._size = report["image_size"]
             self._preprocessing = Preprocessing(**report["preprocessing"])
-            if calibration.reference is not None:
-                self.monitor = DriftMonitor(calibration.reference)
+            if reference is not None:
+                self.monitor = DriftMonitor(reference)
         self._lock = threading.Lock()
         self._next = 0.0
 

@@ -65,7 +65,7 @@ class LoadedVersion:
                     require_finite(variable.name, variable.numpy())
         self.report = _read_report(path)
         self.calibration = _read_calibration(self.report)
-        self.drift = DriftWatch(self.report)
+        self.drift = DriftWatch(self.report, self.calibration.reference)
         is_compiled = bool(self.report.get("jit_compile"))
         products = tuple(part.name for part in self.calibration.products)
         self.signatures = {

@@ -8,7 +8,7 @@ from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.export import export_saved_model
 from keras_sspcab.export.serving.server import drift
 from keras_sspcab.export.serving.server.drift import DriftWatch
-from keras_sspcab.scoring import Calibration, DriftReference, input_statistics
+from keras_sspcab.scoring import DriftReference, input_statistics
 from tests.browser import texts
 from tests.export.serving.models import (
     NAME,
@@ -125,26 +125,26 @@ def test_requests_that_come_at_once_and_files_count(watched):
 
 
 @pytest.fixture
+def reference():
+    scores = {"score": np.linspace(-2, 2, 50)}
+    return DriftReference.measure({**input_statistics(images(50)), **scores})
+
+
+@pytest.fixture
 def report():
-    statistics = {
-        **input_statistics(images(50)),
-        "score": np.linspace(-2, 2, 50),
-    }
-    reference = DriftReference.measure(statistics)
     return {
-        "calibration": Calibration(reference=reference).summary(),
         "preprocessing": {},
         "image_size": [SIZE, SIZE],
         "inputs": {"image": {"shape": [None, SIZE, SIZE, 1]}},
     }
 
 
-def test_files_look_as_their_pixels_do(report, patient):
+def test_files_look_as_their_pixels_do(report, reference, patient):
     batch = np.round(images(5) * 255) / np.float32(255)
     shifts = []
     files = np.array([encoded(image) for image in batch], object)
     for inputs in ({"image": batch}, {"image_bytes": files}):
-        watch = DriftWatch(report)
+        watch = DriftWatch(report, reference)
         watch.observe(inputs, {"anomaly_score": np.arange(5.0)})
         assert watch.monitor.num_images == 5
         shifts.append(watch.monitor.shifts)
@@ -152,9 +152,11 @@ def test_files_look_as_their_pixels_do(report, patient):
     assert shifts[0]["score"] > 0
 
 
-def test_watching_takes_a_small_share_of_the_time(report, monkeypatch):
+def test_watching_takes_a_small_share_of_the_time(
+    report, reference, monkeypatch
+):
     monkeypatch.setattr(drift, "_SHARE", 1e-6)
-    watch = DriftWatch(report)
+    watch = DriftWatch(report, reference)
     assert watch.is_due
     for _ in range(3):
         watch.observe({"image": images(2)}, {})
@@ -175,11 +177,11 @@ def test_notes_of_others_do_not_keep_a_model_from_being_served(tmp_path):
         assert http_call(server, predict_path(), body)[0] == 200
 
 
-def test_what_cannot_be_watched_is_let_be(report, caplog):
-    assert DriftWatch({}).describe() is None
-    assert not DriftWatch({**report, "inputs": None}).is_due
-    assert not DriftWatch({**report, "calibration": {"threshold": 1}}).is_due
-    watch = DriftWatch(report)
+def test_what_cannot_be_watched_is_let_be(report, reference, caplog):
+    assert DriftWatch({}, reference).describe() is None
+    assert not DriftWatch({**report, "inputs": None}, reference).is_due
+    assert not DriftWatch(report, None).is_due
+    watch = DriftWatch(report, reference)
     broken = np.array([b"no image"], object)
     watch.observe({"image_bytes": broken}, {})
     assert "Drift is watched no longer" in caplog.text
