@@ -81,6 +81,23 @@ def _exists(path: str) -> bool:
     return reach(path, lambda: look(inside))
 
 
+def require_case(root: str, files: Iterable[str], names: Iterable[str]) -> None:
+    """Raises a ValueError if a folder has one of the names but for its case.
+
+    Names are those of folders at the top, or in one of these: `train/good`.
+    """
+    right = {name.lower(): name for name in names}
+    parts = [file.split("/")[:-1] for file in files]
+    folders = {"/".join(each[:depth]) for each in parts for depth in (1, 2)}
+    for folder in sorted(folders):
+        name = right.get(folder.lower(), folder)
+        if folder != name:
+            raise ValueError(
+                "Case counts in the names of folders. Received: "
+                f"root={root!r} with {folder}. Rename {folder} to {name}."
+            )
+
+
 def require_folder(root: str, content: str = "image") -> None:
     """Raises a ValueError unless `root` is a folder (of `content`)."""
     if is_folder(root):

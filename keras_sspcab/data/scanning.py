@@ -5,6 +5,7 @@ import glob
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from keras_sspcab.checks import standardize_choice
@@ -17,6 +18,7 @@ from keras_sspcab.data.file_system import (
     join,
     list_files,
     match_urls,
+    require_case,
     require_folder,
     scheme_of,
     standardize_path,
@@ -158,18 +160,9 @@ def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
     return "plain", "there is no train folder: every image counts as normal"
 
 
-def _require_case(root: str, files: list[str], names: tuple[str, ...]) -> None:
-    """Raises a ValueError if a folder has such a name but for its case."""
+def _require_case(root: str, files: list[str], names: Sequence[str]) -> None:
     places = [*names, *(f"{name}/{GOOD}" for name in names)]
-    for file in filter(is_image, files):
-        parts = file.split("/")[:-1]
-        for folder in ("/".join(parts[:1]), "/".join(parts[:2])):
-            right = folder.lower()
-            if right in places and folder != right:
-                raise ValueError(
-                    "Case counts in the names of folders. Received: "
-                    f"root={root!r} with {folder}. Rename {folder} to {right}."
-                )
+    require_case(root, filter(is_image, files), places)
 
 
 def _scan_products(root: str) -> ImageFolder:

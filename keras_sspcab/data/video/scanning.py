@@ -3,7 +3,7 @@
 import collections
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from keras_sspcab.checks import standardize_choice
@@ -12,6 +12,7 @@ from keras_sspcab.data.file_system import (
     enumerate_names,
     join,
     list_files,
+    require_case,
     require_folder,
     scheme_of,
     standardize_path,
@@ -91,7 +92,7 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
         layout, reason = _detect_layout(tree)
         notes = (f"layout: {layout}, because {reason}",)
     scan, marks, example = _LAYOUTS[layout]
-    _require_case(tree, (*marks, "ground_truth"))
+    require_case(root, tree.files, (*marks, "ground_truth"))
     test_folder = marks[1]
     train, test, more = scan(tree)
     for folder in ("tracks", f"{test_folder}/tracks"):
@@ -280,19 +281,6 @@ _LAYOUTS: dict[str, tuple[Callable[[_Tree], _Scan], tuple[str, str], str]] = {
 }
 
 
-def _require_case(tree: _Tree, names: Iterable[str]) -> None:
-    """Raises a ValueError if a folder has such a name but for its case."""
-    right = {name.lower(): name for name in names}
-    tops = {file.split("/", 1)[0] for file in tree.files if "/" in file}
-    for folder in sorted(tops):
-        name = right.get(folder.lower(), folder)
-        if folder != name:
-            raise ValueError(
-                "Case counts in the names of folders. Received: "
-                f"root={tree.root!r} with {folder}. Rename {folder} to {name}."
-            )
-
-
 def _detect_layout(tree: _Tree) -> tuple[str, str]:
     for layout, (_, marks, _) in _LAYOUTS.items():
         for mark in marks:
@@ -301,7 +289,7 @@ def _detect_layout(tree: _Tree) -> tuple[str, str]:
             if any(re.fullmatch(pattern, name) for name in tree.names(mark)):
                 return layout, f"there is a folder {mark}"
     known = {m.lower() for _, marks, _ in _LAYOUTS.values() for m in marks}
-    _require_case(tree, known)
+    require_case(tree.root, tree.files, known)
     parts = [file.split("/") for file in tree.files]
     inner = sorted(
         {p[0] for p in parts if len(p) > 2 and p[1].lower() in known}
