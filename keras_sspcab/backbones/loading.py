@@ -30,7 +30,6 @@ def load_backbone(
     taps: Sequence[int | str] = (8, 16),
     weights: str | os.PathLike | None = "imagenet",
     channels: int = 3,
-    model_name: str = "backbone",
 ) -> keras.Model:
     """Loads a pretrained network that gives the features of images.
 
@@ -51,7 +50,6 @@ def load_backbone(
             `.keras` of the same network in Keras.
         channels: 3 for images in color, 1 for gray ones, which are seen as
             three equal channels.
-        model_name: Name of the model.
 
     Returns:
         A functional model from images `(batch, height, width, channels)` with
@@ -101,7 +99,7 @@ def load_backbone(
     if channels == 1:
         matrix = matrix.sum(axis=0, keepdims=True)
     preprocessing.set_weights([matrix[None, None], shift])
-    backbone = keras.Model(image, features, name=model_name)
+    backbone = keras.Model(image, features, name="backbone")
     backbone.trainable = False
     return backbone
 

@@ -17,6 +17,7 @@ from keras_sspcab.runs.training import training_parts
 
 # The first step compiles, and the next ones may still allocate.
 _WARM_UP = 2
+_MEASURED = 3
 # Pixels in a measured step: batches of the papers need more memory than many
 # machines have.
 _MOST_PIXELS = 2 * 256 * 256
@@ -54,7 +55,7 @@ class RunEstimate:
         return seconds / 3600
 
 
-def estimate_run(config: Config, num_steps: int = 3) -> RunEstimate:
+def estimate_run(config: Config) -> RunEstimate:
     """Measures a few steps of a training, of each of its stages, and scoring.
 
     Batches of large images are smaller than in the training, and count for
@@ -62,10 +63,6 @@ def estimate_run(config: Config, num_steps: int = 3) -> RunEstimate:
     like them. Of a model that looks at objects, those of a few videos are cut
     out, and taken to be as many in the others. Nothing is kept; the first
     reading of the data and the metrics are not measured.
-
-    Args:
-        config: The configuration of a run.
-        num_steps: Steps to measure, after two that are not.
 
     Raises:
         ValueError: If the data or a setting cannot be used.
@@ -110,7 +107,7 @@ def estimate_run(config: Config, num_steps: int = 3) -> RunEstimate:
         compile_model(part, small, samples)
         clock = StepClock(_WARM_UP)
         # A short set of data: some hosts look at it again after the training.
-        few = make(0).repeat().take(_WARM_UP + num_steps)
+        few = make(0).repeat().take(_WARM_UP + _MEASURED)
         part.fit(few, callbacks=[clock], shuffle=False, verbose=0)
         mean = statistics.fmean(clock.seconds)
         seconds.append(mean * training.batch_size / size)

@@ -115,15 +115,15 @@ class VideoFolder(SampleFolder[Video]):
         ]
 
 
-def make_video(path: str | os.PathLike[str], name: str | None = None) -> Video:
+def make_video(path: str | os.PathLike[str]) -> Video:
     """Makes a `Video` of a single folder of frames or video file.
 
-    Its name is that of the file without its extension, unless it is given.
+    Its name is that of the file without its extension.
 
     Example:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     make_video(folder, "empty").kind
+    ...     make_video(folder).kind
     'frames'
     """
     path = os.path.expanduser(os.fspath(path))
@@ -131,8 +131,8 @@ def make_video(path: str | os.PathLike[str], name: str | None = None) -> Video:
         raise ValueError(f"The video does not exist. Received: path={path!r}")
     base = os.path.basename(os.path.normpath(path))
     if os.path.isdir(path):
-        return Video(name or base, path, "frames")
-    return Video(name or os.path.splitext(base)[0], path, "file")
+        return Video(base, path, "frames")
+    return Video(os.path.splitext(base)[0], path, "file")
 
 
 def standardize_videos(videos: Any) -> tuple[Video, ...]:
