@@ -7,7 +7,6 @@ import importlib.resources
 import os
 import pathlib
 import shutil
-import sys
 import urllib.parse
 from collections.abc import Callable, Sequence
 
@@ -18,11 +17,7 @@ from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.runs import files
 from keras_sspcab.runs.locks import folder_lock
 from keras_sspcab.runs.progress import Progress
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from keras_sspcab.toml import tomllib
 
 
 @dataclasses.dataclass(frozen=True)

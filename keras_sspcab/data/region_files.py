@@ -1,7 +1,6 @@
 """Regions of interest from files: masks, and shapes in TOML."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +12,7 @@ from keras_sspcab.data.masks import decode_mask
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.preprocessing import Fit, Preprocessing
 from keras_sspcab.regions import Region, Regions, fill_polygon
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from keras_sspcab.toml import tomllib
 
 _KEYS = {"size", "region", "exclude"}
 _SHAPES = ("box", "polygon")

@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import sys
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
@@ -19,11 +18,7 @@ from keras_sspcab.runs.config import (
     ModelConfig,
     replace_values,
 )
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from keras_sspcab.toml import tomllib
 
 #: The keys that stand in each section, besides those of the host.
 KEYS: dict[str, set[str]] = {
