@@ -88,7 +88,7 @@ matrix: install  ## oldest and newest of what is supported; ONLY=python3.13
 	$(BIN)/python tools/matrix.py $(ONLY)
 
 bench: install  ## measure the block; tables in benchmarks/README.md
-	$(BIN)/python benchmarks/layer.py
+	$(BIN)/python -m benchmarks.layer
 
 bench-peers: $(PEERS)/.installed  ## measure against torch and anomalib
 	$(PEERS)/bin/python -m benchmarks.peers --output benchmarks/results/peers

@@ -18,7 +18,6 @@ standard deviation over seeds, and what aligning adds, with the interval of 95 %
 of a bootstrap over the test images, the same for both.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable
@@ -32,20 +31,14 @@ import cv2
 import keras
 import numpy as np
 
+from benchmarks.common import load, option_parser, write_rows
 from benchmarks.correct_gain import correct_gain
 from keras_sspcab.applications import MultiScalePaDiM, PaDiM
-from keras_sspcab.data import image_dataset, scan_image_folder
+from keras_sspcab.data import scan_image_folder
 from keras_sspcab.layers import ImageRegistration
 from keras_sspcab.metrics import image_metrics
-from keras_sspcab.runs.files import write_csv
 
 HOSTS = {"MultiScalePaDiM": MultiScalePaDiM, "PaDiM": PaDiM}
-
-
-def load(samples: Any, size: int) -> np.ndarray:
-    """Returns images with the same gain."""
-    images = image_dataset(samples, (size, size), batch_size=32)
-    return correct_gain(np.concatenate([*images])).astype("float32")
 
 
 def rigid(degrees: float, right: float, down: float, size: int) -> np.ndarray:
@@ -261,9 +254,7 @@ def format_detection(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
@@ -271,13 +262,14 @@ def main() -> None:
         "--normal", type=int, help="number of normal images. Default: all"
     )
     parser.add_argument("--hosts", nargs="+", choices=HOSTS, default=[*HOSTS])
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
     folder = scan_image_folder(arguments.data)
     step = max(1, len(folder.train) // (arguments.normal or len(folder.train)))
-    normal = load(folder.train[::step], arguments.size)
-    test = load(folder.test, arguments.size)
+    normal, test = (
+        correct_gain(load(samples, arguments.size)).astype("float32")
+        for samples in (folder.train[::step], folder.test)
+    )
     labels = np.array([sample.label for sample in folder.test])
     rows: list[dict[str, Any]] = []
     scores: dict[tuple[str, str, bool], list[np.ndarray]] = {}
@@ -285,11 +277,7 @@ def main() -> None:
     def add(row: dict[str, Any]) -> None:
         rows.append(row)
         print(row, flush=True)
-        if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            columns = list(dict.fromkeys(key for r in rows for key in r))
-            table = [{key: r.get(key, "") for key in columns} for r in rows]
-            write_csv(str(arguments.output), columns, table)
+        write_rows(arguments.output, rows)
 
     for seed in range(arguments.seeds):
         for row in measure_errors(normal, test[::2], seed):

@@ -1,6 +1,6 @@
 """Measures how images are read, and the memory of an evaluation.
 
-Run: python benchmarks/data.py [--only reading predict cache evaluate]
+Run: python -m benchmarks.data [--only reading predict cache evaluate]
 
 - `reading`: `image_dataset` against a plain `tf.data` pipeline that reads,
   decodes, resizes and batches, in turns; ratios of processor time and of time.

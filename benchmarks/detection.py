@@ -12,7 +12,6 @@ squared error, 5x5 smoothing, maximum. Prints a Markdown table of means and
 standard deviations over seeds.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -25,6 +24,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 import numpy as np
 
+from benchmarks.common import option_parser, write_rows
 from benchmarks.correct_gain import correct_gain
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.data import (
@@ -34,7 +34,6 @@ from keras_sspcab.data import (
 )
 from keras_sspcab.data.masks import load_mask
 from keras_sspcab.metrics import image_metrics, pixel_metrics
-from keras_sspcab.runs.files import write_csv
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
 
@@ -110,14 +109,11 @@ def format_table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--textures", nargs="*", default=["brick", "gravel"])
     parser.add_argument("--screw", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
     rows: list[dict[str, Any]] = []
@@ -146,9 +142,7 @@ def main() -> None:
                     rows.append({**row, **result})
                     print(rows[-1], flush=True)
     print(format_table(rows))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(str(arguments.output), list(rows[0]), rows)
+    write_rows(arguments.output, rows)
 
 
 if __name__ == "__main__":

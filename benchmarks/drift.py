@@ -21,7 +21,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np
 
-from benchmarks.feature_hosts import load
+from benchmarks.common import load
 from keras_sspcab.applications import MultiScalePaDiM
 from keras_sspcab.data import scan_image_folder
 from keras_sspcab.runs.files import write_csv

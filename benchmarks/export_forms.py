@@ -1,6 +1,6 @@
 """Compares the forms of masked convolutions in exported graphs.
 
-    python benchmarks/export_forms.py --size 256 --kernel-size 1
+    python -m benchmarks.export_forms --size 256 --kernel-size 1
 
 Every form gives the same numbers; this prints, for each runtime, the size of
 the file, the number of operations and the time for one image on one thread (the

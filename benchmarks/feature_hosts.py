@@ -1,6 +1,6 @@
 """Measures the latency of the hosts on pretrained features.
 
-Run: python benchmarks/feature_hosts.py --data FOLDER
+Run: python -m benchmarks.feature_hosts --data FOLDER
         [--output benchmarks/results/x.csv]
 
 The folder is as those of MVTec AD. One image a call: the exported hosts take
@@ -9,7 +9,6 @@ host with several scales needs), and are reported as ratios of medians to it:
 what scoring adds. Prints a Markdown table.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -24,11 +23,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 import numpy as np
 
+from benchmarks.common import load, option_parser, write_rows
 from keras_sspcab.applications import MultiScalePaDiM, PaDiM, PatchCore
 from keras_sspcab.backbones import load_backbone
-from keras_sspcab.data import image_dataset, scan_image_folder
+from keras_sspcab.data import scan_image_folder
 from keras_sspcab.export import export_model
-from keras_sspcab.runs.files import write_csv
 
 #: All stages that the default host reads.
 TAPS = ("stage3", "stage4", "stage5", "stage6")
@@ -41,12 +40,6 @@ CASES = {
     "MultiScalePaDiM, LiteRT": (MultiScalePaDiM, "tflite"),
 }
 BASE = "backbone alone, ONNX Runtime"
-
-
-def load(samples: Any, size: int) -> np.ndarray:
-    """Returns the images of samples as one array."""
-    dataset = image_dataset(samples, image_size=(size, size), batch_size=32)
-    return np.concatenate([*dataset])
 
 
 def export_all(folder: Path, normal: np.ndarray) -> dict[str, Path]:
@@ -131,23 +124,18 @@ def format_latency(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
     samples = scan_image_folder(arguments.data).train[:40]
     images = load(samples, arguments.size)
     rows = measure_latency(images, arguments.threads, arguments.rounds)
     print(format_latency(rows))
-    if output := arguments.output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(str(output), list(rows[0]), rows)
+    write_rows(arguments.output, rows)
 
 
 if __name__ == "__main__":

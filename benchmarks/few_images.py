@@ -17,7 +17,6 @@ adds; and it keeps whole covariances, which up to 64 images are the same.
 Prints a Markdown table: means over the draws, with a 95 % t interval.
 """
 
-import argparse
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -31,12 +30,11 @@ import keras
 import numpy as np
 from scipy import stats
 
-from benchmarks.feature_hosts import load
+from benchmarks.common import load, option_parser, write_rows
 from keras_sspcab.applications import MultiScalePaDiM, PatchCore
 from keras_sspcab.data import scan_image_folder
 from keras_sspcab.hosts import FeatureModel, feature_model
 from keras_sspcab.metrics import image_metrics
-from keras_sspcab.runs.files import write_csv
 from keras_sspcab.variants import ImageVariants
 
 #: Host: its class and the size of its images.
@@ -188,19 +186,14 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("data", nargs="+", metavar="FOLDER[:SYMMETRIC]")
     parser.add_argument("--hosts", nargs="+", choices=HOSTS, default=[*HOSTS])
     parser.add_argument(
         "--counts", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50, 0]
     )
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
     feature_model.NUM_FOLDS = 2
     rows = []
     for data in arguments.data:
@@ -212,8 +205,7 @@ def main() -> None:
             ):
                 rows.append(row)
                 print(row, flush=True)
-                if arguments.output:
-                    write_csv(str(arguments.output), list(row), rows)
+                write_rows(arguments.output, rows)
     print(format_table(rows))
 
 

@@ -36,7 +36,7 @@ part() {
 
 part table6 150 "$python" -m keras_sspcab.cli reproduce table6 \
     --budget "$budget" --out "$out/table6"
-part layer 120 "$python" benchmarks/layer.py "${layer[@]}" --no-memory \
+part layer 120 "$python" -m benchmarks.layer "${layer[@]}" --no-memory \
     --precision float32 tf32 bfloat16 --output "$out/layer.csv"
 part draem 230 "$python" -m benchmarks.gpu draem --out "$out" "$@"
 part serving 90 "$python" -m benchmarks.gpu serving --out "$out" "$@"

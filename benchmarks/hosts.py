@@ -12,7 +12,6 @@ its median and quartiles. Calls of a millisecond are as long as what the
 machine does besides.
 """
 
-import argparse
 import gc
 import itertools
 import os
@@ -20,7 +19,6 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,11 +26,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 
+from benchmarks.common import option_parser, write_rows
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.compare.timing import cases, time_pair
 from keras_sspcab.hosts import FeatureModel, available_applications
 from keras_sspcab.runs.estimation import StepClock
-from keras_sspcab.runs.files import write_csv
 from tests.hosts import samples, small_host
 
 _BATCH, _STEPS = 4, 4
@@ -91,28 +89,13 @@ def training_ratios(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     sizes = ("small", "cpu")
     parser.add_argument("--sizes", nargs="+", choices=sizes, default=sizes)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
     rows = []
-    columns = (
-        "host",
-        "size",
-        "what",
-        "off_ms",
-        "on_ms",
-        "ratio",
-        "low",
-        "high",
-    )
 
     def add(host: str, size: str, what: str, pairs: Any) -> None:
         off, on = (
@@ -121,15 +104,20 @@ def main() -> None:
         low, middle, high = statistics.quantiles(
             [with_block / without for without, with_block in pairs], n=4
         )
-        rows.append((host, size, what, off, on, middle, low, high))
+        rows.append(
+            {
+                **{"host": host, "size": size, "what": what},
+                **{"off_ms": off, "on_ms": on},
+                **{"ratio": middle, "low": low, "high": high},
+            }
+        )
         print(
             f"| {host} | {size} | {what} | {off:.3g} | {on:.3g} | {middle:.2f} "
             f"({low:.2f} to {high:.2f}) |",
             flush=True,
         )
-        if options.output:  # so that a long run loses nothing
-            table = [dict(zip(columns, row, strict=True)) for row in rows]
-            write_csv(options.output, columns, table)
+        # At once, so that a long run loses nothing.
+        write_rows(options.output, rows)
 
     print("| host | size | what | off, ms | on, ms | ratio |")
     print("|---|---|---|---|---|---|")

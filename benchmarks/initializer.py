@@ -1,6 +1,6 @@
 """Compares ways to draw the block's weights, on crops of moving objects.
 
-Run: python benchmarks/initializer.py --data ucsd_ped2 [--seeds 6]
+Run: python -m benchmarks.initializer --data ucsd_ped2 [--seeds 6]
         [--steps 484] [--output benchmarks/results/initializer.csv]
 
 The plain auto-encoder of the paper learns gray crops of 64 x 64 pixels of what

@@ -1,6 +1,6 @@
 """Times the block against the convolution it replaces, and against other forms.
 
-Run: python benchmarks/layer.py [--output benchmarks/results/x.csv]
+Run: python -m benchmarks.layer [--output benchmarks/results/x.csv]
 
 Everything is measured side by side in one run, the variants taking turns, and
 reported as ratios of medians, so that another machine or a busy one changes

@@ -1,7 +1,7 @@
 """Measures how many images a second `keras-sspcab score` scores.
 
-Run: python benchmarks/score.py [--output x.csv] [--hosts 1 2]
-     python benchmarks/score.py --driver 100000 1000000
+Run: python -m benchmarks.score [--output x.csv] [--hosts 1 2]
+     python -m benchmarks.score --driver 100000 1000000
 
 Made-up gray PNGs and the plain auto-encoder for images of their size. The
 engine `local` uses all cores in one process; `ray` starts on this machine, with
@@ -41,9 +41,9 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import numpy as np
 from PIL import Image
 
+from benchmarks.common import option_parser, write_rows
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.export import load_scorer
-from keras_sspcab.runs.files import write_csv
 from keras_sspcab.scale import RayOptions, ScoringJob, score_shards
 
 # Name: engine and number of workers.
@@ -318,9 +318,7 @@ def measure_cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--engines", nargs="*", default=list(CASES))
     parser.add_argument("--hosts", nargs="*", type=int, default=[])
     parser.add_argument("--driver", nargs="*", type=int, default=[])
@@ -329,7 +327,6 @@ def main() -> None:
     parser.add_argument("--shard-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
     rows = []
@@ -342,9 +339,7 @@ def main() -> None:
             print(row, flush=True)
             rows.append(row)
     print(format_table(rows))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(str(arguments.output), list(rows[0]), rows)
+    write_rows(arguments.output, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures the embedded server against calling its SavedModel directly.
 
-Run: python benchmarks/serving.py [--output x.csv]
+Run: python -m benchmarks.serving [--output x.csv]
 
 Made-up gray PNGs, one in a request, and the plain auto-encoder for images of
 their size. Two servers, each in a process of its own, wait all the time: one
@@ -16,7 +16,6 @@ Prints a Markdown table. The load of the machine is printed, too: servers,
 clients and direct calls all share the same cores.
 """
 
-import argparse
 import concurrent.futures
 import contextlib
 import gc
@@ -35,6 +34,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.common import option_parser, write_rows
 
 NAME = "model"
 CLIENTS = (1, 4, 16)
@@ -249,13 +250,10 @@ def compare(results: dict[Any, list[dict[str, float]]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
     images = make_images(32, arguments.size)
@@ -301,11 +299,7 @@ def main() -> None:
     rows = [{**row, "size": arguments.size} for row in compare(results)]
     print(f"Load after: {os.getloadavg()[0]:.1f}")
     print(format_table(rows))
-    if arguments.output:
-        from keras_sspcab.runs.files import write_csv
-
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(str(arguments.output), list(rows[0]), rows)
+    write_rows(arguments.output, rows)
 
 
 if __name__ == "__main__":

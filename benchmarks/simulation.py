@@ -1,6 +1,6 @@
 """Measures DRAEM's anomaly simulation, alone and as a share of training.
 
-Run: python benchmarks/simulation.py [--output x.csv]
+Run: python -m benchmarks.simulation [--output x.csv]
 
 Images a second of `keras_sspcab.data.simulate_anomalies`, with textures from
 scikit-image's pictures and from a temporary folder of JPEG files made of them,
@@ -10,7 +10,6 @@ is ready, and the share that the simulation has of it: wall time by wall time.
 Prints a Markdown table.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -25,8 +24,8 @@ import tensorflow as tf
 from PIL import Image
 from skimage import data as pictures
 
+from benchmarks.common import option_parser, write_rows
 from keras_sspcab.data import simulate_anomalies
-from keras_sspcab.runs.files import write_csv
 
 
 def write_textures(folder: Path) -> None:
@@ -79,9 +78,7 @@ def time_step(images: np.ndarray, base_width: int, repeats: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--base-width", type=int, default=16)
@@ -90,7 +87,6 @@ def main() -> None:
     parser.add_argument(
         "--no-training", action="store_true", help="measure no training step"
     )
-    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     shape = (options.batch_size, options.size, options.size, 3)
     images = np.random.default_rng(0).random(shape, "float32")
@@ -123,9 +119,7 @@ def main() -> None:
                 row["share"] = wall / step
                 print(f"| {1000 * step:.1f} | {100 * wall / step:.1f} % |")
             rows.append(row)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(str(options.output), list(rows[0]), rows)
+    write_rows(options.output, rows)
 
 
 if __name__ == "__main__":

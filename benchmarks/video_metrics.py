@@ -1,6 +1,6 @@
 """Measures RBDC and TBDC on large made-up test sets, on one core.
 
-Run: python benchmarks/video_metrics.py [--output x.csv]
+Run: python -m benchmarks.video_metrics [--output x.csv]
 
 Each video has tracks of boxes that drift over 50 frames. A part of the
 detections are boxes of the ground truth, moved a little; the others lie
@@ -12,11 +12,9 @@ Prints a Markdown table of median times over repetitions. The peak of the memory
 that is allocated beside the arguments is traced in a run of its own.
 """
 
-import argparse
 import os
 import time
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,8 +22,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np
 
+from benchmarks.common import option_parser, write_rows
 from keras_sspcab.metrics import rbdc_tbdc
-from keras_sspcab.runs.files import write_csv
 
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
 TRACK_LENGTH = 50
@@ -136,12 +134,9 @@ def format_table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
     if hasattr(os, "sched_setaffinity"):
@@ -151,9 +146,7 @@ def main() -> None:
         rows.append(measure(name, arguments.repetitions))
         print(rows[-1], flush=True)
     print(format_table(rows))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(str(arguments.output), list(rows[0]), rows)
+    write_rows(arguments.output, rows)
 
 
 if __name__ == "__main__":
