@@ -2,9 +2,7 @@
 
 import importlib
 
-import keras
 import numpy as np
-import pytest
 
 from keras_sspcab.hosts import get_application
 
@@ -41,13 +39,3 @@ def samples(host, count, seed=0, for_training=False):
     if for_training:
         parts |= {f"abnormal_{name}": part for name, part in parts.items()}
     return parts
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eager_steps():
-    """Steps of Keras that are called a few times are not compiled before."""
-    with pytest.MonkeyPatch.context() as patch:
-        if keras.config.backend() == "tensorflow":
-            always = property(lambda self: True, lambda self, value: None)
-            patch.setattr(keras.Model, "run_eagerly", always)
-        yield

@@ -8,7 +8,8 @@ from keras_sspcab.backbones import load_backbone
 from keras_sspcab.hosts import feature_graph
 from keras_sspcab.variants import ImageVariants
 from tests.applications.helpers import assert_equal_weights, numpy
-from tests.hosts import eager_steps  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("eager_steps")
 
 SMALL = {"input_shape": (64, 64, 3), "weights": None}
 HOSTS = {

@@ -6,7 +6,8 @@ from sklearn.metrics import roc_auc_score
 from keras_sspcab.applications import MultiScalePaDiM
 from keras_sspcab.data import image_dataset, scan_image_folder
 from tests.applications.helpers import noise_images
-from tests.hosts import eager_steps  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("eager_steps")
 
 SMALL = {
     "input_shape": (64, 64, 3),

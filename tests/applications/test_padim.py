@@ -8,7 +8,8 @@ from keras_sspcab.applications import PaDiM
 from keras_sspcab.applications.padim import ChannelChoice
 from keras_sspcab.backbones import load_backbone
 from tests.applications.helpers import noise_images, numpy
-from tests.hosts import eager_steps  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("eager_steps")
 
 SMALL = {"input_shape": (64, 64, 3), "weights": None, "num_features": 20}
 

@@ -6,7 +6,8 @@ from skimage.transform import resize
 
 from keras_sspcab.applications import PatchCore
 from tests.applications.helpers import noise_images, numpy
-from tests.hosts import eager_steps  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("eager_steps")
 
 SMALL = {"input_shape": (64, 64, 3), "weights": None, "memory_size": 32}
 

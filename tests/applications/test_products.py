@@ -12,7 +12,8 @@ import pytest
 from keras_sspcab.applications import MultiScalePaDiM, PatchCore
 from keras_sspcab.hosts import ProductModel
 from keras_sspcab.scoring.recognition import ProductRecognition
-from tests.hosts import eager_steps  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("eager_steps")
 
 SIDE = 32
 LEVELS = {"nut": 0.2, "bolt": 0.5, "cap": 0.8}

@@ -76,7 +76,7 @@ def run_here(run, config, *_):
 
 
 def read_csv(path):
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

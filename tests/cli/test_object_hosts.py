@@ -1,7 +1,6 @@
 """The commands on objects of videos: train, evaluate, predict, compare."""
 
 import contextlib
-import csv
 import json
 import shutil
 import warnings
@@ -16,6 +15,7 @@ from keras_sspcab.hosts import score_objects
 from keras_sspcab.metrics import rbdc_tbdc, read_detections, read_tracks
 from keras_sspcab.runs import RunFolder, load_detector
 from keras_sspcab.runs.sources import source_of
+from tests.cli.cells import read_csv
 from tests.cli.test_train import assert_same_model
 from tests.data.video_writing import write_frames
 
@@ -87,25 +87,20 @@ def unfinished(run, tmp_path, *missing):
     return copy
 
 
-def read(path):
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.slow
 def test_each_stage_leaves_its_history(run):
-    rows = read(run / "history.csv")
+    rows = read_csv(run / "history.csv")
     stages = ("autoencoders", "adversarial", "classifiers")
     for number, (row, stage) in enumerate(zip(rows, stages, strict=True), 1):
         assert row["epoch"] == row["stage"] == str(number)
-        (own,) = read(run / f"history-{stage}.csv")
+        (own,) = read_csv(run / f"history-{stage}.csv")
         assert row["loss"] == own["loss"]
         assert (run / f"checkpoint-{stage}.npz").is_file()
         assert (run / "logs" / stage / "train").is_dir()
 
 
 def test_frames_are_scored_by_their_objects(run, videos):
-    rows = read(run / "predictions/scores.csv")
+    rows = read_csv(run / "predictions/scores.csv")
     test = scan_video_folder(videos).test
     model = load_detector(str(run))
     scored = list(score_objects(model, cubes_of(run, videos), batch_size=3))
@@ -145,10 +140,10 @@ def test_report_and_predict(run, videos, invoke, tmp_path):
     invoke("report", run)
     assert (run / "report.html").stat().st_size > 10_000
     invoke("predict", run, "--video", videos / "test/x", "--results", tmp_path)
-    rows = read(tmp_path / "x-scores.csv")
+    rows = read_csv(tmp_path / "x-scores.csv")
     expected = [
         row
-        for row in read(run / "predictions/scores.csv")
+        for row in read_csv(run / "predictions/scores.csv")
         if row["video"] == "x"
     ]
     np.testing.assert_allclose(
@@ -241,7 +236,7 @@ def hf2vad(tmp_path_factory, videos, invoke):
 
 @pytest.mark.slow
 def test_hf2vad_end_to_end(hf2vad, videos, invoke):
-    rows = read(hf2vad / "history.csv")
+    rows = read_csv(hf2vad / "history.csv")
     assert [row["stage"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["flow_loss"]
     assert not rows[0]["prediction_loss"]
@@ -252,7 +247,7 @@ def test_hf2vad_end_to_end(hf2vad, videos, invoke):
     assert metrics["conventions"]["frames_dropped"] == 2
     assert metrics["num_scored_frames"] == 24 - 3 * 2
     assert metrics["conventions"]["smoothing"] == "median 3"
-    rows = read(hf2vad / "predictions/scores.csv")
+    rows = read_csv(hf2vad / "predictions/scores.csv")
     empty = load_detector(str(hf2vad)).empty_score
     raw = [float(row["raw_score"]) for row in rows if row["video"] == "z"]
     np.testing.assert_allclose(raw, empty, rtol=1e-5)
@@ -260,7 +255,7 @@ def test_hf2vad_end_to_end(hf2vad, videos, invoke):
     for video in "xyz":
         of_video = [
             row
-            for row in read(hf2vad / "predictions/scores.csv")
+            for row in read_csv(hf2vad / "predictions/scores.csv")
             if row["video"] == video
         ]
         raw = [float(row["raw_score"]) for row in of_video]

@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 
 import numpy as np
@@ -13,6 +12,7 @@ from keras_sspcab.data.video import (
     make_video,
 )
 from keras_sspcab.runs.prediction import predict_videos
+from tests.cli.cells import read_csv
 from tests.data.video_writing import truncate, write_frames, write_video
 
 COUNT = 12
@@ -50,11 +50,6 @@ def host(tmp_path_factory):
     return model, path
 
 
-def read_rows(path):
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize("kind", ["file", "frames"])
 def test_a_video_is_annotated(host, tmp_path, invoke, kind):
     model, path = host
@@ -74,7 +69,7 @@ def test_a_video_is_annotated(host, tmp_path, invoke, kind):
     }
     annotated = make_video(results / "clip-annotated.mp4")
     assert sum(1 for _ in iterate_frames(annotated)) == COUNT
-    rows = read_rows(results / "clip-scores.csv")
+    rows = read_csv(results / "clip-scores.csv")
     assert [int(row["frame"]) for row in rows] == list(range(2, COUNT))
     seconds = 0.1 if kind == "file" else 0.04
     assert float(rows[0]["seconds"]) == pytest.approx(2 * seconds)
@@ -89,7 +84,7 @@ def test_a_video_is_annotated(host, tmp_path, invoke, kind):
     flags = [int(row["is_anomalous"]) for row in rows]
     assert flags == expected["is_anomalous"].astype(int).tolist()
     assert sum(flags)
-    assert [row["video"] for row in read_rows(out)] == ["clip"] * len(rows)
+    assert [row["video"] for row in read_csv(out)] == ["clip"] * len(rows)
     invoke("predict", path, *options, "--fail-on-anomaly", code=1)
 
 
@@ -97,7 +92,7 @@ def test_times_are_those_of_the_frames(host, tmp_path, invoke):
     times = [*range(0, 320, 40), 1500, 2750, 2760, 4000]
     video = write_video(tmp_path / "clip.mkv", frames_of(), times=times)
     invoke("predict", host[1], "--video", video, "--results", tmp_path)
-    rows = read_rows(tmp_path / "clip-scores.csv")
+    rows = read_csv(tmp_path / "clip-scores.csv")
     expected = [time / 1000 for time in times]
     assert [float(row["seconds"]) for row in rows] == expected[2:]
     annotated = make_video(tmp_path / "clip-annotated.mp4")

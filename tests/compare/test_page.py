@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import os
 import re
@@ -17,17 +16,13 @@ from keras_sspcab.compare.grid import Cell
 from keras_sspcab.compare.page import page, write_files
 from keras_sspcab.compare.results import Result
 from tests.browser import check_page, style, texts
+from tests.cli.cells import read_csv
 
 
 def of_seed(cell):
     value = 0.5 + 0.1 * cell.seed + 0.05 * (cell.block == "on")
     metrics = {"pixel_auroc": value, "image_auroc": value}
     return metrics | ({"extra": 3.0} if cell.seed else {})
-
-
-def read_csv(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_files_are_complete(make, tmp_path):

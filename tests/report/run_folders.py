@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import xml.etree.ElementTree as ET
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from keras_sspcab.metrics import (
     precision_recall_curve,
     roc_curve,
 )
+from keras_sspcab.report import write_report
 from keras_sspcab.runs import files, outputs
 from keras_sspcab.runs.outputs import FrameScore, ImageScore, KeyFrame
 
@@ -285,3 +287,12 @@ def _write_key_frames(predictions, rows, maps, masks):
                 )
             )
     outputs.write_rows(str(predictions), KeyFrame, key_frames)
+
+
+def page_of(folder, **options):
+    return write_report(folder, **options).read_text("utf-8")
+
+
+def texts(svg):
+    """The texts in a picture."""
+    return ["".join(e.itertext()) for e in ET.fromstring(svg).iter("text")]

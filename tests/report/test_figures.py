@@ -1,15 +1,11 @@
 import re
-import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
 from keras_sspcab.metrics import Curve
 from keras_sspcab.report import figures
-
-
-def texts(svg):
-    return ["".join(e.itertext()) for e in ET.fromstring(svg).iter("text")]
+from tests.report.run_folders import texts
 
 
 def histogram(scores, threshold, name="h"):

@@ -14,12 +14,9 @@ from tests.report.run_folders import (
     HOSTILE,
     IMAGES,
     change_metrics,
+    page_of,
     write_image_run,
 )
-
-
-def page_of(folder, **options):
-    return write_report(folder, **options).read_text("utf-8")
 
 
 def test_report_lies_in_the_image_run(image_run):

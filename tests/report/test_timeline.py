@@ -15,6 +15,7 @@ from keras_sspcab.report.timeline import (
     timeline_chart,
 )
 from keras_sspcab.runs.outputs import FrameScore, KeyFrame
+from tests.report.run_folders import texts
 
 
 def scored_video(labels, scores, threshold=3.0):
@@ -38,10 +39,6 @@ def timeline(scores, threshold=3.0, truth=(), marks=()):
 def mark(frame, score, is_right):
     label = {True: 1, False: 0, None: None}[is_right]
     return KeyFrame("v", frame, label, score, True, "", None, None)
-
-
-def texts(svg):
-    return ["".join(e.itertext()) for e in ET.fromstring(svg).iter("text")]
 
 
 def numbers(path):

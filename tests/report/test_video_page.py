@@ -17,6 +17,7 @@ from tests.report.run_folders import (
     HOSTILE,
     VIDEOS,
     change_metrics,
+    page_of,
     write_video_run,
 )
 
@@ -26,10 +27,6 @@ DASH = "\u2013"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     return page_of(write_video_run(tmp_path_factory.mktemp("page") / "run"))
-
-
-def page_of(folder, **options):
-    return write_report(folder, **options).read_text("utf-8")
 
 
 def text_of(page):

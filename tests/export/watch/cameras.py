@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import io
+import json
 import socket
 import struct
 import threading
@@ -118,6 +119,12 @@ class Camera:
         self.fault = "break"
         self._server.shutdown()
         self._server.server_close()
+
+
+def lines_of(folder):
+    """The messages that a watch has written."""
+    text = (folder / "alarms.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def wait_until(condition, seconds=20.0):

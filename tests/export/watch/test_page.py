@@ -40,6 +40,16 @@ def watch_page(camera, tmp_path):
         yield watch_page
 
 
+def watch_page_with_alarm(camera, watch_page):
+    """Runs a watch whose page has an alarm that is over, with its clip."""
+    watch, url = watch_page()
+    camera.is_anomalous = True
+    wait_until(lambda: watch.live.describe()["alarms"])
+    camera.is_anomalous = False
+    wait_until(lambda: watch.live.describe()["alarms"][0].get("clip"))
+    return watch, url
+
+
 def ask(url, **headers):
     request = urllib.request.Request(url, headers=headers)
     try:
@@ -51,11 +61,7 @@ def ask(url, **headers):
 
 
 def test_what_the_page_is_told(camera, watch_page):
-    watch, url = watch_page()
-    camera.is_anomalous = True
-    wait_until(lambda: watch.live.describe()["alarms"])
-    camera.is_anomalous = False
-    wait_until(lambda: watch.live.describe()["alarms"][0].get("clip"))
+    watch, url = watch_page_with_alarm(camera, watch_page)
     status, body, headers = ask(f"{url}/live.json")
     live = json.loads(body)
     assert status == 200
@@ -151,11 +157,7 @@ def test_the_page_in_a_browser(browser, camera, watch_page):
 
 
 def test_an_alarm_is_looked_at_by_keyboard(browser, camera, watch_page):
-    watch, url = watch_page()
-    camera.is_anomalous = True
-    wait_until(lambda: watch.live.describe()["alarms"])
-    camera.is_anomalous = False
-    wait_until(lambda: watch.live.describe()["alarms"][0].get("clip"))
+    _, url = watch_page_with_alarm(camera, watch_page)
     set_width(browser, 1366)
     browser.get(url)
     wait_until(lambda: browser.find_elements("css selector", "#alarms button"))
@@ -186,11 +188,7 @@ def test_an_alarm_is_looked_at_by_keyboard(browser, camera, watch_page):
 def test_a_clip_that_comes_late_is_not_that_of_another_alarm(
     browser, camera, watch_page
 ):
-    watch, url = watch_page()
-    camera.is_anomalous = True
-    wait_until(lambda: watch.live.describe()["alarms"])
-    camera.is_anomalous = False
-    wait_until(lambda: watch.live.describe()["alarms"][0].get("clip"))
+    _, url = watch_page_with_alarm(camera, watch_page)
     browser.get(url)
     wait_until(lambda: browser.find_elements("css selector", "#alarms button"))
     browser.execute_script(

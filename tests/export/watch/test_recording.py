@@ -15,7 +15,7 @@ from keras_sspcab.data.video import (
 from keras_sspcab.export.watch import recording
 from keras_sspcab.export.watch.recording import Recorder
 from keras_sspcab.export.watch.source import Frame
-from tests.export.watch.cameras import frame
+from tests.export.watch.cameras import frame, lines_of
 
 NAME = "20260102-030405-{:03d}"
 
@@ -36,11 +36,6 @@ def record(recorder, alarm=range(30, 50), until=80, number=0):
             recorder.end(dict(line, event="end", clip=None))
         recorder.add(make_frame(index / 10, frame(index in alarm)))
     recorder.close()
-
-
-def lines_of(folder):
-    text = (folder / "alarms.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_a_clip_begins_before_the_alarm_and_ends_with_it(tmp_path):

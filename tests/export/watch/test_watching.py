@@ -25,13 +25,13 @@ from keras_sspcab.hosts import score_frames
 from keras_sspcab.scoring import Calibration
 from tests.applications.helpers import moving_squares
 from tests.data.video_writing import noise, write_video
-from tests.export.watch.cameras import Brightness, running, wait_until
+from tests.export.watch.cameras import (
+    Brightness,
+    lines_of,
+    running,
+    wait_until,
+)
 from tests.export.watch.test_webhook import Receiver
-
-
-def lines_of(folder):
-    text = (folder / "alarms.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def watch_of(source, folder, scorer=None, **options):

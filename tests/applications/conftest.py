@@ -1,0 +1,14 @@
+"""What tests of hosts share."""
+
+import keras
+import pytest
+
+
+@pytest.fixture(scope="module")
+def eager_steps():
+    """Steps of Keras that are called a few times are not compiled before."""
+    with pytest.MonkeyPatch.context() as patch:
+        if keras.config.backend() == "tensorflow":
+            always = property(lambda self: True, lambda self, value: None)
+            patch.setattr(keras.Model, "run_eagerly", always)
+        yield
