@@ -56,6 +56,8 @@ box = [0.03, 0.05, 0.6, 0.95]
 name = "right"
 box = [0.64, 0.05, 0.97, 0.95]
 """
+PICTURE = {"quality": 80, "method": 6}
+
 CLI = (sys.executable, "-m", "keras_sspcab.cli")
 
 Browser = Any
@@ -245,10 +247,7 @@ class Studio:
             axis.grid(alpha=0.3)
             axis.legend(fontsize=8, loc="lower right")
         axes[0].set_ylabel("image AUROC, %")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        picture = Image.open(buffer).convert("RGB")
-        picture.save(IMAGES / "few-images.webp", quality=80, method=6)
+        figure.savefig(IMAGES / "few-images.webp", pil_kwargs=PICTURE)
 
     def drift(self) -> None:
         """What the benchmark of a lamp that gets darker has measured."""
@@ -290,10 +289,7 @@ class Studio:
             light.set_ylabel("light (dashed)", fontsize=8)
         axes[0][0].set_ylabel("brightness, standard\ndeviations from normal")
         axes[1][0].set_ylabel("flagged of the last\n100 images, %")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        picture = Image.open(buffer).convert("RGB")
-        picture.save(IMAGES / "drift.webp", quality=80, method=6)
+        figure.savefig(IMAGES / "drift.webp", pil_kwargs=PICTURE)
 
     def alignment(self) -> None:
         """A photograph, turned and shifted, and aligned again."""
@@ -356,7 +352,7 @@ class Studio:
             verdict = "flagged" if row["is_anomalous"] else "normal"
             text = f"{row['product']}: {row['anomaly_score']:.1f}, {verdict}"
             draw.text((x, 4), text, "#16191d", font)
-        sheet.save(IMAGES / "products.webp", quality=80, method=6)
+        sheet.save(IMAGES / "products.webp", **PICTURE)
 
     def fit(self) -> None:
         """A strip of a tile as the model sees it, and its heat map."""
@@ -396,7 +392,7 @@ class Studio:
             draw.text((x, 4), text, "#16191d", font)
             sheet.paste(shown, (x + 100, 34))
             sheet.paste(Image.fromarray(heat).resize((400, 200)), (x, 250))
-        sheet.save(IMAGES / "fit.webp", quality=80, method=6)
+        sheet.save(IMAGES / "fit.webp", **PICTURE)
 
     def tiles(self) -> None:
         """A small defect in a large surface, as a whole and in tiles."""
