@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from keras_sspcab.runs.parsing import (
     parse_setting,
     write_config,
 )
+from tests.scripts import run_script
 
 AUTOENCODER = {"model.name": "autoencoder"}
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -283,15 +282,10 @@ def test_configurations_of_older_versions_are_read(run):
 def test_complete_configuration_is_read_without_keras(write):
     path = write("")
     write_config(path, load_config())
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from keras_sspcab.runs.parsing import load_config; "
-            f"load_config({path!r}, is_complete=True); "
-            "assert 'keras' not in sys.modules",
-        ],
-        check=True,
+    run_script(
+        "import sys; from keras_sspcab.runs.parsing import load_config; "
+        f"load_config({path!r}, is_complete=True); "
+        "assert 'keras' not in sys.modules"
     )
 
 

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from keras_sspcab.runs import load_detector
 from keras_sspcab.runs.locks import folder_lock
 from tests.cli.conftest import TRAINING
+from tests.scripts import run_script
 
 
 def contents(folder):
@@ -111,7 +110,7 @@ def test_killed_evaluations_leave_nothing_that_is_mixed(
     for run in runs.values():
         shutil.copytree(evaluated, run)
     arguments = [str(part) for pair in runs.items() for part in pair]
-    subprocess.run([sys.executable, "-c", EVALUATE, *arguments], check=True)
+    run_script(EVALUATE, *arguments)
     expected = results(evaluated)
     for place, run in runs.items():
         assert [p for p in run.iterdir() if p.name.startswith(".")], place

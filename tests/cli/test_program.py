@@ -1,12 +1,11 @@
 import re
-import subprocess
-import sys
 from importlib.metadata import version
 
 import pytest
 
 from keras_sspcab.cli import app
 from tests.cli.program import start
+from tests.scripts import run_script
 
 COMMANDS = {c.callback.__name__: c.callback for c in app.registered_commands}
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -48,14 +47,9 @@ for command in ([], ["train"], ["compare"]):
         heavy = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn"}
         print("imported:", sorted(heavy & set(sys.modules)))
 """
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.count("Usage: keras-sspcab") == 3
-    assert result.stdout.count("imported: []") == 3
+    output = run_script(script)
+    assert output.count("Usage: keras-sspcab") == 3
+    assert output.count("imported: []") == 3
 
 
 def test_errors_are_one_red_line_with_code_2(tmp_path, monkeypatch):

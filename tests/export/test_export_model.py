@@ -1,6 +1,4 @@
-import subprocess
 import sys
-import textwrap
 
 import keras
 import numpy as np
@@ -11,6 +9,7 @@ import tensorflow as tf
 from keras_sspcab.export import check_parity, export_model, load_runner
 from keras_sspcab.scoring import CalibratedScores, Calibration
 from tests.export.conftest import FORMATS, SIZE, assert_same
+from tests.scripts import run_script
 
 
 def test_order_does_not_matter(detector, textures, tmp_path, fingerprint):
@@ -108,7 +107,7 @@ def test_missing_packages(
 
 
 def test_import_needs_no_optional_package():
-    code = """
+    run_script("""
         import sys
 
         exporters = ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert")
@@ -117,8 +116,7 @@ def test_import_needs_no_optional_package():
         import keras_sspcab.export
         for name in keras_sspcab.export.__all__:
             getattr(keras_sspcab.export, name)
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    """)
 
 
 def test_keras_own_export_of_a_plain_model(plain_model, textures, tmp_path):

@@ -1,6 +1,4 @@
-import subprocess
 import sys
-import textwrap
 from unittest import mock
 
 import numpy as np
@@ -17,6 +15,7 @@ from keras_sspcab.metrics import (
     score_counts,
 )
 from tests.metrics.oracles import brute_force_aupro, pro_points
+from tests.scripts import run_script
 
 
 def gather(images):
@@ -302,11 +301,8 @@ MEASURE = """
     ],
 )
 def test_memory_stays_below_what_is_promised(count, end):
-    code = textwrap.dedent(MEASURE.format(count=count, end=end))
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True
-    ).stdout
-    normal, anomalous, used = map(int, output.strip(b"[]\n").split(b","))
+    output = run_script(MEASURE.format(count=count, end=end))
+    normal, anomalous, used = map(int, output.strip("[]").split(","))
     assert normal + anomalous == count * 512 * 512
     # What the class promises, the block at work and images in flight.
     promised = 4 * normal + 150 * anomalous + 2**25

@@ -2,14 +2,12 @@
 
 import pathlib
 import re
-import subprocess
-import sys
-import textwrap
 
 import typer.main
 
 from keras_sspcab.cli import app
 from keras_sspcab.export.serving import ServerOptions
+from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[3]
 SERVING = (ROOT / "docs/how_to/serve.md").read_text("utf-8")
@@ -48,7 +46,7 @@ def test_safe_mode_stays_on():
 
 
 def test_the_client_imports_neither_keras_nor_tensorflow(server):
-    code = textwrap.dedent("""
+    code = """
         import sys
 
         import numpy as np
@@ -65,15 +63,9 @@ def test_the_client_imports_neither_keras_nor_tensorflow(server):
             Client("localhost:8500", model="screws")
         except ImportError as error:
             print(error)
-    """)
-    result = subprocess.run(
-        [sys.executable, "-c", code, server.grpc_target, server.rest_url],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert result.returncode == 0, result.stderr
-    by_grpc, by_rest, imported, message = result.stdout.strip().splitlines()
+    """
+    output = run_script(code, server.grpc_target, server.rest_url, cwd=ROOT)
+    by_grpc, by_rest, imported, message = output.splitlines()
     assert (by_grpc, by_rest) == ("3 grpc", "3 rest")
     assert imported == "set()"
     assert 'pip install "keras-sspcab[transport]"' in message
