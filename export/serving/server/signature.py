@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ from keras_sspcab.export.serving.server.errors import (
 from keras_sspcab.optional_inputs import left_out, product_index
 
 Arrays = dict[str, np.ndarray]
+
+# What no image reaches, however it was changed, times the highest value that is
+# meant; those from 0 to 255 do.
+_TOO_HIGH = 16
 
 # Bytes that an output takes while it is computed, joined and written.
 _BYTES_OF_OUTPUT = 20
@@ -40,6 +45,8 @@ class Signature:
     optional: frozenset[str] = frozenset()
     #: Names of the products of a model for several.
     products: tuple[str, ...] = ()
+    #: The highest value of the inputs that have one, by name.
+    highest: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def is_batched(self) -> bool:
@@ -133,7 +140,7 @@ class Signature:
         """Returns the number of rows, which all inputs must share.
 
         It is 1 if rows cannot be counted. Raises an error if they differ, or
-        values are not finite.
+        values are not finite, or far too high.
         """
         check_options(inputs, self.optional)
         if "product" in self.optional:
@@ -146,6 +153,15 @@ class Signature:
                 raise invalid(
                     f"The input {name!r} holds values that are not finite, "
                     "which a model cannot score."
+                )
+            if value.dtype.kind != "f":
+                continue
+            highest = self.highest.get(name, math.inf)
+            if _TOO_HIGH * highest < value.max(initial=0) < math.inf:
+                raise invalid(
+                    f"The input {name!r} must have values up to {highest:g}. "
+                    f"Received: values up to {value.max():g}. Divide 8-bit "
+                    "images by 255."
                 )
         if not self.is_batched:
             return 1

@@ -77,6 +77,7 @@ class LoadedVersion:
                 is_compiled,
                 self._optional_inputs(name),
                 products,
+                _read_highest(self.report),
             )
             for name, function in self._loaded.signatures.items()
         }
@@ -137,6 +138,15 @@ def _read_calibration(report: dict[str, Any]) -> Calibration:
         return Calibration.from_dict(report["calibration"])
     except (AttributeError, KeyError, TypeError, ValueError):
         return Calibration()  # of an export by others
+
+
+def _read_highest(report: dict[str, Any]) -> dict[str, float]:
+    """Returns the highest value of the inputs that have one, by name."""
+    try:
+        ranges = {k: v["value_range"] for k, v in report["inputs"].items()}
+        return {k: float(limits[1]) for k, limits in ranges.items() if limits}
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        return {}  # of an export by others
 
 
 @dataclasses.dataclass(frozen=True)

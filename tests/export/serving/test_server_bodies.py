@@ -302,7 +302,7 @@ def test_compressed_bodies_are_refused(server, body, encoding, status, message):
 
 
 def test_answers_that_are_not_finite_are_errors(server, caller):
-    batch = np.full((1, 32, 32, 1), 1e20, "float32")
+    batch = np.full((1, 32, 32, 1), -1e20, "float32")
     with pytest.raises(grpc.RpcError) as error:
         caller.predict(predict_request(image=batch))
     assert code_of(error) == "INTERNAL"

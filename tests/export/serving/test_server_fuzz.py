@@ -228,7 +228,7 @@ def test_grpc_with_a_wrong_byte(caller, position, value):
 
 # In the place of any value of a request.
 VALUES = (
-    "null", "true", "-1", "1e20", "1e400", "NaN", "-Infinity", '""', '"x"',
+    "null", "true", "-1", "-1e20", "1e400", "NaN", "-Infinity", '""', '"x"',
     "[]", "{}", "[[]]", '{"b64": ""}', '{"b64": 1}', '"\\ud800"', "9" * 400,
     "[" * 50 + "]" * 50, "[" * 5000, "", ",", ":",
 )  # fmt: skip
@@ -267,5 +267,5 @@ def test_good_requests_that_are_changed(server, data):
         scores = np.ravel([row["anomaly_score"] for row in rows])
         assert np.isfinite(scores).all()
     else:
-        # The one error of the model itself: 1e20 is finite, its score is not.
+        # The one error of the model itself: -1e20 is finite, its score is not.
         assert status < 500 or "is not finite" in answer["error"]

@@ -207,6 +207,20 @@ def test_rest_refuses_values_that_are_not_finite(server, text, message):
     assert message in answer["error"]
 
 
+def test_images_from_0_to_255_are_refused(server, caller):
+    pixels = np.round(images(2) * 255)
+    with pytest.raises(grpc.RpcError) as error:
+        caller.predict(predict_request(image=pixels))
+    assert "Divide 8-bit images by 255" in error.value.details()
+    for key, body in (("inputs", pixels), ("instances", pixels.astype(int))):
+        status, answer = http_call(server, predict_path(), {key: body.tolist()})
+        assert status == 400
+        assert "must have values up to 1. Received" in answer["error"]
+    # Interpolation leaves values slightly outside.
+    slightly = {"inputs": (1.2 * images(1)).tolist()}
+    assert http_call(server, predict_path(), slightly)[0] == 200
+
+
 def test_not_finite_values_may_be_allowed():
     batch = images(3)
     batch[1, 3, 3, 0] = np.nan
