@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from keras_sspcab.data.decoding import image_format
-from keras_sspcab.data.image_files import READERS, to_decodable
+from keras_sspcab.data.image_files import READERS, pixels_of, to_decodable
 from keras_sspcab.export.serving.server.errors import invalid, too_large
 from keras_sspcab.export.serving.server.signature import Arrays
 
@@ -55,6 +55,18 @@ def convert_images(inputs: Arrays, first: int) -> Arrays:
         except ValueError as error:
             raise invalid(f"Image {first + index} is {error}") from error
     return {**inputs, ENCODED_INPUT: converted}
+
+
+def require_decodable(files: np.ndarray) -> None:
+    """Raises an error that names the first file that cannot be decoded.
+
+    Of those in a graph, TensorFlow does not say which it was.
+    """
+    for index, file in enumerate(files.ravel()):
+        try:
+            pixels_of(file, channels=3, dtype=None)
+        except ValueError as error:
+            raise invalid(f"Image {index} is {error}") from error
 
 
 def _count_pixels(

@@ -19,6 +19,7 @@ from keras_sspcab.export.serving.server.images import (
     ENCODED_INPUT,
     convert_images,
     count_pixels,
+    require_decodable,
 )
 from keras_sspcab.export.serving.server.limits import Limits
 from keras_sspcab.export.serving.server.metrics import Metrics
@@ -153,12 +154,18 @@ class Predictor:
                     )
                     for part in parts
                 ]
-                # Without a task for what is one anyway.
-                results = (
-                    [await runs[0]]
-                    if len(runs) == 1
-                    else await asyncio.gather(*runs)
-                )
+                try:
+                    # Without a task for what is one anyway.
+                    results = (
+                        [await runs[0]]
+                        if len(runs) == 1
+                        else await asyncio.gather(*runs)
+                    )
+                except tf.errors.InvalidArgumentError:
+                    if parts[0].convert is not None:
+                        files = question.inputs[ENCODED_INPUT]
+                        await self.in_thread(require_decodable, files)
+                    raise
                 drift = version.loaded.drift
                 if drift.is_due:
                     self._parsers.submit(

@@ -317,3 +317,8 @@ def test_broken_files_are_refused_as_what_they_are(server, gray):
         assert status == 400
         assert message in answer["error"]
         assert "Image 0" in answer["error"]
+    for kind in ("PNG", "JPEG"):
+        file = encode(gray, kind)
+        status, answer = ask_with_files(server, file, file[: len(file) // 2])
+        assert status == 400
+        assert f"Image 1 is broken or truncated {kind}" in answer["error"]
