@@ -116,7 +116,9 @@ class FeedbackApi:
                 read_body(request, hold, predictor.options.max_request_bytes)
             )
             pixels = predictor.options.max_image_pixels
-            (size,) = count_pixels(np.array([content], object), pixels)
+            (size,) = await predictor.in_thread(
+                count_pixels, np.array([content], object), pixels
+            )
             await predictor.in_thread(
                 self._keep, content, mark, name, answer, memory=4 * size
             )

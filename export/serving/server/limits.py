@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from grpc import StatusCode
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from keras_sspcab.export.serving.server.errors import ServingError, too_large
 from keras_sspcab.export.serving.server.options import ServerOptions
@@ -20,14 +20,19 @@ async def read_body(
     """Returns the body of a request, held from its first byte on."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            # Discarded: a client that is still sending reads no answer.
-            parts.clear()
-        else:
-            hold(len(part))
-            parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > max_bytes:
+                # Discarded: a client that is still sending reads no answer.
+                parts.clear()
+            else:
+                hold(len(part))
+                parts.append(part)
+    except ClientDisconnect as error:
+        raise ServingError(
+            StatusCode.CANCELLED, "The client has gone."
+        ) from error
     if size > max_bytes:
         raise too_large(f"A request may have {max_bytes} bytes.")
     return b"".join(parts)

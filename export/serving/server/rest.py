@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from grpc import StatusCode
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -164,25 +164,18 @@ class RestApi:
         limits = self._predictor.limits
         max_bytes = self._predictor.options.max_request_bytes
         encoding = request.headers.get("content-encoding", "identity").lower()
-        try:
-            with limits.holding() as hold:
-                content = await limits.receive(
-                    read_body(request, hold, max_bytes)
+        with limits.holding() as hold:
+            content = await limits.receive(read_body(request, hold, max_bytes))
+            if encoding not in ("identity", "gzip", "x-gzip"):
+                raise ServingError(
+                    StatusCode.INVALID_ARGUMENT,
+                    "A body may be compressed by gzip, and by nothing else. "
+                    f"Received: content-encoding {encoding!r}",
+                    http=415,
                 )
-                if encoding not in ("identity", "gzip", "x-gzip"):
-                    raise ServingError(
-                        StatusCode.INVALID_ARGUMENT,
-                        "A body may be compressed by gzip, and by nothing "
-                        f"else. Received: content-encoding {encoding!r}",
-                        http=415,
-                    )
-                answer = await limits.answer(
-                    self._answer(content, encoding != "identity", spec, hold)
-                )
-        except ClientDisconnect as error:
-            raise ServingError(
-                StatusCode.CANCELLED, "The client has gone."
-            ) from error
+            answer = await limits.answer(
+                self._answer(content, encoding != "identity", spec, hold)
+            )
         return Response(answer, media_type="application/json")
 
     async def _answer(

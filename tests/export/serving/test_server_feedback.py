@@ -2,12 +2,15 @@
 
 import errno
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
 
 import pytest
 
 from keras_sspcab.data import MarkedImages
 from keras_sspcab.export.serving.repository import Repository
+from keras_sspcab.export.serving.server import feedback
 from tests.browser import check_page
 from tests.export.serving.models import (
     NAME,
@@ -17,7 +20,14 @@ from tests.export.serving.models import (
     images,
     tiny_detector,
 )
-from tests.export.serving.served import TOKEN, http_call, serve, wait_until
+from tests.export.serving.served import (
+    TOKEN,
+    connected,
+    http_call,
+    metric,
+    serve,
+    wait_until,
+)
 from tests.export.serving.test_server_page import (
     choose,
     decided,
@@ -115,6 +125,36 @@ def test_only_with_the_option_and_the_token(picture, tmp_path):
         # A folder of versions is no repository: there is nothing to choose.
         _, page = http_call(server, "/page.json", headers=headers)
         assert page["models"][0]["versions"] == []
+
+
+def test_slow_files_hold_up_nobody(server, picture, monkeypatch):
+    """Of animations, every frame is counted."""
+    may_go_on = threading.Event()
+    counted = feedback.count_pixels
+
+    def count_slowly(*args):
+        assert may_go_on.wait(20)
+        return counted(*args)
+
+    monkeypatch.setattr(feedback, "count_pixels", count_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        marked = pool.submit(post, server, "/feedback", picture, mark="missed")
+        try:
+            wait_until(lambda: metric(server, "keras_sspcab_pending_bytes") > 0)
+        finally:
+            may_go_on.set()
+        assert marked.result()[0] == 200
+    post(server, "/feedback", picture, mark="none")
+
+
+def test_senders_that_go_are_no_fault_of_the_server(server, caplog):
+    head = b"POST /feedback?mark=missed HTTP/1.1\r\nhost: localhost\r\n"
+    head += b"content-type: application/octet-stream\r\n"
+    with connected(server) as connection:
+        connection.sendall(head + b"content-length: 100\r\n\r\nbegun")
+        wait_until(lambda: metric(server, "keras_sspcab_pending_bytes") == 5)
+    wait_until(lambda: metric(server, "keras_sspcab_pending_bytes") == 0)
+    assert not caplog.records
 
 
 def test_faults_of_the_folder_are_told(picture, tmp_path, monkeypatch):
