@@ -136,6 +136,14 @@ def test_int8_that_is_too_far_off_is_refused(export, folder):
     assert sorted(os.listdir(folder)) == before
 
 
+def test_a_single_output_has_its_own_name(detector, textures, folder):
+    path, images = folder / "map.xml", textures["test"][:4]
+    export_openvino(detector, path, images=images, outputs=["anomaly_map"])
+    (output,) = graph_of(path).outputs
+    assert output.names == {"anomaly_map"}
+    assert set(load_runner(path)(image=images)) == {"anomaly_map"}
+
+
 def test_models_of_any_size(sizeless_detector, textures, folder):
     path = folder / "any.xml"
     export_openvino(sizeless_detector, path, images=textures["test"][:4])
