@@ -28,7 +28,7 @@ _FILE_TYPES = (str, os.PathLike, bytes, bytearray, memoryview)
 _FORMATS = (
     *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8"),
     # TensorFlow Serving refuses these; `keras-sspcab serve` reads them.
-    *(b"II*\0", b"MM\0*", b"RIFF"),
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF"),
 )
 
 # Interpolation leaves values slightly outside [0, 1].

@@ -10,6 +10,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keras_sspcab.data import decoding
 from keras_sspcab.export import Client, ServingClientError
 from keras_sspcab.export.serving.client.inputs import (
     Cell,
@@ -111,6 +112,13 @@ def test_files(tmp_path):
         assert sent([image, PNG]) == {"image_bytes": [PNG, PNG]}
         assert sent({"image_bytes": image}) == {"image_bytes": [PNG]}
     assert "Received: list" in refused({"image_bytes": [PNG, path]})
+
+
+def test_all_that_the_server_reads_is_sent():
+    for magics in decoding._MAGIC.values():
+        for magic in magics:
+            assert sent(magic + bytes(40))
+    assert sent(b"RIFF\0\0\0\0WEBP" + bytes(40))
 
 
 def test_files_are_read_when_they_are_sent(tmp_path):
