@@ -32,6 +32,12 @@ def collect_images(
         pixels = max(math.prod(a.shape[1:-1]) for a in arrays.values())
         limit = min(limit, max(1, _MAX_PIXELS // pixels))
         for name, array in arrays.items():
+            if parts[name] and parts[name][0].shape[1:] != array.shape[1:]:
+                raise ValueError(
+                    f"`{argument}` must all have one size, also where the "
+                    "model takes any. Received: shapes "
+                    f"{parts[name][0].shape} and {array.shape}"
+                )
             parts[name].append(array[: limit - count])
         count += len(parts[name][-1])
         if count >= limit:

@@ -209,6 +209,14 @@ def test_images_that_do_not_fit(detector, artifact, textures, change, message):
         check_parity(detector, artifact, change(textures["test"]))
 
 
+def test_images_of_several_sizes(sizeless_detector, textures, tmp_path):
+    batches = [textures["test"][:2], textures["test"][:2, :16]]
+    with pytest.raises(ValueError, match="`images` must all have one size"):
+        export_saved_model(
+            sizeless_detector, tmp_path, images=batches, image_size=(32, 32)
+        )
+
+
 def test_precision(detector, artifact, textures):
     with pytest.raises(ValueError, match="`precision` argument must be one of"):
         check_parity(detector, artifact, textures["test"], precision="int4")
