@@ -44,8 +44,9 @@ def serve(
     version: Annotated[
         list[int] | None,
         typer.Option(
+            min=0,
             help="Version to serve. Repeatable. Default: as models.config "
-            "says, or the newest."
+            "says, or the newest.",
         ),
     ] = None,
     label: Annotated[
@@ -59,7 +60,7 @@ def serve(
     ] = 32,
     batch_timeout: Annotated[
         float,
-        typer.Option(help="Milliseconds to wait for others while busy."),
+        typer.Option(min=0, help="Milliseconds to wait for others while busy."),
     ] = 5.0,
     threads: Annotated[
         int | None, typer.Option(help="Runs of models at the same time.")
@@ -71,14 +72,19 @@ def serve(
         float, typer.Option(help="Seconds that a request may take.")
     ] = 30.0,
     max_request: Annotated[
-        int, typer.Option(help="Size of a request, in MiB.")
+        int, typer.Option(min=1, help="Size of a request, in MiB.")
     ] = 32,
     max_memory: Annotated[
         int,
-        typer.Option(help="Memory to read requests and write answers, in MiB."),
+        typer.Option(
+            min=1, help="Memory to read requests and write answers, in MiB."
+        ),
     ] = 1024,
     max_pixels: Annotated[
-        float, typer.Option(help="Size of an encoded image, in megapixels.")
+        float,
+        typer.Option(
+            min=0.001, help="Size of an encoded image, in megapixels."
+        ),
     ] = 33.5,
     allow_non_finite: Annotated[
         bool,

@@ -152,6 +152,9 @@ def test_a_keras_file_is_served_until_ctrl_c(tmp_path):
         (["{model}", "--label=stable"], "LABEL=VERSION"),
         (["{model}", "--host=192.0.2.1"], "cannot listen at 192.0.2.1"),
         (["{model}", "--tls-key=missing.pem"], "TLS needs both"),
+        (["{model}", "--max-request=0"], "value for '--max-request'"),
+        (["{model}", "--max-pixels=0"], "value for '--max-pixels'"),
+        (["{model}", "--batch-timeout=-3"], "value for '--batch-timeout'"),
     ],
 )
 def test_errors_of_the_user(monkeypatch, tmp_path, arguments, message):
