@@ -66,7 +66,13 @@ def export(
             f"{detector.name}"
         )
     formats = list(dict.fromkeys(to))
-    show_exports({name: exporter.export(name, precision) for name in formats})
+    results: dict[str, ExportResult] = {}
+    try:
+        for name in formats:
+            results[name] = exporter.export(name, precision)
+    finally:  # those before one that fails are there
+        if results:
+            show_exports(results)
     if networks:
         _show_networks(
             {

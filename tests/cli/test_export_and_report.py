@@ -41,6 +41,19 @@ def test_export_writes_compared_artifacts(invoke, copy, images):
     assert report["parity"]["num_images"] == 8
 
 
+def test_export_tells_what_is_there_where_another_fails(
+    invoke, copy, monkeypatch
+):
+    from keras_sspcab.export.runs import EXPORTERS
+
+    def fail(*args, **options):
+        raise ValueError("Nothing has been written.")
+
+    monkeypatch.setitem(EXPORTERS, "onnx", fail)
+    result = invoke("export", copy, "--to=savedmodel", "--to=onnx", code=2)
+    assert "autoencoder/1" in unfolded(result.stdout)
+
+
 def test_export_to_integers(invoke, copy):
     invoke("export", copy, "--to=tflite", "--precision=int8")
     (path,) = (copy / "export" / "tflite").glob("*.tflite")
