@@ -10,6 +10,7 @@ import keras
 from keras_sspcab.runs import files
 from keras_sspcab.runs.callbacks import (
     DivergenceGuard,
+    Restorer,
     Saver,
     TrainCallbacks,
     TrainingDiverged,
@@ -122,13 +123,13 @@ def train(
         return state.history
 
     with deferred_signals() as stop:
-        saver = Saver(
-            checkpoint, state, saved, every_steps, every_seconds, stop
-        )
-        # The guard comes first: a state with NaN must never be written. The
-        # saver comes last: what it says is done, the others have seen.
+        restorer = Restorer(saved, state)
+        saver = Saver(checkpoint, state, every_steps, every_seconds, stop)
+        # What others set where an epoch begins, such as a rate, must last; and
+        # a state with NaN must never be written. The saver comes last: what it
+        # says is done, the others have seen.
         train_callbacks = TrainCallbacks(
-            [DivergenceGuard(), *callbacks, saver], model, epochs
+            [restorer, DivergenceGuard(), *callbacks, saver], model, epochs
         )
         for epoch in range(state.epoch, epochs):
             dataset = _dataset_of(model, make_dataset, seed, epoch)

@@ -472,6 +472,20 @@ def test_callbacks_stop_the_training(tmp_path):
     assert again[:2] == rows
 
 
+def test_rates_of_callbacks_hold_when_a_training_goes_on(tmp_path):
+    def train_in_parts(*ends):
+        path = str(tmp_path / f"{len(ends)}.npz")
+        for end in ends:
+            model = make_model()
+            schedule = keras.callbacks.LearningRateScheduler(
+                lambda epoch: 0.1 ** (epoch + 1)
+            )
+            train(model, make_dataset, end, path, callbacks=[schedule])
+        return model.get_weights()
+
+    assert_same(train_in_parts(1, 2), train_in_parts(2))
+
+
 def test_data_that_became_shorter_are_refused(tmp_path):
     with pytest.raises(Killed):
         run(tmp_path, 5)

@@ -85,14 +85,33 @@ class TrainCallbacks(keras.callbacks.CallbackList):
         super().on_train_end(self._last_logs)
 
 
+class Restorer(keras.callbacks.Callback):
+    """Restores the checkpoint where the first epoch begins."""
+
+    def __init__(
+        self, checkpoint: Checkpoint | None, state: TrainingState
+    ) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._state = state
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # Only now: `fit` has reset the metrics.
+        if self._checkpoint is not None:
+            self._checkpoint.restore(self.model)
+            self._checkpoint = None
+            if self._state.step == 0:
+                # Those restored belong to the epoch before.
+                self.model.reset_metrics()
+
+
 class Saver(keras.callbacks.Callback):
-    """Restores the checkpoint, keeps the state, and writes checkpoints."""
+    """Keeps the state, and writes checkpoints."""
 
     def __init__(
         self,
         path: str,
         state: TrainingState,
-        checkpoint: Checkpoint | None,
         every_steps: int,
         every_seconds: float,
         stop: StopRequest,
@@ -100,21 +119,11 @@ class Saver(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.state = state
-        self._checkpoint = checkpoint
         self._every_steps = every_steps
         self._every_seconds = every_seconds
         self._stop = stop
         self._unsaved_steps = 0
         self._saved_at = time.monotonic()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        # Only now: `fit` has reset the metrics.
-        if self._checkpoint is not None:
-            self._checkpoint.restore(self.model)
-            self._checkpoint = None
-            if self.state.step == 0:
-                # Those restored belong to the epoch before.
-                self.model.reset_metrics()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._unsaved_steps += batch + 1 - self.state.step
