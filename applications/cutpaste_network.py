@@ -43,9 +43,9 @@ def resnet_trunk(
     mean, std = np.array(_MEAN), np.array(_STD)
     if channels == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
-    x = layers.Rescaling(
-        (1 / std).tolist(), (-mean / std).tolist(), name="standardization"
-    )(image)
+    # `Rescaling` follows the global data format of Keras.
+    scale, offset = (x.astype("float32") for x in (1 / std, -mean / std))
+    x: Any = image * scale + offset
     x = resnet18(x, base_width, places, sspcab_options, regularizer)
     trunk = keras.Model(image, x, name="trunk")
     if weights is not None:

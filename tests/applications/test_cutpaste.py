@@ -189,6 +189,18 @@ def test_gray_images():
     assert detector(images(2, channels=1))["logits"].shape == (2, 2)
 
 
+def test_the_data_format_of_keras_means_nothing():
+    model, x = CutPaste((32, 32, 3), base_width=2), noise_images(2)
+    expected = numpy(model(x)["embedding"])
+    keras.config.set_image_data_format("channels_first")
+    try:
+        copy = CutPaste.from_config(model.get_config())
+        copy.set_weights(model.get_weights())
+        np.testing.assert_array_equal(numpy(copy(x)["embedding"]), expected)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 def test_weights_of_a_file_are_not_needed_again(tmp_path):
     path = tmp_path / "trunk.weights.h5"
     first = model()
