@@ -192,8 +192,8 @@ class MemoryBank(FeatureStatistics):
         self.seed = standardize_int(seed, "seed", 0)
         if self.num_neighbors > self.capacity:
             raise ValueError(
-                "`num_neighbors` must not be greater than `capacity`. Received:"
-                f" num_neighbors={num_neighbors}, capacity={capacity}"
+                "`num_neighbors` must not be greater than the patches that are "
+                f"kept. Received: num_neighbors={num_neighbors} of {capacity}"
             )
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
