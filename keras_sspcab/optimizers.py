@@ -50,8 +50,10 @@ class PyTorchAdam(keras.optimizers.Adam):
         gradient = ops.cast(gradient, dtype)
         step = ops.cast(self.iterations + 1, dtype)
         # As 1 - beta ** step, which loses digits in float32.
-        correction_1 = -ops.expm1(step * math.log(self.beta_1))
-        correction_2 = -ops.expm1(step * math.log(self.beta_2))
+        correction_1, correction_2 = (
+            -ops.expm1(step * (math.log(beta) if beta else -math.inf))
+            for beta in (self.beta_1, self.beta_2)
+        )
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
         self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))

@@ -48,6 +48,15 @@ def test_steps_are_those_of_the_formulas(dtype, tolerance, amsgrad):
     np.testing.assert_allclose(got, expected, rtol=tolerance)
 
 
+def test_the_first_moment_may_be_left_out():
+    weight = keras.Variable([1.0, 1.0])
+    optimizer = PyTorchAdam(0.1, beta_1=0.0)
+    optimizer.apply([ops.array([2.0, -3.0])], [weight])
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(weight), [0.9, 1.1], rtol=1e-6
+    )
+
+
 def test_it_is_named_in_the_config():
     optimizer = PyTorchAdam(2e-4, beta_1=0.5, weight_decay=0.01)
     config = keras.optimizers.serialize(optimizer)
