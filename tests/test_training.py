@@ -521,6 +521,7 @@ def test_failed_write_keeps_the_checkpoint_before(
 def test_arguments_are_checked(tmp_path):
     path = str(tmp_path / "c.npz")
     model = make_model()
+    assert train(model, make_dataset, 0, path) == []
     with pytest.raises(ValueError, match=r"end in \.npz"):
         train(model, make_dataset, 1, str(tmp_path / "c.h5"))
     for change, message in (

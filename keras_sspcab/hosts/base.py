@@ -302,8 +302,9 @@ class AnomalyModel(Detector):
                 once or have no end, or an array is not finite or not from 0 to
                 1.
         """
-        if hasattr(x, "shape"):
-            check_values(x)
+        for images in (x, kwargs.get("validation_data")):
+            if hasattr(images, "shape"):
+                check_values(images)
         if y is None and kwargs.get("sample_weight") is None:
             x = hold_out(x, kwargs)
         images, is_trained = x, self.needs_training
@@ -344,6 +345,8 @@ class AnomalyModel(Detector):
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """Measures the losses on normal images; arguments as in Keras."""
+        if hasattr(x, "shape"):
+            check_values(x)
         if y is None:
             x = self._prepared(x, kwargs)
         return super().evaluate(x, y, **kwargs)

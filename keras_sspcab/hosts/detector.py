@@ -303,7 +303,7 @@ class Detector(keras.Model):
         return super().predict(x, *args, **kwargs)
 
     def _check_prediction(self, x: Any) -> None:
-        if isinstance(x, (np.ndarray, Mapping)):
+        if hasattr(x, "shape") or isinstance(x, Mapping):
             check_values(x)
         if not self.calibration.is_calibrated:
             warnings.warn(

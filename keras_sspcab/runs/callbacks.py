@@ -82,7 +82,8 @@ class TrainCallbacks(keras.callbacks.CallbackList):
         self._last_logs = logs
 
     def end_training(self) -> None:
-        super().on_train_end(self._last_logs)
+        if self._has_begun:
+            super().on_train_end(self._last_logs)
 
 
 class Restorer(keras.callbacks.Callback):

@@ -166,9 +166,13 @@ def test_values_up_to_255_are_refused(kind):
         (detector.calibrate, x),
         (detector.calibrate, batches),
         (detector.predict, x),
+        (detector.predict, keras.ops.convert_to_tensor(x)),
+        (detector.evaluate, x),
     ):
         with pytest.raises(ValueError, match="Divide 8-bit images by 255"):
             use(data)
+    with pytest.raises(ValueError, match="Divide 8-bit images by 255"):
+        detector.fit(images(), validation_data=x)
 
 
 def test_calibration_keeps_the_decision_and_sets_it():
