@@ -1,6 +1,6 @@
 """A host at work on a line: large images, regions, parts that lie askew."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -236,11 +236,7 @@ class InspectionModel(AnomalyModel):
             ValueError: If targets are given, or images that are needed again
                 can be read only once or have no end.
         """
-        if y is not None or isinstance(kwargs.get("validation_data"), tuple):
-            raise ValueError(
-                f"{self.name} makes targets from tiles of the images. Received "
-                "targets: leave `y` out, also of `validation_data`"
-            )
+        self._check_targets(y, kwargs.get("validation_data"))
         x = hold_out(x, kwargs)
         if self.needs_training and is_endless(x):
             raise ValueError(
@@ -254,13 +250,34 @@ class InspectionModel(AnomalyModel):
             return super().fit(x, **kwargs)
         size = kwargs.pop("batch_size", None) or 32
         held_out_size = kwargs.pop("validation_batch_size", None) or size
+        tiles = self._training_data(x, size)
         if (held_out := kwargs.get("validation_data")) is not None:
-            kwargs["validation_data"] = self._tile_dataset(
+            kwargs["validation_data"] = self._training_data(
                 held_out, held_out_size
             )
-        history = self.host.fit(self._tile_dataset(x, size), **kwargs)
+        kwargs.setdefault("shuffle", False)
+        # Not its own `fit`, which would fit its scoring to tiles before.
+        history = keras.Model.fit(self.host, tiles, **kwargs)
         self.fit_scoring(x)
         return history
+
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """Measures the losses of the host on tiles of normal images.
+
+        Arguments as of `fit`.
+        """
+        self._check_targets(y)
+        size = kwargs.pop("batch_size", None) or 32
+        return keras.Model.evaluate(
+            self.host, self._training_data(x, size), **kwargs
+        )
+
+    def _check_targets(self, y: Any, validation_data: Any = None) -> None:
+        if y is not None or isinstance(validation_data, tuple):
+            raise ValueError(
+                f"{self.name} makes targets from tiles of the images. Received "
+                "targets: leave `y` out, also of `validation_data`"
+            )
 
     def fit_alignment(self, data: Any) -> RegistrationGain | None:
         """Fits the alignment to normal images; see `ImageRegistration.fit`.
@@ -276,13 +293,17 @@ class InspectionModel(AnomalyModel):
     @property
     def tiling(self) -> dict[str, Any]:
         """How `keras_sspcab.data.tile_dataset` cuts images for the host."""
+        prepare = self._prepare.value
+        if keras.config.backend() != "tensorflow":
+            prepare = _in_tensorflow(prepare)
         return {
             "origins": self._tiles.grid.origins[self._tiles.looked_at],
             "tile_size": self._tiles.grid.tile_size,
-            "prepare": self._prepare.value,
+            "prepare": prepare,
         }
 
-    def _tile_dataset(self, data: Any, batch_size: int) -> Any:
+    def _training_data(self, data: Any, batch_size: int) -> Any:
+        """Makes training examples of the host from tiles of images."""
         import tensorflow as tf
 
         from keras_sspcab.data import tile_dataset
@@ -297,7 +318,9 @@ class InspectionModel(AnomalyModel):
             ),
         )
         count = sum(map(len, batches()))
-        return tile_dataset(images, count, **self.tiling, batch_size=batch_size)
+        return self.host.prepare_training_data(
+            tile_dataset(images, count, **self.tiling, batch_size=batch_size)
+        )
 
     def cut(self, images: np.ndarray) -> np.ndarray:
         """Returns the tiles that the host looks at, one image after the other.
@@ -425,6 +448,19 @@ def _check_host(host: Any) -> tuple[tuple[int, int], int]:
             f"{host.name} for images of shape {host.input_shape[1:]}"
         )
     return (height, width), channels
+
+
+def _in_tensorflow(model: keras.Model) -> Callable[[Any], Any]:
+    """Wraps a model of images of another backend for TensorFlow's graphs."""
+    import tensorflow as tf
+
+    def call(images: tf.Tensor) -> tf.Tensor:
+        outputs = tf.numpy_function(
+            model.predict_on_batch, [images], tf.float32
+        )
+        return tf.ensure_shape(outputs, images.shape)
+
+    return call
 
 
 class _Measured:

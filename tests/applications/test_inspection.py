@@ -1,3 +1,5 @@
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -282,3 +284,21 @@ def test_tiles_to_validate_with_come_in_batches(options, count):
         **options,
     )
     assert len(batches) == count
+
+
+def test_losses_are_those_of_the_tiles():
+    host = AutoEncoder((32, 32, 3), filters=(4, 4, 4))
+    model, x = InspectionModel(host, SIZE), images(2)
+    model.compile(run_eagerly=True)
+    expected = host.evaluate(model.cut(x), verbose=0)
+    assert model.evaluate(x, verbose=0) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="leave `y` out"):
+        model.evaluate(x, x)
+
+
+def test_scoring_is_fitted_once():
+    model = InspectionModel(CutPaste((32, 32, 3), base_width=2), SIZE)
+    model.compile(run_eagerly=True)
+    with mock.patch.object(CutPaste, "fit_scoring") as fit_scoring:
+        model.fit(images(1), verbose=0)
+    fit_scoring.assert_called_once()
