@@ -39,6 +39,7 @@ from keras_sspcab.report.heat import HeatScale, outline_regions, seen_part
 from keras_sspcab.report.predictions import annotate_frame, save_score_plot
 from keras_sspcab.runs import files
 from keras_sspcab.runs.config import Config, EvaluationConfig
+from keras_sspcab.runs.locks import folder_lock
 from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.regions import RegionLevels
 from keras_sspcab.runs.sources import config_for, source_of
@@ -170,17 +171,18 @@ def _score_images(
 @contextlib.contextmanager
 def _adding_files(folder: PathLike) -> Iterator[str]:
     """Yields a folder whose files move into another one on success."""
-    temporary = files.temporary_path(folder)
-    os.makedirs(temporary)
-    try:
-        yield temporary
-        os.makedirs(folder, exist_ok=True)
-        for name in os.listdir(temporary):
-            shutil.move(
-                os.path.join(temporary, name), os.path.join(folder, name)
-            )
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    # Which removes what a killed one has left.
+    with folder_lock(folder, is_deep=False):
+        temporary = files.temporary_path(os.path.join(folder, "maps"))
+        os.mkdir(temporary)
+        try:
+            yield temporary
+            for name in os.listdir(temporary):
+                os.replace(
+                    os.path.join(temporary, name), os.path.join(folder, name)
+                )
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:

@@ -51,6 +51,38 @@ def test_each_file_is_read_once(folder, monkeypatch):
     assert sorted(reads[8:]) == [row["path"] for row in rows]
 
 
+def test_heat_maps_of_a_killed_prediction_are_removed(folder, tmp_path):
+    left = tmp_path / "maps/.maps.0123456789abcdef.tmp"
+    left.mkdir(parents=True)
+    maps = []
+
+    class Looking(Brightness):
+        def predict_on_batch(self, images):
+            with pytest.raises(ValueError, match="in use"):
+                predict_images(Brightness(), [folder], tmp_path / "maps")
+            maps.append(os.listdir(tmp_path / "maps"))
+            return super().predict_on_batch(images)
+
+    predict_images(Looking(), [folder / "00.png"], tmp_path / "maps")
+    (before,) = maps
+    assert left.name not in before
+    assert all(name.startswith(".") for name in before)
+    assert os.listdir(tmp_path / "maps") == ["000000-00.png"]
+
+
+def test_a_file_in_place_of_heat_maps_is_told_at_once(folder, tmp_path):
+    (tmp_path / "maps").touch()
+    with pytest.raises(FileExistsError, match="maps"):
+        # The model is not asked.
+        predict_images(
+            SimpleNamespace(
+                preprocessing=Preprocessing(), input_shape=(None, 8, 8, 3)
+            ),
+            [folder],
+            tmp_path / "maps",
+        )
+
+
 def test_files_count_once_and_have_names_of_any_length(tmp_path):
     name = "\N{CJK UNIFIED IDEOGRAPH-96F6}" * 80
     (tmp_path / "in").mkdir()
