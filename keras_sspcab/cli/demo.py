@@ -80,12 +80,19 @@ def demo(
 
 def _write_texture(run: "RunFolder", texture: str, options: Any) -> Path:
     """Writes the images beside the run, unless they are there."""
+    from keras_sspcab.data import write_texture_folder
+    from keras_sspcab.runs import files
+
     path = Path(f"{run.path}-data")
     if not path.is_dir():
-        from keras_sspcab.data import write_texture_folder
-
         say(f"Writing images of {texture} with drawn defects to {path}")
         write_texture_folder(path, texture=texture, **options)
+    card = files.read_json(str(path / "dataset.json"), "Remove the folder")
+    if (found := card["arguments"]["texture"]) != texture:
+        raise ValueError(
+            f"{path} holds images of {found}. Received: --texture {texture}. "
+            "Choose another --run, or remove both folders"
+        )
     return path
 
 

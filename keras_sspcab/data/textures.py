@@ -197,6 +197,9 @@ def _normal(
 def _crop(
     photograph: np.ndarray, size: int, rng: np.random.Generator
 ) -> np.ndarray:
+    # Other textures may be smaller than a photograph of one's own.
+    missing = [(0, max(0, size - n)) for n in photograph.shape]
+    photograph = np.pad(photograph, missing, "symmetric")
     top, left = (rng.integers(0, n - size + 1) for n in photograph.shape)
     return photograph[top : top + size, left : left + size]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from keras_sspcab.data import write_texture_folder
 from keras_sspcab.runs import RunFolder
 from tests.cli.program import command, start
 
@@ -66,3 +67,11 @@ def test_demo_names_its_textures(invoke, tmp_path):
     )
     assert "marble" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_takes_no_other_texture_for_its_own(invoke, tmp_path):
+    write_texture_folder(tmp_path / "r-data", "brick", 64, 1, 0, 0)
+    arguments = ["demo", "--fast", "--texture", "grass"]
+    result = invoke(*arguments, "--run", tmp_path / "r", code=2)
+    assert "r-data holds images of brick" in result.stderr
+    assert os.listdir(tmp_path) == ["r-data"]

@@ -135,6 +135,17 @@ def test_a_photograph_of_ones_own(tmp_path):
         write_texture_folder(tmp_path / "demo", path, image_size=61)
 
 
+def test_a_photograph_larger_than_the_other_textures(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (520, 1400), "uint8")
+    Image.fromarray(pixels).save(tmp_path / "wall.png")
+    folder = write_texture_folder(
+        tmp_path / "demo", tmp_path / "wall.png", 520, 1, 0, 4
+    )
+    defects = {sample.defect for sample in folder.test}
+    assert defects == {"scratch", "stain", "hole", "foreign"}
+
+
 @pytest.mark.parametrize("card", ["", "{}", "[]", '{"written_by": "me"}'])
 def test_strange_folder_is_left_alone(tmp_path, card):
     path = tmp_path / "dataset.json"
