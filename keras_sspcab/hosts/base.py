@@ -299,12 +299,12 @@ class AnomalyModel(Detector):
 
         Raises:
             ValueError: If images that the scoring is fitted to can be read only
-                once or have no end, or an array is not finite or not from 0 to
-                1.
+                once or have no end, or an array, or the first batch of a
+                dataset, is not finite or not from 0 to 1.
         """
+        # Of a dataset the first batch tells, before all the training.
         for images in (x, kwargs.get("validation_data")):
-            if hasattr(images, "shape"):
-                check_values(images)
+            check_values(_first_images(images))
         if y is None and kwargs.get("sample_weight") is None:
             x = hold_out(x, kwargs)
         images, is_trained = x, self.needs_training
@@ -345,8 +345,7 @@ class AnomalyModel(Detector):
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """Measures the losses on normal images; arguments as in Keras."""
-        if hasattr(x, "shape"):
-            check_values(x)
+        check_values(_first_images(x))
         if y is None:
             x = self._prepared(x, kwargs)
         return super().evaluate(x, y, **kwargs)
@@ -503,6 +502,20 @@ def _is_paired(data: Any) -> bool:
     if isinstance(data, PyDataset):
         return isinstance(data[0], tuple) and len(data[0]) > 1
     return isinstance(getattr(data, "element_spec", None), tuple)
+
+
+def _first_images(data: Any) -> Any:
+    """Returns an array, or the first batch of a TensorFlow or Keras dataset."""
+    batch: Any = ()
+    if hasattr(data, "shape"):
+        return data
+    if isinstance(data, PyDataset):
+        batch = data[0]
+    elif hasattr(data, "element_spec") and hasattr(data, "take"):
+        batch = next(iter(data.take(1)), ())
+    images = batch[0] if isinstance(batch, tuple) and batch else batch
+    # Of objects there are parts with other units.
+    return () if isinstance(images, Mapping) else images
 
 
 def _as_tensorflow_dataset(data: PyDataset) -> Any:

@@ -163,6 +163,7 @@ def test_values_up_to_255_are_refused(kind):
     batches = [x[:4], x[4:]]
     for use, data in (
         (detector.fit, x),
+        (detector.fit, Batches(x)),
         (detector.calibrate, x),
         (detector.calibrate, batches),
         (detector.predict, x),
@@ -173,6 +174,13 @@ def test_values_up_to_255_are_refused(kind):
             use(data)
     with pytest.raises(ValueError, match="Divide 8-bit images by 255"):
         detector.fit(images(), validation_data=x)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        dataset = tf.data.Dataset.from_tensor_slices(x).batch(4)
+        for data in (dataset, dataset.map(lambda batch: (batch, batch))):
+            with pytest.raises(ValueError, match="Divide 8-bit images by 255"):
+                detector.fit(data)
 
 
 def test_calibration_keeps_the_decision_and_sets_it():
