@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-# Settings that may be paths, and words that stand for none. Those behind the
-# first two are made absolute in new runs only: they cannot change in a run.
+# Settings that may be paths, and words that stand for none in [objects] and
+# [model]. Those behind the first two are made absolute in new runs only: they
+# cannot change in a run.
 _PATHS = (
     "data.path",
     "inspection.roi",
@@ -552,7 +553,8 @@ def resolve_config(
     for name in names:
         section, _, key = name.partition(".")
         given = values[section].get(key) or ""
-        if given in _WORDS or "://" in given or os.path.isabs(given):
+        words = _WORDS if section in ("objects", "model") else ("",)
+        if given in words or "://" in given or os.path.isabs(given):
             continue
         relative[name] = os.path.abspath(os.path.expanduser(given))
     return load_config(file, {**settings, **relative}) if relative else config

@@ -57,6 +57,10 @@ def test_paths_count_from_where_the_run_was_made(tmp_path, monkeypatch):
     assert objects.boxes == str(tmp_path / "det" / "boxes")
     assert objects.folder == str(tmp_path / "objects")
     assert (objects.flow, objects.masks) == ("dis", "")
+    # The name of a folder may be such a word.
+    run = Run.create(data="motion", settings={"inspection.roi": "none"})
+    assert run.config.data.path == str(tmp_path / "motion")
+    assert run.config.inspection.roi == str(tmp_path / "none")
 
 
 def test_a_run_that_has_not_begun_may_be_continued(images, tmp_path):
