@@ -4,8 +4,9 @@ A table is a dict from column name to array, one row a box: a detection, or a
 box of a track of the ground truth. Coordinates are in pixels, and both ends
 belong to the box: `x_min=0, x_max=9` is 10 pixels wide.
 
-On disk each video has a file of its own, its name without `.txt` the video's:
-comma-separated numbers without a header, in the columns below but for `video`.
+On disk each video has a file of its own, its name without `.txt` the video's,
+with `%2F` for `/`: comma-separated numbers without a header, in the columns
+below but for `video`.
 """
 
 import os
@@ -22,6 +23,8 @@ Table = dict[str, np.ndarray]
 PathLike = str | os.PathLike[str]
 
 _SUFFIX = ".txt"
+# Of the names of videos in folders of folders.
+_SLASH = "%2F"
 
 
 def read_detections(folder: PathLike) -> Table:
@@ -247,7 +250,7 @@ def _read_folder(folder: PathLike, columns: tuple[str, ...]) -> Table:
         )
     paths = [os.path.join(folder, name) for name in names]
     parts = [_read_file(path, columns[1:]) for path in paths]
-    videos = [name.removesuffix(_SUFFIX) for name in names]
+    videos = [name.removesuffix(_SUFFIX).replace(_SLASH, "/") for name in names]
     return {
         "video": np.repeat(videos, [len(part) for part in parts]),
         **dict(zip(columns[1:], np.concatenate(parts).T, strict=True)),
@@ -300,8 +303,9 @@ def _write_folder(
     if names.dtype.kind != "U":
         names = names.astype("int64").astype(str)
     lines: dict[str, list[str]] = {name: [] for name in (*videos, *names)}
-    for name in lines:
-        if not name or os.path.basename(name) != name or "\0" in name:
+    paths = {name: f"{name.replace('/', _SLASH)}{_SUFFIX}" for name in lines}
+    for name, path in paths.items():
+        if not name or os.path.basename(path) != path or "\0" in name:
             raise ValueError(
                 "A video's name becomes the name of its file. "
                 f"Received: video={name!r}. Rename it."
@@ -313,7 +317,7 @@ def _write_folder(
         lines[str(names[code])].append(",".join(map(repr, row)) + "\n")
     with replacing_folder(folder) as temporary:
         for name, content in lines.items():
-            path = os.path.join(temporary, name + _SUFFIX)
+            path = os.path.join(temporary, paths[name])
             with open(path, "w", encoding="utf-8", newline="\n") as file:
                 file.writelines(content)
 

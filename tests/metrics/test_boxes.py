@@ -246,7 +246,16 @@ def test_nothing_is_overwritten(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "empty"]
 
 
-@pytest.mark.parametrize("name", ["a/b", "", "a\0"])
+def test_names_of_videos_may_be_paths(tmp_path):
+    tracks = as_columns(TRACKS, TRACK_NAMES, ["camera/1"])
+    write_tracks(tracks, tmp_path / "t")
+    assert [p.name for p in (tmp_path / "t").iterdir()] == ["camera%2F1.txt"]
+    assert rows_of(read_tracks(tmp_path / "t")) == [
+        ("camera/1", *row[1:]) for row in TRACKS
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "a\0"])
 def test_videos_are_file_names(tmp_path, name):
     with pytest.raises(ValueError, match="becomes the name of its file"):
         write_detections([], tmp_path / "d", videos=[name])
