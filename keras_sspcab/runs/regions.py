@@ -208,6 +208,12 @@ def _smooth(
     return ndimage.gaussian_filter(anomaly_map.astype("float64"), sigma)
 
 
+def of_videos(table: Table, names: Sequence[str]) -> Table:
+    """Returns the rows of a table that are of some videos."""
+    kept = np.isin(table["video"], names)
+    return {column: values[kept] for column, values in table.items()}
+
+
 def ground_truth_tracks(
     labels: Mapping[Video, np.ndarray | None],
 ) -> tuple[Table | None, str]:
@@ -231,8 +237,7 @@ def ground_truth_tracks(
             name: np.concatenate([t[name] for t in tables])
             for name in tables[0]
         }
-        kept = np.isin(table["video"], [video.name for video in videos])
-        return {name: values[kept] for name, values in table.items()}, "files"
+        return of_videos(table, [video.name for video in videos]), "files"
     if not abnormal or any(video.masks is None for video in abnormal):
         return None, "none"
     return tracks_from_masks(videos), "masks"

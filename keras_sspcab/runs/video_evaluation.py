@@ -37,6 +37,7 @@ from keras_sspcab.runs.regions import (
     Regions,
     Table,
     ground_truth_tracks,
+    of_videos,
     regions_of,
 )
 from keras_sspcab.runs.sources import VideoSource
@@ -177,7 +178,7 @@ def evaluate_videos(
     """Scores test videos; writes scores, key frames, regions and tracks."""
     config = source.config
     regions, key_frames = regions_of(model, source), KeyFrames(folder)
-    scored: list[_ScoredVideo] = []
+    scored = [_ScoredVideo(video, model) for video in videos]
     total = sum(map(count_frames, videos))
     with progress.count("Scoring frames", total) as advance:
         for frame in source.score_frames(
@@ -192,13 +193,13 @@ def evaluate_videos(
                     f"{video.path}, frame {frame.frame}, cannot be "
                     f"measured: {fault}. Has the training diverged?"
                 )
-            if not scored or scored[-1].video is not video:
-                scored.append(_ScoredVideo(video, model))
-            label = scored[-1].add(frame)
+            label = scored[frame.video].add(frame)
             regions.add(video, frame)
             key_frames.consider(video, frame, label)
-    video_scores = _video_scores(model, scored, config.evaluation)
-    rows = [row for one in scored for row in one.rows(video_scores[one.name])]
+    # Objects are scored in videos that are shorter than a clip, too.
+    lasting = [one for one in scored if one.frames]
+    video_scores = _video_scores(model, lasting, config.evaluation)
+    rows = [row for one in lasting for row in one.rows(video_scores[one.name])]
     write_rows(folder, FrameScore, rows)
     key_frames.write()
     if regions.exist:
@@ -235,15 +236,17 @@ def _gaps(
         return [
             f"There are no test videos; the {SCORED[split]} videos were scored"
         ]
-    without_truth = [one for one in scored if one.truth is None]
-    if without_truth:
-        return [
-            f"{len(without_truth)} test videos have no ground truth and count "
-            "for no metric"
-        ]
-    if not values["num_abnormal_frames"]:
-        return ["No test frame is abnormal: there is nothing to tell apart"]
-    return []
+    gaps = []
+    if too_short := sum(not one.frames for one in scored):
+        gaps.append(f"{too_short} test videos are shorter than a clip")
+    if without_truth := sum(one.truth is None for one in scored):
+        gaps.append(
+            f"{without_truth} test videos have no ground truth and count for "
+            "no metric"
+        )
+    elif not values["num_abnormal_frames"]:
+        gaps.append("No test frame is abnormal: there is nothing to tell apart")
+    return gaps
 
 
 def _video_scores(
@@ -257,7 +260,7 @@ def _video_scores(
         # The host knows how its paper scores whole videos.
         scores = {one.name: model.score_video(one.series) for one in scored}
     method, size = evaluation.smoothing, evaluation.smoothing_size
-    if method == "none":
+    if method == "none" or not scores:
         return scores
     size = size if method == "gaussian" else int(size)
     return metrics.smooth_frames(scores, method, size)
@@ -274,14 +277,14 @@ def _metrics(
 ) -> dict[str, Any]:
     """Returns the content of `metrics.json`, but for the calibration."""
     evaluation = config.evaluation
-    num_frames = sum(one.num_frames for one in scored)
     ranking, auc = _ranking(scored, video_scores, evaluation)
     criteria = {}
     if regions.exist and tracks is not None and tracks["frame"].size:
+        known = _known(scored)
         measured = metrics.rbdc_tbdc(
-            regions.detections(),
+            of_videos(regions.detections(), [one.name for one in known]),
             tracks,
-            num_frames,
+            sum(one.num_frames for one in known),
             evaluation.iou_threshold,
             evaluation.track_threshold,
         )
@@ -302,7 +305,7 @@ def _metrics(
     return {
         "kind": "video",
         "num_test_videos": len(scored),
-        "num_frames": num_frames,
+        "num_frames": sum(one.num_frames for one in scored),
         "num_scored_frames": sum(len(one.frames) for one in scored),
         **_counts(np.array([row.label for row in labeled], "int64")),
         **ranking,
@@ -321,6 +324,16 @@ def _metrics(
     }
 
 
+def _known(scored: list[_ScoredVideo]) -> list[_ScoredVideo]:
+    """Returns the videos of which it is known where they are abnormal.
+
+    Where track files are all that there is, videos without have no anomaly.
+    """
+    if all(one.truth is None for one in scored):
+        return scored
+    return [v for v in scored if v.truth is not None or v.video.tracks]
+
+
 def _counts(labels: np.ndarray) -> dict[str, int]:
     abnormal = int(labels.sum())
     return {
@@ -335,7 +348,11 @@ def _ranking(
     evaluation: EvaluationConfig,
 ) -> tuple[dict[str, float], dict[Any, float | None]]:
     """Returns the AUCs as far as they are defined, and those by video."""
-    labels = {one.name: one.labels for one in scored if one.labels is not None}
+    labels = {
+        one.name: one.labels
+        for one in scored
+        if one.labels is not None and one.frames
+    }
     if len({int(label) for values in labels.values() for label in values}) < 2:
         return {}, {}
     known = {name: video_scores[name] for name in labels}
