@@ -155,7 +155,7 @@ class Source:
     def state(self) -> str:
         """connecting, connected, stalled, reconnecting, lost or ended."""
         silent = time.monotonic() - self._last_arrival > self._timeout
-        if self._state == "connected" and silent and not self._fast:
+        if self._state == "connected" and silent and not self.is_file:
             return "stalled"
         return self._state
 

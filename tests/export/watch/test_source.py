@@ -6,7 +6,12 @@ import pytest
 
 from keras_sspcab.export.watch import source as source_module
 from keras_sspcab.export.watch.source import Source, hide_secrets
-from tests.data.video_writing import numbered, write_frames
+from tests.data.video_writing import (
+    noise,
+    numbered,
+    write_frames,
+    write_video,
+)
 from tests.export.watch.cameras import SIZE, RtspCamera, frame, wait_until
 
 
@@ -61,6 +66,18 @@ def test_frames_of_a_file_come_at_its_pace(video, open_source):
     assert source.state == "ended"
     assert source.num_received == 40
     assert len(taken) + source.num_dropped == 40
+
+
+def test_a_file_is_waited_for_as_long_as_it_says(tmp_path, open_source):
+    # Recorders leave out frames while nothing moves.
+    path = tmp_path / "sparse.mkv"
+    write_video(path, noise(3, (32, 48), 3), times=[0, 600, 1200])
+    source = open_source(str(path), timeout=0.1)
+    states = set()
+    while not source.has_ended:
+        source.take(0.05)
+        states.add(source.state)
+    assert states <= {"connecting", "connected", "ended"}
 
 
 def test_a_fast_file_waits_and_drops_nothing(video, open_source):
