@@ -143,18 +143,21 @@ def compare(
 def spell(name: str, given: Mapping[str, Any], is_public: bool = False) -> str:
     """Returns the command; for the page without folders of this machine."""
     from keras_sspcab.compare.conditions import without_folders
+    from keras_sspcab.runs.parsing import parse_setting
 
     parts = ["keras-sspcab", name]
-    for option, value in given.items():
-        values = value if isinstance(value, list) else [value]
+    for option, values in given.items():
+        values = values if isinstance(values, list) else [values]
         for one in values:
             if one is None or one is False or (is_public and option == "--out"):
                 continue
             if is_public and isinstance(one, Path):
                 one = one.resolve().name
             if is_public and option == "--set":
-                key, equals, text = one.partition("=")
-                one = f"{key}{equals}{without_folders(text)}"
+                # As it is read: paths may stand in quotes, or in a list.
+                key, value = parse_setting(one)
+                if (public := without_folders(value)) != value:
+                    one = f"{key}={public}"
             if option:
                 parts.append(option)
             if one is not True:

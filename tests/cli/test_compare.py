@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from keras_sspcab.cli.compare import spell
 from keras_sspcab.compare import cell as cells
 from keras_sspcab.hosts import registry
 from keras_sspcab.runs import RunFolder
@@ -108,6 +110,23 @@ def test_page_is_complete_and_names_no_folder(compared, images):
         for row in read_csv(compared / "comparison.csv")
     }
     assert parameters["on"] < parameters["off"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ("draem:model.texture_folder=/home/ann/dtd", "dtd"),
+        ('draem:model.texture_folder="/home/ann/dtd"', "dtd"),
+        (
+            'objects.boxes=["/home/ann/a.onnx", "motion"]',
+            "['a.onnx', 'motion']",
+        ),
+        ("data.flip=true", "true"),
+    ],
+)
+def test_public_command_has_no_folders_of_settings(setting, shown):
+    (*_, text) = shlex.split(spell("compare", {"--set": [setting]}, True))
+    assert text == f"{setting.partition('=')[0]}={shown}"
 
 
 def test_progress_names_cell_and_time(compared):
