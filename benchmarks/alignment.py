@@ -34,6 +34,8 @@ import numpy as np
 from benchmarks.common import load, option_parser, write_rows
 from benchmarks.correct_gain import correct_gain
 from keras_sspcab.applications import MultiScalePaDiM, PaDiM
+from keras_sspcab.compare.statistics import summarize
+from keras_sspcab.compare.tables import percent
 from keras_sspcab.data import scan_image_folder
 from keras_sspcab.layers import ImageRegistration
 from keras_sspcab.metrics import image_metrics
@@ -232,7 +234,7 @@ def format_detection(
         if not count:
             continue
         values = [
-            100 * np.array([auroc(labels, part) for part in parts[:count]])
+            np.array([auroc(labels, part) for part in parts[:count]])
             for parts in pair
         ]
         gains = [
@@ -246,8 +248,8 @@ def format_detection(
             for draw in draws
         ]
         low, high = 100 * np.quantile(gains, [0.025, 0.975])
-        cells = [f"{part.mean():.1f} ± {part.std():.1f}" for part in values]
-        gain = (values[1] - values[0]).mean()
+        cells = [percent(summarize(part), count) for part in values]
+        gain = 100 * (values[1] - values[0]).mean()
         cells.append(f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]")
         lines.append(f"| {images} | {host} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ less contrasted than all others, which alone tells them from the defective ones.
 
 The same recipe everywhere: 64x64 patches, Adam 2e-3 with cosine decay, mean
 squared error, 5x5 smoothing, maximum. Prints a Markdown table of means and
-standard deviations over seeds.
+sample standard deviations over seeds.
 """
 
 import os
@@ -27,6 +27,8 @@ import numpy as np
 from benchmarks.common import option_parser, write_rows
 from benchmarks.correct_gain import correct_gain
 from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.compare.statistics import summarize
+from keras_sspcab.compare.tables import percent
 from keras_sspcab.data import (
     image_dataset,
     scan_image_folder,
@@ -92,7 +94,7 @@ def run(
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Formats means and standard deviations over seeds, in percent."""
+    """Formats means and sample standard deviations over seeds, in percent."""
     lines = [
         "| data | block | image AUROC | image AP | pixel AUROC | pixel AP "
         "| AUPRO |",
@@ -102,8 +104,8 @@ def format_table(rows: list[dict[str, Any]]) -> str:
         group = [r for r in rows if (r["data"], r["block"]) == (data, block)]
         cells = []
         for name in METRICS:
-            values = 100 * np.array([row[name] for row in group])
-            cells.append(f"{values.mean():.1f} ± {values.std():.1f}")
+            values = [row[name] for row in group]
+            cells.append(percent(summarize(values), len(values)))
         lines.append(f"| {data} | {block} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.correct_gain import correct_gain
-from benchmarks.detection import load, run
+from benchmarks.detection import METRICS, format_table, load, run
 from keras_sspcab.data import scan_image_folder, write_texture_folder
 
 
@@ -23,6 +23,15 @@ def test_texture(tmp_path):
     # Chance is 0.5 for both. Measured: see benchmarks/README.md.
     assert result["image_auroc"] > 0.65
     assert result["pixel_auroc"] > 0.7
+
+
+def test_spread_is_that_of_a_sample():
+    rows = [
+        {"data": "brick", "block": "none", **dict.fromkeys(METRICS, value)}
+        for value in (0.5, 0.6, 0.7)
+    ]
+    assert "| 60.0 ± 10.0 |" in format_table(rows)
+    assert "| 50.0 |" in format_table(rows[:1])
 
 
 @pytest.mark.data
