@@ -174,12 +174,13 @@ def _check_variants(tables: Any, origin: str) -> _Tables:
         if (
             not isinstance(options, dict)
             or name in ("", OFF, ON, "none")
-            or set(name) & set("@+,")
+            # It is the name of a folder, too.
+            or set(name) & set("@+,/\\")
         ):
             raise ConfigError(
                 f"A variant of the block{origin} is a table such as "
                 f'[{_BLOCKS}.mae] with keys such as loss = "mae". Its name is '
-                f"not {OFF}, {ON} or none, and has no @, + or comma. "
+                f"not {OFF}, {ON} or none, and has no @, +, comma or slash. "
                 f"Received: {name or _BLOCKS} = {options!r}"
             )
     return tables

@@ -35,6 +35,13 @@ IMAGE_EXTENSIONS = (
 _LEFT_OUT = "left out, no images"
 _EXTENSIONS = f"Extensions of images: {' '.join(IMAGE_EXTENSIONS)}"
 
+# Names that say of folders what their images are, in lower case.
+_NORMAL = {GOOD, "ok", "normal"}
+_DEFECTIVE = {
+    *("bad", "ng", "nok", "defect", "defects", "defective"),
+    *("abnormal", "anomalous", "anomaly", "anomalies"),
+}
+
 # What a folder in the layout of MVTec AD consists of.
 _SPLITS = ("train", "validation", "test", "ground_truth")
 
@@ -70,7 +77,8 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
             show an index page with links to what is in a folder.
         layout: `"mvtec"`, `"plain"`, `"products"` or `"auto"`, which takes
             `"mvtec"` where there is a `train`, `test` or `ground_truth` folder,
-            else `"plain"`, and says so in the notes.
+            else `"plain"`, and says so in the notes; folders such as `good`
+            and `bad` are neither.
 
     Returns:
         An `ImageFolder`, sorted by path.
@@ -157,6 +165,16 @@ def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
             'with statistics for each, pass layout="products"; to train on '
             'every image below it as one product, layout="plain".'
         )
+    named = {f.split("/", 1)[0] for f in files if "/" in f and is_image(f)}
+    lowered = {name.lower() for name in named}
+    if lowered & _DEFECTIVE or (lowered & _NORMAL and len(named) > 1):
+        raise ValueError(
+            "The names of the folders say that not all images are normal. "
+            f"Received: root={root!r} with {enumerate_names(sorted(named))}. "
+            "Put normal images into train/good, some to test with into "
+            "test/good, and defective ones into test/DEFECT. If all are "
+            'normal, pass layout="plain".'
+        )
     return "plain", "there is no train folder: every image counts as normal"
 
 
@@ -210,6 +228,13 @@ def _scan_mvtec(
             f"root={root!r} with {enumerate_names(loose)}. Put normal ones "
             "into test/good and defective ones into test/DEFECT."
         )
+    kinds = {file.split("/")[1] for file in test}
+    if wrong := sorted(k for k in kinds - {GOOD} if k.lower() in _NORMAL):
+        raise ValueError(
+            "What lies in test/good is normal, all else in `test` defective. "
+            f"Received: root={root!r} with test/{wrong[0]}. Put its images "
+            "into test/good if they are normal, else rename it."
+        )
     mask_of = _pair_masks(root, test, masks)
 
     used = {*train, *validation, *test, *masks}
@@ -243,10 +268,11 @@ def _scan_mvtec(
 def find_images(path: str) -> list[str]:
     """Lists the images in a folder, those that match a pattern, or one image.
 
-    What a folder holds is chosen by the extension, at any depth, with a warning
-    of what is left out; what a pattern matches counts whatever its name is. A
-    path that exists is no pattern, so that brackets may be part of a name. The
-    list is empty if there is no such file; at a URL that shows when it is read.
+    What a folder holds is chosen by the extension, at any depth, but for masks
+    in the layout of MVTec AD, with a warning of what is left out; what a
+    pattern matches counts whatever its name is. A path that exists is no
+    pattern, so that brackets may be part of a name. The list is empty if there
+    is no such file; at a URL that shows when it is read.
     """
     if scheme_of(path):
         if has_pattern(path):
@@ -262,7 +288,19 @@ def find_images(path: str) -> list[str]:
     for note in folder.notes:
         if note.startswith(_LEFT_OUT):
             warnings.warn(f"{path}: {note}", stacklevel=2)
-    return [sample.path for sample in folder.train]
+    inner = {s.path: s.path.removeprefix(folder.root) for s in folder.train}
+    tested = {p.partition("/test/")[0] for p in inner.values() if "/test/" in p}
+    images = [
+        path
+        for path, place in inner.items()
+        if "/ground_truth/" not in place
+        or place.partition("/ground_truth/")[0] not in tested
+    ]
+    if num_masks := len(inner) - len(images):
+        warnings.warn(
+            f"{path}: {num_masks} masks in ground_truth left out", stacklevel=2
+        )
+    return images
 
 
 def _note_others(files: list[str]) -> tuple[str, ...]:

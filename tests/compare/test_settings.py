@@ -161,6 +161,7 @@ def test_changed_settings_are_those_that_are_no_defaults(write):
         ("blocks = 3", "A variant of the block in .*c.toml is a table"),
         ("[blocks.on]\nloss = 'mae'", "Its name is not off, on"),
         ("[blocks.'a@b']\nloss = 'mae'", "has no @, "),
+        ("[blocks.'../a']\nloss = 'mae'", "comma or slash"),
         ("[draem]\nepochs = 1", r"in \[draem\] of .*\[epochs\]"),
         ("[draem.trainign]\nepochs = 1", r"\[trainign\] in \[draem\]"),
         (

@@ -1,4 +1,5 @@
 import os
+import warnings
 
 import pytest
 
@@ -7,7 +8,7 @@ from keras_sspcab.data import (
     check_images,
     scan_image_folder,
 )
-from keras_sspcab.data.scanning import find_products
+from keras_sspcab.data.scanning import find_images, find_products
 
 
 @pytest.fixture
@@ -131,6 +132,45 @@ def test_plain_takes_everything_as_normal(tmp_path, touch):
     assert "left out, no images: 1 .txt" in folder.summary()
 
 
+@pytest.mark.parametrize(
+    ("names", "is_refused"),
+    [
+        (["good/0.png", "bad/0.png"], True),
+        (["OK/0.png", "scratch/0.png"], True),
+        (["0.png", "NG/deep/0.png"], True),
+        (["good/0.png", "bad/notes.txt"], False),
+        (["monday/good/0.png", "monday/1.png", "bad.png"], False),
+    ],
+)
+def test_good_and_bad_images_are_not_all_normal(
+    tmp_path, touch, names, is_refused
+):
+    touch(*names)
+    if is_refused:
+        with pytest.raises(ValueError, match="not all images are normal.*test"):
+            scan_image_folder(tmp_path)
+    else:
+        scan_image_folder(tmp_path)
+    assert scan_image_folder(tmp_path, layout="plain").train
+
+
+def test_masks_are_no_images_to_score(mvtec, tmp_path, touch):
+    def found(root):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            return find_images(str(root)), [str(w.message) for w in told]
+
+    for root in (mvtec, mvtec.parent):
+        images, told = found(root)
+        assert str(mvtec / "test/crack/001.png") in images
+        assert not any("ground_truth" in image for image in images)
+        assert any("masks in ground_truth left out" in text for text in told)
+    # Where nothing is tested, or they are asked for, they are images.
+    assert found(mvtec / "ground_truth") != ([], [])
+    touch("own/ground_truth/0.png", "own/1.png")
+    assert len(found(tmp_path / "own")[0]) == 2
+
+
 def test_relative_root_and_home(tmp_path, touch, monkeypatch):
     path = touch("images/sub/a.png")
     monkeypatch.chdir(tmp_path)
@@ -179,6 +219,10 @@ MASKS = "ground_truth/crack"
         (
             ["train/a.png", "train/b.png"],
             ["`train` has no folder `good`", "(2 .png)", 'layout="plain"'],
+        ),
+        (
+            [TRAIN, "test/good/0.png", "test/ok/0.png", "test/hole/0.png"],
+            ["all else in `test` defective", "test/ok."],
         ),
         (
             ["train/good/readme.txt"],
@@ -231,7 +275,7 @@ def test_mistakes_in_folders(tmp_path, touch, names, messages):
 
 
 def test_case_counts_where_the_layout_has_a_name(tmp_path, touch):
-    touch("Good/0.png", "a/Test/1.png", "Train.png", "Test/notes.txt")
+    touch("b/0.png", "a/Test/1.png", "Train.png", "Test/notes.txt")
     assert len(scan_image_folder(tmp_path).train) == 3
     touch("Train/2.png")
     with pytest.raises(ValueError, match="Rename Train to train"):
