@@ -123,11 +123,13 @@ def export_openvino(
     # Not by `convert_model`, which reads files and sends statistics.
     content = onnx.convert(frozen, opset=17).SerializeToString()
     converted = openvino.Core().read_model(io.BytesIO(content))
-    for output in converted.outputs:
-        # Some have the name of an operation as well, which may come first.
-        output.get_tensor().set_names(output.names & {*frozen.output_names})
     if representative is not None:
         converted = _quantize(converted, representative, FloatScopes.of(model))
+    names = {*inference.input_names, *frozen.output_names}
+    for node in converted.get_ops():
+        for value in node.outputs():
+            # Outputs would get those of operations that the runtime joins.
+            value.get_tensor().set_names(value.get_names() & names)
     for key, value in inference.metadata().items():
         converted.set_rt_info(value, ["keras-sspcab", key])
     return publish_file(

@@ -305,8 +305,11 @@ class AnomalyModel(Detector):
         # Of a dataset the first batch tells, before all the training.
         for images in (x, kwargs.get("validation_data")):
             check_values(_first_images(images))
-        if y is None and kwargs.get("sample_weight") is None:
-            x = hold_out(x, kwargs)
+        if kwargs.get("sample_weight") is None:
+            if y is None:
+                x = hold_out(x, kwargs)
+            else:
+                x, y = hold_out((x, y), kwargs)
         images, is_trained = x, self.needs_training
         # Inputs that come with targets may be anything but normal, where the
         # host has a use for targets.

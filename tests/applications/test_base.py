@@ -272,6 +272,11 @@ def test_images_held_out_of_training(name):
     history = host.fit(x, validation_split=0.34, batch_size=3, verbose=0)
     assert {"loss", "val_loss"} <= set(history.history)
     np.testing.assert_array_equal(seen["data"], x[:3])
+    if name == "padim":
+        # Which has no use for targets.
+        labels = np.zeros(6, "float32")
+        host.fit(x, labels, validation_split=0.34, verbose=0)
+        np.testing.assert_array_equal(seen["data"], x[:3])
     with pytest.raises(ValueError, match="leaves no image"):
         host.fit(x, validation_split=0.99, verbose=0)
     with pytest.raises(ValueError, match="Pass `validation_data`"):

@@ -139,8 +139,6 @@ def test_int8_that_is_too_far_off_is_refused(export, folder):
 def test_a_single_output_has_its_own_name(detector, textures, folder):
     path, images = folder / "map.xml", textures["test"][:4]
     export_openvino(detector, path, images=images, outputs=["anomaly_map"])
-    (output,) = graph_of(path).outputs
-    assert output.names == {"anomaly_map"}
     assert set(load_runner(path)(image=images)) == {"anomaly_map"}
 
 
