@@ -248,7 +248,7 @@ def test_images_without_a_finite_score_have_an_error(
         assert row["error"].startswith("the model gives")
         names = ("anomaly_score", "is_anomalous", "raw_score", "heat_map")
         assert [row[name] for name in names] == [None] * 4
-    assert not list(maps.iterdir())
+    assert not maps.exists()
 
 
 def test_an_evaluation_names_the_image_without_a_finite_score(

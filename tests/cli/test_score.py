@@ -23,7 +23,8 @@ def read_rows(out):
 def predicted(invoke, trained, images, tmp_path_factory):
     """What `predict` says about all images, by path."""
     out = tmp_path_factory.mktemp("predicted") / "scores.csv"
-    invoke("predict", trained, images, f"--out={out}")
+    pattern = images / "**" / "*.png"
+    invoke("predict", trained, pattern, f"--out={out}")
     with open(out, newline="") as file:
         return {row["path"]: row for row in csv.DictReader(file)}
 
