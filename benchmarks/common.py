@@ -1,4 +1,4 @@
-"""What benchmarks share: options, images, and files of results."""
+"""Options, images and files of results that benchmarks share."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from keras_sspcab.runs.files import write_csv
 
 
 def option_parser(description: str | None) -> argparse.ArgumentParser:
-    """Returns a parser that shows a docstring, and takes `--output`."""
+    """Returns a parser with a docstring as its help, and `--output`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -20,7 +20,10 @@ def option_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def write_rows(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes a table, with the columns of all rows; without a path, nothing."""
+    """Writes rows to a CSV file that has the columns of all of them.
+
+    Nothing is written where the path is None.
+    """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         columns = dict.fromkeys(key for row in rows for key in row)

@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+#: What no image reaches, however it was changed, times the highest value that
+#: is meant; those from 0 to 255 do.
+FAR_TOO_HIGH = 16
+
 
 def standardize_int(value: Any, name: str, minimum: int) -> int:
     """Returns `value` as an int of at least `minimum`."""

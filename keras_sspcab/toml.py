@@ -1,4 +1,4 @@
-"""The reader of TOML, which Python has since 3.11."""
+"""The TOML reader of Python; before 3.11, the package it was taken from."""
 
 import sys
 

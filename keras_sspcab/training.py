@@ -123,13 +123,14 @@ def train(
         return state.history
 
     with deferred_signals() as stop:
-        restorer = Restorer(saved, state)
         saver = Saver(checkpoint, state, every_steps, every_seconds, stop)
         # What others set where an epoch begins, such as a rate, must last; and
         # a state with NaN must never be written. The saver comes last: what it
         # says is done, the others have seen.
         train_callbacks = TrainCallbacks(
-            [restorer, DivergenceGuard(), *callbacks, saver], model, epochs
+            [Restorer(saved), DivergenceGuard(), *callbacks, saver],
+            model,
+            epochs,
         )
         for epoch in range(state.epoch, epochs):
             dataset = _dataset_of(model, make_dataset, seed, epoch)

@@ -1,4 +1,4 @@
-"""Runs programs in processes of their own."""
+"""Python code that tests run in a process of its own."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import textwrap
 
 
 def run_script(script, *arguments, **options):
-    """Runs a program; returns what it has printed."""
+    """Runs Python code in a new process, and returns what it prints."""
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""A plain server of files, for tests."""
+"""A plain web server of files, for tests."""
 
 import contextlib
 import functools

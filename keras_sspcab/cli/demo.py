@@ -80,18 +80,16 @@ def demo(
 
 def _write_texture(run: "RunFolder", texture: str, options: Any) -> Path:
     """Writes the images beside the run, unless they are there."""
-    from keras_sspcab.data import write_texture_folder
-    from keras_sspcab.runs import files
+    from keras_sspcab.data.textures import texture_in, write_texture_folder
 
     path = Path(f"{run.path}-data")
     if not path.is_dir():
         say(f"Writing images of {texture} with drawn defects to {path}")
         write_texture_folder(path, texture=texture, **options)
-    card = files.read_json(str(path / "dataset.json"), "Remove the folder")
-    if (found := card["arguments"]["texture"]) != texture:
+    if (found := texture_in(path)) != texture:
         raise ValueError(
-            f"{path} holds images of {found}. Received: --texture {texture}. "
-            "Choose another --run, or remove both folders"
+            f"{path} holds images of {found or 'something else'}. Received: "
+            f"--texture {texture}. Choose another --run, or remove both folders"
         )
     return path
 

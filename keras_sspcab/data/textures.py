@@ -102,7 +102,10 @@ def write_texture_folder(
     root = _standardize_target(root)
 
     photographs = {
-        name: _photograph(name) for name in TEXTURES if name != texture
+        # They may be smaller than a photograph of one's own.
+        name: _enlarge(_photograph(name), image_size)
+        for name in TEXTURES
+        if name != texture
     }
     train, test = ground[:, :middle], ground[:, middle:]
     with replacing_folder(root) as folder:
@@ -170,6 +173,12 @@ def _photograph(texture: str) -> np.ndarray:
     return np.asarray(load_photo(path).convert("L"))
 
 
+def _enlarge(photograph: np.ndarray, size: int) -> np.ndarray:
+    """Continues a photograph by its mirror image where it is smaller."""
+    missing = [(0, max(0, size - n)) for n in photograph.shape]
+    return np.pad(photograph, missing, "symmetric")
+
+
 def read_photograph(name: str, mode: str) -> np.ndarray:
     """Reads a picture from scikit-image's wheel in Pillow's mode of colors."""
     resource = importlib.resources.files("skimage.data") / name
@@ -197,9 +206,6 @@ def _normal(
 def _crop(
     photograph: np.ndarray, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    # Other textures may be smaller than a photograph of one's own.
-    missing = [(0, max(0, size - n)) for n in photograph.shape]
-    photograph = np.pad(photograph, missing, "symmetric")
     top, left = (rng.integers(0, n - size + 1) for n in photograph.shape)
     return photograph[top : top + size, left : left + size]
 
@@ -236,12 +242,28 @@ def _standardize_target(root: Any) -> str:
     return root
 
 
+def texture_in(root: str | os.PathLike[str]) -> str | None:
+    """Names the texture of a folder that `write_texture_folder` has written.
+
+    It is None of all other folders.
+    """
+    return _read_card(os.fspath(root))["arguments"].get("texture")
+
+
 def _own_files(root: str) -> set[str]:
     """Returns the files that were written by this module, as the card says."""
+    files = _read_card(root)["files"]
+    return {*files, _MARKER} if files else set()
+
+
+def _read_card(root: str) -> dict[str, Any]:
+    """Returns the arguments and files that this module has noted, if any."""
+    nothing: dict[str, Any] = {"arguments": {}, "files": []}
     try:
         with open(os.path.join(root, _MARKER), encoding="utf-8") as file:
             card = json.load(file)
-        is_own = card["written_by"] == _WRITER
-        return {*card["files"], _MARKER} if is_own else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        arguments = dict(card.get("arguments", {}))
+        own = {"arguments": arguments, "files": [*card["files"]]}
+        return own if card["written_by"] == _WRITER else nothing
+    except (AttributeError, OSError, ValueError, KeyError, TypeError):
+        return nothing

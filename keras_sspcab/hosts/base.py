@@ -503,15 +503,16 @@ class _FirstBatches:
 def _is_paired(data: Any) -> bool:
     """Whether batches are pairs of inputs and targets."""
     if isinstance(data, PyDataset):
-        return isinstance(data[0], tuple) and len(data[0]) > 1
+        batch = data[0]
+        return isinstance(batch, tuple) and len(batch) > 1
     return isinstance(getattr(data, "element_spec", None), tuple)
 
 
 def _first_images(data: Any) -> Any:
     """Returns an array, or the first batch of a TensorFlow or Keras dataset."""
-    batch: Any = ()
     if hasattr(data, "shape"):
         return data
+    batch: Any = ()
     if isinstance(data, PyDataset):
         batch = data[0]
     elif hasattr(data, "element_spec") and hasattr(data, "take"):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sspcab.checks import FAR_TOO_HIGH
 from keras_sspcab.layers.base import set_all_weights
 from keras_sspcab.layers.quantization import quantize_parts, quantized_parts
 from keras_sspcab.optional_inputs import OptionalInput
@@ -25,9 +26,6 @@ from keras_sspcab.scoring import (
 
 #: Pixels kept for the quantile of the map, at most; 40 MB as float32.
 MAX_PIXELS = 10_000_000
-
-# What no image from 0 to 1 reaches, however it was changed.
-_TOO_HIGH = 16
 
 
 class NormalScores(NamedTuple):
@@ -475,7 +473,7 @@ def check_values(data: Any) -> None:
                 )
             # Of objects there are parts with other units.
             highest = values.max(initial=0)
-            if highest > _TOO_HIGH and not isinstance(data, Mapping):
+            if highest > FAR_TOO_HIGH and not isinstance(data, Mapping):
                 received = f"values up to {highest:g}"
         if received:
             raise ValueError(

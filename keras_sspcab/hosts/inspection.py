@@ -264,7 +264,7 @@ class InspectionModel(AnomalyModel):
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """Measures the losses of the host on tiles of normal images.
 
-        Arguments as of `fit`.
+        The arguments are those of `fit`.
         """
         self._check_targets(y)
         size = kwargs.pop("batch_size", None) or 32
@@ -303,7 +303,7 @@ class InspectionModel(AnomalyModel):
         }
 
     def _training_data(self, data: Any, batch_size: int) -> Any:
-        """Makes training examples of the host from tiles of images."""
+        """Cuts images into tiles, and makes training examples of these."""
         import tensorflow as tf
 
         from keras_sspcab.data import tile_dataset
@@ -451,7 +451,7 @@ def _check_host(host: Any) -> tuple[tuple[int, int], int]:
 
 
 def _in_tensorflow(model: keras.Model) -> Callable[[Any], Any]:
-    """Wraps a model of images of another backend for TensorFlow's graphs."""
+    """Returns a function that runs another backend's model in tf.data."""
     import tensorflow as tf
 
     def call(images: tf.Tensor) -> tf.Tensor:

@@ -87,27 +87,24 @@ class TrainCallbacks(keras.callbacks.CallbackList):
 
 
 class Restorer(keras.callbacks.Callback):
-    """Restores the checkpoint where the first epoch begins."""
+    """Restores a checkpoint, if there is one, when the first epoch begins."""
 
-    def __init__(
-        self, checkpoint: Checkpoint | None, state: TrainingState
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
         super().__init__()
         self._checkpoint = checkpoint
-        self._state = state
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        # Only now: `fit` has reset the metrics.
-        if self._checkpoint is not None:
-            self._checkpoint.restore(self.model)
-            self._checkpoint = None
-            if self._state.step == 0:
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None:
+            # Only now: `fit` has reset the metrics.
+            checkpoint.restore(self.model)
+            if checkpoint.state.step == 0:
                 # Those restored belong to the epoch before.
                 self.model.reset_metrics()
 
 
 class Saver(keras.callbacks.Callback):
-    """Keeps the state, and writes checkpoints."""
+    """Keeps the state of the training, and writes checkpoints."""
 
     def __init__(
         self,

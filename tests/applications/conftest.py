@@ -1,4 +1,4 @@
-"""What tests of hosts share."""
+"""Fixtures that tests of hosts share."""
 
 import keras
 import pytest
@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def eager_steps():
-    """Steps of Keras that are called a few times are not compiled before."""
+    """Runs the steps of Keras eagerly: for a few, compiling takes longer."""
     with pytest.MonkeyPatch.context() as patch:
         if keras.config.backend() == "tensorflow":
             always = property(lambda self: True, lambda self, value: None)

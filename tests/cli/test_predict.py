@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import json
 import shutil
@@ -10,12 +9,13 @@ from PIL import Image
 
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.runs import load_detector
+from tests.cli.cells import read_csv
 
 
 @pytest.fixture
 def scores(evaluated):
-    with open(evaluated / "predictions" / "scores.csv", newline="") as file:
-        return {row["path"]: row for row in csv.DictReader(file)}
+    rows = read_csv(evaluated / "predictions" / "scores.csv")
+    return {row["path"]: row for row in rows}
 
 
 def saved(run, tmp_path, **calibration):
@@ -39,8 +39,7 @@ def test_scores_equal_those_of_the_evaluation(
         images / "test" / "good" / "000.png",
         f"--out={out}",
     )
-    with open(out, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out)
     assert [row["path"] for row in rows] == [
         str(images / "test" / name)
         for name in ("hole/000.png", "hole/001.png", "good/000.png")

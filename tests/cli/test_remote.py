@@ -1,10 +1,10 @@
 """The whole road over a folder that fsspec reads."""
 
-import csv
 import json
 
 import pytest
 
+from tests.cli.cells import read_csv
 from tests.cli.conftest import TRAINING
 
 
@@ -34,8 +34,7 @@ def test_a_remote_folder_is_as_good_as_a_local_one(images, tmp_path, invoke):
     hole = f"{root}/test/hole"
     for inputs, count in ([hole], 2), ([f"{hole}/000.png"], 1):
         invoke("predict", run, *inputs, "--out", tmp_path / "rows.csv")
-        with open(tmp_path / "rows.csv") as file:
-            paths = [row["path"] for row in csv.DictReader(file)]
+        paths = [row["path"] for row in read_csv(tmp_path / "rows.csv")]
         assert paths == [f"{hole}/00{i}.png" for i in range(count)]
     invoke("score", f"{root}/test/**/*.png", "--model", run, "--out", out)
     table = pyarrow.read_table(out / "scores")

@@ -1,4 +1,3 @@
-import csv
 import json
 import math
 import os
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_sspcab.runs import load_detector
+from tests.cli.cells import read_csv
 from tests.cli.program import command, start
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -25,8 +25,7 @@ def predicted(invoke, trained, images, tmp_path_factory):
     out = tmp_path_factory.mktemp("predicted") / "scores.csv"
     pattern = images / "**" / "*.png"
     invoke("predict", trained, pattern, f"--out={out}")
-    with open(out, newline="") as file:
-        return {row["path"]: row for row in csv.DictReader(file)}
+    return {row["path"]: row for row in read_csv(out)}
 
 
 def check_rows(rows, predicted):

@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.cli._progress import TrainingProgress
 from keras_sspcab.hosts import HostGuide
 from keras_sspcab.runs import RunFolder, load_detector, training
+from tests.cli.cells import read_csv
 from tests.cli.conftest import TRAINING
 from tests.cli.program import command, start
 
@@ -45,8 +45,7 @@ def test_run_folder_is_complete(trained, images):
     assert (data["train"], data["validation"], data["test"]) == (9, 3, 8)
     assert data["training_images"].startswith("9 images, names with hash")
     assert "3 of 12 normal images held out" in data["notes"][-1]
-    with open(trained / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(trained / "history.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row["loss"]) > float(row["sspcab_loss"]) for row in rows)
     model = load_detector(str(trained))

@@ -1,6 +1,5 @@
 """The commands on videos: train, evaluate, report and export."""
 
-import csv
 import json
 import shutil
 
@@ -21,6 +20,7 @@ from keras_sspcab.metrics import (
     smooth_frames,
 )
 from keras_sspcab.runs import load_detector
+from tests.cli.cells import read_csv
 from tests.data.video_writing import write_frames
 
 SIZE = 32
@@ -70,8 +70,7 @@ def run(tmp_path_factory, videos, invoke):
 
 
 def read_scores(run):
-    with (run / "predictions/scores.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_csv(run / "predictions/scores.csv")
 
 
 @pytest.mark.slow
@@ -137,8 +136,7 @@ def test_report_and_export(run, invoke):
     invoke("report", run)
     page = (run / "report.html").read_text("utf-8")
     assert "RBDC" in page
-    with (run / "predictions/key_frames.csv").open(encoding="utf-8") as file:
-        key_frames = list(csv.DictReader(file))
+    key_frames = read_csv(run / "predictions/key_frames.csv")
     assert {row["video"] for row in key_frames} == {"x", "y"}
     for row in key_frames:
         assert (run / "predictions" / row["image_file"]).is_file()

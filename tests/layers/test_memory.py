@@ -3,9 +3,6 @@
 With Keras 3.12 a product of four axes with one matrix reaches that operation.
 """
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from keras_sspcab.layers import (
     ChannelTransformer,
     ImageRegistration,
 )
+from tests.scripts import run_script
 
 # Out-of-bounds writes crash the process, now or later.
 PROGRAM = """
@@ -84,4 +82,4 @@ def test_no_product_of_four_axes_with_a_matrix(make, shape, monkeypatch):
     keras.config.backend() != "tensorflow", reason="a fault of TensorFlow"
 )
 def test_one_channel_or_angle():
-    subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=300)
+    run_script(PROGRAM, timeout=300)

@@ -294,5 +294,5 @@ def page_of(folder, **options):
 
 
 def texts(svg):
-    """The texts in a picture."""
+    """Returns the texts in an SVG picture."""
     return ["".join(e.itertext()) for e in ET.fromstring(svg).iter("text")]

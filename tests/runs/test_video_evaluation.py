@@ -18,7 +18,7 @@ LENGTH = 3
 
 @pytest.fixture
 def evaluate(tmp_path, monkeypatch):
-    """Evaluates videos in which each frame has an object at `box`."""
+    """Returns a function that evaluates videos with an object in each frame."""
     monkeypatch.setattr(
         video_evaluation, "regions_of", lambda model, source: Regions("objects")
     )
@@ -61,7 +61,7 @@ def evaluate(tmp_path, monkeypatch):
 
 
 def write_test_videos(root, lengths):
-    """Writes videos whose last two frames are abnormal where the object is."""
+    """Writes test videos whose object is abnormal in the last two frames."""
     write_frames(root / "train/a", noise(3))
     for name, count in lengths.items():
         write_frames(root / "test" / name, noise(count))

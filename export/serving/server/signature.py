@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
 
+from keras_sspcab.checks import FAR_TOO_HIGH
 from keras_sspcab.export.serving.server.errors import (
     ServingError,
     invalid,
@@ -18,10 +19,6 @@ from keras_sspcab.export.serving.server.errors import (
 from keras_sspcab.optional_inputs import left_out, product_index
 
 Arrays = dict[str, np.ndarray]
-
-# What no image reaches, however it was changed, times the highest value that is
-# meant; those from 0 to 255 do.
-_TOO_HIGH = 16
 
 # Bytes that an output takes while it is computed, joined and written.
 _BYTES_OF_OUTPUT = 20
@@ -154,14 +151,15 @@ class Signature:
                     f"The input {name!r} holds values that are not finite, "
                     "which a model cannot score."
                 )
-            if value.dtype.kind != "f":
+            highest = self.highest.get(name)
+            if highest is None or value.dtype.kind != "f":
                 continue
-            highest = self.highest.get(name, math.inf)
-            if _TOO_HIGH * highest < value.max(initial=0) < math.inf:
+            found = value.max(initial=0)
+            if FAR_TOO_HIGH * highest < found < math.inf:
                 raise invalid(
                     f"The input {name!r} must have values up to {highest:g}. "
-                    f"Received: values up to {value.max():g}. Divide 8-bit "
-                    "images by 255."
+                    f"Received: values up to {found:g}. Divide 8-bit images by "
+                    "255."
                 )
         if not self.is_batched:
             return 1

@@ -128,7 +128,7 @@ def test_only_with_the_option_and_the_token(picture, tmp_path):
 
 
 def test_slow_files_hold_up_nobody(server, picture, monkeypatch):
-    """Of animations, every frame is counted."""
+    """Counting the frames of an animation, say, may take seconds."""
     may_go_on = threading.Event()
     counted = feedback.count_pixels
 

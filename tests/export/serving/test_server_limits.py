@@ -125,7 +125,7 @@ def test_answers_that_are_not_read_are_dropped():
 
 
 def test_files_that_are_not_read_are_dropped(tmp_path):
-    """A client reads nothing, but sends one more byte."""
+    """They are dropped even if the client, which never reads, sends a byte."""
     file = tmp_path / "clip"
     file.write_bytes(bytes(50_000_000))
 
@@ -271,7 +271,7 @@ def test_memory_is_given_in_turn():
 
 
 def test_who_holds_memory_can_write_the_answer():
-    """If not, it and a request that waits for memory would deadlock."""
+    """Otherwise it would deadlock with a request that waits for memory."""
 
     async def scenario(limits):
         async with limits.memory(60):

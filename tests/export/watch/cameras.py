@@ -122,7 +122,7 @@ class Camera:
 
 
 def lines_of(folder):
-    """The messages that a watch has written."""
+    """Returns what a watch has written about its alarms, line by line."""
     text = (folder / "alarms.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 

@@ -41,7 +41,7 @@ def watch_page(camera, tmp_path):
 
 
 def watch_page_with_alarm(camera, watch_page):
-    """Runs a watch whose page has an alarm that is over, with its clip."""
+    """Runs a watch until its page has an alarm that has ended, and its clip."""
     watch, url = watch_page()
     camera.is_anomalous = True
     wait_until(lambda: watch.live.describe()["alarms"])
