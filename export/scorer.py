@@ -95,11 +95,11 @@ def load_scorer(
     options = {k: value for k, value in given.items() if value is not None}
     if (folder / _SAVED_MODEL).is_file():
         return _load_saved_model(str(path), options, product)
-    versions = sorted(folder.glob(f"[0-9]*/{_SAVED_MODEL}"))
-    if versions:
+    exports = folder.glob(f"[0-9]*/{_SAVED_MODEL}")
+    if versions := [e.parent for e in exports if e.parent.name.isdecimal()]:
         raise ValueError(
             f"{path} is a folder of versions. Give one of them, such as "
-            f"{versions[-1].parent}"
+            f"{max(versions, key=lambda version: int(version.name))}"
         )
     return _load_detector(str(path), options, product)
 

@@ -319,8 +319,8 @@ class Source:
         elif not (self.is_file or self.reason) and (
             now - self._same_since > _MOST_ALIKE
         ):
-            self.reason = _FROZEN
             _log.warning("The source sends %s: is it frozen?", _FROZEN)
+            self.reason = _FROZEN
 
     def _describe(self, error: Exception) -> str:
         cause = error.__cause__ or error

@@ -30,8 +30,9 @@ def demo(
         typer.Option(help="Your own images instead of a texture."),
     ] = None,
     texture: Annotated[
-        str, typer.Option(help="brick, grass or gravel.")
-    ] = "brick",
+        str | None,
+        typer.Option(help="brick, grass or gravel. Default: brick."),
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Run folder. Default: runs/demo-NAME.")
     ] = None,
@@ -49,7 +50,15 @@ def demo(
     from keras_sspcab.cli.evaluate import show_metrics
     from keras_sspcab.runs import Run, RunFolder
 
-    name = texture if data is None else data.resolve().name
+    if data is None:
+        name = texture = texture or "brick"
+    elif texture is None:
+        name = data.resolve().name
+    else:
+        raise ValueError(
+            "Images are your own or of a texture. Received: --data "
+            f"{data} and --texture {texture}. Leave one out"
+        )
     default = os.path.join("runs", f"demo-{name}{'-fast' if fast else ''}")
     folder = RunFolder(default if run is None else str(run))
     if not folder.exists:
@@ -57,7 +66,7 @@ def demo(
     import_backend()
     formats = _installed_formats()
     settings: dict[str, Any] = {"data.image_size": 64} if fast else {}
-    if data is None:
+    if texture is not None:
         data = _write_texture(folder, texture, _FAST if fast else {})
         settings["data.channels"] = 1
     settings["data.path"] = os.path.abspath(data)

@@ -253,12 +253,16 @@ class ProductModel(AnomalyModel):
         indices = [product_index(self.products, one) for one in product]
         return np.array(indices, "int32")
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Is an error: models are fitted to their products, then joined."""
         raise ValueError(
             f"{self.name} has several products. Fit a model to each, and join "
             "them with `ProductModel.join`"
         )
+
+    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """Is an error, as `compile` is."""
+        self.compile()
 
     @property
     def calibration(self) -> Calibration:

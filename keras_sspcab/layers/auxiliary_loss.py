@@ -18,6 +18,11 @@ from keras.src.losses.loss import unscale_loss_for_distribution
 
 LossFunction = Callable[[Any, Any], Any]
 
+_NOT_IN_CONFIGS = {
+    keras.losses.Huber: "delta",
+    keras.losses.CosineSimilarity: "axis",
+}
+
 _local = threading.local()
 
 
@@ -97,9 +102,13 @@ def resolve_loss(identifier: Any, delta: float = 1.0) -> LossFunction | None:
 
 def serialize_loss(identifier: Any) -> Any:
     """Returns what `resolve_loss` needs to build the same loss again."""
-    if isinstance(identifier, keras.losses.Loss):
-        return keras.losses.serialize(identifier)
-    return identifier
+    if not isinstance(identifier, keras.losses.Loss):
+        return identifier
+    serialized = keras.losses.serialize(identifier)
+    # Keras keeps it in the loss, but not in its config.
+    if option := _NOT_IN_CONFIGS.get(type(identifier)):
+        serialized["config"][option] = identifier._fn_kwargs[option]
+    return serialized
 
 
 @contextlib.contextmanager

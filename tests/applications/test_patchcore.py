@@ -86,7 +86,7 @@ def test_images_of_any_size():
     ("arguments", "message"),
     [
         ({"memory_size": 0}, "capacity=0"),
-        ({"num_neighbors": 200}, "num_neighbors=200, capacity=100"),
+        ({"num_neighbors": 200}, "num_neighbors=200 of 100"),
         ({"sigma": -1}, "sigma=-1"),
     ],
 )

@@ -131,6 +131,8 @@ def test_models_that_cannot_share_a_backbone_are_not_joined(singles):
 def test_it_is_fitted_and_calibrated_by_product(model, normal):
     with pytest.raises(ValueError, match="join"):
         model.fit(normal["nut"])
+    with pytest.raises(ValueError, match=r"Fit a model to each"):
+        model.compile("adam")
     with pytest.raises(ValueError, match="join"):
         model.calibrate(normal["nut"])
     calibration = model.calibration

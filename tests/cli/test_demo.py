@@ -69,6 +69,12 @@ def test_demo_names_its_textures(invoke, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_demo_takes_images_or_a_texture(invoke, tmp_path):
+    arguments = ["demo", "--data", tmp_path, "--texture", "grass"]
+    result = invoke(*arguments, code=2)
+    assert "own or of a texture" in result.stderr
+
+
 def test_demo_takes_no_other_texture_for_its_own(invoke, tmp_path):
     write_texture_folder(tmp_path / "r-data", "brick", 64, 1, 0, 0)
     arguments = ["demo", "--fast", "--texture", "grass"]

@@ -71,12 +71,17 @@ def test_exported_models_and_maps(invoke, trained, images, predicted, tmp_path):
     detector = load_detector(str(trained))
     noise = np.random.default_rng(0).random((2, 48, 48, 1), "float32")
     export_saved_model(detector, tmp_path / "model", images=noise)
+    for version in ("9", "10"):
+        (tmp_path / "model" / version).mkdir()
+        (tmp_path / "model" / version / "saved_model.pb").touch()
     out = tmp_path / "scores"
     arguments = ["score", *sorted(predicted), "--maps"]
     result = invoke(
         *arguments, f"--model={tmp_path / 'model'}", f"--out={out}", code=2
     )
-    assert "is a folder of versions. Give one of them" in result.stderr
+    assert f"Give one of them, such as {tmp_path / 'model' / '10'}" in (
+        result.stderr
+    )
     invoke(*arguments, f"--model={tmp_path / 'model' / '1'}", f"--out={out}")
     rows = read_rows(out)
     check_rows(rows, predicted)

@@ -126,6 +126,24 @@ def test_loss_is_the_weighted_mean(loss, expected):
     )
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        keras.losses.Huber(delta=0.1),
+        keras.losses.CosineSimilarity(axis=1),
+        keras.losses.LogCosh(reduction="sum"),
+    ],
+)
+def test_losses_come_back_from_a_config_as_they_were(loss):
+    x, layer = images(), SSPCABLayer(loss=loss)
+    layer(x)
+    twin = SSPCABLayer.from_config(layer.get_config())
+    twin.build(x.shape)
+    twin.set_weights(layer.get_weights())
+    twin(x)
+    assert float(value(twin.losses[0])) == float(value(layer.losses[0]))
+
+
 def test_gradient_of_the_loss_is_right():
     # The mean squared error brings its own gradient; Keras' does not.
     x = images()

@@ -19,7 +19,8 @@ from keras_sspcab.data.video.per_frame import load_array
 _COLUMNS = ("frame", *BOX_COLUMNS)
 
 # Frame (its number in the file, or the name of its file), box with or without
-# confidence, and where in the file it stands.
+# confidence, and where in the file it stands. The box is empty where a file
+# lists a frame.
 _Row = tuple[float | str, list[float], str]
 
 
@@ -51,13 +52,16 @@ class BoxTable:
         if is_named and video.kind == "frames":
             files = map(os.path.basename, list_frames(video.path))
             names = {file: i for i, file in enumerate(files, first_frame)}
+        width = max((len(box) for _, box, _ in rows), default=0) or len(
+            BOX_COLUMNS
+        )
         values = np.array(
             [
-                [self._number(frame, names, place), *box]
+                [self._number(frame, names, place), *(box or [0.0] * width)]
                 for frame, box, place in rows
             ],
             "float64",
-        ).reshape(len(rows), -1 if rows else len(_COLUMNS))
+        ).reshape(len(rows), 1 + width)
         frames = values[:, 0] - first_frame
         last = first_frame + num_frames - 1
         faults = {
@@ -70,9 +74,13 @@ class BoxTable:
         for what, is_faulty in faults.items():
             if is_faulty.any():
                 row = int(np.argmax(is_faulty))
-                given = ", ".join(f"{value:.10g}" for value in values[row])
+                _, box, place = rows[row]
+                numbers = values[row, : 1 + len(box)]
+                given = ", ".join(f"{number:.10g}" for number in numbers)
                 rule = "Each box must be of a frame of its video."
-                raise self.error(rule, f"{what} ({given})", rows[row][2])
+                raise self.error(rule, f"{what} ({given})", place)
+        has_box = np.array([bool(box) for _, box, _ in rows], bool)
+        frames, values = frames[has_box], values[has_box]
         order = np.argsort(frames, kind="stable")
         boxes = with_confidence(values[order, 1:])
         ends = np.searchsorted(
@@ -228,9 +236,10 @@ def _read_coco(path: str) -> BoxTable:
                 if kind == "videos":
                     video_names[entry["id"]] = entry["name"]
                 elif kind == "images":
-                    video, _ = frame = _frame_of(entry, video_names)
-                    frames[entry["id"]] = frame
-                    table.rows.setdefault(video, [])
+                    video, at = _frame_of(entry, video_names)
+                    frames[entry["id"]] = video, at
+                    # Numbered from 1, the last of a video would be too many.
+                    table.add(video, at, [], place)
                 else:
                     video, at = (
                         frames[entry["image_id"]]

@@ -116,6 +116,17 @@ def test_coco_names_frames_by_files_or_numbers(read):
     assert read("all.json", content, first_frame=1) == EXPECTED
 
 
+def test_coco_numbered_from_one_is_not_a_frame_late(read, video):
+    # No box in the last frame, which alone would be too many.
+    content = coco(ROWS[:1])
+    for t, image in enumerate(content["images"], 1):
+        image["file_name"] = f"clip/{t:03d}.png"
+    file = Video("clip", "clip.mkv", num_frames=3)
+    with pytest.raises(ValueError, match=r"0 to 2 \(3\) in .*images\[2\]"):
+        read("all.json", content, file)
+    assert read("all.json", content, file, first_frame=1)[0] == EXPECTED[0]
+
+
 def test_coco_must_know_the_video(read):
     with pytest.raises(ValueError, match=r"'clip'.*all\.json.*other"):
         read("all.json", coco(ROWS, video="other"))
@@ -190,7 +201,7 @@ def test_faulty_files_are_refused(read, name, content, message):
         (["annotations", 0], 3, r"`bbox`.* 3 in .*annotations\[0\]"),
         (["images", 0, "file_name"], "clip/x.png", r"frame_id.*\[0\]"),
         (["images", 0, "file_name"], "000.png", r"tell its video.*images\[0\]"),
-        (["images", 0, "frame_id"], 3, r"from 0 to 2.*annotations\[0\]"),
+        (["images", 0, "frame_id"], 3, r"from 0 to 2.*images\[0\]"),
         (["images", 2], {}, r"`id`.*images\[2\]"),
         (["images"], 3, "lists `images`"),
         (["annotations"], 3, "list of results"),
