@@ -142,10 +142,10 @@ class DRAEM(AnomalyModel):
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="small defects with a sharp outline; learns from simulated "
         "ones",
-        training_time="an eighth of the width, 30 epochs of 128x128 crops: 12 "
-        "minutes on busy cores",
-        expectation="after these, image AUROC 0.53 on magnetic tiles, which is "
-        "chance",
+        training_time="an eighth of the width, 5,000 steps of 128x128: an hour "
+        "of one core",
+        expectation="after these, image AUROC 0.65 on magnetic tiles; maps "
+        "find holes and cracks there, no soft shades",
         needs_gpu=True,
     )
 

@@ -52,7 +52,8 @@ C2() {
             --set data.image_size=128 --set training.epochs=122 \
             --set "training.learning_rate=$rate" \
             --set "model.texture_folder=$data/dtd_part" --out "$out/C2-$rate"
-        "$python" -m benchmarks.transfer "$out/C2-$rate/runs"/*/*
+        "$python" -m benchmarks.transfer "$out/C2-$rate/runs"/*/* \
+            --output "$out/C2-$rate/transfer.csv"
     done
 }
 

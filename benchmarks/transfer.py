@@ -1,17 +1,21 @@
 """Compares DRAEM on simulated anomalies with DRAEM on real defects.
 
-Run: python -m benchmarks.transfer RUN [RUN ...]
+Run: python -m benchmarks.transfer RUN [RUN ...] [--output CSV]
 
 RUN is a finished and evaluated run of `draem`. Its pixel AUROC on anomalies
-that are simulated in held-out normal images, as in its training, is printed
-beside that on the real defects of the test images.
+that are simulated in held-out normal images, as in its training, stands beside
+that on the real defects of the test images, all and by kind.
 """
 
-import sys
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from benchmarks.common import option_parser, write_rows
+from keras_sspcab.hosts import AnomalyModel
+from keras_sspcab.layers.predictive_block import PredictiveBlock
 from keras_sspcab.metrics import pixel_metrics
 from keras_sspcab.runs import Run
 from keras_sspcab.runs.outputs import read_metrics
@@ -22,9 +26,8 @@ from keras_sspcab.runs.sources import source_of
 REPEATS = 3
 
 
-def simulated_auroc(run: Run) -> float:
+def simulated_auroc(run: Run, model: AnomalyModel) -> float:
     """Returns the pixel AUROC on simulated anomalies."""
-    model = run.model
     source = source_of(run.config, run, model)
     model.arguments["anomaly_probability"] = 1.0
     keras.utils.set_random_seed(0)
@@ -36,16 +39,32 @@ def simulated_auroc(run: Run) -> float:
     return pixel_metrics(masks, maps)["pixel_auroc"]
 
 
+def measure(run: Run) -> dict[str, Any]:
+    """Returns a row: which run it is, and its pixel AUROC on each kind."""
+    metrics, model = read_metrics(run), run.model
+    return {
+        "learning_rate": run.config.training.learning_rate,
+        "blocks": sum(isinstance(x, PredictiveBlock) for x in model.layers),
+        "seed": run.config.training.seed,
+        "simulated": simulated_auroc(run, model),
+        "real": metrics["pixel_auroc"],
+        **{
+            kind: values["pixel_auroc"]
+            for kind, values in metrics["per_defect"].items()
+        },
+    }
+
+
 def main() -> None:
-    """Prints a table."""
-    print("| run | simulated | real |\n| --- | ---: | ---: |")
-    for path in sys.argv[1:]:
-        run = Run(path)
-        real = read_metrics(run)["pixel_auroc"]
-        print(
-            f"| {path} | {100 * simulated_auroc(run):.1f} | {100 * real:.1f} |",
-            flush=True,
-        )
+    """Prints rows as they are measured, and writes them."""
+    parser = option_parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for path in options.runs:
+        rows.append(measure(Run(str(path))))
+        print(path, rows[-1], flush=True)
+    write_rows(options.output, rows)
 
 
 if __name__ == "__main__":
