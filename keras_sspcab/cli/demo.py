@@ -50,15 +50,12 @@ def demo(
     from keras_sspcab.cli.evaluate import show_metrics
     from keras_sspcab.runs import Run, RunFolder
 
-    if data is None:
-        name = texture = texture or "brick"
-    elif texture is None:
-        name = data.resolve().name
-    else:
+    if data is not None and texture is not None:
         raise ValueError(
             "Images are your own or of a texture. Received: --data "
             f"{data} and --texture {texture}. Leave one out"
         )
+    name = texture or "brick" if data is None else data.resolve().name
     default = os.path.join("runs", f"demo-{name}{'-fast' if fast else ''}")
     folder = RunFolder(default if run is None else str(run))
     if not folder.exists:
@@ -66,8 +63,8 @@ def demo(
     import_backend()
     formats = _installed_formats()
     settings: dict[str, Any] = {"data.image_size": 64} if fast else {}
-    if texture is not None:
-        data = _write_texture(folder, texture, _FAST if fast else {})
+    if data is None:
+        data = _write_texture(folder, name, _FAST if fast else {})
         settings["data.channels"] = 1
     settings["data.path"] = os.path.abspath(data)
     resume = folder.exists

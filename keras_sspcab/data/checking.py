@@ -125,6 +125,11 @@ def require_samples(samples: tuple[ImageSample, ...]) -> None:
     """Raises a ValueError unless there are images that can be reached."""
     if not samples:
         raise ValueError("There are no images. Received: samples with no entry")
+    if others := [s for s in samples if not isinstance(s, ImageSample)]:
+        raise ValueError(
+            "`samples` must be of `ImageSample`, as `scan_image_folder` lists "
+            f"them; of a path, `ImageSample(path)`. Received: {others[0]!r}"
+        )
     require_file_systems(
         path for s in samples for path in (s.path, s.mask_path)
     )

@@ -1,3 +1,4 @@
+import functools
 import pickle
 import warnings
 
@@ -74,6 +75,12 @@ def test_all_bad_files_are_reported_with_reasons(tmp_path, color, encode):
         check_images(samples, on_error="ignore")
     # Nothing is left.
     assert len(problems_of(samples[4:], on_error="skip").problems) == 8
+
+
+def test_paths_are_no_samples():
+    for use in (check_images, functools.partial(image_dataset, image_size=32)):
+        with pytest.raises(ValueError, match=r"ImageSample\(path\).*'a\.png'"):
+            use(["a.png"])
 
 
 def test_masks_are_checked_too(mvtec, write_image):
