@@ -10,6 +10,11 @@ import numpy as np
 
 from keras_sspcab.export.audit import require_finite_constants
 from keras_sspcab.export.runners import SavedModelRunner
+from keras_sspcab.export.serving.manifest import (
+    MANIFEST_NAME,
+    find_versions,
+    verify_version,
+)
 from keras_sspcab.optional_inputs import product_index
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.folder import RunFolder
@@ -95,11 +100,15 @@ def load_scorer(
     options = {k: value for k, value in given.items() if value is not None}
     if (folder / _SAVED_MODEL).is_file():
         return _load_saved_model(str(path), options, product)
-    exports = folder.glob(f"[0-9]*/{_SAVED_MODEL}")
-    if versions := [e.parent for e in exports if e.parent.name.isdecimal()]:
+    versions = {
+        number: version
+        for number, version in find_versions(folder).items()
+        if (version / _SAVED_MODEL).is_file()
+    }
+    if versions:
         raise ValueError(
             f"{path} is a folder of versions. Give one of them, such as "
-            f"{max(versions, key=lambda version: int(version.name))}"
+            f"{versions[max(versions)]}"
         )
     return _load_detector(str(path), options, product)
 
@@ -137,10 +146,6 @@ def _load_detector(
 def _load_saved_model(
     path: str, options: dict[str, float], product: str | None
 ) -> ImageScorer:
-    from keras_sspcab.export.serving.manifest import (
-        MANIFEST_NAME,
-        verify_version,
-    )
     from keras_sspcab.export.serving.warmup import read_meta_graph
 
     if (pathlib.Path(path) / MANIFEST_NAME).is_file():

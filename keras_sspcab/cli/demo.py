@@ -55,7 +55,7 @@ def demo(
             "Images are your own or of a texture. Received: --data "
             f"{data} and --texture {texture}. Leave one out"
         )
-    name = texture or "brick" if data is None else data.resolve().name
+    name = (texture or "brick") if data is None else data.resolve().name
     default = os.path.join("runs", f"demo-{name}{'-fast' if fast else ''}")
     folder = RunFolder(default if run is None else str(run))
     if not folder.exists:

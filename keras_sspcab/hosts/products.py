@@ -254,14 +254,14 @@ class ProductModel(AnomalyModel):
         return np.array(indices, "int32")
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Is an error: models are fitted to their products, then joined."""
+        """Raises a ValueError: models are fitted to products, then joined."""
         raise ValueError(
             f"{self.name} has several products. Fit a model to each, and join "
             "them with `ProductModel.join`"
         )
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """Is an error, as `compile` is."""
+        """Raises a ValueError: models are fitted to products, then joined."""
         self.compile()
 
     @property
@@ -287,7 +287,7 @@ class ProductModel(AnomalyModel):
         self._scoring().calibrations = value.products
 
     def calibrate(self, *args: Any, **kwargs: Any) -> Calibration:
-        """Is an error: the model of a product is calibrated, then joined."""
+        """Raises a ValueError: calibrate the models, then join them."""
         raise ValueError(
             f"{self.name} has several products, each with thresholds of its "
             "own. Calibrate the models of the products, and join them again"

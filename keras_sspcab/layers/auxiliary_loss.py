@@ -18,6 +18,7 @@ from keras.src.losses.loss import unscale_loss_for_distribution
 
 LossFunction = Callable[[Any, Any], Any]
 
+# What Keras keeps in a loss, but leaves out of its config.
 _NOT_IN_CONFIGS = {
     keras.losses.Huber: "delta",
     keras.losses.CosineSimilarity: "axis",
@@ -105,7 +106,6 @@ def serialize_loss(identifier: Any) -> Any:
     if not isinstance(identifier, keras.losses.Loss):
         return identifier
     serialized = keras.losses.serialize(identifier)
-    # Keras keeps it in the loss, but not in its config.
     if option := _NOT_IN_CONFIGS.get(type(identifier)):
         serialized["config"][option] = identifier._fn_kwargs[option]
     return serialized

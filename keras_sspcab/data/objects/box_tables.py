@@ -52,9 +52,8 @@ class BoxTable:
         if is_named and video.kind == "frames":
             files = map(os.path.basename, list_frames(video.path))
             names = {file: i for i, file in enumerate(files, first_frame)}
-        width = max((len(box) for _, box, _ in rows), default=0) or len(
-            BOX_COLUMNS
-        )
+        widths = (len(box) for _, box, _ in rows if box)
+        width = max(widths, default=len(BOX_COLUMNS))
         values = np.array(
             [
                 [self._number(frame, names, place), *(box or [0.0] * width)]

@@ -116,7 +116,7 @@ def test_coco_names_frames_by_files_or_numbers(read):
     assert read("all.json", content, first_frame=1) == EXPECTED
 
 
-def test_coco_numbered_from_one_is_not_a_frame_late(read, video):
+def test_coco_numbered_from_one_is_not_a_frame_late(read):
     # No box in the last frame, which alone would be too many.
     content = coco(ROWS[:1])
     for t, image in enumerate(content["images"], 1):
