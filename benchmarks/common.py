@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.runs.files import write_csv
+from keras_sspcab.files import write_csv
 
 
 def option_parser(description: str | None) -> argparse.ArgumentParser:

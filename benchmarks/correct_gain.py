@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from keras_sspcab.data import scan_image_folder
-from keras_sspcab.runs.files import replacing_folder
+from keras_sspcab.files import replacing_folder
 
 
 def correct_gain(images: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.common import load
 from keras_sspcab.applications import MultiScalePaDiM
 from keras_sspcab.data import scan_image_folder
-from keras_sspcab.runs.files import write_csv
+from keras_sspcab.files import write_csv
 from keras_sspcab.scoring import (
     DriftMonitor,
     DriftReference,

@@ -27,8 +27,8 @@ from keras_sspcab.applications import DRAEM, AutoEncoder
 from keras_sspcab.data import image_dataset, scan_image_folder
 from keras_sspcab.data.masks import load_mask
 from keras_sspcab.export import export_model
+from keras_sspcab.files import write_csv
 from keras_sspcab.metrics import image_metrics, pixel_metrics
-from keras_sspcab.runs.files import write_csv
 from tests.export.serving_loader import ServedModel
 
 BLOCKS = {"off": None, "on": ("reconstructive", "discriminative")}

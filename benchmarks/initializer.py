@@ -36,8 +36,8 @@ from keras_sspcab.data.video import (
     iterate_frames,
     scan_video_folder,
 )
+from keras_sspcab.files import write_csv
 from keras_sspcab.metrics import micro_auc
-from keras_sspcab.runs.files import write_csv
 
 SIZE, BATCH_SIZE = 64, 32
 INITIALIZERS = ("keras", "authors")

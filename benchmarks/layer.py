@@ -326,7 +326,7 @@ def main() -> None:
     print(report(rows))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        from keras_sspcab.runs.files import write_csv
+        from keras_sspcab.files import write_csv
 
         table = [
             {"case": row["case"].title, "what": row["what"], **row["values"]}

@@ -452,7 +452,7 @@ def main() -> None:
 
 def write(new: list[dict[str, Any]], path: Path) -> None:
     """Writes both tables; what was not measured again stays in them."""
-    from keras_sspcab.runs.files import write_csv, write_text
+    from keras_sspcab.files import write_csv, write_text
 
     rows = {}
     if os.path.exists(f"{path}.csv"):

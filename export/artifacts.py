@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from keras_sspcab import files
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import FrozenInference, Inference
 from keras_sspcab.export.parity import (
@@ -19,7 +20,6 @@ from keras_sspcab.export.parity import (
     ParityResult,
     check_parity,
 )
-from keras_sspcab.runs import files
 
 # Those that have a part in an export.
 _PACKAGES = (

@@ -23,8 +23,8 @@ from keras_sspcab.export.saved_model import export_saved_model
 from keras_sspcab.export.tflite import export_tflite
 from keras_sspcab.hosts import AnomalyModel, ObjectModel
 from keras_sspcab.imports import require_modules
+from keras_sspcab.locks import folder_lock
 from keras_sspcab.runs.folder import RunFolder
-from keras_sspcab.runs.locks import folder_lock
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.sources import Source, config_for, source_of
 from keras_sspcab.runs.tracking import log_run

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_sspcab import files
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data import decode_and_resize
 from keras_sspcab.export.artifacts import (
@@ -19,11 +20,10 @@ from keras_sspcab.export.artifacts import (
 )
 from keras_sspcab.export.audit import audit_saved_model
 from keras_sspcab.export.inference import FrozenInference, Inference
+from keras_sspcab.export.manifest import find_versions
 from keras_sspcab.export.precision import COMPUTE_PRECISIONS
-from keras_sspcab.export.serving.manifest import find_versions
 from keras_sspcab.optional_inputs import OPTIONS_SUFFIX
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs import files
 
 
 def export_saved_model(

@@ -28,7 +28,7 @@ TESTS = (
     "tests/runs/test_run.py",
     "tests/test_package.py",
     "tests/test_surgery.py",
-    "tests/test_training.py",
+    "tests/training/test_resumable.py",
 )
 
 

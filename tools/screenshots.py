@@ -37,9 +37,9 @@ from keras_sspcab.data import resize, write_texture_folder
 from keras_sspcab.data.image_files import load_photo
 from keras_sspcab.data.video import video_writer
 from keras_sspcab.layers import ImageRegistration, RigidResampling
+from keras_sspcab.pictures.heat import outline_regions, seen_part
 from keras_sspcab.report import overlay
 from keras_sspcab.report.content import read_evaluated_run
-from keras_sspcab.report.heat import outline_regions, seen_part
 from keras_sspcab.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,9 +10,9 @@ from typing import Any
 import jinja2
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.export.serving.manifest import MANIFEST_NAME, make_readable
+from keras_sspcab.export.manifest import MANIFEST_NAME, make_readable
 from keras_sspcab.export.serving.model_config import MODELS_CONFIG, MOUNT
-from keras_sspcab.runs.files import write_text
+from keras_sspcab.files import write_text
 
 BATCHING_CONFIG = "batching.config"
 

@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from keras_sspcab.export.serving.manifest import make_readable
+from keras_sspcab.export.manifest import make_readable
+from keras_sspcab.files import write_text
 from keras_sspcab.imports import import_optional
-from keras_sspcab.runs.files import write_text
 
 MODELS_CONFIG = "models.config"
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.export.images import collect_images
 from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.manifest import write_manifest
 from keras_sspcab.export.parity import MAX_IMAGES, ParityResult
 from keras_sspcab.export.runs import find_inputs
 from keras_sspcab.export.saved_model import export_saved_model
@@ -21,7 +22,6 @@ from keras_sspcab.export.serving.deployment import (
     configured_batch_sizes,
     write_deployment,
 )
-from keras_sspcab.export.serving.manifest import write_manifest
 from keras_sspcab.export.serving.repository import (
     Repository,
     check_name,
@@ -29,8 +29,8 @@ from keras_sspcab.export.serving.repository import (
 )
 from keras_sspcab.export.serving.warmup import write_warmup
 from keras_sspcab.imports import import_optional
+from keras_sspcab.locks import folder_lock
 from keras_sspcab.runs import load_detector
-from keras_sspcab.runs.locks import folder_lock
 
 # Limits of batches, unless told otherwise. Warm-up requests travel with every
 # version.

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_sspcab.checks import standardize_int
-from keras_sspcab.export.serving.manifest import (
+from keras_sspcab.export.manifest import (
     MAX_VERSION,
     find_versions,
     make_readable,
     verify_version,
 )
 from keras_sspcab.export.serving.model_config import ModelsConfig
-from keras_sspcab.runs.files import temporary_path
-from keras_sspcab.runs.locks import folder_lock
+from keras_sspcab.files import temporary_path
+from keras_sspcab.locks import folder_lock
 
 # Names are part of paths and URLs; a number would be taken for a version.
 _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -14,7 +14,7 @@ from PIL import Image
 from keras_sspcab.export.watch.recording import compress
 from keras_sspcab.export.watch.scoring import FrameScorer, Outputs
 from keras_sspcab.export.watch.source import Frame, RateMeter, Source
-from keras_sspcab.report.heat import COLOR_TABLE, HeatScale, heat_levels
+from keras_sspcab.pictures.heat import COLOR_TABLE, HeatScale, heat_levels
 
 #: Seconds of scores that the page shows.
 HISTORY_SECONDS = 300.0

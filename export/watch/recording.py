@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_sspcab import files
 from keras_sspcab.data.video import video_writer
 from keras_sspcab.export.watch.source import Frame
-from keras_sspcab.runs import files
 
 _log = logging.getLogger(__name__)
 

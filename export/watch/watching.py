@@ -19,9 +19,9 @@ from keras_sspcab.export.watch.recording import Recorder
 from keras_sspcab.export.watch.scoring import FrameScorer, Outputs
 from keras_sspcab.export.watch.source import Frame, Source
 from keras_sspcab.export.watch.webhook import Webhook
-from keras_sspcab.report.heat import HeatScale
-from keras_sspcab.report.predictions import annotate_frame
-from keras_sspcab.runs.locks import folder_lock
+from keras_sspcab.locks import folder_lock
+from keras_sspcab.pictures.heat import HeatScale
+from keras_sspcab.pictures.video import annotate_frame
 from keras_sspcab.runs.prediction import Annotator
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from keras import layers
 from keras_sspcab.backbones import applications, efficientnet_lite
 from keras_sspcab.backbones.taps import maps_by_stride
 from keras_sspcab.checks import did_you_mean
-from keras_sspcab.runs.files import sha256_of
+from keras_sspcab.files import sha256_of
 
 
 def available_backbones() -> tuple[str, ...]:

@@ -172,7 +172,7 @@ def _check_kind(detector: Any, images: list[str], videos: list[Path]) -> None:
 
 
 def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
-    from keras_sspcab.runs import files
+    from keras_sspcab import files
 
     if out is None:
         return

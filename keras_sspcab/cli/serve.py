@@ -8,7 +8,7 @@ import typer
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import log_to_console, read_token, say
-from keras_sspcab.runs.signals import deferred_signals
+from keras_sspcab.signals import deferred_signals
 
 if TYPE_CHECKING:
     from keras_sspcab.export.serving import ServerOptions

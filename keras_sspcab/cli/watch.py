@@ -12,7 +12,7 @@ from keras_sspcab.cli._console import (
     read_token,
     say,
 )
-from keras_sspcab.runs.signals import deferred_signals
+from keras_sspcab.signals import deferred_signals
 
 _PORT = 8502
 _PAGE = "--page: "

@@ -17,12 +17,13 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 
+from keras_sspcab import files
 from keras_sspcab.compare.conditions import hardware
 from keras_sspcab.compare.results import CellState, state_of
-from keras_sspcab.runs import Config, RunFolder, files
+from keras_sspcab.progress import Progress
+from keras_sspcab.runs import Config, RunFolder
 from keras_sspcab.runs.parsing import resolve_layers
-from keras_sspcab.runs.progress import Progress
-from keras_sspcab.runs.signals import deferred_signals
+from keras_sspcab.signals import deferred_signals
 
 _INTERRUPTED = 128 + signal.SIGINT
 # For the step that is running when the comparison was killed, and to save it.

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from keras_sspcab import files
 from keras_sspcab.compare.grid import OFF, Cell, describe_block
 from keras_sspcab.compare.results import Comparison
 from keras_sspcab.metrics.registry import Metric
@@ -23,7 +24,6 @@ from keras_sspcab.report.figures import (
     STYLE,
     SURFACE,
 )
-from keras_sspcab.runs import files
 
 _STYLE: dict[Any, Any] = {
     **STYLE,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from keras_sspcab import files
 from keras_sspcab.compare import tables
 from keras_sspcab.compare.figure import write_figure
 from keras_sspcab.compare.grid import OFF, ON
@@ -17,7 +18,6 @@ from keras_sspcab.compare.statistics import LEVEL, MIN_PAIRS, POWER
 from keras_sspcab.metrics.diagnosis import describe_shortcut
 from keras_sspcab.pages import design
 from keras_sspcab.report import figures
-from keras_sspcab.runs import files
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -30,11 +30,11 @@ from keras_sspcab.compare.results import (
 )
 from keras_sspcab.compare.settings import HostSettings
 from keras_sspcab.hosts import get_application
+from keras_sspcab.locks import folder_lock
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs import Config, ConfigError, RunFolder
-from keras_sspcab.runs.locks import folder_lock
 from keras_sspcab.runs.models import construct
 from keras_sspcab.runs.parsing import differences
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import source_of
 
 # Settings that change no result.

@@ -12,15 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_sspcab import files
 from keras_sspcab.compare.conditions import hardware
 from keras_sspcab.compare.grid import OFF, ON
 from keras_sspcab.compare.paper import read_paper_table
 from keras_sspcab.compare.published import SOURCE
 from keras_sspcab.compare.settings import HostSettings
 from keras_sspcab.compare.tables import markdown
-from keras_sspcab.runs import files
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.models import construct
-from keras_sspcab.runs.progress import Progress
 
 TITLE = "Table 6: inference of one frame or object, without and with the block"
 

@@ -26,8 +26,8 @@ from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.data.resizing import resize
+from keras_sspcab.files import replacing
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs.files import replacing
 
 # Changes when the pixels would: older files on disk are not used then.
 _VERSION = 3

@@ -10,13 +10,13 @@ import shutil
 import urllib.parse
 from collections.abc import Callable, Sequence
 
+from keras_sspcab import files
 from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.archives import read_member, unpack
 from keras_sspcab.data.fetching import fetch
 from keras_sspcab.data.file_system import enumerate_names
-from keras_sspcab.runs import files
-from keras_sspcab.runs.locks import folder_lock
-from keras_sspcab.runs.progress import Progress
+from keras_sspcab.locks import folder_lock
+from keras_sspcab.progress import Progress
 from keras_sspcab.toml import tomllib
 
 

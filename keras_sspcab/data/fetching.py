@@ -8,8 +8,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from keras_sspcab.runs.files import OutOfSpaceError, telling_full_disks
-from keras_sspcab.runs.progress import Progress
+from keras_sspcab.files import OutOfSpaceError, telling_full_disks
+from keras_sspcab.progress import Progress
 
 _BLOCK = 1 << 20
 _TIMEOUT_SECONDS = 60.0

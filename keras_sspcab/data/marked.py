@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_sspcab import files
 from keras_sspcab.data.decoding import image_format
 from keras_sspcab.data.image_files import pixels_of
 from keras_sspcab.data.scanning import GOOD, is_image
-from keras_sspcab.runs import files
 
 #: Where images lie by what was wrong about their answer.
 MARKS = {"false_alarm": ("train", GOOD), "missed": ("test", "missed")}

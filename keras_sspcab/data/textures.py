@@ -19,7 +19,7 @@ from keras_sspcab.data.file_system import (
 from keras_sspcab.data.folder import ImageFolder
 from keras_sspcab.data.image_files import load_photo
 from keras_sspcab.data.scanning import scan_image_folder
-from keras_sspcab.runs.files import replacing_folder
+from keras_sspcab.files import replacing_folder
 
 #: Photographs in scikit-image's wheel, 512 x 512, gray, CC0.
 TEXTURES = ("brick", "grass", "gravel")

@@ -289,7 +289,7 @@ def _read_file(path: str, columns: tuple[str, ...]) -> np.ndarray:
 def _write_folder(
     table: Table, folder: PathLike, videos: Iterable[str]
 ) -> None:
-    from keras_sspcab.runs.files import replacing_folder
+    from keras_sspcab.files import replacing_folder
 
     folder = os.fspath(folder)
     if os.path.exists(folder) and (

@@ -3,21 +3,23 @@
 import collections
 import csv
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_sspcab.metrics import Curve
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import RunFolder, outputs
-from keras_sspcab.runs.outputs import FrameScore, ImageScore, KeyFrame
+from keras_sspcab.runs.outputs import (
+    FrameScore,
+    ImageScore,
+    KeyFrame,
+    intervals,
+)
 from keras_sspcab.runs.parsing import read_toml
 from keras_sspcab.scoring import Calibration
-
-Number = TypeVar("Number", int, float)
 
 
 class Nouns(NamedTuple):
@@ -155,20 +157,6 @@ def read_evaluated_run(run_folder: str | os.PathLike[str]) -> EvaluatedRun:
         videos=_read_videos(run, metrics) if is_video else [],
         key_frames=outputs.read_key_frames(run) if is_video else None,
     )
-
-
-def intervals(
-    marked: Iterable[tuple[Number, Any]],
-) -> list[tuple[Number, Number]]:
-    """Returns first and last number of each stretch of marked ones."""
-    stretches = []
-    for is_inside, group in itertools.groupby(
-        marked, key=lambda pair: bool(pair[1])
-    ):
-        numbers = [number for number, _ in group]
-        if is_inside:
-            stretches.append((numbers[0], numbers[-1]))
-    return stretches
 
 
 def _read_videos(

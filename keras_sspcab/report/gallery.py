@@ -12,14 +12,14 @@ from PIL import Image
 from skimage import measure
 
 from keras_sspcab.data import image_files, masks
-from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.report.content import EvaluatedRun, Nouns
-from keras_sspcab.report.heat import (
+from keras_sspcab.pictures.heat import (
     COLOR_TABLE,
     LEVELS,
     heat_levels,
     seen_part,
 )
+from keras_sspcab.preprocessing import Preprocessing
+from keras_sspcab.report.content import EvaluatedRun, Nouns
 from keras_sspcab.runs.outputs import ImageScore, KeyFrame
 
 # Coarser colors halve the size of the page; no eye tells 64 steps from 256.

@@ -18,11 +18,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from keras_sspcab import files
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.registry import get_application
 from keras_sspcab.metrics.diagnosis import describe_failures, describe_shortcut
 from keras_sspcab.metrics.registry import describe_convention, metrics_of
 from keras_sspcab.pages import design
+from keras_sspcab.pictures.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.report import charts, gallery, timeline
 from keras_sspcab.report.charts import Chart
@@ -32,8 +34,7 @@ from keras_sspcab.report.content import (
     VideoScores,
     read_evaluated_run,
 )
-from keras_sspcab.report.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
-from keras_sspcab.runs import RunFolder, files
+from keras_sspcab.runs import RunFolder
 from keras_sspcab.runs.folder import evaluated_elsewhere
 from keras_sspcab.runs.outputs import KeyFrame
 from keras_sspcab.runs.parsing import arguments_of

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from keras_sspcab.imports import lazy_names
 
 if TYPE_CHECKING:
+    from keras_sspcab.progress import Progress
     from keras_sspcab.runs.config import (
         CalibrationConfig,
         Config,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     )
     from keras_sspcab.runs.folder import RunFolder
     from keras_sspcab.runs.models import load_detector
-    from keras_sspcab.runs.progress import Progress
     from keras_sspcab.runs.run import Run
     from keras_sspcab.runs.settings import Setting, list_settings
 
@@ -48,7 +48,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Progress": "progress",
     "Run": "run",
     "RunFolder": "folder",
     "Setting": "settings",
@@ -58,5 +57,8 @@ _HOMES = {
 
 __getattr__ = lazy_names(
     __name__,
-    {name: f"{__name__}.{_HOMES.get(name, 'config')}" for name in __all__},
+    {
+        **{n: f"{__name__}.{_HOMES.get(n, 'config')}" for n in __all__},
+        "Progress": "keras_sspcab.progress",
+    },
 )

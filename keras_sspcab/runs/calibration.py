@@ -6,10 +6,11 @@ import os
 import warnings
 from typing import Any
 
+from keras_sspcab import files
 from keras_sspcab.checks import standardize_number
 from keras_sspcab.data import ImageSample, MarkedImages
 from keras_sspcab.hosts import AnomalyModel
-from keras_sspcab.runs import files
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.marks import (
@@ -20,7 +21,6 @@ from keras_sspcab.runs.marks import (
 )
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.parsing import load_config, write_config
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import Source, source_of
 from keras_sspcab.scoring import Calibration
 from keras_sspcab.scoring.false_alarms import are_as_normal

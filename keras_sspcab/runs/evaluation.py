@@ -5,15 +5,15 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from keras_sspcab import files
 from keras_sspcab.hosts import get_application
-from keras_sspcab.runs import files
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.folder import RunFolder, now
 from keras_sspcab.runs.image_evaluation import evaluate_images
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.outputs import write_curves
 from keras_sspcab.runs.parsing import arguments_of
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import ImageSource, source_of
 from keras_sspcab.runs.tracking import log_run
 from keras_sspcab.runs.video_evaluation import evaluate_videos

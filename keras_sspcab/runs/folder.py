@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from keras_sspcab.runs import files
+from keras_sspcab import files
+from keras_sspcab.files import now
+from keras_sspcab.locks import folder_lock, is_leftover
 from keras_sspcab.runs.config import Config
-from keras_sspcab.runs.files import now
-from keras_sspcab.runs.locks import folder_lock, is_leftover
 from keras_sspcab.runs.parsing import load_config, write_config
 
 _PACKAGES = (

@@ -21,6 +21,7 @@ from keras_sspcab.metrics.diagnosis import (
     statistics_auroc,
 )
 from keras_sspcab.preprocessing import content_of
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.measures import (
     SCORED,
     Measured,
@@ -33,7 +34,6 @@ from keras_sspcab.runs.outputs import (
     write_regions,
     write_rows,
 )
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import ImageSource
 from keras_sspcab.scoring import (
     DriftComparison,

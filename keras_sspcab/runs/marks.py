@@ -6,8 +6,8 @@ from typing import Any
 
 from keras_sspcab.data import ImageSample, MarkedImages
 from keras_sspcab.hosts import AnomalyModel
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.folder import RunFolder
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import Source
 
 

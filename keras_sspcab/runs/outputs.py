@@ -18,16 +18,17 @@ it.
 import csv
 import dataclasses
 import functools
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from keras_sspcab import files
 from keras_sspcab.metrics import Curve
-from keras_sspcab.runs import files
 from keras_sspcab.runs.folder import RunFolder
 
 _EVALUATE = "keras-sspcab evaluate"
@@ -43,6 +44,23 @@ OUTCOMES: dict[tuple[int | None, bool], str] = {
     (None, True): "flagged",
     (None, False): "unflagged",
 }
+
+Number = TypeVar("Number", int, float)
+
+
+def intervals(
+    marked: Iterable[tuple[Number, Any]],
+) -> list[tuple[Number, Number]]:
+    """Returns first and last number of each stretch of marked ones."""
+    stretches = []
+    for is_inside, group in itertools.groupby(
+        marked, key=lambda pair: bool(pair[1])
+    ):
+        numbers = [number for number, _ in group]
+        if is_inside:
+            stretches.append((numbers[0], numbers[-1]))
+    return stretches
+
 
 # === Rows ===
 

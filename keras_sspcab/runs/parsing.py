@@ -10,8 +10,8 @@ from typing import Any, Union, get_args, get_origin
 import tomli_w
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
+from keras_sspcab import files
 from keras_sspcab.checks import did_you_mean
-from keras_sspcab.runs import files
 from keras_sspcab.runs.config import (
     Config,
     ConfigError,

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from keras_sspcab import files
 from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data import (
     ImageSample,
@@ -32,15 +33,18 @@ from keras_sspcab.data.video import (
     video_writer,
 )
 from keras_sspcab.hosts import ScoredFrame
+from keras_sspcab.locks import folder_lock
 from keras_sspcab.optional_inputs import product_index, product_name
-from keras_sspcab.report import overlay
-from keras_sspcab.report.content import intervals
-from keras_sspcab.report.heat import HeatScale, outline_regions, seen_part
-from keras_sspcab.report.predictions import annotate_frame, save_score_plot
-from keras_sspcab.runs import files
+from keras_sspcab.pictures.heat import (
+    HeatScale,
+    outline_regions,
+    overlay,
+    seen_part,
+)
+from keras_sspcab.pictures.video import annotate_frame, save_score_plot
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import Config, EvaluationConfig
-from keras_sspcab.runs.locks import folder_lock
-from keras_sspcab.runs.progress import Progress
+from keras_sspcab.runs.outputs import intervals
 from keras_sspcab.runs.regions import RegionLevels
 from keras_sspcab.runs.sources import config_for, source_of
 from keras_sspcab.scoring import Calibration, describe_fault, region_columns

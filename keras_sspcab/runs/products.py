@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sspcab import files
 from keras_sspcab.data.file_system import standardize_path
 from keras_sspcab.data.scanning import find_products
 from keras_sspcab.hosts import FeatureModel, ProductModel, get_application
 from keras_sspcab.metrics.registry import metrics_of
 from keras_sspcab.optional_inputs import product_index
-from keras_sspcab.runs import files
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.calibration import (
     FIRST,
     restore_calibration,
@@ -24,7 +25,6 @@ from keras_sspcab.runs.evaluation import evaluate_run
 from keras_sspcab.runs.folder import RunFolder, now
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.parsing import differences, write_config
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import source_of
 from keras_sspcab.runs.training import train_run
 from keras_sspcab.scoring import Calibration

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.folder import RunFolder, default_run_path
 from keras_sspcab.runs.parsing import differences, load_config
-from keras_sspcab.runs.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,7 +266,7 @@ class Run(RunFolder):
                 checkpoint was trained on. Defaults to that of its authors.
             progress: Takes what there is to say.
         """
-        from keras_sspcab.runs.files import sha256_of
+        from keras_sspcab.files import sha256_of
         from keras_sspcab.runs.models import import_model
         from keras_sspcab.runs.training import train_run
 

@@ -4,9 +4,10 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from keras_sspcab import files
 from keras_sspcab.checks import standardize_number
 from keras_sspcab.metrics import f1_optimal_threshold
-from keras_sspcab.runs import files
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.calibration import install, new_name
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.models import load_detector
@@ -16,7 +17,6 @@ from keras_sspcab.runs.outputs import (
     read_metrics,
 )
 from keras_sspcab.runs.parsing import load_config
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.scoring import Calibration
 from keras_sspcab.scoring.false_alarms import CONFIDENCE
 

@@ -16,11 +16,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from keras_sspcab.runs import files
+from keras_sspcab import files
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import TrackingConfig
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.parsing import read_toml
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.services import SERVICES, Service
 
 # After which a server that did not answer is asked again.

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_sspcab import files
 from keras_sspcab.data import tile_dataset
 from keras_sspcab.hosts import AnomalyModel, InspectionModel, ObjectModel
 from keras_sspcab.layers.predictive_block import PredictiveBlock
-from keras_sspcab.runs import files
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.calibration import (
     FITTED,
     calibrate_on_own,
@@ -24,8 +25,6 @@ from keras_sspcab.runs.calibration import (
     save_model,
     tell_calibration,
 )
-from keras_sspcab.runs.callbacks import FlushedTensorBoard, TrainingInterrupted
-from keras_sspcab.runs.checkpoint import CheckpointError
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.folder import RunFolder, now
 from keras_sspcab.runs.marks import (
@@ -36,10 +35,14 @@ from keras_sspcab.runs.marks import (
 )
 from keras_sspcab.runs.models import build_model, compile_model, construct
 from keras_sspcab.runs.parsing import write_config
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import Source, source_of
 from keras_sspcab.runs.tracking import tracked_training
 from keras_sspcab.training import train
+from keras_sspcab.training.callbacks import (
+    FlushedTensorBoard,
+    TrainingInterrupted,
+)
+from keras_sspcab.training.checkpoint import CheckpointError
 
 _FREE_SETTINGS = {
     "data.path",

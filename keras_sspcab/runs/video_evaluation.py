@@ -18,6 +18,7 @@ from keras_sspcab.data.video import (
     read_frames,
 )
 from keras_sspcab.hosts import ScoredFrame
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import Config, EvaluationConfig
 from keras_sspcab.runs.measures import (
     SCORED,
@@ -32,7 +33,6 @@ from keras_sspcab.runs.outputs import (
     write_map,
     write_rows,
 )
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.regions import (
     Regions,
     Table,

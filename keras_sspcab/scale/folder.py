@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from keras_sspcab import files
+from keras_sspcab.files import now
 from keras_sspcab.imports import import_optional
-from keras_sspcab.runs import files
-from keras_sspcab.runs.files import now
-from keras_sspcab.runs.locks import folder_lock, remove_leftovers
+from keras_sspcab.locks import folder_lock, remove_leftovers
 from keras_sspcab.scale.plan import ScorePlan
 from keras_sspcab.scoring import (
     Drift,

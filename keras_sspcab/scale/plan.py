@@ -17,7 +17,7 @@ from keras_sspcab.data.file_system import (
     standardize_path,
 )
 from keras_sspcab.data.scanning import find_images
-from keras_sspcab.runs.files import sha256_of
+from keras_sspcab.files import sha256_of
 
 
 def list_inputs(inputs: Iterable[Any], known: Iterable[str] = ()) -> list[str]:

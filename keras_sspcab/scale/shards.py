@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_sspcab import files
 from keras_sspcab.checks import standardize_choice, standardize_int
 from keras_sspcab.data.batching import images_at_once
 from keras_sspcab.data.checking import warn_of_dark_files
@@ -18,7 +19,6 @@ from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.optional_inputs import product_name
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs import files
 from keras_sspcab.runs.outputs import write_map
 from keras_sspcab.scale.folder import ScoreFolder, read_inputs, state_of_file
 from keras_sspcab.scale.plan import ScorePlan, Scorer, list_inputs

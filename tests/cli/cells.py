@@ -5,10 +5,11 @@ import os
 
 import keras
 
+from keras_sspcab import files
 from keras_sspcab.compare import cell as cells
 from keras_sspcab.hosts import AnomalyModel
 from keras_sspcab.layers import SSPCABLayer
-from keras_sspcab.runs import files, outputs
+from keras_sspcab.runs import outputs
 from keras_sspcab.runs.folder import now
 from keras_sspcab.runs.sources import source_of
 from keras_sspcab.scoring import MapPooling, SquaredError

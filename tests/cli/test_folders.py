@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from keras_sspcab.locks import folder_lock
 from keras_sspcab.runs import load_detector
-from keras_sspcab.runs.locks import folder_lock
 from tests.cli.conftest import TRAINING
 from tests.scripts import run_script
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from keras_sspcab import files
 from keras_sspcab.compare.grid import Cell, Grid
 from keras_sspcab.compare.results import (
     CellState,
@@ -15,7 +16,7 @@ from keras_sspcab.compare.results import (
     read_results,
     state_of,
 )
-from keras_sspcab.runs import RunFolder, files
+from keras_sspcab.runs import RunFolder
 from keras_sspcab.runs.outputs import ImageScore, write_rows
 from keras_sspcab.runs.parsing import load_config
 

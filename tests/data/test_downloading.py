@@ -22,7 +22,7 @@ from keras_sspcab.data import (
 )
 from keras_sspcab.data.downloading import download, downloadable_data
 from keras_sspcab.data.masks import load_mask
-from keras_sspcab.runs.files import OutOfSpaceError
+from keras_sspcab.files import OutOfSpaceError
 
 
 class Server(http.server.ThreadingHTTPServer):

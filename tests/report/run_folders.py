@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 from PIL import Image
 
+from keras_sspcab import files
 from keras_sspcab.metrics import (
     PixelScores,
     macro_auc,
@@ -17,7 +18,7 @@ from keras_sspcab.metrics import (
     roc_curve,
 )
 from keras_sspcab.report import write_report
-from keras_sspcab.runs import files, outputs
+from keras_sspcab.runs import outputs
 from keras_sspcab.runs.outputs import FrameScore, ImageScore, KeyFrame
 
 THRESHOLD = 3.0

@@ -9,7 +9,7 @@ from PIL import Image
 
 from keras_sspcab.data import resize
 from keras_sspcab.hosts import InspectionModel
-from keras_sspcab.report.heat import REGION_COLOR, overlay
+from keras_sspcab.pictures.heat import REGION_COLOR, overlay
 from keras_sspcab.runs import ConfigError, Run
 
 pytestmark = [

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_sspcab.runs import Config, RunFolder, files
+from keras_sspcab import files
+from keras_sspcab.runs import Config, RunFolder
 from keras_sspcab.runs.folder import default_run_path
 from keras_sspcab.runs.parsing import load_config
 

@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from keras_sspcab.data import ImageSample
 from keras_sspcab.data.masks import load_mask, read_mask
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs.image_evaluation import evaluate_images
 from keras_sspcab.runs.parsing import load_config
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.sources import source_of
 from keras_sspcab.scoring import Calibration, DriftReference, input_statistics
 

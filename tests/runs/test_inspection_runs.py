@@ -9,7 +9,7 @@ from keras_sspcab.export import images as images_of_export
 from keras_sspcab.export import load_scorer
 from keras_sspcab.export.inference import Inference
 from keras_sspcab.hosts import InspectionModel
-from keras_sspcab.report.heat import REGION_COLOR
+from keras_sspcab.pictures.heat import REGION_COLOR
 from keras_sspcab.runs import ConfigError, Run
 from keras_sspcab.runs.sources import source_of
 from keras_sspcab.scale import ScoringJob

@@ -13,9 +13,9 @@ from keras_sspcab.export import load_runner, load_scorer
 from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.json_tensors import JsonRequest
 from keras_sspcab.export.serving.server.versions import LoadedVersion
+from keras_sspcab.files import read_json
 from keras_sspcab.hosts import ProductModel
 from keras_sspcab.runs import ConfigError, Run, load_detector
-from keras_sspcab.runs.files import read_json
 from tests.runs.listening import Listener
 
 pytestmark = [

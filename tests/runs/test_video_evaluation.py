@@ -3,12 +3,13 @@ import types
 import numpy as np
 import pytest
 
+from keras_sspcab import files
 from keras_sspcab.data import scan_video_folder
 from keras_sspcab.hosts import ScoredFrame
-from keras_sspcab.runs import files, outputs, video_evaluation
+from keras_sspcab.progress import Progress
+from keras_sspcab.runs import outputs, video_evaluation
 from keras_sspcab.runs.config import Config, DataConfig, EvaluationConfig
 from keras_sspcab.runs.folder import RunFolder
-from keras_sspcab.runs.progress import Progress
 from keras_sspcab.runs.regions import Regions
 from tests.data.video_writing import noise, write_frames
 

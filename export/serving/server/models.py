@@ -14,7 +14,7 @@ from typing import Any
 
 from grpc import StatusCode
 
-from keras_sspcab.export.serving.manifest import find_versions, is_version
+from keras_sspcab.export.manifest import find_versions, is_version
 from keras_sspcab.export.serving.model_config import MODELS_CONFIG, ModelsConfig
 from keras_sspcab.export.serving.server.errors import ServingError, invalid
 from keras_sspcab.export.serving.server.versions import (

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from keras_sspcab.export.serving.manifest import MAX_VERSION
+from keras_sspcab.export.manifest import MAX_VERSION
 from keras_sspcab.export.serving.server.errors import (
     ServingError,
     as_serving_error,
@@ -272,7 +272,7 @@ def _describe(versions: Sequence[Version]) -> dict[str, Any]:
     They take encoded images and give maps.
     """
     # The same as in the report.
-    from keras_sspcab.report.heat import COLOR_TABLE
+    from keras_sspcab.pictures.heat import COLOR_TABLE
 
     newest: dict[str, tuple[int, LoadedVersion]] = {}
     for version in sorted(versions, key=lambda v: v.number):

@@ -14,7 +14,7 @@ from keras_sspcab.export.audit import (
     require_finite,
     require_finite_constants,
 )
-from keras_sspcab.export.serving.manifest import MANIFEST_NAME, verify_version
+from keras_sspcab.export.manifest import MANIFEST_NAME, verify_version
 from keras_sspcab.export.serving.server.drift import DriftWatch
 from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.messages import read_tensors

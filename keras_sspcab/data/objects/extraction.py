@@ -28,7 +28,7 @@ from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.per_frame import FrameSource, zip_frames
 from keras_sspcab.data.video.reading import iterate_frames, video_cache_path
-from keras_sspcab.runs.files import replacing
+from keras_sspcab.files import replacing
 
 
 def extract_cubes(

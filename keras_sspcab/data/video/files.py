@@ -19,9 +19,9 @@ from PIL import Image
 
 from keras_sspcab.data.image_files import pixels_of
 from keras_sspcab.data.video.frames import fit_frame
+from keras_sspcab.files import replacing
 from keras_sspcab.imports import import_optional
 from keras_sspcab.preprocessing import Preprocessing
-from keras_sspcab.runs.files import replacing
 
 #: Extensions of files that are taken for videos, in any case.
 VIDEO_EXTENSIONS = (

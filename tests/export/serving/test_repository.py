@@ -14,7 +14,7 @@ from keras_sspcab.export.serving import packaging
 from keras_sspcab.export.serving import repository as repository_module
 from keras_sspcab.export.serving.model_config import ModelsConfig
 from keras_sspcab.export.serving.repository import Repository
-from keras_sspcab.runs.locks import folder_lock
+from keras_sspcab.locks import folder_lock
 from tests.export.serving.models import (
     IMAGES,
     NAME,

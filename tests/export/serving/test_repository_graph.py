@@ -10,9 +10,9 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_sspcab.export.inference import Inference
+from keras_sspcab.export.manifest import verify_version
 from keras_sspcab.export.parity import TOLERANCES
 from keras_sspcab.export.precision import computing_in
-from keras_sspcab.export.serving.manifest import verify_version
 from tests.export.serving.models import (
     IMAGES,
     package,

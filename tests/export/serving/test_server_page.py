@@ -11,8 +11,8 @@ from scipy import ndimage
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.export import export_saved_model
 from keras_sspcab.hosts import InspectionModel
+from keras_sspcab.pictures.heat import COLOR_TABLE
 from keras_sspcab.regions import Region, Regions
-from keras_sspcab.report.heat import COLOR_TABLE
 from tests.browser import check_page, set_width, style, texts, violations
 from tests.export.serving.models import (
     NAME,

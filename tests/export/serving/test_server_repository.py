@@ -9,7 +9,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from keras_sspcab.cli import app
 from keras_sspcab.export.serving.repository import Repository
-from keras_sspcab.runs.files import write_text
+from keras_sspcab.files import write_text
 from tests.export.serving.models import (
     NAME,
     assert_same,

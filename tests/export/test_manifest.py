@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from keras_sspcab.export.serving.manifest import (
+from keras_sspcab.export.manifest import (
     MANIFEST_NAME,
     verify_version,
     write_manifest,

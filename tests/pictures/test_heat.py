@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from keras_sspcab.pictures.heat import HeatScale
 from keras_sspcab.report import overlay
-from keras_sspcab.report.heat import HeatScale
 
 BLUE = np.full((4, 6, 3), [10, 20, 200], "uint8")
 

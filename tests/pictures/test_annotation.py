@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_sspcab.report.predictions import annotate_frame
+from keras_sspcab.pictures.video import annotate_frame
 
 GRAY = np.full((40, 50, 3), 100, "uint8")
 FACTOR = 7  # 50 pixels become 350

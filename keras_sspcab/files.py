@@ -35,7 +35,7 @@ def temporary_path(path: "str | os.PathLike[str]", kind: str = "tmp") -> str:
     """Returns a path beside another that nobody else takes.
 
     The name is hidden and ends in the same suffix (some writers look at it);
-    `keras_sspcab.runs.locks` removes what killed processes leave there.
+    `keras_sspcab.locks` removes what killed processes leave there.
     """
     folder, name = os.path.split(os.path.abspath(path))
     stem, suffix = os.path.splitext(name)
@@ -85,7 +85,7 @@ def set_aside(path: str) -> Iterator[None]:
     """Removes a file or folder, and puts it back if the `with` block fails.
 
     If the process is killed within the block, a folder comes back later, see
-    `keras_sspcab.runs.locks`; a file does not.
+    `keras_sspcab.locks`; a file does not.
     """
     is_folder = os.path.isdir(path)
     previous = temporary_path(path, "old" if is_folder else "tmp")

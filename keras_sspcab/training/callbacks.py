@@ -6,12 +6,12 @@ from typing import Any
 
 import keras
 
-from keras_sspcab.runs.checkpoint import (
+from keras_sspcab.signals import StopRequest
+from keras_sspcab.training.checkpoint import (
     Checkpoint,
     TrainingState,
     write_checkpoint,
 )
-from keras_sspcab.runs.signals import StopRequest
 
 
 class TrainingDiverged(ValueError):  # noqa: N818 (it is no fault of the code)

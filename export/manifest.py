@@ -5,7 +5,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from keras_sspcab.runs.files import sha256_of
+from keras_sspcab.files import sha256_of
 
 #: Name of the file. `sha256sum --check MANIFEST.sha256` reads it, too.
 MANIFEST_NAME = "MANIFEST.sha256"

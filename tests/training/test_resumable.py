@@ -10,13 +10,13 @@ import tensorflow as tf
 from keras_sspcab import SSPCABLayer
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.data.simulation import cutpaste_views
-from keras_sspcab.runs.checkpoint import (
+from keras_sspcab.training import TrainingDiverged, TrainingInterrupted, train
+from keras_sspcab.training.checkpoint import (
     CheckpointError,
     TrainingState,
     read_checkpoint,
     write_checkpoint,
 )
-from keras_sspcab.training import TrainingDiverged, TrainingInterrupted, train
 
 EPOCHS = 3
 STEPS = 7

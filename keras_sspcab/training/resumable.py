@@ -1,4 +1,4 @@
-"""Training that can be killed at any moment and then continues."""
+"""A call of `fit` for each epoch, and a checkpoint in between."""
 
 import json
 import os
@@ -7,29 +7,20 @@ from typing import Any
 
 import keras
 
-from keras_sspcab.runs import files
-from keras_sspcab.runs.callbacks import (
+from keras_sspcab import files
+from keras_sspcab.signals import deferred_signals
+from keras_sspcab.training.callbacks import (
     DivergenceGuard,
     Restorer,
     Saver,
     TrainCallbacks,
-    TrainingDiverged,
-    TrainingInterrupted,
 )
-from keras_sspcab.runs.checkpoint import (
+from keras_sspcab.training.checkpoint import (
     Checkpoint,
     CheckpointError,
     TrainingState,
     read_checkpoint,
 )
-from keras_sspcab.runs.signals import deferred_signals
-
-__all__ = [
-    "CheckpointError",
-    "TrainingDiverged",
-    "TrainingInterrupted",
-    "train",
-]
 
 
 def train(

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from keras_sspcab.runs.locks import folder_lock, remove_leftovers
+from keras_sspcab.locks import folder_lock, remove_leftovers
 
 HOLD = """
 import sys, time
-from keras_sspcab.runs.locks import folder_lock
+from keras_sspcab.locks import folder_lock
 with folder_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

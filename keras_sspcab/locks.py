@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 
-from keras_sspcab.runs.files import now
+from keras_sspcab.files import now
 
 if sys.platform == "win32":
     import msvcrt

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from PIL import Image, ImageDraw, ImageFont
 
-from keras_sspcab.report.heat import overlay
-from keras_sspcab.runs import files
+from keras_sspcab import files
+from keras_sspcab.pictures.heat import overlay
 
 # Smaller frames are enlarged by a whole factor, so that text can be read.
 _LEAST_WIDTH = 320

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sspcab.runs import files
+from keras_sspcab import files
 
 _FORMAT = "keras-sspcab checkpoint"
 _VERSION = 1

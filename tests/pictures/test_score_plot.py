@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sspcab.report.predictions import save_score_plot
+from keras_sspcab.pictures.video import save_score_plot
 
 
 def test_everything_is_drawn(tmp_path):
