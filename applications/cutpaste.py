@@ -1,6 +1,7 @@
 """CutPaste: a classifier of cut-and-paste images, scored by a density."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -109,7 +110,8 @@ class CutPaste(AnomalyModel):
             `keras_sspcab.backbones.available_backbones()`.
         freeze_backbone: Whether a pretrained network keeps its weights, the
             default; else all but its normalization is trained, at a 300th of
-            the rate. A ResNet-18 is always trained.
+            the rate (by SGD; others take no notice of the factor). A ResNet-18
+            is always trained.
         base_width: Channels of the first stage of the ResNet-18, doubled three
             times. Defaults to 64; 16 trains on a CPU.
         head_layers: Hidden layers of the head as wide as the features, before
@@ -167,7 +169,7 @@ class CutPaste(AnomalyModel):
     guide: ClassVar[HostGuide] = HostGuide(
         purpose="whole images that look unusual; parts may lie anywhere, maps "
         "are coarse",
-        training_time="2 to 3 minutes on busy cores, pretrained and frozen",
+        training_time="2 to 10 minutes on busy cores, pretrained and frozen",
         expectation="image AUROC 0.91 on magnetic tiles, 0.90 on screws of "
         "corrected gain",
     )
@@ -356,6 +358,24 @@ class CutPaste(AnomalyModel):
             rate = keras.optimizers.schedules.CosineDecay(rate, steps)
         return keras.optimizers.SGD(rate, momentum=0.9)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
+        used: Any = self.optimizer
+        used = getattr(used, "inner_optimizer", used)
+        if not self._is_slowed or isinstance(used, keras.optimizers.SGD):
+            return
+        warnings.warn(
+            "The backbone is to learn at a 300th of the rate, by smaller "
+            f"gradients, of which {type(used).__name__} takes no notice: it "
+            "learns at the full rate. Use keras.optimizers.SGD, or freeze it",
+            stacklevel=2,
+        )
+
+    @property
+    def _is_slowed(self) -> bool:
+        is_frozen = self.argument("freeze_backbone")
+        return self.argument("backbone") != RESNET and not is_frozen
+
     def default_losses(self) -> dict[str, Any]:
         """The cross-entropy of the classes."""
         return {
@@ -371,8 +391,8 @@ class CutPaste(AnomalyModel):
         return cutpaste_views(
             data,
             self.arguments["variant"],
-            jitter=self.arguments["jitter"],
-            translation=self.arguments["translation"],
+            jitter=self.argument("jitter"),
+            translation=self.argument("translation"),
             seed=np.random.randint(2**31),
         )
 
@@ -396,7 +416,7 @@ class CutPaste(AnomalyModel):
         """Features of images, or of patches that overlap by a half."""
         if self._patches is None:
             return np.asarray(self._embedder.value.predict_on_batch(images))
-        stride = max(self.arguments["patch_size"] // 2, 1)
+        stride = max(self.argument("patch_size") // 2, 1)
         patches = self._patches(ops.convert_to_tensor(images), stride=stride)
         flat = ops.reshape(patches, (-1, patches.shape[-1]))
         return np.asarray(ops.convert_to_numpy(flat), "float32")

@@ -296,7 +296,7 @@ class DRAEM(AnomalyModel):
     def default_losses(self) -> dict[str, Any]:
         """Squared error and SSIM, and the focal loss of the segmentation."""
         return {
-            "reconstruction": ReconstructionLoss(self.arguments["ssim_weight"]),
+            "reconstruction": ReconstructionLoss(self.argument("ssim_weight")),
             "segmentation": FocalLoss(),
         }
 
@@ -306,8 +306,8 @@ class DRAEM(AnomalyModel):
 
         return simulate_anomalies(
             data,
-            self.arguments["texture_folder"],
-            anomaly_probability=self.arguments["anomaly_probability"],
+            self.argument("texture_folder"),
+            anomaly_probability=self.argument("anomaly_probability"),
             seed=np.random.randint(2**31),
         )
 

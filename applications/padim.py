@@ -14,6 +14,7 @@ from keras_sspcab.hosts.base import HostGuide
 from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel
 from keras_sspcab.hosts.registry import register_application
+from keras_sspcab.layers.base import ConfigLayer
 from keras_sspcab.scoring import (
     Calibration,
     MapPooling,
@@ -128,8 +129,10 @@ def choose_channels(
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class ChannelChoice(keras.layers.Layer):
+class ChannelChoice(ConfigLayer):
     """Keeps some of the channels, chosen at random once and for all."""
+
+    config_names = ("count", "seed")
 
     def __init__(self, count: int, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -149,6 +152,3 @@ class ChannelChoice(keras.layers.Layer):
     ) -> tuple[int | None, ...]:
         *sizes, channels = input_shape
         return (*sizes, channels and min(channels, self.count))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "count": self.count, "seed": self.seed}

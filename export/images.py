@@ -27,7 +27,7 @@ def collect_images(
     """
     parts: dict[str, list[np.ndarray]] = {n: [] for n in inference.input_names}
     count = 0
-    for batch in _batches(images):
+    for batch in _batches(images, argument):
         arrays = _standardize(inference, batch, argument)
         pixels = max(math.prod(a.shape[1:-1]) for a in arrays.values())
         limit = min(limit, max(1, _MAX_PIXELS // pixels))
@@ -71,7 +71,12 @@ def collect_representative(
     return inputs
 
 
-def _batches(images: Any) -> Iterable[Any]:
+def _batches(images: Any, argument: str) -> Iterable[Any]:
+    if not hasattr(images, "__iter__") or isinstance(images, (str, bytes)):
+        raise ValueError(
+            f"`{argument}` must be an array, a dict of arrays or batches of "
+            f"them. Received: {images!r}"
+        )
     if hasattr(images, "shape") or isinstance(images, Mapping):
         return [images]
     return (

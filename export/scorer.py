@@ -1,13 +1,13 @@
 """Loads a model, trained or exported, to score single images with."""
 
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_sspcab.export.artifacts import calibration_in, read_report
 from keras_sspcab.export.audit import require_finite_constants
 from keras_sspcab.export.manifest import (
     MANIFEST_NAME,
@@ -167,7 +167,7 @@ def _load_saved_model(
             f"The export in {path} takes no {unknown[0]}: it is of an earlier "
             "version, or of a model without thresholds. Export it again"
         )
-    known = _stored_calibration(pathlib.Path(path))
+    known = calibration_in(read_report(pathlib.Path(path)))
     # Checks the options in any case.
     calibration = (known or Calibration(threshold=0.0)).adjusted(**options)
     has_regions = "region_scores" in runner.output_names
@@ -201,15 +201,6 @@ def _product_names(calibration: Calibration) -> list[str]:
 def _describe(options: dict[str, float], product: str | None) -> str:
     texts = [f"{name}={value:g}" for name, value in options.items()]
     return ", ".join([*texts, *([f"product={product}"] if product else [])])
-
-
-def _stored_calibration(folder: pathlib.Path) -> Calibration | None:
-    """Returns what an export notes beside it; None where it does not."""
-    try:
-        report = json.loads((folder / "parity.json").read_text("utf-8"))
-        return Calibration.from_dict(report["calibration"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _looks_at_videos(path: str, name: str) -> ValueError:

@@ -14,6 +14,8 @@ _CONVOLUTIONS = (
     keras.layers.Conv3D,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
 )
 
 

@@ -54,6 +54,12 @@ def test_defaults_are_those_of_the_model():
     assert config.training.epochs == 3
 
 
+def test_files_may_begin_with_a_mark_of_their_encoding(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("[training]\r\nepochs = 3\r\n", encoding="utf-8-sig")
+    assert load_config(str(path), AUTOENCODER).training.epochs == 3
+
+
 def test_file_is_stronger_than_defaults_and_command_line_than_file(write):
     path = write(
         """

@@ -88,6 +88,35 @@ def test_nearest_before_where_the_penultimate_does_not_qualify():
     assert "conv0" not in [layer.name for layer in result.layers]
 
 
+def test_transposed_convolutions_count():
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            layers.Conv2D(4, 3, padding="same", name="encoder"),
+            layers.Conv2DTranspose(4, 3, padding="same", name="decoder"),
+            layers.Conv2D(1, 3, padding="same", name="output"),
+        ]
+    )
+    result = replace_penultimate_conv(model)
+    assert [layer.name for layer in result.layers] == [
+        *("encoder", "sspcab", "output")
+    ]
+    # One that enlarges is passed over, with a warning.
+    strided = keras.Sequential(
+        [
+            keras.Input((16, 16, 4)),
+            layers.Conv2D(4, 3, padding="same", name="encoder"),
+            layers.Conv2DTranspose(
+                4, 3, strides=2, padding="same", name="decoder"
+            ),
+            layers.Conv2D(1, 3, padding="same", name="output"),
+        ]
+    )
+    with pytest.warns(UserWarning, match="'decoder' has strides"):
+        result = replace_penultimate_conv(strided)
+    assert result.layers[0].name == "sspcab"
+
+
 def test_sequential():
     model = keras.Sequential(
         [

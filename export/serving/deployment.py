@@ -16,16 +16,16 @@ from keras_sspcab.files import write_text
 
 BATCHING_CONFIG = "batching.config"
 
-# Each has a template.
-_FILES = (
-    BATCHING_CONFIG,
-    "monitoring.config",
+#: Those that name the Docker image and the GPUs.
+MANIFESTS = (
     "docker-compose.yml",
     "kubernetes.yaml",
     "kserve.yaml",
-    "verify.sh",
     "README.md",
 )
+
+# Each has a template.
+_FILES = (BATCHING_CONFIG, "monitoring.config", "verify.sh", *MANIFESTS)
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 

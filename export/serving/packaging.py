@@ -28,6 +28,7 @@ from keras_sspcab.export.serving.repository import (
     staging_folder,
 )
 from keras_sspcab.export.serving.warmup import write_warmup
+from keras_sspcab.hosts import AnomalyModel
 from keras_sspcab.imports import import_optional
 from keras_sspcab.locks import folder_lock
 from keras_sspcab.runs import load_detector
@@ -84,8 +85,8 @@ def package_model(
             run folder or `.keras` file of a detector.
         directory: The repository; it is created if it does not exist.
         images: Real images to compare SavedModel and model on, and to warm up
-            with (see `check_parity`), or a folder of images or videos. None
-            takes the data of the run.
+            with (see `check_parity`), or, for a detector, a folder of images or
+            videos. None takes the data of the run.
         name: Name of the model in the repository. Defaults to its own.
         version: Number of the version, above all others. None takes the next.
         keep: How many of the newest versions to keep, besides those that are
@@ -115,11 +116,15 @@ def package_model(
     """
     import_optional("tensorflow_serving", "Packaging needs its protos", "serve")
     keep = standardize_int(keep, "keep", minimum=1)
-    if not isinstance(model, keras.Model):
+    run, is_loaded = None, isinstance(model, keras.Model)
+    if not is_loaded:
         run = None if os.fspath(model).endswith(".keras") else model
         model = load_detector(os.fspath(model))
-        if images is None or isinstance(images, (str, os.PathLike)):
-            images, _ = find_inputs(model, run, images)
+    is_folder = isinstance(images, (str, os.PathLike))
+    if (images is None and not is_loaded) or (
+        is_folder and isinstance(model, AnomalyModel)
+    ):
+        images, _ = find_inputs(model, run, images)
     name = model.name if name is None else name
     check_name(name)
     repository = Repository(directory)

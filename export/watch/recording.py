@@ -76,10 +76,18 @@ class Recorder:
         self._ring: collections.deque[tuple[float, bytes]] = collections.deque()
         self._num_bytes = 0
         self._last = -np.inf
+        self._looked_at = np.inf
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._clip: _Clip | None = None
         self._closing: list[threading.Thread] = []
+
+    def look_at(self, frame: Frame) -> None:
+        """Notes the frame that is scored next; an alarm is about no earlier.
+
+        Frames from before it are kept for as long as the model takes.
+        """
+        self._looked_at = frame.seconds
 
     def add(self, frame: Frame) -> None:
         """Takes a frame of the source, and keeps it if a clip needs it."""
@@ -96,8 +104,9 @@ class Recorder:
             self._last = seconds
             self._ring.append((seconds, data))
             self._num_bytes += len(data)
+            alarm = min(seconds, self._looked_at)
             while self._ring and (
-                seconds - self._ring[0][0] > self._before
+                alarm - self._ring[0][0] > self._before
                 or self._num_bytes > _MAX_BYTES
             ):
                 self._num_bytes -= len(self._ring.popleft()[1])

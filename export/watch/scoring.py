@@ -187,7 +187,7 @@ def load_frame_scorer(
         if calibration is None and threshold is None:
             raise ValueError(
                 f"{path} does not say its thresholds. Give the `threshold` "
-                'argument, such as threshold="3"'
+                "argument, such as threshold=3"
             )
         scorer = _ImageFrames(
             images, name, calibration or Calibration(), images.preprocessing

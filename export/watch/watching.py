@@ -111,7 +111,7 @@ class Watch:
     def __init__(
         self,
         scorer: FrameScorer,
-        source: str,
+        source: int | str | os.PathLike[str],
         folder: str | os.PathLike[str],
         options: WatchOptions | None = None,
         page: ServerOptions | None = None,
@@ -120,7 +120,7 @@ class Watch:
         self.folder = os.fspath(folder)
         self._scorer = scorer
         self.source = Source(
-            source,
+            str(source),
             scorer.preprocessing,
             scorer.span,
             options.timeout,
@@ -152,9 +152,11 @@ class Watch:
         """Watches until the file ends or `is_stopping`, asked often, says so.
 
         Raises:
-            ValueError: If the source is lost for good, or another process
-                watches into the same folder.
+            ValueError: If the source is lost for good, another process watches
+                into the same folder, or this watch has run before.
         """
+        if self._recorder is not None:
+            raise ValueError("A watch runs once. Make another one")
         # Not what was typed: it may hold a password.
         command = ["keras-sspcab", "watch", self._scorer.name, self.source.name]
         with contextlib.ExitStack() as stack:
@@ -203,6 +205,8 @@ class Watch:
 
     def _look(self, frames: Sequence[Frame]) -> None:
         frame = frames[-1]
+        assert self._recorder is not None
+        self._recorder.look_at(frame)
         if frame.connection != self._connection:
             self._connection = frame.connection
             self._end_alarm("source lost")

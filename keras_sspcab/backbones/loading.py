@@ -87,6 +87,11 @@ def load_backbone(
         downloaded = None if weights is None else "imagenet"
         network = applications.load_network(name, path or downloaded)
         matrix, shift = applications.preprocessing_of(name)
+    for layer in network.layers:
+        if isinstance(layer, layers.Dropout):
+            # Stochastic depth: frozen, features must be the same in training;
+            # fine-tuned on few images, it has been left out as well.
+            layer.rate = 0.0
     maps = _find_maps(network, taps)
     outputs = maps if len(maps) > 1 else maps[0]
     network = keras.Model(network.input, outputs, name=name)

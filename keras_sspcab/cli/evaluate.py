@@ -1,6 +1,7 @@
 """`keras-sspcab evaluate` and `report`."""
 
 import webbrowser
+from collections import ChainMap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,8 +96,10 @@ def show_metrics(run: "RunFolder", metrics: dict[str, Any]) -> None:
 def _show_images(title: str, metrics: dict[str, Any]) -> None:
     from keras_sspcab.metrics.registry import metrics_of
 
-    columns = metrics_of("image", metrics)
     parts = metrics.get("per_product")
+    # Products without defects have fewer.
+    found = metrics if parts is None else ChainMap(*parts.values())
+    columns = metrics_of("image", found)
     table = Table(title=title)
     table.add_column("defect" if parts is None else "product")
     table.add_column("images", justify="right")

@@ -1,6 +1,7 @@
 """`keras-sspcab package`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,8 +72,9 @@ def package(
         typer.Option(help="Images computed at a time. Default: 32, or less."),
     ] = None,
     gpus: Annotated[
-        int, typer.Option(help="GPUs of each server, in new manifests.")
-    ] = 1,
+        int | None,
+        typer.Option(help="GPUs of each server, in new manifests. Default: 1."),
+    ] = None,
     image: Annotated[
         str | None,
         typer.Option(
@@ -97,7 +99,7 @@ def package(
             "--keep": keep,
             "--max-batch-size": max_batch_size,
             "--image": image,
-            "--gpus": gpus if gpus != 1 else None,
+            "--gpus": gpus,
             "--precision": precision if precision != "float32" else None,
             "--jit-compile": jit_compile or None,
         }
@@ -122,10 +124,12 @@ def package(
         precision=precision,
         jit_compile=jit_compile,
         max_batch_size=max_batch_size,
-        gpus=gpus,
+        gpus=1 if gpus is None else gpus,
         image=image,
     )
     _show(result, to)
+    if gpus is not None or image is not None:
+        _warn_of_kept_manifests(result.written, to)
 
 
 def _roll_back(directory: Path, name: str | None, wanted: str) -> None:
@@ -146,6 +150,17 @@ def _roll_back(directory: Path, name: str | None, wanted: str) -> None:
         name, None if wanted == _PREVIOUS else int(wanted)
     )
     say(f"{name} serves version {version}", style="green")
+
+
+def _warn_of_kept_manifests(written: Sequence[str], directory: Path) -> None:
+    from keras_sspcab.export.serving.deployment import MANIFESTS
+
+    if kept := [file for file in MANIFESTS if file not in written]:
+        warn(
+            f"{', '.join(kept)} in {os.fspath(directory)} were there and stay "
+            "as they are: --gpus and --image count in new ones. Remove them "
+            "and package again to have them rewritten"
+        )
 
 
 def _show(result: "PackageResult", directory: Path) -> None:

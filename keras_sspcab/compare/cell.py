@@ -22,6 +22,7 @@ from keras_sspcab.compare.conditions import hardware
 from keras_sspcab.compare.results import CellState, state_of
 from keras_sspcab.progress import Progress
 from keras_sspcab.runs import Config, RunFolder
+from keras_sspcab.runs.folder import evaluated_elsewhere
 from keras_sspcab.runs.parsing import resolve_layers
 from keras_sspcab.signals import deferred_signals
 
@@ -65,6 +66,9 @@ def run_cell(
             if state is not CellState.DONE:
                 with _timed(run, "evaluation"):
                     evaluate_run(run, config, progress)
+                if root := evaluated_elsewhere(run.record):
+                    # The same data, as was checked, in another place.
+                    run.update_record(data={**run.record["data"], "root": root})
         finally:
             if command is not None and run.exists:
                 run.update_record(command=list(command))

@@ -16,6 +16,7 @@ from keras_sspcab.compare.published import PublishedTable
 from keras_sspcab.metrics import image_metrics
 from keras_sspcab.metrics.registry import Metric
 from keras_sspcab.runs import RunFolder, outputs
+from keras_sspcab.runs.folder import evaluated_elsewhere
 from keras_sspcab.runs.outputs import ImageScore
 
 # Blocks in a cell of a table, at most.
@@ -37,8 +38,15 @@ def state_of(run: RunFolder) -> CellState:
         return CellState.NEW
     if not run.is_finished:
         return CellState.BEGUN
-    is_evaluated = _read_metrics(run) is not None
+    is_evaluated = _read_metrics(run) is not None and _is_evaluated_here(run)
     return CellState.DONE if is_evaluated else CellState.TRAINED
+
+
+def _is_evaluated_here(run: RunFolder) -> bool:
+    """Whether a run was last evaluated on its own data, as it is set."""
+    settings = run.record.get("evaluated", {}).get("settings")
+    own = run.config.evaluation.model_dump(mode="json")
+    return not evaluated_elsewhere(run.record) and settings in (None, own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +68,7 @@ def read_results(root: str, grid: Grid) -> dict[Cell, Result]:
     for cell in grid:
         run = RunFolder(os.path.join(root, cell.folder))
         if state_of(run) is CellState.DONE:
-            metrics = _read_metrics(run) or {}
+            metrics = outputs.read_metrics(run)
             numbers = {
                 key: value
                 for key, value in metrics.items()

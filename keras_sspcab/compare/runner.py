@@ -34,17 +34,8 @@ from keras_sspcab.locks import folder_lock
 from keras_sspcab.progress import Progress
 from keras_sspcab.runs import Config, ConfigError, RunFolder
 from keras_sspcab.runs.models import construct
-from keras_sspcab.runs.parsing import differences
+from keras_sspcab.runs.parsing import CHANGE_NO_RESULT, differences
 from keras_sspcab.runs.sources import source_of
-
-# Settings that change no result.
-_FREE_SETTINGS = (
-    "data.path",
-    "data.cache",
-    "objects.folder",
-    "training.checkpoint_every_steps",
-    "training.checkpoint_every_seconds",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,7 +287,7 @@ class ComparisonRun:
         changes = {
             key: values
             for key, values in differences(before, one.config).items()
-            if key not in _FREE_SETTINGS and not key.startswith("tracking.")
+            if key not in CHANGE_NO_RESULT and not key.startswith("tracking.")
         }
         if not changes and (known := one.run.record.get("data")):
             # By names and numbers: the folder may lie in another place.

@@ -86,7 +86,7 @@ def check_images(
     A file is bad if it is missing, empty, not an image, broken or truncated, or
     brighter than the white level; a mask also if its size is not that of its
     image. A warning tells of masks that are empty though the image is
-    defective, or mark something in a normal image, or all of an image. A JPEG
+    defective, or mark something in a normal image, or most of an image. A JPEG
     with damaged bytes in the middle may decode, as gray or shifted blocks.
 
     Args:

@@ -170,14 +170,14 @@ def _replace_source(
         address = archive.url if url is None else url
         if url is not None and len(archives) > 1:
             address = f"{url.rstrip('/')}/{archive.file_name}"
-        if not address.rpartition("/")[2]:
+        archives[number] = dataclasses.replace(
+            archive, url=address, sha256=(sha256 or archive.sha256).lower()
+        )
+        if not archives[number].file_name:
             raise ValueError(
                 "The `url` argument must be the address of the archive itself. "
                 f"Received: url={url!r}"
             )
-        archives[number] = dataclasses.replace(
-            archive, url=address, sha256=(sha256 or archive.sha256).lower()
-        )
     return archives
 
 

@@ -192,7 +192,7 @@ def brightest_value(path: str) -> int:
 def to_decodable(encoded: bytes) -> bytes:
     """Returns the content of an image file as `decode_image` takes it.
 
-    That is the file itself, or a PNG of its first page.
+    That is the file itself, or a PNG of its image.
     """
     if not encoded:
         raise ValueError("the file is empty")
@@ -210,10 +210,12 @@ def to_decodable(encoded: bytes) -> bytes:
             if kind == "JPEG":
                 return encoded
             if image.width * image.height > MAX_PIXELS:
-                raise _UnusualPixelsError(
+                raise UnusualImageError(
                     f"a {kind} of {image.width} x {image.height} pixels, more "
                     f"than {MAX_PIXELS} (or its size is damaged)"
                 )
+            if kind == "TIFF":
+                require_single_page(image)
             image.load()
             if kind == "GIF":
                 _check_first_frame(image, encoded)
@@ -221,22 +223,49 @@ def to_decodable(encoded: bytes) -> bytes:
             if kind == "BMP" and _is_plain_bitmap(encoded):
                 return encoded
             return _to_png(image, kind)
-    except _UnusualPixelsError:
+    except UnusualImageError:
         raise
     except Exception as error:
         # Pillow raises many types on broken files.
+        if "unknown pixel mode" in str(error):
+            raise UnusualImageError(f"a {kind} {_UNREAD}") from error
         raise _broken(encoded, kind) from error
 
 
-class _UnusualPixelsError(ValueError):
-    """Raised for files that are whole, but have no clear values in [0, 1]."""
+class UnusualImageError(ValueError):
+    """Raised for files that are whole, but not of one image in [0, 1]."""
+
+
+_UNREAD = (
+    "with values of a kind that is not read; convert it to PNG, with 8 or 16 "
+    "bits"
+)
+
+
+def require_single_page(image: Any) -> None:
+    """Raises an error for a stack of images in one file.
+
+    Of other sizes are thumbnails, which may follow the image.
+    """
+    pages = getattr(image, "n_frames", 1)
+    if pages < 2:
+        return
+    size = image.size
+    image.seek(1)
+    is_stack = image.size == size
+    image.seek(0)
+    if is_stack:
+        raise UnusualImageError(
+            f"{pages} images of one size in one file. Save each as a file; if "
+            "they are the colors of one image, save them as such"
+        )
 
 
 def _check_first_frame(image: Any, encoded: bytes) -> None:
     """Raises an error where graphs would see other pixels than Pillow."""
     ours = tf.io.decode_image(encoded, 3, expand_animations=False).numpy()
     if not np.array_equal(ours, np.asarray(image.convert("RGB"))):
-        raise _UnusualPixelsError(
+        raise UnusualImageError(
             "a GIF whose first frame is transparent or smaller than the "
             "picture, so that programs differ in what it shows; convert it to "
             "PNG"
@@ -253,7 +282,7 @@ def _to_png(image: Any, kind: str) -> bytes:
         or (bits > 8 and not is_wide)
         or (is_wide and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
     ):
-        raise _UnusualPixelsError(
+        raise UnusualImageError(
             f"a {kind} with {bits} bits a value, as "
             f"{'colors' if len(image.getbands()) > 1 else 'numbers'} of a kind "
             "that is not read; convert it to PNG, with 8 or 16 bits"

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from keras_sspcab import files
 from keras_sspcab.data.decoding import image_format
@@ -103,13 +106,14 @@ class MarkedImages:
         suffix = _EXTENSIONS.get(kind, f".{kind.lower()}")
         stem = _plain(os.path.splitext(name or "image")[0])
         target = self._folder(mark) / f"{stem}-{digest[:8]}{suffix}"
+        note = _write_note(mark, target, digest, answer)
         target.parent.mkdir(parents=True, exist_ok=True)
         if known is None:
             with files.replacing(os.fspath(target)) as temporary:
                 Path(temporary).write_bytes(content)
         else:
             os.replace(known, target)
-        self._note(mark, target, digest, answer)
+        self._append(note)
         return target
 
     def remove(self, image: bytes) -> bool:
@@ -119,7 +123,7 @@ class MarkedImages:
         if known is None:
             return False
         known.unlink()
-        self._note("none", known, digest, None)
+        self._append(_write_note("none", known, digest, None))
         return True
 
     def _folder(self, mark: str) -> Path:
@@ -139,23 +143,33 @@ class MarkedImages:
                 return path
         return None
 
-    def _note(
-        self,
-        mark: str,
-        path: Path,
-        digest: str,
-        answer: Mapping[str, Any] | None,
-    ) -> None:
-        entry = {
-            "time": files.now(),
-            "mark": mark,
-            "image": path.name,
-            "sha256": digest,
-            **(answer or {}),
-        }
+    def _append(self, note: str) -> None:
         # One write to the end of the file: two processes do not mix lines.
         with open(self.path / "marks.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(f"{note}\n")
+
+
+def _write_note(
+    mark: str, path: Path, digest: str, answer: Mapping[str, Any] | None
+) -> str:
+    """Returns a line of JSON; numbers that are not finite become null."""
+    entry: dict[str, Any] = {
+        "time": files.now(),
+        "mark": mark,
+        "image": path.name,
+        "sha256": digest,
+    }
+    for name, value in (answer or {}).items():
+        plain = value.item() if isinstance(value, np.generic) else value
+        is_lost = isinstance(plain, float) and not math.isfinite(plain)
+        entry[name] = None if is_lost else plain
+    try:
+        return json.dumps(entry, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "The `answer` argument must hold numbers, texts and None. "
+            f"Received: answer={answer!r}"
+        ) from error
 
 
 def _plain(name: str) -> str:

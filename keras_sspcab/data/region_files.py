@@ -72,7 +72,8 @@ def read_regions(
     try:
         encoded = read_bytes(path)
         if path.lower().endswith(".toml"):
-            shapes = tomllib.loads(encoded.decode("utf-8"))
+            # Some editors begin files with a mark.
+            shapes = tomllib.loads(encoded.decode("utf-8-sig"))
             return _from_shapes(shapes, size, how)
         mask = decode_mask(encoded).astype("float32")[..., np.newaxis]
         source, target = how.place(mask.shape[:2], size)

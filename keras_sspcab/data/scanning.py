@@ -288,7 +288,7 @@ def find_images(path: str) -> list[str]:
     for note in folder.notes:
         if note.startswith(_LEFT_OUT):
             warnings.warn(f"{path}: {note}", stacklevel=2)
-    inner = {s.path: s.path.removeprefix(folder.root) for s in folder.train}
+    inner = {s.path: f"/{folder.name_of(s)}" for s in folder.train}
     tested = {p.partition("/test/")[0] for p in inner.values() if "/test/" in p}
     images = [
         path

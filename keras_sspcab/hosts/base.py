@@ -11,7 +11,7 @@ import keras
 from keras import ops
 from keras.utils import PyDataset
 
-from keras_sspcab.hosts.detector import Detector, check_values
+from keras_sspcab.hosts.detector import Detector, check_values, is_endless
 from keras_sspcab.layers.predictive_block import PredictiveBlock
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -302,6 +302,7 @@ class AnomalyModel(Detector):
                 once or have no end, or an array, or the first batch of a
                 dataset, is not finite or not from 0 to 1.
         """
+        self._refuse_weights(y, kwargs)
         # Of a dataset the first batch tells, before all the training.
         for images in (x, kwargs.get("validation_data")):
             check_values(_first_images(images))
@@ -342,12 +343,22 @@ class AnomalyModel(Detector):
             self.fit_scoring(images)
         return history
 
+    def _refuse_weights(self, y: Any, options: Mapping[str, Any]) -> None:
+        """Keras drops the weights of samples where there are no targets."""
+        if y is None and options.get("sample_weight") is not None:
+            raise ValueError(
+                f"{self.name} takes its targets from the images, so that "
+                "`sample_weight` would count for nothing. Leave it out, or "
+                "give the targets as `y` where the host takes them"
+            )
+
     def _fits_scoring(self) -> bool:
         """Whether this host overrides `fit_scoring`."""
         return type(self).fit_scoring is not AnomalyModel.fit_scoring
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """Measures the losses on normal images; arguments as in Keras."""
+        self._refuse_weights(y, kwargs)
         check_values(_first_images(x))
         if y is None:
             x = self._prepared(x, kwargs)
@@ -478,15 +489,6 @@ def scoring_data(data: Any, steps: int | None, is_trained_on: bool) -> Any:
             "`steps_per_epoch` how many batches count"
         )
     return _FirstBatches(data, steps)
-
-
-def is_endless(data: Any) -> bool:
-    """Whether a TensorFlow or Keras dataset is known to be infinite."""
-    if isinstance(data, PyDataset):
-        return data.num_batches is None
-    cardinality = getattr(data, "cardinality", None)
-    # tf.data.INFINITE_CARDINALITY
-    return callable(cardinality) and int(cardinality()) == -1
 
 
 class _FirstBatches:

@@ -13,7 +13,12 @@ from keras import ops
 
 from keras_sspcab.checks import FAR_TOO_HIGH
 from keras_sspcab.layers.base import set_all_weights
-from keras_sspcab.layers.quantization import quantize_parts, quantized_parts
+from keras_sspcab.layers.parts import (
+    quantize_parts,
+    quantized_parts,
+    set_trainable_parts,
+    trainable_parts,
+)
 from keras_sspcab.optional_inputs import OptionalInput
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.regions import Region
@@ -112,6 +117,10 @@ class Detector(keras.Model):
             kind = given.signature.parameters[name].kind
             if kind is inspect.Parameter.VAR_KEYWORD:
                 noted |= given.arguments[name]
+            elif kind is inspect.Parameter.VAR_POSITIONAL:
+                # Passed on to the class below, which has names for them.
+                values = given.arguments[name]
+                noted |= dict(zip(_names_below(cls), values, strict=False))
             else:
                 noted[name] = given.arguments[name]
         arguments = {
@@ -122,6 +131,20 @@ class Detector(keras.Model):
         # Keras would take what is in it for parts of the model.
         object.__setattr__(model, "arguments", arguments)
         return model
+
+    def argument(self, name: str) -> Any:
+        """Returns an argument of the constructor, also one left to a default.
+
+        A subclass may take arguments that it only passes on.
+        """
+        if name in self.arguments:
+            return self.arguments[name]
+        for owner in type(self).__mro__:
+            if own := vars(owner).get("__init__"):
+                known = inspect.signature(own).parameters
+                if name in known:
+                    return known[name].default
+        raise KeyError(name)
 
     @staticmethod
     def detector_outputs(
@@ -177,7 +200,9 @@ class Detector(keras.Model):
         """Measures what is normal, on images that were not trained on.
 
         Sets the scale of scores and maps and both thresholds, which are stored
-        in the model, and with it in `.keras` files and exports.
+        in the model, and with it in `.keras` files and exports. A model of your
+        own that holds this one, and has predicted already, notices after
+        `make_predict_function(force=True)`.
 
         Args:
             data: Normal images: an array (or a dict of arrays), or an iterable
@@ -321,6 +346,7 @@ class Detector(keras.Model):
             "calibration": self.calibration.to_dict(),
             "preprocessing": self.preprocessing.to_dict(),
             "dtype": self.dtype_policy.name,
+            "trainable_parts": trainable_parts(self),
         }
         if quantization := quantized_parts(self):
             config["quantization"] = quantization
@@ -338,6 +364,7 @@ class Detector(keras.Model):
         )
         source = config.pop("backbone_weights", None)
         quantization = config.pop("quantization", {})
+        trainable = config.pop("trainable_parts", None)
         if source is not None:
             # They are in the model's own file; theirs is not needed again.
             config["weights"] = None
@@ -351,6 +378,9 @@ class Detector(keras.Model):
         if source is not None:
             model.backbone_weights = source
         quantize_parts(model, quantization)
+        # Files of before do not say.
+        if trainable not in (None, trainable_parts(model)):
+            set_trainable_parts(model, trainable)
         return model
 
     def _run_through_graph(self, *args: Any, **kwargs: Any) -> Any:
@@ -377,6 +407,18 @@ class Detector(keras.Model):
         self.discard_compiled()
         if self.compiled:
             self.compile_from_config(self.get_compile_config())
+
+
+def _names_below(cls: type) -> list[str]:
+    """Returns the arguments of the next constructor that names its own."""
+    kinds = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    for owner in cls.__mro__:
+        if own := vars(owner).get("__init__"):
+            _, *given = inspect.signature(own).parameters.values()
+            names = [one.name for one in given if one.kind not in kinds]
+            if not any(one.kind == kinds[0] for one in given):
+                return names
+    return []
 
 
 def require_finite_weights(model: keras.Model) -> None:
@@ -424,6 +466,11 @@ def _iterate_batches(
     The data are an array, a dict of arrays, or an iterable of batches or of
     tuples that begin with one; with `are_dicts`, batches must be dicts.
     """
+    if is_endless(data):
+        raise ValueError(
+            "The data have no end. Received: "
+            f"{type(data).__name__}, as of `repeat()`. Take a part of them"
+        )
     if hasattr(data, "shape") or isinstance(data, Mapping):
         _check_batch(data, are_dicts)
         check_values(data)
@@ -440,6 +487,15 @@ def _iterate_batches(
         inputs = _arrays(inputs)
         check_values(inputs)
         yield inputs, others[0] if others else None
+
+
+def is_endless(data: Any) -> bool:
+    """Whether a TensorFlow or Keras dataset is known to be infinite."""
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    cardinality = getattr(data, "cardinality", None)
+    # tf.data.INFINITE_CARDINALITY
+    return callable(cardinality) and int(cardinality()) == -1
 
 
 def _check_batch(batch: Any, are_dicts: bool) -> None:

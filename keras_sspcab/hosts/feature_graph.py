@@ -18,6 +18,7 @@ from keras_sspcab.checks import (
 )
 from keras_sspcab.hosts.arguments import check_input_shape, check_places
 from keras_sspcab.hosts.graph import LAST, sspcab_block
+from keras_sspcab.layers.base import ConfigLayer
 
 PLACES = ("features",)
 RESIDUALS = ("append", "replace")
@@ -138,11 +139,13 @@ def feature_graph(
 
 
 @keras.saving.register_keras_serializable(package="keras_sspcab")
-class NearestAlignment(keras.layers.Layer):
+class NearestAlignment(ConfigLayer):
     """Repeats the values of a coarse map, on the grid of a reference.
 
     Each stands for `factor` cells along each axis; the last goes on.
     """
+
+    config_names = ("factor",)
 
     def __init__(self, factor: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -169,9 +172,6 @@ class NearestAlignment(keras.layers.Layer):
         reference_shape: tuple[int | None, ...],
     ) -> tuple[int | None, ...]:
         return (inputs_shape[0], *reference_shape[1:3], inputs_shape[3])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "factor": self.factor}
 
 
 def _joined_groups(

@@ -182,6 +182,26 @@ class FeatureModel(AnomalyModel):
         """None: the block has its own."""
         return {}
 
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if self.variants != ImageVariants():
+            config["variants"] = dataclasses.asdict(self.variants)
+        return config
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "FeatureModel":
+        config = dict(config)
+        variants = config.pop("variants", {})
+        if "symmetric" in variants:
+            # Files hold lists.
+            symmetric = tuple(variants["symmetric"])
+            variants = {**variants, "symmetric": symmetric}
+        model: Any = super().from_config(config, custom_objects)
+        model.variants = ImageVariants(**variants)
+        return model
+
     # === Statistics ===
 
     def fit_scoring(

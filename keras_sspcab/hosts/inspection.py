@@ -7,16 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.hosts.base import (
-    AnomalyModel,
-    hold_out,
-    is_endless,
-    scoring_data,
-)
+from keras_sspcab.hosts.base import AnomalyModel, hold_out, scoring_data
 from keras_sspcab.hosts.detector import (
     MAX_PIXELS,
     NormalScores,
     Untracked,
+    is_endless,
     thin_out,
 )
 from keras_sspcab.hosts.feature_model import FeatureModel, untracked_model
@@ -440,6 +436,11 @@ def _check_host(host: Any) -> tuple[tuple[int, int], int]:
     if not isinstance(host, AnomalyModel) or host.kind != "image":
         raise ValueError(
             f"`host` must be an AnomalyModel of images. Received: {host!r}"
+        )
+    if "calibration" not in {layer.name for layer in host.layers}:
+        raise ValueError(
+            "`host` must have one scale of scores, not one for each of several "
+            f"products. Received: {host.name}, a {type(host).__name__}"
         )
     height, width, channels = host.input_shape[1:]
     if height is None or width is None:

@@ -178,6 +178,7 @@ class ObjectModel(VideoScoring, AnomalyModel):
                 f"{self.name} takes its targets from the objects. "
                 f"Received: y={type(y).__name__}. Leave it out"
             )
+        self._refuse_weights(y, kwargs)
         x = hold_out(x, kwargs)
         objects, stages = x, self.training_stages()
         if self._fits_scoring():

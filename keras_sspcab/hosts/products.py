@@ -232,6 +232,11 @@ class ProductModel(AnomalyModel):
         if product is None:
             return super().predict(x, *args, **kwargs)
         self._check_prediction(x)
+        if not hasattr(x, "shape"):
+            raise ValueError(
+                "With `product`, images are an array. Received: "
+                f"{type(x).__name__}. Give its batches to `predict_on_batch`"
+            )
         inputs = {"image": x, "product": self._indices(product, len(x))}
         return self._told.value.predict(inputs, *args, **kwargs)
 

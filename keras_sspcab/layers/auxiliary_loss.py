@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -106,8 +107,11 @@ def serialize_loss(identifier: Any) -> Any:
     if not isinstance(identifier, keras.losses.Loss):
         return identifier
     serialized = keras.losses.serialize(identifier)
-    if option := _NOT_IN_CONFIGS.get(type(identifier)):
-        serialized["config"][option] = identifier._fn_kwargs[option]
+    known = inspect.signature(type(identifier)).parameters
+    for kind, option in _NOT_IN_CONFIGS.items():
+        # A subclass may have settled it.
+        if isinstance(identifier, kind) and option in known:
+            serialized["config"][option] = identifier._fn_kwargs[option]
     return serialized
 
 

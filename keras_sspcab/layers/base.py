@@ -12,7 +12,7 @@ from keras import ops
 from keras.src.backend.common import global_state
 
 from keras_sspcab.checks import standardize_data_format
-from keras_sspcab.layers.quantization import quantize_parts, quantized_parts
+from keras_sspcab.layers.parts import quantize_parts, quantized_parts
 
 Shape = tuple[int | None, ...]
 

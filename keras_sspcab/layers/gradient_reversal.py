@@ -25,7 +25,7 @@ class GradientReversal(ConfigLayer):
             gradient. Defaults to `1.0`.
 
     Input and output shape:
-        Any; the values of floating point tensors stay the same to the bit.
+        Any; finite floating point values stay the same to the bit.
 
     Example:
     >>> ops.convert_to_numpy(GradientReversal(0.5)(np.array([1.0, -2.0])))

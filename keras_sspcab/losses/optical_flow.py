@@ -166,6 +166,14 @@ def _of_file(path: str) -> FlowEstimator:
 
 
 def _of_model(model: keras.Model) -> FlowEstimator:
+    is_sequential = isinstance(model, keras.Sequential)
+    if not is_sequential and not hasattr(model, "operations"):
+        raise ValueError(
+            "A flow estimator must be a functional or Sequential model, whose "
+            f"inputs are known. Received: {type(model).__name__}. Give a "
+            "function of two frames instead"
+        )
+
     def estimate(first: Any, second: Any) -> Any:
         frames: Any = [first, second]
         if len(model.inputs) == 1:

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,8 @@ def _write_products(folder: RunFolder, path: Path, max_images: int) -> Path:
         path=folder.path,
         rows=rows,
         mean=metrics,
-        columns=metrics_of("image", metrics),
+        # Products without defects have fewer.
+        columns=metrics_of("image", ChainMap(*metrics["per_product"].values())),
     )
     files.write_text(str(path), text)
     return path
@@ -234,9 +235,18 @@ def _image_content(run: EvaluatedRun) -> dict[str, Any]:
         "notes": run.metrics.get("notes", ()),
         "inputs": _input_rows(run),
         "choices": _threshold_rows(run),
+        "calibrated": _calibrated_run(run),
         "defects": _defect_rows(run, per_defect),
         "defect_columns": columns,
     }
+
+
+def _calibrated_run(run: EvaluatedRun) -> str:
+    """Returns what `keras-sspcab calibrate` is to be given."""
+    folder = RunFolder(run.path)
+    if (whole := folder.joined) is None:
+        return run.path
+    return f"{whole.path} --product {folder.product_name}"
 
 
 def _threshold_rows(run: EvaluatedRun) -> list[ThresholdChoice]:

@@ -62,6 +62,12 @@ def evaluate_run(
     Warns of what the test data lack to be measured on. `data.path` of the
     configuration may be another folder than that of the training.
     """
+    if not run.is_finished:
+        warnings.warn(
+            f"The training of {run.path} has not come to its end: what is "
+            "measured is the model from before it",
+            stacklevel=3,
+        )
     model: Any = load_detector(run.path)
     source: Any = source_of(config, run, model)
     source.check_evaluation()
@@ -88,8 +94,15 @@ def evaluate_run(
         # They stand for all of it: the old ones go before anything changes,
         # the new ones come when all has changed.
         stack.enter_context(files.set_aside(path))
-        evaluated = {"split": split, "root": root, "time": now()}
-        run.update_record(evaluated=evaluated)
+        settings = config.evaluation.model_dump(mode="json")
+        run.update_record(
+            evaluated={
+                "split": split,
+                "root": root,
+                "time": now(),
+                "settings": settings,
+            }
+        )
     for text in measured.gaps:
         warnings.warn(text, stacklevel=2)
     log_run(run)

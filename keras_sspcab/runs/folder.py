@@ -68,6 +68,21 @@ class RunFolder:
         return RunFolder(self.file("products", name))
 
     @property
+    def joined(self) -> "RunFolder | None":
+        """The run of several products that this one is a part of, if it is."""
+        parts = os.path.dirname(os.path.abspath(self.path))
+        if os.path.basename(parts) != "products":
+            return None
+        whole = RunFolder(os.path.join(self.path, "..", ".."))
+        known = whole.record.get("products", ())
+        return whole if self.product_name in known else None
+
+    @property
+    def product_name(self) -> str:
+        """The name of the product, of a run that is a part of another."""
+        return os.path.basename(os.path.abspath(self.path))
+
+    @property
     def has_products(self) -> bool:
         """Whether it is a run of several products."""
         return self.config.data.layout == "products"

@@ -105,6 +105,18 @@ def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
+#: Settings that may differ between two runs with the same results.
+CHANGE_NO_RESULT = frozenset(
+    {
+        "data.path",
+        "data.cache",
+        "objects.folder",
+        "training.checkpoint_every_steps",
+        "training.checkpoint_every_seconds",
+    }
+)
+
+
 def read_toml(path: str) -> dict[str, Any]:
     """Reads a TOML file, or raises a ConfigError that names it."""
     if not os.path.isfile(path):
@@ -112,9 +124,10 @@ def read_toml(path: str) -> dict[str, Any]:
             f"There is no configuration file at {path!r}. Give a TOML file "
             f"with the sections {', '.join(f'[{name}]' for name in KEYS)}"
         )
-    with open(path, "rb") as file:
+    # Some editors begin files with a mark.
+    with open(path, encoding="utf-8-sig", newline="") as file:
         try:
-            return tomllib.load(file)
+            return tomllib.loads(file.read())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is no valid TOML: {error}") from error
 

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,9 @@ def predict_images(
         options["product"] = product_index(names, product)
     on_error = standardize_choice(on_error, ("raise", "skip"), "on_error")
     preprocessing = model.preprocessing
+    paths = list(paths)
+    if heat_maps is not None:
+        _require_beside(heat_maps, paths)
     samples: Sequence[ImageSample] = _list_images(paths)
     warn_of_dark_files([sample.path for sample in samples], preprocessing)
     if None in model.input_shape[1:3]:
@@ -160,7 +164,7 @@ def _score_images(
                         preprocessing.restore(
                             one["anomaly_map"], photo.shape[:2]
                         ),
-                        model.calibration,
+                        _calibration_of(one, model.calibration),
                         seen_part(
                             preprocessing,
                             size,
@@ -187,6 +191,20 @@ def _adding_files(folder: PathLike) -> Iterator[str]:
                 )
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_beside(heat_maps: PathLike, paths: Iterable[PathLike]) -> None:
+    """Raises a ValueError if heat maps would be images the next time."""
+    target = Path(heat_maps).expanduser().resolve()
+    for path in paths:
+        folder = Path(path).expanduser().resolve()
+        if folder.is_dir() and target.is_relative_to(folder):
+            raise ValueError(
+                "The `heat_maps` argument must be a folder outside of those "
+                "whose images are scored: they would be scored as well the "
+                f"next time. Received: heat_maps={os.fspath(heat_maps)!r} in "
+                f"{os.fspath(path)!r}"
+            )
 
 
 def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
@@ -232,10 +250,10 @@ def score_cells(
     error, conflict = describe_fault(outputs), None
     of_product = {}
     if calibration.products:
-        index = int(outputs["product_index"])
         names = [part.name for part in calibration.products]
+        index = int(outputs["product_index"])
         of_product["product"] = product_name(names, index)
-        calibration = calibration.of_product(index)
+        calibration = _calibration_of(outputs, calibration)
     if error is None and "boxes" not in outputs:
         conflict = calibration.describe_conflict(
             outputs["anomaly_score"], outputs["anomaly_map"]
@@ -251,6 +269,15 @@ def score_cells(
         "error": error,
         "conflict": conflict,
     }
+
+
+def _calibration_of(
+    outputs: Mapping[str, np.ndarray], calibration: Calibration
+) -> Calibration:
+    """Returns that of the product that an image shows, of several."""
+    if not calibration.products:
+        return calibration
+    return calibration.of_product(int(outputs["product_index"]))
 
 
 # Of the table of a video.
@@ -297,7 +324,7 @@ def predict_videos(
     run, if it has one. See `Run.predict` for the rest.
     """
     videos = [make_video(path) for path in paths]
-    names = [video.name for video in videos]
+    names = [files.shorten(video.name) for video in videos]
     if len(set(names)) < len(names):
         raise ValueError(
             "The results are named after the videos, which must differ. "
@@ -327,7 +354,7 @@ def _predict_video(
 ) -> VideoPrediction:
     os.makedirs(folder, exist_ok=True)
     annotated, plot, table = (
-        os.path.join(folder, f"{video.name}{end}")
+        os.path.join(folder, f"{files.shorten(video.name)}{end}")
         for end in ("-annotated.mp4", "-timeline.png", "-scores.csv")
     )
     num_frames, threshold = count_frames(video), model.calibration.threshold

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def train_products(
         )
     if any(run.product(name).is_finished for name in known):
         _refuse_thresholds(run, config)
-    if resume:
+    if resume and run.exists:
         write_config(run.file("config.toml"), config)
     else:
         run.start(config)
@@ -152,7 +153,9 @@ def _join(
         images = source.scoring_dataset(source.split().train)
         normal[name] = progress.track(images, f"Images to recognize {name} by")
     recognition = model.fit_recognition(normal)
-    save_model(run, model)
+    # What was measured is of the model that is replaced.
+    with files.set_aside(run.file("metrics.json")):
+        save_model(run, model)
     progress.message(
         f"One model of {len(names)} products, {model.count_params():,} "
         f"parameters: {', '.join(names)}. {recognition.describe()}"
@@ -170,11 +173,18 @@ def is_joined(run: RunFolder) -> bool:
     except (ValueError, OSError):
         # The data of the training may be gone.
         found = set()
+    return found <= {*_parts(run)} and not _newer_parts(run)
+
+
+def _newer_parts(run: RunFolder) -> list[str]:
+    """Returns the products whose models are newer than that of all."""
     joined = os.path.getmtime(run.file("model.keras"))
-    return found <= {*_parts(run)} and all(
-        os.path.getmtime(part.file("model.keras")) <= joined
-        for part in _parts(run).values()
-    )
+    files_of = {n: p.file("model.keras") for n, p in _parts(run).items()}
+    return [
+        name
+        for name, file in files_of.items()
+        if os.path.exists(file) and os.path.getmtime(file) > joined
+    ]
 
 
 def calibrate_products(
@@ -200,7 +210,8 @@ def calibrate_products(
     changed: dict[str, Calibration] = {}
     try:
         for name, part in chosen.items():
-            changed[name] = calibrate(part)
+            with part.locked():
+                changed[name] = calibrate(part)
     except BaseException:
         # All or none: the runs of the products and the model must agree.
         for name in changed:
@@ -232,6 +243,13 @@ def evaluate_products(
     """
     model: Any = load_detector(run.path)
     parts, path = _parts(run), run.file("metrics.json")
+    if not run.is_finished or _newer_parts(run):
+        warnings.warn(
+            f"The model of all products in {run.path} is older than those of: "
+            f"{', '.join(_newer_parts(run)) or 'a training that goes on'}. "
+            "These are measured. Resume the run, which joins them again",
+            stacklevel=3,
+        )
     folders = None
     if config.data.path != run.config.data.path:
         folders = find_products(config.data.path)

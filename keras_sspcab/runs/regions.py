@@ -16,13 +16,13 @@ from keras_sspcab.data.video import (
 )
 from keras_sspcab.hosts import ScoredFrame
 from keras_sspcab.metrics import read_tracks
+from keras_sspcab.metrics.boxes import BOX_COLUMNS
 from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
 from keras_sspcab.runs.config import EvaluationConfig, ObjectsConfig
 from keras_sspcab.runs.sources import ObjectSource, VideoSource
 
 Table = dict[str, np.ndarray]
 
-_BOX = ("x_min", "y_min", "x_max", "y_max")
 
 # Normal maps that levels are measured on, at most: what is held in memory.
 _MAX_MAPS = 400
@@ -128,7 +128,7 @@ class Regions:
         return {
             "video": np.array(self._videos, dtype=str),
             "frame": np.array(self._frames, dtype="int64"),
-            **dict(zip(_BOX, boxes.T, strict=True)),
+            **dict(zip(BOX_COLUMNS, boxes.T, strict=True)),
             "score": np.concatenate([np.empty(0), *self._scores]),
         }
 

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.folder import RunFolder, default_run_path
-from keras_sspcab.runs.parsing import differences, load_config
+from keras_sspcab.runs.parsing import (
+    CHANGE_NO_RESULT,
+    differences,
+    load_config,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,20 +125,47 @@ class Run(RunFolder):
     def is_up_to_date(self) -> bool:
         """Whether the run is finished and its model has the present settings.
 
-        Settings of the evaluation and of tracking do not count.
+        Settings of the evaluation and of tracking do not count, nor others that
+        change no result, but for another folder of data.
         """
-        if not self.is_finished:
-            return False
-        changed = differences(RunFolder(self.path).config, self.config)
-        if not all(
-            name.startswith(("evaluation.", "tracking.")) for name in changed
-        ):
+        if not self.is_finished or self._changed:
             return False
         if not self.has_products:
             return True
         from keras_sspcab.runs.products import is_joined
 
         return is_joined(self)
+
+    @property
+    def _changed(self) -> set[str]:
+        """The settings that are others now, of those that bear on results."""
+        changed = differences(RunFolder(self.path).config, self.config)
+        return {
+            name
+            for name in changed
+            if not name.startswith(("evaluation.", "tracking."))
+            and (name == "data.path" or name not in CHANGE_NO_RESULT)
+        }
+
+    def _takes_moved_data(self) -> bool:
+        """Whether all that is new is where the data lie; then notes it.
+
+        They are those of the training, by their names and numbers.
+        """
+        if not self.is_finished or self._changed != {"data.path"}:
+            return False
+        if self.has_products:
+            return False  # each part has its own
+        from keras_sspcab.runs.sources import source_of
+
+        source = source_of(self.config, RunFolder(self.path))
+        folder = source.split()
+        if not source.is_of_training(folder):
+            return False
+        with self.locked():
+            known = self.record.get("data", {})
+            self.update_record(data={**known, "root": folder.root})
+        return True
 
     @property
     def can_be_trained_further(self) -> bool:
@@ -182,7 +213,11 @@ class Run(RunFolder):
         """
         from keras_sspcab.runs.training import train_run
 
-        if resume and feedback is None and self.is_up_to_date:
+        if (
+            resume
+            and feedback is None
+            and (self.is_up_to_date or self._takes_moved_data())
+        ):
             self._keep_settings()
             self._warn_of_new_data()
             return
@@ -206,6 +241,12 @@ class Run(RunFolder):
                 )
             # The size of the images may have been found.
             self.config = RunFolder(self.path).config
+        if (whole := self.joined) is not None:
+            warnings.warn(
+                f"The model of all products in {whole.path} is the one from "
+                "before. Resume that run, which joins them again",
+                stacklevel=2,
+            )
 
     def _refuse_feedback(self, feedback: str | None) -> None:
         if feedback is not None:
@@ -318,12 +359,6 @@ class Run(RunFolder):
         Returns:
             The calibration; how sure it is, says its `false_alarm_interval`.
         """
-        from keras_sspcab.runs.calibration import (
-            calibrate_run,
-            restore_calibration,
-        )
-        from keras_sspcab.runs.thresholds import set_threshold
-
         self.require("model.keras", "keras-sspcab train")
         folder = None if data is None else os.fspath(data)
         marked = None if feedback is None else os.fspath(feedback)
@@ -338,6 +373,26 @@ class Run(RunFolder):
                 f"data={folder!r}, false_alarms={false_alarms}, "
                 f"decision={decision!r}, feedback={marked!r}"
             )
+        if (whole := self.joined) is not None:
+            raise ValueError(
+                f"{self.path} is of one product, and the model of all in "
+                f"{whole.path} would keep its former thresholds. Calibrate "
+                f"the run {whole.path}, with product={self.product_name!r}"
+            )
+
+        def calibrate(run: RunFolder) -> "Calibration":
+            from keras_sspcab.runs.calibration import (
+                calibrate_run,
+                restore_calibration,
+            )
+            from keras_sspcab.runs.thresholds import set_threshold
+
+            if restore is not None:
+                return restore_calibration(run, restore)
+            if threshold is not None:
+                return set_threshold(run, threshold, progress or Progress())
+            return calibrate_run(run, *given, progress or Progress())
+
         if self.has_products:
             if product is None and (data, feedback) != (None, None):
                 raise ValueError(
@@ -347,17 +402,6 @@ class Run(RunFolder):
                 )
             from keras_sspcab.runs.products import calibrate_products
 
-            def calibrate(part: RunFolder) -> "Calibration":
-                return Run(part.path).calibrate(
-                    data,
-                    false_alarms=false_alarms,
-                    decision=decision,
-                    restore=restore,
-                    progress=progress,
-                    feedback=feedback,
-                    threshold=threshold,
-                )
-
             with self.locked():
                 return calibrate_products(self, product, calibrate)
         if product is not None:
@@ -366,12 +410,7 @@ class Run(RunFolder):
                 f"product={product!r}. Leave it out"
             )
         with self.locked():
-            if restore is not None:
-                result = restore_calibration(self, restore)
-            elif threshold is not None:
-                result = set_threshold(self, threshold, progress or Progress())
-            else:
-                result = calibrate_run(self, *given, progress or Progress())
+            result = calibrate(self)
         # It is in the configuration as well.
         self.config = RunFolder(self.path).config
         return result

@@ -40,15 +40,12 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """Where the share of further images lies, at 95 % (Clopper-Pearson)."""
-        from scipy.special import betaincinv
+        from scipy.stats import binomtest
 
-        tail, missed = (1 - CONFIDENCE) / 2, self.total - self.count
-        low, high = 0.0, 1.0
-        if self.count:
-            low = float(betaincinv(self.count, missed + 1, tail))
-        if missed:
-            high = float(betaincinv(self.count + 1, missed, 1 - tail))
-        return low, high
+        if not self.total:
+            return 0.0, 1.0
+        found = binomtest(self.count, self.total).proportion_ci(CONFIDENCE)
+        return float(found.low), float(found.high)
 
     def describe(self, noun: str) -> str:
         """Says it with its interval, in percent."""

@@ -19,7 +19,7 @@ from typing import Any
 from keras_sspcab import files
 from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import TrackingConfig
-from keras_sspcab.runs.folder import RunFolder
+from keras_sspcab.runs.folder import RunFolder, evaluated_elsewhere
 from keras_sspcab.runs.parsing import read_toml
 from keras_sspcab.runs.services import SERVICES, Service
 
@@ -154,6 +154,10 @@ class RunTracker:
             # Its name is that of the file which is uploaded, too.
             values = files.read_json(path("metrics.json"), "Evaluate again")
             split = run.record.get("evaluated", {}).get("split", "test")
+            if other := evaluated_elsewhere(run.record):
+                # Figures of other data do not take the place of its own.
+                name = os.path.basename(other.rstrip("/\\"))
+                split = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
             numbers = {
                 f"{split}/{key}": float(value)
                 for key, value in values.items()

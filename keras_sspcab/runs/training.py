@@ -34,7 +34,7 @@ from keras_sspcab.runs.marks import (
     with_marks,
 )
 from keras_sspcab.runs.models import build_model, compile_model, construct
-from keras_sspcab.runs.parsing import write_config
+from keras_sspcab.runs.parsing import CHANGE_NO_RESULT, write_config
 from keras_sspcab.runs.sources import Source, source_of
 from keras_sspcab.runs.tracking import tracked_training
 from keras_sspcab.training import train
@@ -44,14 +44,9 @@ from keras_sspcab.training.callbacks import (
 )
 from keras_sspcab.training.checkpoint import CheckpointError
 
-_FREE_SETTINGS = {
-    "data.path",
+_FREE_SETTINGS = CHANGE_NO_RESULT | {
     "data.on_error",
-    "data.cache",
-    "objects.folder",
     "training.epochs",
-    "training.checkpoint_every_steps",
-    "training.checkpoint_every_seconds",
     "calibration.quantile",
     "calibration.pixel_quantile",
     "calibration.decision",
@@ -385,10 +380,33 @@ def _finish(
     origin = calibrate_on_own(
         model, source, folder, progress, seeks_symmetries=True
     )
+    _tell_lost_thresholds(run)
     # Those of the model that is replaced come back if it stays.
-    with files.set_aside(run.file("calibrations.json")):
+    with (
+        files.set_aside(run.file("calibrations.json")),
+        files.set_aside(run.file("metrics.json")),
+    ):
         save_model(run, model)
     run.update_record(state="finished", finished=now())
     tell_calibration(model, source, origin, progress)
     propose_symmetries(model, progress)
     tell_missed(model, source, marks_of(run), progress)
+
+
+def _tell_lost_thresholds(run: RunFolder) -> None:
+    """Warns if thresholds that were set by hand are measured anew."""
+    lost = []
+    # A broken file is no reason to lose a training.
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        known = files.read_json(run.file("calibrations.json"), "")
+        lost = [
+            f"{one['threshold']:g} ({name})"
+            for name, one in known.items()
+            if one.get("quantile") is None and one.get("threshold") is not None
+        ]
+    if lost:
+        warnings.warn(
+            "Thresholds that were set by hand are of the model before, and "
+            f"are measured anew: {', '.join(lost)}",
+            stacklevel=2,
+        )

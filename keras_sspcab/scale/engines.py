@@ -227,8 +227,11 @@ def _num_workers(ray: Any, options: RayOptions) -> int:
         return options.num_workers
     room = ray.cluster_resources()
     needed = {"CPU": options.cpus_per_worker, "GPU": options.gpus_per_worker}
+    # Of shares such as 0.2 of a GPU, five fit, whatever floats make of it.
     count = min(
-        room.get(k, 0) // number for k, number in needed.items() if number
+        math.floor(room.get(k, 0) / number + 1e-6)
+        for k, number in needed.items()
+        if number
     )
     if count < 1:
         raise ValueError(
@@ -238,7 +241,7 @@ def _num_workers(ray: Any, options: RayOptions) -> int:
             f"gpus_per_worker={options.gpus_per_worker:g}. Where machines are "
             "yet to come, say how many workers"
         )
-    return int(count)
+    return count
 
 
 @contextlib.contextmanager
@@ -254,11 +257,12 @@ def _cluster(ray: Any, options: RayOptions) -> Iterator[None]:
     if options.address or os.environ.get("RAY_ADDRESS"):
         arguments["address"] = options.address
     else:
-        workers = options.num_workers or 1
-        needed = workers * options.cpus_per_worker
         # None would join a cluster that runs on this machine.
         arguments["address"] = "local"
-        arguments["num_cpus"] = max(needed, os.cpu_count() or 1)
+        if options.num_workers is not None:
+            # Also more than Ray finds, which heeds the limits of containers.
+            needed = options.num_workers * options.cpus_per_worker
+            arguments["num_cpus"] = max(needed, os.cpu_count() or 1)
         arguments["include_dashboard"] = False
         arguments["object_store_memory"] = _OBJECT_STORE_BYTES
     try:

@@ -126,6 +126,8 @@ class PatchEmbedding(ScoringLayer):
     (1, 5, 5, 4)
     """
 
+    config_names = ("patch_size", "stride")
+
     def __init__(
         self,
         network: keras.Model,
@@ -152,9 +154,11 @@ class PatchEmbedding(ScoringLayer):
         features = ops.mean(ops.cast(features, self.compute_dtype), axis=(1, 2))
         return ops.reshape(features, (*grid, features.shape[-1]))
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(
+        self, input_shape: Shape, stride: int | None = None
+    ) -> Shape:
         rows, columns = (
-            side and (side - self.patch_size) // self.stride + 1
+            side and (side - self.patch_size) // (stride or self.stride) + 1
             for side in input_shape[1:3]
         )
         return (input_shape[0], rows, columns, self.network.output_shape[-1])
@@ -162,9 +166,17 @@ class PatchEmbedding(ScoringLayer):
     def compute_output_spec(
         self, inputs: Any, stride: int | None = None
     ) -> Any:
-        return keras.KerasTensor(
-            self.compute_output_shape(inputs.shape), self.compute_dtype
-        )
+        shape = self.compute_output_shape(inputs.shape, stride)
+        return keras.KerasTensor(shape, self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        network = keras.saving.serialize_keras_object(self.network)
+        return {**super().get_config(), "network": network}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PatchEmbedding":
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**{**config, "network": network})
 
 
 def _patches(

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import inspect
+import json
 import warnings
 
 import keras
@@ -10,6 +11,7 @@ import pytest
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.hosts import available_applications, get_application
 from keras_sspcab.scoring import Calibration
+from keras_sspcab.variants import ImageVariants
 from tests.applications.helpers import noise_images, numpy
 from tests.hosts import samples, small_host
 
@@ -405,6 +407,82 @@ def test_file_of_a_quantized_host(name, mode, tmp_path):
     assert [layer.quantization_mode for layer in loaded._flatten_layers()] == [
         layer.quantization_mode for layer in host._flatten_layers()
     ]
+
+
+def test_file_keeps_what_is_frozen(tmp_path):
+    detector = model()
+    detector.get_layer("encoder_conv1").trainable = False
+    detector.compile()
+    detector.fit(images(), verbose=0)
+    kept = numpy(detector.get_layer("encoder_conv1").kernel)
+    detector.save(tmp_path / "model.keras")
+    # Names that Keras counts are others by now.
+    model()
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert [v.path for v in loaded.trainable_variables] == [
+        v.path for v in detector.trainable_variables
+    ]
+    assert int(loaded.optimizer.iterations) == 1
+    loaded.fit(images(), verbose=0)
+    layer = loaded.get_layer("encoder_conv1")
+    np.testing.assert_array_equal(numpy(layer.kernel), kept)
+    layer.trainable = True
+    again = AutoEncoder.from_config(loaded.get_config())
+    assert len(again.trainable_variables) == len(model().trainable_variables)
+
+
+def test_all_of_it_may_be_frozen():
+    detector = model()
+    detector.trainable = False
+    copied = AutoEncoder.from_config(detector.get_config())
+    assert not copied.trainable
+    assert not copied.trainable_variables
+    # A backbone is frozen from the start, and may be thawed.
+    patches = small_host("patchcore")
+    assert not patches.get_layer("backbone").trainable
+    patches.get_layer("backbone").trainable = True
+    copied = type(patches).from_config(patches.get_config())
+    assert len(copied.trainable_variables) == len(patches.trainable_variables)
+    assert copied.trainable_variables
+
+
+def test_variants_of_images_are_in_the_file():
+    detector = small_host("padim")
+    assert "variants" not in detector.get_config()
+    detector.variants = ImageVariants(symmetric=("rotate",), brightness=0.1)
+    config = json.loads(json.dumps(detector.get_config()))
+    assert type(detector).from_config(config).variants == detector.variants
+
+
+def test_a_host_may_pass_its_arguments_on():
+    class PassedOn(AutoEncoder):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    class Settled(PassedOn):
+        def __init__(self, *args, filters=(4, 4, 2), **kwargs):
+            super().__init__(*args, filters=filters, **kwargs)
+
+    for host in (PassedOn, Settled):
+        for made in (host((16, 16, 1), None), host(input_shape=(16, 16, 1))):
+            copied = host.from_config(made.get_config())
+            assert copied.arguments == made.arguments
+            assert copied.input_shape == made.input_shape == (None, 16, 16, 1)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "mnad", "hf2vad"])
+def test_weights_of_samples_need_targets(name):
+    host = small_host(name)
+    x = samples(host, 4)
+    with pytest.raises(ValueError, match="`sample_weight` would count for"):
+        host.fit(x, sample_weight=np.zeros(4), verbose=0)
+
+
+def test_endless_data_do_not_calibrate():
+    data = pytest.importorskip("tensorflow").data.Dataset
+    endless = data.from_tensor_slices(images()).batch(4).repeat()
+    with pytest.raises(ValueError, match="no end"):
+        model().calibrate(endless)
 
 
 def test_file_keeps_the_precision(tmp_path):

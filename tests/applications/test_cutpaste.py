@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -279,6 +281,16 @@ def test_whole_network_learns_but_for_its_normalization(pasted):
         for new, old in zip(kernels, before, strict=True)
     )
     assert_equal_weights(fixed, rest)
+
+
+def test_optimizers_that_take_no_notice_of_the_rate_warn():
+    detector = pretrained(freeze_backbone=False)
+    with pytest.warns(UserWarning, match="Adam takes no notice"):
+        detector.compile("adam")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.compile(keras.optimizers.SGD(0.1))
+        pretrained(freeze_backbone=True).compile("adam")
 
 
 def test_rate_of_a_pretrained_network_is_that_of_the_paper():

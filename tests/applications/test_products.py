@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_sspcab.applications import MultiScalePaDiM, PatchCore
-from keras_sspcab.hosts import ProductModel
+from keras_sspcab.hosts import InspectionModel, ProductModel
 from keras_sspcab.scoring.recognition import ProductRecognition
 
 pytestmark = pytest.mark.usefixtures("eager_steps")
@@ -109,6 +109,10 @@ def test_names_are_checked(model, singles, normal):
         model.predict(normal["nut"], product="screw", verbose=0)
     with pytest.raises(ValueError, match="One product is needed for each"):
         model.predict(normal["nut"], product=["nut"], verbose=0)
+    with pytest.raises(ValueError, match="images are an array.*list"):
+        model.predict([normal["nut"]], product="nut", verbose=0)
+    with pytest.raises(ValueError, match="several products.*a ProductModel"):
+        InspectionModel(model)
     with pytest.raises(ValueError, match="different names"):
         ProductModel(singles["nut"], ["nut", "nut"])
     with pytest.raises(ValueError, match="frozen features"):

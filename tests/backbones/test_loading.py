@@ -68,6 +68,17 @@ def test_is_frozen(backbone):
     assert_equal(backbone(images(), training=True), backbone(images()))
 
 
+def test_frozen_networks_drop_nothing_in_training():
+    network = load_backbone("efficientnet_b0", (16,), weights=None)
+    drops = [
+        layer
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.Dropout)
+    ]
+    assert drops
+    assert {layer.rate for layer in drops} == {0.0}
+
+
 def test_saved_within_another_model(backbone, tmp_path):
     model = detector(backbone)
     expected = model(images())

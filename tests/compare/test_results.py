@@ -53,6 +53,25 @@ def test_states_follow_each_other(run):
     assert state_of(run) is CellState.TRAINED
 
 
+def test_figures_of_other_data_or_settings_are_not_those_of_the_cell(run):
+    """Somebody has evaluated the run of a cell by hand."""
+    run.start(CONFIG)
+    finish(run)
+    evaluate(run, image_auroc=0.5)
+    own = run.config.evaluation.model_dump(mode="json")
+    other = {**own, "masks": "whole"}
+    for root, settings, state in (
+        ("/screws", own, CellState.DONE),
+        ("/others", own, CellState.TRAINED),
+        ("/screws", other, CellState.TRAINED),
+    ):
+        run.update_record(
+            data={"root": "/screws"},
+            evaluated={"root": root, "settings": settings},
+        )
+        assert state_of(run) is state
+
+
 def test_results_are_those_of_finished_cells(tmp_path):
     grid = Grid(("a",), ("m",), ("off", "on"), (0, 1))
     done = Cell("a", "m", "on", 1)

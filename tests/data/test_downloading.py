@@ -437,9 +437,12 @@ def test_wrong_names_are_named(tmp_path):
         download("mvtec-ad", category="srew", accept_license=True)
 
 
-def test_an_address_of_a_folder_is_no_archive(tmp_path):
+@pytest.mark.parametrize(
+    "url", ["https://a/visa/", "https://a", "https://a/?file=VisA.tar"]
+)
+def test_an_address_of_a_folder_is_no_archive(tmp_path, url):
     with pytest.raises(ValueError, match="address of the archive itself"):
-        download("visa", tmp_path, accept_license=True, url="https://a/visa/")
+        download("visa", tmp_path, accept_license=True, url=url)
 
 
 def test_nothing_is_fetched_without_the_license(tmp_path):

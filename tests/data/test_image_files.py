@@ -23,6 +23,7 @@ from keras_sspcab.data.image_files import (
     read_plain,
     to_decodable,
 )
+from keras_sspcab.data.video.frames import read_frame
 from keras_sspcab.preprocessing import Preprocessing
 
 
@@ -68,21 +69,33 @@ def test_upright_photos_of_cameras_are_read_as_any_other(
 
 
 def test_first_page_and_orientation(color, encode):
-    pages = [Image.fromarray(color), Image.fromarray(color[::-1])]
+    """A thumbnail may follow, and WebP be animated."""
+    others = {"TIFF": color[::-1, :4], "WEBP": color[::-1]}
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind, options in (("TIFF", {}), ("WEBP", {"lossless": True})):
         stream = io.BytesIO()
-        pages[0].save(
+        Image.fromarray(color).save(
             stream,
             kind,
             save_all=True,
-            append_images=pages[1:],
+            append_images=[Image.fromarray(others[kind])],
             exif=exif,
             **options,
         )
         decoded = decode_image(to_decodable(stream.getvalue()), 3)
         np.testing.assert_array_equal(decoded, np.rot90(color, -1))
+
+
+def test_stacks_are_no_images(color, tmp_path):
+    """Channels or frames, of which all but the first would be lost."""
+    path = tmp_path / "stack.tif"
+    page = Image.fromarray(color)
+    page.save(path, save_all=True, append_images=[page, page])
+    with pytest.raises(ValueError, match="3 images of one size in one file"):
+        to_decodable(path.read_bytes())
+    with pytest.raises(ValueError, match="3 images of one size in one file"):
+        read_frame(str(path))
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])

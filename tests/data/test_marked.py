@@ -1,6 +1,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -49,6 +50,18 @@ def test_copies_are_laid_out_as_data(tmp_path, photos):
         digest,
     )
     assert (two["mark"], two["image"]) == ("missed", second.name)
+
+
+def test_answers_are_those_of_models(tmp_path, photos):
+    marked = MarkedImages(tmp_path / "marked")
+    answer = {"score": np.float32(3.5), "second": float("nan"), "text": "x"}
+    marked.add(photos[0], "missed", answer=answer)
+    (line,) = lines(marked)
+    assert (line["score"], line["second"], line["text"]) == (3.5, None, "x")
+    with pytest.raises(ValueError, match="`answer` argument must hold"):
+        marked.add(photos[1], "missed", answer={"map": np.zeros(3)})
+    # Neither a copy nor a line.
+    assert len(marked.missed) == len(lines(marked)) == 1
 
 
 def test_an_image_is_kept_once_under_its_last_mark(tmp_path, photos):

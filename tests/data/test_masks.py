@@ -1,5 +1,6 @@
 import contextlib
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from keras_sspcab.data import ImageSample
+from keras_sspcab.data.image_files import to_decodable
 from keras_sspcab.data.masks import (
     decode_mask,
+    find_doubt,
     load_mask,
     read_mask,
     resize_mask,
@@ -163,6 +166,36 @@ def test_what_cannot_be_told_is_refused(encode):
     ):
         with pytest.raises(ValueError, match=message):
             decode_mask(content)
+
+
+def test_numbers_of_a_kind_that_is_not_read_are_not_called_broken():
+    """A TIFF of float64, NumPy's default, as other programs write it."""
+    values, start = np.zeros((9, 9)), 8 + 2 + 9 * 12 + 4
+    tags = {256: 9, 257: 9, 258: 64, 259: 1, 262: 1, 273: start, 278: 9}
+    tags |= {279: values.nbytes, 339: 3}
+    entries = (struct.pack("<HHII", tag, 4, 1, n) for tag, n in tags.items())
+    content = (
+        b"".join([b"II*\0", struct.pack("<IH", 8, 9), *entries, bytes(4)])
+        + values.tobytes()
+    )
+    for read in (decode_mask, to_decodable):
+        with pytest.raises(ValueError, match="kind that is not read"):
+            read(content)
+
+
+@pytest.mark.parametrize(
+    ("mask", "label", "doubt"),
+    [
+        (TRUTH, 1, ""),
+        (~TRUTH, 1, "full"),  # black on white
+        (TRUTH | True, 1, "full"),
+        (TRUTH & False, 1, "empty"),
+        (TRUTH & False, 0, ""),
+        (TRUTH, 0, "marked"),
+    ],
+)
+def test_masks_that_can_hardly_be_meant(mask, label, doubt):
+    assert find_doubt(mask, label) == doubt
 
 
 @settings(max_examples=200)

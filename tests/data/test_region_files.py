@@ -74,6 +74,13 @@ def test_says_what_is_wrong(read, content, message):
         read(content)
 
 
+def test_files_may_begin_with_a_mark_of_their_encoding(tmp_path):
+    text = '[[region]]\nname = "left"\nbox = [0.0, 0.0, 0.5, 1.0]'
+    (tmp_path / "a.toml").write_text(text, encoding="utf-8-sig")
+    labels = read_regions(tmp_path / "a.toml", (1, 4)).labels
+    assert labels.tolist() == [[1, 1, 0, 0]]
+
+
 def test_masks(tmp_path):
     mask = np.zeros((40, 80), "uint8")
     mask[:, :20] = 255

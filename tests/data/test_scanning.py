@@ -154,7 +154,7 @@ def test_good_and_bad_images_are_not_all_normal(
     assert scan_image_folder(tmp_path, layout="plain").train
 
 
-def test_masks_are_no_images_to_score(mvtec, tmp_path, touch):
+def test_masks_are_no_images_to_score(mvtec, tmp_path, touch, monkeypatch):
     def found(root):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
@@ -165,6 +165,12 @@ def test_masks_are_no_images_to_score(mvtec, tmp_path, touch):
         assert str(mvtec / "test/crack/001.png") in images
         assert not any("ground_truth" in image for image in images)
         assert any("masks in ground_truth left out" in text for text in told)
+    monkeypatch.chdir(mvtec)
+    images, told = found(".")
+    assert "test/crack/001.png" in [
+        image.removeprefix("./") for image in images
+    ]
+    assert not any("ground_truth" in image for image in images)
     # Where nothing is tested, or they are asked for, they are images.
     assert found(mvtec / "ground_truth")[0]
     touch("own/ground_truth/0.png", "own/1.png")

@@ -1,7 +1,9 @@
 """The examples of `examples/runtimes` answer what Keras answers."""
 
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from PIL import Image
 
 from keras_sspcab.data import decode_and_resize
 from keras_sspcab.export import Client, export_model
+from keras_sspcab.preprocessing import Preprocessing
 from tests.browser import check_page
 from tests.export.conftest import FORMATS, SIZE
 from tests.export.serving.models import IMAGES, NAME, encoded
@@ -90,6 +93,29 @@ def test_python(to, detector, onnx_file, photos, expected, tmp_path):
             highest, outputs["anomaly_map"].max(), **CLOSE
         )
         assert flag == outputs["is_anomalous"]
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+@pytest.mark.parametrize("size", [(10, 23), (31, 16), (8, 8)])
+def test_python_fits_images_as_training_does(fit, size, tmp_path):
+    """Also into files that take images of any size."""
+    example = runpy.run_path(str(EXAMPLES / "python/detect.py"))
+    photo = tmp_path / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
+    Image.fromarray(pixels).save(photo)
+    how = Preprocessing(fit=fit)
+    expected = decode_and_resize(
+        tf.io.read_file(str(photo)), (16, 16), 3, preprocessing=how
+    )
+    given = example["read_image"](str(photo), (16, 16, 3), fit)
+    np.testing.assert_allclose(given[0], expected, atol=1e-5)
+    for shape in (("height", "width", 3), (None, None, 3), (-1, -1, 3)):
+        given = example["read_image"](str(photo), shape, fit)
+        np.testing.assert_allclose(given[0] * 255, pixels, atol=1e-4)
+    report = {"preprocessing": how.to_dict()}
+    (tmp_path / "a.onnx.parity.json").write_text(json.dumps(report))
+    assert example["read_fit"](str(tmp_path / "a.onnx")) == fit
+    assert example["read_fit"](str(tmp_path / "b.onnx")) == "stretch"
 
 
 def test_serving_client(tmp_path, monkeypatch, capsys):

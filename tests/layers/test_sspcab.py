@@ -126,12 +126,25 @@ def test_loss_is_the_weighted_mean(loss, expected):
     )
 
 
+@keras.saving.register_keras_serializable("tests")
+class NamedHuber(keras.losses.Huber):
+    """A subclass, of which Keras forgets the option as well."""
+
+
+@keras.saving.register_keras_serializable("tests")
+class SettledHuber(keras.losses.Huber):
+    def __init__(self, reduction="sum_over_batch_size", name="settled"):
+        super().__init__(delta=0.3, reduction=reduction, name=name)
+
+
 @pytest.mark.parametrize(
     "loss",
     [
         keras.losses.Huber(delta=0.1),
         keras.losses.CosineSimilarity(axis=1),
         keras.losses.LogCosh(reduction="sum"),
+        NamedHuber(delta=0.2),
+        SettledHuber(),
     ],
 )
 def test_losses_come_back_from_a_config_as_they_were(loss):

@@ -85,12 +85,19 @@ def test_own_estimators(tmp_path):
     model.save(tmp_path / "flow.keras")
     stacked = keras.Input((None, None, 6))
     joint = keras.Model(stacked, stacked[..., 3:5] - stacked[..., :2])
-    for identifier in (model, str(tmp_path / "flow.keras"), joint):
+    chain = keras.Sequential([keras.Input((None, None, 6)), joint])
+    for identifier in (model, str(tmp_path / "flow.keras"), joint, chain):
         flow = resolve_flow(identifier)(first, second)
         np.testing.assert_allclose(
             ops.convert_to_numpy(flow), expected, atol=1e-6
         )
     assert resolve_flow("none") is None
+
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match=r"functional .*Received: Subclassed"):
+        resolve_flow(Subclassed())
     with pytest.raises(ValueError, match="'farneback'"):
         resolve_flow("farneback")
     with pytest.raises(ValueError, match="set_flow_estimator"):

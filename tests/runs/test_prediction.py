@@ -83,6 +83,16 @@ def test_a_file_in_place_of_heat_maps_is_told_at_once(folder, tmp_path):
         )
 
 
+@pytest.mark.parametrize("place", ["in", "in/maps", "in/../in/maps"])
+def test_heat_maps_among_what_is_scored_are_refused(folder, tmp_path, place):
+    """They would be images the next time, and be trained on."""
+    maps = tmp_path / place
+    with pytest.raises(ValueError, match="outside of those"):
+        predict_images(Brightness(), iter([folder]), maps)
+    predict_images(Brightness(), [folder / "00.png"], tmp_path / "in-maps")
+    assert len(os.listdir(folder)) == 40
+
+
 def test_files_count_once_and_have_names_of_any_length(tmp_path):
     name = "\N{CJK UNIFIED IDEOGRAPH-96F6}" * 80
     (tmp_path / "in").mkdir()

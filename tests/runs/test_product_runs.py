@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_sspcab.data import MarkedImages
 from keras_sspcab.data.scanning import find_products, scan_image_folder
 from keras_sspcab.export import load_runner, load_scorer
 from keras_sspcab.export.serving.server.errors import ServingError
@@ -15,7 +18,14 @@ from keras_sspcab.export.serving.server.json_tensors import JsonRequest
 from keras_sspcab.export.serving.server.versions import LoadedVersion
 from keras_sspcab.files import read_json
 from keras_sspcab.hosts import ProductModel
-from keras_sspcab.runs import ConfigError, Run, load_detector
+from keras_sspcab.pictures.heat import HeatScale
+from keras_sspcab.runs import (
+    ConfigError,
+    Run,
+    RunFolder,
+    load_detector,
+    prediction,
+)
 from tests.runs.listening import Listener
 
 pytestmark = [
@@ -152,6 +162,61 @@ def test_thresholds_of_one_product_leave_the_others(run):
     run.calibrate(restore="training", product="nut")
     with pytest.raises(ValueError, match="Name it with `product`"):
         run.calibrate(data="elsewhere")
+    # Its own run alone would leave the model that is in use as it is.
+    with pytest.raises(ValueError, match="with product='nut'"):
+        Run(run.product("nut").path).calibrate(threshold=5.0)
+    assert run.product("nut").joined.path == run.path
+    assert RunFolder(run.path).joined is None
+
+
+@pytest.mark.filterwarnings("ignore:Metrics need defective")
+def test_products_without_defects_hide_no_metric(lines, tmp_path):
+    data = tmp_path / "lines"
+    shutil.copytree(lines, data)
+    shutil.rmtree(data / "bolt/test/hole")
+    run = create(tmp_path / "run", data)
+    run.train()
+    metrics = run.evaluate()
+    assert "image_auroc" not in metrics
+    assert "image_auroc" in metrics["per_product"]["nut"]
+    page = run.report().read_text()
+    assert "AUROC" in page
+    part = run.product("nut")
+    advice = f"keras-sspcab calibrate {run.path} --product nut --threshold"
+    assert advice in Path(part.file("report.html")).read_text()
+    # A part that is newer than the model of all is told.
+    marked = MarkedImages(tmp_path / "marked")
+    marked.add(str(data / "nut/test/good/0.png"), "false_alarm")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Run(part.path).train(resume=True, feedback=marked.path)
+        run.evaluate()
+    told = " ".join(str(warning.message) for warning in told)
+    assert "Resume that run" in told
+    assert "is older than those of: nut" in told
+    # A product that is yet to be trained has no model.
+    run.update_record(state="training", products=["bolt", "nut", "axle"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="There is no run folder"):
+            run.evaluate()
+
+
+def test_heat_maps_have_the_scale_of_the_product(run, lines, tmp_path):
+    parts = run.model.calibration.products
+    used = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            prediction.HeatScale,
+            "of",
+            lambda threshold, maps: (
+                used.append(threshold) or HeatScale(1, True)
+            ),
+        )
+        for name in ("bolt", "nut"):
+            image = lines / name / "test/good/0.png"
+            run.predict(image, heat_maps=tmp_path / "maps", product=name)
+    assert used == [part.pixel_threshold for part in parts]
 
 
 def test_all_products_get_new_thresholds_or_none(lines, tmp_path):
@@ -194,7 +259,7 @@ def test_a_product_is_added_without_fitting_the_others(lines, tmp_path):
     # Its name comes before the others; thresholds of these may be new.
     save_product(data / "axle", 130)
     nut = path / "products/nut"
-    Run(nut).calibrate(false_alarms=0.2)
+    grown.calibrate(false_alarms=0.2, product="nut")
     before = (nut / "model.keras").stat().st_mtime_ns
     again = Run(path)
     assert not again.is_up_to_date

@@ -71,6 +71,39 @@ def test_a_run_that_has_not_begun_may_be_continued(images, tmp_path):
     assert {"versions", "seed", "command", "started"} <= set(run.record)
 
 
+def test_figures_and_thresholds_are_of_the_model_that_is_there(
+    images, tmp_path
+):
+    options = {"data": images, "model": "autoencoder", "epochs": 1}
+    run = Run.create(tmp_path / "run", **options, settings=SETTINGS)
+    with expecting("The threshold is a guess"):
+        run.train()
+    run.evaluate()
+    run.calibrate(threshold=4.2)
+    # The same data in another place, and what bears on no result, change
+    # nothing; the threshold stays.
+    moved = images.rename(tmp_path / "moved")
+    changed = {"data.path": str(moved), "data.cache": "memory"}
+    Run(run.path, changed).train(resume=True)
+    assert run.model.calibration.threshold == 4.2
+    assert os.path.exists(run.file("metrics.json"))
+    assert Run(run.path).config.data.path == str(moved)
+    assert run.record["data"]["root"] == str(moved)
+    with pytest.raises(ValueError, match="typo"):
+        Run(run.path, {"data.path": "typo"}).train(resume=True)
+    assert Run(run.path).config.data.path == str(moved)
+    # A training does: the figures of the model before go with it.
+    more = Run(run.path, {"training.epochs": 2})
+    with expecting("set by hand are of the model before"):
+        more.train(resume=True)
+    assert run.model.calibration.threshold != 4.2
+    with pytest.raises(ValueError, match="no metrics.json yet"):
+        run.report()
+    run.update_record(state="training")
+    with pytest.warns(UserWarning, match="has not come to its end"):
+        run.evaluate()
+
+
 @pytest.mark.slow
 def test_the_whole_road_is_silent(images, tmp_path, capfd):
     pytest.importorskip("onnxruntime")

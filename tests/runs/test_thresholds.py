@@ -1,5 +1,5 @@
 import pytest
-from scipy.stats import binomtest
+from scipy import stats
 
 from keras_sspcab.runs.outputs import ImageScore
 from keras_sspcab.runs.thresholds import Share, threshold_choices
@@ -7,8 +7,15 @@ from keras_sspcab.runs.thresholds import Share, threshold_choices
 
 @pytest.mark.parametrize(("count", "total"), [(0, 20), (3, 20), (20, 20)])
 def test_intervals_are_exact(count, total):
-    expected = binomtest(count, total).proportion_ci(0.95, "exact")
-    assert Share(count, total).interval == pytest.approx(tuple(expected))
+    """Clopper and Pearson: each end leaves 2.5 % of the binomial beyond."""
+    low, high = Share(count, total).interval
+    beyond = (
+        stats.binom.sf(count - 1, total, low),
+        stats.binom.cdf(count, total, high),
+    )
+    assert beyond[0] == pytest.approx(0.025) if count else low == 0
+    assert beyond[1] == pytest.approx(0.025) if count < total else high == 1
+    assert Share(0, 0).interval == (0, 1)
 
 
 def test_what_thresholds_flag():

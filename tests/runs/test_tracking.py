@@ -124,6 +124,17 @@ def test_all_of_a_folder_is_told_once_and_then_what_is_new(folder, calls):
     ]
 
 
+def test_figures_of_other_data_bear_their_name(folder, calls):
+    folder.update_record(
+        data={"root": "/screws"},
+        evaluated={"split": "test", "root": "/cameras/second/"},
+    )
+    log_run(folder)
+    results = of_kind(calls, "measure")[-1]
+    assert "second/image_auroc" in results[0]
+    assert not any(key.startswith("test/") for key in results[0])
+
+
 def test_metrics_of_stages_bear_their_names(folder, calls):
     Path(folder.file("history.csv")).rename(folder.file("history-second.csv"))
     first = folder.file("history-first.csv")

@@ -2,11 +2,12 @@
 
 import functools
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from keras_sspcab.scale import RayOptions, score_shards
-from keras_sspcab.scale.engines import ShardWorker
+from keras_sspcab.scale.engines import ShardWorker, _cluster, _num_workers
 from tests.scale.conftest import check_rows
 from tests.scale.scorers import BuggyScorer, DyingScorer, MeanScorer
 
@@ -65,6 +66,35 @@ def test_errors_of_workers_are_told(make_job, images, options, message):
         error = worker.score(0)
     assert message in error
     assert job.folder.is_done(0) is (error == "")
+
+
+@pytest.mark.parametrize(
+    ("room", "options", "count"),
+    [
+        ({"CPU": 16.0, "GPU": 1.0}, {"gpus_per_worker": 0.2}, 5),
+        ({"CPU": 16.0, "GPU": 1.0}, {"gpus_per_worker": 0.1}, 10),
+        ({"CPU": 16.0, "GPU": 1.0}, {"gpus_per_worker": 0.3}, 3),
+        ({"CPU": 5.0}, {"cpus_per_worker": 2}, 2),
+        ({"CPU": 5.0}, {"num_workers": 7}, 7),
+    ],
+)
+def test_as_many_workers_as_fit(room, options, count):
+    ray = SimpleNamespace(cluster_resources=lambda: room)
+    assert _num_workers(ray, RayOptions(**options)) == count
+
+
+def test_ray_finds_the_cores_unless_workers_are_counted():
+    """It heeds the limits of containers, where `os.cpu_count` does not."""
+    begun = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **arguments: begun.append(arguments.get("num_cpus")),
+        shutdown=lambda: None,
+    )
+    for options in (RayOptions(), RayOptions(num_workers=500)):
+        with _cluster(ray, options):
+            pass
+    assert begun == [None, 500]
 
 
 @pytest.mark.parametrize(

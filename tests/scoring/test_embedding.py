@@ -80,6 +80,20 @@ def test_patches_are_those_of_slices():
             )
 
 
+def test_patches_in_a_file(tmp_path):
+    image = keras.Input((None, None, 2))
+    network = keras.Model(image, keras.layers.Conv2D(3, 3)(image))
+    inputs = keras.Input((20, 20, 2))
+    embedding = PatchEmbedding(network, patch_size=8, stride=4)
+    for stride, side in ((None, 4), (6, 3)):
+        assert embedding(inputs, stride=stride).shape == (None, side, side, 3)
+    model = keras.Model(inputs, embedding(inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = random(1, 20, 20, 2)
+    np.testing.assert_allclose(numpy(loaded(x)), numpy(model(x)), atol=1e-6)
+
+
 def test_patches_fit_and_leave_a_rest():
     image = keras.Input((None, None, 1))
     network = keras.Model(image, keras.layers.Identity()(image))

@@ -1,4 +1,4 @@
-"""Asks a server about images; needs `pip install "keras-sspcab[transport]"`.
+"""Asks a server about images; needs `pip install ".[transport]"` in a clone.
 
     python ask_server.py localhost:8500 screws photo.png ...
 

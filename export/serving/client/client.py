@@ -72,13 +72,14 @@ class Client:
             overloaded; or a `RetryPolicy`, which sets the pauses too. Defaults
             to 3.
         max_batch_size: Images per request; more are split. Defaults to 32.
-        max_request_bytes: Approximate size of a request, likewise. Defaults to
-            16 MiB.
+        max_request_bytes: Approximate size of a request or of its answer,
+            likewise. Defaults to 16 MiB.
         token: Secret to send as `authorization: Bearer TOKEN`.
         tls: Whether to use TLS. None does for `https://` and if one of the next
             two arguments is given.
         tls_ca: PEM file of the certificates to trust. None trusts those of the
-            system.
+            system; gRPC those that the variable `SSL_CERT_FILE` names, or else
+            a list of its own where the system has no single file of them.
         credentials: `grpc.ChannelCredentials` or `ssl.SSLContext` instead, for
             instance with a client certificate.
 
@@ -190,6 +191,7 @@ class Client:
                 self._max_rows,
                 self._max_bytes,
                 self._transport.wire_size,
+                metadata.answer_size,
             ):
                 part = [rows[index] for index in indices]
                 predictions = self._predict_rows(part, metadata, deadline)

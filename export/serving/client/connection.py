@@ -6,7 +6,9 @@ import os
 import ssl
 import warnings
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from keras_sspcab.checks import standardize_int
 
 
 @dataclasses.dataclass
@@ -22,6 +24,8 @@ class Connection:
     tls: Any
     tls_ca: str | os.PathLike[str] | None
     credentials: Any
+    #: `user:password` of a URL, which the address is left without.
+    user: str | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
@@ -29,6 +33,8 @@ class Connection:
                 "`model` must be the name of a model on the server. "
                 f"Received: model={self.model!r}"
             )
+        if self.version is not None:
+            standardize_int(self.version, "version", 0)
         if self.version is not None and self.label is not None:
             raise ValueError(
                 "Give a version or a label, not both. Received: "
@@ -45,7 +51,7 @@ class Connection:
         if self.protocol == "grpc" and is_url:
             raise ValueError(
                 "For gRPC the target is host:port, without http://. "
-                f"Received: target={self.address!r}"
+                f"Received: target={self.address.rpartition('@')[2]!r}"
             )
         has_options = self.tls_ca is not None or self.credentials is not None
         if self.tls is None:
@@ -60,6 +66,7 @@ class Connection:
             if not is_url:
                 self.address = f"http{'s' if self.tls else ''}://{self.address}"
             self.address = self.address.rstrip("/")
+            self._take_user()
             if self.address.startswith("https://") != self.tls:
                 raise ValueError(
                     "TLS needs a target that begins with https://. "
@@ -68,6 +75,19 @@ class Connection:
         host = _find_host(self.address)
         if self.token is not None:
             _check_token(self.token, host, self.tls)
+
+    def _take_user(self) -> None:
+        scheme, _, rest = self.address.partition("://")
+        user, at, host = rest.partition("/")[0].rpartition("@")
+        if not at:
+            return
+        if self.token is not None:
+            raise ValueError(
+                "Give a token, or a user and password in the URL: both are "
+                f"sent in one header. Received: a token, and one of {host}"
+            )
+        self.user = unquote(user)
+        self.address = f"{scheme}://{rest[len(user) + 1 :]}"
 
     def ssl_context(self) -> ssl.SSLContext:
         """Returns what verifies the server's certificate over HTTP."""
@@ -87,19 +107,24 @@ def _find_host(target: str) -> str:
         host = parts.hostname
     except ValueError:
         host = None
-    if not host or parts.query or parts.fragment:
+    if not host or parts.query or parts.fragment or parts.username:
+        # It may hold a password.
+        _, _, shown = target.rpartition("@")
         raise ValueError(
             "`target` must be host:port for gRPC, or the URL of a server "
-            f"for REST. Received: target={target!r}"
+            f"for REST. Received: target={shown!r}"
+            f"{', behind a user and password' if shown != target else ''}"
         )
     return host
 
 
 def _check_token(token: str, host: str, tls: bool) -> None:
-    if not token or not token.isascii() or " " in token:
+    is_plain = token.isascii() and token.isprintable()
+    if not token or not is_plain or " " in token:
         raise ValueError(
-            "`token` must consist of ASCII characters without spaces. "
-            "Received: a token with other characters, or an empty one"
+            "`token` must consist of printable ASCII characters without "
+            "spaces. Received: a token with other characters, such as the end "
+            "of its line in a file, or an empty one"
         )
     if not tls and not is_loopback(host):
         warnings.warn(

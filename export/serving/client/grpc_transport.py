@@ -1,6 +1,8 @@
 """PredictionService and ModelService over gRPC."""
 
 import functools
+import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,10 +52,9 @@ class Transport:
             else (("authorization", f"Bearer {connection.token}"),)
         )
         if connection.tls:
-            roots = connection.tls_ca and Path(connection.tls_ca).read_bytes()
             self._channel = grpc.secure_channel(
                 connection.address,
-                connection.credentials or grpc.ssl_channel_credentials(roots),
+                connection.credentials or _trusting(connection.tls_ca),
                 _OPTIONS,
             )
         else:
@@ -142,6 +143,17 @@ class Transport:
         except grpc.RpcError as error:
             raise _translate(error) from error
         return parse_message(f"{method}Response", answer)
+
+
+def _trusting(ca: Any) -> Any:
+    """Returns credentials that trust a file of certificates, or the system's.
+
+    gRPC has a list of its own, without those of a company, unless a variable of
+    its own names another.
+    """
+    if ca is None and "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" not in os.environ:
+        ca = ssl.get_default_verify_paths().cafile
+    return grpc.ssl_channel_credentials(ca and Path(ca).read_bytes())
 
 
 def _translate(error: Any) -> ServingClientError:

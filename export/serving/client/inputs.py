@@ -124,16 +124,19 @@ def split_rows(
     max_rows: int,
     max_bytes: int,
     wire_size: Callable[[int, int], int],
+    answer_size: Callable[[str], int],
 ) -> Iterator[list[int]]:
     """Yields the indices of the rows of each request.
 
-    `wire_size` returns the bytes of a number of values of a size in bytes. A
+    `wire_size` returns the bytes of a number of values of a size in bytes, and
+    `answer_size` how many numbers the answer to a row has, by its signature. A
     row of more than `max_bytes` travels alone.
     """
     groups: dict[Any, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row.kind, []).append(index)
     for indices in groups.values():
+        answer = wire_size(answer_size(rows[indices[0]].signature), 4)
         part: list[int] = []
         filled = 0
         for index in indices:
@@ -141,6 +144,8 @@ def split_rows(
                 wire_size(cell.num_values, cell.itemsize)
                 for cell in rows[index].cells.values()
             )
+            # A small file may be answered by a large map.
+            size = max(size, answer)
             if part and (len(part) >= max_rows or filled + size > max_bytes):
                 yield part
                 part, filled = [], 0

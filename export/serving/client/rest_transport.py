@@ -8,7 +8,7 @@ import json
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import orjson
@@ -82,6 +82,8 @@ class Transport:
         self._headers = {"accept": "application/json"}
         if connection.token is not None:
             self._headers["authorization"] = f"Bearer {connection.token}"
+        if connection.user is not None:
+            self._headers["authorization"] = _basic(connection.user)
         self._pool = _create_pool(connection)
 
     def close(self) -> None:
@@ -188,8 +190,27 @@ def _create_pool(connection: Connection) -> urllib3.PoolManager:
     parts = urlsplit(connection.address)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.netloc):
-        return urllib3.ProxyManager(proxy, **options)
+        # As curl reads it, which most of these variables are written for.
+        proxy = proxy if "://" in proxy else f"http://{proxy}"
+        scheme, _, address = proxy.partition("://")
+        user, at, host = address.rpartition("@")
+        if scheme not in ("http", "https"):
+            raise ValueError(
+                "This client reaches servers through HTTP proxies. The "
+                f"system has one of another kind: {scheme}://{host}. Add "
+                f"{parts.hostname} to the variable no_proxy, or use gRPC"
+            )
+        if at:
+            options["proxy_headers"] = {
+                "proxy-authorization": _basic(unquote(user))
+            }
+        return urllib3.ProxyManager(f"{scheme}://{host}", **options)
     return urllib3.PoolManager(**options)
+
+
+def _basic(user: str) -> str:
+    """Returns the header of `user:password`, whose characters may be any."""
+    return f"Basic {base64.b64encode(user.encode()).decode()}"
 
 
 def _to_json(array: np.ndarray) -> Any:

@@ -223,29 +223,37 @@ class Models:
         self._assigned[name] = assigned
 
     async def _ensure_loaded(self, version: Version, is_packaged: bool) -> bool:
-        if version.is_available:
-            return True
         if version.state == VersionState.UNLOADING:
             return False
         fingerprint = await self._in_loader(_fingerprint, version.path)
-        if version.error and fingerprint == version.fingerprint:
-            return False
+        is_settled = version.is_available or bool(version.error)
+        if is_settled and fingerprint == version.fingerprint:
+            return version.is_available
         version.fingerprint = fingerprint
-        version.state, version.error = VersionState.LOADING, ""
+        # If it is available, it was exported anew under its number, or copied
+        # file by file.
+        if not version.is_available:
+            version.state, version.error = VersionState.LOADING, ""
         try:
             version.loaded = await self._in_loader(
                 LoadedVersion, version.path, is_packaged
             )
         except Exception as error:  # broken files can cause any
-            version.state = VersionState.END
-            version.error = f"{error}"[:1000] or type(error).__name__
+            reason = f"{error}"[:1000] or type(error).__name__
+            if not version.is_available:
+                version.state, version.error = VersionState.END, reason
             _log.error(
-                "Version %d of %s cannot be loaded: %s",
+                "Version %d of %s cannot be loaded%s: %s",
                 version.number,
                 version.model,
-                version.error,
+                " again, its former files are served on"
+                if version.is_available
+                else "",
+                reason,
             )
-            return False
+            return version.is_available
+        if version.is_available:
+            self._collect_garbage()
         version.state = VersionState.AVAILABLE
         _log.info("Serving version %d of %s", version.number, version.model)
         return True
@@ -256,9 +264,12 @@ class Models:
             version.loaded = None
             version.state = VersionState.END
             _log.info("Ended version %d of %s", version.number, version.model)
-            # TensorFlow's functions refer to each other in circles.
-            with contextlib.suppress(RuntimeError):  # closed already
-                self._loader.submit(gc.collect)
+            self._collect_garbage()
+
+    def _collect_garbage(self) -> None:
+        # TensorFlow's functions refer to each other in circles.
+        with contextlib.suppress(RuntimeError):  # closed already
+            self._loader.submit(gc.collect)
 
     async def _in_loader(self, function: Callable[..., Any], *args: Any) -> Any:
         loop = asyncio.get_running_loop()

@@ -119,6 +119,12 @@ class ServerOptions:
             )
         for version in self.versions or ():
             standardize_int(version, "versions", 0)
+        if isinstance(self.allowed_hosts, str) or not all(self._allowed_names):
+            raise ValueError(
+                "The `allowed_hosts` argument must be names such as "
+                "'box.example.com', in a tuple. "
+                f"Received: {self.allowed_hosts!r}"
+            )
         self._check_token()
         self._check_tls()
 
@@ -147,11 +153,9 @@ class ServerOptions:
         """Whether the server answers requests with this `Host` header."""
         if not self.allowed_hosts and not self.is_loopback:
             return True
-        try:
-            name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
-        except ValueError:
+        if not (name := _host_name(header)):
             return False
-        names = {host.lower() for host in (self.host, *self.allowed_hosts)}
+        names = {self.host.lower(), *self._allowed_names}
         if name == "localhost" or name.endswith(".localhost") or name in names:
             return True
         try:
@@ -159,6 +163,16 @@ class ServerOptions:
         except ValueError:
             return False
         return True
+
+    @property
+    def _allowed_names(self) -> list[str]:
+        names = []
+        for host in self.allowed_hosts:
+            # Written as in a URL, it is meant all the same.
+            host = host.rpartition("://")[2]
+            is_bare_ipv6 = host.count(":") > 1 and "[" not in host
+            names.append(host.lower() if is_bare_ipv6 else _host_name(host))
+        return names
 
     def accepts(self, authorization: str | bytes | None) -> bool:
         """Whether an `authorization` header is right, or no token is set."""
@@ -198,3 +212,11 @@ class ServerOptions:
         for path in (self.tls_key, self.tls_certificate):
             if path is not None and not os.path.isfile(path):
                 raise ValueError(f"There is no file at {os.fspath(path)!r}")
+
+
+def _host_name(host: str) -> str:
+    """Returns the name in `name:port`; empty if there is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""

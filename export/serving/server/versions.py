@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from grpc import StatusCode
 
+from keras_sspcab.export.artifacts import calibration_in, read_report
 from keras_sspcab.export.audit import (
     require_finite,
     require_finite_constants,
@@ -63,8 +63,8 @@ class LoadedVersion:
             for variable in function.variables:
                 if variable.dtype.is_floating:
                     require_finite(variable.name, variable.numpy())
-        self.report = _read_report(path)
-        self.calibration = _read_calibration(self.report)
+        self.report = read_report(path)
+        self.calibration = calibration_in(self.report) or Calibration()
         self.drift = DriftWatch(self.report, self.calibration.reference)
         is_compiled = bool(self.report.get("jit_compile"))
         products = tuple(part.name for part in self.calibration.products)
@@ -123,21 +123,6 @@ def _specs(infos: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
         )
         for name, info in infos.items()
     }
-
-
-def _read_report(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        report = json.loads((path / "parity.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
-def _read_calibration(report: dict[str, Any]) -> Calibration:
-    try:
-        return Calibration.from_dict(report["calibration"])
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return Calibration()  # of an export by others
 
 
 def _read_highest(report: dict[str, Any]) -> dict[str, float]:

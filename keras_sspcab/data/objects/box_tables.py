@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 
 from keras_sspcab.data.file_system import enumerate_names
-from keras_sspcab.data.objects.boxes import BOX_COLUMNS, with_confidence
+from keras_sspcab.data.objects.boxes import (
+    BOX_COLUMNS,
+    BOX_FAULTS,
+    with_confidence,
+)
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.frames import list_frames
 from keras_sspcab.data.video.per_frame import load_array
@@ -70,6 +74,10 @@ class BoxTable:
                 (frames < 0) | (frames >= num_frames)
             ),
         }
+        boxes = values[:, 1:]
+        has_box = np.array([bool(box) for _, box, _ in rows], bool)
+        for what, find in BOX_FAULTS.items():
+            faults[what] = has_box & find(boxes)
         for what, is_faulty in faults.items():
             if is_faulty.any():
                 row = int(np.argmax(is_faulty))
@@ -77,8 +85,9 @@ class BoxTable:
                 numbers = values[row, : 1 + len(box)]
                 given = ", ".join(f"{number:.10g}" for number in numbers)
                 rule = "Each box must be of a frame of its video."
+                if what in BOX_FAULTS:
+                    rule = f"Boxes must be pixels {', '.join(BOX_COLUMNS)}."
                 raise self.error(rule, f"{what} ({given})", place)
-        has_box = np.array([bool(box) for _, box, _ in rows], bool)
         frames, values = frames[has_box], values[has_box]
         order = np.argsort(frames, kind="stable")
         boxes = with_confidence(values[order, 1:])

@@ -6,6 +6,7 @@ wide.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,25 @@ from keras_sspcab.checks import standardize_number
 from keras_sspcab.imports import import_optional
 
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max", "confidence")
+
+#: What boxes `(n, 4)` or `(n, 5)` of other conventions look like: a sentence,
+#: and which of them do.
+BOX_FAULTS: dict[str, Callable[[np.ndarray], Any]] = {
+    # COCO has boxes of no width.
+    "an end before its start: is it a width and height?": (
+        lambda boxes: (boxes[:, 2:4] < boxes[:, :2] - 1).any(axis=1)
+    ),
+    "a confidence that is not from 0 to 1": (
+        lambda boxes: ((boxes[:, 4:] < 0) | (boxes[:, 4:] > 1.01)).any(axis=1)
+    ),
+    # Zeros are what some detectors fill up with.
+    "no number above 1: are they shares of the frame?": (
+        lambda boxes: np.full(
+            len(boxes),
+            (boxes[:, :4] <= 1).all() and (boxes[:, :4] % 1 > 0).any(),
+        )
+    ),
+}
 
 
 def standardize_boxes(values: Any, what: str) -> np.ndarray:
@@ -32,6 +52,13 @@ def standardize_boxes(values: Any, what: str) -> np.ndarray:
             f"{what} must be finite. Received: {boxes[row].tolist()} in row "
             f"{row}"
         )
+    for fault, find in BOX_FAULTS.items():
+        if (is_faulty := find(boxes)).any():
+            row = int(np.argmax(is_faulty))
+            raise ValueError(
+                f"{what} must be pixels {', '.join(BOX_COLUMNS)}. Received: "
+                f"{boxes[row].tolist()} in row {row} has {fault}"
+            )
     return with_confidence(boxes)
 
 

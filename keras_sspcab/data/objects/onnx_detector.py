@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.data.objects.boxes import BoxFilter, clip_boxes, opencv
+from keras_sspcab.data.objects.boxes import (
+    BoxFilter,
+    box_areas,
+    clip_boxes,
+    opencv,
+)
 from keras_sspcab.data.objects.proposals import ObjectProposals, named_fields
 from keras_sspcab.data.video.folder import Video
 from keras_sspcab.data.video.reading import iterate_frames
@@ -151,7 +156,9 @@ class OnnxDetector(ObjectProposals):
             boxes = _suppress(boxes, classes[keep])
         # Corners are between pixels: a box ends before the second one.
         boxes[:, 2:4] -= 1
-        return self._filter(clip_boxes(boxes, frame.shape))
+        boxes = clip_boxes(boxes, frame.shape)
+        # Beside the frame, as in the borders of what the network sees.
+        return self._filter(boxes[box_areas(boxes) > 0])
 
 
 def _suppress(boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -129,7 +129,7 @@ def make_video(path: str | os.PathLike[str]) -> Video:
     path = os.path.expanduser(os.fspath(path))
     if not os.path.exists(path):
         raise ValueError(f"The video does not exist. Received: path={path!r}")
-    base = os.path.basename(os.path.normpath(path))
+    base = os.path.basename(os.path.abspath(path))
     if os.path.isdir(path):
         return Video(base, path, "frames")
     return Video(os.path.splitext(base)[0], path, "file")

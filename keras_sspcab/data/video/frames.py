@@ -165,7 +165,7 @@ def read_frame(
 ) -> np.ndarray:
     """Decodes the frame in an image file, which must have the `source_size`.
 
-    Of several pages, the first one is read. See `fit_frame` for the result.
+    See `fit_frame` for the result.
     """
     try:
         with Image.open(path) as file:
@@ -177,6 +177,8 @@ def read_frame(
                 size = frame.shape[:2]
             else:
                 _require_kept(file)
+                if file.format == "TIFF":
+                    image_files.require_single_page(file)
                 frame = _upright(file)
                 size = frame.height, frame.width
             pixels = fit_frame(frame, image_size, channels, preprocessing)

@@ -130,7 +130,8 @@ def _read_mat(path: str) -> np.ndarray:
             f"Received: {sorted(arrays)} in {path!r}"
         )
     (values,) = arrays.values()
-    is_vector = values.size == max(values.shape) != 2
+    # MATLAB's [] is of no interval, as its zeros(2, 0).
+    is_vector = 0 < values.size == max(values.shape) != 2
     return values.ravel() if is_vector else _pairs(values, path)
 
 

@@ -166,6 +166,9 @@ def test_filters_apply(read, arguments):
         ("clip.txt", "-1,1,1,2,2\n", "from 0 to 2.*line 1"),
         ("clip.txt", "0.5,1,1,2,2\n", "no whole number.*line 1"),
         ("clip.txt", "0,nan,1,2,2\n", "not finite.*line 1"),
+        ("clip.txt", "0,1,1,9,9\n1,9,9,4,20\n", "a width and .*line 2"),
+        ("clip.txt", "0,1,1,9,9,80\n", "not from 0 to 1 .*line 1"),
+        ("clip.txt", "0,0.1,0.1,0.4,0.5\n", "shares of the frame.*line 1"),
         ("clip.csv", HEADER + "x,0,1,1,2,2,1\n", "'clip' alone.*boxes of x"),
         ("all.csv", "", "first line must name.*without frame, x_min"),
         ("all.csv", HEADER[6:] + "0,1,1,2,2,1\n", r"column `video`.*all\.csv"),
@@ -240,6 +243,10 @@ def test_boxes_are_clipped_and_completed():
     boxes = standardize_boxes([[1, 2, 3, 4]], "Boxes")
     assert boxes.tolist() == [[1, 2, 3, 4, 1]]
     assert standardize_boxes([], "Boxes").shape == (0, 5)
+    # What detectors fill up with, and boxes of no width as of COCO.
+    empty = [[0, 0, 0, 0, 0], [5, 5, 4, 9, 1]]
+    assert standardize_boxes(empty, "Boxes").tolist() == empty
+    assert standardize_boxes(empty[:1], "Boxes").tolist() == empty[:1]
 
 
 @pytest.mark.parametrize(
@@ -248,6 +255,9 @@ def test_boxes_are_clipped_and_completed():
         ([[1, 2, 3]], r"Boxes must be an array .* \(1, 3\)"),
         ([1, 2, 3, 4], r"shape \(4,\)"),
         ([[0, 0, 1, 1], [0, np.nan, 1, 1]], "must be finite.*row 1"),
+        ([[1, 1, 9, 9], [20, 20, 10, 5]], "row 1 has an end before its start"),
+        ([[1, 1, 9, 9, -0.5]], "row 0 has a confidence that is not"),
+        ([[0.2, 0.2, 0.5, 1]], "row 0 has no number above 1"),
     ],
 )
 def test_arrays_that_are_no_boxes_are_refused(values, message):

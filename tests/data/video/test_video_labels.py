@@ -76,6 +76,12 @@ def test_mat(tmp_path, content):
     assert read(tmp_path / "a.mat") == LABELS.tolist()
 
 
+@pytest.mark.parametrize("shape", [(0, 0), (2, 0)])
+def test_mat_of_a_normal_video(tmp_path, shape):
+    scipy_io.savemat(tmp_path / "a.mat", {"intervals": np.zeros(shape)})
+    assert read(tmp_path / "a.mat") == [0] * 6
+
+
 def test_mat_of_several_videos(tmp_path):
     path = tmp_path / "ped2.mat"
     scipy_io.savemat(path, {"gt": cells([[1, 2]], [[2, 3], [6, 6]], [])})

@@ -39,6 +39,8 @@ class Plan:
             or "gone", to break off.
         times: When requests for predictions have come.
         rows: How many images each has had.
+        tokens: What each has had as `authorization`.
+        proxy_users: What each has had as `proxy-authorization`, of REST.
     """
 
     def __init__(self, failures=()):
@@ -49,6 +51,7 @@ class Plan:
         self.times = []
         self.rows = []
         self.tokens = []
+        self.proxy_users = []
 
     @property
     def attempts(self):
@@ -158,6 +161,7 @@ def _rest_server(plan, port):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             images = np.array(json.loads(body)["inputs"]["image"])
             token = self.headers.get("authorization")
+            plan.proxy_users.append(self.headers.get("proxy-authorization"))
             failure, outputs = plan.receive(images, token)
             if failure == "gone":
                 self.close_connection = True

@@ -220,12 +220,21 @@ def test_a_model_that_has_no_rows():
     kinds=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 50))),
     count=st.integers(1, 6),
     limit=st.integers(1, 120),
+    answer=st.integers(0, 60),
 )
-def test_split(kinds, count, limit):
+def test_split(kinds, count, limit, answer):
     rows = [Row(kind, {"x": Cell(bytes, size)}) for kind, size in kinds]
     parts = list(
-        split_rows(rows, count, limit, lambda number, size: number * size)
+        split_rows(
+            rows,
+            count,
+            limit,
+            lambda number, size: number * size,
+            {"a": answer, "b": 0}.__getitem__,
+        )
     )
+    # What is asked or what is answered, whichever is more.
+    kinds = [(k, max(n, 4 * answer * (k == "a"))) for k, n in kinds]
     assert sorted(i for part in parts for i in part) == list(range(len(rows)))
     for part in parts:
         assert part == sorted(part)
@@ -257,6 +266,10 @@ def test_split(kinds, count, limit):
         ({"max_batch_size": 0}, "`max_batch_size`"),
         ({"max_request_bytes": 1.5}, "`max_request_bytes`"),
         ({"token": "two words"}, "`token`"),
+        ({"token": "of-a-file\n"}, "the end of its line"),
+        ({"version": "3"}, "`version`"),
+        ({"target": "me:secret@h:1"}, "'h:1', behind a user and password"),
+        ({"target": "http://me:pw@h:1", "token": "t"}, "a user and password"),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -1,6 +1,7 @@
 """Retries, pauses and deadlines, against servers that fail as planned."""
 
 import asyncio
+import base64
 import contextlib
 import socket
 import threading
@@ -180,6 +181,36 @@ def test_the_proxy_of_the_system_is_used(monkeypatch):
                     assert client.predict(IMAGE)[0].score == 1
                 else:
                     assert refused(client).code == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_proxy_is_told_the_user(monkeypatch, scheme):
+    plan = Plan()
+    with fake_server("rest", plan) as proxy:
+        address = proxy.removeprefix("http://")
+        monkeypatch.setenv("http_proxy", f"{scheme}me:p%40ss@{address}")
+        with Client("http://a.invalid", model="fake", retries=0) as client:
+            assert client.predict(IMAGE)[0].score == 1
+    expected = base64.b64encode(b"me:p@ss").decode()
+    assert set(plan.proxy_users) == {f"Basic {expected}"}
+
+
+def test_a_proxy_of_another_kind_is_refused(monkeypatch):
+    monkeypatch.setenv("http_proxy", "socks5://me:secret@gate:1080")
+    with pytest.raises(ValueError, match="socks5://gate:1080") as error:
+        Client("http://a.invalid", model="fake")
+    assert "secret" not in str(error.value)
+
+
+def test_the_user_of_a_url_is_sent_and_not_shown():
+    plan = Plan()
+    with fake_server("rest", plan) as url:
+        target = url.replace("://", "://me:p%40ss@")
+        with Client(target, model="fake") as client:
+            client.predict(IMAGE)
+            assert "p%40ss" not in repr(client)
+            assert "p@ss" not in repr(client)
+    assert plan.tokens == [f"Basic {base64.b64encode(b'me:p@ss').decode()}"]
 
 
 def test_the_token_is_sent_and_not_shown(kind):

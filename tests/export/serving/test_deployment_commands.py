@@ -135,6 +135,12 @@ def test_packaging_a_file(tmp_path, run, invoke):
     for pod in pods(tmp_path / "repository").values():
         image = pod["containers"][0]["image"]
         assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", image)
+    assert "stay as they are" not in result.stderr
+    (tmp_path / "repository" / "kserve.yaml").unlink()
+    result = invoke("package", model, *to, "--images", images, "--gpus", 1)
+    told = " ".join(result.stderr.split())
+    assert "docker-compose.yml, kubernetes.yaml, README.md in" in told
+    assert "stay as they are: --gpus and --image count in new ones" in told
 
 
 def test_packaging_while_rolled_back_warns(directory, run, tmp_path, invoke):

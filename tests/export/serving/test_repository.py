@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -9,8 +10,8 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_sspcab.export import ExportResult
-from keras_sspcab.export.serving import packaging
+from keras_sspcab.export import ExportResult, export_saved_model
+from keras_sspcab.export.serving import package_model, packaging
 from keras_sspcab.export.serving import repository as repository_module
 from keras_sspcab.export.serving.model_config import ModelsConfig
 from keras_sspcab.export.serving.repository import Repository
@@ -20,6 +21,8 @@ from tests.export.serving.models import (
     NAME,
     copy_repository,
     copy_version,
+    encoded,
+    images,
     package,
     tiny_detector,
 )
@@ -180,6 +183,25 @@ def test_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="tensorflow-serving-api"):
         package(tmp_path / "repository")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_of_images_for_a_model_in_memory(repository, tmp_path):
+    for number, image in enumerate(images(3)):
+        (tmp_path / f"{number}.png").write_bytes(encoded(image))
+    result = package_model(
+        tiny_detector(), repository.directory, tmp_path, NAME
+    )
+    report = json.loads((result.path / "parity.json").read_text())
+    assert report["parity"]["num_images"] == 3
+
+
+@pytest.mark.parametrize("given", [None, 3, "nowhere"])
+def test_images_that_are_none_are_refused(tmp_path, given):
+    folder = tmp_path / "repository"
+    with pytest.raises(ValueError, match="`images` must be|nowhere"):
+        package_model(tiny_detector(), folder, given)
+    with pytest.raises(ValueError, match="`images` must be"):
+        export_saved_model(tiny_detector(), tmp_path / "a", images=given or 3)
 
 
 # What is left of a packaging that ends in the middle.

@@ -214,10 +214,20 @@ NAMED = {"host": "0.0.0.0", "allowed_hosts": ("Inspect.example",)}
         (NAMED, "inspect.example", True),
         (NAMED, "10.1.2.3:8501", True),  # as probes of Kubernetes do
         (NAMED, "evil.example", False),
+        # Written as the refusal shows it, or as in a browser.
+        ({"allowed_hosts": ("a.example:8501",)}, "a.example:8501", True),
+        ({"allowed_hosts": ("::1", "[fe80::1]")}, "b.example", False),
+        ({"allowed_hosts": ("https://A.example./x",)}, "a.example", True),
     ],
 )
 def test_hosts_that_are_answered_for(options, host, is_allowed):
     assert ServerOptions(**options).allows_host(host) == is_allowed
+
+
+@pytest.mark.parametrize("hosts", ["box.example", ("",), ("http://",)])
+def test_hosts_that_are_no_names_are_refused(hosts):
+    with pytest.raises(ValueError, match="`allowed_hosts`"):
+        ServerOptions(allowed_hosts=hosts)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,32 @@ def test_a_broken_version_is_reported_and_not_served(folder):
         assert version_of(caller, images(1)) == 2
 
 
+def test_a_version_whose_files_are_replaced_is_loaded_again(folder, caplog):
+    """Whoever removes an export and makes it anew gets the same number."""
+    batch = images(2)
+    with serve(folder) as server, calling(server) as caller:
+        assert_same(
+            caller.predict(predict_request(image=batch))[0], direct(image=batch)
+        )
+        remove_version(folder, 1)
+        add_version(folder, 1, version=2)
+        new = direct(version=2, image=batch)["anomaly_score"]
+
+        def is_new():
+            outputs, spec = caller.predict(predict_request(image=batch))
+            assert spec.version.value == 1
+            return np.allclose(outputs["anomaly_score"], new, rtol=1e-3)
+
+        wait_until(is_new)
+        # Files that cannot be loaded end nothing, and are told once.
+        (folder / "1" / "saved_model.pb").write_bytes(b"rubbish")
+        message = "cannot be loaded again, its former files are served on"
+        wait_until(lambda: message in caplog.text)
+        assert is_new()
+        assert states(caller) == {1: "AVAILABLE"}
+        assert caplog.text.count(message) == 1
+
+
 def test_a_folder_that_disappears_ends_nothing(folder, caplog):
     with serve(folder) as server, calling(server) as caller:
         folder.rename(folder.parent / "elsewhere")

@@ -53,6 +53,25 @@ def test_a_clip_begins_before_the_alarm_and_ends_with_it(tmp_path):
     assert not any(bright[:9])
 
 
+def test_a_clip_shows_its_alarm_however_long_the_model_takes(tmp_path):
+    recorder = Recorder(str(tmp_path), 1.0, 60, 1e9)
+    line = {"id": NAME.format(0), "event": "begin"}
+    for index in range(60):
+        if index == 20:
+            recorder.look_at(make_frame(2.0))
+        recorder.add(make_frame(index / 10, frame(index == 20)))
+    # Four seconds later.
+    recorder.begin(dict(line), frame())
+    recorder.end(dict(line, event="end", clip=None))
+    recorder.close()
+    shown = list(
+        iterate_frames(make_video(tmp_path / lines_of(tmp_path)[1]["clip"]))
+    )
+    assert len(shown) == pytest.approx(10 + 40, abs=2)
+    (bright,) = np.flatnonzero([pixels.max() > 200 for pixels in shown])
+    assert bright == pytest.approx(10, abs=1)
+
+
 def test_clips_are_of_bounded_length(tmp_path):
     record(Recorder(str(tmp_path), 0.5, 1.0, 1e9), range(5, 75))
     clip = make_video(tmp_path / lines_of(tmp_path)[1]["clip"])
