@@ -213,13 +213,17 @@ class Run(RunFolder):
         """
         from keras_sspcab.runs.training import train_run
 
-        if (
-            resume
-            and feedback is None
-            and (self.is_up_to_date or self._takes_moved_data())
-        ):
+        if resume and feedback is None and self.is_up_to_date:
             self._keep_settings()
             self._warn_of_new_data()
+            return
+        if resume and feedback is None and self._takes_moved_data():
+            self._keep_settings()
+            if progress is not None:
+                progress.message(
+                    "Nothing is trained: the data are those of the training, "
+                    f"and lie in {self.config.data.path} from now on."
+                )
             return
         marked = None if feedback is None else os.fspath(feedback)
         with self.locked():
