@@ -5,11 +5,10 @@ import ctypes
 import dataclasses
 import gc
 import importlib.metadata
-import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras_sspcab import files
@@ -21,7 +20,6 @@ from keras_sspcab.export.parity import (
     ParityResult,
     check_parity,
 )
-from keras_sspcab.scoring import Calibration
 
 # Those that have a part in an export.
 _PACKAGES = (
@@ -198,23 +196,6 @@ def publish_file(
         for name in (*names, *last):
             os.replace(folder / name, target.with_name(name))
     return ExportResult(target, parity)
-
-
-def read_report(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the report of a SavedModel; empty if there is none to read."""
-    try:
-        report = json.loads((folder / "parity.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
-def calibration_in(report: Mapping[str, Any]) -> Calibration | None:
-    """Returns the calibration in a report; None if it is one of others."""
-    try:
-        return Calibration.from_dict(report["calibration"])
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
 
 
 def _package_versions() -> dict[str, str]:

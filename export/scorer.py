@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_sspcab.export.artifacts import calibration_in, read_report
 from keras_sspcab.export.audit import require_finite_constants
 from keras_sspcab.export.manifest import (
     MANIFEST_NAME,
     find_versions,
     verify_version,
 )
+from keras_sspcab.export.reports import calibration_in, read_report
 from keras_sspcab.export.runners import SavedModelRunner
 from keras_sspcab.optional_inputs import product_index
 from keras_sspcab.preprocessing import Preprocessing

@@ -61,7 +61,7 @@ def graph(sources):
 
 
 def package_of(module):
-    """A package within the library, or a module beside them."""
+    """The package of a module, or the module itself at the top level."""
     return ".".join(module.split(".")[:2])
 
 
@@ -91,7 +91,7 @@ def test_benchmarks_do_not_import_the_command_line():
 
 
 def circles_of(graph):
-    """A text for each circle of a graph, by node those that it leads to."""
+    """Describes each circle in a graph, given the targets of each node."""
     done, path, circles = set(), [], []
 
     def visit(node):

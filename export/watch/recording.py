@@ -83,9 +83,10 @@ class Recorder:
         self._closing: list[threading.Thread] = []
 
     def look_at(self, frame: Frame) -> None:
-        """Notes the frame that is scored next; an alarm is about no earlier.
+        """Notes which frame is being scored, the next to raise an alarm.
 
-        Frames from before it are kept for as long as the model takes.
+        Frames before it are kept until the model has finished with it, so that
+        a clip can show what led to the alarm.
         """
         self._looked_at = frame.seconds
 

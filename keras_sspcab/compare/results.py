@@ -43,7 +43,7 @@ def state_of(run: RunFolder) -> CellState:
 
 
 def _is_evaluated_here(run: RunFolder) -> bool:
-    """Whether a run was last evaluated on its own data, as it is set."""
+    """Whether the last evaluation used the run's own data and settings."""
     settings = run.record.get("evaluated", {}).get("settings")
     own = run.config.evaluation.model_dump(mode="json")
     return not evaluated_elsewhere(run.record) and settings in (None, own)

@@ -233,7 +233,7 @@ def to_decodable(encoded: bytes) -> bytes:
 
 
 class UnusualImageError(ValueError):
-    """Raised for files that are whole, but not of one image in [0, 1]."""
+    """An intact file whose content cannot be read as one image in [0, 1]."""
 
 
 _UNREAD = (

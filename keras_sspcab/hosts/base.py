@@ -344,7 +344,10 @@ class AnomalyModel(Detector):
         return history
 
     def _refuse_weights(self, y: Any, options: Mapping[str, Any]) -> None:
-        """Keras drops the weights of samples where there are no targets."""
+        """Raises a ValueError for `sample_weight` without targets.
+
+        Keras would silently ignore the weights.
+        """
         if y is None and options.get("sample_weight") is not None:
             raise ValueError(
                 f"{self.name} takes its targets from the images, so that "

@@ -1,4 +1,4 @@
-"""What was done to the parts of a layer or model, for its config."""
+"""Saves which parts of a model are quantized or frozen in its config."""
 
 import collections
 import re
@@ -58,7 +58,7 @@ def trainable_parts(layer: keras.layers.Layer) -> dict[str, bool]:
 def set_trainable_parts(
     layer: keras.layers.Layer, parts: Mapping[str, bool]
 ) -> None:
-    """Freezes and thaws parts, so that `trainable_parts` returns the same."""
+    """Restores the `trainable` flags that `trainable_parts` has returned."""
     flags = {"": parts.get("", True)}
     layer.trainable = flags[""]
     for place, part in _placed_parts(layer):

@@ -69,7 +69,7 @@ class RunFolder:
 
     @property
     def joined(self) -> "RunFolder | None":
-        """The run of several products that this one is a part of, if it is."""
+        """The run of several products that contains this run, or None."""
         parts = os.path.dirname(os.path.abspath(self.path))
         if os.path.basename(parts) != "products":
             return None
@@ -79,7 +79,7 @@ class RunFolder:
 
     @property
     def product_name(self) -> str:
-        """The name of the product, of a run that is a part of another."""
+        """Name of the product, for a run inside a run of several products."""
         return os.path.basename(os.path.abspath(self.path))
 
     @property

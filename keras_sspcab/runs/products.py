@@ -243,10 +243,11 @@ def evaluate_products(
     """
     model: Any = load_detector(run.path)
     parts, path = _parts(run), run.file("metrics.json")
-    if not run.is_finished or _newer_parts(run):
+    newer = _newer_parts(run)
+    if newer or not run.is_finished:
         warnings.warn(
             f"The model of all products in {run.path} is older than those of: "
-            f"{', '.join(_newer_parts(run)) or 'a training that goes on'}. "
+            f"{', '.join(newer) or 'a training that goes on'}. "
             "These are measured. Resume the run, which joins them again",
             stacklevel=3,
         )

@@ -138,7 +138,10 @@ class Run(RunFolder):
 
     @property
     def _changed(self) -> set[str]:
-        """The settings that are others now, of those that bear on results."""
+        """Names of the settings that differ from the saved run and matter.
+
+        Settings that cannot change a result are left out.
+        """
         changed = differences(RunFolder(self.path).config, self.config)
         return {
             name
@@ -148,9 +151,10 @@ class Run(RunFolder):
         }
 
     def _takes_moved_data(self) -> bool:
-        """Whether all that is new is where the data lie; then notes it.
+        """Accepts a new `data.path` that holds the images of the training.
 
-        They are those of the training, by their names and numbers.
+        Returns whether that is the only change; the record then names the new
+        folder. Images are compared by their names and their number.
         """
         if not self.is_finished or self._changed != {"data.path"}:
             return False

@@ -394,7 +394,7 @@ def _finish(
 
 
 def _tell_lost_thresholds(run: RunFolder) -> None:
-    """Warns if thresholds that were set by hand are measured anew."""
+    """Warns that this training replaces thresholds that were set by hand."""
     lost = []
     # A broken file is no reason to lose a training.
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""Training that can be killed at any moment and then continues."""
+"""Training that can be killed at any moment and resumed later."""
 
 from keras_sspcab.training.callbacks import (
     TrainingDiverged,

@@ -54,7 +54,7 @@ def test_states_follow_each_other(run):
 
 
 def test_figures_of_other_data_or_settings_are_not_those_of_the_cell(run):
-    """Somebody has evaluated the run of a cell by hand."""
+    """A cell's run may be evaluated by hand, on other data or settings."""
     run.start(CONFIG)
     finish(run)
     evaluate(run, image_auroc=0.5)

@@ -69,7 +69,7 @@ def test_upright_photos_of_cameras_are_read_as_any_other(
 
 
 def test_first_page_and_orientation(color, encode):
-    """A thumbnail may follow, and WebP be animated."""
+    """A TIFF may hold a thumbnail as well, and a WebP file be animated."""
     others = {"TIFF": color[::-1, :4], "WEBP": color[::-1]}
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -88,7 +88,7 @@ def test_first_page_and_orientation(color, encode):
 
 
 def test_stacks_are_no_images(color, tmp_path):
-    """Channels or frames, of which all but the first would be lost."""
+    """A TIFF of several channels or frames would lose all but the first."""
     path = tmp_path / "stack.tif"
     page = Image.fromarray(color)
     page.save(path, save_all=True, append_images=[page, page])

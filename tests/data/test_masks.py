@@ -169,7 +169,7 @@ def test_what_cannot_be_told_is_refused(encode):
 
 
 def test_numbers_of_a_kind_that_is_not_read_are_not_called_broken():
-    """A TIFF of float64, NumPy's default, as other programs write it."""
+    """Scientific programs write TIFF files of float64, NumPy's default."""
     values, start = np.zeros((9, 9)), 8 + 2 + 9 * 12 + 4
     tags = {256: 9, 257: 9, 258: 64, 259: 1, 262: 1, 273: start, 278: 9}
     tags |= {279: values.nbytes, 339: 3}

@@ -98,7 +98,7 @@ def test_python(to, detector, onnx_file, photos, expected, tmp_path):
 @pytest.mark.parametrize("fit", ["pad", "crop"])
 @pytest.mark.parametrize("size", [(10, 23), (31, 16), (8, 8)])
 def test_python_fits_images_as_training_does(fit, size, tmp_path):
-    """Also into files that take images of any size."""
+    """`detect.py` pads and crops, also for models that take any size."""
     example = runpy.run_path(str(EXAMPLES / "python/detect.py"))
     photo = tmp_path / "photo.png"
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")

@@ -128,7 +128,7 @@ def test_loss_is_the_weighted_mean(loss, expected):
 
 @keras.saving.register_keras_serializable("tests")
 class NamedHuber(keras.losses.Huber):
-    """A subclass, of which Keras forgets the option as well."""
+    """A subclass of a loss whose `delta` Keras leaves out of its config."""
 
 
 @keras.saving.register_keras_serializable("tests")

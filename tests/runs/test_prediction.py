@@ -85,7 +85,7 @@ def test_a_file_in_place_of_heat_maps_is_told_at_once(folder, tmp_path):
 
 @pytest.mark.parametrize("place", ["in", "in/maps", "in/../in/maps"])
 def test_heat_maps_among_what_is_scored_are_refused(folder, tmp_path, place):
-    """They would be images the next time, and be trained on."""
+    """The next prediction or training would take heat maps for images."""
     maps = tmp_path / place
     with pytest.raises(ValueError, match="outside of those"):
         predict_images(Brightness(), iter([folder]), maps)

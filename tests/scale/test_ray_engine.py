@@ -84,7 +84,7 @@ def test_as_many_workers_as_fit(room, options, count):
 
 
 def test_ray_finds_the_cores_unless_workers_are_counted():
-    """It heeds the limits of containers, where `os.cpu_count` does not."""
+    """Ray respects the CPU limit of a container; `os.cpu_count` does not."""
     begun = []
     ray = SimpleNamespace(
         is_initialized=lambda: False,

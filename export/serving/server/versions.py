@@ -9,12 +9,12 @@ from typing import Any
 import tensorflow as tf
 from grpc import StatusCode
 
-from keras_sspcab.export.artifacts import calibration_in, read_report
 from keras_sspcab.export.audit import (
     require_finite,
     require_finite_constants,
 )
 from keras_sspcab.export.manifest import MANIFEST_NAME, verify_version
+from keras_sspcab.export.reports import calibration_in, read_report
 from keras_sspcab.export.serving.server.drift import DriftWatch
 from keras_sspcab.export.serving.server.errors import ServingError
 from keras_sspcab.export.serving.server.messages import read_tensors

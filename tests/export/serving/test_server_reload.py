@@ -153,7 +153,7 @@ def test_a_broken_version_is_reported_and_not_served(folder):
 
 
 def test_a_version_whose_files_are_replaced_is_loaded_again(folder, caplog):
-    """Whoever removes an export and makes it anew gets the same number."""
+    """Exporting again after removing an export reuses its version number."""
     batch = images(2)
     with serve(folder) as server, calling(server) as caller:
         assert_same(
