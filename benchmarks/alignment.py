@@ -18,14 +18,10 @@ standard deviation over seeds, and what aligning adds, with the interval of 95 %
 of a bootstrap over the test images, the same for both.
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import cv2
 import keras
@@ -35,7 +31,7 @@ from benchmarks.common import load, option_parser, write_rows
 from benchmarks.correct_gain import correct_gain
 from keras_sspcab.applications import MultiScalePaDiM, PaDiM
 from keras_sspcab.compare.statistics import summarize
-from keras_sspcab.compare.tables import percent
+from keras_sspcab.compare.tables import markdown, percent
 from keras_sspcab.data import scan_image_folder
 from keras_sspcab.layers import ImageRegistration
 from keras_sspcab.metrics import image_metrics
@@ -57,13 +53,11 @@ def rigid(degrees: float, right: float, down: float, size: int) -> np.ndarray:
     return matrix
 
 
-def move(
-    images: np.ndarray, seed: int, max_shift: float = 0.1
-) -> tuple[np.ndarray, np.ndarray]:
+def move(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Turns and shifts images at random; returns them and how."""
     rng = np.random.default_rng(seed)
     size = images.shape[1]
-    limit = max_shift * size
+    limit = 0.1 * size
     transforms = [
         rigid(rng.uniform(-180, 180), *rng.uniform(-limit, limit, 2), size)
         for _ in images
@@ -204,12 +198,12 @@ def score(
     return outputs["anomaly_score"]
 
 
-def resample_images(labels: np.ndarray, count: int = 2000) -> np.ndarray:
-    """Draws indices of normal and of defective images, with replacement."""
+def resample_images(labels: np.ndarray) -> np.ndarray:
+    """Draws normal and defective images, with replacement; their indices."""
     rng = np.random.default_rng(0)
     parts = [np.flatnonzero(labels == label) for label in (0, 1)]
     return np.concatenate(
-        [rng.choice(part, (count, len(part))) for part in parts], axis=1
+        [rng.choice(part, (2000, len(part))) for part in parts], axis=1
     )
 
 
@@ -221,10 +215,7 @@ def format_detection(
     scores: dict[tuple[str, str, bool], list[np.ndarray]], labels: np.ndarray
 ) -> str:
     """Formats the table of AUROC, in percent."""
-    lines = [
-        "| images | host | as they lie | aligned | difference |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     draws = resample_images(labels)
     for images, host in dict.fromkeys(key[:2] for key in scores):
         pair = [
@@ -251,8 +242,9 @@ def format_detection(
         cells = [percent(summarize(part), count) for part in values]
         gain = 100 * (values[1] - values[0]).mean()
         cells.append(f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]")
-        lines.append(f"| {images} | {host} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([images, host, *cells])
+    header = ["images", "host", "as they lie", "aligned", "difference"]
+    return markdown(header, rows)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Options, images and files of results that benchmarks share."""
+"""Options, images, sessions and files of results that benchmarks share."""
 
 import argparse
 from collections.abc import Sequence
@@ -30,9 +30,38 @@ def write_rows(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
         write_csv(str(path), [*columns], rows)
 
 
+def report_values(
+    path: Path | None, rows: Sequence[tuple[str, float, str]]
+) -> None:
+    """Prints and writes names, values and notes."""
+    for name, value, note in rows:
+        print(f"{name:55} {value:10.4g}  {note}")
+    names = ("what", "value", "note")
+    write_rows(path, [dict(zip(names, row, strict=True)) for row in rows])
+
+
 def load(samples: Any, size: int) -> np.ndarray:
     """Returns the images of samples as one array."""
     from keras_sspcab.data import image_dataset
 
     dataset = image_dataset(samples, image_size=(size, size), batch_size=32)
     return np.concatenate([*dataset])
+
+
+def memory(field: str) -> float:
+    """Returns an entry of the kernel's account of this process, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"The kernel does not report {field}.")
+
+
+def onnx_session(model: Path | bytes, threads: int) -> Any:
+    """Loads a file, or what it holds, into ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"]
+    )

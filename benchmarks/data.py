@@ -14,7 +14,6 @@ Photographs are scikit-image's, shifted. Medians, with the lowest and highest.
 """
 
 import argparse
-import os
 import resource
 import statistics
 import tempfile
@@ -22,9 +21,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np
 import tensorflow as tf

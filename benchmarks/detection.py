@@ -12,14 +12,10 @@ squared error, 5x5 smoothing, maximum. Prints a Markdown table of means and
 sample standard deviations over seeds.
 """
 
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 import numpy as np
@@ -28,7 +24,7 @@ from benchmarks.common import option_parser, write_rows
 from benchmarks.correct_gain import correct_gain
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.compare.statistics import summarize
-from keras_sspcab.compare.tables import percent
+from keras_sspcab.compare.tables import markdown, percent
 from keras_sspcab.data import (
     image_dataset,
     scan_image_folder,
@@ -95,19 +91,17 @@ def run(
 
 def format_table(rows: list[dict[str, Any]]) -> str:
     """Formats means and sample standard deviations over seeds, in percent."""
-    lines = [
-        "| data | block | image AUROC | image AP | pixel AUROC | pixel AP "
-        "| AUPRO |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    header = ["data", "block", "image AUROC", "image AP"]
+    header += ["pixel AUROC", "pixel AP", "AUPRO"]
+    lines = []
     for data, block in dict.fromkeys((r["data"], r["block"]) for r in rows):
         group = [r for r in rows if (r["data"], r["block"]) == (data, block)]
         cells = []
         for name in METRICS:
             values = [row[name] for row in group]
             cells.append(percent(summarize(values), len(values)))
-        lines.append(f"| {data} | {block} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([data, block, *cells])
+    return markdown(header, lines)
 
 
 def main() -> None:

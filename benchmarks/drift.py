@@ -11,20 +11,14 @@ is written for ten images: the light, how far brightness has moved, what was
 told, and how many were flagged.
 """
 
-import argparse
-import os
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
 import numpy as np
 
-from benchmarks.common import load
+from benchmarks.common import load, option_parser, write_rows
 from keras_sspcab.applications import MultiScalePaDiM
 from keras_sspcab.data import scan_image_folder
-from keras_sspcab.files import write_csv
 from keras_sspcab.scoring import (
     DriftMonitor,
     DriftReference,
@@ -40,13 +34,10 @@ _NUM_MONITORS, _NUM_IMAGES = 400, 10_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = option_parser(__doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results/drift.csv")
-    )
+    parser.set_defaults(output=Path("benchmarks/results/drift.csv"))
     arguments = parser.parse_args()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     print("| normal images | false alarms in 10,000 | 1 std | 2 std | 3 std |")
     print("|---|---|---|---|---|")
     for count in (300, 100, 50, 20, 10):
@@ -57,7 +48,7 @@ def main() -> None:
         print(f"| {count} | {' | '.join(cells)} |", flush=True)
     rows = [row for folder in arguments.folders for row in darken(folder)]
     if rows:
-        write_csv(str(arguments.output), [*rows[0]], rows)
+        write_rows(arguments.output, rows)
 
 
 def first_alarms(

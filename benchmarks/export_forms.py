@@ -9,16 +9,14 @@ auto-encoder with blocks at all three places.
 """
 
 import argparse
-import os
 import pathlib
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.common import onnx_session
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.export import onnx as onnx_export
 from keras_sspcab.export import saved_model, tflite
@@ -46,15 +44,9 @@ def tensorflow_runner(inference, form):
 
 
 def onnx_runner(inference, form):
-    import onnxruntime
-
     proto = onnx_export.convert(inference.freeze(form=form), opset=17)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     content = proto.SerializeToString()
-    session = onnxruntime.InferenceSession(
-        content, options, providers=["CPUExecutionProvider"]
-    )
+    session = onnx_session(content, 1)
 
     def run(image):
         session.run(None, {"image": image})

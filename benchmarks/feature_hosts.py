@@ -9,7 +9,6 @@ host with several scales needs), and are reported as ratios of medians to it:
 what scoring adds. Prints a Markdown table.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -17,13 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
 import keras
 import numpy as np
 
-from benchmarks.common import load, option_parser, write_rows
+from benchmarks.common import load, onnx_session, option_parser, write_rows
 from keras_sspcab.applications import MultiScalePaDiM, PaDiM, PatchCore
 from keras_sspcab.backbones import load_backbone
 from keras_sspcab.data import scan_image_folder
@@ -70,13 +66,7 @@ def make_runner(path: Path, threads: int) -> Callable[[np.ndarray], Any]:
         runner = interpreter.get_signature_runner("serving_default")
         # The interpreter is kept along with its runner.
         return lambda x, kept=interpreter: runner(image=x)
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnx_session(path, threads)
     return lambda x: session.run(None, {"image": x})
 
 

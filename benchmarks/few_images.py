@@ -17,21 +17,18 @@ adds; and it keeps whole covariances, which up to 64 images are the same.
 Prints a Markdown table: means over the draws, with a 95 % t interval.
 """
 
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
 import keras
 import numpy as np
-from scipy import stats
 
 from benchmarks.common import load, option_parser, write_rows
 from keras_sspcab.applications import MultiScalePaDiM, PatchCore
+from keras_sspcab.compare.statistics import t_interval
+from keras_sspcab.compare.tables import NOTHING, markdown
 from keras_sspcab.data import scan_image_folder
 from keras_sspcab.hosts import FeatureModel, feature_model
 from keras_sspcab.metrics import image_metrics
@@ -161,28 +158,21 @@ def format_table(rows: list[dict[str, Any]]) -> str:
         line.setdefault(column, []).append(100 * float(row["image_auroc"]))
     columns = dict.fromkeys(c for line in cells.values() for c in line)
     lines = [
-        f"| images | {' | '.join(map(', '.join, columns))} |",
-        "|---" * (len(columns) + 1) + "|",
+        [str(count), *(_interval(line.get(column)) for column in columns)]
+        for count, line in sorted(cells.items())
     ]
-    for count in sorted(cells):
-        texts = []
-        for column in columns:
-            values = cells[count].get(column, [])
-            if not values:
-                texts.append("-")
-                continue
-            mean, error = interval(values)
-            texts.append(f"{mean:.1f}" + (f" ± {error:.1f}" if error else ""))
-        lines.append(f"| {count} | {' | '.join(texts)} |")
-    return "\n".join(lines)
+    return markdown(["images", *map(", ".join, columns)], lines)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the mean and half of its 95 % t interval, 0 of one value."""
-    if len(values) < 2:
-        return values[0], 0.0
-    factor = stats.t.ppf(0.975, len(values) - 1)
-    return float(np.mean(values)), float(factor * stats.sem(values))
+def _interval(values: Sequence[float] | None) -> str:
+    """Formats a mean, with half of its t interval if there are several."""
+    if not values:
+        return NOTHING
+    text = f"{np.mean(values):.1f}"
+    if len(values) > 1:
+        low, high = t_interval(np.array(values))
+        text += f" ± {(high - low) / 2:.1f}"
+    return text
 
 
 def main() -> None:

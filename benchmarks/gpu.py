@@ -1,7 +1,8 @@
 """DRAEM at full width, and a served model in bfloat16, on a GPU.
 
-Run: python -m benchmarks.gpu draem|serving --out FOLDER [--data FOLDER]
-        [--textures FOLDER] [--smoke]; `benchmarks/gpu.sh` does it all.
+Run: CUDA_VISIBLE_DEVICES=0 python -m benchmarks.gpu draem|serving --out FOLDER
+        [--data FOLDER] [--textures FOLDER] [--smoke]
+`benchmarks/gpu.sh` does it all.
 
 draem: training steps a second without and with the block, in float32 with
 TensorFloat-32 and in mixed bfloat16, both models taking turns; then both are
@@ -23,11 +24,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.common import write_rows
 from keras_sspcab.applications import DRAEM, AutoEncoder
 from keras_sspcab.data import image_dataset, scan_image_folder
 from keras_sspcab.data.masks import load_mask
 from keras_sspcab.export import export_model
-from keras_sspcab.files import write_csv
 from keras_sspcab.metrics import image_metrics, pixel_metrics
 from tests.export.serving_loader import ServedModel
 
@@ -79,14 +80,13 @@ def time_steps(options: argparse.Namespace) -> None:
                     times[block].append(time.perf_counter() - began)
         medians = {b: statistics.median(t) for b, t in times.items()}
         for block, seconds in medians.items():
-            rows.append([policy, block, 1 / seconds])
+            row = {"policy": policy, "block": block}
+            rows.append({**row, "steps_a_second": 1 / seconds})
             print(f"{policy}, {block}: {1 / seconds:.2f} steps/s", flush=True)
         del models
         keras.backend.clear_session()
     keras.config.set_dtype_policy("float32")
-    write_rows(
-        options.out / "draem_steps.csv", "policy,block,steps_a_second", rows
-    )
+    write_rows(options.out / "draem_steps.csv", rows)
 
 
 def train_in_turns(options: argparse.Namespace) -> None:
@@ -104,7 +104,7 @@ def train_in_turns(options: argparse.Namespace) -> None:
     deadline = time.perf_counter() + (
         0 if options.smoke else SECONDS_OF_TRAINING
     )
-    rows: list[list[Any]] = []
+    rows: list[dict[str, Any]] = []
     while not rows or time.perf_counter() < deadline:
         number = len(rows) // len(models)
         for block, model in models.items():
@@ -122,20 +122,15 @@ def train_in_turns(options: argparse.Namespace) -> None:
             image = image_metrics(labels, outputs["raw_score"])
             pixel = pixel_metrics(masks, list(outputs["anomaly_map"]))
             steps = (number + 1) * steps_a_round
-            found = (
-                image["image_auroc"],
-                pixel["pixel_auroc"],
-                pixel["pixel_ap"],
-            )
-            rows.append([block, steps, *found])
-            print(
-                block, steps, *(f"{value:.3f}" for value in found), flush=True
-            )
-            write_rows(
-                options.out / "draem.csv",
-                "block,steps,image_auroc,pixel_auroc,pixel_ap",
-                rows,
-            )
+            found = {
+                "image_auroc": image["image_auroc"],
+                "pixel_auroc": pixel["pixel_auroc"],
+                "pixel_ap": pixel["pixel_ap"],
+            }
+            rows.append({"block": block, "steps": steps, **found})
+            texts = [f"{value:.3f}" for value in found.values()]
+            print(block, steps, *texts, flush=True)
+            write_rows(options.out / "draem.csv", rows)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -169,19 +164,13 @@ def serve(options: argparse.Namespace) -> None:
                     times[name].append(time.perf_counter() - began)
                 scores[name] = outputs["anomaly_score"]
     first, second = scores.values()
-    rows = [[n, 1000 * statistics.median(t)] for n, t in times.items()]
-    for name, milliseconds in rows:
+    rows = []
+    for name, each in times.items():
+        milliseconds = 1000 * statistics.median(each)
+        rows.append({"form": name, "milliseconds": milliseconds})
         print(f"{name}: {milliseconds:.3g} ms for {batch} images of {side}")
     print(f"Largest difference of scores: {np.abs(first - second).max():.3g}")
-    write_rows(options.out / "serving.csv", "form,milliseconds", rows)
-
-
-def write_rows(path: Path, header: str, rows: list[list[Any]]) -> None:
-    """Writes a table."""
-    names = header.split(",")
-    write_csv(
-        str(path), names, [dict(zip(names, row, strict=True)) for row in rows]
-    )
+    write_rows(options.out / "serving.csv", rows)
 
 
 def main() -> None:

@@ -14,15 +14,11 @@ machine does besides.
 
 import gc
 import itertools
-import os
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 

@@ -14,20 +14,16 @@ difference that so many pairs are likely to show. A file is written as it goes,
 and what is in it is not measured again.
 """
 
-import argparse
 import csv
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import cv2
 import keras
 import numpy as np
 
+from benchmarks.common import option_parser, write_rows
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.compare.statistics import detectable_difference, t_interval
 from keras_sspcab.data.objects import MotionProposals
@@ -36,7 +32,6 @@ from keras_sspcab.data.video import (
     iterate_frames,
     scan_video_folder,
 )
-from keras_sspcab.files import write_csv
 from keras_sspcab.metrics import micro_auc
 
 SIZE, BATCH_SIZE = 64, 32
@@ -87,30 +82,28 @@ def frame_scores(model: Any, frames: list[np.ndarray]) -> np.ndarray:
 
 def main() -> None:
     """Reads the options, measures and prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=484)
     parser.add_argument("--step", type=int, default=5, help="frames")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("benchmarks/results/initializer.csv"),
-    )
+    parser.set_defaults(output=Path("benchmarks/results/initializer.csv"))
     options = parser.parse_args()
 
-    length = {"steps": str(options.steps), "step": str(options.step)}
+    setting = {
+        "data": options.data.resolve().name,
+        "steps": str(options.steps),
+        "step": str(options.step),
+    }
     rows: dict[tuple[str, str], dict[str, Any]] = {}
+    others: list[dict[str, Any]] = []
     if options.output.exists():
         with options.output.open(encoding="utf-8") as file:
-            rows = {
-                (row["seed"], row["initializer"]): row
-                for row in csv.DictReader(file)
-                # Of another length, they say nothing about this one.
-                if length.items() <= row.items()
-            }
+            for row in csv.DictReader(file):
+                if setting.items() <= row.items():
+                    rows[row["seed"], row["initializer"]] = row
+                else:
+                    others.append(row)
     folder = scan_video_folder(options.data)
     crops = np.concatenate(
         [c for video in folder.train for c in crops_of(video, options.step)]
@@ -126,14 +119,9 @@ def main() -> None:
                 scores = [frame_scores(model, frames) for frames in test]
                 auc = micro_auc(scores, labels).value
                 rows[key] = dict(zip(("seed", "initializer"), key, strict=True))
-                rows[key] |= length
+                rows[key] |= setting
                 rows[key]["micro_auc"] = round(100 * auc, 3)
-                options.output.parent.mkdir(parents=True, exist_ok=True)
-                write_csv(
-                    str(options.output),
-                    ["seed", "initializer", "steps", "step", "micro_auc"],
-                    list(rows.values()),
-                )
+                write_rows(options.output, [*others, *rows.values()])
             print(f"seed {seed}, {initializer}: {rows[key]['micro_auc']}")
     values = np.array(
         [

@@ -27,19 +27,16 @@ On a GPU, made visible by CUDA_VISIBLE_DEVICES=0, float32 is computed without
 TensorFloat-32 unless --precision tf32 says so.
 """
 
-import argparse
 import dataclasses
 import itertools
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+from benchmarks.common import memory, option_parser, write_rows
 
 CHANNELS = (3, 16, 32, 64, 128, 256, 512)
 SIZES = (16, 64)
@@ -212,17 +209,9 @@ def _grow(variant: str, case: Case) -> float:
     _, train = make_functions(variant, case)
     # Start a new peak (Linux): imports and tracing have reached a higher one.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = memory("VmRSS")
     wait(train())
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    """Returns an entry of the kernel's account of this process, in kB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise OSError(f"The kernel does not report {field}.")
+    return memory("VmHWM") - before
 
 
 def measure(
@@ -277,9 +266,7 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--kernel-sizes", type=int, nargs="+", default=[1])
@@ -297,7 +284,6 @@ def main() -> None:
     parser.add_argument("--one-thread", action="store_true")
     parser.add_argument("--no-xla", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
     if arguments.one_thread:
@@ -324,15 +310,11 @@ def main() -> None:
             rows.append({"case": case, "what": "peak memory", "values": values})
         print(f"measured {case.title}", flush=True)
     print(report(rows))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        from keras_sspcab.files import write_csv
-
-        table = [
-            {"case": row["case"].title, "what": row["what"], **row["values"]}
-            for row in rows
-        ]
-        write_csv(str(arguments.output), ["case", "what", *COLUMNS], table)
+    table = [
+        {"case": row["case"].title, "what": row["what"], **row["values"]}
+        for row in rows
+    ]
+    write_rows(arguments.output, table)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 Run: make bench-peers, or with torch and anomalib installed
     python -m benchmarks.peers [--only block draem] [--output results/peers]
+The output is a path of .md and .csv, without its suffix.
 
 - block: `SSPCABLayer` against the authors' block, as anomalib has it, and
   against the 3x3 convolutions of both frameworks that it replaces; maps of 4
@@ -27,7 +28,6 @@ round, below one where this package is faster; the range is that of the
 quartiles.
 """
 
-import argparse
 import csv
 import dataclasses
 import functools
@@ -42,11 +42,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ["TQDM_DISABLE"] = "1"
 
 import numpy as np
+
+from benchmarks.common import onnx_session, option_parser
 
 # Channels and side of the block's maps.
 MAPS = [(3, 64), (16, 64), (32, 64), (64, 64), (256, 64), (64, 16), (256, 16)]
@@ -100,7 +100,7 @@ def keras_onnx(batch: int) -> Callable[[], Any]:
         export_onnx(
             DRAEM(sspcab=None), path, check=False, allow_uncalibrated=True
         )
-        return onnx_session(path, draw(batch, 256, 256, 3))
+        return onnx_runner(path, draw(batch, 256, 256, 3))
 
 
 def keras_features(name: str, batch: int, fits: bool) -> Callable[[], Any]:
@@ -209,15 +209,11 @@ def torch_onnx(batch: int) -> Callable[[], Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "draem.onnx"
         torch.onnx.export(DraemModel().eval(), (images,), path, verbose=False)
-        return onnx_session(path, images.numpy())
+        return onnx_runner(path, images.numpy())
 
 
-def onnx_session(path: Path, images: np.ndarray) -> Callable[[], Any]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    session = onnxruntime.InferenceSession(path, options)
+def onnx_runner(path: Path, images: np.ndarray) -> Callable[[], Any]:
+    session = onnx_session(path, len(os.sched_getaffinity(0)))
     inputs = {session.get_inputs()[0].name: images}
     return lambda: session.run(None, inputs)
 
@@ -425,17 +421,18 @@ def format_table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     names = ["block", "padim", "patchcore", "onnx", "draem"]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = option_parser(__doc__)
     parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument(
-        "--output", type=Path, help="path of .md and .csv, without its suffix"
-    )
     arguments = parser.parse_args()
+    page = Path(f"{arguments.output}.md")
+    if arguments.output and page.exists() and machine() not in page.read_text():
+        parser.error(
+            f"{page} is of another machine, or of other versions. Move it and "
+            "its .csv, or choose another --output"
+        )
 
     frameworks = {name: Framework() for name in ("keras", "torch")}
     rows: list[dict[str, Any]] = []

@@ -15,7 +15,6 @@ size, time: of the `.keras` files, and milliseconds an image, the median of 50
 calls, one image at a time; the calls of both models alternate.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -23,11 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
 import numpy as np
 
+from benchmarks.common import option_parser
 from benchmarks.correct_gain import correct_folder
 from keras_sspcab.data import (
     image_dataset,
@@ -149,12 +146,11 @@ def time_both(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = option_parser(__doc__)
     parser.add_argument("screw", type=Path)
     parser.add_argument("tile", type=Path)
     parser.add_argument("--textures", type=Path)
     parser.add_argument("--work", type=Path, default=Path(".build/products"))
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     lines = write_lines(arguments.work, arguments.screw, arguments.tile)
     path = arguments.work / "run"

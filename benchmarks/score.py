@@ -33,16 +33,15 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # Ray's workers would give way to all else on this machine, at niceness 15.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import option_parser, write_rows
+from benchmarks.common import memory, option_parser, write_rows
 from keras_sspcab.applications import AutoEncoder
+from keras_sspcab.compare.tables import markdown
 from keras_sspcab.export import load_scorer
 from keras_sspcab.scale import RayOptions, ScoringJob, score_shards
 
@@ -240,14 +239,6 @@ def measure_driver(count: int, shard_size: int, root: Path) -> dict[str, Any]:
     return row
 
 
-def memory(field: str) -> float:
-    """Returns an entry of the kernel's account of this process, in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise OSError(f"The kernel does not report {field}.")
-
-
 def format_table(rows: list[dict[str, Any]]) -> str:
     """Formats rows as a Markdown table, with a digit for small numbers."""
 
@@ -256,10 +247,9 @@ def format_table(rows: list[dict[str, Any]]) -> str:
             return f"{value:.{2 if value < 10 else 0}f}"
         return str(value)
 
-    lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-    for row in rows:
-        lines.append("| " + " | ".join(map(format_value, row.values())) + " |")
-    return "\n".join(lines)
+    return markdown(
+        [*rows[0]], [[*map(format_value, row.values())] for row in rows]
+    )
 
 
 def measure_case(

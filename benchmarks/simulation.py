@@ -10,14 +10,10 @@ is ready, and the share that the simulation has of it: wall time by wall time.
 Prints a Markdown table.
 """
 
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np
 import tensorflow as tf

@@ -7,8 +7,6 @@ The defects are real blowholes, the surfaces normal photographs that are
 mirrored on, so that they have no seams; each is scored with and without.
 """
 
-import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.common import option_parser, report_values
 from keras_sspcab.applications import MultiScalePaDiM, PatchCore
 from keras_sspcab.data import resize, scan_image_folder
 from keras_sspcab.data.image_files import read_pixels
@@ -29,17 +28,12 @@ OVERLAP = 0.25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = option_parser(__doc__)
     parser.add_argument("data", type=Path, help="Folder of magnetic tiles.")
-    parser.add_argument("--output", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     rows = measure_surfaces(arguments.data, arguments.picture)
-    for name, value, note in rows:
-        print(f"{name:55} {value:10.4g}  {note}")
-    if arguments.output:
-        with open(arguments.output, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("what", "value", "note"), *rows])
+    report_values(arguments.output, rows)
 
 
 def measure_surfaces(root: Path, picture: Path | None = None) -> list[Any]:

@@ -8,18 +8,16 @@ own; and the map of an image with that of the same image, shifted, also within a
 single tile. Weights are those of ImageNet if they are installed.
 """
 
-import argparse
-import csv
 import multiprocessing
 import resource
 import time
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from skimage import data
 
+from benchmarks.common import option_parser, report_values
 from keras_sspcab.applications import PatchCore
 from keras_sspcab.hosts import InspectionModel
 from keras_sspcab.hosts.tiling import TILES_AT_ONCE
@@ -29,8 +27,7 @@ OVERLAP = 0.25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path)
+    parser = option_parser(__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=(832, 1024))
     parser.add_argument("--largest", type=int, nargs=2, default=(3000, 4000))
     parser.add_argument("--side", type=int, default=256)
@@ -44,11 +41,7 @@ def main() -> None:
         *measure_memory([size, largest], side),
         *measure_shifts(side),
     ]
-    for name, value, note in rows:
-        print(f"{name:55} {value:10.4g}  {note}")
-    if arguments.output:
-        with open(arguments.output, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("what", "value", "note"), *rows])
+    report_values(arguments.output, rows)
 
 
 def surface(size: tuple[int, int], seed: int) -> np.ndarray:

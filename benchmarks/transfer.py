@@ -28,7 +28,7 @@ REPEATS = 3
 def simulated_auroc(run: Run, model: AnomalyModel) -> float:
     """Returns the pixel AUROC on simulated anomalies."""
     source = source_of(run.config, run, model)
-    model.arguments["anomaly_probability"] = 1.0
+    model.anomaly_probability = 1.0
     keras.utils.set_random_seed(0)
     images = source.scoring_dataset(source.held_out()).repeat(REPEATS)
     maps, masks = [], []

@@ -17,9 +17,6 @@ import time
 import tracemalloc
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
 import numpy as np
 
 from benchmarks.common import option_parser, write_rows

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
-from scipy import stats
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 from skimage import data
 
+from keras_sspcab.compare.statistics import t_interval
 from keras_sspcab.data import resize, write_texture_folder
 from keras_sspcab.data.image_files import load_photo
 from keras_sspcab.data.video import video_writer
@@ -499,7 +499,8 @@ def _t_error(values: list[float]) -> float:
     """Returns half of a 95 % interval of the mean; 0 of one value."""
     if len(values) < 2:
         return 0.0
-    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    low, high = t_interval(np.array(values))
+    return float(high - low) / 2
 
 
 def _copy(
