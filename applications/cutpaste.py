@@ -159,6 +159,8 @@ class CutPaste(AnomalyModel):
         "training": {"epochs": 5, "batch_size": 16},
     }
 
+    unsaved_arguments: ClassVar[tuple[str, ...]] = ("weights",)
+
     published_evaluation: ClassVar[PublishedEvaluation] = PublishedEvaluation(
         "the score is the Mahalanobis distance of the features of the whole "
         "image; there is no published code, and what it does is not known "
@@ -283,7 +285,12 @@ class CutPaste(AnomalyModel):
         self.backbone_weights = (
             describe_weights(backbone, weights) if is_pretrained else None
         )
-        self.arguments["variant"] = variant
+        self._is_slowed = is_pretrained and not freeze_backbone
+        self._views: dict[str, Any] = {
+            "variant": variant,
+            "jitter": jitter,
+            "translation": translation,
+        }
 
     @classmethod
     def from_published(
@@ -371,11 +378,6 @@ class CutPaste(AnomalyModel):
             stacklevel=2,
         )
 
-    @property
-    def _is_slowed(self) -> bool:
-        is_frozen = self.argument("freeze_backbone")
-        return self.argument("backbone") != RESNET and not is_frozen
-
     def default_losses(self) -> dict[str, Any]:
         """The cross-entropy of the classes."""
         return {
@@ -388,13 +390,8 @@ class CutPaste(AnomalyModel):
         """Cuts and pastes: each image becomes one of each class."""
         from keras_sspcab.data import cutpaste_views
 
-        return cutpaste_views(
-            data,
-            self.arguments["variant"],
-            jitter=self.argument("jitter"),
-            translation=self.argument("translation"),
-            seed=np.random.randint(2**31),
-        )
+        seed = np.random.randint(2**31)
+        return cutpaste_views(data, **self._views, seed=seed)
 
     def fit_scoring(self, data: Any) -> None:
         """Fits the density to the features of normal images, or patches."""
@@ -416,7 +413,7 @@ class CutPaste(AnomalyModel):
         """Features of images, or of patches that overlap by a half."""
         if self._patches is None:
             return np.asarray(self._embedder.value.predict_on_batch(images))
-        stride = max(self.argument("patch_size") // 2, 1)
+        stride = max(self._patches.patch_size // 2, 1)
         patches = self._patches(ops.convert_to_tensor(images), stride=stride)
         flat = ops.reshape(patches, (-1, patches.shape[-1]))
         return np.asarray(ops.convert_to_numpy(flat), "float32")

@@ -116,6 +116,9 @@ class DRAEM(AnomalyModel):
 
     All other arguments are those of `AnomalyModel`.
 
+    Attributes: `ssim_weight`, `texture_folder` and `anomaly_probability`, the
+    arguments that are for training.
+
     Outputs besides the shared ones: `reconstruction` `(batch, height, width,
     channels)` and `segmentation`, the logits `(batch, height, width, 2)`.
 
@@ -207,7 +210,9 @@ class DRAEM(AnomalyModel):
             ),
             name=name,
         )
-        self.arguments["discriminative_width"] = discriminative_width
+        self.ssim_weight = ssim_weight
+        self.texture_folder = texture_folder
+        self.anomaly_probability = anomaly_probability
 
     @classmethod
     def from_published(
@@ -296,7 +301,7 @@ class DRAEM(AnomalyModel):
     def default_losses(self) -> dict[str, Any]:
         """Squared error and SSIM, and the focal loss of the segmentation."""
         return {
-            "reconstruction": ReconstructionLoss(self.argument("ssim_weight")),
+            "reconstruction": ReconstructionLoss(self.ssim_weight),
             "segmentation": FocalLoss(),
         }
 
@@ -306,8 +311,8 @@ class DRAEM(AnomalyModel):
 
         return simulate_anomalies(
             data,
-            self.argument("texture_folder"),
-            anomaly_probability=self.argument("anomaly_probability"),
+            self.texture_folder,
+            anomaly_probability=self.anomaly_probability,
             seed=np.random.randint(2**31),
         )
 

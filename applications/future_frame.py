@@ -252,7 +252,8 @@ class FutureFrame(AdversarialModel):
             flow_estimator = "none"
         elif not isinstance(flow_estimator, str):
             flow_estimator = "custom"
-        self.arguments["flow_estimator"] = flow_estimator
+        if self.takes_argument("flow_estimator"):
+            self.arguments["flow_estimator"] = flow_estimator
         # Compiled functions hold the one before.
         self.train_function = None
         self.discard_compiled()

@@ -183,7 +183,7 @@ class MNAD(FrameModel):
         )
         places = check_places(sspcab, ["penultimate"])
         width = standardize_int(base_width, "base_width", 1)
-        memory_weight, default_share, _ = _PAPER[task]
+        memory_weight, default_share, error_limit = _PAPER[task]
 
         def given(value: float | None, default: float) -> float:
             return default if value is None else value
@@ -230,7 +230,7 @@ class MNAD(FrameModel):
         )
         self._encoder = Untracked(keras.Model(clip, features))
         self._loss_weights = loss_weights
-        self.arguments["task"] = task
+        self._error_limit = error_limit
 
     @classmethod
     def from_published(
@@ -407,7 +407,7 @@ class MNAD(FrameModel):
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields the outputs clip by clip, as `predict_online` joins them."""
         if threshold is None:
-            threshold = _PAPER[self.arguments["task"]][2]
+            threshold = self._error_limit
         memory = self.get_layer("memory")
         before = ops.convert_to_numpy(memory.items)
         try:

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import dataclasses
 import gc
-import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -20,6 +19,7 @@ from keras_sspcab.export.parity import (
     ParityResult,
     check_parity,
 )
+from keras_sspcab.imports import versions_of
 
 # Those that have a part in an export.
 _PACKAGES = (
@@ -145,7 +145,7 @@ class ParityCheck:
                 if (weights := staged.with_suffix(".bin")).is_file()
                 else {}
             ),
-            "packages": _package_versions(),
+            "packages": versions_of(_PACKAGES),
             "parity": None if parity is None else parity.to_dict(),
         }
 
@@ -196,11 +196,3 @@ def publish_file(
         for name in (*names, *last):
             os.replace(folder / name, target.with_name(name))
     return ExportResult(target, parity)
-
-
-def _package_versions() -> dict[str, str]:
-    versions = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions

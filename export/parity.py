@@ -30,6 +30,10 @@ TOLERANCES = {
 #: are no mean or maximum of many.
 PIXEL_FACTOR = 4.0
 
+#: Share of the flags that may differ, and a single one always: within a wide
+#: tolerance, as in int8, all of them could.
+MAX_FLAGS = 0.25
+
 #: How many images a check looks at, at most.
 MAX_IMAGES = 64
 
@@ -62,6 +66,9 @@ class ExportMismatchError(ValueError):
             "Nothing has been written. `tolerance` allows more."
         )
         self.result = result
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.result,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +103,9 @@ class ParityResult:
         num_images: How many images were compared.
         outputs: The differences, by name of the output. Those of the
             signature for encoded images begin with `serving_bytes/`.
-        flags_differing: Images that only one of the two flags, counted in each
+        flags_compared: Images whose flags were compared, counted in each
             signature.
+        flags_differing: Those of them that only one of the two flags.
         flags_beyond_tolerance: Those of them whose score is further from the
             threshold than the tolerance allows.
 
@@ -115,14 +123,21 @@ class ParityResult:
     outputs: dict[str, OutputDifference] = dataclasses.field(
         default_factory=dict
     )
+    flags_compared: int = 0
     flags_differing: int = 0
     flags_beyond_tolerance: int = 0
 
     @property
     def passes(self) -> bool:
-        """Whether the artifact may be used in place of the model."""
-        return self.flags_beyond_tolerance == 0 and all(
-            output.passes for output in self.outputs.values()
+        """Whether the artifact may be used in place of the model.
+
+        Outputs are within their tolerance, flags differ within it only, and no
+        more than one of them or a quarter.
+        """
+        return (
+            self.flags_beyond_tolerance == 0
+            and self.flags_differing <= max(1, MAX_FLAGS * self.flags_compared)
+            and all(output.passes for output in self.outputs.values())
         )
 
     def summary(self) -> str:
@@ -134,8 +149,9 @@ class ParityResult:
             for name, output in self.outputs.items()
         ]
         lines.append(
-            f"  {self.flags_differing} of {self.num_images} flags differ, "
-            f"{self.flags_beyond_tolerance} beyond tolerance"
+            f"  {self.flags_differing} of {self.flags_compared} flags differ "
+            f"({MAX_FLAGS:.0%} allowed), {self.flags_beyond_tolerance} beyond "
+            "tolerance"
         )
         return "\n".join(lines)
 
@@ -268,6 +284,7 @@ class Comparison:
                 )
             if name == "is_anomalous" and self._is_detector:
                 differs = expected != received
+                self._result.flags_compared += differs.size
                 self._result.flags_differing += int(differs.sum())
                 self._result.flags_beyond_tolerance += self._count_sure(
                     reference, differs, self._calibration
@@ -283,10 +300,7 @@ class Comparison:
         run: Callable[..., dict[str, np.ndarray]],
     ) -> None:
         """Compares the flags at other thresholds; `run` takes these by name."""
-        needed = {"anomaly_score", "is_anomalous", *self._decides_by()}
-        if self._calibration.products:
-            needed.add("product_index")
-        if not needed <= set(reference):
+        if "is_anomalous" not in reference or not self._explains(reference):
             return
         scores = reference["anomaly_score"]
         options = {"threshold": np.median(scores), "sensitivity": 0.75}
@@ -308,6 +322,13 @@ class Comparison:
             self._calibration.regions
         )
 
+    def _explains(self, outputs: Mapping[str, np.ndarray]) -> bool:
+        """Whether flags can be computed from the outputs."""
+        needed = {"anomaly_score", *self._decides_by()}
+        if self._calibration.products:
+            needed.add("product_index")
+        return needed <= set(outputs)
+
     def _count_sure(
         self,
         reference: dict[str, np.ndarray],
@@ -315,8 +336,8 @@ class Comparison:
         calibration: Calibration,
     ) -> int:
         """Counts flags that differ by more than the tolerance explains."""
-        names = ["anomaly_score", *self._decides_by()]
-        if set(names) <= set(reference):
+        if self._explains(reference):
+            names = ["anomaly_score", *self._decides_by()]
             # Sure is a flag that is the same at both ends of what is allowed.
             low, high = (
                 _decide(

@@ -1,6 +1,5 @@
 """Exports models, the networks that hosts are made of, and runs."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_sspcab.checks import standardize_choice
+from keras_sspcab.data.scanning import without_masks
 from keras_sspcab.export.artifacts import ExportResult
 from keras_sspcab.export.images import (
     MAX_REPRESENTATIVE_IMAGES,
@@ -192,8 +192,7 @@ class RunExporter:
         format = standardize_choice(format, tuple(EXPORTERS), "format")
         name = self.detector.name
         if format != "savedmodel":
-            suffix = "" if precision == "float32" else f"-{precision}"
-            name = f"{name}{suffix}{_SUFFIXES[format]}"
+            name = f"{name}{_of_precision(precision)}{_SUFFIXES[format]}"
         path = self._folder / format / name
         options = {**self._options(precision), **options}
         with folder_lock(self._folder / format):
@@ -206,7 +205,8 @@ class RunExporter:
         self, format: str, precision: str
     ) -> dict[str, ExportResult]:
         """Exports each network of a host of objects; see `export_networks`."""
-        path = self._folder / f"{format}-networks"
+        name = f"{format}-networks{_of_precision(precision)}"
+        path = self._folder / name
         options = self._options(precision)
         with folder_lock(path):
             return export_networks(self.detector, path, format, **options)
@@ -218,6 +218,11 @@ class RunExporter:
         if precision == "int8":
             options["representative_data"] = self._normal()
         return options
+
+
+def _of_precision(precision: str) -> str:
+    """Returns what tells the precision of a file, in its name."""
+    return "" if precision == "float32" else f"-{precision}"
 
 
 def export_run(
@@ -235,7 +240,8 @@ def export_run(
         destination: Folder in which one for the format is made. Defaults to
             `export` beside the model.
         data: Folder of normal images or videos to compare on. Defaults to those
-            of the run; a `.keras` file needs it.
+            of the run; a `.keras` file needs it. Defective ones compare as
+            well; int8 takes the normal ones, by the layout of the folder.
         **options: Other arguments of the exporter, such as `precision`; int8
             measures its ranges on the normal images or videos.
 
@@ -270,6 +276,7 @@ def find_inputs(
 
     They come from the folder `data` or, without it, from the run, and are
     spread over all that is there: over kinds of defects, products and videos.
+    Masks are left out.
     """
     if run is None and data is None:
         raise ValueError(
@@ -279,19 +286,40 @@ def find_inputs(
     folder = None if run is None else RunFolder(os.fspath(run))
     config = config_for(detector) if folder is None else folder.config
     source = source_of(config, folder, detector)
-    if data is not None:
-        samples = source.list_samples(os.fspath(data), "plain")
-    else:
-        samples = _own_samples(source)
+    path = None if data is None else os.fspath(data)
+    samples = _own_samples(source) if path is None else _given(source, path)
     find = {"image": _find_images, "video": _find_clips}.get(
         detector.kind, _find_objects
     )
     compared = samples.test or samples.validation or samples.train
     on_error = "raise" if data is not None else "skip"
+
     # Only int8 needs normal ones, and to check videos is to decode them.
-    return find(source, compared, _NUM_COMPARED, on_error), functools.partial(
-        find, source, samples.train, MAX_REPRESENTATIVE_IMAGES, "skip"
-    )
+    def find_normal() -> Any:
+        listed = samples if path is None else _given_normal(source, path)
+        return find(source, listed.train, MAX_REPRESENTATIVE_IMAGES, "skip")
+
+    return find(source, compared, _NUM_COMPARED, on_error), find_normal
+
+
+def _given(source: Source, path: str) -> Any:
+    """Lists a folder: whether an image is normal or not, it compares."""
+    if source.noun != "images":
+        return source.list_samples(path, "auto")
+    return without_masks(source.list_samples(path, "plain"))
+
+
+def _given_normal(source: Source, path: str) -> Any:
+    """Lists a folder by its layout: defects would spoil the ranges of int8."""
+    layout = "products" if source.data.layout == "products" else "auto"
+    try:
+        return source.list_samples(path, layout)
+    except ValueError as error:
+        raise ValueError(
+            f"int8 measures its ranges on normal {source.noun} alone: {error} "
+            f"Or give one of normal {source.noun} alone, with --images (the "
+            "argument `data`)"
+        ) from error
 
 
 def _own_samples(source: Source) -> Any:

@@ -1,7 +1,6 @@
 """Export to TFLite, for LiteRT on phones and boards."""
 
 import pathlib
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -157,8 +156,7 @@ def convert(
     """Returns the content of a TFLite file."""
     specs = [*frozen.specs, *frozen.options]
     name = "serving_default" + (OPTIONS_SUFFIX if frozen.options else "")
-    folder = tempfile.mkdtemp()
-    try:
+    with tempfile.TemporaryDirectory() as folder:
         # Only a SavedModel keeps the names of inputs and outputs.
         module = tf.Module()
         module.infer = tf.function(
@@ -182,8 +180,6 @@ def convert(
         ]
         content = _quantize(converter, float_scopes or FloatScopes())
         return _leave_out(content, frozen.options)
-    finally:
-        shutil.rmtree(folder)
 
 
 class _AlignedBuilder(flatbuffers.Builder):

@@ -1,6 +1,8 @@
 """Imports that wait: names of packages, and optional dependencies."""
 
+import contextlib
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib.abc import MetaPathFinder
@@ -33,6 +35,15 @@ def lazy_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(homes[name]), name)
 
     return get
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those packages that are installed."""
+    installed = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 def import_optional(module: str, purpose: str, extra: str) -> ModuleType:

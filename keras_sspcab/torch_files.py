@@ -39,6 +39,9 @@ _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 #: Endings of files of `torch.save`, as people have named them.
 _TORCH_ENDINGS = (".pth", ".pt", ".pckl", ".tch", ".ckpt")
 
+# Entries of checkpoints that hold the weights, likewise.
+_ENTRIES = ("state_dict", "model_state_dict", "model")
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_DEPTH = 32
 
@@ -46,9 +49,13 @@ _MAX_DEPTH = 32
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the arrays of a `.npz`, a `.safetensors` or a file of `torch.save`.
 
-    Of the dict in a file of torch, the entry `"state_dict"` or
-    `"model_state_dict"` is taken if there is one. A file of a single tensor
-    gives it the name `"tensor"`.
+    Of the dict in a file of torch, the entry `"state_dict"`,
+    `"model_state_dict"` or `"model"` is taken if it is a dict. A file of a
+    single tensor gives it the name `"tensor"`.
+
+    Raises:
+        ValueError: If the file cannot be read, or holds no array there.
+        ImportError: If safetensors is not installed.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -59,17 +66,15 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
             f"{', '.join(_TORCH_ENDINGS[:-1])} or {_TORCH_ENDINGS[-1]}. "
             f"Received: {path!r}"
         )
+    if path.endswith(_TORCH_ENDINGS):
+        return _arrays_of(read_torch_file(path), path)
     try:
         if path.endswith(".npz"):
             with np.load(path, allow_pickle=False) as file:
                 return dict(file)
-        if path.endswith(".safetensors"):
-            from safetensors.numpy import load_file
+        from safetensors.numpy import load_file
 
-            return load_file(path)
-        content = read_torch_file(path)
-        for key in ("state_dict", "model_state_dict"):
-            content = _require(content.get(key, content), dict)
+        return load_file(path)
     except ImportError as error:
         raise ImportError(
             f"{path} needs the package {error.name}. Install it, or save the "
@@ -77,11 +82,25 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ) from error
     except Exception as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    return {
+
+
+def _arrays_of(content: dict[str, Any], path: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint, from where they usually are."""
+    entries = [content.get(key) for key in _ENTRIES]
+    state = next((x for x in entries if isinstance(x, dict)), content)
+    arrays = {
         name: value
-        for name, value in content.items()
+        for name, value in state.items()
         if isinstance(value, np.ndarray)
     }
+    if not arrays:
+        raise ValueError(
+            f"{path} must hold tensors by name, at its top or in an entry "
+            f"{', '.join(map(repr, _ENTRIES[:-1]))} or {_ENTRIES[-1]!r}. "
+            f"Received the entries {list(content)[:10]}. Save the right one of "
+            "them alone, where torch is"
+        )
+    return arrays
 
 
 def read_torch_file(path: str | os.PathLike) -> dict[str, Any]:
@@ -94,25 +113,25 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, Any]:
     ValueError.
     """
     path = os.fspath(path)
-    with open(path, "rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-        file.seek(0)
-        try:
+    try:
+        with open(path, "rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+            file.seek(0)
             content = _read_zip(file) if is_zip else _read_legacy(file)
-            if isinstance(content, np.ndarray):
-                content = {"tensor": content}
-            if not isinstance(content, dict):
-                raise ValueError(
-                    "it must hold a dict of tensors. Received: "
-                    f"{type(content).__name__}"
-                )
-            _check_nesting(content, (), set())
-        # Whatever a damaged or hostile pickle can lead to in Python.
-        except Exception as error:
-            reason = str(error) or type(error).__name__
+        if isinstance(content, np.ndarray):
+            content = {"tensor": content}
+        if not isinstance(content, dict):
             raise ValueError(
-                f"{path} cannot be read as a file of torch.save: {reason}"
-            ) from error
+                "it must hold a dict of tensors. Received: "
+                f"{type(content).__name__}"
+            )
+        _check_nesting(content, (), set())
+    # Whatever a damaged or hostile pickle can lead to in Python.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read as a file of torch.save: {reason}"
+        ) from error
     return content
 
 
@@ -222,8 +241,11 @@ class _Global:
             raise ValueError(
                 f"it needs {self.name.replace(' ', '.')}, and only tensors are "
                 "read: what else is in a pickle runs code. If you trust the "
-                "file, convert it where torch is: torch.save(torch.load(path, "
-                "weights_only=False).state_dict(), 'converted.pth')"
+                "file, load it where torch is, x = torch.load(path, "
+                "weights_only=False), and save its tensors alone: "
+                "torch.save(x.state_dict(), 'converted.pth') of a module, or "
+                "torch.save(x['state_dict'], 'converted.pth') of a dict with "
+                "such an entry"
             )
 
 

@@ -1,3 +1,4 @@
+import argparse
 import os
 import pickle
 import sys
@@ -83,6 +84,36 @@ def test_checkpoints_hold_more_than_tensors(tmp_path, is_zip):
     np.testing.assert_array_equal(result["state_dict"]["weight"], 1)
     arrays = read_arrays(tmp_path / "model.pth")
     assert list(arrays) == ["weight"]
+
+
+@both_formats
+def test_entries_with_the_weights(tmp_path, is_zip):
+    path = tmp_path / "model.pth"
+    state = tensors({"weight": np.ones((2, 3), "f4")})
+    for content in (
+        {"model": state, "epoch": 7},
+        {"model": "draem", "model_state_dict": state},
+        {"model": "draem", **state},
+    ):
+        save(content, path, is_zip)
+        assert list(read_arrays(path)) == ["weight"]
+    save({"net": state, "epoch": 7}, path, is_zip)
+    with pytest.raises(ValueError, match=r"entries \['net', 'epoch'\]. Save"):
+        read_arrays(path)
+
+
+@both_formats
+def test_checkpoints_with_settings(tmp_path, is_zip):
+    """How to convert them is told for dicts, and the path once."""
+    path = tmp_path / "model.ckpt"
+    state = tensors({"weight": np.ones((2, 3), "f4")})
+    settings = argparse.Namespace(rate=0.1)
+    save({"state_dict": state, "args": settings}, path, is_zip)
+    with pytest.raises(ValueError, match=r"argparse.Namespace.*dict") as caught:
+        read_arrays(path)
+    message = str(caught.value)
+    assert "torch.save(x['state_dict'], 'converted.pth')" in message
+    assert message.count(str(path)) == 1
 
 
 class Call:

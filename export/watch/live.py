@@ -1,6 +1,5 @@
 """What the watching shows of itself: for the page, and for status lines."""
 
-import base64
 import collections
 import io
 import json
@@ -14,6 +13,7 @@ from PIL import Image
 from keras_sspcab.export.watch.recording import compress
 from keras_sspcab.export.watch.scoring import FrameScorer, Outputs
 from keras_sspcab.export.watch.source import Frame, RateMeter, Source
+from keras_sspcab.pages import data_url
 from keras_sspcab.pictures.heat import COLOR_TABLE, HeatScale, heat_levels
 
 #: Seconds of scores that the page shows.
@@ -121,8 +121,7 @@ class LiveView:
         Scores are those of frames after `since`; the picture is left out if it
         is of the frame `shown`.
         """
-        calibration, source = self._scorer.calibration, self._source
-        now = time.time()
+        source, now = self._source, time.time()
         with self._lock:
             newest = self._newest
             scores = [
@@ -132,6 +131,7 @@ class LiveView:
             ]
             alarms = list(self._alarms.values())[::-1]
         frame = None
+        calibration, rule = self._scorer.judged_by(newest[1] if newest else {})
         if newest is not None:
             frame = {
                 "number": newest[0].number,
@@ -153,7 +153,7 @@ class LiveView:
             "dropped": source.num_dropped,
             "delay": self.delay,
             "threshold": calibration.threshold,
-            "rule": calibration.describe_rule(),
+            "rule": rule,
             "now": now,
             "history": HISTORY_SECONDS,
             "frame": frame,
@@ -170,17 +170,14 @@ class LiveView:
         if number == frame.number:
             return pictures
         heat = None
-        scale = HeatScale.of(self._scorer.calibration.pixel_threshold, ())
+        calibration, _ = self._scorer.judged_by(outputs)
+        scale = HeatScale.of(calibration.pixel_threshold, ())
         if "anomaly_map" in outputs and scale.is_calibrated:
             levels = heat_levels(outputs["anomaly_map"], scale.limit)
             buffer = io.BytesIO()
             Image.fromarray(COLOR_TABLE[levels]).save(buffer, "PNG")
-            heat = _data_url("png", buffer.getvalue())
-        image = _data_url("jpeg", compress(frame.pixels))
+            heat = data_url(buffer.getvalue(), "png")
+        image = data_url(compress(frame.pixels), "jpeg")
         # For all who look.
         self._encoded = frame.number, {"image": image, "heat": heat}
         return self._encoded[1]
-
-
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

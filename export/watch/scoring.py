@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from keras_sspcab.checks import standardize_number
-from keras_sspcab.data import resize
+from keras_sspcab.data.resizing import compiled_resize
 from keras_sspcab.data.video import fit_frame
 from keras_sspcab.export.scorer import ImageScorer, load_scorer
 from keras_sspcab.export.watch.source import Frame
@@ -25,7 +24,8 @@ Outputs = dict[str, np.ndarray]
 class FrameScorer:
     """Scores the last of some successive frames; `score` says how.
 
-    `load_frame_scorer` makes those of models.
+    `load_frame_scorer` makes those of models. One of a model of video remembers
+    frames, so that it serves one `Watch` at a time.
 
     Args:
         name: Name of the model.
@@ -79,6 +79,25 @@ class FrameScorer:
             outputs["is_anomalous"] = score >= self.calibration.threshold
         return outputs
 
+    def judged_by(self, outputs: Outputs) -> tuple[Calibration, str]:
+        """Returns the thresholds that a frame was judged by, and the rule.
+
+        Of a model for several products they are those of the frame's product.
+        Where it is unknown there is no threshold, and pixels are shown by the
+        mean of those of all products.
+        """
+        whole = self.calibration
+        index = outputs.get("product_index")
+        if not whole.products:
+            return whole, whole.describe_rule()
+        unknown = dataclasses.replace(whole, threshold=None)
+        if index is None:
+            return unknown, whole.describe_rule()
+        if index < 0:
+            return unknown, "as an unknown product"
+        part = whole.of_product(index)
+        return part, f"{part.name}: {part.describe_rule()}"
+
     def score(self, frames: Sequence[Frame]) -> Outputs | None:
         """Returns what a call returns; this is what a subclass defines.
 
@@ -94,18 +113,8 @@ class _ImageFrames(FrameScorer):
     def __init__(self, scorer: ImageScorer, *known: Any) -> None:
         super().__init__(*known)
         self._scorer = scorer
-        # Traced once for all sizes.
-        self._resize = tf.function(
-            lambda pixels: resize(
-                pixels,
-                scorer.image_size,
-                scorer.preprocessing.resize,
-                scorer.preprocessing.fit,
-            ),
-            input_signature=[
-                tf.TensorSpec((None, None, scorer.channels), tf.uint8)
-            ],
-            autograph=False,
+        self._resize = compiled_resize(
+            scorer.image_size, scorer.channels, scorer.preprocessing
         )
 
     def score(self, frames: Sequence[Frame]) -> Outputs:

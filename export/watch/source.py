@@ -34,6 +34,9 @@ _DEVICES = {
 
 _RATE_SECONDS = 5.0
 
+# Over all sources: a model may get frames of one after those of another.
+_connections = itertools.count()
+
 # Seconds for which no camera sends the very same pixels, and what is said then.
 _MOST_ALIKE = 60.0
 _FROZEN = "the same picture over and over"
@@ -44,7 +47,7 @@ class Frame:
     """A frame: its pixels, uint8 `(height, width, 3)`, and where it is from."""
 
     number: int  # from 0, over all connections
-    connection: int  # changes where frames do not follow each other
+    connection: int  # another where frames do not follow each other
     pixels: np.ndarray
     time: datetime.datetime  # when it came, with its zone
     seconds: float  # of its video, or since the watching began
@@ -235,11 +238,11 @@ class Source:
 
     def _read_on(self) -> None:
         failures = 0
-        for connection in itertools.count():
+        while True:
             before = self.num_received
             reason = "it has ended"
             try:
-                self._read_once(connection)
+                self._read_once(next(_connections))
                 if self.is_file:
                     return self._end("ended", "")
             except (ValueError, OSError) as error:
@@ -260,7 +263,6 @@ class Source:
             self._stopping.wait(wait)
             if self._stopping.is_set():
                 return self._end("ended", "")
-        return None
 
     def _read_once(self, connection: int) -> None:
         reader: Any = self._read()
@@ -272,7 +274,7 @@ class Source:
                 if self._stopping.is_set():
                     return
                 if self._state != "connected":
-                    if connection:
+                    if self._state == "reconnecting":
                         _log.info("The source is back.")
                     self._state, self.reason = "connected", ""
                 self._deliver(connection, seconds, pixels)

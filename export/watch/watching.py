@@ -136,10 +136,9 @@ class Watch:
             self._page = PageServer(self.live, self.folder, page)
         webhook = options.webhook
         self._webhook = None if webhook is None else Webhook(webhook)
-        self._annotator = Annotator(scorer.calibration)
         self._counter = AlarmCounter(options.alarm_after, options.clear_after)
         self._recorder: Recorder | None = None
-        self._connection = 0
+        self._connection: int | None = None
         self._alarm: dict[str, Any] | None = None
         self._last_id = 0
 
@@ -234,10 +233,12 @@ class Watch:
     def _begin_alarm(self, frame: Frame, outputs: Outputs) -> None:
         score = float(outputs["anomaly_score"])
         height, width = frame.pixels.shape[:2]
+        calibration, rule = self._scorer.judged_by(outputs)
         boxes, peak, anomaly_map = np.empty((0, 4)), None, None
         if "anomaly_map" in outputs:
             anomaly_map = np.asarray(outputs["anomaly_map"])
-            boxes = self._annotator.boxes(outputs, (height, width))[:_MAX_BOXES]
+            annotator = Annotator(calibration)
+            boxes = annotator.boxes(outputs, (height, width))[:_MAX_BOXES]
             row, column = np.unravel_index(
                 np.argmax(anomaly_map), anomaly_map.shape
             )
@@ -246,7 +247,6 @@ class Watch:
                 int((column + 0.5) * width / columns),
                 int((row + 0.5) * height / rows),
             ]
-        calibration = self._scorer.calibration
         line = {
             "event": "begin",
             "id": self._new_id(frame.time),
@@ -257,7 +257,7 @@ class Watch:
             "seconds": round(frame.seconds, 3),
             "score": round(score, 4),
             "threshold": calibration.threshold,
-            "rule": calibration.describe_rule(),
+            "rule": rule,
             "frame_size": [width, height],
             "peak": peak,
             "boxes": np.rint(boxes).astype(int).tolist(),

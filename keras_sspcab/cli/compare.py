@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import Log, options, say, show, warn
@@ -196,10 +196,12 @@ def run_all(runs: "ComparisonRun") -> None:
 
 def show_cells(runs: "ComparisonRun") -> None:
     """Lists the cells and their states."""
-    table = Table(title=runs.describe())
-    table.add_column("cell", justify="right")
-    table.add_column("what")
-    table.add_column("state")
+    table = Table(
+        Column("cell", justify="right"),
+        "what",
+        "state",
+        title=runs.describe(),
+    )
     for number, (cell, state, changed) in enumerate(runs.examine(), 1):
         text = state.value
         if changed:
@@ -215,10 +217,8 @@ def _show(comparison: "Comparison") -> None:
     grid, nouns = comparison.grid, comparison.kind.nouns
     is_one = len(grid.classes) == 1
     over = "" if is_one else f", mean of all {nouns.data_classes}"
-    table = Table(title=f"Percent{over}")
     titles = ("model", "metric", "block", "percent", *tables.DIFFERENCE_TITLES)
-    for title in titles:
-        table.add_column(title)
+    table = Table(*titles, title=f"Percent{over}")
     for (model, metric), by_block in tables.differences(comparison).items():
         summaries = tables.summaries_of(
             comparison, metric.key, grid.classes, model

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import number, say, show, warn
@@ -149,9 +149,12 @@ def _show_summary(run: "RunFolder") -> None:
     from keras_sspcab.runs.outputs import read_metrics
 
     metrics = read_metrics(run)
-    table = Table(title="The demo is complete", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = Table(
+        Column(no_wrap=True),
+        Column(overflow="fold"),
+        title="The demo is complete",
+        show_header=False,
+    )
     for metric in metrics_of("image", metrics):
         table.add_row(metric.title, number(metrics[metric.key]))
     table.add_section()

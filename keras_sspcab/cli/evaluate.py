@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from keras_sspcab.cli._backend import import_backend
@@ -100,11 +100,12 @@ def _show_images(title: str, metrics: dict[str, Any]) -> None:
     # Products without defects have fewer.
     found = metrics if parts is None else ChainMap(*parts.values())
     columns = metrics_of("image", found)
-    table = Table(title=title)
-    table.add_column("defect" if parts is None else "product")
-    table.add_column("images", justify="right")
-    for metric in columns:
-        table.add_column(metric.title, justify="right")
+    numbers = ("images", *(metric.title for metric in columns))
+    table = Table(
+        "defect" if parts is None else "product",
+        *(Column(name, justify="right") for name in numbers),
+        title=title,
+    )
 
     def add(name: str, count: int, values: dict[str, Any]) -> None:
         cells = [number(values.get(metric.key)) for metric in columns]
@@ -126,10 +127,12 @@ def _show_images(title: str, metrics: dict[str, Any]) -> None:
 def _show_videos(title: str, metrics: dict[str, Any]) -> None:
     from keras_sspcab.metrics.registry import metrics_of
 
-    table = Table(title=title)
-    table.add_column("video")
-    for column in ("frames", "abnormal", "AUC"):
-        table.add_column(column, justify="right")
+    numbers = ("frames", "abnormal", "AUC")
+    table = Table(
+        "video",
+        *(Column(name, justify="right") for name in numbers),
+        title=title,
+    )
     for name, values in metrics["per_video"].items():
         table.add_row(
             Text(name),
@@ -138,9 +141,7 @@ def _show_videos(title: str, metrics: dict[str, Any]) -> None:
             number(values.get("auc")),
         )
     show(table)
-    table = Table()
-    table.add_column("metric")
-    table.add_column("value", justify="right")
+    table = Table("metric", Column("value", justify="right"))
     for metric in metrics_of("video", metrics):
         table.add_row(metric.title, number(metrics[metric.key]))
     if table.row_count:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from keras_sspcab.cli._backend import import_backend
 from keras_sspcab.cli._console import TrainedModel, number, show
@@ -101,11 +101,14 @@ def _check_formats(to: Sequence[str], precision: str) -> None:
 
 def show_exports(results: "dict[str, ExportResult]") -> None:
     """Prints where artifacts are and how far they are from the model."""
-    table = Table(title="Largest differences between artifact and model")
-    table.add_column("format")
-    for title in ("score", "pixel of map", "flags", "images"):
-        table.add_column(title, justify="right")
-    table.add_column("artifact", overflow="fold")
+    numbers = ("score", "pixel of map", "flags", "images")
+    table = Table(
+        "format",
+        *(Column(title, justify="right") for title in numbers),
+        Column("artifact", overflow="fold"),
+        title="Largest differences between artifact and model",
+        caption="in standard deviations of normal images",
+    )
     for name, result in results.items():
         parity = result.parity
         if parity is None:
@@ -118,16 +121,17 @@ def show_exports(results: "dict[str, ExportResult]") -> None:
             str(parity.num_images),
             os.fspath(result.path),
         )
-    table.caption = "in standard deviations of normal images"
     show(table)
 
 
 def _show_networks(results: "dict[str, dict[str, ExportResult]]") -> None:
-    table = Table(title="Largest differences between artifact and network")
-    for column in ("format", "network"):
-        table.add_column(column)
-    table.add_column("relative", justify="right")
-    table.add_column("artifact", overflow="fold")
+    table = Table(
+        "format",
+        "network",
+        Column("relative", justify="right"),
+        Column("artifact", overflow="fold"),
+        title="Largest differences between artifact and network",
+    )
     for name, exported in results.items():
         for network, result in exported.items():
             if result.parity is None:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from keras_sspcab.cli._backend import import_backend
@@ -40,10 +40,12 @@ def models() -> None:
     from keras_sspcab.runs import ModelConfig
 
     default = ModelConfig().name
-    table = Table(title="Models", show_lines=True)
-    table.add_column("model", no_wrap=True)
-    for column in ("data", "for", "training, 2 CPU cores", "expect", "GPU"):
-        table.add_column(column)
+    table = Table(
+        Column("model", no_wrap=True),
+        *("data", "for", "training, 2 CPU cores", "expect", "GPU"),
+        title="Models",
+        show_lines=True,
+    )
     kinds = ("image", "video", "objects")
     for name, host in sorted(
         available_applications().items(),
@@ -78,10 +80,12 @@ def settings(
     from keras_sspcab.runs import ModelConfig, list_settings
 
     listed = list_settings(model)
-    table = Table(title=f"Settings of {model or ModelConfig().name}")
-    table.add_column("key", no_wrap=True)
-    for column in ("default", "values", "meaning"):
-        table.add_column(column, overflow="fold")
+    folded = ("default", "values", "meaning")
+    table = Table(
+        Column("key", no_wrap=True),
+        *(Column(name, overflow="fold") for name in folded),
+        title=f"Settings of {model or ModelConfig().name}",
+    )
     section = listed[0].key.partition(".")[0]
     for setting in listed:
         name = setting.key.partition(".")[0]

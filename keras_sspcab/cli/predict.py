@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from keras_sspcab.cli._backend import import_backend
@@ -183,13 +183,13 @@ def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
 
 
 def _show_images(rows: list[dict[str, Any]]) -> None:
-    table = Table()
-    table.add_column("image", overflow="fold")
-    table.add_column("score", justify="right")
     has_products = "product" in rows[0] if rows else False
-    if has_products:
-        table.add_column("product")
-    table.add_column("result")
+    table = Table(
+        Column("image", overflow="fold"),
+        Column("score", justify="right"),
+        *(["product"] if has_products else []),
+        "result",
+    )
     for row in rows:
         result = "[green]normal[/green]"
         if row["is_anomalous"]:
@@ -205,11 +205,12 @@ def _show_images(rows: list[dict[str, Any]]) -> None:
 
 
 def _show_videos(predictions: list[Any]) -> None:
-    table = Table()
-    table.add_column("video")
-    table.add_column("frames", justify="right")
-    table.add_column("anomalous", justify="right")
-    table.add_column("longest stretches")
+    table = Table(
+        "video",
+        Column("frames", justify="right"),
+        Column("anomalous", justify="right"),
+        "longest stretches",
+    )
     for one in predictions:
         stretches = sorted(one.alarms(), key=lambda pair: pair[0] - pair[1])
         times = [f"{_clock(a)} to {_clock(b)}" for a, b in stretches[:3]]

@@ -136,9 +136,10 @@ def _estimate(runs: "ComparisonRun") -> None:
     """Measures a few steps and scores of each kind of run that is left."""
     from keras_sspcab.compare.paper import estimate_cells
 
-    rows = Table(title="Runs that are left, from a few steps and samples")
-    for title in ("model", "block", "runs", "seconds a step", "hours"):
-        rows.add_column(title)
+    rows = Table(
+        *("model", "block", "runs", "seconds a step", "hours"),
+        title="Runs that are left, from a few steps and samples",
+    )
     total = 0.0
     for estimate in estimate_cells(runs):
         total += estimate.hours
@@ -166,9 +167,7 @@ def _time(budget: str, out: Path, dry_run: bool) -> None:
 
     rows = timing.measure(budget, progress=ConsoleProgress())
     paths = timing.write_page(str(out), budget, rows)
-    shown = Table(title=timing.TITLE)
-    for title in timing.COLUMNS:
-        shown.add_column(title)
+    shown = Table(*timing.COLUMNS, title=timing.TITLE)
     for row in rows:
         shown.add_row(*row.cells())
     show(shown)

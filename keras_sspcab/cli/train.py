@@ -193,7 +193,7 @@ def train(
             say(_finished(opened))
             return
     opened.train(resume, ConsoleProgress(), feedback=feedback)
-    say(f"Saved {opened.file('model.keras')}", style="green")
+    say(f"The model is in {opened.file('model.keras')}", style="green")
 
 
 def _finished(run: "Run") -> str:

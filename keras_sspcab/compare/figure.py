@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -84,7 +83,6 @@ def _draw(comparison: Comparison) -> Figure:
         layout="constrained",
         facecolor=SURFACE,
     )
-    FigureCanvasAgg(figure)
     panels = figure.subplots(num_rows, num_columns, squeeze=False)
     for axes, metric in zip(panels.flat, metrics, strict=False):
         _draw_values(axes, comparison, metric)

@@ -71,14 +71,23 @@ class PaperTable:
         # In their order, each once.
         names = dict.fromkeys(map(canonical_name, run.grid.classes))
         of_mvtec = {*TABLES["image"].classes}
+        missing = [
+            facts
+            for key, facts in self.data.items()
+            if not names.keys() & (of_mvtec if key == "mvtec" else {key})
+        ]
         lines = []
-        for key, facts in self.data.items():
-            if not names.keys() & (of_mvtec if key == "mvtec" else {key}):
-                lines.append(
-                    f"{self.title} of the paper is of {facts['name']}, which "
-                    f"is not there: {facts['source']}. {', '.join(names)} "
-                    "takes its place, and its numbers are others"
+        for facts in missing:
+            instead = "It has no numbers here"
+            if len(missing) == len(self.data):
+                instead = (
+                    f"{', '.join(names)} takes its place, and its numbers are "
+                    "others"
                 )
+            lines.append(
+                f"{self.title} of the paper is of {facts['name']}, which is "
+                f"not there: {facts['source']}. {instead}"
+            )
         for need in _read_file()["needs"]:
             hosts = [host for host in need["hosts"] if host in run.changed]
             given = [run.changed[host] for host in hosts]

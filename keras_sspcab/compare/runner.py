@@ -1,6 +1,7 @@
 """Runs the cells of a comparison, one after the other."""
 
 import contextlib
+import csv
 import dataclasses
 import gc
 import os
@@ -9,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -201,6 +203,7 @@ class ComparisonRun:
     def _run_cells(self) -> dict[Cell, str]:
         self._refuse_changed()
         self._progress.message(f"{self.describe()}, in {self.spec.out}")
+        self._tell_left_out()
         began = time.monotonic()
         failures: dict[Cell, str] = {}
         for number, one in enumerate(self.cells, 1):
@@ -230,6 +233,20 @@ class ComparisonRun:
             if number < len(self.cells):
                 self._write()
         return failures
+
+    def _tell_left_out(self) -> None:
+        """Names hosts of an earlier comparison that leave the tables."""
+        path = Path(self.spec.out, "comparison.csv")
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8", newline="") as file:
+            hosts = {row["model"] for row in csv.DictReader(file)}
+        if left_out := sorted(hosts.difference(self.grid.models)):
+            self._progress.message(
+                "The tables of before are replaced, and lose "
+                f"{', '.join(left_out)}: name these as well for tables of all, "
+                "or choose another folder. Their runs stay."
+            )
 
     def write(self) -> tuple[Comparison, list[str]]:
         """Writes tables and figure of the cells that are done.

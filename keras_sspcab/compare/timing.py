@@ -124,10 +124,13 @@ def measure(
     known = cases(budget)
     devices = [d.device_type for d in tf.config.list_logical_devices()]
     for host in hosts or known:
-        pair = [known[host](block) for block in (OFF, ON)]
         for device in ("CPU", "GPU"):
             if device not in devices:
                 continue
+            # Weights lie where a model was made: elsewhere, each call would
+            # copy them.
+            with tf.device(f"/{device}:0"):
+                pair = [known[host](block) for block in (OFF, ON)]
             rounds = time_pair(device, pair, seconds)
             timing = _summarize(host, device, rounds)
             timings.append(timing)

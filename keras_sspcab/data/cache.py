@@ -81,7 +81,7 @@ def cache_path(
     """
     digest = hashlib.sha256()
     # In threads: behind URLs each of them takes its time.
-    for identity in parallel_iterate(identify, list(files), "", False):
+    for identity in parallel_iterate(identify, list(files)):
         digest.update(f"{identity}\0".encode("utf-8", "surrogateescape"))
     digest.update(json.dumps(settings, sort_keys=True).encode())
     name = re.sub(r"[^\w.-]+", "_", name)[-60:].lstrip(".")

@@ -108,11 +108,7 @@ def plain_reader(
 
     def read(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         chosen = [paths[number] for number in numbers]
-        found = (
-            parallel_map(load, chosen, "", progress=False)
-            if is_remote
-            else map(load, chosen)
-        )
+        found = parallel_map(load, chosen) if is_remote else map(load, chosen)
         files, forms = zip(*found, strict=True)
         # Objects: arrays of bytes lose zeros at their end.
         return np.array(files, object), np.array(forms, "int32")

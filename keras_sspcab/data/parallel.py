@@ -20,24 +20,22 @@ _PAUSE = 30.0
 def parallel_map(
     function: Callable[[_Item], _Result],
     items: Sequence[_Item],
-    description: str,
-    progress: bool = True,
+    description: str = "",
 ) -> list[_Result]:
     """Returns `[function(item) for item in items]`; see `parallel_iterate`."""
-    return list(parallel_iterate(function, items, description, progress))
+    return list(parallel_iterate(function, items, description))
 
 
 def parallel_iterate(
     function: Callable[[_Item], _Result],
     items: Sequence[_Item],
-    description: str,
-    progress: bool = True,
+    description: str = "",
 ) -> Iterator[_Result]:
     """Yields `function(item)` for each item, in order, a few items ahead.
 
     The first exception is raised and the items that have not begun are
-    dropped. The bar is shown on a terminal, and disappears at the end; where
-    there is none, a line tells now and then how far it is.
+    dropped. With a description, a bar is shown on a terminal, and disappears at
+    the end; where there is none, a line tells now and then how far it is.
     """
     console = Console(stderr=True)
     # More threads than cores: remote files keep them waiting.
@@ -52,11 +50,12 @@ def parallel_iterate(
                 description,
                 console=console,
                 transient=True,
-                disable=not progress or not console.is_terminal,
+                disable=not description or not console.is_terminal,
             )
         ):
             now = time.monotonic()
-            if progress and not console.is_terminal and now > told + _PAUSE:
+            is_due = now > told + _PAUSE
+            if description and is_due and not console.is_terminal:
                 console.print(f"{description}: {number} of {len(items)}")
                 told = now
             pending.append(pool.submit(function, item))

@@ -97,6 +97,25 @@ def resize(
     return tf.ensure_shape(padded, (*image.shape[:-3], *size, image.shape[-1]))
 
 
+def compiled_resize(
+    size: Sequence[int],
+    channels: int,
+    preprocessing: Preprocessing,
+    dtype: tf.DType = tf.uint8,
+) -> Callable[[Any], tf.Tensor]:
+    """Returns what resizes images of any size, traced once for all of them.
+
+    It takes and returns `(height, width, channels)`, of this type.
+    """
+    return tf.function(
+        lambda pixels: resize(
+            pixels, size, preprocessing.resize, preprocessing.fit
+        ),
+        input_signature=[tf.TensorSpec((None, None, channels), dtype)],
+        autograph=False,
+    )
+
+
 def _stretch(image: tf.Tensor, size: Any, method: str) -> tf.Tensor:
     """Resizes to `size`, which may be a tensor; ignores the ratio."""
 

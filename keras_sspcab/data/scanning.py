@@ -1,11 +1,13 @@
 """Lists the images below a folder and derives labels from its layout."""
 
 import collections
+import dataclasses
 import glob
+import itertools
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from keras_sspcab.checks import standardize_choice
@@ -24,6 +26,7 @@ from keras_sspcab.data.file_system import (
     standardize_path,
 )
 from keras_sspcab.data.folder import GOOD, ImageFolder, ImageSample
+from keras_sspcab.data.mask_pairs import pair_masks
 
 #: Extensions of files that are taken for images, in any case.
 # fmt: off
@@ -77,8 +80,8 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
             show an index page with links to what is in a folder.
         layout: `"mvtec"`, `"plain"`, `"products"` or `"auto"`, which takes
             `"mvtec"` where there is a `train`, `test` or `ground_truth` folder,
-            else `"plain"`, and says so in the notes; folders such as `good`
-            and `bad` are neither.
+            else `"plain"`, and says so in the notes; with folders such as
+            `good` and `bad`, at any depth, it is neither.
 
     Returns:
         An `ImageFolder`, sorted by path.
@@ -114,6 +117,8 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
 def find_products(root: Any) -> dict[str, str]:
     """Returns the folders of several products below a folder, by name.
 
+    Warns of folders that hold files, but none that is read as an image.
+
     Raises:
         ValueError: If there are none, or the folder is that of one product.
 
@@ -123,7 +128,8 @@ def find_products(root: Any) -> dict[str, str]:
     """
     root = standardize_path(root)
     require_folder(root)
-    images = [file for file in list_files(root) if is_image(file)]
+    files = list_files(root)
+    images = [file for file in files if is_image(file)]
     loose = [file for file in images if "/" not in file]
     names = sorted({file.split("/", 1)[0] for file in images} - {*loose})
     parts = [name for name in names if name.lower() in _SPLITS]
@@ -134,6 +140,18 @@ def find_products(root: Any) -> dict[str, str]:
             f"and no others. Received: root={root!r} with "
             f"{enumerate_names(found)}. For a single product, leave the layout "
             "out."
+        )
+    others: dict[str, list[str]] = collections.defaultdict(list)
+    for file in files:
+        top, _, inner = file.partition("/")
+        if inner and top not in names:
+            others[top].append(inner)
+    if others:
+        counts = [f"{n} ({count_extensions(f)})" for n, f in others.items()]
+        warnings.warn(
+            f"{root}: left out, folders that hold no image: "
+            f"{enumerate_names(counts)}. {_EXTENSIONS}",
+            stacklevel=2,
         )
     return {name: join(root, name) for name in names}
 
@@ -165,17 +183,29 @@ def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
             'with statistics for each, pass layout="products"; to train on '
             'every image below it as one product, layout="plain".'
         )
-    named = {f.split("/", 1)[0] for f in files if "/" in f and is_image(f)}
-    lowered = {name.lower() for name in named}
-    if lowered & _DEFECTIVE or (lowered & _NORMAL and len(named) > 1):
+    if telling := find_defective(filter(is_image, files)):
         raise ValueError(
             "The names of the folders say that not all images are normal. "
-            f"Received: root={root!r} with {enumerate_names(sorted(named))}. "
+            f"Received: root={root!r} with {enumerate_names(telling)}. "
             "Put normal images into train/good, some to test with into "
             "test/good, and defective ones into test/DEFECT. If all are "
             'normal, pass layout="plain".'
         )
     return "plain", "there is no train folder: every image counts as normal"
+
+
+def find_defective(files: Iterable[str]) -> list[str]:
+    """Returns folders side by side whose names say that some are defective."""
+    beside: dict[str, set[str]] = collections.defaultdict(set)
+    for place in {file.rpartition("/")[0] for file in files} - {""}:
+        for folder in itertools.accumulate(place.split("/"), "{}/{}".format):
+            beside[folder.rpartition("/")[0]].add(folder)
+    telling: list[str] = []
+    for folders in beside.values():
+        names = {folder.rpartition("/")[2].lower() for folder in folders}
+        if names & _DEFECTIVE or (names & _NORMAL and len(folders) > 1):
+            telling += folders
+    return sorted(telling)
 
 
 def _require_case(root: str, files: list[str], names: Sequence[str]) -> None:
@@ -228,14 +258,14 @@ def _scan_mvtec(
             f"root={root!r} with {enumerate_names(loose)}. Put normal ones "
             "into test/good and defective ones into test/DEFECT."
         )
-    kinds = {file.split("/")[1] for file in test}
-    if wrong := sorted(k for k in kinds - {GOOD} if k.lower() in _NORMAL):
+    kinds = {f.rpartition("/")[0] for f in test if f.split("/")[1] != GOOD}
+    if wrong := sorted(k for k in kinds if _NORMAL & {*k.lower().split("/")}):
         raise ValueError(
             "What lies in test/good is normal, all else in `test` defective. "
-            f"Received: root={root!r} with test/{wrong[0]}. Put its images "
-            "into test/good if they are normal, else rename it."
+            f"Received: root={root!r} with {wrong[0]}. Put its images into "
+            "test/good if they are normal, else rename it."
         )
-    mask_of = _pair_masks(root, test, masks)
+    mask_of = pair_masks(root, test, masks)
 
     used = {*train, *validation, *test, *masks}
     others = [file for file in files if is_image(file) and file not in used]
@@ -288,83 +318,36 @@ def find_images(path: str) -> list[str]:
     for note in folder.notes:
         if note.startswith(_LEFT_OUT):
             warnings.warn(f"{path}: {note}", stacklevel=2)
-    inner = {s.path: f"/{folder.name_of(s)}" for s in folder.train}
-    tested = {p.partition("/test/")[0] for p in inner.values() if "/test/" in p}
-    images = [
-        path
-        for path, place in inner.items()
-        if "/ground_truth/" not in place
-        or place.partition("/ground_truth/")[0] not in tested
-    ]
-    if num_masks := len(inner) - len(images):
+    images = without_masks(folder).train
+    if num_masks := len(folder.train) - len(images):
         warnings.warn(
             f"{path}: {num_masks} masks in ground_truth left out", stacklevel=2
         )
-    return images
+    return [sample.path for sample in images]
+
+
+def without_masks(folder: ImageFolder) -> ImageFolder:
+    """Leaves masks in the layout of MVTec AD out of a folder listed as plain.
+
+    These are what lies in `ground_truth` beside `test`, at any depth.
+    """
+    places = {s: f"/{folder.name_of(s)}" for s in folder.train}
+    tested = {
+        p.partition("/test/")[0] for p in places.values() if "/test/" in p
+    }
+    images = (
+        sample
+        for sample, place in places.items()
+        if "/ground_truth/" not in place
+        or place.partition("/ground_truth/")[0] not in tested
+    )
+    return dataclasses.replace(folder, train=tuple(images))
 
 
 def _note_others(files: list[str]) -> tuple[str, ...]:
     others = [file for file in files if not is_image(file)]
     counts = count_extensions(others)
     return (f"{_LEFT_OUT}: {counts}",) if others else ()
-
-
-def _pair_masks(
-    root: str, images: list[str], masks: list[str]
-) -> dict[str, str]:
-    """Returns the mask of each image that has one, by stem."""
-
-    def stem_of(file: str) -> str:
-        """`test/crack/007.png` -> `crack/007`."""
-        return file.split("/", 1)[1].rsplit(".", 1)[0]
-
-    by_stem: dict[str, list[str]] = collections.defaultdict(list)
-    for image in images:
-        by_stem[stem_of(image)].append(image)
-
-    def images_of(stem: str) -> list[str]:
-        return by_stem.get(stem.removesuffix("_mask"), by_stem.get(stem, []))
-
-    pairs: dict[str, str] = {}
-    merged = set()
-    unmatched = []
-    for mask in masks:
-        matches = images_of(stem_of(mask))
-        folder = mask.rpartition("/")[0]
-        if not matches and (matches := images_of(folder.partition("/")[2])):
-            mask = folder
-            merged.add(folder)
-        if not matches:
-            unmatched.append(mask)
-        elif len(matches) > 1:
-            raise ValueError(
-                f"The mask {mask!r} belongs to several images. Received: "
-                f"root={root!r} with {enumerate_names(matches)}. Give them "
-                "different names."
-            )
-        elif pairs.get(matches[0], mask) != mask:
-            raise ValueError(
-                f"The image {matches[0]!r} has several masks. Received: "
-                f"root={root!r} with {pairs[matches[0]]} and {mask}. Keep one."
-            )
-        else:
-            pairs[matches[0]] = mask
-    if unmatched:
-        raise ValueError(
-            f"{len(unmatched)} masks have no image. Received: root={root!r} "
-            f"with {enumerate_names(unmatched, limit=50)}. The mask of "
-            "test/DEFECT/NAME.png is ground_truth/DEFECT/NAME_mask.png, or all "
-            "in ground_truth/DEFECT/NAME/. Rename them, or remove those that "
-            "are not needed."
-        )
-    for mask in pairs.values():
-        if mask.rpartition("/")[0] in merged:
-            raise ValueError(
-                f"The masks in {mask.rpartition('/')[0]!r} belong to one image "
-                f"as a whole, and {mask!r} to another. Received: "
-                f"root={root!r}. Give the images different names."
-            )
-    return pairs
 
 
 def _raise_no_training_images(root: str, files: list[str]) -> NoReturn:

@@ -386,6 +386,10 @@ class AnomalyModel(Detector):
         if isinstance(data, PyDataset):
             data = _as_tensorflow_dataset(data)
         spec = getattr(data, "element_spec", None)
+        if isinstance(spec, tuple):
+            # Of images alone, which `map` takes out of it.
+            (spec,) = spec
+            data = data.map(lambda images: images)
         shape, expected = getattr(spec, "shape", None), self.input_shape
         if shape is None or len(shape) != len(expected):
             raise ValueError(
@@ -508,21 +512,25 @@ class _FirstBatches:
 def _is_paired(data: Any) -> bool:
     """Whether batches are pairs of inputs and targets."""
     if isinstance(data, PyDataset):
-        batch = data[0]
-        return isinstance(batch, tuple) and len(batch) > 1
-    return isinstance(getattr(data, "element_spec", None), tuple)
+        return len(_parts(data[0])) > 1
+    return len(_parts(getattr(data, "element_spec", None))) > 1
+
+
+def _parts(batch: Any) -> tuple[Any, ...]:
+    """Returns inputs, and what came with them, as Keras takes them apart."""
+    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
 
 
 def _first_images(data: Any) -> Any:
     """Returns an array, or the first batch of a TensorFlow or Keras dataset."""
     if hasattr(data, "shape"):
         return data
-    batch: Any = ()
+    images: Any = ()
     if isinstance(data, PyDataset):
-        batch = data[0]
+        images = _parts(data[0])[0]
     elif hasattr(data, "element_spec") and hasattr(data, "take"):
-        batch = next(iter(data.take(1)), ())
-    images = batch[0] if isinstance(batch, tuple) and batch else batch
+        for batch in data.take(1):
+            images = _parts(batch)[0]
     # Of objects there are parts with other units.
     return () if isinstance(images, Mapping) else images
 
@@ -533,7 +541,7 @@ def _as_tensorflow_dataset(data: PyDataset) -> Any:
 
     def batches() -> Iterator[Any]:
         for batch in data:
-            yield batch[0] if isinstance(batch, tuple) else batch
+            yield _parts(batch)[0]
         data.on_epoch_end()
 
     shape = ops.shape(next(batches()))[1:]

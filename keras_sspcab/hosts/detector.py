@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_sspcab.checks import FAR_TOO_HIGH
+from keras_sspcab.layers.auxiliary_loss import serialize_loss
 from keras_sspcab.layers.base import set_all_weights
 from keras_sspcab.layers.parts import (
     quantize_parts,
@@ -46,7 +47,7 @@ class NormalScores(NamedTuple):
     scores: np.ndarray
     #: Values of the maps, a part of them where there are many.
     pixels: np.ndarray
-    #: The highest value of the map of each.
+    #: The highest value of the map of each, as far as it is kept.
     peaks: np.ndarray
     #: As of `input_statistics`, in any order.
     statistics: dict[str, np.ndarray]
@@ -82,10 +83,12 @@ class Detector(keras.Model):
 
     default_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    #: Where the weights of a pretrained network come from, as plain values. A
-    #: host that has one takes `weights`, which is not kept: they lie in the
-    #: model's own file.
+    #: Where the weights of a pretrained network come from, as plain values.
     backbone_weights: dict[str, str | None] | None = None
+
+    #: Arguments that files do not hold, such as `weights` that are read once,
+    #: by the constructor: they lie in the model's own file.
+    unsaved_arguments: ClassVar[tuple[str, ...]] = ()
 
     #: What arguments meant that files of before them do not name.
     former_arguments: ClassVar[Mapping[str, Any]] = {}
@@ -123,28 +126,29 @@ class Detector(keras.Model):
                 noted |= dict(zip(_names_below(cls), values, strict=False))
             else:
                 noted[name] = given.arguments[name]
+        unsaved = ("calibration", "name", *cls.unsaved_arguments)
         arguments = {
             name: _plain_copy(value)
             for name, value in noted.items()
-            if name not in ("calibration", "name", "weights")
+            if name not in unsaved
         }
         # Keras would take what is in it for parts of the model.
         object.__setattr__(model, "arguments", arguments)
         return model
 
-    def argument(self, name: str) -> Any:
-        """Returns an argument of the constructor, also one left to a default.
+    @classmethod
+    def takes_argument(cls, name: str) -> bool:
+        """Whether the constructor takes an argument, if only to pass it on.
 
-        A subclass may take arguments that it only passes on.
+        A subclass may settle arguments of the class below.
         """
-        if name in self.arguments:
-            return self.arguments[name]
-        for owner in type(self).__mro__:
+        for owner in cls.__mro__:
             if own := vars(owner).get("__init__"):
                 known = inspect.signature(own).parameters
-                if name in known:
-                    return known[name].default
-        raise KeyError(name)
+                kinds = {parameter.kind for parameter in known.values()}
+                if name in known or inspect.Parameter.VAR_KEYWORD not in kinds:
+                    return name in known
+        return False
 
     @staticmethod
     def detector_outputs(
@@ -340,12 +344,17 @@ class Detector(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         # Not the functional graph: the constructor builds it again.
+        policy: Any = self.dtype_policy
+        dtype = policy.name
+        if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+            # Its name does not say what is in it.
+            dtype = keras.dtype_policies.serialize(policy)
         config = {
             **_plain_copy(self.arguments),
             "name": self.name,
             "calibration": self.calibration.to_dict(),
             "preprocessing": self.preprocessing.to_dict(),
-            "dtype": self.dtype_policy.name,
+            "dtype": dtype,
             "trainable_parts": trainable_parts(self),
         }
         if quantization := quantized_parts(self):
@@ -358,18 +367,21 @@ class Detector(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "Detector":
-        config = {**cls.former_arguments, **config}
+        # Only files of before do not say what is trainable.
+        former = {} if "trainable_parts" in config else cls.former_arguments
+        config = {**former, **config}
         preprocessing = Preprocessing(
             **{**cls.preprocessing.to_dict(), **config.pop("preprocessing", {})}
         )
         source = config.pop("backbone_weights", None)
         quantization = config.pop("quantization", {})
         trainable = config.pop("trainable_parts", None)
-        if source is not None:
+        if source is not None and cls.takes_argument("weights"):
             # They are in the model's own file; theirs is not needed again.
             config["weights"] = None
         present = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(config.pop("dtype", present))
+        policy = keras.dtype_policies.get(config.pop("dtype", present))
+        keras.config.set_dtype_policy(policy)
         try:
             model = cls(**config)
         finally:
@@ -378,7 +390,6 @@ class Detector(keras.Model):
         if source is not None:
             model.backbone_weights = source
         quantize_parts(model, quantization)
-        # Files of before do not say.
         if trainable not in (None, trainable_parts(model)):
             set_trainable_parts(model, trainable)
         return model
@@ -449,13 +460,16 @@ def require_finite_weights(model: keras.Model) -> None:
 def _plain_copy(value: Any) -> Any:
     """Copies dicts deeply, turning lists into tuples and paths into text.
 
-    Files give tuples back as lists, and hold no paths.
+    Files give tuples back as lists, and hold no paths. Losses become configs,
+    as of some Keras leaves out what they are made with.
     """
     if isinstance(value, (list, tuple)):
         return tuple(_plain_copy(part) for part in value)
     if isinstance(value, dict):
         return {name: _plain_copy(part) for name, part in value.items()}
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return serialize_loss(value)
 
 
 def _iterate_batches(

@@ -108,6 +108,7 @@ class FeatureModel(AnomalyModel):
     True
     """
 
+    unsaved_arguments: ClassVar[tuple[str, ...]] = ("weights",)
     calibrates_by_folds: ClassVar[bool] = True
     comparison_place: ClassVar[str | None] = "features"
 
@@ -289,7 +290,7 @@ class FeatureModel(AnomalyModel):
         Returns what `score_held_out` does, of all batches and, if that is asked
         for, of the same batches turned and mirrored.
         """
-        # Odd, so that not all of them lie in the same columns.
+        # Odd: at the usual widths an even one would skip whole columns.
         step = -(-collected.num_pixels // MAX_PIXELS) // 2 * 2 + 1
         parts: list[Any] = []
         changed: dict[str, list[Any]] = {}

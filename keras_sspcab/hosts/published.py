@@ -126,10 +126,17 @@ def with_blocks(
     """Returns the arguments of a host, with the blocks of a checkpoint.
 
     Args:
-        arguments: Other arguments; options of blocks in them are stronger.
+        arguments: Other arguments; options of blocks in them are stronger. The
+            places of blocks are those of the arrays.
         arrays: The arrays of the checkpoint.
         prefixes: What the names of a block's arrays begin with, by place.
     """
+    if "sspcab" in arguments:
+        raise ValueError(
+            "`sspcab` cannot be chosen for a published checkpoint: blocks are "
+            "found from its arrays. Received: "
+            f"sspcab={arguments['sspcab']!r}. Leave it out"
+        )
     found = {
         place: options
         for place, prefix in prefixes.items()

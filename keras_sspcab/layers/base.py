@@ -303,7 +303,8 @@ class WeightedLayer(ImageLayer):
         """The same arguments for a layer that this one is made of."""
         arguments = {name: getattr(self, name) for name in _WEIGHT_ARGUMENTS}
         for name in ("kernel_initializer", "bias_initializer"):
-            # Rebuilt from its config: one object would draw the same numbers
-            # for every child.
-            arguments[name] = keras.initializers.serialize(arguments[name])
+            # One object would draw the same numbers for every child; functions
+            # are called as they are.
+            if isinstance(arguments[name], keras.initializers.Initializer):
+                arguments[name] = arguments[name].clone()
         return {**arguments, "dtype": self.dtype_policy}

@@ -9,36 +9,28 @@ import keras
 
 
 def quantized_parts(layer: keras.layers.Layer) -> dict[str, Any]:
-    """Returns how each part was quantized, by its name, as plain values."""
+    """Returns how each part was quantized, by its place, as plain values."""
     return {
-        name: keras.saving.serialize_keras_object(
+        place: keras.saving.serialize_keras_object(
             getattr(part, "quantization_config", None) or part.quantization_mode
         )
-        for name, part in _named_parts(layer)
+        for place, _, part in _placed_parts(layer)
         if part.quantization_mode is not None
     }
 
 
 def quantize_parts(layer: keras.layers.Layer, parts: Mapping[str, Any]) -> None:
     """Quantizes the parts as they were, so that their weights can be loaded."""
-    for name, part in _named_parts(layer) if parts else ():
-        if name not in parts or part.quantization_mode is not None:
+    for place, name, part in _placed_parts(layer) if parts else ():
+        # Files of before have names.
+        config = parts.get(place, parts.get(name))
+        if config is None or part.quantization_mode is not None:
             continue
-        given = keras.saving.deserialize_keras_object(parts[name])
+        given = keras.saving.deserialize_keras_object(config)
         if isinstance(given, str):
             part.quantize(given)
         else:
             part.quantize(config=given)
-
-
-def _named_parts(
-    layer: keras.layers.Layer, prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    # Not by their paths, which depend on what is around.
-    for part in layer._layers:
-        name = prefix + part.name
-        yield name, part
-        yield from _named_parts(part, f"{name}/")
 
 
 def trainable_parts(layer: keras.layers.Layer) -> dict[str, bool]:
@@ -48,7 +40,7 @@ def trainable_parts(layer: keras.layers.Layer) -> dict[str, bool]:
     """
     flags = {"": bool(layer.trainable)}
     found = {} if layer.trainable else {"": False}
-    for place, part in _placed_parts(layer):
+    for place, _, part in _placed_parts(layer):
         flags[place] = bool(part.trainable)
         if flags[place] != flags[place.rpartition("/")[0]]:
             found[place] = flags[place]
@@ -61,19 +53,22 @@ def set_trainable_parts(
     """Restores the `trainable` flags that `trainable_parts` has returned."""
     flags = {"": parts.get("", True)}
     layer.trainable = flags[""]
-    for place, part in _placed_parts(layer):
+    for place, _, part in _placed_parts(layer):
         flags[place] = parts.get(place, flags[place.rpartition("/")[0]])
         part.trainable = flags[place]
 
 
 def _placed_parts(
-    layer: keras.layers.Layer, prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    # Numbers in names may be those that Keras counts in a process.
+    layer: keras.layers.Layer, around: str = "", name_around: str = ""
+) -> Iterator[tuple[str, str, Any]]:
+    """Yields places, names and parts."""
+    # Not by their paths, which depend on what is around. Numbers in names may
+    # be those that Keras counts in a process.
     counts: collections.Counter[str] = collections.Counter()
     for part in layer._layers:
         stem = re.sub(r"_\d+$", "", part.name)
-        place = f"{prefix}{stem}:{counts[stem]}"
+        place = f"{around}{stem}:{counts[stem]}"
+        name = name_around + part.name
         counts[stem] += 1
-        yield place, part
-        yield from _placed_parts(part, f"{place}/")
+        yield place, name, part
+        yield from _placed_parts(part, f"{place}/", f"{name}/")

@@ -111,7 +111,8 @@ class PixelScores:
     def rounding(self) -> float:
         """By how much a score was changed at most; 0 if all are exact."""
         steps = [part.step for part in (*self._normal, *self._anomalous)]
-        return max(steps, default=0.0) / 2
+        # Half a step each time, and each step is twice the last or more.
+        return max(steps, default=0.0)
 
     @property
     def num_kept(self) -> int:

@@ -82,8 +82,8 @@ METRICS: dict[str, Metric] = {
         Metric(
             "streaming_micro_auc",
             "streaming micro AUC",
-            "Micro AUC of the scores that a live video gets: no look ahead, "
-            "and nothing is normalized by video.",
+            "Micro AUC of scores that are not normalized by video, for which "
+            "one would have to wait for its end.",
             _VIDEO,
         ),
         Metric(

@@ -6,10 +6,11 @@ of servers share: questions, messages and the opacity of maps. A page adds only
 what no other has.
 """
 
+import base64
 import functools
 import importlib.resources
 
-__all__ = ["design", "shared_script"]
+__all__ = ["data_url", "design", "shared_script"]
 
 
 @functools.cache
@@ -32,6 +33,17 @@ def shared_script() -> str:
         True
     """
     return _read("shared.js")
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """Returns an encoded image as an address that holds all of it.
+
+    Example:
+        >>> data_url(b"GIF89a", "gif")
+        'data:image/gif;base64,R0lGODlh'
+    """
+    encoded = base64.b64encode(content).decode("ascii")
+    return f"data:image/{kind};base64,{encoded}"
 
 
 def _read(name: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from PIL import Image, ImageDraw, ImageFont
@@ -138,7 +137,6 @@ def save_score_plot(
         )
     shown = dict(sorted((pictures or {}).items()))
     figure = Figure(figsize=(9, 4.6 if shown else 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         2 if shown else 1,
         max(1, len(shown)),

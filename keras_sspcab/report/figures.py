@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -185,7 +184,6 @@ def page_axes(
     result: list[str] = []
     with matplotlib.rc_context({**STYLE, **_IN_PAGES, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
         yield figure.add_subplot(), result
         buffer = io.StringIO()
         figure.savefig(

@@ -1,6 +1,5 @@
 """The pictures of a report: worst misses first, and small enough for it."""
 
-import base64
 import dataclasses
 import io
 import os
@@ -50,12 +49,6 @@ def load_mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
         return masks.resize_mask(masks.read_mask(path), size)[0]
     except ValueError:
         return None
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Returns an encoded image as an address that holds all of it."""
-    encoded = base64.b64encode(content).decode("ascii")
-    return f"data:image/{kind};base64,{encoded}"
 
 
 def encode_photo(photo: Image.Image) -> bytes:

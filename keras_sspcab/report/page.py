@@ -23,7 +23,7 @@ from keras_sspcab.checks import standardize_int
 from keras_sspcab.hosts.registry import get_application
 from keras_sspcab.metrics.diagnosis import describe_failures, describe_shortcut
 from keras_sspcab.metrics.registry import describe_convention, metrics_of
-from keras_sspcab.pages import design
+from keras_sspcab.pages import data_url, design
 from keras_sspcab.pictures.heat import COLOR_TABLE, DEFAULT_ALPHA, HeatScale
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.report import charts, gallery, timeline
@@ -95,7 +95,7 @@ def write_report(
         groups = gallery.group_pictures(run.pictures, max_images, run.nouns)
         pictures = path.with_name(f"{path.stem}_pictures")
         if sum(group.shown for group in groups) <= MAX_EMBEDDED:
-            files.write_text(str(path), _render(run, groups, gallery.data_uri))
+            files.write_text(str(path), _render(run, groups, data_url))
             if _holds_pictures(pictures):
                 shutil.rmtree(pictures)
         else:
@@ -447,7 +447,10 @@ def _facts(run: EvaluatedRun) -> list[tuple[str, str]]:
 
 
 def _block(model: dict[str, Any]) -> str | None:
-    """Returns where the block is; the host's own place is not in the file."""
+    """Returns where the block is, and its options.
+
+    The host's own place is not in the file.
+    """
     place = model.get("sspcab")
     if "sspcab" not in model and "name" in model:
         try:
@@ -457,7 +460,11 @@ def _block(model: dict[str, Any]) -> str | None:
         if "sspcab" not in arguments:
             return None
         place = arguments["sspcab"].default or "none"
-    return ", ".join(place) if isinstance(place, (list, tuple)) else place
+    if isinstance(place, (list, tuple)):
+        place = ", ".join(place)
+    options = model.get("sspcab_options") or {}
+    described = ", ".join(f"{key} {value}" for key, value in options.items())
+    return f"{place} ({described})" if described else place
 
 
 def _read(name: str) -> str:

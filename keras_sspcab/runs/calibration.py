@@ -168,12 +168,11 @@ def restore_calibration(run: RunFolder, name: str) -> Calibration:
             f"{name!r}. It has: {', '.join(known)}"
         )
     calibration = Calibration.from_dict(known[name])
-    names = ("quantile", "pixel_quantile", "decision")
-    settings = {
-        f"calibration.{name}": value
-        for name in names
-        if (value := getattr(calibration, name)) is not None
-    }
+    settings: dict[str, Any] = {}
+    # One that was set by hand leaves the rule of the run as it is.
+    if calibration.quantile is not None:
+        names = ("quantile", "pixel_quantile", "decision")
+        settings = {f"calibration.{n}": getattr(calibration, n) for n in names}
     config = load_config(run.file("config.toml"), settings)
     install(run, model, calibration, config, known[name]["time"])
     return calibration
@@ -219,7 +218,14 @@ def _new_samples(source: Source, data: str, progress: Progress) -> Any:
     """Returns the normal samples of a folder, none of them trained on."""
     folder = source.list_samples(data, "auto")
     samples = (*folder.train, *folder.validation)
-    if trained_on := source.trained_on(samples):
+    trained_on = source.trained_on(samples)
+    if source.run is not None:
+        # The run has copies of these.
+        marked = {path.name for path in marks_of(source.run).false_alarms}
+        trained_on += [
+            one for one in samples if os.path.basename(one.path) in marked
+        ]
+    if trained_on:
         raise ValueError(
             f"{len(trained_on)} of the {len(samples)} normal {source.noun} in "
             f"{data} are those of the run, such as {trained_on[0].path}: what "

@@ -1,8 +1,6 @@
 """The folder of one run: where its files lie and what state it is in."""
 
-import contextlib
 import functools
-import importlib.metadata
 import os
 import platform
 import re
@@ -13,6 +11,7 @@ from typing import Any
 
 from keras_sspcab import files
 from keras_sspcab.files import now
+from keras_sspcab.imports import versions_of
 from keras_sspcab.locks import folder_lock, is_leftover
 from keras_sspcab.runs.config import Config
 from keras_sspcab.runs.parsing import load_config, write_config
@@ -191,8 +190,4 @@ def default_run_path(config: Config, root: str = "runs") -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions of what a run depends on."""
-    installed = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            installed[package] = importlib.metadata.version(package)
-    return installed
+    return {"python": platform.python_version(), **versions_of(_PACKAGES)}

@@ -22,6 +22,7 @@ from keras_sspcab.metrics.diagnosis import (
 )
 from keras_sspcab.preprocessing import content_of
 from keras_sspcab.progress import Progress
+from keras_sspcab.runs.calibration import FIRST
 from keras_sspcab.runs.measures import (
     SCORED,
     Measured,
@@ -69,8 +70,6 @@ def evaluate_images(
     masks = parallel_iterate(
         lambda sample: load_mask(sample, size, rule, source.preprocessing),
         samples,
-        "",
-        progress=False,
     )
     doubts: list[tuple[ImageSample, str]] = []
     num_small: list[int] = []
@@ -177,7 +176,11 @@ def evaluate_images(
         )
     # The check of the samples has warned of the first ones already.
     values["notes"] = [*describe_doubts(doubts), *notes]
-    is_circular = split == "validation" and not model.calibrates_by_folds
+    is_circular = (
+        split == "validation"
+        and not model.calibrates_by_folds
+        and (model.calibration.name or FIRST).partition("@")[0] == FIRST
+    )
     gaps = _gaps(values, split, is_circular)
     return Measured(values, curves, [*gaps, *notes])
 

@@ -10,11 +10,15 @@ import keras
 import numpy as np
 
 from keras_sspcab import files
+from keras_sspcab.data import ImageFolder, scan_image_folder
 from keras_sspcab.data.file_system import standardize_path
+from keras_sspcab.data.image_files import brightest_value
+from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.data.scanning import find_products
 from keras_sspcab.hosts import FeatureModel, ProductModel, get_application
 from keras_sspcab.metrics.registry import metrics_of
 from keras_sspcab.optional_inputs import product_index
+from keras_sspcab.preprocessing import WHITE_LEVELS, Preprocessing
 from keras_sspcab.progress import Progress
 from keras_sspcab.runs.calibration import (
     FIRST,
@@ -25,9 +29,13 @@ from keras_sspcab.runs.config import Config, ConfigError
 from keras_sspcab.runs.evaluation import evaluate_run
 from keras_sspcab.runs.folder import RunFolder, now
 from keras_sspcab.runs.models import load_detector
-from keras_sspcab.runs.parsing import differences, write_config
+from keras_sspcab.runs.parsing import (
+    CHANGE_NO_RESULT,
+    differences,
+    write_config,
+)
 from keras_sspcab.runs.sources import source_of
-from keras_sspcab.runs.training import train_run
+from keras_sspcab.runs.training import take_moved_data, train_run
 from keras_sspcab.scoring import Calibration
 from keras_sspcab.scoring.recognition import Recognition
 
@@ -44,12 +52,20 @@ def train_products(
 ) -> None:
     """Trains a run of each product, and makes one model of theirs.
 
-    Those that are finished, with the same settings, stay as they are.
+    Those that are finished, with the same settings, stay as they are; so does
+    the model of all, if none is new.
     """
     _check(config)
+    was_finished = run.is_finished
     found = find_products(config.data.path)
+    # A folder that cannot be used is told before it has a number.
+    folders = [scan_image_folder(path) for path in found.values()]
     # A product keeps its index when others are added.
-    known = run.record.get("products", [])
+    known = [
+        name
+        for name in run.record.get("products", [])
+        if name in found or run.product(name).is_finished
+    ]
     if missing := [name for name in known if name not in found]:
         raise ValueError(
             "Products of a run keep their numbers, and are told apart by their "
@@ -58,6 +74,7 @@ def train_products(
         )
     if any(run.product(name).is_finished for name in known):
         _refuse_thresholds(run, config)
+    white = config.data.white_level or _white_of_all(run, known, folders)
     if resume and run.exists:
         write_config(run.file("config.toml"), config)
     else:
@@ -70,8 +87,8 @@ def train_products(
     )
     for number, name in enumerate(names, 1):
         part = run.product(name)
-        settings = _settings_of(config, found[name])
-        if part.is_finished and _is_fitted_by(part.config, settings):
+        settings = _settings_of(config, found[name], white)
+        if part.is_finished and _stays(part, settings):
             progress.message(f"Product {name}: finished, and left as it is.")
             continue
         progress.message(f"Product {number} of {len(names)}: {name}")
@@ -81,6 +98,9 @@ def train_products(
         data = config.data.model_copy(update=size)
         config = config.model_copy(update={"data": data})
         write_config(run.file("config.toml"), config)
+    if was_finished and names == known and not _newer_parts(run):
+        run.update_record(state="finished")
+        return
     recognition = _join(run, names, progress)
     run.update_record(
         state="finished",
@@ -120,17 +140,68 @@ def _refuse_thresholds(run: RunFolder, config: Config) -> None:
             )
 
 
-def _settings_of(config: Config, path: str) -> Config:
-    data = config.data.model_copy(update={"path": path, "layout": "auto"})
+def _settings_of(config: Config, path: str, white: int) -> Config:
+    own = {"path": path, "layout": "auto", "white_level": white}
+    data = config.data.model_copy(update=own)
     return config.model_copy(update={"data": data})
 
 
-def _is_fitted_by(config: Config, settings: Config) -> bool:
-    """Whether a product was fitted so; thresholds may differ."""
-    sections = ("calibration", "evaluation", "tracking")
-    return all(
-        name.startswith(sections) for name in differences(config, settings)
-    )
+def _white_of_all(
+    run: RunFolder, known: Sequence[str], folders: Sequence[ImageFolder]
+) -> int:
+    """Returns the white level that all products are read by.
+
+    It is that of the products which are known already, or covers the normal
+    images of all.
+    """
+    paths = [one.path for f in folders for one in (*f.train, *f.validation)]
+    brightest = max(parallel_map(_brightest, paths, "Measuring images"))
+    needed = Preprocessing.covering(brightest or WHITE_LEVELS[-1]).white_level
+    for name in known:
+        how = run.product(name).record.get("data", {}).get("preprocessing")
+        if how is None:
+            continue
+        white: int = how["white_level"]
+        if brightest > white:
+            raise ConfigError(
+                f"The products of {run.path} are read with white at {white}, "
+                f"and there are normal images with values up to {brightest} "
+                "now. Start a new run, which measures all of them, or one with "
+                f"data.white_level={needed}"
+            )
+        return white
+    return needed
+
+
+def _brightest(path: str) -> int:
+    try:
+        return brightest_value(path)
+    except ValueError:
+        return 0  # whoever reads it is told
+
+
+def _stays(part: RunFolder, settings: Config) -> bool:
+    """Whether a finished product was fitted so; thresholds may differ.
+
+    Images that have only moved are known again, and sought there from now on.
+    """
+    free = ("calibration", "evaluation", "tracking")
+    changed = {
+        name
+        for name in differences(part.config, settings)
+        if not name.startswith(free)
+    }
+    how = part.record.get("data", {}).get("preprocessing", {})
+    if how.get("white_level") == settings.data.white_level:
+        # It was measured.
+        changed.discard("data.white_level")
+    if not changed <= CHANGE_NO_RESULT:
+        return False
+    if "data.path" not in changed:
+        return True
+    data = part.config.data.model_copy(update={"path": settings.data.path})
+    moved = part.config.model_copy(update={"data": data})
+    return take_moved_data(part, moved)
 
 
 def _parts(run: RunFolder) -> dict[str, RunFolder]:
@@ -177,13 +248,13 @@ def is_joined(run: RunFolder) -> bool:
 
 
 def _newer_parts(run: RunFolder) -> list[str]:
-    """Returns the products whose models are newer than that of all."""
+    """Returns the products whose models are newer than that of all, or gone."""
     joined = os.path.getmtime(run.file("model.keras"))
     files_of = {n: p.file("model.keras") for n, p in _parts(run).items()}
     return [
         name
         for name, file in files_of.items()
-        if os.path.exists(file) and os.path.getmtime(file) > joined
+        if not os.path.exists(file) or os.path.getmtime(file) > joined
     ]
 
 

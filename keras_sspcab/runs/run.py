@@ -153,23 +153,17 @@ class Run(RunFolder):
     def _takes_moved_data(self) -> bool:
         """Accepts a new `data.path` that holds the images of the training.
 
-        Returns whether that is the only change; the record then names the new
-        folder. Images are compared by their names and their number.
+        Returns whether that is the only change; the run then has the new
+        settings. Images are compared by their names and their number.
         """
         if not self.is_finished or self._changed != {"data.path"}:
             return False
         if self.has_products:
-            return False  # each part has its own
-        from keras_sspcab.runs.sources import source_of
+            return False  # each has its own run
+        from keras_sspcab.runs.training import take_moved_data
 
-        source = source_of(self.config, RunFolder(self.path))
-        folder = source.split()
-        if not source.is_of_training(folder):
-            return False
         with self.locked():
-            known = self.record.get("data", {})
-            self.update_record(data={**known, "root": folder.root})
-        return True
+            return take_moved_data(self, self.config)
 
     @property
     def can_be_trained_further(self) -> bool:
@@ -222,7 +216,6 @@ class Run(RunFolder):
             self._warn_of_new_data()
             return
         if resume and feedback is None and self._takes_moved_data():
-            self._keep_settings()
             if progress is not None:
                 progress.message(
                     "Nothing is trained: the data are those of the training, "
@@ -269,17 +262,24 @@ class Run(RunFolder):
         from keras_sspcab.runs.sources import source_of
 
         if self.has_products:
-            return  # each has its own run
+            for name in self.record["products"]:
+                Run(self.product(name).path)._warn_of_new_data()
+            return
         # They may be gone, which is no fault of a finished run.
         with contextlib.suppress(ValueError, OSError):
             source = source_of(self.config, RunFolder(self.path))
             is_checked = self.config.data.on_error == "skip"
             folder = source.split() if is_checked else source.scan()
             if not source.is_of_training(folder):
+                advice = "A new run, in another folder, learns from all of them"
+                if (whole := self.joined) is not None:
+                    advice = (
+                        f"Remove {self.path} and resume {whole.path} to fit "
+                        "this product to all of them"
+                    )
                 warnings.warn(
                     f"The {source.noun} in {folder.root} are not those that "
-                    "the run has learned from. A new run, in another folder, "
-                    "learns from all of them",
+                    f"the run has learned from. {advice}",
                     stacklevel=3,
                 )
 
@@ -358,9 +358,9 @@ class Run(RunFolder):
             feedback: A folder of `keras_sspcab.data.MarkedImages`: false alarms
                 count as normal images beside the others, and it is told how
                 many of the missed defects are flagged then.
-            threshold: Of images: the score to flag from, set by hand instead of
-                all others, or `"f1"` for that of the best F1 of the test images
-                that were evaluated last.
+            threshold: The score to flag from, set by hand instead of all
+                others, or `"f1"` for that of the best F1 of the test images or
+                frames that were evaluated last.
             product: Which product, in a run of several. None takes each of
                 them, which have neither `data` nor `feedback` in common.
 

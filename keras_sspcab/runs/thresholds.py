@@ -1,8 +1,11 @@
 """Thresholds that are chosen rather than measured, and what they flag."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from keras_sspcab import files
 from keras_sspcab.checks import standardize_number
@@ -12,7 +15,9 @@ from keras_sspcab.runs.calibration import install, new_name
 from keras_sspcab.runs.folder import RunFolder
 from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.outputs import (
+    FrameScore,
     ImageScore,
+    read_frame_scores,
     read_image_scores,
     read_metrics,
 )
@@ -68,9 +73,9 @@ class ThresholdChoice:
     normal: Share
     defective: Share
 
-    def describe(self) -> str:
-        """Says how many of both are flagged."""
-        parts = {"normal": self.normal, "defective": self.defective}
+    def describe(self, defective: str = "defective") -> str:
+        """Says how many of both are flagged; `defective` is how to call one."""
+        parts = {"normal": self.normal, defective: self.defective}
         texts = [
             share.describe(f"{kind} ones")
             for kind, share in parts.items()
@@ -80,14 +85,17 @@ class ThresholdChoice:
 
 
 def threshold_choices(
-    scored: Sequence[ImageScore], thresholds: Mapping[str, float]
+    scored: Sequence[ImageScore | FrameScore], thresholds: Mapping[str, float]
 ) -> list[ThresholdChoice]:
     """Returns what thresholds flag of labeled images, the lowest first.
 
-    Without labeled images there are none.
+    They have as few decimals as flag the same, so that they can be typed; two
+    at least. Without labeled images there are none.
     """
     choices = []
-    for name, threshold in sorted(thresholds.items(), key=lambda item: item[1]):
+    scores = np.array([one.score for one in scored])
+    for name, value in sorted(thresholds.items(), key=lambda item: item[1]):
+        threshold = _shortest(value, scores)
         shares = [
             Share(
                 sum(one.score >= threshold for one in scored if one.label == k),
@@ -98,6 +106,15 @@ def threshold_choices(
         if any(share.total for share in shares):
             choices.append(ThresholdChoice(name, threshold, *shares))
     return choices
+
+
+def _shortest(threshold: float, scores: np.ndarray) -> float:
+    flagged = scores >= threshold
+    for digits in range(2, 9):
+        short = round(threshold, digits)
+        if np.array_equal(scores >= short, flagged):
+            return short
+    return threshold
 
 
 def set_threshold(
@@ -112,20 +129,29 @@ def set_threshold(
             "with normal images first"
         )
     scored = _labeled_scores(run, before)
+    noun, defective, doubt = "images", "defective", ""
+    if model.kind != "image":
+        noun, defective = "frames", "abnormal"
+        doubt = "; less sure, as frames of one video are alike"
     label = "manual"
     if threshold == BEST_F1:
         label = BEST_F1
-        if not {0, 1} <= {one.label for one in scored}:
+        known = {one.label for one in scored}
+        words = {0: "normal", 1: defective}
+        if missing := [word for k, word in words.items() if k not in known]:
+            advice = "Run `keras-sspcab evaluate` first"
+            if scored:
+                advice = f"There are none that are {' or '.join(missing)}"
             raise ValueError(
                 "The threshold of the best F1 needs the scores of labeled "
-                f"images, normal and defective ones, in {run.path}/predictions,"
-                " of this calibration. Run `keras-sspcab evaluate` first"
+                f"{noun}, normal and {defective} ones, in "
+                f"{run.path}/predictions, of this calibration. {advice}"
             )
         threshold, f1 = f1_optimal_threshold(
             [one.label for one in scored], [one.score for one in scored]
         )
         progress.message(
-            f"The best F1 of the test images is {f1:.3f}. It was chosen on "
+            f"The best F1 of the test {noun} is {f1:.3f}. It was chosen on "
             "them, so that others will do worse."
         )
     value = standardize_number(threshold, "threshold", -math.inf)
@@ -138,24 +164,28 @@ def set_threshold(
         decision="score",
         name=new_name(run, model, f"{label}@{time}"),
     )
-    settings = {"calibration.decision": "score"}
-    config = load_config(run.file("config.toml"), settings)
+    # As it is: what measures thresholds again goes by the rule of the run.
+    config = load_config(run.file("config.toml"))
     install(run, model, calibration, config, time)
     alone = ", besides what regions flag" if before.regions else ""
     for one in threshold_choices(scored, {"it": value}):
-        progress.message(
-            f"Of the test images it flags {one.describe()}{alone}."
-        )
+        flagged = f"{one.describe(defective)}{alone}{doubt}"
+        progress.message(f"Of the test {noun} it flags {flagged}.")
     return calibration
 
 
 def _labeled_scores(
     run: RunFolder, calibration: Calibration
-) -> Sequence[ImageScore]:
-    """Returns the test images that were scored at the present scale."""
+) -> Sequence[ImageScore | FrameScore]:
+    """Returns test images or frames that were scored at the present scale."""
+    rows: Sequence[ImageScore | FrameScore]
     try:
         values = read_metrics(run)
-        rows = read_image_scores(run)
+        if values.get("kind") == "video":
+            of_videos = read_frame_scores(run).values()
+            rows = list(itertools.chain.from_iterable(of_videos))
+        else:
+            rows = read_image_scores(run)
     except (OSError, ValueError):
         return []
     then = Calibration.from_dict(values.get("calibration") or {})

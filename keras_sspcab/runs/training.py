@@ -19,6 +19,7 @@ from keras_sspcab.hosts import AnomalyModel, InspectionModel, ObjectModel
 from keras_sspcab.layers.predictive_block import PredictiveBlock
 from keras_sspcab.progress import Progress
 from keras_sspcab.runs.calibration import (
+    FIRST,
     FITTED,
     calibrate_on_own,
     propose_symmetries,
@@ -57,6 +58,21 @@ def is_free_setting(name: str) -> bool:
     """Whether a setting may change between the start of a run and its end."""
     section = name.partition(".")[0]
     return name in _FREE_SETTINGS or section in ("evaluation", "tracking")
+
+
+def take_moved_data(run: RunFolder, config: Config) -> bool:
+    """Gives a finished run its images at another place, if they are the same.
+
+    Returns whether they are, by their names and their number.
+    """
+    source = source_of(config, RunFolder(run.path))
+    folder = source.split()
+    if not source.is_of_training(folder):
+        return False
+    write_config(run.file("config.toml"), config)
+    known = run.record.get("data", {})
+    run.update_record(data={**known, "root": folder.root})
+    return True
 
 
 def train_run(
@@ -394,7 +410,10 @@ def _finish(
 
 
 def _tell_lost_thresholds(run: RunFolder) -> None:
-    """Warns that this training replaces thresholds that were set by hand."""
+    """Warns of thresholds that this training does not measure again.
+
+    They were set by hand, or measured on other images.
+    """
     lost = []
     # A broken file is no reason to lose a training.
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
@@ -402,11 +421,13 @@ def _tell_lost_thresholds(run: RunFolder) -> None:
         lost = [
             f"{one['threshold']:g} ({name})"
             for name, one in known.items()
-            if one.get("quantile") is None and one.get("threshold") is not None
+            if name.partition("@")[0] != FIRST
+            and one.get("threshold") is not None
         ]
     if lost:
         warnings.warn(
-            "Thresholds that were set by hand are of the model before, and "
-            f"are measured anew: {', '.join(lost)}",
+            "Thresholds that were set by hand, or measured on other images, "
+            "are of the model before. They give way to those of this training: "
+            f"{', '.join(lost)}",
             stacklevel=2,
         )

@@ -244,8 +244,12 @@ def _gaps(
             f"{without_truth} test videos have no ground truth and count for "
             "no metric"
         )
-    elif not values["num_abnormal_frames"]:
-        gaps.append("No test frame is abnormal: there is nothing to tell apart")
+    kinds = "abnormal", "normal"
+    missing = [kind for kind in kinds if not values[f"num_{kind}_frames"]]
+    if missing and without_truth < len(scored):
+        gaps.append(
+            f"No test frame is {missing[0]}: there is nothing to tell apart"
+        )
     return gaps
 
 

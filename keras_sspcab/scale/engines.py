@@ -213,11 +213,14 @@ class ShardWorker:
         if self._scorer is None:
             import tensorflow as tf
 
-            # No more cores than the worker has.
+            # No more cores than the worker has, and no more memory of a GPU,
+            # which others may share, than it needs.
             count = self._options.cpus_per_worker
             with contextlib.suppress(RuntimeError):  # it is running already
                 tf.config.threading.set_intra_op_parallelism_threads(count)
                 tf.config.threading.set_inter_op_parallelism_threads(count)
+                for gpu in tf.config.list_physical_devices("GPU"):
+                    tf.config.experimental.set_memory_growth(gpu, True)
             self._scorer = ShardScorer(self._job)
         self._scorer.score(shard)
 

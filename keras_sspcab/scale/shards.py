@@ -16,7 +16,7 @@ from keras_sspcab.data.checking import warn_of_dark_files
 from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.image_files import read_pixels
 from keras_sspcab.data.parallel import parallel_map
-from keras_sspcab.data.resizing import resize
+from keras_sspcab.data.resizing import compiled_resize
 from keras_sspcab.optional_inputs import product_name
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.outputs import write_map
@@ -141,17 +141,9 @@ class ShardScorer:
             )
         self._of_regions = region_columns(job.plan.regions)
         self._preprocessing = _preprocessing_of(self._scorer)
-        shape = (None, None, job.plan.channels)
+        size, channels = job.plan.image_size, job.plan.channels
         self._resize = {
-            dtype: tf.function(
-                lambda pixels: resize(
-                    pixels,
-                    job.plan.image_size,
-                    self._preprocessing.resize,
-                    self._preprocessing.fit,
-                ),
-                autograph=False,
-            ).get_concrete_function(tf.TensorSpec(shape, dtype))
+            dtype: compiled_resize(size, channels, self._preprocessing, dtype)
             for dtype in (tf.uint8, tf.float32)
         }
 
@@ -193,7 +185,7 @@ class ShardScorer:
     def _read_all(self, paths: Sequence[str]) -> list[_Image]:
         if not paths:
             return []
-        return parallel_map(self._read, paths, "", progress=False)
+        return parallel_map(self._read, paths)
 
     def _read(self, path: str) -> _Image:
         try:

@@ -217,7 +217,7 @@ class MemoryBank(FeatureStatistics):
     def call(self, inputs: Any) -> tuple[Any, Any]:
         batch, rows, columns, channels = ops.shape(inputs)
         patches = ops.reshape(inputs - self.center, (-1, channels))
-        nearest = _place_of_least(self._comparison(patches))
+        nearest = place_of_least(self._comparison(patches))
         # The product of matrices says which is nearest, but small distances are
         # lost in its rounding.
         distances = _lengths(patches - ops.take(self.memory, nearest, axis=0))
@@ -225,7 +225,7 @@ class MemoryBank(FeatureStatistics):
         scores = ops.max(of_image, axis=1)
         if self.neighbors is not None:
             start = ops.arange(batch, dtype="int32") * (rows * columns)
-            place = start + _place_of_least(-of_image)
+            place = start + place_of_least(-of_image)
             scores = scores * self._unusualness(
                 ops.take(patches, place, axis=0),
                 ops.take(nearest, place, axis=0),
@@ -282,7 +282,7 @@ class MemoryBank(FeatureStatistics):
         return tuple(input_shape[:3]), tuple(input_shape[:1])
 
 
-def _place_of_least(values: Any) -> Any:
+def place_of_least(values: Any) -> Any:
     """Returns the index of the least value of each row.
 
     By integers: `argmin` of floats has operations in Keras that TFLite lacks,

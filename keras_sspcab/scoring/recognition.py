@@ -11,6 +11,7 @@ from keras import ops
 from keras_sspcab.layers.base import Shape
 from keras_sspcab.scoring.base import FittedLayer
 from keras_sspcab.scoring.false_alarms import limit_of
+from keras_sspcab.scoring.memory_bank import place_of_least
 
 # How much farther than normal images one may be that is still taken for the
 # product: defects move the mean of the features as well.
@@ -123,12 +124,9 @@ class ProductRecognition(FittedLayer):
 
     def _decide(self, squares: Any) -> tuple[Any, Any]:
         surprise = squares + self.spreads
-        least = ops.min(surprise, axis=1, keepdims=True)
-        # By integers: TFLite has no `argmin` as Keras computes it.
-        is_least = ops.cast(ops.less_equal(surprise, least), "int32")
-        nearest = ops.cast(ops.argmax(is_least, axis=1), "int32")
+        nearest = place_of_least(surprise)
         is_near = ops.less_equal(
-            least[:, 0] - ops.take(self.spreads, nearest),
+            ops.min(surprise, axis=1) - ops.take(self.spreads, nearest),
             ops.take(self.limits, nearest),
         )
         return ops.where(is_near, nearest, -1), nearest

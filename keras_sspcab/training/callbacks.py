@@ -38,6 +38,9 @@ class TrainingInterrupted(KeyboardInterrupt):
         super().__init__(message)
         self.signal = number
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.signal, str(self))
+
 
 class TrainCallbacks(keras.callbacks.CallbackList):
     """Makes several calls of `fit`, one an epoch, look like a single one."""

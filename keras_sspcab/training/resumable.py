@@ -168,11 +168,13 @@ def _check(model: keras.Model, checkpoint: str) -> None:
             "The checkpoint must end in .npz. "
             f"Received: checkpoint={checkpoint!r}"
         )
-    if getattr(model.optimizer, "use_ema", False):
+    # In mixed precision another is around it.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if getattr(optimizer, "use_ema", False):
         # `fit` overwrites the weights by their average when it returns.
         raise ValueError(
-            "An optimizer with use_ema=True cannot be resumed. Use the "
-            "callback keras.callbacks.SwapEMAWeights"
+            "An optimizer with use_ema=True cannot be resumed. Train without "
+            "it, or with `fit`"
         )
 
 

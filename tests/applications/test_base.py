@@ -254,6 +254,18 @@ def test_config_is_the_models_own():
     assert loaded.get_layer("sspcab_late").loss_weight == 0.2
 
 
+def test_file_keeps_the_options_of_the_loss(tmp_path):
+    # Far below the errors, which are squared up to there.
+    options = {"loss": keras.losses.Huber(delta=1e-5)}
+    detector = model(sspcab="late", sspcab_options=options)
+    detector.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for host in (detector, loaded):
+        host(images(2))
+    term, expected = (float(sum(host.losses)) for host in (loaded, detector))
+    assert term == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", ["autoencoder", "cutpaste", "mnad", "padim"])
 def test_images_held_out_of_training(name):
     """`validation_split` keeps the last images, of which nothing is learned."""
@@ -362,6 +374,33 @@ def test_size_of_the_batches_to_validate_with(name):
             **options,
         )
         assert len(batches) == count
+
+
+class Pairs(Batches):
+    """Batches of four images and their classes, in lists."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return [x, {"logits": y}]
+
+
+@pytest.mark.parametrize(("name", "is_paired"), [("mnad", 0), ("cutpaste", 1)])
+def test_a_tuple_of_one_is_no_pair(name, is_paired):
+    data = pytest.importorskip("tensorflow").data.Dataset
+    host = small_host(name, run_eagerly=True)
+    x = samples(host, 4)
+    seen = []
+    host.fit_scoring = lambda data: seen.extend(
+        numpy(images) for images, _ in host.input_batches(data)
+    )
+    alone = data.from_tensor_slices((x,)).batch(2)
+    history = host.fit(alone, validation_data=alone, verbose=0).history
+    assert np.isfinite(history["val_loss"]).all()
+    np.testing.assert_array_equal(np.concatenate(seen), x)
+    if is_paired:
+        seen.clear()
+        host.fit(Pairs(x, np.zeros(4, "int32")), verbose=0)
+        assert not seen
 
 
 @pytest.mark.slow
@@ -500,3 +539,19 @@ def test_file_keeps_the_precision(tmp_path):
     np.testing.assert_array_equal(
         loaded.predict_on_batch(x)["raw_score"], expected["raw_score"]
     )
+
+
+def test_file_keeps_the_precision_of_each_layer(tmp_path):
+    policies = keras.dtype_policies.DTypePolicyMap("float32")
+    policies["encoder_conv1"] = "bfloat16"
+    keras.config.set_dtype_policy(policies)
+    try:
+        detector = model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    detector.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for host in (detector, loaded):
+        assert host.get_layer("encoder_conv1").compute_dtype == "bfloat16"
+        assert host.get_layer("encoder_conv2").compute_dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"

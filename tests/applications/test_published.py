@@ -215,6 +215,8 @@ def test_blocks_come_along(naming, tmp_path):
     for corner, weight in zip(corners, block, strict=True):
         np.testing.assert_array_equal(kernel[corner].T, weight[..., 0, 0])
     assert model.arguments["sspcab"] in (place, (place,))
+    with pytest.raises(ValueError, match="from its arrays.*sspcab=None"):
+        DRAEM.from_published(tmp_path / "draem.npz", sspcab=None)
 
 
 def small_draem(rng, place, naming):
@@ -405,7 +407,7 @@ def test_models_of_before_align_as_they_did(host):
     }[host]
     former = host(**small, alignment="keras")
     config = former.get_config()
-    del config["alignment"]
+    del config["alignment"], config["trainable_parts"]
     loaded = host.from_config(config)
     loaded.set_weights(former.get_weights())
     published = host(**small)

@@ -73,6 +73,14 @@ def test_new_thresholds_from_more_normal_images(copy, more_normal, invoke):
     assert "False alarms to expect: " in result.stdout
     assert f"run `keras-sspcab evaluate {copy}`" in result.stdout
     assert Run(copy).config.calibration.decision == "either"
+    # A threshold by hand leaves the rule of the run, to measure by it again.
+    by_hand = Run(copy).calibrate(threshold=4.0)
+    assert by_hand.decision == "score"
+    Run(copy).calibrate(restore="training")
+    assert Run(copy).config.calibration.decision == "score"
+    Run(copy).calibrate(restore=new.name)
+    Run(copy).calibrate(restore=by_hand.name)
+    assert Run(copy).config.calibration.decision == "either"
     # Another one keeps what is not asked for.
     invoke("calibrate", copy, "--data", more_normal, "--decision=score")
     again, _ = outputs_of(copy)
@@ -164,6 +172,10 @@ def test_calibrations_of_one_second_have_names_of_their_own(copy):
 
 def test_a_new_training_forgets_former_thresholds(copy, more_normal, invoke):
     invoke("calibrate", copy, "--data", more_normal)
-    invoke("train", "--run", copy, "--resume", "--epochs=3")
+    result = invoke("train", "--run", copy, "--resume", "--epochs=3")
+    # Those of other images are told.
+    words = " ".join(result.stderr.split())
+    assert "They give way to those of this training" in words
+    assert "(good@" in words
     assert not (copy / "calibrations.json").exists()
     assert load_detector(str(copy)).calibration.name == ""

@@ -261,6 +261,11 @@ def test_more_hosts_join_a_comparison(copy, arguments, invoke):
     assert "filters" not in run.config.model.options
     text = (copy / "comparison.md").read_text()
     assert "One seed, 1: no spread is known." in text
+    assert "tables of before are replaced" not in result.stdout
+    options = ("--models=stub", f"--out={copy}", "--seeds=1,")
+    result = invoke(*arguments[:-1], *options)
+    words = " ".join(result.stdout.split())
+    assert "are replaced, and lose autoencoder: name these" in words
 
 
 def test_interruption_says_how_to_go_on(

@@ -68,6 +68,7 @@ def test_what_is_set_goes_before_what_was_published(checkpoint, images):
         ("mnad", [], "cannot be made of 1 files"),
         ("cutpaste", [], "no checkpoint of this host"),
         ("draem", ["--set", "model.base_width=8"], "base_width"),
+        ("draem", ["--set", "model.sspcab=bottleneck"], "blocks are found"),
         ("draem", ["--channel-order", "rbg"], "--channel-order must be"),
     ],
 )

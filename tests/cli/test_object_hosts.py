@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("cv2")
 
 from keras_sspcab.data.video import scan_video_folder
+from keras_sspcab.export import runs
 from keras_sspcab.hosts import score_objects
 from keras_sspcab.metrics import rbdc_tbdc, read_detections, read_tracks
 from keras_sspcab.runs import RunFolder, load_detector
@@ -280,6 +281,21 @@ def test_export_of_a_host_and_its_networks(hf2vad, invoke, tmp_path):
     for name in ("memory_autoencoder", "vunet"):
         path = tmp_path / f"onnx-networks/{name}.onnx.parity.json"
         assert json.loads(path.read_text("utf-8"))["parity"]["passes"]
+
+
+def test_networks_of_each_precision_have_a_folder(
+    hf2vad, monkeypatch, tmp_path
+):
+    paths = []
+    monkeypatch.setattr(
+        runs, "export_networks", lambda _, path, *a, **k: paths.append(path)
+    )
+    monkeypatch.setattr(runs.RunExporter, "_options", lambda *_: {})
+    exporter = runs.RunExporter(str(hf2vad), destination=tmp_path)
+    for precision in ("float32", "int8"):
+        exporter.export_networks("tflite", precision)
+    names = ["tflite-networks", "tflite-networks-int8"]
+    assert paths == [tmp_path / name for name in names]
 
 
 def test_single_networks_are_of_hosts_of_objects(trained, invoke):

@@ -77,7 +77,7 @@ def test_output_reads_well_in_a_log(invoke, images, tmp_path, monkeypatch):
         "epoch 1/2  loss ",
         "sspcab_loss ",
         "Calibrated on 3 normal images, held out of the training",
-        f"Saved {os.path.join(run, 'model.keras')}",
+        f"The model is in {os.path.join(run, 'model.keras')}",
     ):
         assert text in result.stdout
     assert "The threshold is a guess. False alarms to expect" in result.stderr

@@ -1,11 +1,17 @@
 """The tables of the paper as comparisons."""
 
+import contextlib
+import types
+
 import pytest
 
+from keras_sspcab.compare import timing
 from keras_sspcab.compare.grid import parse_blocks
 from keras_sspcab.compare.paper import BUDGETS, PAPER_TABLES, read_paper_table
 from keras_sspcab.compare.settings import HostSettings
+from keras_sspcab.hosts import get_application
 from keras_sspcab.runs.models import construct
+from keras_sspcab.runs.parsing import arguments_of
 
 TABLES = [(name, budget) for name in PAPER_TABLES for budget in BUDGETS]
 
@@ -40,6 +46,65 @@ def test_paper_has_the_widths_of_the_publications():
     assert parameters("table1", "object_autoencoder") == 30_689
     # That of reconstruction, whose figures the paper has.
     assert parameters("table3", "mnad") == 17_195_267
+
+
+@pytest.mark.parametrize("name", ["table2", "table3"])
+def test_paper_measures_as_published(name):
+    table = read_paper_table(name, "paper")
+    settings = settings_of(table)
+    for model in table.models:
+        host = get_application(model)
+        sections = settings.config(model, "", "off", 0).to_dict()
+        defaults = {k: p.default for k, p in arguments_of(host).items()}
+        sections["model"] = defaults | sections["model"]
+        published = host.published_evaluation
+        for name, value in published.settings.items() if published else ():
+            section, key = name.split(".")
+            assert sections[section].get(key) == value, (model, name)
+
+
+def test_what_is_missing_of_the_data():
+    table = read_paper_table("table3", "cpu")
+
+    def missing(*classes):
+        grid = types.SimpleNamespace(classes=classes)
+        return table.missing(types.SimpleNamespace(grid=grid, changed={}))
+
+    (line,) = missing("avenue")
+    assert "is of ShanghaiTech Campus, which is not there" in line
+    assert "takes its place" not in line
+    lines = missing("street")
+    assert len(lines) == 2
+    assert all("street takes its place" in line for line in lines)
+
+
+def test_both_models_are_made_where_they_are_timed(monkeypatch):
+    """Weights that lie on another device would be copied in each call."""
+    devices = [types.SimpleNamespace(device_type=t) for t in ("CPU", "GPU")]
+    inside, made = [], []
+
+    @contextlib.contextmanager
+    def device(name):
+        inside.append(name)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(timing, "cases", lambda _: {"host": make})
+    monkeypatch.setattr(timing, "time_pair", lambda *_: [(1.0, 1.0)] * 3)
+    monkeypatch.setattr(timing.tf, "device", device)
+    monkeypatch.setattr(
+        timing.tf.config, "list_logical_devices", lambda: devices
+    )
+
+    def make(block):
+        made.append((block, *inside))
+
+    assert [one.device for one in timing.measure("cpu")] == ["CPU", "GPU"]
+    assert made == [
+        (block, f"/{name}:0")
+        for name in ("CPU", "GPU")
+        for block in ("off", "on")
+    ]
 
 
 def blocks_of(name):

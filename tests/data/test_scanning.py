@@ -138,20 +138,38 @@ def test_plain_takes_everything_as_normal(tmp_path, touch):
         (["good/0.png", "bad/0.png"], True),
         (["OK/0.png", "scratch/0.png"], True),
         (["0.png", "NG/deep/0.png"], True),
+        (["monday/OK/0.png", "tuesday/cam1/NG/0.png"], True),
+        (["monday/normal/0.png", "monday/dent/0.png"], True),
         (["good/0.png", "bad/notes.txt"], False),
         (["monday/good/0.png", "monday/1.png", "bad.png"], False),
+        (["monday/good/0.png", "tuesday/good/0.png"], False),
     ],
 )
 def test_good_and_bad_images_are_not_all_normal(
     tmp_path, touch, names, is_refused
 ):
-    touch(*names)
+    # What the folder itself is called says nothing.
+    root = tmp_path / "NG"
+    touch(*names, root=root)
     if is_refused:
         with pytest.raises(ValueError, match="not all images are normal.*test"):
-            scan_image_folder(tmp_path)
+            scan_image_folder(root)
     else:
+        scan_image_folder(root)
+    assert scan_image_folder(root, layout="plain").train
+
+
+def test_folders_of_good_and_bad_images_are_named(tmp_path, touch):
+    touch("1/OK/0.png", "1/NG/0.png", "2/0.png")
+    with pytest.raises(ValueError, match=r"with 1/NG, 1/OK\. Put"):
         scan_image_folder(tmp_path)
-    assert scan_image_folder(tmp_path, layout="plain").train
+
+
+def test_products_without_an_image_are_told(tmp_path, touch):
+    touch("bolt/0.png", "nut/1.HEIC", "nut/raw/2.HEIC", "notes.txt")
+    (tmp_path / "cap").mkdir()
+    with pytest.warns(UserWarning, match=r"no image: nut \(2 \.heic\)\. Ext"):
+        assert list(find_products(tmp_path)) == ["bolt"]
 
 
 def test_masks_are_no_images_to_score(mvtec, tmp_path, touch, monkeypatch):
@@ -229,6 +247,10 @@ MASKS = "ground_truth/crack"
         (
             [TRAIN, "test/good/0.png", "test/ok/0.png", "test/hole/0.png"],
             ["all else in `test` defective", "test/ok."],
+        ),
+        (
+            [TRAIN, "test/1/good/0.png", "test/1/hole/0.png"],
+            ["all else in `test` defective", "test/1/good."],
         ),
         (
             ["train/good/readme.txt"],

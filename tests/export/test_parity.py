@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import pickle
+import types
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from keras_sspcab.export.parity import (
     VALUE_UNIT,
     ZSCORE_UNIT,
     Comparison,
+    ExportMismatchError,
     ParityResult,
 )
 from keras_sspcab.scoring import Calibration
@@ -130,6 +133,56 @@ def test_flags_count_outside_of_the_band(judge, score, flag, differing, beyond):
     )
     assert result.flags_differing == differing
     assert result.flags_beyond_tolerance == beyond
+
+
+@pytest.mark.parametrize(
+    ("count", "num_differing", "passes"),
+    [(3, 1, True), (3, 2, False), (40, 10, True), (40, 11, False)],
+)
+def test_few_flags_may_differ(judge, count, num_differing, passes):
+    """In int8 the tolerance may be wider than all scores are."""
+    scores = np.full(count, 1.9)
+    received = np.where(np.arange(count) < num_differing, 2.1, 1.9)
+    result = judge(
+        {"anomaly_score": scores, "is_anomalous": scores >= 2},
+        {"anomaly_score": received, "is_anomalous": received >= 2},
+        tolerance=0.25,
+    )
+    assert result.flags_beyond_tolerance == 0
+    assert (result.flags_differing, result.flags_compared) == (
+        num_differing,
+        count,
+    )
+    assert result.passes == passes
+    assert f"{num_differing} of {count} flags differ" in result.summary()
+
+
+def test_flags_of_products_are_compared_without_their_numbers(judge):
+    parts = tuple(
+        Calibration(0.0, 1.0, 0.0, 1.0, 2.0, num_images=9, name=name)
+        for name in ("nut", "bolt")
+    )
+    calibration = Calibration.of_products({p.name: p for p in parts})
+    inference = types.SimpleNamespace(
+        is_detector=True, model=types.SimpleNamespace(calibration=calibration)
+    )
+    reference = {
+        "anomaly_score": np.array([1.0, 3.0]),
+        "is_anomalous": np.array([False, True]),
+    }
+    wrong = {**reference, "is_anomalous": np.array([True, True])}
+    products = {"product_index": np.array([0, 1])}
+    for more in ({}, products):
+        result = ParityResult("m.onnx", "float32", 1e-4, 2)
+        Comparison(inference, result).add(reference | more, wrong | more)
+        assert result.flags_beyond_tolerance == 1
+
+
+def test_the_error_can_be_sent_to_another_process():
+    result = ParityResult("m.onnx", "int8", 0.25, 8, flags_differing=5)
+    error = pickle.loads(pickle.dumps(ExportMismatchError(result)))
+    assert error.result == result
+    assert "m.onnx differs" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,20 @@ def test_python(to, detector, onnx_file, photos, expected, tmp_path):
         assert flag == outputs["is_anomalous"]
 
 
+def test_python_refuses_files_of_16_bits(tmp_path):
+    example = runpy.run_path(str(EXAMPLES / "python/detect.py"))
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.full((8, 8), 4000, "uint16")).save(photo)
+    for channels in (1, 3):
+        with pytest.raises(SystemExit, match="has 16 bits or more a value"):
+            example["read_image"](str(photo), (8, 8, channels), "stretch")
+    report = {"preprocessing": Preprocessing(white_level=4095).to_dict()}
+    path = tmp_path / "m.onnx"
+    Path(f"{path}.parity.json").write_text(json.dumps(report), "utf-8")
+    with pytest.raises(SystemExit, match="takes images of 16 bits"):
+        example["read_fit"](str(path))
+
+
 @pytest.mark.parametrize("fit", ["pad", "crop"])
 @pytest.mark.parametrize("size", [(10, 23), (31, 16), (8, 8)])
 def test_python_fits_images_as_training_does(fit, size, tmp_path):

@@ -82,6 +82,23 @@ def test_what_was_quantized_how_is_kept(tmp_path):
     assert attention.excite.quantization_mode is None
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_files_of_before_have_names():
+    original = model(block)
+    original.quantize("int8")
+    config = original.layers[-1].get_config()
+    config["quantization"] = {
+        place.replace(":0", ""): how
+        for place, how in config["quantization"].items()
+    }
+    assert "channel_attention/squeeze" in config["quantization"]
+    loaded = SSPCABLayer.from_config(config)
+    loaded.build((None, 8, 8, 16))
+    assert [part.quantization_mode for part in loaded._flatten_layers()] == [
+        part.quantization_mode for part in original.layers[-1]._flatten_layers()
+    ]
+
+
 def test_config_of_plain_layers_is_as_before():
     layer = SSPCABLayer()
     layer.build((None, 8, 8, 16))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sspcab import SSPCABLayer
+from keras_sspcab import SSMCTBLayer, SSPCABLayer
 from keras_sspcab.layers import auxiliary_losses_disabled
 from tests.layers import oracle
 
@@ -69,6 +69,19 @@ def test_a_kernel_initializer_of_the_convolution_alone():
     layer.build((None, 8, 8, 16))
     assert np.all(value(layer.masked_conv.kernel) == 1)
     assert np.abs(value(layer.channel_attention.squeeze.kernel)).max() <= 0.25
+
+
+@pytest.mark.parametrize("block", [SSPCABLayer, SSMCTBLayer])
+def test_functions_draw_weights(block):
+    def ones(shape, dtype=None):
+        return keras.ops.ones(shape, dtype)
+
+    layer = block(kernel_initializer=ones, bias_initializer=ones)
+    layer.build((None, 8, 8, 16))
+    kernels = [w for w in layer.weights if w.name in ("kernel", "bias")]
+    assert len(kernels) > 4
+    for weight in kernels:
+        np.testing.assert_array_equal(value(weight), 1.0, err_msg=weight.path)
 
 
 def test_equals_the_paper_in_plain_loops():

@@ -246,6 +246,26 @@ def test_more_pixels_than_memory_are_rounded_a_little():
     assert high - low < 2e-3
 
 
+def test_rounding_is_the_largest_change():
+    """Scores are rounded again and again, and what is lost adds up."""
+    scores = np.random.default_rng(0).normal(size=30_000).astype("float32")
+    few = PixelScores(max_normal=1_000)
+    with mock.patch.object(score_counts, "BLOCK_SIZE", 500):
+        for part in np.split(scores, 60):
+            few.add(np.zeros((1, 500), bool), part[np.newaxis])
+        blocks = few._normal[0].blocks()
+    kept = np.sort(
+        np.concatenate(
+            [
+                np.repeat(b.scores, 1 if b.counts is None else b.counts)
+                for b in blocks
+            ]
+        )
+    )
+    change = np.abs(kept - np.sort(scores)).max()
+    assert few.rounding / 2 < change < few.rounding
+
+
 def test_parts_are_measured_together():
     images = list(make_images(6, 32))
     parts = [gather(images[:2]), gather(images[2:3]), gather(images[3:])]

@@ -113,6 +113,12 @@ def test_a_detector_that_has_failed_is_told(image_run):
         ("mnad", "", "penultimate"),
         ("hf2vad", "", "memory"),
         ("autoencoder", 'sspcab = ["early", "late"]', "early, late"),
+        (
+            "autoencoder",
+            'sspcab = "late"\n[model.sspcab_options]\ntype = "ssmctb"\n'
+            "mask_size = 3",
+            "late (type ssmctb, mask_size 3)",
+        ),
         ("multiscale_padim", "", "none"),
         ("unknown_host", "", None),
     ],

@@ -19,6 +19,7 @@ from keras_sspcab.export.serving.server.versions import LoadedVersion
 from keras_sspcab.files import read_json
 from keras_sspcab.hosts import ProductModel
 from keras_sspcab.pictures.heat import HeatScale
+from keras_sspcab.progress import Progress
 from keras_sspcab.runs import (
     ConfigError,
     Run,
@@ -27,6 +28,7 @@ from keras_sspcab.runs import (
     prediction,
 )
 from tests.runs.listening import Listener
+from tests.runs.test_run import expecting
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The threshold is"),
@@ -269,6 +271,105 @@ def test_a_product_is_added_without_fitting_the_others(lines, tmp_path):
     assert model.products == ("bolt", "nut", "axle")
     assert model.calibration.products[1].quantile == 0.8
     assert (nut / "model.keras").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_product_whose_images_change(lines, tmp_path):
+    data, path = tmp_path / "lines", tmp_path / "run"
+    shutil.copytree(lines, data)
+    create(path, data).train()
+    bolt = (path / "products/bolt/model.keras").stat().st_mtime_ns
+    shutil.copy(data / "nut/test/good/0.png", data / "nut/train/good/new.png")
+    with pytest.warns(UserWarning, match=r"Remove .*nut and resume .*run to"):
+        Run(path).train(resume=True)
+    shutil.rmtree(path / "products/nut")
+    assert not Run(path).is_up_to_date
+    Run(path).train(resume=True)
+    assert Run(path).is_up_to_date
+    assert RunFolder(str(path)).product("nut").record["data"]["train"] == 9
+    again = (path / "products/bolt/model.keras").stat().st_mtime_ns
+    assert again == bolt
+
+
+def test_a_folder_without_normal_images_gets_no_number(lines, tmp_path):
+    data, path = tmp_path / "lines", tmp_path / "run"
+    shutil.copytree(lines, data)
+    shutil.copytree(lines / "nut/test/hole", data / "archive/test/hole")
+    with pytest.raises(ValueError, match="archive"):
+        create(path, data).train()
+    assert not path.exists()
+    # A training that was stopped in one may go on without it.
+    folder = RunFolder(str(path))
+    shutil.rmtree(data / "archive")
+    folder.start(create(path, data).config)
+    folder.update_record(products=["archive"])
+    with pytest.raises(KeyboardInterrupt):
+        Run(path).train(resume=True, progress=Stopping())
+    assert folder.record["products"] == ["bolt", "nut"]
+
+
+class Stopping(Progress):
+    """Stops what says something."""
+
+    def message(self, text):
+        raise KeyboardInterrupt
+
+
+def save_deep(root, white, count=8):
+    rng = np.random.default_rng(white)
+    root.mkdir(parents=True)
+    for number in range(count):
+        pixels = rng.integers(0, white + 1, (SIDE, SIDE), dtype="uint16")
+        pixels[0, 0] = white
+        Image.fromarray(pixels).save(root / f"{number}.png")
+
+
+@pytest.mark.slow
+def test_products_of_one_camera_share_their_white(lines, tmp_path):
+    data, path = tmp_path / "lines", tmp_path / "run"
+    shutil.copytree(lines / "nut", data / "nut")
+    save_deep(data / "dark/train/good", 900)
+    save_deep(data / "bright/train/good", 3000)
+    create(path, data).train()
+    assert load_detector(str(path)).preprocessing.white_level == 4095
+    assert Run(path).is_up_to_date
+    # One that comes later is read like the others, or refused.
+    save_deep(data / "later/train/good", 800)
+    before = (path / "products/dark/model.keras").stat().st_mtime_ns
+    Run(path).train(resume=True)
+    assert load_detector(str(path)).products[-1] == "later"
+    after = (path / "products/dark/model.keras").stat().st_mtime_ns
+    assert after == before
+    save_deep(data / "white/train/good", 9000)
+    with pytest.raises(ConfigError, match=r"white at 4095.*up to 9000.*16383"):
+        Run(path).train(resume=True)
+    assert len(RunFolder(str(path)).record["products"]) == 4
+
+
+@pytest.mark.slow
+def test_products_whose_images_have_moved_are_not_fitted_again(lines, tmp_path):
+    data, path = tmp_path / "lines", tmp_path / "run"
+    shutil.copytree(lines, data)
+    run = create(path, data)
+    run.train()
+    run.evaluate()
+    run.calibrate(threshold=7.5, product="nut")
+    before = (path / "model.keras").stat().st_mtime_ns
+    moved = data.rename(tmp_path / "moved")
+    Run(path, {"data.path": str(moved)}).train(resume=True)
+    assert (path / "model.keras").stat().st_mtime_ns == before
+    assert Run(path).is_up_to_date
+    assert run.model.calibration.products[1].threshold == 7.5
+    assert os.path.exists(run.file("metrics.json"))
+    nut = RunFolder(str(path)).product("nut")
+    assert nut.config.data.path == str(moved / "nut")
+    assert nut.record["data"]["root"] == str(moved / "nut")
+    # Of other images it is fitted to these.
+    shutil.copy(moved / "nut/test/good/0.png", moved / "nut/train/good/new.png")
+    other = moved.rename(tmp_path / "other")
+    with expecting("give way to those of this training: 7.5"):
+        Run(path, {"data.path": str(other)}).train(resume=True)
+    assert run.model.calibration.products[1].threshold != 7.5
 
 
 @pytest.mark.slow

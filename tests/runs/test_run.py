@@ -94,7 +94,7 @@ def test_figures_and_thresholds_are_of_the_model_that_is_there(
     assert Run(run.path).config.data.path == str(moved)
     # A training does: the figures of the model before go with it.
     more = Run(run.path, {"training.epochs": 2})
-    with expecting("set by hand are of the model before"):
+    with expecting("set by hand, or measured on other images, are"):
         more.train(resume=True)
     assert run.model.calibration.threshold != 4.2
     with pytest.raises(ValueError, match="no metrics.json yet"):

@@ -12,7 +12,7 @@ from keras_sspcab.data import write_texture_folder
 from keras_sspcab.data.objects import open_cube_file
 from keras_sspcab.data.video import scan_video_folder
 from keras_sspcab.hosts import available_applications
-from keras_sspcab.runs import ConfigError, ObjectsConfig
+from keras_sspcab.runs import ConfigError, ObjectsConfig, RunFolder
 from keras_sspcab.runs.parsing import load_config
 from keras_sspcab.runs.sources import config_for, source_of
 from keras_sspcab.runs.sources.objects import flow_of, masks_of, proposals_of
@@ -79,6 +79,98 @@ def test_held_out_is_what_a_host_needs_or_what_there_is_else_to_evaluate(
     samples, scored, _ = of_run.samples_to_evaluate()
     assert scored == split
     assert samples == getattr(folder, split)
+
+
+def save(*paths):
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((8, 8), "uint8")
+        pixels[0, 0] = number
+        Image.fromarray(pixels).save(path)
+
+
+def begun_run(path, model="padim", **settings):
+    """A run that has noted its data, as the training does, and its source."""
+    config = source(model, **settings).config
+    run = RunFolder(str(path))
+    run.start(config)
+    of_run = source_of(config, run)
+    folder = of_run.split()
+    noted = {"root": folder.root, "training_images": of_run.fingerprint(folder)}
+    run.update_record(data=noted)
+    return run, of_run
+
+
+@pytest.mark.parametrize("model", ["padim", "autoencoder"])
+@pytest.mark.parametrize("is_there_first", [False, True])
+def test_what_is_held_out_stays_when_tests_come_or_go(
+    tmp_path, model, is_there_first
+):
+    root = tmp_path / "screws"
+    test = [root / "test/good/a.png", root / "test/hole/b.png"]
+    save(*(root / f"train/good/{number}.png" for number in range(50)))
+    if is_there_first:
+        save(*test)
+    _, of_run = begun_run(tmp_path / "run", model, data__path=str(root))
+    before = of_run.split()
+    has_held_out = model == "autoencoder" or not is_there_first
+    assert len(before.validation) == (5 if has_held_out else 0)
+    if is_there_first:
+        shutil.rmtree(root / "test")
+    else:
+        save(*test)
+    after = of_run.split()
+    assert after.train == before.train
+    assert after.validation == before.validation == of_run.held_out()
+    # As `train --resume` looks at them.
+    assert of_run.is_of_training(of_run.scan())
+    # Of other samples, or without a record, the test decides.
+    save(root / "train/good/50.png")
+    is_held_out = model == "autoencoder" or is_there_first
+    assert bool(of_run.split().validation) == is_held_out
+    assert not of_run.is_of_training(of_run.scan())
+
+
+def evaluated(run, path):
+    """Labels of what a folder is evaluated on, which that is, and a source."""
+    config = run.config
+    data = config.data.model_copy(update={"path": str(path)})
+    of_run = source_of(config.model_copy(update={"data": data}), run)
+    samples, split, root = of_run.samples_to_evaluate()
+    assert root == str(path)
+    return [sample.label for sample in samples], split, of_run
+
+
+def test_plain_is_said_of_what_is_trained_on(tmp_path):
+    own, labeled = tmp_path / "own", tmp_path / "labeled"
+    # Which is refused without a layout.
+    save(*(own / f"{name}/{n}.png" for name in ("good", "new") for n in "012"))
+    save(
+        labeled / "train/good/0.png",
+        labeled / "test/good/0.png",
+        labeled / "test/hole/1.png",
+        labeled / "ground_truth/hole/1_mask.png",
+    )
+    run, of_run = begun_run(
+        tmp_path / "run", data__path=str(own), data__layout="plain"
+    )
+    labels, split, other = evaluated(run, labeled)
+    assert (labels, split) == ([0, 1], "test")
+    # What image statistics are compared with.
+    assert len(other.scan(str(labeled)).train) == 1
+    assert len(other.scan(str(own)).train) == 6
+    assert other.trained_on(of_run.scan().train)
+    labels, split, _ = evaluated(run, own)
+    assert (labels, split) == ([0] * 6, "train")
+    shutil.move(own, tmp_path / "moved")
+    labels, split, _ = evaluated(run, tmp_path / "moved")
+    assert (labels, split) == ([0] * 6, "train")
+    save(tmp_path / "more/0.png", tmp_path / "more/monday/1.png")
+    labels, split, _ = evaluated(run, tmp_path / "more")
+    assert (labels, split) == ([0] * 2, "normal")
+    save(tmp_path / "more/NG/2.png")
+    with pytest.raises(ValueError, match="not all images are normal"):
+        evaluated(run, tmp_path / "more")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +276,18 @@ def test_images_may_be_frames_and_layouts_decide(tmp_path):
     assert len(frames.train) == 1
     images = source("padim", data__path=f"{path}/train/good").scan()
     assert len(images.train) == 3
+
+
+def test_cameras_or_videos_may_lie_below_good(tmp_path):
+    for camera in "12":
+        for part in ("train/good", "test/hole"):
+            frames = np.zeros((3, 16, 16, 1), "uint8")
+            write_frames(tmp_path / part / f"cam{camera}", frames)
+    path = str(tmp_path)
+    images = source("padim", data__path=path).scan()
+    assert (len(images.train), len(images.test)) == (6, 6)
+    videos = source("mnad", data__path=path).scan()
+    assert [v.name for v in videos.train] == ["good/cam1", "good/cam2"]
 
 
 def test_runs_can_share_what_is_cut_out(videos, tmp_path):

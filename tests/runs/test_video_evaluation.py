@@ -61,13 +61,13 @@ def evaluate(tmp_path, monkeypatch):
     return evaluate
 
 
-def write_test_videos(root, lengths):
-    """Writes test videos whose object is abnormal in the last two frames."""
+def write_test_videos(root, lengths, num_abnormal=2):
+    """Writes test videos whose object is abnormal in their last frames."""
     write_frames(root / "train/a", noise(3))
     for name, count in lengths.items():
         write_frames(root / "test" / name, noise(count))
         masks = np.zeros((count, 12, 16, 1), "uint8")
-        masks[-2:, 2:6, 2:6] = 255
+        masks[count - num_abnormal :, 2:6, 2:6] = 255
         write_frames(root / "ground_truth" / name, masks)
     return scan_video_folder(root).test
 
@@ -97,6 +97,23 @@ def test_videos_shorter_than_a_clip_have_no_score(tmp_path, evaluate):
     assert measured.metrics["rbdc"] == 0.5
     frames = outputs.read_frame_scores(RunFolder(str(tmp_path / "run")))
     assert [*frames] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("num_abnormal", "kind"), [(0, "abnormal"), (8, "normal")]
+)
+@pytest.mark.parametrize("has_unknown", [False, True])
+def test_frames_of_one_kind_are_told(
+    tmp_path, evaluate, num_abnormal, kind, has_unknown
+):
+    write_test_videos(tmp_path, {"a": 8}, num_abnormal)
+    if has_unknown:
+        write_frames(tmp_path / "test/unknown", noise(9))
+    gaps = evaluate(scan_video_folder(tmp_path).test).gaps
+    assert (
+        gaps[-1] == f"No test frame is {kind}: there is nothing to tell apart"
+    )
+    assert len(gaps) == 1 + has_unknown
 
 
 def test_no_video_need_be_as_long_as_a_clip(tmp_path, evaluate):

@@ -532,6 +532,10 @@ def test_arguments_are_checked(tmp_path):
             train(
                 model, lambda epoch, f=change: f(make_dataset(epoch)), 1, path
             )
-    model.compile(keras.optimizers.SGD(use_ema=True), "mse")
-    with pytest.raises(ValueError, match="SwapEMAWeights"):
-        train(model, make_dataset, 1, path)
+    averaging = keras.optimizers.SGD(use_ema=True)
+    # As in mixed precision.
+    scaling = keras.optimizers.LossScaleOptimizer(averaging)
+    for optimizer in (averaging, scaling):
+        model.compile(optimizer, "mse")
+        with pytest.raises(ValueError, match="without it, or with `fit`"):
+            train(model, make_dataset, 1, path)

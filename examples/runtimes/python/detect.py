@@ -65,6 +65,8 @@ def read_fit(path):
         how = json.load(file)["preprocessing"]
     if how["resize"] != "bilinear":
         sys.exit(f"{path} takes images resized by {how['resize']}")
+    if how["white_level"] != 65535:
+        sys.exit(f"{path} takes images of 16 bits, which this does not read")
     return how["fit"]
 
 
@@ -80,6 +82,8 @@ def read_image(path, shape, fit):
     """Returns an image as in training: upright, resized, from 0 to 1."""
     height, width, channels = shape
     with Image.open(path) as file:
+        if file.mode.startswith(("I", "F")):
+            sys.exit(f"{path} has 16 bits or more a value; 8 are read here")
         image = ImageOps.exif_transpose(file)
         image = image.convert("L" if channels == 1 else "RGB")
     source = image.height, image.width

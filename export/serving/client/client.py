@@ -317,7 +317,9 @@ class Client:
             ),
             deadline,
         )
-        if version not in (None, metadata.version):
+        is_new = set(outputs) != set(metadata.signatures[name].outputs)
+        # Over REST only the outputs tell another version.
+        if is_new or version not in (None, metadata.version):
             self._metadata = None
         return make_predictions(outputs, version, len(rows))
 

@@ -5,8 +5,9 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 import base64
 import json
+import os
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -84,11 +85,23 @@ class Transport:
             self._headers["authorization"] = f"Bearer {connection.token}"
         if connection.user is not None:
             self._headers["authorization"] = _basic(connection.user)
-        self._pool = _create_pool(connection)
+        self._connection = connection
+        self._pool, self._process = _create_pool(connection), os.getpid()
+
+    def _own_pool(self) -> urllib3.PoolManager:
+        """Returns the connections of this process.
+
+        Those of the process that it was forked from are shared with others,
+        which would read each other's answers.
+        """
+        if self._process != os.getpid():
+            self._pool = _create_pool(self._connection)
+            self._process = os.getpid()
+        return self._pool
 
     def close(self) -> None:
         """Closes all connections."""
-        self._pool.clear()
+        self._own_pool().clear()
 
     def wire_size(self, num_values: int, itemsize: int) -> int:
         """Returns the approximate size of values in a request."""
@@ -135,11 +148,8 @@ class Transport:
                 # A single output comes without its name.
                 outputs = dict.fromkeys(info.outputs, outputs)
             arrays = {
-                # NumPy has no bfloat16.
-                name: np.array(
-                    outputs[name], tensor.dtype.replace("bfloat16", "float32")
-                )
-                for name, tensor in info.outputs.items()
+                name: np.array(value, _dtype_of(info.outputs.get(name)))
+                for name, value in outputs.items()
             }
         return arrays, self._version
 
@@ -147,12 +157,11 @@ class Transport:
         self, path: str, timeout: float | None, body: bytes | None = None
     ) -> Any:
         deadline = Deadline(timeout)
-        parts = []
         headers = dict(self._headers)
         if body is not None:
             headers["content-type"] = "application/json"
         try:
-            response = self._pool.request(
+            response = self._own_pool().request(
                 "GET" if body is None else "POST",
                 self._url + path,
                 body=body,
@@ -163,15 +172,10 @@ class Transport:
                 preload_content=False,
             )
             with response:
-                # The timeout starts again with every part.
-                while part := response.read1(_CHUNK):
-                    parts.append(part)
-                    if not deadline.allows(0):
-                        raise deadline.exceeded()
+                content = b"".join(_read_parts(response, deadline))
                 response.release_conn()
         except HTTPError as error:
             raise _translate(error) from error
-        content = b"".join(parts)
         if response.status != 200:
             raise _refusal(response, content)
         try:
@@ -179,6 +183,21 @@ class Transport:
         except orjson.JSONDecodeError:
             # TensorFlow Serving writes NaN and Infinity, which JSON lacks.
             return json.loads(content)
+
+
+def _read_parts(
+    response: urllib3.BaseHTTPResponse, deadline: Deadline
+) -> Iterator[bytes]:
+    while (left := deadline.remaining()) != 0:
+        # The timeout of a socket starts again with every part. At the end the
+        # connection is given back, and is another thread's.
+        if sock := getattr(response.connection, "sock", None):
+            sock.settimeout(left)
+        part = response.read1(_CHUNK)
+        if not part:
+            return
+        yield part
+    raise deadline.exceeded()
 
 
 def _create_pool(connection: Connection) -> urllib3.PoolManager:
@@ -206,6 +225,12 @@ def _create_pool(connection: Connection) -> urllib3.PoolManager:
             }
         return urllib3.ProxyManager(f"{scheme}://{host}", **options)
     return urllib3.PoolManager(**options)
+
+
+def _dtype_of(tensor: Any) -> str | None:
+    """Returns the type of an output; None for one that is new in a model."""
+    # NumPy has no bfloat16.
+    return tensor and tensor.dtype.replace("bfloat16", "float32")
 
 
 def _basic(user: str) -> str:

@@ -19,6 +19,9 @@ from keras_sspcab.data.video.per_frame import (
 )
 from keras_sspcab.data.video.reading import count_frames
 
+# Of how files are understood, for the names of files of objects.
+_VERSION = 2
+
 
 @dataclasses.dataclass(eq=False)
 class BoxFiles(ObjectProposals):
@@ -29,7 +32,8 @@ class BoxFiles(ObjectProposals):
 
     - `NAME.txt`: lines `frame, x_min, y_min, x_max, y_max[, confidence]`
       without a header, as detections are published; empty if there are none;
-    - `NAME.csv`: the same columns by name in the first line;
+    - `NAME.csv`: the same columns by name in the first line, where `score`
+      stands for `confidence` if there is none;
     - `NAME.npy`: an array of rows as in `NAME.txt`;
     - `NAME/`: a file `.npy` for each frame, in the order of their names, with
       rows `x_min, y_min, x_max, y_max[, confidence]`;
@@ -100,7 +104,7 @@ class BoxFiles(ObjectProposals):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments; the files count by themselves."""
-        return named_fields(self, without=("path",))
+        return {"version": _VERSION, **named_fields(self, without=("path",))}
 
     def files(self, video: Video) -> list[str]:
         """Lists the files with the boxes of a video, or raises ValueError."""

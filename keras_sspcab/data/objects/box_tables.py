@@ -174,10 +174,13 @@ def _read_lines(path: str, has_header: bool) -> BoxTable:
     if missing:
         raise ValueError(
             "The first line must name the columns [video,] "
-            f"{', '.join(needed)} and maybe confidence. Received: "
+            f"{', '.join(needed)} and maybe confidence or score. Received: "
             f"{','.join(header)[:200]!r} in {path!r}, without "
             f"{', '.join(missing)}"
         )
+    if "score" in header and "confidence" not in header:
+        # As in COCO and in our own detections.
+        header[header.index("score")] = "confidence"
     columns = [name for name in _COLUMNS if name in header]
     table = BoxTable(path, has_videos="video" in header)
     for place, cells in lines:

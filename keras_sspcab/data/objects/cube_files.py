@@ -23,8 +23,8 @@ All crops of a row are of the same box. Before a video's first frame, that frame
 and its flow are repeated; the flow from the last frame is 0. Attributes of the
 file: `format` (`keras-sspcab cubes`), `version` (1), `fingerprint` (of the
 video's files and all settings), `settings` (JSON), `video` (name),
-`num_frames`, `frame_size` (height, width) and `num_skipped` (boxes without a
-pixel in the frame, which are left out).
+`num_frames`, `frame_size` (height, width) and `num_skipped` (boxes beside the
+frame, which are left out).
 
 Each row is a chunk of its own and not compressed, so that single rows are read
 fast in any order.
@@ -53,7 +53,7 @@ class CubeFile:
         num_frames: Frames of the video, also those without objects.
         frame_size: Height and width of the frames.
         length, size, channels: T, S and C.
-        num_skipped: Boxes that were left out as they have no pixel.
+        num_skipped: Boxes that were left out as they lie beside the frame.
         has_masks: Whether there is the dataset `mask`.
 
     Example:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from keras_sspcab.checks import standardize_int
 from keras_sspcab.data.cache import standardize_cache_folder
 from keras_sspcab.data.decoding import standardize_channels
+from keras_sspcab.data.file_system import enumerate_names
 from keras_sspcab.data.objects.boxes import (
     clip_boxes,
     opencv,
@@ -68,7 +70,7 @@ def extract_cubes(
 
     Raises:
         ValueError: If an argument is out of range, or a video, its boxes or its
-            flow cannot be read.
+            flow cannot be read. Boxes beside the frames are a warning.
 
     Example:
     >>> files = extract_cubes(  # doctest: +SKIP
@@ -124,7 +126,20 @@ def extract_cubes(
             writer.finish(settings, **written, **known)
         return open_cube_file(path)
 
-    return tuple(parallel_map(extract, given, "Extracting objects"))
+    cubes = tuple(parallel_map(extract, given, "Extracting objects"))
+    beside = [
+        f"{file.num_skipped} of {file.num_skipped + file.num_objects} in "
+        f"{file.name!r}, of {file.frame_size[0]}x{file.frame_size[1]} pixels"
+        for file in cubes
+        if file.num_skipped
+    ]
+    if beside:
+        warnings.warn(
+            "Boxes lie beside the frames of their video and are left out: "
+            f"{enumerate_names(beside)}. Are they of frames of another size?",
+            stacklevel=2,
+        )
+    return cubes
 
 
 def _write_objects(
@@ -159,8 +174,10 @@ def _write_objects(
         what = f"The boxes in frame {position} of {video.path!r}"
         # As they are stored, so that the file's boxes give its crops.
         boxes = standardize_boxes(given, what).astype("float32")
+        boxes = _with_pixels(boxes)
         total = len(boxes)
-        boxes = _clip_to_pixels(boxes, frame_size)
+        # Rounding up keeps clipped ends inside: they are whole or smaller.
+        boxes = _with_pixels(clip_boxes(boxes, frame_size))
         num_skipped += total - len(boxes)
         if not len(boxes):
             continue
@@ -192,14 +209,10 @@ def _with_next(
         yield flow, np.zeros_like(flow) if following is None else following
 
 
-def _clip_to_pixels(
-    boxes: np.ndarray, frame_size: tuple[int, int]
-) -> np.ndarray:
-    """Clips boxes to a frame and leaves out those without a pixel."""
-    clipped = clip_boxes(boxes, frame_size)
-    pixels = np.ceil(clipped)
-    # Rounding up keeps clipped ends inside: they are whole or smaller.
-    return clipped[(pixels[:, 2:4] >= pixels[:, :2]).all(axis=1)]
+def _with_pixels(boxes: np.ndarray) -> np.ndarray:
+    """Leaves out boxes without a pixel, as crops are cut."""
+    pixels = np.ceil(boxes)
+    return boxes[(pixels[:, 2:4] >= pixels[:, :2]).all(axis=1)]
 
 
 def _crop_all(

@@ -21,13 +21,16 @@ from keras_sspcab.imports import import_optional
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 # Of how inputs and outputs are understood, for the names of files of objects.
-_VERSION = 2
+_VERSION = 3
 
 # Intersection over union from which on a box of a single output counts twice.
 _MAX_OVERLAP = 0.45
 
 # The largest confidence; quantized ones may end a little above 1.
 _SUREST = 1.01
+
+# Shares of the input's size stay below it, though boxes may end beyond 1.
+_LARGEST_SHARE = 2.0
 
 # Gray of the margins, as YOLO is trained with.
 _MARGIN = 114
@@ -139,7 +142,7 @@ class OnnxDetector(ObjectProposals):
         values = self._session.run(names, {self._input.name: tensor})
         outputs = dict(zip(names, values, strict=True))
         (corners, confidences, classes), is_final = self._output.read(
-            outputs, size
+            outputs, size, self.min_confidence
         )
         is_kept = confidences > self.min_confidence
         if self.classes is not None:
@@ -296,15 +299,20 @@ class _Output:
             )
 
     def read(
-        self, values: dict[str, np.ndarray], input_size: tuple[int, int]
+        self,
+        values: dict[str, np.ndarray],
+        input_size: tuple[int, int],
+        min_confidence: float,
     ) -> tuple[_Detections, bool]:
         """Returns what a model detected, from its outputs in their order.
 
-        Also whether these are final boxes, without duplicates.
+        Also whether these are final boxes, without duplicates. Those above the
+        `min_confidence` must be in the unit that the form of the outputs has.
         """
         is_final = self.is_separate
         if self.is_separate:
             boxes, confidences, classes = self._read_separate(values)
+            self._require_unit(boxes[confidences > min_confidence])
             if self._is_tensorflow:
                 sides = np.tile(input_size[::-1], 2)
                 boxes = boxes.astype("float64")[:, [1, 0, 3, 2]] * sides
@@ -319,6 +327,7 @@ class _Output:
                 center, size = np.split(boxes.astype("float64"), 2, axis=1)
                 start = center - size / 2
                 boxes = np.concatenate([start, start + size], axis=1)
+            self._require_unit(boxes[confidences > min_confidence])
         detections = (
             boxes.astype("float64"),
             confidences.astype("float64"),
@@ -365,6 +374,27 @@ class _Output:
             scores = scores * objectness[:, np.newaxis]
         classes = scores.argmax(axis=1)
         return boxes, scores[np.arange(len(scores)), classes], classes
+
+    def _require_unit(self, boxes: np.ndarray) -> None:
+        """Raises a ValueError if sure boxes are not in the expected unit."""
+        largest = boxes.max(initial=0)
+        if self._is_tensorflow:
+            if largest > _LARGEST_SHARE:
+                raise ValueError(
+                    "Boxes of an output `detection_boxes` must be shares of "
+                    "the input's size, y first. Received: up to "
+                    f"{largest:.6g} from {self._path!r}. If they are corners "
+                    "in pixels, export the model with x first and another "
+                    "name of this output, such as `boxes`"
+                )
+        elif largest <= 1 and (boxes != np.rint(boxes)).any():
+            raise ValueError(
+                "Boxes must be in pixels of the input. Received: no number "
+                f"above 1 from {self._path!r}: are they shares of the input? "
+                "Export the model with boxes multiplied by the input's size; "
+                "or, if they are corners with y first, name their output "
+                "`detection_boxes`, as TensorFlow does"
+            )
 
     def _require_confidences(self, scores: np.ndarray, where: str) -> None:
         if scores.max(initial=0) > _SUREST:

@@ -25,8 +25,10 @@ from keras_sspcab.preprocessing import Preprocessing
 
 #: Extensions of files that are taken for videos, in any case.
 VIDEO_EXTENSIONS = (
-    ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv",
+    ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".h264", ".h265",
+    ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+    ".y4m",
 )  # fmt: skip
 
 #: Frames a second of folders of frames, and of files that state none.
@@ -60,7 +62,7 @@ def iterate_file(
     """
     count = 0
     size = None
-    last = 0.0
+    last = duration = 0.0
     start = rotation = None
     # Phones cut videos by lists of what to show, and keep the rest.
     hidden = 0
@@ -119,6 +121,9 @@ def iterate_file(
                     f"pixels, those before of {size[0]}x{size[1]}"
                 )
             last = frame.time or 0.0
+            # Older PyAVs do not say for how long a frame is shown.
+            shown = getattr(frame, "duration", 0) or 0
+            duration = float(shown * (frame.time_base or 0)) or step
             start = last if start is None else start
             is_later = frame.time is not None and last - start > seconds
             seconds = last - start if is_later else seconds + step
@@ -139,6 +144,7 @@ def iterate_file(
         expected = num_frames or (stream.frames and stream.frames - hidden)
         end = None if expected else _stated_end(stream)
     _require_frames(count, path)
+    last += duration
     fault = ""
     if expected and count != expected:
         fault = f"has {expected} frames as it states, but {count}"

@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from keras_sspcab.data.checking import FileProblem, check_samples
 from keras_sspcab.data.file_system import describe_folder, enumerate_names
+from keras_sspcab.data.masks import find_doubt
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.video.folder import (
     LabelSource,
@@ -143,9 +145,16 @@ def attach_files(
 def attach_tracks(
     videos: Sequence[Video], folder: str, names: Iterable[str]
 ) -> tuple[Video, ...]:
-    """Adds text files of tracks, named exactly like their videos."""
+    """Adds text files of tracks, named exactly like their videos.
+
+    `%2F` in their names stands for `/`.
+    """
+    # As `keras_sspcab.metrics.write_tracks` names them.
     paths = {
-        name.removesuffix(".txt"): os.path.join(folder, name) for name in names
+        name.removesuffix(".txt").replace("%2F", "/"): os.path.join(
+            folder, name
+        )
+        for name in names
     }
     unmatched = sorted(paths.keys() - {video.name for video in videos})
     _require_matches(unmatched, folder, videos)
@@ -192,7 +201,8 @@ def check_videos(
     """Decodes all videos and reads all ground truth, and reports what is bad.
 
     A video is bad if it cannot be decoded to its end, if frames are missing or
-    change their size, or if its labels or masks do not fit the frames.
+    change their size, or if its labels or masks do not fit the frames. A
+    warning tells of videos whose masks mark most of their frames.
 
     Args:
         videos: Videos from `scan_video_folder`.
@@ -210,10 +220,29 @@ def check_videos(
       nowhere: Cannot read the folder of frames 'nowhere': No such file ...
     """
     given = standardize_videos(videos)
-    return check_samples(given, _check, "videos", on_error)
+    are_full: dict[Video, bool] = {}
+
+    def check(video: Video) -> tuple[Video, list[FileProblem]]:
+        checked, problems, are_full[checked] = _check(video)
+        return checked, problems
+
+    good = check_samples(given, check, "videos", on_error)
+    if full := [str(video.masks) for video in good if are_full[video]]:
+        warnings.warn(
+            f"Masks of {len(full)} videos mark most of their frames: "
+            f"{enumerate_names(full)}. What is above 0 counts as abnormal; the "
+            "background must be black",
+            stacklevel=2,
+        )
+    return good
 
 
-def _check(video: Video) -> tuple[Video, list[FileProblem]]:
+def _check(video: Video) -> tuple[Video, list[FileProblem], bool]:
+    """Returns it with its length, its faults, and whether masks are doubtful.
+
+    That is, if most masks that mark anything mark most of their frame.
+    """
+    num_marked = num_full = 0
     try:
         count = 0
         size: tuple[int, ...] = ()
@@ -231,6 +260,8 @@ def _check(video: Video) -> tuple[Video, list[FileProblem]]:
                         f"{mask.shape[0]}x{mask.shape[1]} pixels in "
                         f"{video.masks!r}, frames of {size[0]}x{size[1]}"
                     )
+                num_marked += bool(mask.any())
+                num_full += find_doubt(mask, 1) == "full"
     except ValueError as error:
-        return video, [FileProblem(video.path, str(error))]
-    return video, []
+        return video, [FileProblem(video.path, str(error))], False
+    return video, [], 2 * num_full > num_marked

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_sspcab.checks import standardize_choice
 from keras_sspcab.data.file_system import (
+    count_extensions,
     describe_folder,
     enumerate_names,
     join,
@@ -17,7 +18,7 @@ from keras_sspcab.data.file_system import (
     scheme_of,
     standardize_path,
 )
-from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
+from keras_sspcab.data.scanning import IMAGE_EXTENSIONS, find_defective
 from keras_sspcab.data.video.files import VIDEO_EXTENSIONS
 from keras_sspcab.data.video.folder import Video, VideoFolder
 from keras_sspcab.data.video.frames import list_frames, natural_key
@@ -26,6 +27,12 @@ from keras_sspcab.data.video.ground_truth import (
     attach_labels,
     attach_tracks,
 )
+from keras_sspcab.data.video.labels import LABEL_EXTENSIONS
+
+_OF_VIDEOS = (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS)
+
+# Of files that are no videos but may belong to some.
+_KNOWN_EXTENSIONS = (*IMAGE_EXTENSIONS, *LABEL_EXTENSIONS)
 
 _Videos = tuple[Video, ...]
 # Train videos, test videos, notes.
@@ -36,8 +43,8 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
     """Lists the videos below a folder, in a fixed order, with ground truth.
 
     A video is a folder of frames (images, numbered or named in order) or a
-    video file. Four layouts are known; of all, only normal videos to train on
-    are needed:
+    video file; pictures beside video files of the same name are left out. Four
+    layouts are known; of all, only normal videos to train on are needed:
 
     - `"ucsd"`: UCSD Ped1 and Ped2 as they are published: `Train/Train001`,
       `Test/Test001`, masks in `Test/Test001_gt`, intervals of abnormal frames
@@ -70,7 +77,8 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
 
     Raises:
         ValueError: If there are no videos, the layout is another one, frames or
-            masks are missing, or ground truth belongs to no video.
+            masks are missing, a folder holds videos and other pictures, or
+            ground truth belongs to no video.
 
     Example:
     >>> import os, tempfile
@@ -106,9 +114,10 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
             f"Extensions of frames: {' '.join(IMAGE_EXTENSIONS)}; of videos: "
             f"{' '.join(VIDEO_EXTENSIONS)}"
         )
-    return VideoFolder(
-        root, layout, train=train, test=test, notes=(*notes, *more)
-    )
+    notes = (*notes, *more, *tree.notes)
+    if tree.others:
+        notes += (f"left out, no videos: {count_extensions(tree.others)}",)
+    return VideoFolder(root, layout, train=train, test=test, notes=notes)
 
 
 class _Tree:
@@ -118,12 +127,18 @@ class _Tree:
         self.root = root
         # Relative paths with forward slashes.
         self.files = list_files(root)
-        # How many images each folder holds; the root is an empty text.
-        self._images = collections.Counter(
-            file.rpartition("/")[0]
-            for file in self.files
-            if file.lower().endswith(IMAGE_EXTENSIONS)
-        )
+        # What each folder holds; the root is an empty text.
+        self._images: dict[str, list[str]] = collections.defaultdict(list)
+        self._videos: dict[str, list[str]] = collections.defaultdict(list)
+        for file in self.files:
+            place = file.rpartition("/")[0]
+            if file.lower().endswith(IMAGE_EXTENSIONS):
+                self._images[place].append(file)
+            elif file.lower().endswith(VIDEO_EXTENSIONS):
+                self._videos[place].append(file)
+        # Remarks on what was listed, and files that are of no known kind.
+        self.notes: list[str] = []
+        self.others: list[str] = []
 
     def path(self, relative: str) -> str:
         return join(self.root, relative)
@@ -144,20 +159,26 @@ class _Tree:
         """
         inside = f"{folder}/" if folder else ""
         by_name: dict[str, list[Video]] = collections.defaultdict(list)
-        for place, count in self._images.items():
+        for place, images in self._images.items():
             if not f"{place}/".startswith(inside) or place.endswith(without):
+                continue
+            if place in self._videos:
+                self._leave_out(images, self._videos[place])
                 continue
             path = self.path(place)
             name = place[len(inside) :]
             name = name or os.path.basename(os.path.abspath(path))
             # Raises if frames are missing.
             list_frames(path)
-            by_name[name].append(Video(name, path, "frames", count))
+            by_name[name].append(Video(name, path, "frames", len(images)))
         for file in self.files:
-            is_video = file.lower().endswith(VIDEO_EXTENSIONS)
-            if is_video and file.startswith(inside):
+            if not file.startswith(inside):
+                continue
+            if file.lower().endswith(VIDEO_EXTENSIONS):
                 name = os.path.splitext(file[len(inside) :])[0]
                 by_name[name].append(Video(name, self.path(file), "file"))
+            elif not file.lower().endswith(_KNOWN_EXTENSIONS):
+                self.others.append(file)
         for name, videos in by_name.items():
             if len(videos) > 1:
                 raise ValueError(
@@ -167,6 +188,27 @@ class _Tree:
                 )
         return tuple(
             by_name[name][0] for name in sorted(by_name, key=natural_key)
+        )
+
+    def _leave_out(self, images: list[str], videos: list[str]) -> None:
+        """Leaves out the pictures that lie beside video files.
+
+        Cameras and programs write them, with the names of the videos. Others
+        may be frames, so that they are an error.
+        """
+        of_videos = {*videos, *(os.path.splitext(v)[0] for v in videos)}
+        loose = [i for i in images if os.path.splitext(i)[0] not in of_videos]
+        if loose:
+            folder = self.path(loose[0].rpartition("/")[0])
+            raise ValueError(
+                "A folder must hold the frames of one video, or video files, "
+                f"not both. Received: {folder!r} with {enumerate_names(loose)} "
+                f"and {enumerate_names(videos)}. Move the frames into a folder "
+                "of their own, or other pictures elsewhere"
+            )
+        self.notes.append(
+            f"left out: {len(images)} pictures beside videos of the same name, "
+            f"such as {images[0]}"
         )
 
     def attach(
@@ -300,5 +342,14 @@ def _detect_layout(tree: _Tree) -> tuple[str, str]:
             f"The data set lies one folder deeper. Received: root={tree.root!r}"
             f". Choose one of: {enumerate_names(inner)}. To train on every "
             'video below it, say layout="plain".'
+        )
+    if telling := find_defective(
+        f for f in tree.files if f.lower().endswith(_OF_VIDEOS)
+    ):
+        raise ValueError(
+            "The names of the folders say that not all videos are normal. "
+            f"Received: root={tree.root!r} with {enumerate_names(telling)}. "
+            "Put normal videos into train, and others to test with into test. "
+            'If all are normal, say layout="plain".'
         )
     return "plain", "there is no train folder: every video counts as normal"

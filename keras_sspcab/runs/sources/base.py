@@ -44,6 +44,9 @@ def find_kind(root: str) -> tuple[str, str]:
         videos = [f for f in videos if f.startswith("train/")]
     videos += filter(_VIDEOS.fullmatch, images)
     parts = [f for f in images if re.fullmatch(r"train/[^/]+/.+", f)]
+    if any(file.startswith("train/good/") for file in parts):
+        # Below `good` may lie cameras or days as well as videos.
+        parts = []
     for kind, found in (
         ("images", [*filter(_IMAGES.fullmatch, images)]),
         ("videos", videos),
@@ -168,7 +171,12 @@ class Source(abc.ABC):
     # === What they share ===
 
     def scan(self, path: str = "") -> Any:
-        """Lists the data, of the configuration or of another folder."""
+        """Lists the data to train on, or those of a folder to evaluate on.
+
+        The layout "plain" says that what is trained on is normal. What a folder
+        with other data says by its names is still heard.
+        """
+        is_to_evaluate = bool(path)
         path = path or self.data.path
         if not path:
             raise ConfigError(
@@ -176,7 +184,16 @@ class Source(abc.ABC):
             )
         if self.data.layout == "auto":
             self._refuse_other_kind(path)
-        return self.list_samples(path, self.data.layout)
+        folder = self.list_samples(path, self.data.layout)
+        root = self._training_record.get("root", folder.root)
+        if (
+            is_to_evaluate
+            and self.data.layout == "plain"
+            and folder.root != root
+            and not self.is_of_training(folder)
+        ):
+            return self.list_samples(path, "auto")
+        return folder
 
     def _refuse_other_kind(self, path: str) -> None:
         """Raises a ConfigError if a folder is one for other models."""
@@ -205,14 +222,14 @@ class Source(abc.ABC):
             f"{self.noun} lie"
         )
 
-    def split(self) -> Any:
+    def split(self, folder: Any = None) -> Any:
         """Lists the data, with normal samples held out to calibrate on.
 
         Broken samples stop it, or are left out first, as `[data] on_error`
-        says.
+        says. A folder that has been listed is not listed again.
         """
         self.check()
-        folder = self.scan()
+        folder = self.scan() if folder is None else folder
         checked = self.check_samples(
             (*folder.train, *folder.validation), self.data.on_error
         )
@@ -229,18 +246,25 @@ class Source(abc.ABC):
         """Holds a part of the training samples out, where that is useful.
 
         Not for a model that calibrates by itself, unless there is nothing else
-        to evaluate it on, and samples enough.
+        to evaluate it on, and samples enough. What has been trained on decides:
+        whether there are test samples may have changed since.
         """
-        count = round(len(folder.train) * self.data.validation_fraction)
-        is_enough = count >= _LEAST_HELD_OUT
-        is_useful = not folder.test and is_enough
+        fraction = self.data.validation_fraction
+        by_itself = self.host.calibrates_by_folds
+        is_enough = round(len(folder.train) * fraction) >= _LEAST_HELD_OUT
         if folder.validation or (
-            self.host.calibrates_by_folds and not is_useful
+            by_itself and (not is_enough or self._is_trained_on(folder))
         ):
             return folder
-        return folder.with_validation(
-            self.data.validation_fraction, self.data.validation_seed
-        )
+        held_out = folder.with_validation(fraction, self.data.validation_seed)
+        if by_itself and folder.test and not self._is_trained_on(held_out):
+            return folder
+        return held_out
+
+    def _is_trained_on(self, folder: Any) -> bool:
+        """Whether the run has noted these training samples as its own."""
+        known = self._training_record.get(f"training_{self.noun}")
+        return known == self.fingerprint(folder)
 
     def samples_to_evaluate(self) -> tuple[tuple[Any, ...], str, str]:
         """Returns test samples, or normal ones where there are none.
@@ -249,11 +273,11 @@ class Source(abc.ABC):
         all of another folder than that of the training; `"validation"`, those
         held out of it; or `"train"`, where there are none.
         """
-        folder = self.scan()
+        folder = self.scan(self.data.path)
         if folder.test:
             checked = self.check_samples(folder.test, self.data.on_error)
             return checked, "test", folder.root
-        folder = self.split()
+        folder = self.split(folder)
         root = self._training_record.get("root")
         if root and not self.is_of_training(folder):
             if folder.root != root:
@@ -289,8 +313,7 @@ class Source(abc.ABC):
         parts = [folder]
         if len(folder.train) > 1:
             parts.append(self._with_validation(folder))
-        known = self._training_record.get(f"training_{self.noun}")
-        return known in [self.fingerprint(part) for part in parts]
+        return any(map(self._is_trained_on, parts))
 
     def trained_on(self, samples: Sequence[Any]) -> list[Any]:
         """Returns the samples that lie in the training data of the run."""

@@ -46,9 +46,9 @@ class ImageSource(Source):
             samples, on_error=on_error, preprocessing=self.preprocessing
         )
 
-    def split(self) -> ImageFolder:
+    def split(self, folder: Any = None) -> ImageFolder:
         """As of all sources; finds the size of images that is not given."""
-        folder: ImageFolder = super().split()
+        folder = super().split(folder)
         if not any(self.data.image_size):
             size = _common_size([s.path for s in folder.train])
             self.data = self.data.model_copy(update={"image_size": size})

@@ -94,6 +94,19 @@ def test_tables(read):
     assert read("clip.csv", text) == [[[1, 2, 10, 12, 1]], [], []]
 
 
+def test_a_score_in_tables_is_the_confidence(read):
+    # As COCO and our own detections call it.
+    rows = [["clip", *row] for row in ROWS]
+    header = HEADER.replace("confidence", "score")
+    assert read("all.csv", header + lines(rows)) == EXPECTED
+    sure = read("all.csv", header + lines(rows), min_confidence=0.5)
+    assert sure == [BOXES[:1], [], BOXES[:1]]
+    # A detector may give both.
+    both = HEADER.replace("confidence", "score,confidence")
+    rows = [[*row[:6], 7, row[6]] for row in rows]
+    assert read("all.csv", both + lines(rows)) == EXPECTED
+
+
 def test_arrays_of_rows_or_for_each_frame(read):
     for name, boxes in zip((2, 9), EXPECTED[:2], strict=True):
         with pytest.raises(ValueError, match=r"array of boxes a frame.* 3 fr"):

@@ -114,7 +114,7 @@ def test_cubes_are_crops_of_frames_and_flows(tmp_path, noisy):
     np.testing.assert_allclose(crop, wanted, atol=1.1)
 
 
-def test_boxes_are_clipped_and_those_without_a_pixel_counted(tmp_path, noisy):
+def test_boxes_are_clipped_and_those_beside_the_frame_told(tmp_path, noisy):
     video, frames = noisy
     of_frame = [
         [-5, -4, 10, 11, 1],
@@ -125,8 +125,11 @@ def test_boxes_are_clipped_and_those_without_a_pixel_counted(tmp_path, noisy):
         [7.2, 3, 7.9, 3.5, 1],
         [47, 31, 47, 31, 1],
     ]
-    (file,) = extract(video, tmp_path, [[], of_frame, *[[]] * 5])
-    assert file.num_skipped == 3
+    beside = "left out: 2 of 6 in 'noisy', of 32x48 pixels. Are they"
+    with pytest.warns(UserWarning, match=beside):
+        (file,) = extract(video, tmp_path, [[], of_frame, *[[]] * 5])
+    # An empty box is nowhere.
+    assert file.num_skipped == 2
     kept = file.read("boxes")
     clipped = [[0, 0, 10, 11, 1], [40, 20, 47, 31, 0.5]]
     expected = np.float32([*clipped, *of_frame[-2:]])
@@ -138,6 +141,17 @@ def test_boxes_are_clipped_and_those_without_a_pixel_counted(tmp_path, noisy):
         appearance[2], cv2.resize(frames[1][3:5, 8:9], (8, 8))
     )
     assert (appearance[3] == frames[1][31, 47]).all()
+
+
+def test_boxes_of_larger_frames_are_told_each_time(tmp_path, write, noisy):
+    videos = [write(noisy[1], name) for name in "ab"]
+    boxes = [[[60, 40, 79, 59, 1], [4, 4, 20, 20, 1]]] * 7
+    for _ in range(2):
+        # The second time the files are there.
+        message = r"7 of 14 in 'a', .*7 of 14 in 'b', .*of another size\?"
+        with pytest.warns(UserWarning, match=message) as caught:
+            extract(videos, tmp_path, boxes)
+        assert len(caught) == 1
 
 
 def test_finished_files_are_kept(tmp_path, noisy):

@@ -186,6 +186,42 @@ def test_confidences_above_1_are_refused(build, output, message):
         OnnxDetector(build(output), **ALL).detect(FRAME)
 
 
+@pytest.mark.parametrize("batch", [True, False])
+def test_shares_of_the_input_are_no_pixels(build, batch):
+    shares = CORNERS / [48, 32, 48, 32]
+    names = "bboxes", "labels", "scores"
+    message = "are they shares of the input.*multiplied.*`detection_boxes`"
+    detector = OnnxDetector(build(separate(shares, batch, names)))
+    with pytest.raises(ValueError, match=message):
+        detector.detect(FRAME)
+    # One that ends beyond the input does not count where it is unsure.
+    shares[2] += 0.2
+    detector = OnnxDetector(build(separate(shares)), min_confidence=0.75)
+    with pytest.raises(ValueError, match=message):
+        detector.detect(FRAME)
+    unsure = OnnxDetector(detector.path, min_confidence=0.9)
+    assert len(unsure.detect(FRAME)) == 0
+    # Of a single output likewise.
+    output = columns()
+    output["output0"][0, :4] /= np.float32([48, 32, 48, 32])[:, np.newaxis]
+    with pytest.raises(ValueError, match=message):
+        OnnxDetector(build(output)).detect(FRAME)
+    output = final(LABELS)
+    output["output0"][0, :, :4] /= [48, 32, 48, 32]
+    with pytest.raises(ValueError, match=message):
+        OnnxDetector(build(output)).detect(FRAME)
+
+
+def test_pixels_are_no_shares(build):
+    names = "detection_boxes", "detection_classes", "detection_scores"
+    detector = OnnxDetector(build(separate(names=names)))
+    with pytest.raises(ValueError, match="up to 46 .*x first and another name"):
+        detector.detect(FRAME)
+    # A sure box may hold few pixels, even where nothing else is seen.
+    few = np.float32([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]])
+    assert len(OnnxDetector(build(separate(few)), **ALL).detect(FRAME)) == 3
+
+
 def test_forms_of_a_single_output(build):
     # Objectness alone.
     table = rows(objectness=(0.9,))["output0"][..., :5]

@@ -46,7 +46,12 @@ def read(path, channels=1, **known):
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.mpg", "mpeg2video")],
+    [
+        *[("a.mp4", "libx264"), ("a.webm", "libvpx-vp9")],
+        *[("a.mpg", "mpeg2video"), ("a.3gp", "mpeg4"), ("a.asf", "wmv2")],
+        *[("a.mxf", "mpeg2video"), ("a.vob", "mpeg2video")],
+        ("a.h264", "libx264"),
+    ],
 )
 def test_compressed_files_keep_number_and_order(tmp_path, name, codec):
     path = write_video(tmp_path / name, numbered(40, (48, 64)), codec)
@@ -246,6 +251,19 @@ def test_truncated_files_are_named(tmp_path, name, codec, share, message):
     path = write_video(tmp_path / name, noise(40, (32, 48)), codec)
     truncate(path, share)
     with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_the_last_frame_of_a_slow_video_lasts(tmp_path, name):
+    # One every five seconds.
+    path = write_video(
+        tmp_path / name, numbered(6, (32, 48)), "mpeg4", rate=Fraction(1, 5)
+    )
+    assert times_of(path) == [0, 5, 10, 15, 20, 25]
+    # Two of them are lost.
+    truncate(path, 0.7)
+    with pytest.raises(ValueError, match=name):
         read(path)
 
 

@@ -112,6 +112,21 @@ def test_all_bad_videos_are_reported_at_once(three_videos, tmp_path):
     assert good.name == "b"
 
 
+def test_black_masks_on_white_are_told(videos, folder):
+    white = np.full((3, 12, 16), 255, "uint8")
+    white[2, 3:6, 3:6] = 0
+    np.save(folder / "01.npy", white)
+    # One large anomaly among small ones is none.
+    few = np.zeros((2, 12, 16), "uint8")
+    few[0], few[1, :2] = 1, 1
+    np.save(folder / "02.npy", few)
+    labeled = attach_labels(videos, folder)
+    message = r"Masks of 1 videos mark most .*: \S*01\.npy\. .* must be black"
+    with pytest.warns(UserWarning, match=message) as caught:
+        assert len(check_videos(labeled)) == 2
+    assert len(caught) == 1
+
+
 def test_whole_videos_are_held_out():
     train = tuple(Video(f"{i:02d}", f"{i:02d}.avi") for i in range(10))
     split = VideoFolder("root", "plain", train).with_validation(0.2)

@@ -6,6 +6,7 @@ from scipy import io as scipy_io
 from video_writing import noise, write_frames, write_video
 
 from keras_sspcab.data import frame_labels, iterate_frames, scan_video_folder
+from keras_sspcab.metrics import write_tracks
 
 
 def masks_of(values, size=(12, 16)):
@@ -180,6 +181,26 @@ def test_plain_with_ground_truth(tmp_path):
         scan_video_folder(tmp_path)
 
 
+def test_tracks_of_videos_in_folders_are_read_as_they_are_written(tmp_path):
+    write_frames(tmp_path / "train/a", noise(3))
+    write_frames(tmp_path / "test/cam1/01", noise(3))
+    track = {"track": 0, "frame": 1, "x_min": 2, "y_min": 3, "x_max": 4}
+    columns = {name: [value] for name, value in track.items()}
+    tracks = {"video": np.array(["cam1/01"]), **columns, "y_max": [5]}
+    write_tracks(tracks, tmp_path / "test/tracks")
+    (video,) = scan_video_folder(tmp_path).test
+    assert video.name == "cam1/01"
+    assert video.tracks == str(tmp_path / "test/tracks/cam1%2F01.txt")
+
+
+def test_names_that_say_abnormal_are_refused(tmp_path):
+    for name in ("normal/a", "abnormal/b"):
+        write_frames(tmp_path / name, noise(6))
+    with pytest.raises(ValueError, match=r"not all videos are.*abnormal"):
+        scan_video_folder(tmp_path)
+    assert len(scan_video_folder(tmp_path, "plain").train) == 2
+
+
 def test_plain_with_normal_videos_only(tmp_path):
     write_frames(tmp_path / "2", noise(3))
     write_frames(tmp_path / "10", noise(3))
@@ -193,6 +214,37 @@ def test_plain_with_normal_videos_only(tmp_path):
     (tmp_path / "2.avi").touch()
     with pytest.raises(ValueError, match="Two videos have the same name"):
         scan_video_folder(tmp_path)
+
+
+def test_pictures_beside_videos_of_the_same_name_are_left_out(tmp_path):
+    folder = tmp_path / "train/day 1"
+    folder.mkdir(parents=True)
+    for name in ("clip_0.mp4", "clip_0.jpg", "clip_1.MP4", "clip_1.MP4.png"):
+        (folder / name).touch()
+    write_frames(tmp_path / "train/a", noise(3))
+    scanned = scan_video_folder(tmp_path)
+    assert names(scanned.train) == ["a", "day 1/clip_0", "day 1/clip_1"]
+    assert [v.kind for v in scanned.train] == ["frames", "file", "file"]
+    assert (
+        "left out: 2 pictures beside videos of the same name, such as "
+        "train/day 1/clip_0.jpg"
+    ) in scanned.notes
+    # Others may be frames.
+    (folder / "clip_2.jpg").touch()
+    message = r"not both. Received: '.*day 1' with .*clip_2\.jpg and .*_0\.mp4"
+    with pytest.raises(ValueError, match=message):
+        scan_video_folder(tmp_path)
+
+
+def test_files_that_are_no_videos_are_noted(tmp_path):
+    write_frames(tmp_path / "train/a", noise(3))
+    write_frames(tmp_path / "test/b", noise(3))
+    for name in ("train/phone.3GP", "train/x.xyz", "test/y.zip", "z.zip"):
+        (tmp_path / name).touch()
+    (tmp_path / "train/readme.txt").touch()
+    folder = scan_video_folder(tmp_path)
+    assert names(folder.train) == ["a", "phone"]
+    assert folder.notes[-1] == "left out, no videos: 1 .zip, 1 .xyz"
 
 
 def test_roots_without_training_videos(tmp_path):

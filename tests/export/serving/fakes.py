@@ -38,6 +38,7 @@ class Plan:
         failures: Names of status codes; a number of seconds to be silent for;
             or "gone", to break off.
         times: When requests for predictions have come.
+        outputs: Arrays by name that answers hold besides the usual ones.
         rows: How many images each has had.
         tokens: What each has had as `authorization`.
         proxy_users: What each has had as `proxy-authorization`, of REST.
@@ -48,6 +49,7 @@ class Plan:
         self.retry_after = None
         self.state = "AVAILABLE"
         self.size = (-1, 2, 2, 1)
+        self.outputs = {}
         self.times = []
         self.rows = []
         self.tokens = []
@@ -68,7 +70,11 @@ class Plan:
             failure = None
         # The score tells which image it was.
         scores = images.reshape(len(images), -1).sum(axis=1).astype("float32")
-        return failure, {"anomaly_score": scores, "is_anomalous": scores > 1}
+        return failure, {
+            "anomaly_score": scores,
+            "is_anomalous": scores > 1,
+            **self.outputs,
+        }
 
     def status(self):
         return get_model_status_pb2.GetModelStatusResponse(
@@ -85,6 +91,7 @@ class Plan:
             "outputs": {
                 "anomaly_score": tensor("DT_FLOAT", (-1,)),
                 "is_anomalous": tensor("DT_BOOL", (-1,)),
+                **dict.fromkeys(self.outputs, tensor("DT_INT32", (-1,))),
             },
         }
         return json_format.ParseDict(

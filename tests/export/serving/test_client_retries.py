@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import pickle
 import socket
 import threading
 import time
@@ -246,6 +247,63 @@ def test_the_deadline_holds_for_an_answer_that_trickles():
             assert time.monotonic() - start < 1
         gone.set()
         thread.join()
+
+
+def test_the_deadline_holds_for_an_answer_that_stalls():
+    gone = threading.Event()
+
+    def stall(listener):
+        connection, _ = listener.accept()
+        with connection:
+            gone.wait(0.7)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
+            gone.wait(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=stall, args=(listener,))
+        thread.start()
+        target = f"127.0.0.1:{listener.getsockname()[1]}"
+        with Client(target, model="fake", protocol="rest") as client:
+            start = time.monotonic()
+            with pytest.raises(ServingClientError, match="DEADLINE_EXCEEDED"):
+                client.status(timeout=1.0)
+            assert time.monotonic() - start < 1.5
+        gone.set()
+        thread.join()
+
+
+def test_a_forked_process_has_connections_of_its_own(monkeypatch):
+    with talking("rest", Plan()) as client:
+        pool = client._transport._own_pool()
+        assert client._transport._own_pool() is pool
+        # As after a fork, without one: TensorFlow's threads would not live.
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        (prediction,) = client.predict(IMAGE)
+        assert prediction.score == 1
+        assert client._transport._own_pool() is not pool
+
+
+def test_outputs_that_a_newer_version_has(kind):
+    plan = Plan()
+    with talking(kind, plan) as client:
+        client.predict(IMAGE)
+        plan.outputs = {"product_index": np.array([4], "int32")}
+        assert client.predict(IMAGE)[0].outputs["product_index"] == 4
+        (prediction,) = client.predict(IMAGE)
+        assert prediction.outputs["product_index"].dtype == "int32"
+        plan.outputs = {}
+        assert client.predict(IMAGE)[0].outputs == {}
+
+
+def test_the_error_can_be_sent_to_another_process():
+    error = ServingClientError("UNAVAILABLE", "Wait", True, 2.0)
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == "UNAVAILABLE: Wait"
+    assert (copy.code, copy.retriable, copy.retry_after) == (
+        "UNAVAILABLE",
+        True,
+        2.0,
+    )
 
 
 def free_port():

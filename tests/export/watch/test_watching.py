@@ -102,6 +102,45 @@ def test_a_threshold_of_its_own_takes_the_place_of_all_others():
     )
 
 
+@pytest.mark.parametrize(
+    ("product", "threshold", "rule", "has_boxes"),
+    [
+        (0, 2.0, "nut: from score 2 on", True),
+        (1, 6.0, "bolt: from score 6 on", False),
+        (-1, None, "as an unknown product", False),
+    ],
+)
+def test_alarms_tell_the_threshold_of_the_product(
+    video, tmp_path, product, threshold, rule, has_boxes
+):
+    class OfProducts(Brightness):
+        def score(self, frames):
+            index = np.int32(product)
+            return {**super().score(frames), "product_index": index}
+
+    scorer = OfProducts()
+    scorer.calibration = Calibration.of_products(
+        {
+            "nut": Calibration(threshold=2.0, pixel_threshold=2.0),
+            # No pixel reaches it.
+            "bolt": Calibration(threshold=6.0, pixel_threshold=90.0),
+        }
+    )
+    watch = watch_of(video, tmp_path, scorer, fast=True)
+    before = watch.live.describe()
+    assert before["threshold"] is None
+    assert before["rule"] == "nut: from score 2 on, bolt: from score 6 on"
+    watch.run()
+    begin, end = lines_of(tmp_path)
+    live = watch.live.describe()
+    for told in (begin, end, live):
+        assert told["threshold"] == threshold
+    assert begin["rule"] == live["rule"] == rule
+    assert bool(begin["boxes"]) == has_boxes
+    # Of an unknown one too, as `predict` colors it.
+    assert live["frame"]["heat"] is not None
+
+
 def test_a_slow_model_sees_the_newest_frames(camera, tmp_path):
     camera.rate = 100
     scorer = Brightness(delay=0.1)
@@ -368,6 +407,26 @@ def test_clips_do_not_reach_over_a_gap(video_model, frames):
     assert scorer(frames[1][:3]) is not None
     later = [dataclasses.replace(f, connection=1) for f in frames[1][3:5]]
     assert scorer(later) is None
+
+
+def test_no_clip_reaches_from_one_video_into_the_next(
+    video_model, frames, tmp_path
+):
+    scorer = load_frame_scorer(video_model[1])
+    score, found = scorer.score, []
+
+    def keep(frames):
+        found.append(outputs := score(frames))
+        return outputs
+
+    scorer.score = keep
+    watch_of(frames[0], tmp_path, scorer, fast=True).run()
+    first = found[:]
+    watch_of(frames[0], tmp_path, scorer, fast=True).run()
+    assert [one is None for one in first] == [True] * 2 + [False] * 4
+    assert found[6:8] == [None] * 2
+    for one, again in zip(first[2:], found[8:], strict=True):
+        assert again["anomaly_score"] == pytest.approx(one["anomaly_score"])
 
 
 def test_what_cannot_watch_is_refused(tmp_path, image_model, monkeypatch):
