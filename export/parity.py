@@ -31,7 +31,7 @@ TOLERANCES = {
 PIXEL_FACTOR = 4.0
 
 #: Share of the flags that may differ, and a single one always: within a wide
-#: tolerance, as in int8, all of them could.
+#: tolerance, as in int8, all of them could. A larger tolerance allows more.
 MAX_FLAGS = 0.25
 
 #: How many images a check looks at, at most.
@@ -136,9 +136,14 @@ class ParityResult:
         """
         return (
             self.flags_beyond_tolerance == 0
-            and self.flags_differing <= max(1, MAX_FLAGS * self.flags_compared)
+            and self.flags_differing
+            <= max(1, self._max_flags * self.flags_compared)
             and all(output.passes for output in self.outputs.values())
         )
+
+    @property
+    def _max_flags(self) -> float:
+        return min(1.0, max(MAX_FLAGS, self.tolerance))
 
     def summary(self) -> str:
         """Returns one line for each output."""
@@ -150,7 +155,7 @@ class ParityResult:
         ]
         lines.append(
             f"  {self.flags_differing} of {self.flags_compared} flags differ "
-            f"({MAX_FLAGS:.0%} allowed), {self.flags_beyond_tolerance} beyond "
+            f"({self._max_flags:.0%} allowed), {self.flags_beyond_tolerance} beyond "
             "tolerance"
         )
         return "\n".join(lines)

@@ -49,7 +49,7 @@ def config_for(model: AnomalyModel) -> Config:
         for name, host in available_applications().items()
         if isinstance(own, host)
     )
-    sizes = own.arguments["input_shape"] if own is model else None
+    sizes = own.arguments.get("input_shape") if own is model else None
     *length, height, width, channels = sizes or model.input_shape[1:]
     return load_config(
         None,
