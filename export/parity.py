@@ -155,8 +155,8 @@ class ParityResult:
         ]
         lines.append(
             f"  {self.flags_differing} of {self.flags_compared} flags differ "
-            f"({self._max_flags:.0%} allowed), {self.flags_beyond_tolerance} beyond "
-            "tolerance"
+            f"({self._max_flags:.0%} allowed), {self.flags_beyond_tolerance} "
+            "beyond tolerance"
         )
         return "\n".join(lines)
 
