@@ -199,7 +199,7 @@ def score(
 
 
 def resample_images(labels: np.ndarray) -> np.ndarray:
-    """Draws normal and defective images, with replacement; their indices."""
+    """Returns indices of 2,000 bootstrap samples, drawn within each class."""
     rng = np.random.default_rng(0)
     parts = [np.flatnonzero(labels == label) for label in (0, 1)]
     return np.concatenate(

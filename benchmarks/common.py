@@ -57,7 +57,7 @@ def memory(field: str) -> float:
 
 
 def onnx_session(model: Path | bytes, threads: int) -> Any:
-    """Loads a file, or what it holds, into ONNX Runtime."""
+    """Opens an ONNX model, given as a path or as bytes, in ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -76,18 +76,17 @@ class PaperTable:
             for key, facts in self.data.items()
             if not names.keys() & (of_mvtec if key == "mvtec" else {key})
         ]
-        lines = []
-        for facts in missing:
-            instead = "It has no numbers here"
-            if len(missing) == len(self.data):
-                instead = (
-                    f"{', '.join(names)} takes its place, and its numbers are "
-                    "others"
-                )
-            lines.append(
-                f"{self.title} of the paper is of {facts['name']}, which is "
-                f"not there: {facts['source']}. {instead}"
+        instead = "It has no numbers here"
+        if len(missing) == len(self.data):
+            instead = (
+                f"{', '.join(names)} takes its place, and its numbers are "
+                "others"
             )
+        lines = [
+            f"{self.title} of the paper is of {facts['name']}, which is not "
+            f"there: {facts['source']}. {instead}"
+            for facts in missing
+        ]
         for need in _read_file()["needs"]:
             hosts = [host for host in need["hosts"] if host in run.changed]
             given = [run.changed[host] for host in hosts]

@@ -1,4 +1,4 @@
-"""Which mask belongs to which image in the layout of MVTec AD."""
+"""Pairs masks with the images they belong to, in the MVTec AD layout."""
 
 import collections
 

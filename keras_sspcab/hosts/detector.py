@@ -138,7 +138,7 @@ class Detector(keras.Model):
 
     @classmethod
     def takes_argument(cls, name: str) -> bool:
-        """Whether the constructor takes an argument, if only to pass it on.
+        """Whether the constructor accepts an argument, also through `**kwargs`.
 
         A subclass may settle arguments of the class below.
         """

@@ -61,7 +61,7 @@ def set_trainable_parts(
 def _placed_parts(
     layer: keras.layers.Layer, around: str = "", name_around: str = ""
 ) -> Iterator[tuple[str, str, Any]]:
-    """Yields places, names and parts."""
+    """Yields the place, the name and the layer of each part, at any depth."""
     # Not by their paths, which depend on what is around. Numbers in names may
     # be those that Keras counts in a process.
     counts: collections.Counter[str] = collections.Counter()

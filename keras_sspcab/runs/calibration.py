@@ -39,6 +39,11 @@ _FEW_IMAGES = 20
 _LEAST_TO_COMPARE, _MOST_TO_COMPARE = 5, 50
 
 
+def is_measured_on_own(name: str) -> bool:
+    """Whether a calibration of this name was measured on the run's own data."""
+    return (name or FIRST).partition("@")[0] == FIRST
+
+
 def calibrate_on_own(
     model: AnomalyModel,
     source: Source,

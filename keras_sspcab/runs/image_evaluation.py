@@ -22,7 +22,7 @@ from keras_sspcab.metrics.diagnosis import (
 )
 from keras_sspcab.preprocessing import content_of
 from keras_sspcab.progress import Progress
-from keras_sspcab.runs.calibration import FIRST
+from keras_sspcab.runs.calibration import is_measured_on_own
 from keras_sspcab.runs.measures import (
     SCORED,
     Measured,
@@ -179,7 +179,7 @@ def evaluate_images(
     is_circular = (
         split == "validation"
         and not model.calibrates_by_folds
-        and (model.calibration.name or FIRST).partition("@")[0] == FIRST
+        and is_measured_on_own(model.calibration.name)
     )
     gaps = _gaps(values, split, is_circular)
     return Measured(values, curves, [*gaps, *notes])

@@ -19,9 +19,9 @@ from keras_sspcab.hosts import AnomalyModel, InspectionModel, ObjectModel
 from keras_sspcab.layers.predictive_block import PredictiveBlock
 from keras_sspcab.progress import Progress
 from keras_sspcab.runs.calibration import (
-    FIRST,
     FITTED,
     calibrate_on_own,
+    is_measured_on_own,
     propose_symmetries,
     save_model,
     tell_calibration,
@@ -421,8 +421,7 @@ def _tell_lost_thresholds(run: RunFolder) -> None:
         lost = [
             f"{one['threshold']:g} ({name})"
             for name, one in known.items()
-            if name.partition("@")[0] != FIRST
-            and one.get("threshold") is not None
+            if not is_measured_on_own(name) and one.get("threshold") is not None
         ]
     if lost:
         warnings.warn(

@@ -191,7 +191,7 @@ class _Tree:
         )
 
     def _leave_out(self, images: list[str], videos: list[str]) -> None:
-        """Leaves out the pictures that lie beside video files.
+        """Notes pictures named like the videos beside them, and refuses others.
 
         Cameras and programs write them, with the names of the videos. Others
         may be frames, so that they are an error.

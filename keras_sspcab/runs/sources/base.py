@@ -171,7 +171,7 @@ class Source(abc.ABC):
     # === What they share ===
 
     def scan(self, path: str = "") -> Any:
-        """Lists the data to train on, or those of a folder to evaluate on.
+        """Lists the training data or, given a path, data to evaluate on.
 
         The layout "plain" says that what is trained on is normal. What a folder
         with other data says by its names is still heard.
