@@ -1,6 +1,7 @@
 """Background-agnostic framework: objects that are rebuilt badly."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
@@ -25,9 +26,6 @@ from keras_sspcab.scoring import AnomalyProbability, Calibration
 
 #: Errors of a reconstruction, by name.
 ERRORS = {"mse": ops.square, "mae": ops.absolute}
-
-#: Losses of a network, `(batch,)`, by name.
-NetworkTerms = Callable[[Network, Mapping[str, Any]], dict[str, Any]]
 
 PLACES = ("decoder", "adversarial", "segmentation")
 
@@ -302,35 +300,32 @@ class BackgroundAgnostic(ObjectModel):
         pseudo-abnormal crops; their gradient is reversed on its way into the
         encoders, which learn features that do not allow it.
         """
-        networks, error = self._networks, self._error
-        strength = self._weights["adversarial"]
-
-        def terms(
-            inputs: Mapping[str, Any], functions: Sequence[NetworkTerms]
-        ) -> dict[str, Any]:
-            return {
-                name: term
-                for network in networks
-                for function in functions
-                for name, term in function(network, inputs).items()
-            }
-
-        def rebuild(network: Network, batch: Any) -> dict[str, Any]:
-            return network.rebuilding_terms(batch, error)
-
-        def oppose(network: Network, batch: Any) -> dict[str, Any]:
-            return network.adversarial_terms(batch, error, strength)
+        networks = self._networks
+        rebuild = partial(Network.rebuilding_terms, error=self._error)
+        oppose = partial(
+            Network.adversarial_terms,
+            error=self._error,
+            strength=self._weights["adversarial"],
+        )
 
         def stage(
             index: int,
-            functions: Sequence[NetworkTerms],
+            functions: Sequence[Callable[..., dict[str, Any]]],
             loss_weights: dict[str, float],
             trained: list[Any],
             fixed: Sequence[Any] = (),
         ) -> Stage:
+            def terms(batch: Any, training: bool | None) -> dict[str, Any]:
+                return {
+                    name: term
+                    for network in networks
+                    for function in functions
+                    for name, term in function(network, batch).items()
+                }
+
             abnormal = [f"abnormal_{name}" for name in INPUTS]
             return Stage(
-                lambda inputs, training: terms(inputs, functions),
+                terms,
                 loss_weights,
                 [*INPUTS, *abnormal] if index > 0 else INPUTS,
                 trained,
@@ -348,9 +343,8 @@ class BackgroundAgnostic(ObjectModel):
 
         rebuilding = losses("reconstruction")
         if networks[0].segmentation is not None:
-            rebuilding["appearance_segmentation"] = self._weights[
-                "segmentation"
-            ]
+            weight = self._weights["segmentation"]
+            rebuilding["appearance_segmentation"] = weight
         return (
             stage(
                 0,
@@ -362,6 +356,7 @@ class BackgroundAgnostic(ObjectModel):
                 1,
                 [rebuild, oppose],
                 {**rebuilding, **losses("adversarial")},
+                # The order of checkpoints.
                 [
                     p
                     for n in networks

@@ -168,7 +168,6 @@ class Inference:
         batch_size: int | None = None,
         form: str | None = None,
         precision: str = "float32",
-        jit_compile: bool = False,
         with_options: bool = True,
     ) -> "FrozenInference":
         """Traces the function into a graph without variables or losses.
@@ -228,7 +227,6 @@ class Inference:
             specs,
             options if with_options else [],
             self.output_names,
-            jit_compile,
         )
 
     def image_size(
@@ -274,7 +272,6 @@ class FrozenInference:
     specs: list[tf.TensorSpec]
     options: list[tf.TensorSpec]
     output_names: tuple[str, ...]
-    jit_compile: bool = False
 
     def __call__(self, *inputs: Any) -> dict[str, Any]:
         missing = (len(self.specs) + len(self.options)) - len(inputs)

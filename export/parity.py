@@ -63,7 +63,7 @@ class ExportMismatchError(ValueError):
         super().__init__(
             f"The exported {result.artifact} differs from the model by more "
             f"than {result.precision} explains:\n{result.summary()}\n"
-            "Nothing has been written. `tolerance` allows more."
+            "Nothing has been written. From Python, `tolerance=` allows more."
         )
         self.result = result
 
@@ -231,7 +231,9 @@ def check_parity(
     inputs = collect_images(inference, images, MAX_IMAGES)
     count = len(next(iter(inputs.values())))
     result = ParityResult(path.name, precision, tolerance, count)
-    comparison = Comparison(inference, result)
+    comparison = Comparison(
+        model.calibration if inference.is_detector else None, result
+    )
     reference = _in_batches(inference.predict, inputs)
     comparison.add(reference, _in_batches(runner, inputs))
     if "threshold" in runner.option_names:
@@ -253,17 +255,19 @@ def check_parity(
 
 
 class Comparison:
-    """Adds the differences of runs of a model and its artifact to a result."""
+    """Adds the differences of runs of a model and its artifact to a result.
 
-    def __init__(self, inference: Inference, result: ParityResult) -> None:
-        self._is_detector = inference.is_detector
-        self._zscores: tuple[str, ...] = ()
-        self._calibration = Calibration()
-        if inference.is_detector:
-            self._calibration = inference.model.calibration
-            # Of one image there is no standard deviation.
-            if self._calibration.num_images > 1:
-                self._zscores = ("anomaly_score", *_OF_PIXELS)
+    `calibration` is that of an `AnomalyModel`, None of another model.
+    """
+
+    def __init__(
+        self, calibration: Calibration | None, result: ParityResult
+    ) -> None:
+        self._is_detector = calibration is not None
+        self._calibration = calibration or Calibration()
+        # Of one image there is no standard deviation.
+        has_scale = self._calibration.num_images > 1
+        self._zscores = ("anomaly_score", *_OF_PIXELS) if has_scale else ()
         self._result = result
 
     def add(

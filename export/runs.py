@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.onnx import export_onnx
 from keras_sspcab.export.openvino import PACKAGES, export_openvino
 from keras_sspcab.export.parity import MAX_IMAGES
+from keras_sspcab.export.precision import COMPUTE_PRECISIONS, FILE_PRECISIONS
 from keras_sspcab.export.saved_model import export_saved_model
 from keras_sspcab.export.tflite import export_tflite
 from keras_sspcab.hosts import AnomalyModel, ObjectModel
@@ -29,27 +30,37 @@ from keras_sspcab.runs.models import load_detector
 from keras_sspcab.runs.sources import Source, config_for, source_of
 from keras_sspcab.runs.tracking import log_run
 
-#: Exporters by name of the format.
-EXPORTERS: dict[str, Callable[..., ExportResult]] = {
-    "savedmodel": export_saved_model,
-    "tflite": export_tflite,
-    "onnx": export_onnx,
-    "openvino": export_openvino,
-}
 
-# What each format is written and compared with, and the extra that brings it.
-_PACKAGES = {
-    "onnx": ("export", ("tf2onnx", "onnx", "onnxruntime")),
-    "tflite": ("export", ("ai_edge_litert",)),
-    "openvino": ("openvino", PACKAGES),
-}
+class Format(NamedTuple):
+    """How one format is written, and what that takes.
 
-# Ends of the names of files; a SavedModel is a folder.
-_SUFFIXES = {
-    "savedmodel": "",
-    "tflite": ".tflite",
-    "onnx": ".onnx",
-    "openvino": ".xml",
+    Attributes:
+        export: Its exporter.
+        suffix: End of the names of its files; a SavedModel is a folder.
+        precisions: Those that it has.
+        packages: Those that it is written and compared with.
+        extra: What brings them.
+    """
+
+    export: Callable[..., ExportResult]
+    suffix: str
+    precisions: Sequence[str]
+    packages: Sequence[str]
+    extra: str = "export"
+
+
+#: All formats by name.
+FORMATS = {
+    "savedmodel": Format(export_saved_model, "", COMPUTE_PRECISIONS, ()),
+    "tflite": Format(
+        export_tflite, ".tflite", FILE_PRECISIONS, ("ai_edge_litert",)
+    ),
+    "onnx": Format(
+        export_onnx, ".onnx", ("float32",), ("tf2onnx", "onnx", "onnxruntime")
+    ),
+    "openvino": Format(
+        export_openvino, ".xml", FILE_PRECISIONS, PACKAGES, "openvino"
+    ),
 }
 
 # Images or clips that every artifact is compared with the model on; of objects
@@ -84,8 +95,11 @@ def export_model(
     ...     result.path.name, result.parity.passes
     ('1', True)
     """
-    exporter = EXPORTERS[standardize_choice(to, tuple(EXPORTERS), "to")]
-    return exporter(model, path, **options)
+    return _find_format(to, "to").export(model, path, **options)
+
+
+def _find_format(name: str, argument: str) -> Format:
+    return FORMATS[standardize_choice(name, tuple(FORMATS), argument)]
 
 
 def export_networks(
@@ -128,7 +142,7 @@ def export_networks(
     ...     model, "networks", images=objects
     ... )
     """
-    to = standardize_choice(to, tuple(EXPORTERS), "to")
+    export, suffix, *_ = _find_format(to, "to")
     if not isinstance(model, ObjectModel):
         raise ValueError(
             "Single networks are exported of hosts that look at objects. "
@@ -141,9 +155,9 @@ def export_networks(
         )
     folder = pathlib.Path(directory)
     return {
-        name: EXPORTERS[to](
+        name: export(
             network,
-            folder / f"{name}{_SUFFIXES[to]}",
+            folder / f"{name}{suffix}",
             **{argument: inputs[name] for argument, inputs in given.items()},
             **options,
         )
@@ -189,12 +203,11 @@ class RunExporter:
         self, format: str, precision: str = "float32", **options: Any
     ) -> ExportResult:
         """Exports the model; see `export_run`."""
-        format = standardize_choice(format, tuple(EXPORTERS), "format")
         name = self.detector.name
-        if format != "savedmodel":
-            name = f"{name}{_of_precision(precision)}{_SUFFIXES[format]}"
+        if suffix := _find_format(format, "format").suffix:
+            name = f"{name}{_of_precision(precision)}{suffix}"
         path = self._folder / format / name
-        options = {**self._options(precision), **options}
+        options = {**self._options(format, precision), **options}
         with folder_lock(self._folder / format):
             result = export_model(self.detector, path, format, **options)
         if self._run is not None:
@@ -207,11 +220,13 @@ class RunExporter:
         """Exports each network of a host of objects; see `export_networks`."""
         name = f"{format}-networks{_of_precision(precision)}"
         path = self._folder / name
-        options = self._options(precision)
+        options = self._options(format, precision)
         with folder_lock(path):
             return export_networks(self.detector, path, format, **options)
 
-    def _options(self, precision: str) -> dict[str, Any]:
+    def _options(self, format: str, precision: str) -> dict[str, Any]:
+        known = _find_format(format, "format").precisions
+        standardize_choice(precision, known, "precision")
         options: dict[str, Any] = {"images": self._compared}
         if precision != "float32":
             options["precision"] = precision
@@ -265,8 +280,9 @@ def export_run(
 def require_packages(*formats: str) -> None:
     """Raises an ImportError unless all that the formats need is installed."""
     for format in formats:
-        extra, modules = _PACKAGES.get(format, ("export", ()))
-        require_modules(modules, f"Export to {format} needs {{}}", extra)
+        found = _find_format(format, "format")
+        purpose = f"Export to {format} needs {{}}"
+        require_modules(found.packages, purpose, found.extra)
 
 
 def find_inputs(
@@ -281,7 +297,8 @@ def find_inputs(
     if run is None and data is None:
         raise ValueError(
             "Each artifact is compared with the model on real images, and a "
-            ".keras file names none. Give a folder with --images"
+            ".keras file names none. Give a folder with --images (the "
+            "argument `data`)"
         )
     folder = None if run is None else RunFolder(os.fspath(run))
     config = config_for(detector) if folder is None else folder.config

@@ -110,9 +110,11 @@ def export_saved_model(
     )
     # A number that is taken is told before the work, not after it.
     target = _version_folder(directory, version)
-    frozen = inference.freeze(precision=precision, jit_compile=jit_compile)
+    frozen = inference.freeze(precision=precision)
     with staging_path(target) as staged:
-        write_saved_model(frozen, size, inference.preprocessing, staged)
+        write_saved_model(
+            frozen, size, inference.preprocessing, jit_compile, staged
+        )
         if problems := audit_saved_model(staged):
             raise ValueError(
                 f"{model.name} cannot be served as it is: its graph holds "
@@ -132,6 +134,7 @@ def write_saved_model(
     frozen: FrozenInference,
     size: tuple[int, int] | None,
     preprocessing: Preprocessing,
+    jit_compile: bool,
     path: pathlib.Path,
 ) -> None:
     """Writes a graph as a SavedModel; encoded images are resized to `size`."""
@@ -142,9 +145,7 @@ def write_saved_model(
         input_signature=[],
     )
     function = tf.function(
-        frozen.__call__,
-        autograph=False,
-        jit_compile=frozen.jit_compile or None,
+        frozen.__call__, autograph=False, jit_compile=jit_compile or None
     )
 
     def infer_encoded(

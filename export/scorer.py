@@ -1,5 +1,6 @@
 """Loads a model, trained or exported, to score single images with."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from keras_sspcab.export.manifest import (
 )
 from keras_sspcab.export.reports import calibration_in, read_report
 from keras_sspcab.export.runners import SavedModelRunner
+from keras_sspcab.hosts import AnomalyModel
 from keras_sspcab.optional_inputs import product_index
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs.folder import RunFolder
@@ -25,37 +27,19 @@ from keras_sspcab.scoring import Calibration, DriftReference
 _SAVED_MODEL = "saved_model.pb"
 
 
+@dataclasses.dataclass
 class ImageScorer:
     """A model of images; a `keras_sspcab.scale.Scorer`."""
 
-    def __init__(
-        self,
-        path: str,
-        shape: tuple[int | None, ...],
-        function: Callable[[np.ndarray], dict[str, Any]],
-        checksum: str,
-        preprocessing: Preprocessing,
-        calibration: Calibration | None = None,
-        decision: str = "",
-        region_names: Sequence[str] = (),
-        product_names: Sequence[str] = (),
-    ) -> None:
-        height, width, channels = shape
-        if height is None or width is None or channels not in (1, 3):
-            raise ValueError(
-                f"Images of one size, gray or color, can be scored. Received: "
-                f"{path} for images of shape {shape}. Use a model that "
-                "`keras-sspcab train` has written, or export it with a size"
-            )
-        self.image_size = (height, width)
-        self.channels = channels
-        self.checksum = checksum
-        self.preprocessing = preprocessing
-        self.calibration = calibration
-        self.decision = decision
-        self.region_names = tuple(region_names)
-        self.product_names = tuple(product_names)
-        self._function = function
+    image_size: tuple[int, int]
+    channels: int
+    preprocessing: Preprocessing
+    calibration: Calibration | None
+    function: Callable[[np.ndarray], dict[str, Any]]
+    region_names: Sequence[str]
+    product_names: Sequence[str]
+    checksum: str = ""
+    decision: str = ""
 
     @property
     def reference(self) -> DriftReference | None:
@@ -64,7 +48,7 @@ class ImageScorer:
 
     def __call__(self, images: np.ndarray) -> dict[str, Any]:
         """Scores a batch of float32 images in [0, 1]."""
-        return self._function(images)
+        return self.function(images)
 
 
 def load_scorer(
@@ -126,18 +110,26 @@ def _load_detector(
     if detector.kind != "image":
         raise _looks_at_videos(path, detector.name)
     detector.calibration = detector.calibration.adjusted(**options)
-    score: Callable[..., Any] = detector.predict_on_batch
+    return dataclasses.replace(
+        scorer_of(detector, path, product),
+        checksum=checksum,
+        decision=_describe(options, product),
+    )
+
+
+def scorer_of(
+    detector: AnomalyModel, path: str, product: str | None = None
+) -> ImageScorer:
+    """Returns the scorer of a detector of images, loaded from a path."""
     names = _product_names(detector.calibration)
+    score: Callable[..., Any] = detector.predict_on_batch
     if product is not None:
         score = functools.partial(score, product=product_index(names, product))
     return ImageScorer(
-        path,
-        tuple(detector.input_shape[1:]),
-        score,
-        checksum,
+        *_check_shape(path, detector.input_shape[1:]),
         detector.preprocessing,
         detector.calibration,
-        _describe(options, product),
+        score,
         [part.name for part in detector.region_parts],
         names,
     )
@@ -176,8 +168,9 @@ def _load_saved_model(
     if product is not None:
         given["product"] = np.int32(product_index(names, product))
     return ImageScorer(
-        path,
-        shape[1:],
+        *_check_shape(path, shape[1:]),
+        runner.preprocessing,
+        known and calibration,
         lambda images: runner(
             **{name: images},
             **{
@@ -185,13 +178,25 @@ def _load_saved_model(
                 for option, value in given.items()
             },
         ),
-        checksum,
-        runner.preprocessing,
-        known and calibration,
-        _describe(options, product),
         [part.name for part in calibration.regions] if has_regions else [],
-        names if "product_index" in runner.output_names else (),
+        names if "product_index" in runner.output_names else [],
+        checksum,
+        _describe(options, product),
     )
+
+
+def _check_shape(
+    path: str, shape: Sequence[int | None]
+) -> tuple[tuple[int, int], int]:
+    """Returns size and channels of images, unless they may be any."""
+    height, width, channels = shape
+    if height is None or width is None or channels not in (1, 3):
+        raise ValueError(
+            f"Images of one size, gray or color, can be scored. Received: "
+            f"{path} for images of shape {tuple(shape)}. Use a model that "
+            "`keras-sspcab train` has written, or export it with a size"
+        )
+    return (height, width), channels
 
 
 def _product_names(calibration: Calibration) -> list[str]:

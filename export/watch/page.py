@@ -3,14 +3,26 @@
 import asyncio
 import logging
 import os
+import socket
 import threading
 import warnings
-from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
 
 from keras_sspcab.export.serving.server import ServerOptions
+from keras_sspcab.export.serving.server.web import (
+    PAGE_HEADERS,
+    create_web_server,
+    listen,
+    page_routes,
+)
 from keras_sspcab.export.watch.live import LiveView
 from keras_sspcab.export.watch.recording import MEDIA_NAME
-from keras_sspcab.imports import import_optional
 
 _log = logging.getLogger(__name__)
 
@@ -27,12 +39,19 @@ class PageServer:
     def __init__(
         self, live: LiveView, folder: str, options: ServerOptions
     ) -> None:
-        for package in ("starlette", "uvicorn"):
-            import_optional(package, "The live page needs it", "serve")
         self._live = live
         self._media = os.path.join(folder, "alarms")
         self._options = options
-        self._server: Any = None
+        # No endpoint is a coroutine: they run in threads.
+        application = Starlette(
+            routes=[
+                *page_routes(__package__),
+                Route("/live.json", self._show_live),
+                Route("/alarms/{name}", self._show_media),
+            ],
+            exception_handlers={HTTPException: _show_error},
+        )
+        self._server = create_web_server(application, options)
         self._thread: threading.Thread | None = None
         self.port = options.rest_port
 
@@ -42,11 +61,6 @@ class PageServer:
         return self._options.url_of(self.port)
 
     def __enter__(self) -> "PageServer":
-        from keras_sspcab.export.serving.server.web import (
-            create_web_server,
-            listen,
-        )
-
         options = self._options
         if not options.is_loopback and options.token is None:
             warnings.warn(
@@ -58,10 +72,9 @@ class PageServer:
             )
         listener = listen(options)
         self.port = listener.getsockname()[1]
-        self._server = create_web_server(self._application(), options)
         self._thread = threading.Thread(
-            target=self._run,
-            args=(listener,),
+            target=_run,
+            args=(self._server, listener),
             name="keras-sspcab-page",
             daemon=True,
         )
@@ -74,63 +87,41 @@ class PageServer:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, listener: Any) -> None:
-        with listener:
-            asyncio.run(self._server.serve(sockets=[listener]))
-
-    def _application(self) -> Any:
-        from starlette.applications import Starlette
-        from starlette.exceptions import HTTPException
-        from starlette.requests import Request
-        from starlette.responses import FileResponse, JSONResponse, Response
-        from starlette.routing import Route
-
-        from keras_sspcab.export.serving.server.web import (
-            PAGE_HEADERS,
-            page_routes,
-        )
-
-        def authorize(request: Request) -> None:
-            if not self._options.accepts(request.headers.get("authorization")):
-                raise HTTPException(
-                    401,
-                    "This page needs a token.",
-                    {"www-authenticate": "Bearer"},
-                )
-
-        # None of these is a coroutine: they run in threads.
-        def show_live(request: Request) -> Response:
-            authorize(request)
-            try:
-                since, shown = (
-                    int(request.query_params.get(name, -1))
-                    for name in ("since", "shown")
-                )
-            except ValueError:
-                raise HTTPException(400, "Not the number of a frame.") from None
-            return JSONResponse(
-                self._live.describe(since, shown), headers=PAGE_HEADERS
+    def _authorize(self, request: Request) -> None:
+        if not self._options.accepts(request.headers.get("authorization")):
+            raise HTTPException(
+                401, "This page needs a token.", {"www-authenticate": "Bearer"}
             )
 
-        def show_media(request: Request) -> Response:
-            authorize(request)
-            name = request.path_params["name"]
-            path = os.path.join(self._media, name)
-            if not (MEDIA_NAME.fullmatch(name) and os.path.isfile(path)):
-                raise HTTPException(404, "It has been removed.")
-            return FileResponse(path, headers=PAGE_HEADERS)
-
-        def show_error(_: Request, error: Exception) -> Response:
-            assert isinstance(error, HTTPException)
-            return JSONResponse(
-                {"error": error.detail}, error.status_code, error.headers
+    def _show_live(self, request: Request) -> Response:
+        self._authorize(request)
+        try:
+            since, shown = (
+                int(request.query_params.get(name, -1))
+                for name in ("since", "shown")
             )
-
-        return Starlette(
-            routes=[
-                *page_routes(__package__),
-                Route("/live.json", show_live),
-                Route("/alarms/{name}", show_media),
-            ],
-            exception_handlers={HTTPException: show_error},
+        except ValueError:
+            raise HTTPException(400, "Not the number of a frame.") from None
+        return JSONResponse(
+            self._live.describe(since, shown), headers=PAGE_HEADERS
         )
+
+    def _show_media(self, request: Request) -> Response:
+        self._authorize(request)
+        name = request.path_params["name"]
+        path = os.path.join(self._media, name)
+        if not (MEDIA_NAME.fullmatch(name) and os.path.isfile(path)):
+            raise HTTPException(404, "It has been removed.")
+        return FileResponse(path, headers=PAGE_HEADERS)
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    with listener:
+        asyncio.run(server.serve(sockets=[listener]))
+
+
+def _show_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(
+        {"error": error.detail}, error.status_code, error.headers
+    )

@@ -11,9 +11,9 @@ import numpy as np
 from keras_sspcab.checks import standardize_number
 from keras_sspcab.data.resizing import compiled_resize
 from keras_sspcab.data.video import fit_frame
-from keras_sspcab.export.scorer import ImageScorer, load_scorer
+from keras_sspcab.export.scorer import ImageScorer, load_scorer, scorer_of
 from keras_sspcab.export.watch.source import Frame
-from keras_sspcab.hosts import VideoStream
+from keras_sspcab.hosts import AnomalyModel, VideoStream
 from keras_sspcab.preprocessing import Preprocessing
 from keras_sspcab.runs import RunFolder, load_detector
 from keras_sspcab.scoring import Calibration, describe_fault
@@ -110,8 +110,9 @@ class FrameScorer:
 class _ImageFrames(FrameScorer):
     """Scores each frame as an image."""
 
-    def __init__(self, scorer: ImageScorer, *known: Any) -> None:
-        super().__init__(*known)
+    def __init__(self, name: str, scorer: ImageScorer) -> None:
+        calibration = scorer.calibration or Calibration()
+        super().__init__(name, calibration, scorer.preprocessing)
         self._scorer = scorer
         self._resize = compiled_resize(
             scorer.image_size, scorer.channels, scorer.preprocessing
@@ -141,10 +142,14 @@ class _VideoFrames(FrameScorer):
     faster than it is.
     """
 
-    def __init__(self, stream: VideoStream, *known: Any) -> None:
-        super().__init__(*known)
-        self.span = stream.span
-        self._stream = stream
+    def __init__(self, name: str, detector: AnomalyModel, stride: int) -> None:
+        self._stream = VideoStream(detector, stride)
+        super().__init__(
+            name,
+            detector.calibration,
+            detector.preprocessing,
+            self._stream.span,
+        )
         self._connection: int | None = None
 
     def score(self, frames: Sequence[Frame]) -> Outputs | None:
@@ -191,16 +196,13 @@ def load_frame_scorer(
     if folder.is_dir() and not (folder / "model.keras").is_file():
         # An export, or none of what can be loaded: that says which is what.
         images = load_scorer(path)
-        name = f"{folder.parent.name}/{folder.name}".strip("/")
-        calibration = images.calibration
-        if calibration is None and threshold is None:
+        if images.calibration is None and threshold is None:
             raise ValueError(
                 f"{path} does not say its thresholds. Give the `threshold` "
                 "argument, such as threshold=3"
             )
-        scorer = _ImageFrames(
-            images, name, calibration or Calibration(), images.preprocessing
-        )
+        name = f"{folder.parent.name}/{folder.name}".strip("/")
+        scorer = _ImageFrames(name, images)
     else:
         scorer = _load_detector(str(path), stride)
     if stride is not None and not isinstance(scorer, _VideoFrames):
@@ -220,21 +222,14 @@ def load_frame_scorer(
 
 def _load_detector(path: str, stride: int | None) -> FrameScorer:
     detector = load_detector(path)
-    how = detector.preprocessing
-    name = detector.name
-    if not path.endswith(".keras"):
-        name = pathlib.Path(path).resolve().name
+    is_run = not path.endswith(".keras")
+    name = pathlib.Path(path).resolve().name if is_run else detector.name
     if detector.kind == "image":
-        shape = tuple(detector.input_shape[1:])
-        run = detector.predict_on_batch
-        images = ImageScorer(path, shape, run, "", how)
-        return _ImageFrames(images, name, detector.calibration, how)
+        return _ImageFrames(name, scorer_of(detector, path))
     if detector.kind == "video":
         if stride is None:
-            is_run = not path.endswith(".keras")
             stride = RunFolder(path).config.data.stride if is_run else 1
-        stream = VideoStream(detector, stride)
-        return _VideoFrames(stream, name, detector.calibration, how)
+        return _VideoFrames(name, detector, stride)
     raise ValueError(
         f"The model {detector.name!r} in {path} looks at objects, which are "
         "cut out of whole videos, and a camera has no end. Use a host of "

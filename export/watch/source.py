@@ -213,21 +213,20 @@ class Source:
             options["format"], path = _DEVICES[sys.platform]
             if source.isdecimal():
                 source = path.format(source)
-            return lambda: iterate_file(source, None, 3, None, how, **options)
-        if "://" in source:
-            if source.startswith("rtsp"):
-                # Over UDP packets get lost, and frames are torn.
-                options["options"]["rtsp_transport"] = "tcp"
-            return lambda: iterate_file(source, None, 3, None, how, **options)
-        if not os.path.exists(source):
-            raise ValueError(
-                "The source must be the number or device of a camera (0, "
-                "/dev/video0), a URL (rtsp://..., http://...) or a video. "
-                f"There is none at {source!r}"
-            )
-        self.is_file = True
-        video = dataclasses.replace(make_video(source), preprocessing=how)
-        return lambda: iterate_timed_frames(video)
+        elif "://" not in source:
+            if not os.path.exists(source):
+                raise ValueError(
+                    "The source must be the number or device of a camera (0, "
+                    "/dev/video0), a URL (rtsp://..., http://...) or a video. "
+                    f"There is none at {source!r}"
+                )
+            self.is_file = True
+            video = dataclasses.replace(make_video(source), preprocessing=how)
+            return lambda: iterate_timed_frames(video)
+        elif source.startswith("rtsp"):
+            # Over UDP packets get lost, and frames are torn.
+            options["options"]["rtsp_transport"] = "tcp"
+        return lambda: iterate_file(source, None, 3, None, how, **options)
 
     def _run(self) -> None:
         try:

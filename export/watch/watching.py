@@ -19,6 +19,7 @@ from keras_sspcab.export.watch.recording import Recorder
 from keras_sspcab.export.watch.scoring import FrameScorer, Outputs
 from keras_sspcab.export.watch.source import Frame, Source
 from keras_sspcab.export.watch.webhook import Webhook
+from keras_sspcab.imports import import_optional
 from keras_sspcab.locks import folder_lock
 from keras_sspcab.pictures.heat import HeatScale
 from keras_sspcab.pictures.video import annotate_frame
@@ -81,6 +82,17 @@ class WatchOptions:
             standardize_int(self.reconnect, "reconnect", 0)
 
 
+@dataclasses.dataclass
+class _Alarm:
+    """An alarm that goes on: the line of its begin, and its frames so far."""
+
+    line: dict[str, Any]
+    first: Frame
+    last: Frame
+    highest: float
+    num_frames: int = 1
+
+
 class Watch:
     """Watches a camera, a stream or a video with a model.
 
@@ -131,6 +143,8 @@ class Watch:
         self.live = LiveView(scorer, self.source)
         self._page: Any = None
         if page is not None:
+            for package in ("starlette", "uvicorn"):
+                import_optional(package, "The live page needs it", "serve")
             from keras_sspcab.export.watch.page import PageServer
 
             self._page = PageServer(self.live, self.folder, page)
@@ -139,7 +153,7 @@ class Watch:
         self._counter = AlarmCounter(options.alarm_after, options.clear_after)
         self._recorder: Recorder | None = None
         self._connection: int | None = None
-        self._alarm: dict[str, Any] | None = None
+        self._alarm: _Alarm | None = None
         self._last_id = 0
 
     @property
@@ -223,10 +237,10 @@ class Watch:
         if change == "begin":
             self._begin_alarm(frame, outputs)
         elif self._alarm is not None:
-            self._alarm["last"] = frame
-            self._alarm["num_frames"] += 1
+            self._alarm.last = frame
+            self._alarm.num_frames += 1
             score = float(outputs["anomaly_score"])
-            self._alarm["highest"] = max(self._alarm["highest"], score)
+            self._alarm.highest = max(self._alarm.highest, score)
             if change == "end":
                 self._end_alarm("normal again")
 
@@ -274,13 +288,7 @@ class Watch:
             f"{frame.time:%Y-%m-%d %H:%M:%S}",
             True,
         )
-        self._alarm = {
-            "line": line,
-            "first": frame,
-            "last": frame,
-            "num_frames": 1,
-            "highest": score,
-        }
+        self._alarm = _Alarm(line, frame, frame, score)
         assert self._recorder is not None
         self._recorder.begin(line, picture)
 
@@ -289,21 +297,21 @@ class Watch:
         alarm, self._alarm = self._alarm, None
         if alarm is None or self._recorder is None:
             return
-        first, last = alarm["first"], alarm["last"]
+        line, last = alarm.line, alarm.last
         self._recorder.end(
             {
                 "event": "end",
-                **{k: alarm["line"][k] for k in ("id", "source", "model")},
+                **{key: line[key] for key in ("id", "source", "model")},
                 "time": last.time.isoformat(timespec="milliseconds"),
-                "began": alarm["line"]["time"],
+                "began": line["time"],
                 "frame": last.number,
                 "seconds": round(last.seconds, 3),
-                "duration": round(last.seconds - first.seconds, 3),
-                "num_frames": alarm["num_frames"],
-                "highest_score": round(alarm["highest"], 4),
-                "threshold": alarm["line"]["threshold"],
+                "duration": round(last.seconds - alarm.first.seconds, 3),
+                "num_frames": alarm.num_frames,
+                "highest_score": round(alarm.highest, 4),
+                "threshold": line["threshold"],
                 "reason": reason,
-                "picture": alarm["line"]["picture"],
+                "picture": line["picture"],
                 "clip": None,
             }
         )

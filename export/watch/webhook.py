@@ -1,6 +1,5 @@
 """Alarms sent to one URL, by a thread of its own."""
 
-import base64
 import contextlib
 import json
 import logging
@@ -10,8 +9,9 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
+from keras_sspcab.export.serving.client.connection import basic_authorization
 from keras_sspcab.export.watch.source import hide_secrets
 
 _log = logging.getLogger(__name__)
@@ -60,8 +60,7 @@ class Webhook:
         self._url = urlunsplit(parts._replace(netloc=host))
         self._headers = {"content-type": "application/json"}
         if at:
-            token = base64.b64encode(unquote(user).encode()).decode()
-            self._headers["authorization"] = f"Basic {token}"
+            self._headers["authorization"] = basic_authorization(user)
         self._opener = urllib.request.build_opener(_NoRedirects)
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(
             _MAX_WAITING

@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_sspcab.data.batching import read_in_graph
 from keras_sspcab.data.file_system import (
     identify,
+    naming,
     scheme_of,
     standardize_path,
 )
@@ -167,7 +168,8 @@ def cached_images(
     path = cache_path(folder, "images", files, settings)
 
     def load(path: str) -> np.ndarray:
-        pixels = _read(path, channels, how)
+        with naming(f"the image {path}"):
+            pixels = read_pixels(path, channels, how, None)
         return resize(pixels, image_size, how.resize, how.fit).numpy()
 
     def rows() -> Iterator[np.ndarray]:
@@ -241,10 +243,3 @@ def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     room = np.empty(size + _ALIGNMENT, "uint8")
     start = -room.ctypes.data % _ALIGNMENT
     return room[start : start + size].view(dtype).reshape(shape)
-
-
-def _read(path: str, channels: int, preprocessing: Preprocessing) -> tf.Tensor:
-    try:
-        return read_pixels(path, channels, preprocessing, None)
-    except ValueError as error:
-        raise ValueError(f"Cannot use the image {path}: {error}") from error

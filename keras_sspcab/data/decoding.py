@@ -142,8 +142,14 @@ def decode_in_full(
 @functools.cache
 def _decoder(channels: int) -> Any:
     """Compiles the decoder: eagerly, its branches cost more than a PNG."""
+
+    def decode(encoded: tf.Tensor, white: tf.Tensor) -> Any:
+        # GPUs decode no files, and pass over indices that do not exist.
+        with tf.device("/cpu:0"):
+            return _decode(channels, encoded, white)
+
     return tf.function(
-        functools.partial(_decode, channels),
+        decode,
         input_signature=[
             tf.TensorSpec((), tf.string),
             tf.TensorSpec((), tf.int32),
@@ -153,14 +159,6 @@ def _decoder(channels: int) -> Any:
 
 
 def _decode(
-    channels: int, encoded: tf.Tensor, white: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    # GPUs decode no files, and pass over indices that do not exist.
-    with tf.device("/cpu:0"):
-        return _decode_on_cpu(channels, encoded, white)
-
-
-def _decode_on_cpu(
     channels: int, encoded: tf.Tensor, white: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     # Padded, because a position behind the end is an error.

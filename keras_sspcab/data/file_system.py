@@ -1,6 +1,7 @@
 """Listing and reading files: local ones, and through fsspec those of URLs."""
 
 import collections
+import contextlib
 import functools
 import glob
 import hashlib
@@ -261,6 +262,15 @@ def reach(path: str, action: Callable[[], _Result]) -> _Result:
         if not isinstance(error, OSError) and not scheme_of(path):
             raise
         raise ValueError(f"Cannot read {path!r}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Says of each ValueError in the block what cannot be used."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Cannot use {what}: {error}") from error
 
 
 def _reason(error: Exception) -> str:

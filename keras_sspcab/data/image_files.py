@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import (
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
     ImageOps,
@@ -33,7 +34,7 @@ from keras_sspcab.data.decoding import (
     has_16_bits,
     image_format,
 )
-from keras_sspcab.data.file_system import read_bytes, scheme_of
+from keras_sspcab.data.file_system import naming, read_bytes, scheme_of
 from keras_sspcab.data.headers import is_upright
 from keras_sspcab.data.parallel import parallel_map
 from keras_sspcab.preprocessing import Preprocessing
@@ -52,13 +53,38 @@ READERS: dict[str, Any] = {
 #: any number of them.
 MAX_PIXELS = 2**28
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_UNREAD = "of a kind that is not read; convert it to PNG, with 8 or 16 bits"
 
 
-def has_wide_tiles(image: Image.Image) -> bool:
-    """Whether Pillow would cut the 16-bit values of a file to 8 bits."""
+class UnusualImageError(ValueError):
+    """An intact file whose content cannot be read as one image in [0, 1]."""
+
+
+def has_wide_colors(image: Image.Image) -> bool:
+    """Whether Pillow would cut the values of a file to 8 bits.
+
+    It must not be loaded yet. Of gray alone Pillow keeps 16 bits.
+    """
     tiles = getattr(image, "tile", [])
-    return any(re.search(";16[BLN]", str(tile[3])) for tile in tiles)
+    return image.mode[0] not in "IF" and (
+        _bits_of(image) > 8
+        or any(re.search(";16[BLN]", str(tile[3])) for tile in tiles)
+    )
+
+
+def is_reversed(image: Image.Image) -> bool:
+    """Whether 0 is white in a gray file of 16 bits, which Pillow keeps so."""
+    tags = getattr(image, "tag_v2", {})
+    return (
+        image.mode.startswith("I;16")
+        and tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    )
+
+
+def _bits_of(image: Image.Image) -> int:
+    """Returns the bits a value of a TIFF; 8 of other files."""
+    tags = getattr(image, "tag_v2", {})
+    return int(np.max(tags.get(ExifTags.Base.BitsPerSample, 8)))
 
 
 def read_image(path: str) -> bytes:
@@ -75,7 +101,7 @@ def read_plain(
     in a graph, each branch of `decode_image` costs time with every image. A
     ValueError names the file.
     """
-    try:
+    with naming(f"the image {path}"):
         encoded = read_image(path)
         form = _form_of(encoded)
         if form is None:
@@ -86,8 +112,6 @@ def read_plain(
             form = WIDE if is_wide else PICTURE
             pixels = pixels if is_wide else tf.cast(pixels, tf.uint8)
             encoded = tf.io.encode_png(pixels, compression=0).numpy()
-    except ValueError as error:
-        raise ValueError(f"Cannot use the image {path}: {error}") from error
     return encoded, form
 
 
@@ -185,10 +209,12 @@ def brightest_value(path: str) -> int:
     return int(pixels[..., : 1 if pixels.shape[-1] < 3 else 3].max(initial=0))
 
 
-def to_decodable(encoded: bytes) -> bytes:
-    """Returns the content of an image file as `decode_image` takes it.
+@contextlib.contextmanager
+def open_image(encoded: bytes) -> Iterator[tuple[Any, str]]:
+    """Yields an image file as Pillow opens it, and its format.
 
-    That is the file itself, or a PNG of its image.
+    What fails with it in the block becomes a ValueError that says what the file
+    is, but for an `UnusualImageError`.
     """
     if not encoded:
         raise ValueError("the file is empty")
@@ -198,44 +224,50 @@ def to_decodable(encoded: bytes) -> bytes:
             "not an image that can be read (PNG, JPEG, BMP, GIF, WebP or "
             f"TIFF); it begins with {encoded[:8]!r}"
         )
-    if kind == "PNG":
-        # TensorFlow refuses all broken ones itself.
-        return encoded
     try:
         with READERS[kind](io.BytesIO(encoded)) as image:
-            if kind == "JPEG":
-                return encoded
-            if image.width * image.height > MAX_PIXELS:
-                raise UnusualImageError(
-                    f"a {kind} of {image.width} x {image.height} pixels, more "
-                    f"than {MAX_PIXELS} (or its size is damaged)"
-                )
-            if kind == "TIFF":
-                require_single_page(image)
-            image.load()
-            if kind == "GIF":
-                _check_first_frame(image, encoded)
-                return encoded
-            if kind == "BMP" and _is_plain_bitmap(encoded):
-                return encoded
-            return _to_png(image, kind)
+            yield image, kind
     except UnusualImageError:
         raise
     except Exception as error:
         # Pillow raises many types on broken files.
         if "unknown pixel mode" in str(error):
-            raise UnusualImageError(f"a {kind} {_UNREAD}") from error
+            raise UnusualImageError(
+                f"a {kind} with values {_UNREAD}"
+            ) from error
         raise _broken(encoded, kind) from error
 
 
-class UnusualImageError(ValueError):
-    """An intact file whose content cannot be read as one image in [0, 1]."""
+def to_decodable(encoded: bytes) -> bytes:
+    """Returns the content of an image file as `decode_image` takes it.
+
+    That is the file itself, or a PNG of its image.
+    """
+    if image_format(encoded[:12]) == "PNG":
+        # TensorFlow refuses all broken ones itself.
+        return encoded
+    with open_image(encoded) as (image, kind):
+        if kind == "JPEG":
+            return encoded
+        require_size(image, kind)
+        if kind == "TIFF":
+            require_single_page(image)
+        image.load()
+        if kind == "GIF":
+            _check_first_frame(image, encoded)
+            return encoded
+        if kind == "BMP" and _is_plain_bitmap(encoded):
+            return encoded
+        return _to_png(image, kind)
 
 
-_UNREAD = (
-    "with values of a kind that is not read; convert it to PNG, with 8 or 16 "
-    "bits"
-)
+def require_size(image: Any, kind: str) -> None:
+    """Raises an error for an image that would take up all memory."""
+    if image.width * image.height > MAX_PIXELS:
+        raise UnusualImageError(
+            f"a {kind} of {image.width} x {image.height} pixels, more than "
+            f"{MAX_PIXELS} (or its size is damaged)"
+        )
 
 
 def require_single_page(image: Any) -> None:
@@ -269,19 +301,12 @@ def _check_first_frame(image: Any, encoded: bytes) -> None:
 
 
 def _to_png(image: Any, kind: str) -> bytes:
-    is_wide = image.mode.startswith("I;16")
-    tags = getattr(image, "tag_v2", {})
-    bits = max(np.atleast_1d(tags.get(_BITS_PER_SAMPLE, 8)))
-    if (
-        image.mode in ("I", "F")
-        # Pillow drops the lower bits of colors.
-        or (bits > 8 and not is_wide)
-        or (is_wide and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
-    ):
+    is_wide, bits = image.mode.startswith("I;16"), _bits_of(image)
+    is_cut = bits > 8 and not is_wide
+    if image.mode in ("I", "F") or is_cut or is_reversed(image):
+        what = "colors" if len(image.getbands()) > 1 else "numbers"
         raise UnusualImageError(
-            f"a {kind} with {bits} bits a value, as "
-            f"{'colors' if len(image.getbands()) > 1 else 'numbers'} of a kind "
-            "that is not read; convert it to PNG, with 8 or 16 bits"
+            f"a {kind} with {bits} bits a value, as {what} {_UNREAD}"
         )
     upright = ImageOps.exif_transpose(image)
     if is_wide:

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_sspcab import files
 from keras_sspcab.data.decoding import image_format
+from keras_sspcab.data.file_system import naming
 from keras_sspcab.data.image_files import pixels_of
 from keras_sspcab.data.scanning import GOOD, is_image
 
@@ -89,12 +90,8 @@ class MarkedImages:
         else:
             content = Path(image).read_bytes()
             name = name or os.path.basename(image)
-        try:
+        with naming(f"the image {name or ''}"):
             pixels_of(content, 3, dtype=None)
-        except ValueError as error:
-            raise ValueError(
-                f"Cannot use the image {name or ''}: {error}"
-            ) from error
         digest = hashlib.sha256(content).hexdigest()
         known = self._find(digest)
         if known is None and len(self.false_alarms + self.missed) >= _MOST:

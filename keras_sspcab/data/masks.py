@@ -4,36 +4,34 @@ They are read by Pillow: exported graphs never need them.
 """
 
 import collections
-import io
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from scipy import ndimage
 
-from keras_sspcab.data.decoding import image_format, standardize_size
+from keras_sspcab.data.decoding import standardize_size
 from keras_sspcab.data.file_system import (
     enumerate_names,
     is_folder,
     join,
     list_files,
+    naming,
     read_bytes,
 )
 from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import (
-    MAX_PIXELS,
-    READERS,
-    has_wide_tiles,
+    has_wide_colors,
+    open_image,
+    require_size,
 )
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import is_image
 from keras_sspcab.metrics.pixel_level import EIGHT_NEIGHBORS
 from keras_sspcab.preprocessing import Preprocessing
-
-_ORIENTATION = 0x0112  # in EXIF data
 
 
 def _list_files(path: str) -> list[str]:
@@ -93,7 +91,7 @@ def load_mask(
     if sample.mask_path is None:
         return FittedMask(fitted)
     how = preprocessing or Preprocessing()
-    try:
+    with naming(f"the mask {sample.mask_path}"):
         whole = read_mask(sample.mask_path)
         source, target = how.place(whole.shape, image_size)
         mask, filled = whole[source], fitted[target]
@@ -104,12 +102,8 @@ def load_mask(
             resized = resize(gray, filled.shape, "opencv").numpy()
             filled[:] = resized[..., 0] == 1.0
             num_small = int(mask.any() and not filled.any())
-        cut = 1.0 - mask.sum() / max(1, whole.sum())
-        return FittedMask(fitted, num_small, cut if whole.any() else 0.0)
-    except ValueError as error:
-        raise ValueError(
-            f"Cannot use the mask {sample.mask_path}: {error}"
-        ) from error
+    cut = 1.0 - mask.sum() / max(1, whole.sum())
+    return FittedMask(fitted, num_small, cut if whole.any() else 0.0)
 
 
 _DOUBTS = {
@@ -150,34 +144,15 @@ def decode_mask(encoded: bytes) -> np.ndarray:
     above 0, or what is not black where black stands behind 0. What is
     transparent is not defective; in one color alone, what is visible is.
     """
-    kind = image_format(encoded[:12])
-    if kind is None:
-        raise ValueError(
-            f"not an image that can be read; it begins with {encoded[:8]!r}"
-            if encoded
-            else "the file is empty"
-        )
-    try:
-        read = READERS[kind]
+    with open_image(encoded) as (image, _):
         # Reading alone passes over the checksums of PNG.
-        read(io.BytesIO(encoded)).verify()
-        image = read(io.BytesIO(encoded))
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.height}x{image.width} pixels")
+        image.verify()
+    with open_image(encoded) as (image, kind):
+        require_size(image, kind)
         pages = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
-        is_wide = image.mode[0] != "I" and has_wide_tiles(image)
+        is_wide = has_wide_colors(image)
         image.load()
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception as error:
-        # Pillow raises many types on broken files.
-        if "unknown pixel mode" in str(error):
-            raise ValueError(
-                f"a {kind} with values of a kind that is not read; save it as "
-                "PNG, with 8 bits"
-            ) from error
-        raise ValueError(
-            f"broken, truncated or too large {kind} of {len(encoded)} bytes"
-        ) from error
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if pages > 1:
         raise ValueError(
             f"{pages} pages, where a mask has one. Put them as files into a "
@@ -203,7 +178,7 @@ def decode_mask(encoded: bytes) -> np.ndarray:
     # Not as bool: Pillow gives it back with other bytes than 0 and 1, which
     # TensorFlow does not take for the same.
     picture = Image.fromarray(mask.astype("uint8"))
-    picture.getexif()[_ORIENTATION] = orientation
+    picture.getexif()[ExifTags.Base.Orientation] = orientation
     return np.asarray(ImageOps.exif_transpose(picture)) > 0
 
 

@@ -30,17 +30,21 @@ def parallel_iterate(
     function: Callable[[_Item], _Result],
     items: Sequence[_Item],
     description: str = "",
+    ahead: int | None = None,
 ) -> Iterator[_Result]:
-    """Yields `function(item)` for each item, in order, a few items ahead.
+    """Yields `function(item)` for each item, in order, some items ahead.
 
-    The first exception is raised and the items that have not begun are
-    dropped. With a description, a bar is shown on a terminal, and disappears at
-    the end; where there is none, a line tells now and then how far it is.
+    By default these are about twice as many as there are threads; fewer take
+    less memory. The first exception is raised and the items that have not begun
+    are dropped. With a description, a bar is shown on a terminal, and
+    disappears at the end; where there is none, a line tells now and then how
+    far it is.
     """
     console = Console(stderr=True)
     # More threads than cores: remote files keep them waiting.
     num_threads = min(16, 2 * (os.cpu_count() or 1) + 2)
-    pool = ThreadPoolExecutor(num_threads)
+    ahead = 2 * num_threads if ahead is None else ahead
+    pool = ThreadPoolExecutor(min(num_threads, ahead))
     pending: collections.deque[Future[_Result]] = collections.deque()
     told = time.monotonic()
     try:
@@ -59,7 +63,7 @@ def parallel_iterate(
                 console.print(f"{description}: {number} of {len(items)}")
                 told = now
             pending.append(pool.submit(function, item))
-            if len(pending) > 2 * num_threads:
+            if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

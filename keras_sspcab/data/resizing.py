@@ -72,17 +72,14 @@ def resize(
     if fit == "stretch":
         return _stretch(image, size, method)
     # As `Preprocessing.place` does it.
-    shape = tf.shape(image, tf.int64)[-3:-1]
-    room, ratio = (shape, size) if fit == "crop" else (size, shape)
+    sides = tf.shape(image, tf.int64)[-3:-1], tf.constant(size, tf.int64)
+    room, ratio = sides if fit == "crop" else reversed(sides)
     inner = tf.stack(
         largest_inside(
-            tf.unstack(tf.cast(room, tf.int64)),
-            tf.unstack(tf.cast(ratio, tf.int64)),
-            tf.minimum,
-            tf.maximum,
+            tf.unstack(room), tf.unstack(ratio), tf.minimum, tf.maximum
         )
     )
-    before = (tf.cast(room, tf.int64) - inner) // 2
+    before = (room - inner) // 2
     if fit == "crop":
         top, left = tf.unstack(before)
         height, width = tf.unstack(inner)

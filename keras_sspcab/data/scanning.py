@@ -189,7 +189,7 @@ def _detect_layout(root: str, files: list[str]) -> tuple[str, str]:
             f"Received: root={root!r} with {enumerate_names(telling)}. "
             "Put normal images into train/good, some to test with into "
             "test/good, and defective ones into test/DEFECT. If all are "
-            'normal, pass layout="plain".'
+            'normal, rename the folders, or train with layout="plain".'
         )
     return "plain", "there is no train folder: every image counts as normal"
 

@@ -11,16 +11,13 @@ from keras_sspcab.hosts.arguments import (
     check_weights,
 )
 from keras_sspcab.hosts.base import AnomalyModel, HostGuide, PublishedEvaluation
-from keras_sspcab.hosts.detector import (
-    NormalScores,
-    Untracked,
-    require_finite_weights,
-)
+from keras_sspcab.hosts.detector import Untracked, require_finite_weights
 from keras_sspcab.hosts.feature_graph import feature_graph
 from keras_sspcab.hosts.feature_model import FeatureModel
 from keras_sspcab.hosts.frames import FrameModel
 from keras_sspcab.hosts.graph import output_frame, sspcab_block, stacked_frames
 from keras_sspcab.hosts.inspection import InspectionModel
+from keras_sspcab.hosts.normal_scores import NormalScores
 from keras_sspcab.hosts.objects import ObjectModel
 from keras_sspcab.hosts.products import ProductModel
 from keras_sspcab.hosts.registry import (

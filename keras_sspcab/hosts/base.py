@@ -2,16 +2,22 @@
 
 import dataclasses
 import inspect
-import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
-from keras import ops
 from keras.utils import PyDataset
 
-from keras_sspcab.hosts.detector import Detector, check_values, is_endless
+from keras_sspcab.hosts.batches import (
+    as_tensorflow_dataset,
+    check_values,
+    first_images,
+    hold_out,
+    is_endless,
+    is_paired,
+    scoring_data,
+)
+from keras_sspcab.hosts.detector import Detector
 from keras_sspcab.layers.predictive_block import PredictiveBlock
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -305,7 +311,7 @@ class AnomalyModel(Detector):
         self._refuse_weights(y, kwargs)
         # Of a dataset the first batch tells, before all the training.
         for images in (x, kwargs.get("validation_data")):
-            check_values(_first_images(images))
+            check_values(first_images(images))
         if kwargs.get("sample_weight") is None:
             if y is None:
                 x = hold_out(x, kwargs)
@@ -315,7 +321,7 @@ class AnomalyModel(Detector):
         # Inputs that come with targets may be anything but normal, where the
         # host has a use for targets.
         is_fitted = not (is_trained and self.default_losses()) or (
-            y is None and not _is_paired(x)
+            y is None and not is_paired(x)
         )
         if is_fitted and self._fits_scoring():
             steps = kwargs.get("steps_per_epoch")
@@ -362,7 +368,7 @@ class AnomalyModel(Detector):
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """Measures the losses on normal images; arguments as in Keras."""
         self._refuse_weights(y, kwargs)
-        check_values(_first_images(x))
+        check_values(first_images(x))
         if y is None:
             x = self._prepared(x, kwargs)
         return super().evaluate(x, y, **kwargs)
@@ -380,11 +386,11 @@ class AnomalyModel(Detector):
             batch_size = options.pop("batch_size", None) or 32
             shuffle = options.pop("shuffle", shuffle)
             data = batch_array(data, batch_size, shuffle)
-        if _is_paired(data):
+        if is_paired(data):
             # Pairs of inputs and targets: training examples already.
             return data
         if isinstance(data, PyDataset):
-            data = _as_tensorflow_dataset(data)
+            data = as_tensorflow_dataset(data)
         spec = getattr(data, "element_spec", None)
         if isinstance(spec, tuple):
             # Of images alone, which `map` takes out of it.
@@ -443,117 +449,6 @@ class AnomalyModel(Detector):
             if isinstance(layer, PredictiveBlock) and layer.adds_loss
         ]
         return collected + (blocks if len(blocks) > 1 else [])
-
-
-def hold_out(data: Any, options: dict[str, Any]) -> Any:
-    """Keeps the last of the images to validate with, as Keras does.
-
-    Takes `validation_split` from `options`, and puts `validation_data` in.
-    """
-    share = options.get("validation_split") or 0.0
-    if not share or options.get("validation_data") is not None:
-        # Keras lets the data given go before the split.
-        options.pop("validation_split", None)
-        return data
-    arrays = keras.tree.flatten(data)
-    if not all(hasattr(array, "shape") for array in arrays):
-        raise ValueError(
-            "`validation_split` takes apart arrays. Received: "
-            f"{type(data).__name__}. Pass `validation_data` instead"
-        )
-    del options["validation_split"]
-    rows = len(arrays[0])
-    first = math.floor(rows * (1.0 - share))
-    if not 0 < first < rows:
-        raise ValueError(
-            f"validation_split={share} leaves no image on one of its sides. "
-            f"Received: {rows} images"
-        )
-    options["validation_data"] = keras.tree.map_structure(
-        lambda array: array[first:], data
-    )
-    return keras.tree.map_structure(lambda array: array[:first], data)
-
-
-def scoring_data(data: Any, steps: int | None, is_trained_on: bool) -> Any:
-    """Returns what `fit_scoring` can read to its end, after the training.
-
-    That is the data, or the first `steps` batches of data without an end.
-    """
-    if is_trained_on and isinstance(data, Iterator):
-        raise ValueError(
-            "Images must be there to be read again after the training, when "
-            f"the scoring is fitted to them. Received: {type(data).__name__}, "
-            "which can be read only once. Give an array, a tf.data.Dataset or "
-            "a keras.utils.PyDataset"
-        )
-    if not is_endless(data):
-        return data
-    if steps is None:
-        raise ValueError(
-            "Images must have an end, as the scoring is fitted to all of them. "
-            f"Received: {type(data).__name__} without an end. Say with "
-            "`steps_per_epoch` how many batches count"
-        )
-    return _FirstBatches(data, steps)
-
-
-class _FirstBatches:
-    """A dataset cut to its first batches; can be read repeatedly."""
-
-    def __init__(self, data: Any, count: int) -> None:
-        self._data = data
-        self._count = count
-
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(iter(self._data), self._count)
-
-
-def _is_paired(data: Any) -> bool:
-    """Whether batches are pairs of inputs and targets."""
-    if isinstance(data, PyDataset):
-        return len(_parts(data[0])) > 1
-    return len(_parts(getattr(data, "element_spec", None))) > 1
-
-
-def _parts(batch: Any) -> tuple[Any, ...]:
-    """Returns inputs, and what came with them, as Keras takes them apart."""
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-
-
-def _first_images(data: Any) -> Any:
-    """Returns an array, or the first batch of a TensorFlow or Keras dataset."""
-    if hasattr(data, "shape"):
-        return data
-    images: Any = ()
-    if isinstance(data, PyDataset):
-        images = _parts(data[0])[0]
-    elif hasattr(data, "element_spec") and hasattr(data, "take"):
-        for batch in data.take(1):
-            images = _parts(batch)[0]
-    # Of objects there are parts with other units.
-    return () if isinstance(images, Mapping) else images
-
-
-def _as_tensorflow_dataset(data: PyDataset) -> Any:
-    """Returns the images of a data set of Keras, epoch by epoch."""
-    import tensorflow as tf
-
-    def batches() -> Iterator[Any]:
-        for batch in data:
-            yield _parts(batch)[0]
-        data.on_epoch_end()
-
-    shape = ops.shape(next(batches()))[1:]
-    dataset = tf.data.Dataset.from_generator(
-        batches,
-        output_signature=tf.TensorSpec((None, *shape), "float32"),
-    )
-    if data.num_batches is None:
-        return dataset
-    return dataset.apply(
-        tf.data.experimental.assert_cardinality(data.num_batches)
-    )
 
 
 def check_own_rate(optimizer: Any, rate: float | None, steps: Any) -> None:

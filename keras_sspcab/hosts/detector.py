@@ -4,14 +4,18 @@ import inspect
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.checks import FAR_TOO_HIGH
+from keras_sspcab.hosts.batches import check_values, iterate_batches
+from keras_sspcab.hosts.normal_scores import (
+    NormalScores,
+    highest_by_frame,
+    thin_out,
+)
 from keras_sspcab.layers.auxiliary_loss import serialize_loss
 from keras_sspcab.layers.base import set_all_weights
 from keras_sspcab.layers.parts import (
@@ -29,35 +33,6 @@ from keras_sspcab.scoring import (
     input_statistics,
     join_statistics,
 )
-
-#: Pixels kept for the quantile of the map, at most; 40 MB as float32.
-MAX_PIXELS = 10_000_000
-
-
-class NormalScores(NamedTuple):
-    """What a calibration measures in normal images, all of it raw.
-
-    Example:
-    >>> zeros = np.zeros(4)
-    >>> NormalScores(zeros, np.zeros(400), zeros, {}).scores.shape
-    (4,)
-    """
-
-    #: One an image, or a frame of video.
-    scores: np.ndarray
-    #: Values of the maps, a part of them where there are many.
-    pixels: np.ndarray
-    #: The highest value of the map of each, as far as it is kept.
-    peaks: np.ndarray
-    #: As of `input_statistics`, in any order.
-    statistics: dict[str, np.ndarray]
-    #: How many of them are changed copies of a single image.
-    stand_ins: int = 0
-    #: The highest value of the map in each region, `(images, regions)`.
-    of_regions: np.ndarray | None = None
-    #: What the images score when they are turned, `"rotate"`, and mirrored,
-    #: `"flip"`, if that was asked for.
-    changed: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Untracked:
@@ -240,22 +215,7 @@ class Detector(keras.Model):
         normal = self.normal_scores(data, batch_size)
         if extra_data is not None:
             extra = self.normal_scores(extra_data, batch_size)
-            counts = len(normal.scores), len(extra.scores)
-            if not all(counts):
-                raise ValueError(
-                    "`data` and `extra_data` must each hold at least one "
-                    f"normal image. Received: {counts[0]} and {counts[1]}"
-                )
-            normal = NormalScores(
-                np.concatenate([normal.scores, extra.scores]),
-                _join_pixels(normal.pixels, extra.pixels, *counts),
-                np.concatenate([normal.peaks, extra.peaks]),
-                join_statistics([normal.statistics, extra.statistics]),
-                normal.stand_ins,
-                None
-                if normal.of_regions is None
-                else np.concatenate([normal.of_regions, extra.of_regions]),
-            )
+            normal = normal.joined(extra)
         self.calibration = Calibration.measure(
             normal.scores,
             normal.pixels,
@@ -291,9 +251,9 @@ class Detector(keras.Model):
             statistics.append(input_statistics(inputs))
         peaks = [part.max(axis=(1, 2)) for part in maps]
         return NormalScores(
-            _highest_by_frame(scores, indices),
-            thin_out(maps, MAX_PIXELS),
-            _highest_by_frame(peaks, indices),
+            highest_by_frame(scores, indices),
+            thin_out(maps),
+            highest_by_frame(peaks, indices),
             join_statistics(statistics),
         )
 
@@ -305,7 +265,7 @@ class Detector(keras.Model):
         self, data: Any, batch_size: int = 32
     ) -> Iterator[tuple[Any, Any]]:
         """Yields NumPy batches, each with what came with it, or None."""
-        return _iterate_batches(data, batch_size, isinstance(self.input, dict))
+        return iterate_batches(data, batch_size, isinstance(self.input, dict))
 
     def outputs_on(
         self, data: Any, names: Sequence[str]
@@ -470,133 +430,3 @@ def _plain_copy(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return serialize_loss(value)
-
-
-def _iterate_batches(
-    data: Any, batch_size: int = 32, are_dicts: bool = False
-) -> Iterator[tuple[Any, Any]]:
-    """Yields pairs of a batch and what came with it in a tuple, or None.
-
-    The data are an array, a dict of arrays, or an iterable of batches or of
-    tuples that begin with one; with `are_dicts`, batches must be dicts.
-    """
-    if is_endless(data):
-        raise ValueError(
-            "The data have no end. Received: "
-            f"{type(data).__name__}, as of `repeat()`. Take a part of them"
-        )
-    if hasattr(data, "shape") or isinstance(data, Mapping):
-        _check_batch(data, are_dicts)
-        check_values(data)
-        for start in range(0, len(keras.tree.flatten(data)[0]), batch_size):
-            rows = slice(start, start + batch_size)
-            if isinstance(data, Mapping):
-                yield {name: part[rows] for name, part in data.items()}, None
-            else:
-                yield data[rows], None
-        return
-    for batch in data:
-        inputs, *others = batch if isinstance(batch, (tuple, list)) else [batch]
-        _check_batch(inputs, are_dicts)
-        inputs = _arrays(inputs)
-        check_values(inputs)
-        yield inputs, others[0] if others else None
-
-
-def is_endless(data: Any) -> bool:
-    """Whether a TensorFlow or Keras dataset is known to be infinite."""
-    if isinstance(data, keras.utils.PyDataset):
-        return data.num_batches is None
-    cardinality = getattr(data, "cardinality", None)
-    # tf.data.INFINITE_CARDINALITY
-    return callable(cardinality) and int(cardinality()) == -1
-
-
-def _check_batch(batch: Any, are_dicts: bool) -> None:
-    is_dict = isinstance(batch, Mapping)
-    if is_dict != are_dicts:
-        expected = (
-            "objects, as dicts of arrays"
-            if are_dicts
-            else "images or clips, as arrays"
-        )
-        received = f"a dict with the keys {sorted(batch)}" if is_dict else ""
-        raise ValueError(
-            f"The data must yield batches of {expected}, or tuples that begin "
-            f"with one. Received: {received or type(batch).__name__}"
-        )
-
-
-def check_values(data: Any) -> None:
-    """Refuses values that are not finite, and images from 0 to 255."""
-    for part in keras.tree.flatten(data):
-        values = ops.convert_to_numpy(part)
-        received = None
-        if values.dtype.kind in "biu" and values.ndim > 2:
-            received = str(values.dtype)
-        if values.dtype.kind == "f":
-            num_bad = values.size - int(np.isfinite(values).sum())
-            if num_bad:
-                raise ValueError(
-                    "What is scored must be finite. Received: an input with "
-                    f"{num_bad} of {values.size} values NaN or infinite"
-                )
-            # Of objects there are parts with other units.
-            highest = values.max(initial=0)
-            if highest > FAR_TOO_HIGH and not isinstance(data, Mapping):
-                received = f"values up to {highest:g}"
-        if received:
-            raise ValueError(
-                "Images must be numbers from 0 to 1, as float32. Received: "
-                f"{received}. Divide 8-bit images by 255"
-            )
-
-
-def _arrays(batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return {name: _arrays(part) for name, part in batch.items()}
-    return ops.convert_to_numpy(batch)
-
-
-def _highest_by_frame(
-    scores: Sequence[np.ndarray], indices: Sequence[Any]
-) -> np.ndarray:
-    """Joins scores; where indices name frames, the highest of each counts."""
-    joined = np.concatenate(scores) if scores else np.empty(0)
-    keys = ("video", "frame")
-    if not indices or not all(
-        isinstance(index, Mapping) and set(keys) <= set(index)
-        for index in indices
-    ):
-        return joined
-    places = np.stack(
-        [
-            np.concatenate([np.asarray(index[key]) for index in indices])
-            for key in keys
-        ],
-        axis=-1,
-    )
-    _, where = np.unique(places, axis=0, return_inverse=True)
-    highest = np.full(where.max(initial=-1) + 1, -np.inf)
-    np.maximum.at(highest, where.ravel(), joined)
-    return highest
-
-
-def _join_pixels(
-    first: np.ndarray, second: np.ndarray, num_first: int, num_second: int
-) -> np.ndarray:
-    """Joins pixels of two sets so that each image has the same weight."""
-    share = len(first) * num_second / (len(second) * num_first)
-    if share < 1:
-        first, second = second, first
-        share = 1 / share
-    # The one of which more was kept for each image is thinned out.
-    return np.concatenate([first[:: max(1, round(share))], second])
-
-
-def thin_out(maps: Sequence[np.ndarray], limit: int) -> np.ndarray:
-    """Returns at most about `limit` values, evenly spread over the maps."""
-    if not maps:
-        return np.empty(0, "float32")
-    step = max(1, -(-sum(part.size for part in maps) // limit))
-    return np.concatenate([part.ravel()[::step] for part in maps])

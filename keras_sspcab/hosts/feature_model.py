@@ -11,12 +11,9 @@ import keras
 import numpy as np
 
 from keras_sspcab.hosts.base import AnomalyModel, Settings
-from keras_sspcab.hosts.detector import (
-    MAX_PIXELS,
-    NormalScores,
-    Untracked,
-)
+from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.feature_graph import FeatureGraph
+from keras_sspcab.hosts.normal_scores import MAX_PIXELS, NormalScores
 from keras_sspcab.scoring import (
     Calibration,
     input_statistics,

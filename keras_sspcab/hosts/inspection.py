@@ -7,15 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sspcab.hosts.base import AnomalyModel, hold_out, scoring_data
-from keras_sspcab.hosts.detector import (
-    MAX_PIXELS,
-    NormalScores,
-    Untracked,
-    is_endless,
-    thin_out,
-)
+from keras_sspcab.hosts.base import AnomalyModel
+from keras_sspcab.hosts.batches import hold_out, is_endless, scoring_data
+from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.feature_model import FeatureModel, untracked_model
+from keras_sspcab.hosts.normal_scores import NormalScores, thin_out
 from keras_sspcab.hosts.tiling import TiledScoring, TileGrid
 from keras_sspcab.layers import (
     ImageRegistration,
@@ -146,17 +142,14 @@ class InspectionModel(AnomalyModel):
             # It decides as the image does.
             parts = ()
         if regions is not None:
-            if isinstance(calibration, dict):
-                calibration = Calibration(**calibration)
-            of_regions = RegionScores(
+            scored = RegionScores(
                 regions,
-                calibration and calibration.regions,
+                Calibration.standardize(calibration).regions,
                 name="region_scores",
             )(raw_map)
             for part in ("raw_map", "raw_region_scores"):
-                raw[part] = of_regions.pop(part)
-            if not parts:
-                of_regions = {}
+                raw[part] = scored.pop(part)
+            of_regions = scored if parts else {}
         raw_map = raw["raw_map"]
         if alignment is not None:
             # What was not seen is as normal as it gets.
@@ -502,7 +495,7 @@ class _Measured:
         """Returns all of them."""
         return NormalScores(
             np.concatenate(self._scores) if self._scores else np.empty(0),
-            thin_out(self._pixels, MAX_PIXELS),
+            thin_out(self._pixels),
             np.array(self._peaks),
             join_statistics(self._looks),
             of_regions=np.concatenate(self._of_regions)

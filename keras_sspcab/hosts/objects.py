@@ -6,12 +6,8 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_sspcab.hosts.base import (
-    AnomalyModel,
-    Settings,
-    hold_out,
-    scoring_data,
-)
+from keras_sspcab.hosts.base import AnomalyModel, Settings
+from keras_sspcab.hosts.batches import count_batches, hold_out, scoring_data
 from keras_sspcab.hosts.frames import VideoScoring
 from keras_sspcab.hosts.stages import Stage
 from keras_sspcab.preprocessing import Preprocessing
@@ -193,21 +189,14 @@ class ObjectModel(VideoScoring, AnomalyModel):
         histories = {}
         for stage in stages:
             count = stage.epochs if epochs is None else epochs
-            size: dict[str, Any] = {"shuffle": False}
-            length = None
-            if isinstance(x, Mapping):
-                size = {"batch_size": batch_size or stage.batch_size}
-                rows = len(next(iter(x.values())))
-                length = -(-rows // size["batch_size"])
-            elif hasattr(x, "cardinality"):
-                length = max(int(x.cardinality()), 0) or None
-            elif isinstance(x, keras.utils.PyDataset):
-                length = x.num_batches
-            length = kwargs.get("steps_per_epoch") or length
+            size = batch_size or stage.batch_size
+            length = kwargs.get("steps_per_epoch") or count_batches(x, size)
             steps = None if length is None else length * count
             stage.compile(**options, steps=steps)
+            is_array = isinstance(x, Mapping)
+            usual = {"batch_size": size} if is_array else {"shuffle": False}
             histories[stage.name] = stage.fit(
-                x, epochs=count, **{**size, **kwargs}
+                x, epochs=count, **{**usual, **kwargs}
             )
         self.fit_scoring(objects)
         self.discard_compiled()

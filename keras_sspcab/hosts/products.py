@@ -88,8 +88,6 @@ class ProductModel(AnomalyModel):
                 "`products` must be different names, one at least. Received: "
                 f"{list(products)}"
             )
-        if isinstance(calibration, dict):
-            calibration = Calibration(**calibration)
         # === Functional model ===
         image, maps = host.inputs[0], host.backbone_maps
         pooled = keras.layers.Concatenate(dtype="float32", name="pooled")(
@@ -103,7 +101,7 @@ class ProductModel(AnomalyModel):
         recognition = ProductRecognition(len(names), name="recognition")
         scoring = ProductScoring(
             _heads(host, names),
-            calibration.products if calibration else (),
+            Calibration.standardize(calibration).products,
             name="products",
         )
         found, nearest = recognition(pooled)

@@ -103,16 +103,14 @@ METRICS: dict[str, Metric] = {
         Metric(
             "detection_rate",
             "detection rate",
-            "Share of the anomalous images or frames at or above the "
-            "calibrated threshold.",
+            "Share of the anomalous images or frames that are flagged.",
             _IMAGE + _VIDEO,
             at_threshold=True,
         ),
         Metric(
             "false_alarm_rate",
             "false alarm rate",
-            "Share of the normal images or frames at or above the calibrated "
-            "threshold.",
+            "Share of the normal images or frames that are flagged.",
             _IMAGE + _VIDEO,
             at_threshold=True,
             higher_is_better=False,

@@ -4,11 +4,13 @@ import dataclasses
 import itertools
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from keras_sspcab import files
 from keras_sspcab.checks import standardize_number
 from keras_sspcab.data import ImageSample, MarkedImages
+from keras_sspcab.data.file_system import scheme_of, standardize_path
 from keras_sspcab.hosts import AnomalyModel
 from keras_sspcab.progress import Progress
 from keras_sspcab.runs.config import Config
@@ -28,6 +30,9 @@ from keras_sspcab.scoring.false_alarms import are_as_normal
 #: What the calibration of the training is called.
 FIRST = "training"
 
+# What the names of those with false alarms from the field have besides.
+_FEEDBACK = "+feedback"
+
 #: What is counted, for progress.
 FITTED, SCORED = "Fitting to normal batches", "Scoring normal batches"
 
@@ -42,6 +47,26 @@ _LEAST_TO_COMPARE, _MOST_TO_COMPARE = 5, 50
 def is_measured_on_own(name: str) -> bool:
     """Whether a calibration of this name was measured on the run's own data."""
     return (name or FIRST).partition("@")[0] == FIRST
+
+
+def measured_on(
+    model: AnomalyModel, source: Source, samples: Sequence[Any], split: str
+) -> list[Any]:
+    """Returns the normal samples that the thresholds were measured on.
+
+    `split` says which they are; see `Source.samples_to_evaluate`.
+    """
+    name = model.calibration.name
+    entries = {} if source.run is None else _entries(source.run)
+    if path := entries.get(name, {}).get("data"):
+        return source.lying_in(path, samples)
+    is_own = (
+        split == "validation"
+        # Else each was scored by what others tell.
+        and not model.calibrates_by_folds
+        and is_measured_on_own(name.replace(_FEEDBACK, ""))
+    )
+    return list(samples) if is_own else []
 
 
 def calibrate_on_own(
@@ -110,7 +135,12 @@ def tell_calibration(
         f"{calibration.describe_rule()}."
     )
     certainty = calibration.describe_false_alarms(noun)
-    if count < _FEW_IMAGES:
+    if not certainty:
+        progress.message(
+            "How many false alarms there will be is not known: the threshold "
+            "of a region was set by hand."
+        )
+    elif count < _FEW_IMAGES:
         warnings.warn(f"{certainty}. More images help", stacklevel=2)
     else:
         progress.message(f"{certainty}.")
@@ -118,11 +148,11 @@ def tell_calibration(
 
 def calibrate_run(
     run: RunFolder,
+    progress: Progress,
     data: str | None,
     false_alarms: float | None,
     decision: str | None,
     feedback: str | None,
-    progress: Progress,
 ) -> Calibration:
     """Measures new thresholds for a trained model; see `Run.calibrate`."""
     settings: dict[str, Any] = {}
@@ -137,6 +167,7 @@ def calibrate_run(
     source = source_of(config, run, model)
     marked = None if feedback is None else read_marks(feedback, source)
     alarms = None if marked is None else _new_alarms(marked, run, source)
+    root = None
     if data is None:
         label = FIRST
         folder = source.split()
@@ -145,18 +176,22 @@ def calibrate_run(
         origin = calibrate_on_own(model, source, folder, progress, alarms)
     else:
         label = os.path.basename(os.path.abspath(data))
+        # That name stands for the run's own data.
+        label = f"{label}-data" if label == FIRST else label
+        root = standardize_path(data)
+        root = root if scheme_of(root) else os.path.abspath(root)
         samples = _new_samples(source, data, progress)
         normal = source.scoring_dataset(samples)
         _calibrate(model, source, progress.track(normal, SCORED), alarms)
         origin = f"in {data}"
     if alarms is not None:
-        label += "+feedback"
+        label += _FEEDBACK
         origin += f", and marked as false alarms in {feedback}"
     time = files.now()
     after, model.calibration = model.calibration, before
     name = new_name(run, model, f"{label}@{time}")
     calibration = dataclasses.replace(after, name=name)
-    install(run, model, calibration, config, time)
+    install(run, model, calibration, config, time, root)
     tell_calibration(model, source, origin, progress)
     if marked is not None:
         tell_missed(model, source, marked, progress)
@@ -261,11 +296,15 @@ def _new_alarms(
     return source.scoring_dataset(samples) if samples else None
 
 
+def _entries(run: RunFolder) -> dict[str, Any]:
+    """Returns what `calibrations.json` says, by name; empty without one."""
+    path, advice = run.file("calibrations.json"), "Remove it to go on without"
+    return files.read_json(path, advice) if os.path.exists(path) else {}
+
+
 def _history(run: RunFolder, model: AnomalyModel) -> dict[str, Any]:
     """Returns all calibrations so far by name, with that of the model."""
-    path, advice = run.file("calibrations.json"), "Remove it to go on without"
-    entries = files.read_json(path, advice) if os.path.exists(path) else {}
-    present = model.calibration
+    entries, present = _entries(run), model.calibration
     first = {"time": run.record.get("finished"), **present.summary()}
     entries.setdefault(present.name or FIRST, first)
     return entries
@@ -284,10 +323,14 @@ def install(
     calibration: Calibration,
     config: Config,
     time: str | None,
+    data: str | None = None,
 ) -> None:
-    """Gives the model of a run a calibration; the present one is kept."""
+    """Gives the model of a run a calibration; the present one is kept.
+
+    `data` is the folder that it was measured on, if not that of the run.
+    """
     entries = _history(run, model)
-    new = {"time": time, **calibration.summary()}
+    new = {"time": time, "data": data, **calibration.summary()}
     entries.setdefault(calibration.name or FIRST, new)
     files.write_json(run.file("calibrations.json"), entries)
     model.calibration = calibration

@@ -101,6 +101,11 @@ class RunFolder:
     @functools.cached_property
     def config(self) -> Config:
         """The configuration that the run was started with."""
+        return self.saved_config
+
+    @property
+    def saved_config(self) -> Config:
+        """The configuration as it is in the folder now."""
         path = self.require("config.toml", "keras-sspcab train")
         return load_config(path, is_complete=True)
 

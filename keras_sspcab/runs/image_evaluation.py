@@ -22,7 +22,7 @@ from keras_sspcab.metrics.diagnosis import (
 )
 from keras_sspcab.preprocessing import content_of
 from keras_sspcab.progress import Progress
-from keras_sspcab.runs.calibration import is_measured_on_own
+from keras_sspcab.runs.calibration import measured_on
 from keras_sspcab.runs.measures import (
     SCORED,
     Measured,
@@ -48,6 +48,87 @@ from keras_sspcab.scoring import (
 _MAX_NORMAL = 200
 
 
+class _MaskedMaps:
+    """The maps of test images, in their order, beside the masks."""
+
+    def __init__(
+        self, source: ImageSource, samples: Sequence[ImageSample]
+    ) -> None:
+        self._size = source.data.image_size
+        self._rule = source.config.evaluation.masks
+        self._masks = parallel_iterate(
+            lambda sample: load_mask(
+                sample, self._size, self._rule, source.preprocessing
+            ),
+            samples,
+        )
+        # By defect, "good" for normal images.
+        self._pixels: dict[str, PixelScores] = collections.defaultdict(
+            PixelScores
+        )
+        self._doubts: list[tuple[ImageSample, str]] = []
+        self._num_small: list[int] = []
+        self._num_cut = 0
+        self._num_without = 0
+
+    def add(
+        self,
+        sample: ImageSample,
+        anomaly_map: np.ndarray,
+        counted: np.ndarray | None,
+    ) -> None:
+        """Takes the map of the next image, and which of its pixels count."""
+        mask, small, share_cut = next(self._masks)
+        self._num_small += [small] if small else []
+        self._num_cut += share_cut > 0
+        if sample.label and sample.mask_path is None:
+            self._num_without += 1
+            return
+        is_lost = bool((small or share_cut) and not mask.any())
+        doubt = "" if is_lost else find_doubt(mask, sample.label)
+        self._doubts.append((sample, doubt))
+        if doubt not in ("empty", "marked"):
+            self._pixels[sample.defect].add(mask, anomaly_map, counted)
+            PixelScores.bound(self._pixels.values())
+
+    def scores(self, *defects: str) -> PixelScores:
+        """Returns the pixels of some defects, or of all images."""
+        names = defects or tuple(self._pixels)
+        return PixelScores.joined([self._pixels[name] for name in names])
+
+    def doubts(self) -> list[str]:
+        """Says which masks contradict their labels."""
+        return describe_doubts(self._doubts)
+
+    def notes(self) -> list[str]:
+        """Says what counts for no pixel metric, or otherwise than it is."""
+        notes = []
+        height, width = self._size
+        if self._num_without:
+            notes.append(
+                f"{self._num_without} defective images have no mask and count "
+                "for no pixel metric"
+            )
+        if self._num_cut:
+            notes.append(
+                f"Defects in {self._num_cut} masks lie in part or whole where "
+                "images are cut off; their pixels there count for no metric"
+            )
+        if self._num_small and self._rule == "whole":
+            notes.append(
+                f"{len(self._num_small)} masks are empty at {height}x{width} "
+                "pixels, so that their defects count as normal pixels"
+            )
+        elif self._num_small:
+            notes.append(
+                f"{sum(self._num_small)} defects in {len(self._num_small)} "
+                f"masks are so small that masks of {height}x{width} pixels "
+                "would pass over them: the pixels that hold most of each stand "
+                "for it"
+            )
+        return notes
+
+
 def evaluate_images(
     model: Any,
     source: ImageSource,
@@ -58,22 +139,13 @@ def evaluate_images(
 ) -> Measured:
     """Scores test images; writes scores and maps."""
     warn_of_dark_files([s.path for s in samples], source.preprocessing)
+    normal = [sample for sample in samples if not sample.label]
+    num_known = len(measured_on(model, source, normal, split))
     os.makedirs(os.path.join(folder, "maps"))
     rows: list[ImageScore] = []
-    # By defect, "good" for normal images.
-    pixels: dict[str, PixelScores] = collections.defaultdict(PixelScores)
-    defects = sorted({sample.defect for sample in samples if sample.label})
+    masked = _MaskedMaps(source, samples)
     statistics: list[np.ndarray] = []
     looks: list[dict[str, np.ndarray]] = []
-    size = source.data.image_size
-    rule = source.config.evaluation.masks
-    masks = parallel_iterate(
-        lambda sample: load_mask(sample, size, rule, source.preprocessing),
-        samples,
-    )
-    doubts: list[tuple[ImageSample, str]] = []
-    num_small: list[int] = []
-    num_cut = 0
     batches = source.whole_images(samples)
     for images in progress.track(batches, "Scoring batches of images"):
         statistics += map(_plain_statistics, images.numpy())
@@ -84,117 +156,97 @@ def evaluate_images(
         counted = model.counted_pixels(images)
         scores = {"score": outputs["anomaly_score"]}
         looks.append({**input_statistics(images.numpy()), **scores})
-        for i, anomaly_map in enumerate(outputs["anomaly_map"]):
+        for i in range(len(images)):
             sample = samples[len(rows)]
             one = {name: value[i] for name, value in outputs.items()}
-            if fault := describe_fault(one):
-                raise ValueError(
-                    f"{sample.path} cannot be measured: {fault}. Has the "
-                    "training diverged?"
-                )
-            mask, small, share_cut = next(masks)
-            num_small += [small] if small else []
-            num_cut += share_cut > 0
-            map_path = os.path.join(folder, f"maps/{len(rows):06d}.npy")
-            write_map(map_path, anomaly_map)
             where = None if counted is None else counted[i]
-            if where is not None:
-                write_regions(map_path, where)
-            rows.append(
-                ImageScore(
-                    sample.path,
-                    sample.label,
-                    sample.defect,
-                    float(outputs["anomaly_score"][i]),
-                    bool(outputs["is_anomalous"][i]),
-                    float(outputs["raw_score"][i]),
-                    sample.mask_path,
-                    map_path,
-                )
-            )
-            if _lacks_mask(sample):
-                continue
-            is_lost = bool((small or share_cut) and not mask.any())
-            doubt = "" if is_lost else find_doubt(mask, sample.label)
-            doubts.append((sample, doubt))
-            if doubt not in ("empty", "marked"):
-                pixels[sample.defect].add(mask, anomaly_map, where)
-                PixelScores.bound(pixels.values())
+            map_path = os.path.join(folder, f"maps/{len(rows):06d}.npy")
+            rows.append(_write_score(sample, one, where, map_path))
+            masked.add(sample, one["anomaly_map"], where)
     write_rows(folder, ImageScore, rows)
-    all_pixels = PixelScores.joined(pixels.values())
-    num_defective = sum(sample.label for sample in samples)
+    pixels = masked.scores()
+    defects = sorted({sample.defect for sample in samples if sample.label})
     values = {
         "num_test_images": len(rows),
-        "num_normal_images": len(rows) - num_defective,
-        "num_defective_images": num_defective,
+        "num_normal_images": len(normal),
+        "num_defective_images": len(rows) - len(normal),
         **_image_metrics(rows),
         **_statistics_auroc(source, rows, statistics),
         **_drift(model.calibration.reference, rows, looks),
-        **all_pixels.compute(),
+        **pixels.compute(),
         "per_defect": {
             defect: {
                 "num_images": sum(row.defect == defect for row in rows),
                 **_image_metrics(
                     [row for row in rows if row.defect in (GOOD, defect)]
                 ),
-                **PixelScores.joined([pixels[GOOD], pixels[defect]]).compute(),
+                **masked.scores(GOOD, defect).compute(),
             }
             for defect in defects
         },
     }
     curves = ranking_curves("image", rows, lambda row: row.score)
-    if all_pixels.num_normal and all_pixels.num_anomalous:
-        curves["pixel_roc"] = all_pixels.roc_curve()
-        curves["pixel_precision_recall"] = all_pixels.precision_recall_curve()
-        curves["pro"] = all_pixels.pro_curve()
+    if pixels.num_normal and pixels.num_anomalous:
+        curves["pixel_roc"] = pixels.roc_curve()
+        curves["pixel_precision_recall"] = pixels.precision_recall_curve()
+        curves["pro"] = pixels.pro_curve()
     notes = []
-    if all_pixels.rounding:
+    if pixels.rounding:
         notes.append(
             "There are so many pixels that their scores were rounded, by "
-            f"{all_pixels.rounding:.1g} at most, for the pixel metrics"
+            f"{pixels.rounding:.1g} at most, for the pixel metrics"
         )
-    if num_without_mask := sum(map(_lacks_mask, samples)):
-        notes.append(
-            f"{num_without_mask} defective images have no mask and count for "
-            "no pixel metric"
-        )
-    if num_cut:
-        notes.append(
-            f"Defects in {num_cut} masks lie in part or whole where images are "
-            "cut off; their pixels there count for no metric"
-        )
-    if num_small and rule == "whole":
-        notes.append(
-            f"{len(num_small)} masks are empty at {size[0]}x{size[1]} pixels, "
-            "so that their defects count as normal pixels"
-        )
-    elif num_small:
-        notes.append(
-            f"{sum(num_small)} defects in {len(num_small)} masks are so small "
-            f"that masks of {size[0]}x{size[1]} pixels would pass over them: "
-            "the pixels that hold most of each stand for it"
-        )
+    notes += masked.notes()
     # The check of the samples has warned of the first ones already.
-    values["notes"] = [*describe_doubts(doubts), *notes]
-    is_circular = (
-        split == "validation"
-        and not model.calibrates_by_folds
-        and is_measured_on_own(model.calibration.name)
-    )
-    gaps = _gaps(values, split, is_circular)
+    values["notes"] = [*masked.doubts(), *notes]
+    gaps = _gaps(values, split, num_known)
     return Measured(values, curves, [*gaps, *notes])
 
 
-def _gaps(values: dict[str, Any], split: str, is_circular: bool) -> list[str]:
+def _write_score(
+    sample: ImageSample,
+    outputs: dict[str, np.ndarray],
+    counted: np.ndarray | None,
+    map_path: str,
+) -> ImageScore:
+    """Writes the map of an image; returns its row of the table."""
+    if fault := describe_fault(outputs):
+        raise ValueError(
+            f"{sample.path} cannot be measured: {fault}. Has the training "
+            "diverged?"
+        )
+    write_map(map_path, outputs["anomaly_map"])
+    if counted is not None:
+        write_regions(map_path, counted)
+    return ImageScore(
+        sample.path,
+        sample.label,
+        sample.defect,
+        float(outputs["anomaly_score"]),
+        bool(outputs["is_anomalous"]),
+        float(outputs["raw_score"]),
+        sample.mask_path,
+        map_path,
+    )
+
+
+def _gaps(values: dict[str, Any], split: str, num_known: int) -> list[str]:
+    """Says what the metrics lack.
+
+    The thresholds were measured on `num_known` of the normal images.
+    """
     texts = []
     if split != "test":
         texts.append(
             f"There are no test images; the {SCORED[split]} images were scored"
         )
-    if is_circular:
+    if num_known:
+        which = "these very images"
+        if num_known < values["num_test_images"]:
+            which = f"{num_known} of the normal images among these"
         texts.append(
-            "The thresholds were measured on these very images: the false "
-            "alarm rate is the one that was meant, and no finding"
+            f"The thresholds were measured on {which}: the false alarm rate is "
+            "the one that was meant there, and no finding"
         )
     if not values["num_defective_images"]:
         texts.append(
@@ -212,10 +264,6 @@ def _gaps(values: dict[str, Any], split: str, is_circular: bool) -> list[str]:
         drift["text"] for drift in values.get("drift", {}).get("drifts", ())
     ]
     return texts
-
-
-def _lacks_mask(sample: ImageSample) -> bool:
-    return bool(sample.label) and sample.mask_path is None
 
 
 def _image_metrics(rows: Sequence[ImageScore]) -> dict[str, float]:

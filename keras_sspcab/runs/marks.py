@@ -49,7 +49,7 @@ def keep_marks(run: RunFolder, source: Source, path: str, resume: bool) -> None:
             f"marked images first. Received: feedback={path!r}"
         )
     elif not source.host.calibrates_by_folds:
-        before = RunFolder(run.path).config.training.epochs
+        before = run.saved_config.training.epochs
         if source.config.training.epochs <= before:
             raise ValueError(
                 f"The run {run.path} is finished, after {before} epochs. It "

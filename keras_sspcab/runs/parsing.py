@@ -116,6 +116,14 @@ CHANGE_NO_RESULT = frozenset(
     }
 )
 
+_FREE_SETTINGS = CHANGE_NO_RESULT | {"data.on_error", "training.epochs"}
+_FREE_SECTIONS = ("calibration", "evaluation", "tracking")
+
+
+def is_free_setting(name: str) -> bool:
+    """Whether a setting may change between the start of a run and its end."""
+    return name in _FREE_SETTINGS or name.partition(".")[0] in _FREE_SECTIONS
+
 
 def read_toml(path: str) -> dict[str, Any]:
     """Reads a TOML file, or raises a ConfigError that names it."""

@@ -124,17 +124,17 @@ def _score_images(
     progress: Progress,
     options: dict[str, Any],
 ) -> Rows:
-    preprocessing = model.preprocessing
     *size, channels = model.input_shape[1:]
     batches = image_dataset(
         samples,
         size,
         channels,
         batch_size=images_at_once(size),
-        preprocessing=preprocessing,
+        preprocessing=model.preprocessing,
     )
     rows: Rows = []
     with contextlib.ExitStack() as stack:
+        folder = ""
         if heat_maps is not None:
             folder = stack.enter_context(_adding_files(heat_maps))
         for images in progress.track(batches, "Scoring batches of images"):
@@ -144,9 +144,7 @@ def _score_images(
                     images, **options
                 ).items()
             }
-            regions = None
-            if heat_maps is not None:
-                regions = model.counted_pixels(images)
+            regions = model.counted_pixels(images) if folder else None
             for i in range(len(images)):
                 path = samples[len(rows)].path
                 one = {name: value[i] for name, value in outputs.items()}
@@ -157,21 +155,9 @@ def _score_images(
                     stem = os.path.splitext(os.path.basename(path))[0]
                     name = f"{len(rows):06d}-{files.shorten(stem)}.png"
                     row["heat_map"] = os.path.join(heat_maps, name)
-                    photo = np.asarray(load_photo(path, preprocessing))
-                    _write_heat_map(
-                        os.path.join(folder, name),
-                        photo,
-                        preprocessing.restore(
-                            one["anomaly_map"], photo.shape[:2]
-                        ),
-                        _calibration_of(one, model.calibration),
-                        seen_part(
-                            preprocessing,
-                            size,
-                            photo.shape[:2],
-                            None if regions is None else regions[i],
-                        ),
-                    )
+                    where = None if regions is None else regions[i]
+                    target = os.path.join(folder, name)
+                    _write_heat_map(target, path, model, one, where)
                 rows.append(row)
     return rows
 
@@ -218,10 +204,10 @@ def _list_images(paths: Iterable[PathLike]) -> list[ImageSample]:
 
 
 def _write_heat_map(
+    target: str,
     path: str,
-    pixels: np.ndarray,
-    anomaly_map: np.ndarray,
-    calibration: Calibration,
+    model: Any,
+    outputs: Mapping[str, np.ndarray],
     regions: np.ndarray | None,
 ) -> None:
     """Writes a PNG of an image, in its own size, with its map on top.
@@ -229,11 +215,17 @@ def _write_heat_map(
     Colors are those of `HeatScale`, so that normal images stay as they are.
     Regions of interest are outlined.
     """
+    preprocessing = model.preprocessing
+    photo = np.asarray(load_photo(path, preprocessing))
+    size = photo.shape[:2]
+    anomaly_map = preprocessing.restore(outputs["anomaly_map"], size)
+    calibration = model.calibration.of_product(outputs.get("product_index"))
     scale = HeatScale.of(calibration.pixel_threshold, [anomaly_map])
-    picture = overlay(pixels, anomaly_map, scale.limit)
-    if regions is not None:
-        picture = outline_regions(picture, regions)
-    with files.replacing(path) as temporary:
+    picture = overlay(photo, anomaly_map, scale.limit)
+    seen = seen_part(preprocessing, model.input_shape[1:3], size, regions)
+    if seen is not None:
+        picture = outline_regions(picture, seen)
+    with files.replacing(target) as temporary:
         Image.fromarray(picture).save(temporary)
 
 
@@ -253,7 +245,7 @@ def score_cells(
         names = [part.name for part in calibration.products]
         index = int(outputs["product_index"])
         of_product["product"] = product_name(names, index)
-        calibration = _calibration_of(outputs, calibration)
+        calibration = calibration.of_product(index)
     if error is None and "boxes" not in outputs:
         conflict = calibration.describe_conflict(
             outputs["anomaly_score"], outputs["anomaly_map"]
@@ -269,15 +261,6 @@ def score_cells(
         "error": error,
         "conflict": conflict,
     }
-
-
-def _calibration_of(
-    outputs: Mapping[str, np.ndarray], calibration: Calibration
-) -> Calibration:
-    """Returns that of the product that an image shows, of several."""
-    if not calibration.products:
-        return calibration
-    return calibration.of_product(int(outputs["product_index"]))
 
 
 # Of the table of a video.

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -59,7 +59,7 @@ def train_products(
     was_finished = run.is_finished
     found = find_products(config.data.path)
     # A folder that cannot be used is told before it has a number.
-    folders = [scan_image_folder(path) for path in found.values()]
+    folders = {name: scan_image_folder(p) for name, p in found.items()}
     # A product keeps its index when others are added.
     known = [
         name
@@ -94,7 +94,7 @@ def train_products(
         progress.message(f"Product {number} of {len(names)}: {name}")
         train_run(part, settings, part.exists, progress, callbacks)
         # The size may have been found; it is that of all.
-        size = {"image_size": RunFolder(part.path).config.data.image_size}
+        size = {"image_size": part.saved_config.data.image_size}
         data = config.data.model_copy(update=size)
         config = config.model_copy(update={"data": data})
         write_config(run.file("config.toml"), config)
@@ -129,9 +129,7 @@ def _check(config: Config) -> None:
 
 
 def _refuse_thresholds(run: RunFolder, config: Config) -> None:
-    for name, (old, new) in differences(
-        RunFolder(run.path).config, config
-    ).items():
+    for name, (old, new) in differences(run.saved_config, config).items():
         if name.startswith("calibration."):
             raise ConfigError(
                 "Products that are finished keep their thresholds; "
@@ -147,30 +145,38 @@ def _settings_of(config: Config, path: str, white: int) -> Config:
 
 
 def _white_of_all(
-    run: RunFolder, known: Sequence[str], folders: Sequence[ImageFolder]
+    run: RunFolder, known: Sequence[str], folders: Mapping[str, ImageFolder]
 ) -> int:
     """Returns the white level that all products are read by.
 
     It is that of the products which are known already, or covers the normal
-    images of all.
+    images of all. Images that a product has learned from are not read again.
     """
-    paths = [one.path for f in folders for one in (*f.train, *f.validation)]
-    brightest = max(parallel_map(_brightest, paths, "Measuring images"))
+    begun = [
+        part
+        for part in map(run.product, known)
+        if "preprocessing" in part.record.get("data", {})
+    ]
+    new = dict(folders)
+    for part in begun:
+        source = source_of(part.config, part)
+        if source.is_of_training(folders[part.product_name]):
+            del new[part.product_name]
+    paths = [s.path for f in new.values() for s in (*f.train, *f.validation)]
+    values = parallel_map(_brightest, paths, "Measuring images")
+    brightest = max(values, default=0)
     needed = Preprocessing.covering(brightest or WHITE_LEVELS[-1]).white_level
-    for name in known:
-        how = run.product(name).record.get("data", {}).get("preprocessing")
-        if how is None:
-            continue
-        white: int = how["white_level"]
-        if brightest > white:
-            raise ConfigError(
-                f"The products of {run.path} are read with white at {white}, "
-                f"and there are normal images with values up to {brightest} "
-                "now. Start a new run, which measures all of them, or one with "
-                f"data.white_level={needed}"
-            )
-        return white
-    return needed
+    if not begun:
+        return needed
+    white: int = begun[0].record["data"]["preprocessing"]["white_level"]
+    if brightest > white:
+        raise ConfigError(
+            f"The products of {run.path} are read with white at {white}, and "
+            f"there are normal images with values up to {brightest} now. Start "
+            "a new run, which measures all of them, or one with "
+            f"data.white_level={needed}"
+        )
+    return white
 
 
 def _brightest(path: str) -> int:
@@ -293,11 +299,10 @@ def calibrate_products(
     if product is not None:
         return changed[name]
     # Products that come later shall have the same.
-    section = RunFolder(next(iter(parts.values())).path).config.calibration
-    config = RunFolder(run.path).config
+    section = next(iter(parts.values())).saved_config.calibration
     write_config(
         run.file("config.toml"),
-        config.model_copy(update={"calibration": section}),
+        run.saved_config.model_copy(update={"calibration": section}),
     )
     return model.calibration
 

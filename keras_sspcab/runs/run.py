@@ -13,6 +13,7 @@ from keras_sspcab.runs.folder import RunFolder, default_run_path
 from keras_sspcab.runs.parsing import (
     CHANGE_NO_RESULT,
     differences,
+    is_free_setting,
     load_config,
 )
 
@@ -142,7 +143,7 @@ class Run(RunFolder):
 
         Settings that cannot change a result are left out.
         """
-        changed = differences(RunFolder(self.path).config, self.config)
+        changed = differences(self.saved_config, self.config)
         return {
             name
             for name in changed
@@ -241,7 +242,7 @@ class Run(RunFolder):
                     feedback=marked,
                 )
             # The size of the images may have been found.
-            self.config = RunFolder(self.path).config
+            self.config = self.saved_config
         if (whole := self.joined) is not None:
             warnings.warn(
                 f"The model of all products in {whole.path} is the one from "
@@ -288,7 +289,7 @@ class Run(RunFolder):
         from keras_sspcab.runs.parsing import write_config
         from keras_sspcab.runs.tracking import log_run
 
-        before = RunFolder(self.path).config
+        before = self.saved_config
         if self.config == before:
             return
         with self.locked():
@@ -368,18 +369,24 @@ class Run(RunFolder):
             The calibration; how sure it is, says its `false_alarm_interval`.
         """
         self.require("model.keras", "keras-sspcab train")
-        folder = None if data is None else os.fspath(data)
-        marked = None if feedback is None else os.fspath(feedback)
-        given = (folder, false_alarms, decision, marked)
+        measured: dict[str, Any] = {
+            "data": None if data is None else os.fspath(data),
+            "false_alarms": false_alarms,
+            "decision": decision,
+            "feedback": None if feedback is None else os.fspath(feedback),
+        }
         chosen = {"restore": restore, "threshold": threshold}
-        alone = {k: value for k, value in chosen.items() if value is not None}
-        if alone and (len(alone) > 1 or given != (None, None, None, None)):
+        given = {
+            k: value
+            for k, value in {**chosen, **measured}.items()
+            if value is not None
+        }
+        if len(given) > 1 and given.keys() & chosen.keys():
             raise ValueError(
                 "A threshold that is put back or set by hand has its data and "
                 "settings. Received: "
-                f"{', '.join(f'{k}={v!r}' for k, v in alone.items())} with "
-                f"data={folder!r}, false_alarms={false_alarms}, "
-                f"decision={decision!r}, feedback={marked!r}"
+                f"{', '.join(f'{k}={v!r}' for k, v in given.items())}. Give "
+                "`restore` or `threshold` alone"
             )
         if (whole := self.joined) is not None:
             raise ValueError(
@@ -387,26 +394,23 @@ class Run(RunFolder):
                 f"{whole.path} would keep its former thresholds. Calibrate "
                 f"the run {whole.path}, with product={self.product_name!r}"
             )
+        from keras_sspcab.runs import calibration, thresholds
 
         def calibrate(run: RunFolder) -> "Calibration":
-            from keras_sspcab.runs.calibration import (
-                calibrate_run,
-                restore_calibration,
-            )
-            from keras_sspcab.runs.thresholds import set_threshold
-
             if restore is not None:
-                return restore_calibration(run, restore)
+                return calibration.restore_calibration(run, restore)
+            told = progress or Progress()
             if threshold is not None:
-                return set_threshold(run, threshold, progress or Progress())
-            return calibrate_run(run, *given, progress or Progress())
+                return thresholds.set_threshold(run, threshold, told)
+            return calibration.calibrate_run(run, told, **measured)
 
         if self.has_products:
             if product is None and (data, feedback) != (None, None):
                 raise ValueError(
                     "Images are of one product. Received: "
-                    f"data={folder!r}, feedback={marked!r} for a run of "
-                    "several. Name it with `product`"
+                    f"data={measured['data']!r}, "
+                    f"feedback={measured['feedback']!r} for a run of several. "
+                    "Name it with `product`"
                 )
             from keras_sspcab.runs.products import calibrate_products
 
@@ -420,7 +424,7 @@ class Run(RunFolder):
         with self.locked():
             result = calibrate(self)
         # It is in the configuration as well.
-        self.config = RunFolder(self.path).config
+        self.config = self.saved_config
         return result
 
     def evaluate(
@@ -609,8 +613,6 @@ def resolve_config(
 
 def _check_changes(run: RunFolder, before: Config, after: Config) -> None:
     """Raises a ConfigError for settings that cannot change in a run."""
-    from keras_sspcab.runs.training import is_free_setting
-
     for name, (old, new) in differences(before, after).items():
         if not is_free_setting(name):
             raise ConfigError(

@@ -35,7 +35,7 @@ from keras_sspcab.runs.marks import (
     with_marks,
 )
 from keras_sspcab.runs.models import build_model, compile_model, construct
-from keras_sspcab.runs.parsing import CHANGE_NO_RESULT, write_config
+from keras_sspcab.runs.parsing import is_free_setting, write_config
 from keras_sspcab.runs.sources import Source, source_of
 from keras_sspcab.runs.tracking import tracked_training
 from keras_sspcab.training import train
@@ -44,20 +44,6 @@ from keras_sspcab.training.callbacks import (
     TrainingInterrupted,
 )
 from keras_sspcab.training.checkpoint import CheckpointError
-
-_FREE_SETTINGS = CHANGE_NO_RESULT | {
-    "data.on_error",
-    "training.epochs",
-    "calibration.quantile",
-    "calibration.pixel_quantile",
-    "calibration.decision",
-}
-
-
-def is_free_setting(name: str) -> bool:
-    """Whether a setting may change between the start of a run and its end."""
-    section = name.partition(".")[0]
-    return name in _FREE_SETTINGS or section in ("evaluation", "tracking")
 
 
 def take_moved_data(run: RunFolder, config: Config) -> bool:

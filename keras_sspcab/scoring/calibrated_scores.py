@@ -45,16 +45,7 @@ class CalibratedScores(ScoringLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if calibration is None:
-            calibration = Calibration()
-        elif isinstance(calibration, dict):
-            calibration = Calibration(**calibration)
-        elif not isinstance(calibration, Calibration):
-            raise ValueError(
-                "`calibration` must be a Calibration, a dict of its fields, or "
-                f"None. Received: calibration={calibration!r}"
-            )
-        self.calibration = calibration
+        self.calibration = Calibration.standardize(calibration)
 
     def call(self, raw_score: Any, raw_map: Any) -> dict[str, Any]:
         calibration = self.calibration

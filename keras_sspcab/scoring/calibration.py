@@ -86,10 +86,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for name in ("regions", "products"):
-            parts = tuple(
-                Calibration(**part) if isinstance(part, Mapping) else part
-                for part in getattr(self, name)
-            )
+            parts = tuple(map(Calibration.standardize, getattr(self, name)))
             object.__setattr__(self, name, parts)
         if isinstance(self.reference, Mapping):
             reference = DriftReference(**self.reference)
@@ -112,6 +109,23 @@ class Calibration:
                 "Pixels decide by `peak_threshold` or `pixel_threshold`. "
                 f"Received: None for both, decision={self.decision!r}"
             )
+
+    @classmethod
+    def standardize(
+        cls, value: "Calibration | Mapping[str, Any] | None"
+    ) -> "Calibration":
+        """Returns a calibration as such: one, the dict of one, or None.
+
+        None stands for raw scores, and nothing anomalous.
+        """
+        if isinstance(value, Mapping):
+            return cls(**value)
+        if not isinstance(value, (cls, type(None))):
+            raise ValueError(
+                "`calibration` must be a Calibration, a dict of its fields, or "
+                f"None. Received: calibration={value!r}"
+            )
+        return value or cls()
 
     @classmethod
     def of_products(cls, parts: Mapping[str, "Calibration"]) -> "Calibration":

@@ -87,8 +87,8 @@ class EmbeddingScore(ScoringLayer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "EmbeddingScore":
-        density = keras.saving.deserialize_keras_object(config.pop("density"))
-        return cls(density, **config)
+        density = keras.saving.deserialize_keras_object(config["density"])
+        return cls(**{**config, "density": density})
 
 
 def _unit(embeddings: Any) -> tuple[Any, Any]:

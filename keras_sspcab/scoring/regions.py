@@ -145,10 +145,7 @@ class RegionScores(ScoringLayer):
     @calibrations.setter
     def calibrations(self, value: Any) -> None:
         count = len(self.regions.parts)
-        given = tuple(
-            part if isinstance(part, Calibration) else Calibration(**part)
-            for part in value or [Calibration()] * count
-        )
+        given = tuple(map(Calibration.standardize, value or [None] * count))
         if len(given) != count:
             raise ValueError(
                 f"{self.name} needs a calibration of each of {count} regions. "

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -107,6 +108,33 @@ def test_exports_and_evaluations_tell_which(copy, more_normal, invoke):
     assert written["num_images"] == 24
     metrics = Run(copy).evaluate()
     assert metrics["calibration"] == calibration.summary()
+
+
+def test_images_that_thresholds_were_measured_on_are_told(
+    copy, more_normal, tmp_path
+):
+    run = Run(copy)
+
+    def told(data):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run.evaluate(data)
+        return " ".join(str(warning.message) for warning in caught)
+
+    # A name that stands for the run's own data.
+    data = shutil.copytree(more_normal, tmp_path / "training")
+    assert run.calibrate(data).name.startswith("training-data@")
+    assert "measured on these very images" in told(data)
+    # A part of the test images.
+    whole = tmp_path / "whole"
+    good = shutil.copytree(more_normal, whole / "test/good")
+    for place in ("test/hole", "train/good"):
+        (whole / place).mkdir(parents=True)
+        shutil.copy(next(good.iterdir()), whole / place)
+    run.calibrate(good)
+    assert "on 24 of the normal images among these" in told(whole)
+    run.calibrate(restore="training")
+    assert "were measured on" not in told(whole)
 
 
 def test_images_that_were_trained_on_are_refused(copy, images, invoke):

@@ -4,8 +4,10 @@ import shutil
 import webbrowser
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from keras_sspcab.export import export_run
 from keras_sspcab.runs import load_detector
 
 
@@ -44,12 +46,12 @@ def test_export_writes_compared_artifacts(invoke, copy, images):
 def test_export_tells_what_is_there_where_another_fails(
     invoke, copy, monkeypatch
 ):
-    from keras_sspcab.export.runs import EXPORTERS
+    from keras_sspcab.export.runs import FORMATS
 
     def fail(*args, **options):
         raise ValueError("Nothing has been written.")
 
-    monkeypatch.setitem(EXPORTERS, "onnx", fail)
+    monkeypatch.setitem(FORMATS, "onnx", FORMATS["onnx"]._replace(export=fail))
     result = invoke("export", copy, "--to=savedmodel", "--to=onnx", code=2)
     assert "autoencoder/1" in unfolded(result.stdout)
 
@@ -59,6 +61,15 @@ def test_export_to_integers(invoke, copy):
     (path,) = (copy / "export" / "tflite").glob("*.tflite")
     report = json.loads((path.parent / f"{path.name}.parity.json").read_text())
     assert report["precision"] == "int8"
+
+
+@pytest.mark.parametrize(
+    ("format", "precision"), [("onnx", "float16"), ("savedmodel", "int8")]
+)
+def test_precisions_that_a_format_has_not_are_refused(copy, format, precision):
+    message = f"must be one of.*'float32'.*precision={precision!r}"
+    with pytest.raises(ValueError, match=message):
+        export_run(copy, format, precision=precision)
 
 
 def test_export_says_what_to_do_where_the_data_are_gone(

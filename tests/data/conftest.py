@@ -45,10 +45,11 @@ def mvtec(tmp_path, write_image):
 
 @pytest.fixture(scope="session")
 def encode():
-    """Encodes pixels by Pillow, as an independent writer."""
+    """Encodes pixels, or an image, by Pillow, as an independent writer."""
 
-    def encode(pixels, kind, mode=None, **options):
-        image = Image.fromarray(pixels)
+    def encode(image, kind="PNG", mode=None, **options):
+        if not isinstance(image, Image.Image):
+            image = Image.fromarray(image)
         if mode is not None:
             image = image.convert(mode)
         stream = io.BytesIO()

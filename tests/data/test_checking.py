@@ -158,6 +158,8 @@ def test_brighter_than_the_white_level_is_bad(tmp_path, write_image):
     black = write_image(tmp_path / "d.png", np.zeros((3, 3), "uint16"))
     black = ImageSample(black)
     assert measure_preprocessing([plain, black]) == Preprocessing()
+    with pytest.raises(ValueError, match=r"image missing\.png: the file does"):
+        measure_preprocessing([ImageSample("missing.png")])
 
 
 def test_datasets_that_are_nearly_black_warn(tmp_path, write_image):

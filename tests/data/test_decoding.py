@@ -50,11 +50,9 @@ def test_png_modes(mode, color, encode):
     source = Image.fromarray(color).convert(mode)
     if mode in ("LA", "RGBA"):
         source.putalpha(77)
-    stream = io.BytesIO()
-    source.save(stream, "PNG")
-    expected = np.asarray(source.convert("RGB"))
-    np.testing.assert_array_equal(decode_image(stream.getvalue(), 3), expected)
-    gray = decode_image(stream.getvalue(), 1)[..., 0]
+    encoded, expected = encode(source), np.asarray(source.convert("RGB"))
+    np.testing.assert_array_equal(decode_image(encoded, 3), expected)
+    gray = decode_image(encoded, 1)[..., 0]
     np.testing.assert_array_equal(gray, luma(expected))
 
 
@@ -278,11 +276,10 @@ def test_broken_bmp_is_an_error(bits):
 # === Other formats ===
 
 
-def test_the_first_frame_of_an_animation(color):
+def test_the_first_frame_of_an_animation(color, encode):
     first, *others = (Image.fromarray(color[..., i]) for i in range(3))
-    stream = io.BytesIO()
-    first.save(stream, "GIF", save_all=True, append_images=others)
-    decoded = decode_image(stream.getvalue(), 1)[..., 0]
+    encoded = encode(first, "GIF", save_all=True, append_images=others)
+    decoded = decode_image(encoded, 1)[..., 0]
     np.testing.assert_array_equal(decoded, color[..., 0])
 
 

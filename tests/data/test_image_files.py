@@ -74,16 +74,11 @@ def test_first_page_and_orientation(color, encode):
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind, options in (("TIFF", {}), ("WEBP", {"lossless": True})):
-        stream = io.BytesIO()
-        Image.fromarray(color).save(
-            stream,
-            kind,
-            save_all=True,
-            append_images=[Image.fromarray(others[kind])],
-            exif=exif,
-            **options,
+        pages = {"append_images": [Image.fromarray(others[kind])]}
+        encoded = encode(
+            color, kind, save_all=True, exif=exif, **pages, **options
         )
-        decoded = decode_image(to_decodable(stream.getvalue()), 3)
+        decoded = decode_image(to_decodable(encoded), 3)
         np.testing.assert_array_equal(decoded, np.rot90(color, -1))
 
 
@@ -101,12 +96,8 @@ def test_stacks_are_no_images(color, tmp_path):
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
 def test_16_bit_tiff_is_scaled_by_the_white_level(mode, tmp_path, encode):
     values = np.linspace(0, 4095, 1024).astype("uint16").reshape(32, 32)
-    encoded = encode(values, "TIFF")
-    if mode == "I;16B":
-        stream = io.BytesIO()
-        raw = Image.frombytes(mode, (32, 32), values.astype(">u2").tobytes())
-        raw.save(stream, "TIFF")
-        encoded = stream.getvalue()
+    stored = values.astype(">u2" if mode == "I;16B" else "<u2").tobytes()
+    encoded = encode(Image.frombytes(mode, (32, 32), stored), "TIFF")
     scaled = read(tmp_path, encoded, 1, Preprocessing(4095))
     np.testing.assert_allclose(scaled[..., 0], values / 4095, atol=1e-7)
     assert brightest_value(str(tmp_path / "image")) == 4095
@@ -139,11 +130,8 @@ def test_pixels_without_a_place_in_the_range_are_refused(
         tifffile.imwrite(stream, pixels, photometric="rgb")
         encoded = stream.getvalue()
     elif kind == "reversed":
-        stream = io.BytesIO()
-        Image.fromarray(np.zeros((4, 4), "uint16")).save(
-            stream, "TIFF", tiffinfo={262: 0}
-        )
-        encoded = stream.getvalue()
+        black = np.zeros((4, 4), "uint16")
+        encoded = encode(black, "TIFF", tiffinfo={262: 0})
     else:
         dtype = "float32" if kind == "float" else "int32"
         encoded = encode(np.zeros((4, 4), dtype), "TIFF")

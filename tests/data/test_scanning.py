@@ -161,8 +161,10 @@ def test_good_and_bad_images_are_not_all_normal(
 
 def test_folders_of_good_and_bad_images_are_named(tmp_path, touch):
     touch("1/OK/0.png", "1/NG/0.png", "2/0.png")
-    with pytest.raises(ValueError, match=r"with 1/NG, 1/OK\. Put"):
+    with pytest.raises(ValueError, match=r"with 1/NG, 1/OK\. Put") as error:
         scan_image_folder(tmp_path)
+    # `evaluate` takes no layout.
+    assert "rename the folders, or train with layout=" in str(error.value)
 
 
 def test_products_without_an_image_are_told(tmp_path, touch):

@@ -6,7 +6,12 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from keras_sspcab.export import check_parity, export_model, load_runner
+from keras_sspcab.export import (
+    check_parity,
+    export_model,
+    export_run,
+    load_runner,
+)
 from keras_sspcab.scoring import CalibratedScores, Calibration
 from tests.export.conftest import FORMATS, SIZE, assert_same
 from tests.scripts import run_script
@@ -84,6 +89,9 @@ def test_references_that_are_not_finite_are_refused(
 def test_unknown_format(detector, tmp_path):
     with pytest.raises(ValueError, match="`to` argument must be one of"):
         export_model(detector, tmp_path, to="caffe")
+    # Before the run is looked for.
+    with pytest.raises(ValueError, match="`format` argument must be one of"):
+        export_run(tmp_path / "run", "caffe")
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 
 from keras_sspcab.applications import AutoEncoder
-from keras_sspcab.export import (
-    export_onnx,
-    export_openvino,
-    export_saved_model,
-    export_tflite,
-    load_runner,
-)
+from keras_sspcab.export import export_model, load_runner
 from keras_sspcab.hosts import InspectionModel
 from keras_sspcab.layers import ImageRegistration
 from keras_sspcab.regions import Region, Regions
+from tests.export.conftest import FORMATS
 
 SIZE = (48, 80)
 
@@ -48,25 +43,10 @@ def model(images):
     return model
 
 
-EVERY_FORMAT = pytest.mark.parametrize(
-    ("export", "name"),
-    [
-        (export_saved_model, "saved"),
-        (export_tflite, "model.tflite"),
-        (export_onnx, "model.onnx"),
-        (export_openvino, "model.xml"),
-    ],
-    ids=["savedmodel", "tflite", "onnx", "openvino"],
-)
-
-
 @pytest.mark.slow
-@EVERY_FORMAT
-def test_every_format(model, images, tmp_path, export, name):
-    for suffix, package in (("onnx", "onnxruntime"), ("xml", "openvino")):
-        if name.endswith(suffix):
-            pytest.importorskip(package)
-    result = export(model, tmp_path / name, images=images)
+@pytest.mark.parametrize("to", FORMATS)
+def test_every_format(model, images, tmp_path, to):
+    result = export_model(model, tmp_path / FORMATS[to], to, images=images)
     assert result.parity.passes
     compared = {"anomaly_score", "anomaly_map", "region_scores"}
     assert compared == {
@@ -78,7 +58,7 @@ def test_every_format(model, images, tmp_path, export, name):
     left_out = np.full(len(images), np.nan, "float32")
     for name, value in (("threshold", 0.3), ("sensitivity", 0.9)):
         if name not in run.option_names:
-            assert export is export_openvino
+            assert to == "openvino"
             continue
         # Rows for themselves.
         values = np.where([True, False] * 3, np.float32(value), left_out)
@@ -111,17 +91,14 @@ def flags(calibration, outputs):
 
 
 def test_names_of_regions(model, images, tmp_path):
-    path = export_saved_model(model, tmp_path / "m", check=False).path
+    path = export_model(model, tmp_path / "m", check=False).path
     report = json.loads((path / "parity.json").read_text())
     assert report["regions"] == ["left", "right"]
     assert list(report["optional_inputs"]) == ["threshold", "sensitivity"]
 
 
-@EVERY_FORMAT
-def test_padding_is_seen_in_every_format(images, tmp_path, export, name):
-    for suffix, package in (("onnx", "onnxruntime"), ("xml", "openvino")):
-        if name.endswith(suffix):
-            pytest.importorskip(package)
+@pytest.mark.parametrize("to", FORMATS)
+def test_padding_is_seen_in_every_format(images, tmp_path, to):
     keras.utils.set_random_seed(0)
     host = AutoEncoder((*SIZE, 1), filters=(4, 4, 2))
     model = InspectionModel(host, padded=True)
@@ -129,7 +106,7 @@ def test_padding_is_seen_in_every_format(images, tmp_path, export, name):
     padded = images.copy()
     padded[0, :5] = padded[0, -6:] = padded[1, :, :9] = 0.5
     model.calibrate(padded)
-    result = export(model, tmp_path / name, images=padded)
+    result = export_model(model, tmp_path / FORMATS[to], to, images=padded)
     assert result.parity.passes
     maps = load_runner(result.path)(image=padded)["anomaly_map"]
     assert len({*maps[0, :5].flat, *maps[0, -6:].flat, maps[0].min()}) == 1

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import pickle
-import types
 
 import keras
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 from keras_sspcab.export import check_parity, export_saved_model, load_runner
-from keras_sspcab.export.inference import Inference
 from keras_sspcab.export.parity import (
     SHARE_UNIT,
     VALUE_UNIT,
@@ -26,34 +24,23 @@ def artifact(onnx_file):
     return onnx_file.path
 
 
-@pytest.fixture
-def judge(detector):
-    """A function that compares outputs that it is given."""
-    kept = detector.calibration
-
-    def compare(expected, received, tolerance=1e-2, **calibration):
-        detector.calibration = Calibration(
-            **{
-                "score_mean": 3.0,
-                "score_std": 1.0,
-                "map_mean": 1.0,
-                "map_std": 1.0,
-                "threshold": 2.0,
-                "num_images": 10,
-                **calibration,
-            }
-        )
-        names = list(expected)
-        inference = Inference(detector, names, allow_uncalibrated=True)
-        result = ParityResult("m.onnx", "float32", tolerance, len(expected))
-        Comparison(inference, result).add(
-            {k: np.asarray(v) for k, v in expected.items()},
-            {k: np.asarray(v) for k, v in received.items()},
-        )
-        return result
-
-    yield compare
-    detector.calibration = kept
+def judge(expected, received, tolerance=1e-2, **calibration):
+    """Compares outputs of a detector that are given."""
+    known = {
+        "score_mean": 3.0,
+        "score_std": 1.0,
+        "map_mean": 1.0,
+        "map_std": 1.0,
+        "threshold": 2.0,
+        "num_images": 10,
+        **calibration,
+    }
+    result = ParityResult("m.onnx", "float32", tolerance, len(expected))
+    Comparison(Calibration(**known), result).add(
+        {k: np.asarray(v) for k, v in expected.items()},
+        {k: np.asarray(v) for k, v in received.items()},
+    )
+    return result
 
 
 def test_same_model(detector, artifact, textures):
@@ -104,7 +91,7 @@ def test_changed_threshold(detector, artifact, textures):
         ("raw_score", [0.1, 2.0], [0.2, 2.0], 0.05, VALUE_UNIT, {}),
     ],
 )
-def test_differences(judge, name, expected, received, relative, unit, options):
+def test_differences(name, expected, received, relative, unit, options):
     result = judge({name: expected}, {name: received}, **options)
     output = result.outputs[name]
     assert output.relative_difference == pytest.approx(relative)
@@ -126,7 +113,7 @@ def test_differences(judge, name, expected, received, relative, unit, options):
         (2.04, True, 0, 0),
     ],
 )
-def test_flags_count_outside_of_the_band(judge, score, flag, differing, beyond):
+def test_flags_count_outside_of_the_band(score, flag, differing, beyond):
     result = judge(
         {"anomaly_score": [score], "is_anomalous": [score >= 2]},
         {"anomaly_score": [score], "is_anomalous": [flag]},
@@ -139,7 +126,7 @@ def test_flags_count_outside_of_the_band(judge, score, flag, differing, beyond):
     ("count", "num_differing", "passes"),
     [(3, 1, True), (3, 2, False), (40, 10, True), (40, 11, False)],
 )
-def test_few_flags_may_differ(judge, count, num_differing, passes):
+def test_few_flags_may_differ(count, num_differing, passes):
     """In int8 the tolerance may be wider than all scores are."""
     scores = np.full(count, 1.9)
     received = np.where(np.arange(count) < num_differing, 2.1, 1.9)
@@ -157,15 +144,12 @@ def test_few_flags_may_differ(judge, count, num_differing, passes):
     assert f"{num_differing} of {count} flags differ" in result.summary()
 
 
-def test_flags_of_products_are_compared_without_their_numbers(judge):
+def test_flags_of_products_are_compared_without_their_numbers():
     parts = tuple(
         Calibration(0.0, 1.0, 0.0, 1.0, 2.0, num_images=9, name=name)
         for name in ("nut", "bolt")
     )
     calibration = Calibration.of_products({p.name: p for p in parts})
-    inference = types.SimpleNamespace(
-        is_detector=True, model=types.SimpleNamespace(calibration=calibration)
-    )
     reference = {
         "anomaly_score": np.array([1.0, 3.0]),
         "is_anomalous": np.array([False, True]),
@@ -174,7 +158,7 @@ def test_flags_of_products_are_compared_without_their_numbers(judge):
     products = {"product_index": np.array([0, 1])}
     for more in ({}, products):
         result = ParityResult("m.onnx", "float32", 1e-4, 2)
-        Comparison(inference, result).add(reference | more, wrong | more)
+        Comparison(calibration, result).add(reference | more, wrong | more)
         assert result.flags_beyond_tolerance == 1
 
 
@@ -189,7 +173,7 @@ def test_the_error_can_be_sent_to_another_process():
     ("peak", "beyond"),
     [(4.05, 0), (4.5, 1)],  # four times the band of scores, for pixels
 )
-def test_flags_by_pixels_count_outside_of_their_band(judge, peak, beyond):
+def test_flags_by_pixels_count_outside_of_their_band(peak, beyond):
     maps = np.full((1, 2, 2), 0.0)
     maps[0, 1, 1] = peak
     outputs = {"anomaly_score": [0.0], "anomaly_map": maps}
@@ -204,12 +188,12 @@ def test_flags_by_pixels_count_outside_of_their_band(judge, peak, beyond):
     assert result.flags_beyond_tolerance == beyond
 
 
-def test_flags_alone_must_agree(judge):
+def test_flags_alone_must_agree():
     result = judge({"is_anomalous": [True]}, {"is_anomalous": [False]})
     assert result.flags_beyond_tolerance == 1
 
 
-def test_not_a_number(judge):
+def test_not_a_number():
     nan, inf = np.nan, np.inf
     result = judge({"raw_score": [1.0, 1.0]}, {"raw_score": [1.0, nan]})
     assert result.outputs["raw_score"].relative_difference == inf
@@ -218,7 +202,7 @@ def test_not_a_number(judge):
             judge({"anomaly_score": [value]}, {"anomaly_score": [value]})
 
 
-def test_shapes_must_agree(judge):
+def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"raw_score of shape \(1,\)"):
         judge({"raw_score": [1.0, 1.0]}, {"raw_score": [1.0]})
 

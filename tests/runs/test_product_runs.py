@@ -26,6 +26,7 @@ from keras_sspcab.runs import (
     RunFolder,
     load_detector,
     prediction,
+    products,
 )
 from tests.runs.listening import Listener
 from tests.runs.test_run import expecting
@@ -325,7 +326,7 @@ def save_deep(root, white, count=8):
 
 
 @pytest.mark.slow
-def test_products_of_one_camera_share_their_white(lines, tmp_path):
+def test_products_of_one_camera_share_their_white(lines, tmp_path, monkeypatch):
     data, path = tmp_path / "lines", tmp_path / "run"
     shutil.copytree(lines / "nut", data / "nut")
     save_deep(data / "dark/train/good", 900)
@@ -336,7 +337,15 @@ def test_products_of_one_camera_share_their_white(lines, tmp_path):
     # One that comes later is read like the others, or refused.
     save_deep(data / "later/train/good", 800)
     before = (path / "products/dark/model.keras").stat().st_mtime_ns
+    measured, measure = set(), products.brightest_value
+
+    def spy(image):
+        measured.add(Path(image).relative_to(data).parts[0])
+        return measure(image)
+
+    monkeypatch.setattr(products, "brightest_value", spy)
     Run(path).train(resume=True)
+    assert measured == {"later"}
     assert load_detector(str(path)).products[-1] == "later"
     after = (path / "products/dark/model.keras").stat().st_mtime_ns
     assert after == before

@@ -8,6 +8,7 @@ from PIL import Image
 
 pytest.importorskip("cv2")
 
+from keras_sspcab.applications import Ensemble
 from keras_sspcab.data import write_texture_folder
 from keras_sspcab.data.objects import open_cube_file
 from keras_sspcab.data.video import scan_video_folder
@@ -16,6 +17,7 @@ from keras_sspcab.runs import ConfigError, ObjectsConfig, RunFolder
 from keras_sspcab.runs.parsing import load_config
 from keras_sspcab.runs.sources import config_for, source_of
 from keras_sspcab.runs.sources.objects import flow_of, masks_of, proposals_of
+from keras_sspcab.scoring import Calibration
 from tests.data.video_writing import write_frames
 from tests.hosts import small_host
 
@@ -333,6 +335,11 @@ def test_a_model_alone_says_what_it_looks_at():
     assert data.image_size == (32, 32)
     assert (data.channels, data.clip_length) == (1, 1)
     assert config_for(small_host("mnad")).data.clip_length == 3
+    # One that has no name as a host.
+    members = [small_host("autoencoder")]
+    members[0].calibration = Calibration(threshold=1.0)
+    data = config_for(Ensemble(members)).data
+    assert data.image_size == members[0].input_shape[1:3]
 
 
 @pytest.mark.parametrize("model", ["future_frame", "hf2vad"])

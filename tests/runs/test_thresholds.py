@@ -1,12 +1,15 @@
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scipy import stats
 
 from keras_sspcab.runs import Run
+from keras_sspcab.runs.calibration import tell_calibration
 from keras_sspcab.runs.outputs import ImageScore
 from keras_sspcab.runs.thresholds import Share, threshold_choices
+from keras_sspcab.scoring import Calibration
 from keras_sspcab.scoring.false_alarms import just_above
 from tests.runs.listening import Listener
 
@@ -52,6 +55,20 @@ def test_thresholds_can_be_typed():
     assert [one.threshold for one in choices] == [1.7534, 1.754, 3.12]
     assert [one.normal.count for one in choices] == [0, 0, 0]
     assert [one.defective.count for one in choices] == [2, 2, 1]
+
+
+def test_a_rate_that_is_not_known_is_said_to_be():
+    part = Calibration(name="thread", threshold=2.0)
+    model = SimpleNamespace(
+        calibration=Calibration(
+            threshold=3.0, quantile=0.95, num_images=8, regions=(part,)
+        )
+    )
+    source, listener = SimpleNamespace(noun="images"), Listener()
+    tell_calibration(model, source, "held out", listener)
+    rule, rate = listener.texts
+    assert rule.endswith("from score 3 on or by a region.")
+    assert "not known: the threshold of a region was set by hand" in rate
 
 
 def test_thresholds_of_videos_count_frames(tmp_path):

@@ -1,8 +1,10 @@
 """The server and model that a client asks, and how it reaches them."""
 
+import base64
 import dataclasses
 import ipaddress
 import os
+import re
 import ssl
 import warnings
 from typing import Any
@@ -24,7 +26,7 @@ class Connection:
     tls: Any
     tls_ca: str | os.PathLike[str] | None
     credentials: Any
-    #: `user:password` of a URL, which the address is left without.
+    #: What a URL has before the `@`; the address is left without.
     user: str | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class Connection:
                 "Give a token, or a user and password in the URL: both are "
                 f"sent in one header. Received: a token, and one of {host}"
             )
-        self.user = unquote(user)
+        self.user = user
         self.address = f"{scheme}://{rest[len(user) + 1 :]}"
 
     def ssl_context(self) -> ssl.SSLContext:
@@ -119,8 +121,7 @@ def _find_host(target: str) -> str:
 
 
 def _check_token(token: str, host: str, tls: bool) -> None:
-    is_plain = token.isascii() and token.isprintable()
-    if not token or not is_plain or " " in token:
+    if not is_plain_token(token):
         raise ValueError(
             "`token` must consist of printable ASCII characters without "
             "spaces. Received: a token with other characters, such as the end "
@@ -133,6 +134,19 @@ def _check_token(token: str, host: str, tls: bool) -> None:
             # Past the constructors of the connection and the client.
             stacklevel=5,
         )
+
+
+def basic_authorization(user: str) -> str:
+    """Returns the header for what a URL has before the `@`, in its encoding."""
+    name, _, password = user.partition(":")
+    # There is a colon also without a password.
+    pair = f"{unquote(name)}:{unquote(password)}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+def is_plain_token(token: str) -> bool:
+    """Whether it is printable ASCII without spaces, as headers need it."""
+    return re.fullmatch("[!-~]+", token) is not None
 
 
 def is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ import os
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import orjson
@@ -22,7 +22,10 @@ from urllib3.exceptions import (
     TimeoutError,
 )
 
-from keras_sspcab.export.serving.client.connection import Connection
+from keras_sspcab.export.serving.client.connection import (
+    Connection,
+    basic_authorization,
+)
 from keras_sspcab.export.serving.client.results import (
     ModelMetadata,
     ServingClientError,
@@ -84,7 +87,9 @@ class Transport:
         if connection.token is not None:
             self._headers["authorization"] = f"Bearer {connection.token}"
         if connection.user is not None:
-            self._headers["authorization"] = _basic(connection.user)
+            self._headers["authorization"] = basic_authorization(
+                connection.user
+            )
         self._connection = connection
         self._pool, self._process = _create_pool(connection), os.getpid()
 
@@ -221,7 +226,7 @@ def _create_pool(connection: Connection) -> urllib3.PoolManager:
             )
         if at:
             options["proxy_headers"] = {
-                "proxy-authorization": _basic(unquote(user))
+                "proxy-authorization": basic_authorization(user)
             }
         return urllib3.ProxyManager(f"{scheme}://{host}", **options)
     return urllib3.PoolManager(**options)
@@ -231,11 +236,6 @@ def _dtype_of(tensor: Any) -> str | None:
     """Returns the type of an output; None for one that is new in a model."""
     # NumPy has no bfloat16.
     return tensor and tensor.dtype.replace("bfloat16", "float32")
-
-
-def _basic(user: str) -> str:
-    """Returns the header of `user:password`, whose characters may be any."""
-    return f"Basic {base64.b64encode(user.encode()).decode()}"
 
 
 def _to_json(array: np.ndarray) -> Any:

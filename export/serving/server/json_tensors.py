@@ -130,13 +130,13 @@ class JsonRequest:
         signature.check_names(set(columns))
         arrays = {}
         for name, value in columns.items():
+            is_optional = name in signature.optional
+            if is_optional and value is None:
+                continue
             if isinstance(value, (list, _Numbers)):
                 signature.check_rows(len(value), max_rows)
-            is_product = name == "product" and signature.products
-            if is_product and isinstance(value, list):
-                # By its name as well.
-                index = signature.product_index
-                value = [index(v) if isinstance(v, str) else v for v in value]
+            if is_optional and isinstance(value, list):
+                value = [_read_option(signature, name, v) for v in value]
             arrays[name] = _read_array(name, signature.inputs[name], value)
             signature.check_shape(name, arrays[name].shape)
         return signature.complete(arrays)
@@ -165,11 +165,8 @@ class JsonRequest:
                 )
         # Each row may leave out what is optional.
         return {
-            name: [
-                row[name] if name in row else left_out(spec.dtype.name)
-                for row in self.value
-            ]
-            for name, spec in signature.inputs.items()
+            name: [row.get(name) for row in self.value]
+            for name in signature.inputs
         }
 
 
@@ -315,6 +312,15 @@ def _is_encoded(value: Any) -> bool:
         and set(value) == {"b64"}
         and isinstance(value["b64"], str)
     )
+
+
+def _read_option(signature: Signature, name: str, value: Any) -> Any:
+    """Returns an optional value: null leaves it out, products have names."""
+    if value is None:
+        return left_out(signature.inputs[name].dtype.name)
+    if name == "product" and isinstance(value, str):
+        return signature.product_index(value)
+    return value
 
 
 def _read_array(name: str, spec: tf.TensorSpec, value: Any) -> np.ndarray:

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from keras_sspcab.checks import standardize_int, standardize_number
-from keras_sspcab.export.serving.client.connection import is_loopback
+from keras_sspcab.export.serving.client.connection import (
+    is_loopback,
+    is_plain_token,
+)
 
 _MIB = 1 << 20
 _YEAR = 366 * 24 * 3600
@@ -195,8 +198,7 @@ class ServerOptions:
     def _check_token(self) -> None:
         if self.token is None:
             return
-        is_plain = self.token.isascii() and self.token.isprintable()
-        if not is_plain or len(self.token) < 8 or " " in self.token:
+        if len(self.token) < 8 or not is_plain_token(self.token):
             raise ValueError(
                 "The `token` argument must have at least 8 printable ASCII "
                 "characters and no space. Received: one that has not"

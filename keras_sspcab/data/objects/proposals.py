@@ -208,6 +208,7 @@ def _triples(frames: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
     yield before, current, current
 
 
+@dataclasses.dataclass(eq=False)
 class MergedProposals(ObjectProposals):
     """Adds to detected boxes what moves outside them, as HF2-VAD does.
 
@@ -220,22 +221,19 @@ class MergedProposals(ObjectProposals):
     'files+motion'
     """
 
-    def __init__(
-        self,
-        detections: ObjectProposals,
-        motion: MotionProposals,
-        margin: int = 2,
-    ) -> None:
-        if not isinstance(motion, MotionProposals):
+    detections: ObjectProposals
+    motion: MotionProposals
+    margin: int = 2
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.motion, MotionProposals):
             raise ValueError(
                 "Motion is erased within the detected boxes before its boxes "
                 "are found, so `motion` must be `MotionProposals`. Received: "
-                f"motion={motion!r}"
+                f"motion={self.motion!r}"
             )
-        self.detections = detections
-        self.motion = motion
-        self.margin = standardize_int(margin, "margin", 0)
-        self.name = f"{detections.name}+{motion.name}"
+        self.margin = standardize_int(self.margin, "margin", 0)
+        self.name = f"{self.detections.name}+{self.motion.name}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -254,11 +252,10 @@ class MergedProposals(ObjectProposals):
     def boxes(self, video: Video) -> Iterator[np.ndarray]:
         """Yields the detected boxes of each frame, then those of motion."""
         what = f"boxes of {self.detections.name!r}"
-        detections, masks = (
-            self.detections.boxes(video),
-            self.motion.masks(video),
-        )
-        parts = {what: detections, "frames": masks}
+        parts = {
+            what: self.detections.boxes(video),
+            "frames": self.motion.masks(video),
+        }
         for given, mask in zip_frames(video, parts):
             detected = standardize_boxes(given, f"The {what}, {video.path!r},")
             # Whole pixels as the authors take them: towards 0.

@@ -60,53 +60,49 @@ def iterate_file(
     number, or else the end, that the container states. `live` are the options
     with which a camera or a stream is opened.
     """
-    count = 0
-    size = None
-    last = duration = 0.0
-    start = rotation = None
     # Phones cut videos by lists of what to show, and keep the rest.
-    hidden = 0
+    count = hidden = 0
+    last = duration = 0.0
+    size = start = rotation = None
 
     def decode(container: Any, stream: Any) -> Iterator[Any]:
-        nonlocal hidden
+        nonlocal count, hidden
         since = time.monotonic()
-        for packet in container.demux(stream):
-            hidden += packet.is_discard
-            found = []
-            try:
-                found = packet.decode()
-            except _pyav().error.InvalidDataError:
-                # Parts of streams get lost on their way.
-                if not live:
-                    raise
-            if found:
-                since = time.monotonic()
-            elif live and time.monotonic() - since > live["timeout"][1]:
-                # Packets that nothing can decode, as after a change of codec.
-                raise ValueError("no frame in what the stream sends")
-            yield from found
+        try:
+            for packet in container.demux(stream):
+                hidden += packet.is_discard
+                found = []
+                try:
+                    found = packet.decode()
+                except _pyav().error.InvalidDataError:
+                    # Parts of streams get lost on their way.
+                    if not live:
+                        raise
+                if found:
+                    since = time.monotonic()
+                elif live and time.monotonic() - since > live["timeout"][1]:
+                    # Nothing decodes them, as after a change of codec.
+                    raise ValueError("no frame in what the stream sends")
+                for frame in found:
+                    yield frame
+                    count += 1
+        except (_pyav().error.FFmpegError, IndexError) as error:
+            if count == num_frames:
+                return
+            stated = f"; or state Video(..., num_frames={count}), if it "
+            stated += "has no more frames than those before"
+            raise ValueError(
+                f"The video {path!r} is broken at frame {count}: {error}. "
+                "Repair it, for instance by encoding it again"
+                f"{stated if count and not live else ''}."
+            ) from error
 
     with _open(path, **live) as (container, stream):
         # Threads for whole frames delay them.
         stream.thread_type = "SLICE" if live else "AUTO"
         step = 1.0 / float(_rate_of(stream))
         seconds = -step
-        frames = decode(container, stream)
-        while True:
-            try:
-                frame = next(frames)
-            except StopIteration:
-                break
-            except (_pyav().error.FFmpegError, IndexError) as error:
-                if count == num_frames:
-                    break
-                stated = f"; or state Video(..., num_frames={count}), if it "
-                stated += "has no more frames than those before"
-                raise ValueError(
-                    f"The video {path!r} is broken at frame {count}: {error}. "
-                    "Repair it, for instance by encoding it again"
-                    f"{stated if count and not live else ''}."
-                ) from error
+        for frame in decode(container, stream):
             kind = "gray" if channels == 1 else "rgb24"
             kind = _wide_kind(frame.format) or kind
             if rotation != frame.rotation:
@@ -127,7 +123,6 @@ def iterate_file(
             start = last if start is None else start
             is_later = frame.time is not None and last - start > seconds
             seconds = last - start if is_later else seconds + step
-            count += 1
             try:
                 picture: Any = pixels
                 if kind == _WIDE_GRAY:
@@ -137,7 +132,7 @@ def iterate_file(
                 fitted = fit_frame(picture, image_size, channels, preprocessing)
             except ValueError as error:
                 raise ValueError(
-                    f"The video {path!r} has a frame {count - 1} that cannot "
+                    f"The video {path!r} has a frame {count} that cannot "
                     f"be used. {error}"
                 ) from error
             yield seconds, fitted

@@ -3,30 +3,25 @@
 All formats are decoded with Pillow, TIFF as in UCSD's data sets included.
 """
 
-import collections
 import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from keras_sspcab.data import image_files
 from keras_sspcab.data.file_system import enumerate_names
+from keras_sspcab.data.parallel import parallel_iterate
 from keras_sspcab.data.resizing import resize
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.preprocessing import Preprocessing
 
 # Pixels of 16-bit images, as Pillow names them.
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-
-# In EXIF data and TIFF.
-_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x0112, 258, 262
-_WHITE_IS_ZERO = 0
 
 # Frames that are decoded ahead of the one that is asked for.
 _AHEAD = 8
@@ -221,38 +216,18 @@ def iterate_folder(
 ) -> Iterator[np.ndarray]:
     """Yields frames in order; some are decoded ahead, in threads."""
     options = image_size, channels, frame_size(paths[0]), preprocessing
-    pending: collections.deque = collections.deque()
-    pool = ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1))
-    try:
-        for path in paths:
-            pending.append(pool.submit(read_frame, path, *options))
-            if len(pending) > _AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _has_wide_colors(image: Image.Image) -> bool:
-    """Whether a color or gray-alpha file has more than 8 bits a channel."""
-    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8)
-    return image.mode[0] not in "IF" and (
-        np.max(bits) > 8 or image_files.has_wide_tiles(image)
+    yield from parallel_iterate(
+        lambda path: read_frame(path, *options), paths, ahead=_AHEAD
     )
 
 
 def _is_wide_png(image: Image.Image) -> bool:
-    return image.format == "PNG" and _has_wide_colors(image)
+    return image.format == "PNG" and image_files.has_wide_colors(image)
 
 
 def _require_kept(image: Image.Image) -> None:
     """Raises a ValueError if Pillow changes the values of a file."""
-    tags = getattr(image, "tag_v2", {})
-    is_reversed = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    if _has_wide_colors(image) or (
-        is_reversed and image.mode.startswith("I;16")
-    ):
+    if image_files.has_wide_colors(image) or image_files.is_reversed(image):
         raise ValueError(
             "16 bits must be gray, with 0 for black; colors of 16 bits are "
             f"read from PNG files alone. Received: a {image.format} of mode "
@@ -261,7 +236,7 @@ def _require_kept(image: Image.Image) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    is_turned = image.getexif().get(_ORIENTATION, 1) != 1
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     return ImageOps.exif_transpose(image) if is_turned else image
 
 

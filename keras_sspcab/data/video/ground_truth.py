@@ -4,12 +4,17 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from keras_sspcab.data.checking import FileProblem, check_samples
-from keras_sspcab.data.file_system import describe_folder, enumerate_names
+from keras_sspcab.data.file_system import (
+    describe_folder,
+    enumerate_names,
+    list_files,
+)
 from keras_sspcab.data.masks import find_doubt
 from keras_sspcab.data.scanning import IMAGE_EXTENSIONS
 from keras_sspcab.data.video.folder import (
@@ -112,14 +117,16 @@ def attach_files(
     """Adds files and folders of ground truth, one a video.
 
     Names match without extension and without `_label`, `_mask` or `_gt` at the
-    end, or by their number where both are numbers.
+    end, or by their number where both are numbers. Videos in sub-folders have
+    theirs in the same ones.
     """
     by_name = {_key(video.name): video.name for video in videos}
     # Two names may be one number.
     by_name |= {video.name: video.name for video in videos}
+    above = {str(p) for v in videos for p in PurePosixPath(v.name).parents}
     paths: dict[str, str] = {}
     unmatched = []
-    for name in names:
+    for name in _look_into(folder, names, above - by_name.keys()):
         path = os.path.join(folder, name)
         is_file = name.lower().endswith(LABEL_EXTENSIONS)
         if name[0] == "." or not (is_file or os.path.isdir(path)):
@@ -142,13 +149,34 @@ def attach_files(
     return tuple(_attach(video, paths.get(video.name)) for video in videos)
 
 
+def _look_into(
+    folder: str, names: Iterable[str], above: set[str]
+) -> Iterator[str]:
+    """Yields names, and what is inside instead of folders `above` videos."""
+    for name in names:
+        path = os.path.join(folder, name)
+        if name in above and os.path.isdir(path):
+            inner = {file.split("/", 1)[0] for file in list_files(path)}
+            below = (f"{name}/{each}" for each in sorted(inner))
+            yield from _look_into(folder, below, above)
+        else:
+            yield name
+
+
 def attach_tracks(
-    videos: Sequence[Video], folder: str, names: Iterable[str]
+    videos: Sequence[Video], folder: str, names: Sequence[str]
 ) -> tuple[Video, ...]:
     """Adds text files of tracks, named exactly like their videos.
 
     `%2F` in their names stands for `/`.
     """
+    if nested := [name for name in names if "/" in name]:
+        raise ValueError(
+            "Files of tracks must lie side by side, with %2F for each / in the "
+            f"name of a video. Received: {enumerate_names(nested)} in "
+            f"{folder!r}. Move and rename them, such as "
+            f"{nested[0].replace('/', '%2F')}."
+        )
     # As `keras_sspcab.metrics.write_tracks` names them.
     paths = {
         name.removesuffix(".txt").replace("%2F", "/"): os.path.join(
@@ -177,8 +205,9 @@ def _attach(video: Video, path: str | None) -> Video:
 
 
 def _key(name: str) -> str:
-    """Returns the same for `01` and `1`."""
-    return str(int(name)) if name.isdecimal() else name
+    """Returns the same for `01` and `1`, also in a folder."""
+    place, slash, last = name.rpartition("/")
+    return f"{place}{slash}{int(last)}" if last.isdecimal() else name
 
 
 def _require_matches(

@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_sspcab.data.decoding import standardize_size
+from keras_sspcab.data.file_system import naming
 from keras_sspcab.data.masks import read_mask, resize_mask
 from keras_sspcab.data.video.folder import Video, standardize_videos
 from keras_sspcab.data.video.frames import list_frames
@@ -64,12 +65,16 @@ def iterate_masks(video: Video, image_size: Any = None) -> Iterator[np.ndarray]:
     require_one_a_frame(len(masks), video, "mask", path)
     first = None
     for frame, item in enumerate(masks):
-        if not isinstance(item, str) and np.isnan(item).any():
+        if isinstance(item, str):
+            with naming(f"the mask {item!r}"):
+                mask = read_mask(item)
+        elif np.isnan(item).any():
             raise ValueError(
                 "Masks must be numbers. Received: NaN in mask "
                 f"{frame} of {path!r}"
             )
-        mask = _read_file(item) if isinstance(item, str) else item > 0
+        else:
+            mask = item > 0
         first = first or mask.shape
         if mask.ndim != 2 or mask.shape != first:
             raise ValueError(
@@ -111,13 +116,6 @@ def has_masks(path: str) -> bool:
     if path.lower().endswith(".npy"):
         return load_array(path, "labels or masks").ndim == 3
     return path.lower().endswith(".mat") and _AVENUE_VARIABLE in mat_names(path)
-
-
-def _read_file(path: str) -> np.ndarray:
-    try:
-        return read_mask(path)
-    except ValueError as error:
-        raise ValueError(f"Cannot use the mask {path!r}: {error}") from error
 
 
 def tracks_from_masks(

@@ -59,13 +59,14 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
       masks), or a file `*.mat` or `*label*.npy` at the top with the labels of
       all test videos.
     - `"plain"`: videos in `train` and, optionally, in `test`, with
-      `ground_truth/NAME.*` (labels or masks) or `ground_truth/NAME/`. Without a
-      `train` folder every video below the root is normal.
+      `ground_truth/NAME.*` (labels or masks) or `ground_truth/NAME/`, in the
+      same sub-folders as the videos. Without a `train` folder every video below
+      the root is normal.
 
     In any layout a folder `tracks` (at the top or in the folder of test videos)
-    may hold boxes of anomalies, `NAME.txt`. Test videos without ground truth
-    are kept; the summary names them. The videos are not decoded: see
-    `check_videos`.
+    may hold boxes of anomalies, `NAME.txt`, with `%2F` for each `/` of a name.
+    Test videos without ground truth are kept; the summary names them. The
+    videos are not decoded: see `check_videos`.
 
     Args:
         root: Local folder.
@@ -104,7 +105,7 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
     test_folder = marks[1]
     train, test, more = scan(tree)
     for folder in ("tracks", f"{test_folder}/tracks"):
-        names = [name for name in tree.names(folder) if name.endswith(".txt")]
+        names = [file for file in tree.below(folder) if file.endswith(".txt")]
         if test and names:
             test = attach_tracks(test, tree.path(folder), names)
     if not train:
@@ -143,11 +144,14 @@ class _Tree:
     def path(self, relative: str) -> str:
         return join(self.root, relative)
 
+    def below(self, folder: str) -> list[str]:
+        """Lists the files in a folder, at any depth, relative to it."""
+        inside = f"{folder}/" if folder else ""
+        return [f[len(inside) :] for f in self.files if f.startswith(inside)]
+
     def names(self, folder: str) -> list[str]:
         """Lists the files and folders in a folder that hold anything."""
-        inside = f"{folder}/" if folder else ""
-        below = [f[len(inside) :] for f in self.files if f.startswith(inside)]
-        return sorted({file.split("/", 1)[0] for file in below})
+        return sorted({file.split("/", 1)[0] for file in self.below(folder)})
 
     def list_videos(
         self, folder: str, without: tuple[str, ...] = ()
@@ -350,6 +354,7 @@ def _detect_layout(tree: _Tree) -> tuple[str, str]:
             "The names of the folders say that not all videos are normal. "
             f"Received: root={tree.root!r} with {enumerate_names(telling)}. "
             "Put normal videos into train, and others to test with into test. "
-            'If all are normal, say layout="plain".'
+            "If all are normal, rename the folders, or train with "
+            'layout="plain".'
         )
     return "plain", "there is no train folder: every video counts as normal"

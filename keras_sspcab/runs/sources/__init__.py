@@ -44,11 +44,11 @@ def config_for(model: AnomalyModel) -> Config:
     own: Any = getattr(model, "host", model)
     if isinstance(model, ProductModel):
         own = model.shared_host()
-    name = next(
-        name
-        for name, host in available_applications().items()
-        if isinstance(own, host)
-    )
+    hosts = available_applications()
+    # Of others, such as an ensemble, the kind is what counts.
+    alike = (name for name, host in hosts.items() if host.kind == own.kind)
+    known = (name for name, host in hosts.items() if isinstance(own, host))
+    name = next(known, None) or next(alike)
     sizes = own.arguments.get("input_shape") if own is model else None
     *length, height, width, channels = sizes or model.input_shape[1:]
     return load_config(

@@ -317,13 +317,23 @@ class Source(abc.ABC):
 
     def trained_on(self, samples: Sequence[Any]) -> list[Any]:
         """Returns the samples that lie in the training data of the run."""
-        own: set[str] = set()
         path = "" if self.run is None else self.run.config.data.path
-        # The data of the training may be gone.
+        return self.lying_in(path, samples, self.data.layout, ("train",))
+
+    def lying_in(
+        self,
+        path: str,
+        samples: Sequence[Any],
+        layout: str = "auto",
+        parts: Sequence[str] = ("train", "validation"),
+    ) -> list[Any]:
+        """Returns the samples that are in some parts of a folder."""
+        known: set[str] = set()
+        # It may be gone.
         with contextlib.suppress(ValueError, OSError):
-            folder = self.list_samples(path, self.data.layout)
-            own = {os.path.realpath(one.path) for one in folder.train}
-        return [one for one in samples if os.path.realpath(one.path) in own]
+            splits = self.list_samples(path, layout).splits
+            known = {os.path.realpath(s.path) for p in parts for s in splits[p]}
+        return [one for one in samples if os.path.realpath(one.path) in known]
 
     def held_out(self) -> tuple[Any, ...]:
         """Returns the normal samples that were not trained on.

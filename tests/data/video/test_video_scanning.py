@@ -191,6 +191,30 @@ def test_tracks_of_videos_in_folders_are_read_as_they_are_written(tmp_path):
     (video,) = scan_video_folder(tmp_path).test
     assert video.name == "cam1/01"
     assert video.tracks == str(tmp_path / "test/tracks/cam1%2F01.txt")
+    (tmp_path / "tracks/cam1").mkdir(parents=True)
+    (tmp_path / "tracks/cam1/01.txt").touch()
+    with pytest.raises(ValueError, match="cam1/01.txt in .* as cam1%2F01.txt"):
+        scan_video_folder(tmp_path)
+
+
+def test_videos_in_folders_have_their_ground_truth_in_the_same(tmp_path):
+    write_frames(tmp_path / "train/a", noise(3))
+    for name in ("cam1/01", "cam1/day/02", "cam2/01"):
+        write_frames(tmp_path / f"test/{name}", noise(3))
+    truth = tmp_path / "ground_truth"
+    write_frames(truth / "cam1/1", masks_of([1, 0, 0]))
+    (truth / "cam1/day").mkdir()
+    (truth / "cam1/day/02_gt.csv").write_text("start,end\n1,2\n")
+    for hidden in (".notes", "@eaDir"):
+        (truth / "cam1" / hidden).mkdir()
+        (truth / "cam1" / hidden / "a.png").touch()
+    first, second, third = scan_video_folder(tmp_path).test
+    assert frame_labels(first).tolist() == [1, 0, 0]
+    assert frame_labels(second).tolist() == [0, 1, 1]
+    assert not third.has_ground_truth
+    (truth / "cam1/03.csv").write_text("start,end\n")
+    with pytest.raises(ValueError, match="no test video.*: cam1/03.csv in"):
+        scan_video_folder(tmp_path)
 
 
 def test_names_that_say_abnormal_are_refused(tmp_path):

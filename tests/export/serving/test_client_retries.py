@@ -203,15 +203,20 @@ def test_a_proxy_of_another_kind_is_refused(monkeypatch):
     assert "secret" not in str(error.value)
 
 
-def test_the_user_of_a_url_is_sent_and_not_shown():
+@pytest.mark.parametrize(
+    ("user", "sent"),
+    [("me:p%40ss", b"me:p@ss"), ("p%40ss", b"p@ss:")],
+    ids=["both", "no password"],
+)
+def test_the_user_of_a_url_is_sent_and_not_shown(user, sent):
     plan = Plan()
     with fake_server("rest", plan) as url:
-        target = url.replace("://", "://me:p%40ss@")
+        target = url.replace("://", f"://{user}@")
         with Client(target, model="fake") as client:
             client.predict(IMAGE)
             assert "p%40ss" not in repr(client)
             assert "p@ss" not in repr(client)
-    assert plan.tokens == [f"Basic {base64.b64encode(b'me:p@ss').decode()}"]
+    assert plan.tokens == [f"Basic {base64.b64encode(sent).decode()}"]
 
 
 def test_the_token_is_sent_and_not_shown(kind):

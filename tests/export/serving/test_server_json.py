@@ -107,6 +107,32 @@ def test_whole_numbers_stay_whole():
             JsonRequest.parse(b'{"inputs": %b}' % text).arrays(signature, 9)
 
 
+def test_null_leaves_out_what_is_optional_and_products_have_names():
+    specs = {
+        "x": tf.TensorSpec((None,), tf.float32),
+        "product": tf.TensorSpec((None,), tf.int32),
+        "threshold": tf.TensorSpec((None,), tf.float32),
+    }
+    signature = Signature(
+        *("", specs, {}, lambda **_: {}),
+        optional=frozenset({"product", "threshold"}),
+        products=("nut", "bolt"),
+    )
+
+    def arrays(**body):
+        request = JsonRequest.parse(json.dumps(body).encode())
+        return request.arrays(signature, 9)
+
+    rows = [{"x": 1, "product": "bolt", "threshold": None}, {"x": 2}]
+    columns = {"x": [1, 2], "product": ["bolt", None], "threshold": None}
+    for read in (arrays(instances=rows), arrays(inputs=columns)):
+        assert read["product"].tolist() == [1, -1]
+        assert np.isnan(read["threshold"]).tolist() == [True, True]
+    for body in ({"instances": [{"x": None}]}, {"inputs": {"x": [None]}}):
+        with pytest.raises(ServingError, match="Received: null"):
+            arrays(**body)
+
+
 def test_damaged_bodies_are_read_as_without_the_short_way():
     """Characters come, go and change places; most results are refused."""
     rng = random.Random(0)

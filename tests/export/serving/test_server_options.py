@@ -111,9 +111,16 @@ def test_rest_by_rows_and_by_columns(server, batch, scores, middle):
     flags = [row["is_anomalous"] for row in answer["predictions"]]
     calibrated = direct(image=batch)["is_anomalous"].tolist()
     assert flags == [True, False, *calibrated[2:]]
+    # Null is the model's own as well.
+    rows[2]["threshold"] = rows[3]["threshold"] = None
+    assert ask(server, signature_name=OPTIONS, instances=rows) == (200, answer)
     columns = {"image": batch.tolist(), "threshold": [middle] * 4}
     status, answer = ask(server, signature_name=OPTIONS, inputs=columns)
     assert answer["outputs"]["is_anomalous"] == (scores >= middle).tolist()
+    for nothing in (None, [None] * 4):
+        columns["threshold"] = nothing
+        status, answer = ask(server, signature_name=OPTIONS, inputs=columns)
+        assert answer["outputs"]["is_anomalous"] == calibrated
     files = [{"b64": b64(encoded(image))["b64"]} for image in batch]
     status, answer = ask(
         server, signature_name="serving_bytes_options", instances=files

@@ -6,12 +6,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from keras_sspcab.export.serving.server import ServerOptions
-from keras_sspcab.export.watch import Watch, WatchOptions, page
+from keras_sspcab.export.watch import Watch, WatchOptions
 from tests.browser import check_page, set_width
 from tests.export.watch.cameras import Brightness, running, wait_until
 
@@ -135,7 +136,7 @@ def test_others_are_let_in_with_a_warning(camera, tmp_path):
     with pytest.warns(UserWarning, match="asks for no token") as caught:
         watch.run(lambda: True)
     # The command line shows those of this package.
-    assert caught[0].filename == page.__file__
+    assert Path(caught[0].filename).parts[-2:] == ("watch", "page.py")
 
 
 def test_the_page_in_a_browser(browser, camera, watch_page):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tracemalloc
 import types
 
 import numpy as np
@@ -245,8 +246,6 @@ def test_frames_without_a_verdict_are_counted(video, tmp_path, caplog):
 
 
 def test_memory_stays_as_it_is(camera, tmp_path):
-    import tracemalloc
-
     camera.rate = 400
     camera.size = (240, 320)
     watch = watch_of(camera.url, tmp_path, Brightness(0.05), before=0.5)
@@ -401,11 +400,12 @@ def test_clips_are_scored_as_in_videos(video_model, frames):
 
 
 def test_clips_do_not_reach_over_a_gap(video_model, frames):
-    import dataclasses
-
     scorer = load_frame_scorer(video_model[1])
     assert scorer(frames[1][:3]) is not None
-    later = [dataclasses.replace(f, connection=1) for f in frames[1][3:5]]
+    later = [
+        dataclasses.replace(frame, connection=frame.connection + 1)
+        for frame in frames[1][3:5]
+    ]
     assert scorer(later) is None
 
 
