@@ -293,11 +293,11 @@ def fastest_form(model: keras.Model, integer: bool = False) -> str:
     """Returns the form of masked convolutions for an exported graph.
 
     Measured on graphs of batch 1 with TensorFlow, LiteRT and ONNX Runtime
-    (export/README.md). With corners of one pixel, the default, a single dilated
-    convolution is fastest and smallest in all of them. With larger corners one
-    convolution a corner is. In integers each term of that sum would be rounded,
-    so there the corners are stacked. TFLite has no dilated convolution of
-    volumes.
+    (benchmarks/README.md). With corners of one pixel, the default, a single
+    dilated convolution is fastest and smallest in all of them. With larger
+    corners one convolution a corner is. In integers each term of that sum would
+    be rounded, so there the corners are stacked. TFLite has no dilated
+    convolution of volumes.
     """
     convolutions = [
         (layer.rank, layer.kernel_size)
