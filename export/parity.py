@@ -255,7 +255,7 @@ def check_parity(
 
 
 class Comparison:
-    """Adds the differences of runs of a model and its artifact to a result.
+    """Collects in a result how outputs of an artifact differ from its model's.
 
     `calibration` is that of an `AnomalyModel`, None of another model.
     """

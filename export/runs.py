@@ -32,7 +32,7 @@ from keras_sspcab.runs.tracking import log_run
 
 
 class Format(NamedTuple):
-    """How one format is written, and what that takes.
+    """How an export format is written, and what it needs.
 
     Attributes:
         export: Its exporter.
@@ -204,10 +204,11 @@ class RunExporter:
     ) -> ExportResult:
         """Exports the model; see `export_run`."""
         name = self.detector.name
-        if suffix := _find_format(format, "format").suffix:
-            name = f"{name}{_of_precision(precision)}{suffix}"
+        found = _find_format(format, "format")
+        if found.suffix:
+            name = f"{name}{_of_precision(precision)}{found.suffix}"
         path = self._folder / format / name
-        options = {**self._options(format, precision), **options}
+        options = {**self._options(found, precision), **options}
         with folder_lock(self._folder / format):
             result = export_model(self.detector, path, format, **options)
         if self._run is not None:
@@ -220,13 +221,12 @@ class RunExporter:
         """Exports each network of a host of objects; see `export_networks`."""
         name = f"{format}-networks{_of_precision(precision)}"
         path = self._folder / name
-        options = self._options(format, precision)
+        options = self._options(_find_format(format, "format"), precision)
         with folder_lock(path):
             return export_networks(self.detector, path, format, **options)
 
-    def _options(self, format: str, precision: str) -> dict[str, Any]:
-        known = _find_format(format, "format").precisions
-        standardize_choice(precision, known, "precision")
+    def _options(self, format: Format, precision: str) -> dict[str, Any]:
+        standardize_choice(precision, format.precisions, "precision")
         options: dict[str, Any] = {"images": self._compared}
         if precision != "float32":
             options["precision"] = precision

@@ -84,7 +84,7 @@ class WatchOptions:
 
 @dataclasses.dataclass
 class _Alarm:
-    """An alarm that goes on: the line of its begin, and its frames so far."""
+    """An alarm in progress: the line that began it, and its frames so far."""
 
     line: dict[str, Any]
     first: Frame

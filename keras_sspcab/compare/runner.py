@@ -235,7 +235,7 @@ class ComparisonRun:
         return failures
 
     def _tell_left_out(self) -> None:
-        """Says which hosts of an earlier comparison drop out of the tables."""
+        """Names hosts of an earlier comparison that new tables leave out."""
         path = Path(self.spec.out, "comparison.csv")
         if not path.exists():
             return

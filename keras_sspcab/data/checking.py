@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from keras_sspcab.checks import standardize_choice
-from keras_sspcab.data.file_system import naming, require_file_systems
+from keras_sspcab.data.file_system import require_file_systems
 from keras_sspcab.data.folder import ImageSample
 from keras_sspcab.data.image_files import brightest_value, read_pixels
 from keras_sspcab.data.masks import describe_doubts, find_doubt, read_mask
@@ -147,13 +147,8 @@ def measure_preprocessing(
     >>> measure_preprocessing([])
     Preprocessing(white_level=65535, resize='bilinear', fit='stretch')
     """
-
-    def measure(path: str) -> int:
-        with naming(f"the image {path}"):
-            return brightest_value(path)
-
     paths = [sample.path for sample in samples]
-    values = parallel_map(measure, paths, "Measuring images")
+    values = parallel_map(brightest_value, paths, "Measuring images")
     # Without such files nothing is known: the full range.
     return Preprocessing.covering(max(values, default=0) or WHITE_LEVELS[-1])
 

@@ -266,7 +266,7 @@ def reach(path: str, action: Callable[[], _Result]) -> _Result:
 
 @contextlib.contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Says of each ValueError in the block what cannot be used."""
+    """Adds what cannot be used to a ValueError that the block raises."""
     try:
         yield
     except ValueError as error:

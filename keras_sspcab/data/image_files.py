@@ -73,7 +73,7 @@ def has_wide_colors(image: Image.Image) -> bool:
 
 
 def is_reversed(image: Image.Image) -> bool:
-    """Whether 0 is white in a gray file of 16 bits, which Pillow keeps so."""
+    """Whether 0 is white in a 16-bit gray file, which Pillow does not undo."""
     tags = getattr(image, "tag_v2", {})
     return (
         image.mode.startswith("I;16")
@@ -200,8 +200,12 @@ def _explaining(encoded: bytes) -> Iterator[None]:
 
 
 def brightest_value(path: str) -> int:
-    """Returns the largest value in a file of 16 bits; 0 for other files."""
-    encoded = read_image(path)
+    """Returns the largest value in a file of 16 bits; 0 for other files.
+
+    A ValueError names the file.
+    """
+    with naming(f"the image {path}"):
+        encoded = read_image(path)
     if not has_16_bits(encoded):
         return 0
     pixels = tf.io.decode_png(encoded, dtype=tf.uint16).numpy()

@@ -32,13 +32,13 @@ def parallel_iterate(
     description: str = "",
     ahead: int | None = None,
 ) -> Iterator[_Result]:
-    """Yields `function(item)` for each item, in order, some items ahead.
+    """Yields `function(item)` for each item in order, computed in threads.
 
-    By default these are about twice as many as there are threads; fewer take
-    less memory. The first exception is raised and the items that have not begun
-    are dropped. With a description, a bar is shown on a terminal, and
-    disappears at the end; where there is none, a line tells now and then how
-    far it is.
+    They compute up to `ahead` items in advance, by default twice as many as
+    there are threads; fewer take less memory. The first exception is raised and
+    the items that have not begun are dropped. With a description, a bar is
+    shown on a terminal, and disappears at the end; where there is none, a line
+    tells now and then how far it is.
     """
     console = Console(stderr=True)
     # More threads than cores: remote files keep them waiting.

@@ -79,7 +79,7 @@ def _check_batch(batch: Any, are_dicts: bool) -> None:
 
 
 def check_values(data: Any) -> None:
-    """Refuses values that are not finite, and images from 0 to 255."""
+    """Raises a ValueError for values that are not finite or go up to 255."""
     for part in keras.tree.flatten(data):
         values = ops.convert_to_numpy(part)
         received = None
@@ -113,7 +113,7 @@ def _parts(batch: Any) -> tuple[Any, ...]:
 
 
 def hold_out(data: Any, options: dict[str, Any]) -> Any:
-    """Keeps the last of the images to validate with, as Keras does.
+    """Splits off the last images for validation, as Keras does.
 
     Takes `validation_split` from `options`, and puts `validation_data` in.
     """
@@ -164,7 +164,7 @@ def scoring_data(data: Any, steps: int | None, is_trained_on: bool) -> Any:
 
 
 class _FirstBatches:
-    """A dataset cut to its first batches; can be read repeatedly."""
+    """The first batches of a dataset, which can be read repeatedly."""
 
     def __init__(self, data: Any, count: int) -> None:
         self._data = data

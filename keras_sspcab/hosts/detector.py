@@ -113,7 +113,7 @@ class Detector(keras.Model):
 
     @classmethod
     def takes_argument(cls, name: str) -> bool:
-        """Whether the constructor accepts an argument, also through `**kwargs`.
+        """Whether the constructor accepts an argument, if only by `**kwargs`.
 
         A subclass may settle arguments of the class below.
         """

@@ -1,4 +1,4 @@
-"""What a calibration measures in normal images."""
+"""The raw scores of normal images, which calibrations are computed from."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -13,7 +13,7 @@ MAX_PIXELS = 10_000_000
 
 
 class NormalScores(NamedTuple):
-    """What a calibration measures in normal images, all of it raw.
+    """Raw scores and maps of normal images, to compute a calibration from.
 
     Example:
     >>> zeros = np.zeros(4)

@@ -97,7 +97,7 @@ class _MaskedMaps:
         return PixelScores.joined([self._pixels[name] for name in names])
 
     def doubts(self) -> list[str]:
-        """Says which masks contradict their labels."""
+        """Returns sentences on the masks that contradict their labels."""
         return describe_doubts(self._doubts)
 
     def notes(self) -> list[str]:
@@ -231,7 +231,7 @@ def _write_score(
 
 
 def _gaps(values: dict[str, Any], split: str, num_known: int) -> list[str]:
-    """Says what the metrics lack.
+    """Returns a sentence on each thing that the metrics lack.
 
     The thresholds were measured on `num_known` of the normal images.
     """

@@ -25,7 +25,7 @@ def artifact(onnx_file):
 
 
 def judge(expected, received, tolerance=1e-2, **calibration):
-    """Compares outputs of a detector that are given."""
+    """Compares given outputs, as those of a calibrated detector."""
     known = {
         "score_mean": 3.0,
         "score_std": 1.0,

@@ -152,7 +152,10 @@ def attach_files(
 def _look_into(
     folder: str, names: Iterable[str], above: set[str]
 ) -> Iterator[str]:
-    """Yields names, and what is inside instead of folders `above` videos."""
+    """Yields names, but of folders that hold videos those inside them.
+
+    `above` are the names of these folders.
+    """
     for name in names:
         path = os.path.join(folder, name)
         if name in above and os.path.isdir(path):

@@ -195,10 +195,10 @@ class _Tree:
         )
 
     def _leave_out(self, images: list[str], videos: list[str]) -> None:
-        """Notes pictures named like the videos beside them, and refuses others.
+        """Leaves out pictures that have the name of a video beside them.
 
-        Cameras and programs write them, with the names of the videos. Others
-        may be frames, so that they are an error.
+        Cameras and programs write such pictures. Others may be frames, so that
+        they are an error.
         """
         of_videos = {*videos, *(os.path.splitext(v)[0] for v in videos)}
         loose = [i for i in images if os.path.splitext(i)[0] not in of_videos]
