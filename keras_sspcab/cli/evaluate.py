@@ -27,7 +27,10 @@ def evaluate(
     run: FinishedRun,
     data: Annotated[
         str | None,
-        typer.Option(help="Other images or videos than those of the run."),
+        typer.Option(
+            help="Other images or videos than those of the run. A folder with "
+            "`test` alone is enough."
+        ),
     ] = None,
     on_error: OnError = None,
     settings: Annotated[

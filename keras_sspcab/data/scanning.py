@@ -54,7 +54,9 @@ _MVTEC_TREE = (
 )
 
 
-def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
+def scan_image_folder(
+    root: Any, layout: str = "auto", require_train: bool = True
+) -> ImageFolder:
     """Lists the images below a folder, in a fixed order, with their labels.
 
     Three layouts are known:
@@ -82,6 +84,8 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
             `"mvtec"` where there is a `train`, `test` or `ground_truth` folder,
             else `"plain"`, and says so in the notes; with folders such as
             `good` and `bad`, at any depth, it is neither.
+        require_train: Whether a folder without `train`, of test images alone,
+            is an error.
 
     Returns:
         An `ImageFolder`, sorted by path.
@@ -104,14 +108,15 @@ def scan_image_folder(root: Any, layout: str = "auto") -> ImageFolder:
     root = standardize_path(root)
     require_folder(root)
     if layout == "products":
-        return _scan_products(root)
+        return _scan_products(root, require_train)
     files = list_files(root)
     notes: tuple[str, ...] = ()
     if layout == "auto":
         layout, reason = _detect_layout(root, files)
         notes = (f"layout: {layout}, because {reason}",)
-    scan = _scan_mvtec if layout == "mvtec" else _scan_plain
-    return scan(root, files, notes)
+    if layout == "mvtec":
+        return _scan_mvtec(root, files, notes, require_train)
+    return _scan_plain(root, files, notes)
 
 
 def find_products(root: Any) -> dict[str, str]:
@@ -213,9 +218,12 @@ def _require_case(root: str, files: list[str], names: Sequence[str]) -> None:
     require_case(root, filter(is_image, files), places)
 
 
-def _scan_products(root: str) -> ImageFolder:
+def _scan_products(root: str, require_train: bool) -> ImageFolder:
     """Returns the images of all products as those of one folder."""
-    folders = [scan_image_folder(path) for path in find_products(root).values()]
+    folders = [
+        scan_image_folder(path, require_train=require_train)
+        for path in find_products(root).values()
+    ]
     splits = {
         name: tuple(s for folder in folders for s in folder.splits[name])
         for name in ("train", "validation", "test")
@@ -241,16 +249,17 @@ def _scan_plain(
 
 
 def _scan_mvtec(
-    root: str, files: list[str], notes: tuple[str, ...]
+    root: str, files: list[str], notes: tuple[str, ...], require_train: bool
 ) -> ImageFolder:
     def images_in(folder: str) -> list[str]:
         return [f for f in files if f.startswith(f"{folder}/") and is_image(f)]
 
     _require_case(root, files, _SPLITS)
     train, validation = images_in("train/good"), images_in("validation/good")
-    if not train:
-        _raise_no_training_images(root, files)
     test, masks = images_in("test"), images_in("ground_truth")
+    has_train = any(file.startswith("train/") for file in files)
+    if not train and (require_train or has_train or not test):
+        _raise_no_training_images(root, files)
     loose = [file for file in test if file.count("/") == 1]
     if loose:
         raise ValueError(

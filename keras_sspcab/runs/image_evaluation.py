@@ -323,6 +323,8 @@ def _normal_statistics(source: ImageSource) -> list[np.ndarray]:
         try:
             folder = source.scan(path)
             samples = (*folder.train, *folder.validation)
+            if not samples:
+                continue
             chosen = samples[:: -(-len(samples) // _MAX_NORMAL)]
             checked = source.check_samples(chosen, "skip")
         except (ValueError, OSError):

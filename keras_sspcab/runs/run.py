@@ -438,7 +438,8 @@ class Run(RunFolder):
         """Scores the test data: metrics, scores, anomaly maps.
 
         Args:
-            data: Another folder than that of the training.
+            data: Another folder than that of the training; it may hold test
+                data alone.
             on_error: Broken images or videos: `"raise"` or `"skip"`.
             settings: How it is measured: settings of `[evaluation]` by
                 `"evaluation.key"`.

@@ -304,6 +304,18 @@ def test_mistakes_in_folders(tmp_path, touch, names, messages):
         assert message in str(error.value)
 
 
+def test_tests_alone_are_a_folder_where_no_training_is_meant(tmp_path, touch):
+    touch("test/good/0.png", "test/crack/1.png", f"{MASKS}/1_mask.png")
+    folder = scan_image_folder(tmp_path, require_train=False)
+    assert folder.train == ()
+    assert [(s.label, bool(s.mask_path)) for s in folder.test] == [
+        *[(1, True), (0, False)]
+    ]
+    touch("train/0.png")
+    with pytest.raises(ValueError, match="`train` has no folder `good`"):
+        scan_image_folder(tmp_path, require_train=False)
+
+
 def test_case_counts_where_the_layout_has_a_name(tmp_path, touch):
     touch("b/0.png", "a/Test/1.png", "Train.png", "Test/notes.txt")
     assert len(scan_image_folder(tmp_path).train) == 3

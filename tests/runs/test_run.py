@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -102,6 +103,14 @@ def test_figures_and_thresholds_are_of_the_model_that_is_there(
     run.update_record(state="training")
     with pytest.warns(UserWarning, match="has not come to its end"):
         run.evaluate()
+    # Images to test with are all that it takes.
+    tests = moved.rename(tmp_path / "tests")
+    shutil.rmtree(tests / "train")
+    run.update_record(state="finished")
+    metrics = run.evaluate(tests)
+    assert metrics["num_test_images"] == 6
+    assert "image_auroc" in metrics
+    assert "image_statistics_auroc" not in metrics
 
 
 @pytest.mark.slow

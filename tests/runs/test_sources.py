@@ -9,7 +9,7 @@ from PIL import Image
 pytest.importorskip("cv2")
 
 from keras_sspcab.applications import Ensemble
-from keras_sspcab.data import write_texture_folder
+from keras_sspcab.data import MarkedImages, write_texture_folder
 from keras_sspcab.data.objects import open_cube_file
 from keras_sspcab.data.video import scan_video_folder
 from keras_sspcab.hosts import available_applications
@@ -173,6 +173,39 @@ def test_plain_is_said_of_what_is_trained_on(tmp_path):
     save(tmp_path / "more/NG/2.png")
     with pytest.raises(ValueError, match="not all images are normal"):
         evaluated(run, tmp_path / "more")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_tests_alone_are_enough_to_evaluate_on(tmp_path, on_error):
+    root = tmp_path / "screws"
+    save(*(root / f"train/good/{number}.png" for number in range(3)))
+    run, _ = begun_run(
+        tmp_path / "run", data__path=str(root), data__on_error=on_error
+    )
+    tests = tmp_path / "monday"
+    save(
+        tests / "test/good/0.png",
+        tests / "test/hole/1.png",
+        tests / "ground_truth/hole/1_mask.png",
+    )
+    labels, split, of_run = evaluated(run, tests)
+    assert (labels, split) == ([0, 1], "test")
+    assert of_run.held_out() == ()
+    with pytest.raises(ValueError, match="no folder train/good"):
+        of_run.split()
+    marked = MarkedImages(tmp_path / "marked")
+    marked.add(tests / "test/hole/1.png", "missed")
+    assert evaluated(run, marked.path)[:2] == ([1], "test")
+
+
+def test_test_videos_alone_are_enough_to_evaluate_on(videos, tmp_path):
+    shutil.copytree(videos / "test", tmp_path / "test")
+    of_tests = source("mnad", data__path=str(tmp_path))
+    samples, split, _ = of_tests.samples_to_evaluate()
+    assert ([video.name for video in samples], split) == (["x"], "test")
+    assert of_tests.held_out() == ()
+    with pytest.raises(ValueError, match="no training video"):
+        of_tests.split()
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ _Videos = tuple[Video, ...]
 _Scan = tuple[_Videos, _Videos, tuple[str, ...]]
 
 
-def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
+def scan_video_folder(
+    root: Any, layout: str = "auto", require_train: bool = True
+) -> VideoFolder:
     """Lists the videos below a folder, in a fixed order, with ground truth.
 
     A video is a folder of frames (images, numbered or named in order) or a
@@ -72,6 +74,7 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
         root: Local folder.
         layout: One of the above or `"auto"`, which goes by the names of the
             folders at the top, and says so in the notes.
+        require_train: Whether a folder of test videos alone is an error.
 
     Returns:
         A `VideoFolder`; videos are sorted by name, numbers by value.
@@ -102,13 +105,14 @@ def scan_video_folder(root: Any, layout: str = "auto") -> VideoFolder:
         notes = (f"layout: {layout}, because {reason}",)
     scan, marks, example = _LAYOUTS[layout]
     require_case(root, tree.files, (*marks, "ground_truth"))
-    test_folder = marks[1]
+    train_folder, test_folder = marks
     train, test, more = scan(tree)
     for folder in ("tracks", f"{test_folder}/tracks"):
         names = [file for file in tree.below(folder) if file.endswith(".txt")]
         if test and names:
             test = attach_tracks(test, tree.path(folder), names)
-    if not train:
+    has_train = bool(tree.below(train_folder))
+    if not train and (require_train or has_train or not test):
         raise ValueError(
             f"There is no training video. Received: root={root!r}, which holds "
             f"{describe_folder(root)}. The layout {layout!r} is {example}. "
@@ -291,9 +295,8 @@ def _scan_plain(tree: _Tree) -> _Scan:
         for name in ("train", "test", "ground_truth")
         if os.path.isdir(tree.path(name))
     ]
-    if "train" not in folders:
-        # A test folder is not trained on.
-        return (() if folders else tree.list_videos("")), (), ()
+    if not folders:
+        return tree.list_videos(""), (), ()
     test = tree.list_videos("test", without=("/tracks",))
     return tree.list_videos("train"), tree.attach(test, "ground_truth"), ()
 

@@ -93,8 +93,13 @@ class Source(abc.ABC):
     # === What a kind of data decides ===
 
     @abc.abstractmethod
-    def list_samples(self, path: str, layout: str) -> Any:
-        """Returns the folder of samples at a path."""
+    def list_samples(
+        self, path: str, layout: str, require_train: bool = True
+    ) -> Any:
+        """Returns the folder of samples at a path.
+
+        One of test samples alone is an error if normal ones are required.
+        """
 
     @abc.abstractmethod
     def check_samples(
@@ -173,8 +178,9 @@ class Source(abc.ABC):
     def scan(self, path: str = "") -> Any:
         """Lists the training data or, given a path, data to evaluate on.
 
-        The layout "plain" says that what is trained on is normal. What a folder
-        with other data says by its names is still heard.
+        The latter may be test samples alone. The layout "plain" says that what
+        is trained on is normal. What a folder with other data says by its names
+        is still heard.
         """
         is_to_evaluate = bool(path)
         path = path or self.data.path
@@ -184,15 +190,16 @@ class Source(abc.ABC):
             )
         if self.data.layout == "auto":
             self._refuse_other_kind(path)
-        folder = self.list_samples(path, self.data.layout)
+        layout, require_train = self.data.layout, not is_to_evaluate
+        folder = self.list_samples(path, layout, require_train)
         root = self._training_record.get("root", folder.root)
         if (
             is_to_evaluate
-            and self.data.layout == "plain"
+            and layout == "plain"
             and folder.root != root
             and not self.is_of_training(folder)
         ):
-            return self.list_samples(path, "auto")
+            return self.list_samples(path, "auto", require_train)
         return folder
 
     def _refuse_other_kind(self, path: str) -> None:
@@ -340,13 +347,14 @@ class Source(abc.ABC):
 
         There are none where the folder holds test data alone.
         """
+        folder = self.scan(self.data.path)
+        if not folder.train:
+            return ()
         if self.data.on_error == "skip":
             # What is broken had no part in the choice.
-            folder = self.split()
-        else:
-            folder = self.scan()
-            if len(folder.train) > 1:
-                folder = self._with_validation(folder)
+            folder = self.split(folder)
+        elif len(folder.train) > 1:
+            folder = self._with_validation(folder)
         if not folder.validation:
             return ()
         return self.check_samples(folder.validation, self.data.on_error)

@@ -36,8 +36,10 @@ class ImageSource(Source):
 
     noun = "images"
 
-    def list_samples(self, path: str, layout: str) -> ImageFolder:
-        return scan_image_folder(path, layout)
+    def list_samples(
+        self, path: str, layout: str, require_train: bool = True
+    ) -> ImageFolder:
+        return scan_image_folder(path, layout, require_train)
 
     def check_samples(
         self, samples: Sequence[ImageSample], on_error: str

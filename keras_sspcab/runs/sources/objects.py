@@ -53,12 +53,14 @@ class ObjectSource(VideoSource):
             weakref.finalize(self, shutil.rmtree, self._temporary, True)
         return self._temporary
 
-    def list_samples(self, path: str, layout: str) -> VideoFolder:
+    def list_samples(
+        self, path: str, layout: str, require_train: bool = True
+    ) -> VideoFolder:
         purpose = "Finding and cutting out objects needs {}"
         require_modules(["cv2"], purpose, "video")
         if self.config.objects.boxes.lower().endswith(".onnx"):
             require_modules(["onnxruntime"], purpose, "export")
-        return super().list_samples(path, layout)
+        return super().list_samples(path, layout, require_train)
 
     def check(self) -> None:
         """Refuses settings that are for images or clips."""

@@ -26,8 +26,10 @@ class VideoSource(Source):
 
     noun = "videos"
 
-    def list_samples(self, path: str, layout: str) -> VideoFolder:
-        folder = scan_video_folder(path, layout)
+    def list_samples(
+        self, path: str, layout: str, require_train: bool = True
+    ) -> VideoFolder:
+        folder = scan_video_folder(path, layout, require_train)
         parts: Any = {k: self.as_read(v) for k, v in folder.splits.items()}
         return dataclasses.replace(folder, **parts)
 

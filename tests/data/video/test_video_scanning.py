@@ -282,8 +282,17 @@ def test_roots_without_training_videos(tmp_path):
             scan_video_folder(root, layout)
     # A test folder is not trained on.
     write_frames(tmp_path / "test/a", noise(3))
-    with pytest.raises(ValueError, match="no training video.*folders test"):
+    write_frames(tmp_path / "ground_truth/a", noise(3))
+    with pytest.raises(ValueError, match="no training video.*folders ground"):
         scan_video_folder(tmp_path)
+    folder = scan_video_folder(tmp_path, require_train=False)
+    assert (folder.train, names(folder.test)) == ((), ["a"])
+    assert folder.test[0].has_ground_truth
+    # One that is meant to hold some must.
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/readme.txt").touch()
+    with pytest.raises(ValueError, match="no training video"):
+        scan_video_folder(tmp_path, require_train=False)
 
 
 @pytest.mark.parametrize(
