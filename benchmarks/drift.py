@@ -105,25 +105,7 @@ def darken(folder: Path) -> list[dict[str, Any]]:
                 "flagged": int(np.sum(outputs["is_anomalous"])),
             }
         )
-    grid = np.arange(1.0, _DARKEST - 0.01, -0.05)
-    rates = [_flagged(model, images, light) for light in grid]
-    shown = ", ".join(
-        f"{light:.2f}: {100 * rate:.1f} %"
-        for light, rate in zip(grid, rates, strict=True)
-    )
-    print(f"{folder.name}: flagged by light: {shown}", flush=True)
     return rows
-
-
-def _flagged(model: Any, images: np.ndarray, light: float) -> float:
-    """Returns the share of images that are flagged in a light."""
-    flags = [
-        model.predict_on_batch(np.float32(light) * images[start : start + 32])[
-            "is_anomalous"
-        ]
-        for start in range(0, len(images), 32)
-    ]
-    return float(np.mean(np.concatenate(flags)))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,12 @@ class Progress:
         return contextlib.nullcontext(lambda: None)
 
     def track(self, items: Any, title: str) -> Iterable[Any]:
-        """Returns the items, counted each time that they are gone through."""
+        """Returns the items, counted each time that they are gone through.
+
+        If they have a method `part(numbers)`, so do the items returned.
+        """
+        if hasattr(items, "part"):
+            return _TrackedParts(self, items, title)
         return _Tracked(self, items, title)
 
     def training(self) -> AbstractContextManager[list[Any]]:
@@ -59,3 +64,10 @@ class _Tracked:
             for item in self._items:
                 yield item
                 advance()
+
+
+class _TrackedParts(_Tracked):
+    def part(self, numbers: Any) -> "_TrackedParts":
+        return _TrackedParts(
+            self._progress, self._items.part(numbers), self._title
+        )

@@ -13,8 +13,8 @@ from keras import ops
 from keras_sspcab.hosts.batches import check_values, iterate_batches
 from keras_sspcab.hosts.normal_scores import (
     NormalScores,
+    PixelSample,
     highest_by_frame,
-    thin_out,
 )
 from keras_sspcab.layers.auxiliary_loss import serialize_loss
 from keras_sspcab.layers.base import set_all_weights
@@ -240,19 +240,21 @@ class Detector(keras.Model):
         # Maps come out in the scale of the present calibration.
         present = self.calibration
         mean, std = map(np.float32, (present.map_mean, present.map_std))
-        scores, maps, indices, statistics = [], [], [], []
+        scores, peaks, indices, statistics = [], [], [], []
+        pixels = PixelSample()
         for inputs, index in self.input_batches(data, batch_size):
             outputs = self.predict_on_batch(inputs)
             scores.append(np.asarray(outputs["raw_score"]))
             # In float64, so that they are rounded to what they were.
             normalized = np.asarray(outputs["anomaly_map"], "float64")
-            maps.append((normalized * std + mean).astype("float32"))
+            maps = (normalized * std + mean).astype("float32")
+            peaks.append(maps.max(axis=(1, 2)))
+            pixels.add(maps)
             indices.append(index)
             statistics.append(input_statistics(inputs))
-        peaks = [part.max(axis=(1, 2)) for part in maps]
         return NormalScores(
             highest_by_frame(scores, indices),
-            thin_out(maps),
+            pixels.result(),
             highest_by_frame(peaks, indices),
             join_statistics(statistics),
         )

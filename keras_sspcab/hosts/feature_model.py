@@ -213,7 +213,9 @@ class FeatureModel(AnomalyModel):
         Args:
             data: Normal images, one at least: an array, or an iterable of
                 batches that yields the same images each time, in any order;
-                what can be read only once is kept in memory.
+                what can be read only once is kept in memory. A method
+                `part(numbers)` that returns some of the images, counted in that
+                order from 0, saves reading all of them for each fold.
             cut: Cuts a batch of images into the pieces that the model looks at,
                 as many of each, one image after the other. By default they are
                 the images.
@@ -239,7 +241,7 @@ class FeatureModel(AnomalyModel):
         held_out = _joined(parts)
         self.fit_sums(held_out)
         if observe is not None:
-            for batch in images.held_out(lambda: self._images(data)):
+            for batch in images.held_out(data, self._images):
                 observe(batch)
         images.fit_layers()
         scores, pixels, peaks = self.finish_scoring(held_out)
@@ -292,7 +294,7 @@ class FeatureModel(AnomalyModel):
         parts: list[Any] = []
         changed: dict[str, list[Any]] = {}
         names = SYMMETRIES if self.compares_variants else ()
-        for images in collected.held_out(lambda: self._images(data)):
+        for images in collected.held_out(data, self._images):
             parts += self._score_pieces(cut(images), step)
             for name in names if collected.folds.count > 1 else ():
                 alone = dataclasses.replace(self.variants, symmetric=(name,))
@@ -387,7 +389,7 @@ class _Collected:
             self._collectors[name].update(np.asarray(values), folds)
 
     def held_out(
-        self, images: Callable[[], Iterable[np.ndarray]]
+        self, data: Any, read: Callable[[Any], Iterable[np.ndarray]]
     ) -> Iterator[np.ndarray]:
         """Yields batches of each fold while the layers know only the others.
 
@@ -397,10 +399,14 @@ class _Collected:
         for fold in range(folds.count):
             if folds.count == 1:
                 self.fit_layers()
-                yield from _rebatched(images())
+                images = read(data)
             else:
                 self.fit_layers(fold)
-                yield from _rebatched(folds.select(images(), fold))
+                if hasattr(data, "part"):
+                    images = read(data.part(folds.numbers_in(fold)))
+                else:
+                    images = folds.select(read(data), fold)
+            yield from _rebatched(images)
 
     def fit_layers(self, left_out: int | None = None) -> None:
         """Fits the layers to all of the images but a fold."""
@@ -413,6 +419,8 @@ class _Folds:
 
     def __init__(self) -> None:
         self._folds: dict[int, int] = {}
+        # Of all images, in order.
+        self._assigned: list[int] = []
 
     @property
     def count(self) -> int:
@@ -420,15 +428,19 @@ class _Folds:
         return min(len(self._folds), NUM_FOLDS)
 
     def assign(self, images: np.ndarray) -> np.ndarray:
-        """Returns the folds of images, new ones in turn."""
-        return np.array(
-            [
-                self._folds.setdefault(
-                    _checksum(image), len(self._folds) % NUM_FOLDS
-                )
-                for image in images
-            ]
-        )
+        """Returns the folds of further images, new ones in turn."""
+        folds = [
+            self._folds.setdefault(
+                _checksum(image), len(self._folds) % NUM_FOLDS
+            )
+            for image in images
+        ]
+        self._assigned += folds
+        return np.array(folds)
+
+    def numbers_in(self, fold: int) -> np.ndarray:
+        """Returns which of the images that were assigned are in a fold."""
+        return np.flatnonzero(np.array(self._assigned) == fold)
 
     def select(
         self, batches: Iterable[np.ndarray], fold: int

@@ -11,7 +11,7 @@ from keras_sspcab.hosts.base import AnomalyModel
 from keras_sspcab.hosts.batches import hold_out, is_endless, scoring_data
 from keras_sspcab.hosts.detector import Untracked
 from keras_sspcab.hosts.feature_model import FeatureModel, untracked_model
-from keras_sspcab.hosts.normal_scores import NormalScores, thin_out
+from keras_sspcab.hosts.normal_scores import NormalScores, PixelSample
 from keras_sspcab.hosts.tiling import TiledScoring, TileGrid
 from keras_sspcab.layers import (
     ImageRegistration,
@@ -464,7 +464,7 @@ class _Measured:
         self._model = model
         self._looks: list[dict[str, np.ndarray]] = []
         self._scores: list[np.ndarray] = []
-        self._pixels: list[np.ndarray] = []
+        self._pixels = PixelSample()
         self._peaks: list[float] = []
         self._of_regions: list[np.ndarray] = []
 
@@ -486,7 +486,7 @@ class _Measured:
             # Odd, so that not all of them lie in the same columns.
             step = -(-pixels.size // _PIXELS_PER_IMAGE) // 2 * 2 + 1
             self._scores.append(outputs["raw_score"])
-            self._pixels.append(pixels.ravel()[::step])
+            self._pixels.add(pixels.ravel()[::step])
             self._peaks.append(pixels.max())
             if model.region_parts:
                 self._of_regions.append(outputs["raw_region_scores"])
@@ -495,7 +495,7 @@ class _Measured:
         """Returns all of them."""
         return NormalScores(
             np.concatenate(self._scores) if self._scores else np.empty(0),
-            thin_out(self._pixels),
+            self._pixels.result(),
             np.array(self._peaks),
             join_statistics(self._looks),
             of_regions=np.concatenate(self._of_regions)

@@ -58,12 +58,26 @@ class NormalScores(NamedTuple):
         )
 
 
-def thin_out(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns about `MAX_PIXELS` values at most, evenly spread over maps."""
-    if not maps:
-        return np.empty(0, "float32")
-    step = max(1, -(-sum(part.size for part in maps) // MAX_PIXELS))
-    return np.concatenate([part.ravel()[::step] for part in maps])
+class PixelSample:
+    """`MAX_PIXELS` values of maps at most, evenly spread over all of them."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+        self._seen, self._step = 0, 1
+
+    def add(self, maps: np.ndarray) -> None:
+        """Adds values, of which others may have to go."""
+        first = -self._seen % self._step
+        self._parts.append(maps.ravel()[first :: self._step].copy())
+        self._seen += maps.size
+        while sum(part.size for part in self._parts) > MAX_PIXELS:
+            # Odd: at the usual widths an even one would skip whole columns.
+            self._parts = [np.concatenate(self._parts)[::3].copy()]
+            self._step *= 3
+
+    def result(self) -> np.ndarray:
+        """Returns the values that are kept."""
+        return np.concatenate([np.empty(0, "float32"), *self._parts])
 
 
 def highest_by_frame(

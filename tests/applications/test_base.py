@@ -10,6 +10,7 @@ import pytest
 
 from keras_sspcab.applications import AutoEncoder
 from keras_sspcab.hosts import available_applications, get_application
+from keras_sspcab.hosts.normal_scores import PixelSample
 from keras_sspcab.scoring import Calibration
 from keras_sspcab.variants import ImageVariants
 from tests.applications.helpers import noise_images, numpy
@@ -105,6 +106,16 @@ def test_failed_calibration_keeps_the_old_one():
         assert detector.calibration == old
     with pytest.raises(ValueError, match="at least one.*12 and 0"):
         detector.calibrate(images(), extra_data=[])
+
+
+def test_pixels_of_many_maps_are_a_sample_of_all(monkeypatch):
+    monkeypatch.setattr("keras_sspcab.hosts.normal_scores.MAX_PIXELS", 1000)
+    sample = PixelSample()
+    values = np.arange(50 * 2 * 16 * 16)
+    for maps in np.split(values.reshape(100, 16, 16), [1, 7, 30, 98]):
+        sample.add(maps)
+    np.testing.assert_array_equal(sample.result(), values[::27])
+    assert len(PixelSample().result()) == 0
 
 
 def test_uncalibrated_prediction_warns():

@@ -6,6 +6,7 @@ from scipy import ndimage
 from keras_sspcab.applications import MultiScalePaDiM, PaDiM, PatchCore
 from keras_sspcab.backbones import load_backbone
 from keras_sspcab.hosts import feature_graph
+from keras_sspcab.progress import Progress
 from keras_sspcab.variants import ImageVariants
 from tests.applications.helpers import assert_equal_weights, numpy
 
@@ -239,6 +240,35 @@ def test_calibration_by_folds():
     other = host.calibrate(images(6, seed=1))
     assert other.num_images == 6
     assert host.calibration == other
+
+
+class Parts:
+    """Batches of images that count how many are read."""
+
+    def __init__(self, x, read=None):
+        self.x, self.read = x, [] if read is None else read
+
+    def __iter__(self):
+        for start in range(0, len(self.x), 3):
+            self.read += [*self.x[start : start + 3]]
+            yield self.x[start : start + 3]
+
+    def part(self, numbers):
+        return Parts(self.x[numbers], self.read)
+
+
+def test_images_that_can_be_read_in_parts_are_read_twice():
+    x = images(12)
+    x[7] = x[2]
+    parts, found = Parts(x), []
+    for data in (x, parts, Progress().track(Parts(x), "Fitting")):
+        host = build("padim")
+        host.fit_scoring(data)
+        found.append(host.fold_scores)
+    assert len(parts.read) == 24
+    for other in found[1:]:
+        assert (found[0].scores == other.scores).all()
+        assert (found[0].pixels == other.pixels).all()
 
 
 def test_pixels_are_thinned(monkeypatch):

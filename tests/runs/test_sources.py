@@ -175,6 +175,21 @@ def test_plain_is_said_of_what_is_trained_on(tmp_path):
         evaluated(run, tmp_path / "more")
 
 
+def test_images_beyond_the_memory_can_be_read_in_parts(images, monkeypatch):
+    of_run = source("padim", data__path=str(images))
+    folder = of_run.split()
+    kept = of_run.scoring_dataset(folder.train, is_reread=True)
+    assert not hasattr(kept, "part")
+    monkeypatch.setattr("keras_sspcab.runs.sources.images._MEMORY_LIMIT", 0)
+    with pytest.warns(UserWarning, match="read again"):
+        read = of_run.scoring_dataset(folder.train, is_reread=True)
+    whole = np.concatenate([batch.numpy() for batch in kept])
+    some = np.concatenate([batch.numpy() for batch in read.part([7, 2, 3])])
+    np.testing.assert_array_equal(np.concatenate([*read]), whole)
+    np.testing.assert_array_equal(some, whole[[7, 2, 3]])
+    assert len(read) == len(kept)
+
+
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_tests_alone_are_enough_to_evaluate_on(tmp_path, on_error):
     root = tmp_path / "screws"

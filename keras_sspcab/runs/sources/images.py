@@ -1,7 +1,7 @@
 """Images as the data of a run."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from keras_sspcab.data import (
@@ -167,6 +167,8 @@ class ImageSource(Source):
     ) -> Any:
         """Whole images in order."""
         cache = self._cache(len(samples)) if is_reread else False
+        if is_reread and cache is False:
+            return _ImageParts(samples, self.whole_images)
         return self.whole_images(samples, cache=cache)
 
     def whole_images(
@@ -197,6 +199,29 @@ class ImageSource(Source):
             )
             return False
         return self.data.cache in ("auto", "memory")
+
+
+class _ImageParts:
+    """Batches of images, of which some alone can be read again."""
+
+    def __init__(
+        self,
+        samples: Sequence[ImageSample],
+        read: Callable[[Sequence[ImageSample]], Any],
+    ) -> None:
+        self._samples = samples
+        self._read = read
+        self._all = read(samples)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def part(self, numbers: Iterable[int]) -> "_ImageParts":
+        """Returns the images of these numbers, from 0."""
+        return _ImageParts([self._samples[n] for n in numbers], self._read)
 
 
 def _size_of(path: str) -> tuple[int, int]:
