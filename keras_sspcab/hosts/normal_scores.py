@@ -66,11 +66,14 @@ class PixelSample:
         self._seen, self._step = 0, 1
 
     def add(self, maps: np.ndarray) -> None:
-        """Adds values, of which others may have to go."""
+        """Adds the values of maps, and thins out all where there are too many.
+
+        What is kept is every `_step`-th value of all that were added.
+        """
         first = -self._seen % self._step
         self._parts.append(maps.ravel()[first :: self._step].copy())
         self._seen += maps.size
-        while sum(part.size for part in self._parts) > MAX_PIXELS:
+        while self._seen > MAX_PIXELS * self._step:
             # Odd: at the usual widths an even one would skip whole columns.
             self._parts = [np.concatenate(self._parts)[::3].copy()]
             self._step *= 3

@@ -243,7 +243,7 @@ def test_calibration_by_folds():
 
 
 class Parts:
-    """Batches of images that count how many are read."""
+    """Batches of three images, which notes each image that is read."""
 
     def __init__(self, x, read=None):
         self.x, self.read = x, [] if read is None else read

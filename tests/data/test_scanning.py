@@ -308,9 +308,8 @@ def test_tests_alone_are_a_folder_where_no_training_is_meant(tmp_path, touch):
     touch("test/good/0.png", "test/crack/1.png", f"{MASKS}/1_mask.png")
     folder = scan_image_folder(tmp_path, require_train=False)
     assert folder.train == ()
-    assert [(s.label, bool(s.mask_path)) for s in folder.test] == [
-        *[(1, True), (0, False)]
-    ]
+    found = [(sample.label, bool(sample.mask_path)) for sample in folder.test]
+    assert found == [(1, True), (0, False)]
     touch("train/0.png")
     with pytest.raises(ValueError, match="`train` has no folder `good`"):
         scan_image_folder(tmp_path, require_train=False)

@@ -202,7 +202,7 @@ class ImageSource(Source):
 
 
 class _ImageParts:
-    """Batches of images, of which some alone can be read again."""
+    """Batches of images read from files, all of them or a part."""
 
     def __init__(
         self,
